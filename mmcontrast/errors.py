@@ -1,0 +1,32 @@
+"""The one kind of error a user is meant to read: one line, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+  """A mistake the user can mend: a config key, a path, a shape, a checkpoint.
+
+  The message is one line that says what is wrong, where, and the nearest valid
+  choice or the command that mends it. The command line prints it without a
+  traceback and exits with 2.
+  """
+
+
+def nearest(value: object, choices: Iterable[object]) -> str:
+  """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"."""
+  names = sorted(str(choice) for choice in choices)
+  close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+  hint = f"did you mean {close[0]!r}? " if close else ""
+  shown = names if len(names) <= 12 else [*names[:12], f"... {len(names) - 12} more"]
+  return f"{hint}(one of: {', '.join(shown)})"
+
+
+def choose(value: str, choices: Iterable[str], where: str) -> str:
+  """Returns `value` when it is one of `choices`, else raises UserError naming the nearest."""
+  choices = list(choices)
+  if value not in choices:
+    raise UserError(f"{where}: no such choice {value!r}; {nearest(value, choices)}")
+  return value
