@@ -1,0 +1,39 @@
+"""Towers and heads: Flax Linen modules, built from a config by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.heads import HEADS, build_head
+from mmcontrast.encoders.registry import build, options_of
+from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50
+from mmcontrast.encoders.text import TextTransformer
+from mmcontrast.encoders.vit import ViT, vit_base, vit_large, vit_small, vit_tiny
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+  "resnet18": resnet18,
+  "resnet34": resnet34,
+  "resnet50": resnet50,
+  "vit": ViT,
+  "vit_tiny": vit_tiny,
+  "vit_small": vit_small,
+  "vit_base": vit_base,
+  "vit_large": vit_large,
+  "text_transformer": TextTransformer,
+}
+
+
+def build_encoder(config: Mapping[str, Any], where: str = "towers") -> nn.Module:
+  """Builds `ENCODERS[config["name"]]` with the rest of the config as options.
+
+  The module maps `(inputs, mask=None, *, train)` to `Encoded`. Raises UserError for an
+  unknown name, option or value, naming the nearest; `where` is the config's path in it.
+  """
+  return build(ENCODERS, config, where)
+
+
+__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "options_of"]

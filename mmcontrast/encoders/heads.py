@@ -1,0 +1,85 @@
+"""Projections from a tower's pooled vector into one named space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mmcontrast.encoders.norm import BatchNorm
+from mmcontrast.encoders.registry import DTYPES, build
+
+
+class Linear(nn.Module):
+  """One matrix, as CLIP projects."""
+
+  CHOICES: ClassVar = {"dtype": DTYPES}
+
+  dim: int
+  bias: bool = False
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
+    """[B, D] -> [B, dim], not normalised."""
+    del train
+    dtype = jnp.dtype(self.dtype)
+    return nn.Dense(self.dim, use_bias=self.bias, dtype=dtype, name="fc1")(pooled)
+
+
+class Mlp(nn.Module):
+  """Linear layers with ReLU between; the defaults are MoCo v2's head (arXiv:2003.04297).
+
+  Attributes:
+    hidden: width of the inner layers; None: that of the input.
+    depth: number of linear layers, at least one.
+    batch_norm: after each inner layer, before its ReLU, as in SimCLR; its bias is dropped.
+  """
+
+  CHOICES: ClassVar = {"dtype": DTYPES}
+
+  dim: int
+  hidden: int | None = None
+  depth: int = 2
+  batch_norm: bool = False
+  bn_momentum: float = 0.9
+  bn_epsilon: float = 1e-5
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
+    """[B, D] -> [B, dim], not normalised."""
+    dtype = jnp.dtype(self.dtype)
+    hidden, x = self.hidden or pooled.shape[-1], pooled
+    for i in range(1, self.depth):
+      x = nn.Dense(hidden, use_bias=not self.batch_norm, dtype=dtype, name=f"fc{i}")(x)
+      if self.batch_norm:
+        norm = BatchNorm(self.bn_momentum, self.bn_epsilon, dtype, name=f"bn{i}")
+        x = norm(x, train=train)
+      x = nn.relu(x)
+    return nn.Dense(self.dim, dtype=dtype, name=f"fc{self.depth}")(x)
+
+
+class Identity(nn.Module):
+  """The pooled vector itself."""
+
+  @nn.compact
+  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
+    """[B, D] -> [B, D]."""
+    del train
+    return pooled
+
+
+HEADS = {"linear": Linear, "mlp": Mlp, "identity": Identity}
+
+
+def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:
+  """Builds `HEADS[config["name"]]` with the rest of the config as options.
+
+  The module maps `(pooled [B, D], *, train)` to [B, dim]. Raises UserError for an unknown
+  name or option, naming the nearest.
+  """
+  return build(HEADS, config, where)
