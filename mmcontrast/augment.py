@@ -212,7 +212,8 @@ def apply(recipe: Recipe, images: jax.Array, draws: Draws) -> jax.Array:
     rgb = tuple(jnp.where(_per_image(draws.grey), grey, channel) for channel in rgb)
   if recipe.blur:
     weights = blur_weights(recipe, images.shape[1], draws)
-    rgb = tuple(_blur(channel, weights) for channel in rgb)
+    # Barriers: fused into the blur, all that comes before would run again for every tap.
+    rgb = tuple(_blur(channel, weights) for channel in jax.lax.optimization_barrier(rgb))
   if recipe.solarize:
     rgb = tuple(
       jnp.where(_per_image(draws.solarize) & (channel >= 128 / 255), 1 - channel, channel)
@@ -247,11 +248,11 @@ def _blur(channel: jax.Array, weights: jax.Array) -> jax.Array:
   for axis in (1, 2):
     size = channel.shape[axis]
     padding = [(taps // 2, taps // 2) if i == axis else (0, 0) for i in range(3)]
-    padded = jnp.pad(channel, padding, mode="edge")
-    channel = sum(
+    padded = jax.lax.optimization_barrier(jnp.pad(channel, padding, mode="edge"))
+    channel = jax.lax.optimization_barrier(sum(
       _per_image(weights[:, k]) * jax.lax.slice_in_dim(padded, k, k + size, axis=axis)
       for k in range(taps)
-    )
+    ))
   return channel
 
 
@@ -261,9 +262,10 @@ def _shift_hue(rgb, shift):
   value = jnp.maximum(jnp.maximum(r, g), b)
   chroma = value - jnp.minimum(jnp.minimum(r, g), b)
   inverse = 1 / jnp.where(chroma > 0, chroma, 1)
+  # Not `value == r`: where the compiler computes r twice, the two may differ in a bit.
   hue = jnp.where(
-    value == r, (g - b) * inverse,
-    jnp.where(value == g, 2 + (b - r) * inverse, 4 + (r - g) * inverse),
+    (r >= g) & (r >= b), (g - b) * inverse,
+    jnp.where(g >= b, 2 + (b - r) * inverse, 4 + (r - g) * inverse),
   ) + 6 * shift  # In sixths of a turn, -4 to 8.
 
   def channel(n):
