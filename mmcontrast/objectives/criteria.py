@@ -1,0 +1,166 @@
+"""Criteria: what a matrix of logits is asked to do, one row (or column) at a time.
+
+A criterion says which values of the matrix to reduce, and how the reductions become one loss per
+anchor. It sees a tile, never the matrix:
+
+    values(logits [r, c], weights [r, c] | None, own() -> bool [r, c], anchor) -> {name: [r, c]}
+    reductions(aligned) -> {name: "logsumexp" | "sum" | "max"}
+    loss(statistics {name: [n]}, positive [n] | None, count) -> [n]
+
+`weights` are the target's; they are None, and `aligned` is True, where each anchor's only positive
+is its own pair: then `positive` is that pair's logit, computed outside the matrix. `own` makes the
+mask of own pairs, for those who need it. `anchor` broadcasts the own pair's logit over the tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from mmcontrast.errors import UserError, choose
+from mmcontrast.objectives.targets import build
+
+Values = dict[str, jax.Array]
+
+
+def _positive(weights: jax.Array | None, own: Callable[[], jax.Array]) -> jax.Array:
+  return own() if weights is None else weights > 0
+
+
+@dataclass(frozen=True)
+class Softmax:
+  """Cross entropy of each anchor's softmax with its target (InfoNCE, CLIP, SupCon).
+
+  positives: where several positives are summed. "outside" the logarithm: the mean of their
+    log-probabilities, weighted by the target; "inside": the logarithm of their mean probability.
+  smoothing: the share of the target spread evenly over all columns (ALIGN), positives included.
+  decoupled: leaves the positives out of the denominator (Yeh et al. 2022).
+  """
+
+  positives: str = "outside"
+  smoothing: float = 0.0
+  decoupled: bool = False
+  default_temperature: ClassVar[float] = 0.07
+  needs_anchor: ClassVar[bool] = False
+
+  def __post_init__(self):
+    choose(self.positives, ("outside", "inside"), "positives")
+    if not 0.0 <= self.smoothing < 1.0:
+      raise UserError(f"smoothing: {self.smoothing} is not in [0, 1); ALIGN uses 0.1")
+    if self.smoothing and self.positives == "inside":
+      raise UserError("smoothing: needs positives='outside'; set one of the two")
+
+  def values(self, logits, weights, own, anchor) -> Values:
+    values = {"denominator": logits}
+    if self.decoupled:
+      values["denominator"] = jnp.where(_positive(weights, own), -jnp.inf, logits)
+    if self.smoothing:
+      values["all"] = logits
+    if weights is not None:
+      values["mass"] = weights
+      if self.positives == "outside":
+        values["target"] = weights * logits
+      else:
+        some = weights > 0
+        log_weights = jnp.log(jnp.where(some, weights, 1.0))
+        values["target"] = jnp.where(some, logits + log_weights, -jnp.inf)
+    return values
+
+  def reductions(self, aligned: bool) -> dict[str, str]:
+    kinds = {"denominator": "logsumexp"}
+    if self.smoothing:
+      kinds["all"] = "sum"
+    if not aligned:
+      kinds["mass"] = "sum"
+      kinds["target"] = "sum" if self.positives == "outside" else "logsumexp"
+    return kinds
+
+  def loss(self, stats: Values, positive, count) -> jax.Array:
+    if positive is None:
+      mass = jnp.where(stats["mass"] > 0, stats["mass"], 1.0)
+      if self.positives == "outside":
+        positive = stats["target"] / mass
+      else:
+        positive = stats["target"] - jnp.log(mass)
+    if self.smoothing:
+      positive = (1.0 - self.smoothing) * positive + self.smoothing * stats["all"] / count
+    return stats["denominator"] - positive
+
+
+@dataclass(frozen=True)
+class Decoupled(Softmax):
+  """A softmax whose denominator holds negatives only."""
+
+  decoupled: bool = True
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+  """Each pair is a yes-or-no question (SigLIP, Zhai et al. 2023).
+
+  An anchor's loss is the *sum* over its columns, `softplus(logit) - weight * logit`; the term's
+  mean over anchors is then SigLIP's sum over pairs divided by N.
+  """
+
+  default_temperature: ClassVar[float] = 0.1
+  needs_anchor: ClassVar[bool] = False
+
+  def values(self, logits, weights, own, anchor) -> Values:
+    if weights is None:
+      return {"pairs": jax.nn.softplus(jnp.where(own(), -logits, logits))}
+    return {"pairs": jax.nn.softplus(logits) - weights * logits}
+
+  def reductions(self, aligned: bool) -> dict[str, str]:
+    return {"pairs": "sum"}
+
+  def loss(self, stats: Values, positive, count) -> jax.Array:
+    return stats["pairs"]
+
+
+@dataclass(frozen=True)
+class Hinge:
+  """A negative must score `margin` less than the own pair (VSE++, Faghri et al. 2018).
+
+  reduce: "sum" over negatives, or only the "hardest". The public VSE++ code adds up anchors and
+  both directions; a term takes the means, so its value is theirs divided by 2 N.
+  """
+
+  margin: float = 0.2
+  reduce: str = "sum"
+  default_temperature: ClassVar[float] = 1.0
+  needs_anchor: ClassVar[bool] = True
+
+  def __post_init__(self):
+    choose(self.reduce, ("sum", "hardest"), "reduce")
+
+  def values(self, logits, weights, own, anchor) -> Values:
+    positive = _positive(weights, own)
+    if self.reduce == "hardest":
+      return {"hardest": jnp.where(positive, -jnp.inf, logits)}
+    return {"costs": jnp.where(positive, 0.0, jax.nn.relu(self.margin + logits - anchor))}
+
+  def reductions(self, aligned: bool) -> dict[str, str]:
+    return {"hardest": "max"} if self.reduce == "hardest" else {"costs": "sum"}
+
+  def loss(self, stats: Values, positive, count) -> jax.Array:
+    if self.reduce == "hardest":
+      return jax.nn.relu(self.margin + stats["hardest"] - positive)
+    return stats["costs"]
+
+
+Criterion = Softmax | Sigmoid | Hinge
+CRITERIA: dict[str, type[Criterion]] = {
+  "softmax": Softmax,
+  "decoupled": Decoupled,
+  "sigmoid": Sigmoid,
+  "hinge": Hinge,
+}
+
+
+def build_criterion(config: str | Mapping[str, Any], where: str) -> Criterion:
+  """Makes a criterion from a name or {"name": ..., options}; raises UserError naming `where`."""
+  return build(CRITERIA, config, where)

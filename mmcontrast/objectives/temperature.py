@@ -1,0 +1,111 @@
+"""Temperatures: the scale (one over the temperature) and bias that make logits of scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmcontrast.errors import UserError, choose, nearest
+
+Parameters = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Temperature:
+  """A temperature and where it is kept within bounds.
+
+  Attributes:
+    init: the temperature (at the start, when learned).
+    learned: whether it is a parameter.
+    form: what is learned: the logarithm of the scale ("log_scale"; CLIP, SigLIP) or the
+      temperature itself ("tau"; ALIGN, ALBEF).
+    min, max: bounds of the temperature; None for none.
+    clamp: "after_step" clips the parameter after the optimizer's step (open_clip); "forward"
+      clips inside the loss, where the gradient is zero beyond the bounds (FLIP, axlearn).
+    bias: added to logits; None for none.
+    bias_learned: whether the bias is a parameter.
+  """
+
+  init: float = 0.07
+  learned: bool = False
+  form: str = "log_scale"
+  min: float | None = None
+  max: float | None = None
+  clamp: str = "after_step"
+  bias: float | None = None
+  bias_learned: bool = False
+
+  def parameters(self) -> Parameters:
+    """What is learned, as float32 scalars."""
+    found = {}
+    if self.learned:
+      found[self.form] = jnp.float32(-math.log(self.init) if self.form == "log_scale" else self.init)
+    if self.bias is not None and self.bias_learned:
+      found["bias"] = jnp.float32(self.bias)
+    return found
+
+  def clip(self, parameters: Parameters) -> Parameters:
+    """The parameters with the temperature moved within its bounds."""
+    if not self.learned:
+      return parameters
+    low, high = self.min, self.max
+    if self.form == "log_scale":
+      low, high = (None if x is None else -math.log(x) for x in (high, low))
+    return {**parameters, self.form: jnp.clip(parameters[self.form], low, high)}
+
+  def scale(self, parameters: Parameters) -> jax.Array | float:
+    """One over the temperature."""
+    if not self.learned:
+      return 1.0 / self.init
+    value = (self.clip(parameters) if self.clamp == "forward" else parameters)[self.form]
+    return jnp.exp(value) if self.form == "log_scale" else 1.0 / value
+
+  def offset(self, parameters: Parameters) -> jax.Array | float | None:
+    """The bias, or None."""
+    return parameters["bias"] if "bias" in parameters else self.bias
+
+
+def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
+  """From a number or a mapping of Temperature's attributes, and `None | number | {"init", ...}`.
+
+  A mapping means a learned one unless it says otherwise.
+  """
+  options = {"init": config} if isinstance(config, (int, float)) else {"learned": True, **config}
+  if bias is not None:
+    given = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)
+    for key in given:
+      if key not in ("init", "learned"):
+        raise UserError(f"{where}.bias: no option {key!r}; {nearest(key, ('init', 'learned'))}")
+    options |= {"bias": float(given.get("init", 0.0)), "bias_learned": given.get("learned", True)}
+  for key in options:
+    if key not in Temperature.__dataclass_fields__:
+      known = [k for k in Temperature.__dataclass_fields__ if not k.startswith("bias")]
+      raise UserError(f"{where}.temperature: no option {key!r}; {nearest(key, known)}")
+  result = Temperature(**options)
+  choose(result.form, ("log_scale", "tau"), f"{where}.temperature.form")
+  choose(result.clamp, ("after_step", "forward"), f"{where}.temperature.clamp")
+  low, high = result.min or 0.0, math.inf if result.max is None else result.max
+  if not (result.init > 0 and low <= result.init <= high):
+    raise UserError(
+      f"{where}.temperature: {result.init} is not above 0 and within [{low}, {high}]; "
+      "CLIP starts at 0.07, and min=0.01 caps the scale at 100"
+    )
+  return result
+
+
+def share(temperatures: Mapping[str, Any], name: str) -> str:
+  """Follows `temperature="other term"` to the term that owns the temperature."""
+  seen = [name]
+  while isinstance(temperatures[seen[-1]], str):
+    other = temperatures[seen[-1]]
+    where = f"objective.{seen[-1]}.temperature"
+    choose(other, temperatures, where)
+    if other in seen:
+      raise UserError(f"{where}: {' -> '.join([*seen, other])} is a circle; give one a number")
+    seen.append(other)
+  return seen[-1]

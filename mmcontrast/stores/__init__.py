@@ -1,0 +1,1 @@
+"""Stores: state beside the parameters (momentum copies, queues), updated by pure functions."""
