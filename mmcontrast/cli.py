@@ -1,0 +1,87 @@
+"""The command line: `mmcontrast <command>`. A user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmcontrast.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs one command; returns the exit code."""
+  parser = _parser()
+  options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+  if rest and options.command is not _train:
+    parser.error(f"unexpected argument {rest[0]!r}")
+  try:
+    options.command(options, rest)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("interrupted; run the same command again to resume from the last checkpoint", file=sys.stderr)
+    return 130
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser("mmcontrast", description=__doc__, allow_abbrev=False)
+  commands = parser.add_subparsers(required=True, metavar="command")
+
+  def add(name, function, text):
+    command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    command.set_defaults(command=function)
+    command.add_argument("--data_dir", help="where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast)")
+    return command
+
+  train = add("train", _train, "Train a config; running it again resumes. "
+              "Overrides follow as --config.key=value.")
+  train.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, such as configs/quickstart.py")
+  train.add_argument("--workdir", required=True, help="where checkpoints and metrics go")
+
+  evaluate = add("evaluate", _evaluate, "Evaluate the newest checkpoint of a run: evaluation.json, retrieval.png, a table.")
+  evaluate.add_argument("--workdir", required=True)
+  evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+
+  search = add("search", _search, "Find the images nearest to a text, or to an image file.")
+  search.add_argument("query", help="words, or the path of an image")
+  search.add_argument("--workdir", required=True)
+  search.add_argument("--dataset", help="which evaluation set to search (default: the last of the config's)")
+  search.add_argument("--out", required=True, help="the picture to write")
+  search.add_argument("--count", type=int, default=10, help="how many images")
+
+  data = commands.add_parser("data", help="Build datasets.").add_subparsers(required=True, metavar="command")
+  build = data.add_parser("build", help="Build a dataset from its packages.", allow_abbrev=False)
+  build.set_defaults(command=_build)
+  build.add_argument("name", help="emoji_views or emoji_noto")
+  build.add_argument("--data_dir")
+  build.add_argument("--force", action="store_true", help="build it again")
+  return parser
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+  from mmcontrast.config import load_config
+  config = load_config(options.config, overrides)
+  from mmcontrast.train import train
+  train(config, options.workdir, options.data_dir)
+
+
+def _evaluate(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.evaluate import evaluate_workdir
+  evaluate_workdir(options.workdir, options.step, options.data_dir)
+
+
+def _search(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.evaluate import search_workdir
+  search_workdir(options.workdir, options.query, options.out, options.dataset, options.count, options.data_dir)
+
+
+def _build(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.data.build import build_dataset
+  print(build_dataset(options.name, options.data_dir, force=options.force))
+
+
+if __name__ == "__main__":
+  sys.exit(main())

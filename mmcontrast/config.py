@@ -1,0 +1,165 @@
+"""Configs: load a file, apply overrides, resolve, check every key, compare two.
+
+A config is made by `get_config(arg)` in a Python file, as an `ml_collections.ConfigDict`
+that starts from `base_config()`: every key of the program with its default. A key that is
+not there is an error that names the nearest one. The program sees it as plain dictionaries.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from mmcontrast.data.pipeline import DEFAULTS as DATA_DEFAULTS
+from mmcontrast.errors import UserError, nearest
+
+# What a run may change when it resumes; everything else would make it another run.
+RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix")
+# Sections whose keys are names chosen by the user, or options checked by the room they belong to.
+_OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum",
+                  "evaluation.evaluators", "data.views", "data.crop")
+
+
+def base_config() -> ml_collections.ConfigDict:
+  """Every key of the program with its default."""
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.steps = 1000                        # optimizer steps of the whole run
+  c.batch = dict(size=256)              # examples a step, over all devices
+  c.data = dict(DATA_DEFAULTS)
+  # Per modality: a recipe (name or dict) for each view, or one for all of them.
+  c.augment = dict(image=("moco_v2", "moco_v2"))
+  c.normalize = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+  c.towers = dict()                     # name -> encoder options
+  c.heads = dict()                      # name -> dict(tower=..., name="mlp"|"linear", dim=...)
+  # update: "before_keys" (MoCo) or "after_step" (BYOL). decay: number or schedule.
+  c.momentum = dict(decay=0.999, update="before_keys")
+  c.objective = dict()                  # term name -> query, key, score, target, criterion, ...
+  c.matrix = dict(impl="auto", tile=512)
+  c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.05)
+  c.mesh = dict(data=-1)                # axis -> devices; -1 takes what is left
+  c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
+  # image/text: the heads whose space is searched; features: the tower that probes look at.
+  c.evaluation = dict(sets=(), train_sets=(), evaluators=dict(), image="", text="", features="image",
+                      batch_size=256, every_steps=0)
+  c.log = dict(every_steps=50)
+  return c
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+  """Runs `get_config` of the file at `path` ("file.py" or "file.py:arg") and applies overrides.
+
+  Args:
+    path: the config file, with an optional argument after a colon.
+    overrides: command-line words such as "--config.batch.size=64".
+  Returns:
+    The resolved and checked config, as nested dictionaries.
+  Raises UserError when the file is missing or fails, or a key is unknown.
+  """
+  file = path.split(":")[0]
+  if not pathlib.Path(file).is_file():
+    near = [str(p) for p in sorted(pathlib.Path("configs").rglob("*.py"))]
+    raise UserError(f"--config {file}: no such file; {nearest(file, near) if near else 'give the path of a config'}")
+  for word in overrides:
+    _check_override(word, path, _run(path, ()))
+  config = _run(path, overrides)
+  check_keys(config, where=path)
+  return config
+
+
+def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+  words = ["mmcontrast", f"--config={path}", *overrides]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+  try:
+    values(words)
+    return values.config.to_dict()
+  except (flags.Error, TypeError) as error:
+    raise UserError(f"{path}: {_one_line(error)}") from error
+  except Exception as error:
+    raise UserError(f"{path}: get_config failed: {type(error).__name__}: {_one_line(error)}") from error
+
+
+def _check_override(word: str, path: str, config: Mapping) -> None:
+  name, equals, _ = word.partition("=")
+  if not name.startswith("--config.") or not equals:
+    raise UserError(f"unexpected argument {word!r}; overrides look like --config.batch.size=64")
+  known = [f"--config.{key}" for key in flatten(config)]
+  if name not in known:
+    raise UserError(f"{name}: {path} has no such key; {nearest(name, known)}")
+
+
+def check_keys(config: Mapping, where: str) -> None:
+  """Raises UserError on a key that `base_config` does not have, naming the nearest."""
+  _check_section(config, base_config().to_dict(), "", where)
+
+
+def _check_section(section: Mapping, known: Mapping, prefix: str, where: str) -> None:
+  for key in section:
+    path = f"{prefix}{key}"
+    if key not in known:
+      raise UserError(f"{where}: unknown key config.{path}; {nearest(key, known)}")
+    if isinstance(known[key], Mapping) and path not in _OPEN_SECTIONS:
+      if not isinstance(section[key], Mapping):
+        raise UserError(f"{where}: config.{path} must be a mapping, not {section[key]!r}")
+      _check_section(section[key], known[key], f"{path}.", where)
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+  """{"batch.size": 256, ...}: one entry a leaf."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping):
+      flat.update(flatten(value, f"{prefix}{key}."))
+    else:
+      flat[f"{prefix}{key}"] = value
+  return flat
+
+
+def to_json(config: Mapping) -> str:
+  """The resolved config as sorted, indented JSON: what travels in a checkpoint."""
+  return json.dumps(_plain(config), indent=1, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> dict[str, Any]:
+  """Inverse of `to_json`; lists come back as tuples."""
+  return _tuples(json.loads(text))
+
+
+def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) -> None:
+  """Raises UserError when `given` would turn the run saved in `workdir` into another one."""
+  old, new = flatten(_plain(saved)), flatten(_plain(given))
+  for key in sorted(old.keys() | new.keys()):
+    if key.split(".")[0] not in RESUMABLE_CHANGES and old.get(key) != new.get(key):
+      raise UserError(
+          f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
+          f"{new.get(key)!r}; give another --workdir, or the old value to resume")
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _plain(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(item) for item in value]
+  return value
+
+
+def _tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _tuples(item) for key, item in value.items()}
+  return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _one_line(error: Exception) -> str:
+  text = str(error)
+  if "Traceback" in text:  # of the config file itself: its last lines say what and where
+    where = [line.strip() for line in text.splitlines() if line.strip().startswith("File ")]
+    text = f"{text.strip().splitlines()[-1]} ({where[-1] if where else ''})"
+  return " ".join(text.split())
+

@@ -1,0 +1,167 @@
+"""Towers and heads: from views to named embeddings.
+
+An embedding is named "view/head" or "view/head@momentum". The online and the
+momentum branch are the same Flax modules applied to other variables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmcontrast.encoders import Encoded, build_encoder
+from mmcontrast.encoders.heads import build_head
+from mmcontrast.errors import UserError, choose
+from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
+
+Variables = dict[str, Any]  # {"params": {"towers", "heads"}, "batch_stats": {"towers", "heads"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The modules of a run and how they are wired.
+
+  Attributes:
+    towers: tower name -> encoder module.
+    heads: head name -> head module.
+    tower_of_head: head name -> tower name.
+    modality_of_tower: tower name -> modality ("image", "text").
+    pad_id: token id that marks padding in text views.
+  """
+
+  towers: dict[str, nn.Module]
+  heads: dict[str, nn.Module]
+  tower_of_head: dict[str, str]
+  modality_of_tower: dict[str, str]
+  pad_id: int = 0
+
+  def init(self, key: jax.Array, views: Mapping[str, jax.Array]) -> Variables:
+    """Initial variables of the online branch.
+
+    Args:
+      key: a PRNG key.
+      views: modality -> one view with a leading batch axis (zeros will do):
+        image [B, H, W, 3] float32, text [B, L] int32.
+    """
+    variables: Variables = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
+    pooled = {}
+    for number, (name, tower) in enumerate(sorted(self.towers.items())):
+      inputs, mask = self._inputs(views, self.modality_of_tower[name])
+      encoded, made = tower.init_with_output(jax.random.fold_in(key, number), inputs, mask, train=False)
+      _file(variables, "towers", name, made)
+      pooled[name] = encoded.pooled
+    for number, (name, head) in enumerate(sorted(self.heads.items()), start=len(self.towers)):
+      made = head.init(jax.random.fold_in(key, number), pooled[self.tower_of_head[name]], train=False)
+      _file(variables, "heads", name, made)
+    return variables
+
+  def encode(self, variables: Variables, tower: str, inputs: jax.Array, *, train: bool = False,
+             key: jax.Array | None = None) -> tuple[Encoded, dict]:
+    """One view through one tower. Returns (Encoded, new batch statistics of the tower)."""
+    inputs, mask = self._inputs({self.modality_of_tower[tower]: inputs}, self.modality_of_tower[tower])
+    return _apply(self.towers[tower], variables, "towers", tower, (inputs, mask), train, key)
+
+  def project(self, variables: Variables, head: str, pooled: jax.Array, *, train: bool = False,
+              key: jax.Array | None = None) -> tuple[jax.Array, dict]:
+    """Pooled features through one head. Returns ([B, dim], new batch statistics of the head)."""
+    return _apply(self.heads[head], variables, "heads", head, (pooled,), train, key)
+
+  def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
+            train: bool, key: jax.Array | None = None) -> tuple[dict[str, jax.Array], dict]:
+    """The named embeddings of one branch.
+
+    Args:
+      variables: of that branch.
+      views: modality -> [B, V, ...], all its views.
+      names: embedding names of the branch; "@momentum" is only part of the name here.
+      train: batch statistics are those of the batch, and dropout is on.
+      key: PRNG key for dropout; view v of tower t uses the same key in every branch.
+    Returns:
+      ({name: [B, dim]}, new batch statistics). A tower sees its views one after the
+      other, as separate batches, each updating the running statistics.
+    """
+    paths = {name: parse_embedding(name) for name in names}
+    stats = variables["batch_stats"]
+    embeddings = {}
+    for number, (tower, modality, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
+      view_key = None if key is None else jax.random.fold_in(key, number)
+      current = {**variables, "batch_stats": stats}
+      encoded, new = self.encode(current, tower, views[modality][:, view], train=train, key=view_key)
+      stats = _with(stats, "towers", tower, new)
+      for name, path in paths.items():
+        if self._source(path) == (tower, modality, view):
+          current = {**variables, "batch_stats": stats}
+          embeddings[name], new = self.project(current, path.head, encoded.pooled, train=train, key=view_key)
+          stats = _with(stats, "heads", path.head, new)
+    return embeddings, stats
+
+  def branch(self, variables: Variables, names: Iterable[str]) -> Variables:
+    """The part of `variables` that the embeddings `names` need: what a momentum branch copies."""
+    paths = [parse_embedding(name) for name in names]
+    kept = {"heads": {p.head for p in paths}, "towers": {self.tower_of_head[p.head] for p in paths}}
+    return {collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]}
+                         for kind in kept} for collection, tree in variables.items()}
+
+  def _source(self, path: EmbeddingPath) -> tuple[str, str, int]:
+    return self.tower_of_head[path.head], path.modality, path.view
+
+  def _inputs(self, views: Mapping[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
+    inputs = views[modality]
+    return inputs, (inputs != self.pad_id if modality == "text" else None)
+
+
+def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
+  """The model of a config: `config.towers`, `config.heads`, views of `config.data`.
+
+  Raises UserError for a tower of no known modality, a head of no known tower, or
+  options the encoder or head does not have.
+  """
+  views, pad_id = config["data"]["views"], config["data"]["token_ids"]["pad"]
+  towers, modality_of_tower = {}, {}
+  for name, options in config["towers"].items():
+    options = dict(options)
+    modality = options.pop("modality", name)
+    choose(modality, views, f"config.towers.{name}.modality")
+    if modality == "text":
+      if vocab_size is not None and options.setdefault("vocab_size", vocab_size) < vocab_size:
+        raise UserError(f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
+                        f"{vocab_size} pieces; leave the key out to use the tokenizer's")
+      options.setdefault("max_length", config["data"]["text_length"])
+    elif "image_size" not in options and options.get("name") == "vit":
+      options["image_size"] = config["data"]["image_size"]
+    towers[name] = build_encoder(options)
+    modality_of_tower[name] = modality
+  heads, tower_of_head = {}, {}
+  for name, options in config["heads"].items():
+    options = dict(options)
+    tower_of_head[name] = choose(options.pop("tower", ""), towers, f"config.heads.{name}.tower")
+    heads[name] = build_head(options)
+  return Model(towers, heads, tower_of_head, modality_of_tower, pad_id)
+
+
+def _apply(module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple, train: bool,
+           key: jax.Array | None) -> tuple[Any, dict]:
+  own = {"params": variables["params"][kind].get(name, {})}
+  stats = variables["batch_stats"][kind].get(name)
+  if stats:
+    own["batch_stats"] = stats
+  rngs = {"dropout": key} if train and key is not None else None
+  if not train:
+    return module.apply(own, *inputs, train=False), stats or {}
+  outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])
+  return outputs, new.get("batch_stats", {})
+
+
+def _file(variables: Variables, kind: str, name: str, made: Mapping) -> None:
+  for collection in ("params", "batch_stats"):
+    if made.get(collection):
+      variables[collection][kind][name] = made[collection]
+
+
+def _with(stats: dict, kind: str, name: str, new: Mapping) -> dict:
+  return {**stats, kind: {**stats[kind], name: new}} if new else stats

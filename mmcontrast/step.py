@@ -1,0 +1,182 @@
+"""TrainState and the train step: one pure function, jitted once.
+
+    state, metrics = step(state, batch)
+
+Randomness is `fold_in(key(seed), step)` for dropout, and the example's own seed
+for augmentation; no generator state is carried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mmcontrast import augment
+from mmcontrast.errors import choose
+from mmcontrast.model import Model
+from mmcontrast.objectives import terms as objective
+from mmcontrast.stores import momentum as momentum_store
+from mmcontrast.stores import queue as queue_store
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """Everything a run carries from step to step; the checkpoint is this and the config.
+
+  Attributes:
+    step: int32 [], optimizer steps done; also the position in the data.
+    params: {"towers", "heads", "temperatures"}.
+    batch_stats: {"towers", "heads"} of the online branch.
+    opt_state: optax state.
+    momentum: {"params", "batch_stats"} of the momentum branch, or None.
+    queues: embedding name -> queue (keys, pointer, tags, ids).
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  momentum: Any
+  queues: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What the step is made of, all static: the config turned into objects."""
+
+  model: Model
+  terms: Mapping[str, Any]
+  optimizer: optax.GradientTransformation
+  schedules: Mapping[str, Schedule]
+  weights: Mapping[str, Schedule]
+  decay: Schedule
+  momentum_update: str
+  augmentations: tuple
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  seed: int
+  matrix_impl: str = "auto"
+  matrix_tile: int = 512
+
+  def __post_init__(self):
+    choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
+
+  @property
+  def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the embeddings the terms need: (online, momentum)."""
+    names = objective.required_embeddings(self.terms)
+    return (tuple(n for n in names if not n.endswith("@momentum")),
+            tuple(n for n in names if n.endswith("@momentum")))
+
+
+def init_state(recipe: Recipe, batch: Mapping[str, jax.Array]) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    recipe: the run.
+    batch: a batch of the right shapes (zeros will do).
+  """
+  key = jax.random.key(recipe.seed)
+  views = {name: array[:, 0] for name, array in _views(recipe, batch, train=False).items()}
+  variables = recipe.model.init(jax.random.fold_in(key, 0), views)
+  params = {**variables["params"], "temperatures": objective.init_temperatures(recipe.terms)}
+  _, momentum_names = recipe.names
+  momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
+  return TrainState(
+      step=jnp.int32(0), params=params, batch_stats=variables["batch_stats"],
+      opt_state=recipe.optimizer.init(params), momentum=jax.tree.map(jnp.copy, momentum),
+      queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)))
+
+
+def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
+               batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One step on the global batch. Pure in (state, batch).
+
+  Returns:
+    (new state, metrics): scalars "loss", "<term>/loss", "<term>/top1", ..., "gradient_norm".
+  """
+  model, terms = recipe.model, recipe.terms
+  key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+  views = _views(recipe, batch, train=True)
+  info = _info(batch)
+  online_names, momentum_names = recipe.names
+  decay = recipe.decay(state.step)
+
+  momentum, keys = state.momentum, {}
+  if momentum is not None:
+    if recipe.momentum_update == "before_keys":
+      momentum = _follow(model, momentum, state.params, momentum_names, decay)
+    keys, stats = model.embed(momentum, views, momentum_names, train=True, key=key)
+    keys = jax.lax.stop_gradient(keys)
+    momentum = {**momentum, "batch_stats": stats}
+  weights = {name: schedule(state.step) for name, schedule in recipe.weights.items()}
+
+  def loss_of(params):
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    embeddings, stats = model.embed(variables, views, online_names, train=True, key=key)
+    loss, metrics = objective.evaluate(
+        terms, {**embeddings, **keys}, info, params["temperatures"], state.queues, weights,
+        mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile)
+    return loss, (metrics, stats, embeddings)
+
+  (loss, (metrics, stats, embeddings)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  params = {**params, "temperatures": objective.clamp_after_step(terms, params["temperatures"])}
+  if momentum is not None and recipe.momentum_update == "after_step":
+    momentum = _follow(model, momentum, params, momentum_names, decay)
+  pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
+  queues = {name: queue_store.push(queue, pushed[name], {k: info[k] for k in _queue_info(info)})
+            for name, queue in state.queues.items()}
+  metrics = {"loss": loss, **metrics, "gradient_norm": optax.global_norm(gradients),
+             **{name: schedule(state.step) for name, schedule in recipe.schedules.items()}}
+  if momentum is not None:
+    metrics["momentum_decay"] = decay
+  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues), metrics
+
+
+def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
+  """Modality -> [B, V, ...]: images augmented and normalised on the device, tokens as they are."""
+  views = {name: batch[name] for name in ("text",) if name in batch}
+  if "image" in batch:
+    images = [
+        augment.normalize(
+            augment.augment(recipe.augmentations[view] if train else augment.parse_recipe("none"),
+                            batch["image"][:, view], batch["seed"], view, batch["mirror_safe"]),
+            recipe.mean, recipe.std)
+        for view in range(batch["image"].shape[1])]
+    views["image"] = jnp.stack(images, axis=1)
+  return views
+
+
+def _info(batch: Mapping[str, Any]) -> dict[str, Any]:
+  return {name: batch[name] for name in ("id", "index", "tags", "labels", "valid") if name in batch}
+
+
+def _queue_info(info: Mapping[str, Any]) -> tuple[str, ...]:
+  return tuple(name for name in ("id", "tags", "valid") if name in info)
+
+
+def _init_queues(recipe: Recipe, variables: Any, views: Mapping[str, jax.Array],
+                 batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+  info = _info(batch)
+  shapes = {name: jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), info[name]) for name in _queue_info(info)}
+  queues = {}
+  for number, (name, length) in enumerate(sorted(objective.queues(recipe.terms).items())):
+    pairs = {modality: view[:, None].repeat(8, 1) for modality, view in views.items()}
+    dim = jax.eval_shape(lambda: recipe.model.embed(variables, pairs, [name], train=False)[0])[name].shape[-1]
+    queues[name] = queue_store.init(jax.random.fold_in(key, number), length, dim, shapes)
+  return queues
+
+
+def _follow(model: Model, momentum: Any, params: Any, names: tuple[str, ...], decay: jax.Array) -> Any:
+  online = model.branch({"params": params}, names)["params"]
+  return {**momentum, "params": momentum_store.update(momentum["params"], online, decay)}

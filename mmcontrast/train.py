@@ -1,0 +1,194 @@
+"""The training program, top to bottom.
+
+    mmcontrast train --config configs/quickstart.py --workdir runs/quickstart
+    python -m mmcontrast.train --config configs/quickstart.py --workdir runs/quickstart
+
+Running the same command again resumes from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from mmcontrast import augment, observe, optim, sharding
+from mmcontrast.checkpoint import Checkpoints, load_run
+from mmcontrast.config import check_same_run, to_json
+from mmcontrast.data import pipeline
+from mmcontrast.errors import UserError
+from mmcontrast.evaluate import evaluate_model
+from mmcontrast.inference import Inference, load_tokenizer
+from mmcontrast.model import build_model
+from mmcontrast.objectives import terms as objective
+from mmcontrast.schedules import make_schedule
+from mmcontrast.step import Recipe, TrainState, init_state, train_step
+
+
+def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
+  """Trains until `config.steps`, from the newest checkpoint of `workdir` if there is one.
+
+  Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events.
+  Raises UserError before any compilation when the config, the data or the checkpoint
+  do not fit, and in the loop when the loss is not finite (the last checkpoint stays).
+  """
+  workdir = pathlib.Path(workdir)
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+  mesh = sharding.make_mesh(config["mesh"])
+  sharding.check_batch(config["batch"]["size"], mesh)
+  spec = pipeline.spec(config["data"], config["batch"]["size"], data_dir)
+  recipe = make_recipe(config, spec)
+  _check_workdir(config, workdir)
+
+  batch_shapes = shapes_of(spec)
+  state_shapes = jax.eval_shape(functools.partial(init_state, recipe), batch_shapes)
+  state_sharding = jax.tree.map(lambda _: sharding.replicated(mesh), state_shapes)
+  like = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+                      state_shapes, state_sharding)
+  step_function = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
+                          in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
+                          out_shardings=(state_sharding, sharding.replicated(mesh)))
+
+  workdir.mkdir(parents=True, exist_ok=True)
+  checkpoints = Checkpoints(workdir, config["checkpoint"])
+  if checkpoints.latest_step() is not None:
+    state = checkpoints.restore(like)
+    print(f"resuming {workdir} from step {int(state.step)}")
+  else:
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
+    state = jax.jit(functools.partial(init_state, recipe), out_shardings=state_sharding)(zeros)
+    (workdir / "config.json").write_text(to_json(config))
+    print(observe.parameter_overview(state.params))
+
+  start = int(state.step)
+  batches = pipeline.train_batches(
+      config["data"], seed=config["seed"], batch_size=config["batch"]["size"], start_step=start,
+      process_index=jax.process_index(), process_count=jax.process_count(), data_dir=data_dir)
+  every = {"checkpoint": config["checkpoint"]["every_steps"], "evaluation": config["evaluation"]["every_steps"]}
+  window = Window(config["log"]["every_steps"], config["batch"]["size"])
+  with (contextlib.closing(checkpoints), contextlib.closing(batches),
+        observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
+    for step in range(start + 1, config["steps"] + 1):
+      with window.watch.waiting():
+        batch = sharding.put_batch(next(batches), mesh)
+      state, metrics = step_function(state, batch)
+      window.add(step, metrics)
+      if step == start + 1:
+        jax.block_until_ready(metrics)
+        progress.print(f"first step done, compilation included, after {observe.duration(window.restart())}")
+      last = step == config["steps"]
+      due = {name: last or bool(period) and step % period == 0 for name, period in every.items()}
+      if window.full or any(due.values()):
+        summary = window.summary() | {"data/skipped": batches.skipped}
+        if due["evaluation"] and not last:
+          model = Inference(config, recipe.model, _model_variables(state), load_tokenizer(config, data_dir))
+          summary |= evaluate_model(model, config, data_dir)
+        writer.write(step, summary)
+        progress.update(step, summary)
+        if due["checkpoint"]:
+          checkpoints.save(state, config, summary)
+  return state
+
+
+def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
+  """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
+  model = build_model(config, spec.vocab_size)
+  terms = objective.parse_terms(config["objective"])
+  objective.check_terms(
+      terms, views=config["data"]["views"],
+      heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
+      tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"])
+  steps, epoch = config["steps"], spec.steps_per_epoch
+  optimizer, rates = optim.make_optimizer(config["optimizer"], _parameter_shapes(model, terms, spec), steps, epoch)
+  return Recipe(
+      model=model, terms=terms, optimizer=optimizer, schedules=rates,
+      weights={name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight")
+               for name, term in terms.items()},
+      decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay"),
+      momentum_update=config["momentum"]["update"],
+      augmentations=augment.view_recipes(config["augment"].get("image", "none"),
+                                         config["data"]["views"].get("image", 0), "config.augment.image"),
+      mean=tuple(config["normalize"]["mean"]),
+      std=tuple(config["normalize"]["std"]), seed=config["seed"],
+      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"])
+
+
+class Window:
+  """Metrics since the last report: kept on the device, so that the loop does not wait for them."""
+
+  def __init__(self, steps: int, batch_size: int):
+    """`steps`: how many make a report."""
+    self._steps, self._batch_size, self._entries = steps, batch_size, []
+    self.watch = observe.Stopwatch()
+
+  def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+    """Keeps the metrics of `step`."""
+    self._entries.append((step, metrics))
+
+  @property
+  def full(self) -> bool:
+    """Whether a report is due."""
+    return bool(self._entries) and self._entries[-1][0] % self._steps == 0
+
+  def restart(self) -> float:
+    """Seconds since the window began; the clock starts anew."""
+    return self.watch.lap(1, self._batch_size)["seconds_per_step"]
+
+  def summary(self) -> dict[str, float]:
+    """Means over the window and its rates; empties it. Waits for the device.
+
+    Raises UserError naming the step and the terms when a loss is not finite.
+    """
+    entries = [(step, observe.as_floats(metrics)) for step, metrics in self._entries]
+    for step, metrics in entries:
+      if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise UserError(f"step {step}: {', '.join(bad)} not finite; the last checkpoint is intact: "
+                        "lower the learning rate, or the weight of that term, and run again")
+    means = {name: float(np.mean([metrics[name] for _, metrics in entries])) for name in entries[0][1]}
+    rates = self.watch.lap(len(entries), len(entries) * self._batch_size)
+    self._entries = []
+    return means | rates
+
+
+def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
+  """The global batch as jax.ShapeDtypeStruct, of `size` examples (default: config.batch.size)."""
+  batch: dict[str, Any] = {}
+  for name, (shape, dtype) in spec.batch.items():
+    section, _, key = name.rpartition("/")
+    place = batch.setdefault(section, {}) if section else batch
+    place[key] = jax.ShapeDtypeStruct((size or shape[0], *shape[1:]), dtype)
+  return batch
+
+
+def _model_variables(state: TrainState) -> dict[str, Any]:
+  return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
+  batch = shapes_of(spec, 8)
+  views = {name: jax.ShapeDtypeStruct((8, *batch[name].shape[2:]), "float32" if name == "image" else "int32")
+           for name in ("image", "text") if name in batch}
+  params = jax.eval_shape(model.init, jax.random.key(0), views)["params"]
+  return {**params, "temperatures": jax.eval_shape(lambda: objective.init_temperatures(terms))}
+
+
+def _check_workdir(config: Mapping, workdir: pathlib.Path) -> None:
+  if (workdir / "checkpoints").is_dir() and any((workdir / "checkpoints").iterdir()):
+    saved, _, step = load_run(workdir)
+    check_same_run(saved, config, workdir)
+    if step > config["steps"]:
+      raise UserError(f"{workdir}: already at step {step}, beyond config.steps={config['steps']}")
+
+
+if __name__ == "__main__":
+  from mmcontrast.cli import main
+  sys.exit(main(["train", *sys.argv[1:]]))
