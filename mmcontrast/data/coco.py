@@ -40,13 +40,16 @@ class CocoSource:
       key = min(unknown)
       raise UserError(f"data.coco: unknown key {key!r}; {nearest(key, DEFAULTS)}")
     options = {**DEFAULTS, **options}
-    root = pathlib.Path(options["root"] or pathlib.Path(data_dir or build.default_data_dir()) / "coco")
+    data_dir = pathlib.Path(data_dir or build.default_data_dir())
+    root = pathlib.Path(options["root"] or data_dir / "coco")
     split = {"validation": "val"}.get(split, split)
     paths = {key: root / options[key].format(split=split) for key in DEFAULTS if key != "root"}
     self._folder = paths["images"]
     if not self._folder.is_dir():
-      raise UserError(f"data.coco.images: no folder {self._folder}; set data.coco.root to the folder "
-                      "that holds COCO's images and annotations")  # fmt: skip
+      raise UserError(
+        f"data.coco.images: no folder {self._folder}; set data.coco.root to the folder that "
+        "holds COCO's images and annotations"
+      )
     captions = _read(paths["captions"], "captions")
     instances = _read(paths["instances"], "instances")
     images = sorted(captions["images"], key=lambda image: image["id"])

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import grain
+import ml_collections
 import numpy as np
 from grain.experimental import index_shuffle
 
@@ -26,7 +27,7 @@ DEFAULTS = {
   "dataset": "emoji_views",
   "split": "train",  # train, validation, test or all
   "image_size": 32,  # pixels
-  "views": {"image": 2, "text": 2},  # 0 leaves a modality out
+  "views": {"image": 2, "text": 2},  # a modality not named here is left out
   "drawings": "distinct",  # image views of one example: distinct styles, the same, or any
   "crop": transforms.CROP,
   "trim": False,  # see transforms.trim; evaluate with the same
@@ -49,6 +50,9 @@ _IMAGE, _TEXT, _STYLE, _ORDER, _DEVICE = range(5)  # streams of noise
 
 def resolve(config: Mapping) -> dict:
   """`config` over DEFAULTS as plain dicts. UserError on an unknown key or a bad value."""
+  config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  if isinstance(config.get("views"), Mapping):
+    config["views"] = {**dict.fromkeys(DEFAULTS["views"], 0), **config["views"]}
   settings = _merge(DEFAULTS, config, "data")
   for modality, count in settings["views"].items():
     if not isinstance(count, int) or count < 0:
@@ -195,10 +199,11 @@ class Loader:
     index = np.array([where for where, _, _ in found], np.int32)
     records = [record for _, record, _ in found]
     epochs = np.full(len(index), epoch)
+    seeds = transforms.hashed(self._seed, index, epochs, _DEVICE) >> np.uint64(32)
     batch = {
       "id": np.array([record["id"] for record in records], np.int32),
       "index": index,
-      "seed": (transforms.hashed(self._seed, index, epochs, _DEVICE) >> np.uint64(32)).astype(np.uint32),
+      "seed": seeds.astype(np.uint32),
       "mirror_safe": np.array([record["mirror_safe"] for record in records], bool),
       "valid": np.ones(len(index), bool),
       "skipped": np.array([where != place for where, place in zip(index, wanted)], bool),
@@ -348,5 +353,4 @@ def train_batches(
   settings = resolve(config)
   source = source or open_source(settings, settings["split"], data_dir)
   order = Order(len(source), seed, batch_size, start_step, process_index, process_count)
-  read = settings["read"]
-  return Batches(Loader(source, settings, seed), order, start_step, read["threads"], read["prefetch"])
+  return Batches(Loader(source, settings, seed), order, start_step, **settings["read"])

@@ -72,5 +72,7 @@ class SentencePieceTokenizer:
     """Raises UserError when a named property (`pad_id=0`, `vocab_size=2000`) is another."""
     for name, value in expected.items():
       if (found := getattr(self, name)) != value:
-        raise UserError(f"tokenizer {self.path}: {name} is {found}, the config says {value}; "
-                        f"set it to {found} or train the tokenizer with {name}={value}")  # fmt: skip
+        raise UserError(
+          f"tokenizer {self.path}: {name} is {found}, the config says {value}; set it to {found} "
+          f"or train the tokenizer with {name}={value}"
+        )

@@ -59,8 +59,8 @@ def decode(data: bytes) -> Image.Image:
   try:
     image = Image.open(io.BytesIO(data))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-      image = image.convert("RGBA")
-      return Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image).convert("RGB")
+      white = Image.new("RGBA", image.size, (*WHITE, 255))
+      return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise BadRecord(f"not a readable image ({' '.join(str(error).split())[:80]})") from None

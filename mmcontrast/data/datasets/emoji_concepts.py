@@ -38,11 +38,11 @@ _DIRECTED_SUBGROUPS = frozenset({
   "hand-single-finger", "keycap", "math", "music", "other-symbol", "place-map", "punctuation",
   "religion", "subdivision-flag", "time", "transport-sign", "warning", "zodiac",
 })  # fmt: skip
-_DIRECTED_WORDS = frozenset(
-  "left leftward leftwards right rightward rightwards clockwise counterclockwise moon quarter"
-  " crescent sign letters numbers input hundred 8 24 atm calendar date email e newspaper chart"
-  .split()
-)
+_DIRECTED_WORDS = frozenset({
+  "left", "leftward", "leftwards", "right", "rightward", "rightwards", "clockwise",
+  "counterclockwise", "moon", "quarter", "crescent", "sign", "letters", "numbers", "input",
+  "hundred", "8", "24", "atm", "calendar", "date", "email", "e", "newspaper", "chart",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def package_file(package: str, path: str) -> pathlib.Path:
     distribution = metadata.distribution(package)
   except metadata.PackageNotFoundError:
     shown = package if wanted is None else f"{package}=={wanted}"
-    raise UserError(f"the emoji datasets need the package {shown}, not installed; {remedy}") from None
+    raise UserError(f"the emoji datasets need {shown}, not installed; {remedy}") from None
   if wanted is not None and distribution.version != wanted:
     raise UserError(
       f"the emoji datasets need {package}=={wanted}, found {distribution.version}; {remedy}"

@@ -42,25 +42,28 @@ def render(svg: str) -> bytes:
   """PNG bytes (SIZE x SIZE, RGBA) of an SVG text."""
   import resvg_py
 
-  return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True))
+  size = {"width": SIZE, "height": SIZE}
+  return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **size))
 
 
 def features(styles: tuple[str, ...]) -> tfds.features.FeaturesDict:
   """One example: a drawing by each of `styles`, and what the label space knows of the concept."""
   label = {name: tfds.features.ClassLabel(names=emoji_concepts.vocabulary(name))
            for name in ("tags", "group", "subgroup")}  # fmt: skip
-  return tfds.features.FeaturesDict({
-    "images": {
-      style: tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png") for style in styles
-    },
-    "captions": tfds.features.Sequence(tfds.features.Text()),
-    "tags": tfds.features.Sequence(label["tags"]),
-    "labels": {"group": label["group"], "subgroup": label["subgroup"]},
-    "id": tfds.features.Scalar(np.int32),
-    "key": tfds.features.Text(),
-    "mirror_safe": tfds.features.Scalar(np.bool_),
-    "names": {language: tfds.features.Text() for language in emoji_concepts.LANGUAGES},
-  })
+  return tfds.features.FeaturesDict(
+    {
+      "images": {
+        style: tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png") for style in styles
+      },
+      "captions": tfds.features.Sequence(tfds.features.Text()),
+      "tags": tfds.features.Sequence(label["tags"]),
+      "labels": {"group": label["group"], "subgroup": label["subgroup"]},
+      "id": tfds.features.Scalar(np.int32),
+      "key": tfds.features.Text(),
+      "mirror_safe": tfds.features.Scalar(np.bool_),
+      "names": {language: tfds.features.Text() for language in emoji_concepts.LANGUAGES},
+    }
+  )
 
 
 def example(concept: emoji_concepts.Concept, drawings: Mapping[str, bytes]) -> dict:
@@ -138,8 +141,10 @@ class EmojiViews(tfds.core.GeneratorBasedBuilder):
     result = {style: _read_folder(folder, wanted) for style, folder in folders.items()}
     for style, table in result.items():
       if missing := wanted - table.keys():
-        raise UserError(f"{folders[style]}: {len(missing)} drawings missing, such as "
-                        f"{min(missing)}; reinstall: pip install --force-reinstall 'mmcontrast[emoji]'")  # fmt: skip
+        raise UserError(
+          f"{folders[style]}: {len(missing)} drawings missing, such as {min(missing)}; run: "
+          "pip install --force-reinstall 'mmcontrast[emoji]'"
+        )
     return result
 
   def side_files(self) -> dict[str, bytes | dict]:

@@ -1,0 +1,100 @@
+"""Evaluation sets: images at their final size, captions, labels, all in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+
+from mmcontrast.data import sources, transforms
+from mmcontrast.errors import UserError, choose
+
+SETS = ("emoji_views", "emoji_noto", "coco")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+  """M images and C captions; a caption and an image belong together when their ids are equal.
+
+  Any number of captions an image, and any number of images (none, too) a caption.
+  """
+
+  name: str
+  seen: bool  # whether these drawings, or this style of drawing, are trained on
+  images: np.ndarray  # uint8 [M, H, W, 3]
+  image_id: np.ndarray  # int [M]
+  captions: list[str]
+  caption_id: np.ndarray  # int [C]
+  labels: dict[str, np.ndarray]  # int32 [M]
+  label_names: dict[str, list[str]]
+  tags: np.ndarray  # uint8 multi-hot [M, T]
+  tag_names: list[str]
+  split: np.ndarray  # str [M]: train, validation, test
+
+
+def load_evaluation_set(
+  name: str, split: str = "all", image_size: int = 32, data_dir: str | os.PathLike | None = None,
+  style: str | None = None, *, trim: bool = False, coco: dict | None = None,
+) -> EvaluationSet:  # fmt: skip
+  """Loads `emoji_views` (one style of it), `emoji_noto` or a COCO-format split.
+
+  Args:
+    split: train, validation, test, or all (COCO: its own names, such as val).
+    style: of emoji_views, "twemoji" (the default) or "openmoji"; the set's name is then
+      "emoji_views_twemoji".
+    trim: as the config's `data.trim`.
+    coco: as the config's `data.coco`.
+
+  For emoji the captions are the names of all 1,903 concepts whatever the split, so that
+  each query has the same rivals. A record that cannot be used is an error here.
+
+  Raises:
+    UserError: unknown name, split or style, a dataset not built, a bad record (named).
+  """
+  choose(name, SETS, "evaluation set")
+  if name == "coco":
+    source = sources.open_source({"dataset": name, "coco": coco}, split, data_dir)
+  else:
+    source = sources.open_built(name, split, data_dir)
+  info = source.info
+  style = choose(style or info.styles[0], info.styles, f"evaluation set {name}, style")
+  records = []
+  images = np.zeros((len(source), image_size, image_size, 3), np.uint8)
+  for index in range(len(source)):
+    record = {"name": index}
+    try:
+      record = source[index]
+      transforms.usable_captions(record["captions"])
+      image = transforms.decode(record["images"][style])
+    except (transforms.BadRecord, OSError) as error:
+      raise UserError(
+        f"evaluation set {name}, record {record['name']}: {error}; mend or remove it"
+      ) from None
+    images[index] = transforms.centre_crop(transforms.trim(image) if trim else image, image_size)
+    records.append(record)
+  image_id = np.array([record["id"] for record in records], np.int64)
+  if info.concepts:
+    captions = [concept["name"] for concept in info.concepts]
+    caption_id = np.arange(len(captions))
+    splits = [info.concepts[identity]["split"] for identity in image_id]
+  else:
+    pairs = [(text, r["id"]) for r in records for text in r["captions"] if text.strip()]
+    captions, caption_id = [text for text, _ in pairs], np.array([i for _, i in pairs], np.int64)
+    splits = [{"val": "validation"}.get(split, split)] * len(records)
+  return EvaluationSet(
+    name=f"{name}_{style}" if len(info.styles) > 1 else name,
+    seen=name != "emoji_noto",
+    images=images,
+    image_id=image_id,
+    captions=captions,
+    caption_id=caption_id,
+    labels={
+      key: np.array([record["labels"][key] for record in records], np.int32)
+      for key in info.label_names
+    },
+    label_names={key: list(names) for key, names in info.label_names.items()},
+    tags=np.array([record["tags"] for record in records], np.uint8),
+    tag_names=list(info.tag_names),
+    split=np.array(splits, dtype="U10"),
+  )

@@ -1,0 +1,103 @@
+"""The COCO-format source, on a small fixture made from emoji."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmcontrast.data import pipeline, sources, transforms
+from mmcontrast.data.evaluation_set import load_evaluation_set
+from mmcontrast.errors import UserError
+
+COUNT = 24
+
+
+@pytest.fixture
+def root(data_dir, tmp_path):
+  """Twemoji as JPEG, real captions; group as category, and every fourth image without instances."""
+  source = sources.open_built("emoji_views", "train", data_dir)
+  groups = source.info.label_names["group"]
+  categories = [{"id": 3 * n + 1, "name": name} for n, name in enumerate(groups)]
+  images, captions, instances = [], [], []
+  (tmp_path / "annotations").mkdir()
+  (tmp_path / "val2017").mkdir()
+  for n in range(COUNT):
+    record, identity = source[40 * n], 1000 - n
+    transforms.decode(record["images"]["twemoji"]).save(tmp_path / "val2017" / f"{identity}.jpg")
+    images.append({"id": identity, "file_name": f"{identity}.jpg"})
+    captions += [{"id": len(captions) + k, "image_id": identity, "caption": text}
+                 for k, text in enumerate(record["captions"])]  # fmt: skip
+    if n % 4:
+      category = 3 * record["labels"]["group"] + 1
+      instances += 2 * [{"id": n, "image_id": identity, "category_id": category}]
+  write(tmp_path, "captions", images=images, annotations=captions)
+  write(tmp_path, "instances", images=images, annotations=instances, categories=categories)
+  return tmp_path
+
+
+def write(root, kind, **table):
+  (root / "annotations" / f"{kind}_val2017.json").write_text(json.dumps(table))
+
+
+def read(root, kind):
+  return json.loads((root / "annotations" / f"{kind}_val2017.json").read_text())
+
+
+def test_records(root, data_dir):
+  source = sources.open_source({"dataset": "coco", "coco": {"root": str(root)}}, "validation")
+  emoji = sources.open_built("emoji_views", "train", data_dir)
+  assert len(source) == COUNT
+  assert source.info.tag_names == emoji.info.label_names["group"]
+  for index in range(COUNT):
+    record, n = source[index], COUNT - 1 - index  # by image id, ascending
+    assert record["id"] == 1000 - n and record["name"] == f"{1000 - n}.jpg"
+    assert record["captions"] == emoji[40 * n]["captions"]
+    expected = np.eye(len(source.info.tag_names), dtype=np.uint8)[emoji[40 * n]["labels"]["group"]]
+    np.testing.assert_array_equal(record["tags"], expected if n % 4 else 0 * expected)
+    assert transforms.decode(record["images"]["image"]).size == (96, 96)
+
+
+def test_training_batches_and_evaluation_set(root, data_dir):
+  config = dict(dataset="coco", split="val", coco=dict(root=str(root)), image_size=20,
+                tokenizer=str(data_dir / "emoji_views" / "tokenizer.model"))  # fmt: skip
+  iterator = pipeline.train_batches(config, seed=0, batch_size=8)
+  batch = next(iterator)
+  iterator.close()
+  assert batch["image"].shape == (8, 2, 20, 20, 3) and "labels" not in batch
+  assert batch["tags"].shape == (8, 9) and set(batch["id"]) <= set(range(977, 1001))
+  assert not (batch["image"][:, 0] == batch["image"][:, 1]).all()  # two crops of one image
+  found = load_evaluation_set("coco", "val", 20, coco=dict(root=str(root)))
+  assert found.images.shape == (COUNT, 20, 20, 3) and set(found.caption_id) == set(found.image_id)
+  assert len(found.captions) == len(read(root, "captions")["annotations"]) > COUNT
+  assert set(found.split) == {"validation"} and found.labels == {}
+
+
+def test_a_missing_image_file_is_named(root):
+  (root / "val2017" / "990.jpg").unlink()
+  with pytest.raises(UserError, match=r"990\.jpg"):
+    load_evaluation_set("coco", "val", 20, coco=dict(root=str(root)))
+
+
+def test_what_is_wrong_with_the_files_is_named(root, tmp_path):
+  def open_(**options):
+    return sources.open_source({"dataset": "coco", "coco": {"root": str(root), **options}}, "val")
+
+  with pytest.raises(UserError, match="no folder"):
+    open_(images="nowhere")
+  with pytest.raises(UserError, match=r"data\.coco\.captions: no file"):
+    open_(captions="nowhere.json")
+  with pytest.raises(UserError, match="did you mean 'captions'"):
+    open_(caption="x.json")
+  table = read(root, "instances")
+  del table["categories"]
+  write(root, "instances", **table)
+  with pytest.raises(UserError, match="has no 'categories'"):
+    open_()
+  table = read(root, "captions")
+  table["annotations"][0]["image_id"] = 5
+  write(root, "captions", **table)
+  with pytest.raises(UserError, match=r"image 5, which is not in|has no 'categories'"):
+    open_()
+  (root / "annotations" / "captions_val2017.json").write_text("{")
+  with pytest.raises(UserError, match="not JSON"):
+    open_()
