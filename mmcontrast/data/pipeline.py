@@ -39,7 +39,6 @@ DEFAULTS = {
   "cache": "auto",  # decoded images in memory: decoded, none, or auto (up to 512 MiB)
   "read": {"threads": 2, "prefetch": 4},  # prefetch in batches
   "coco": {},  # see data/coco.py
-  "batch_size": 256,  # read by the training program; `train_batches` takes it as an argument
 }
 _FREE = ("coco",)  # checked by their own reader
 _CHUNK = 32  # most examples that one thread prepares at a time
