@@ -1,0 +1,25 @@
+"""What an evaluator sees of a model: one function, `embed`; unit rows and chunks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Embed = Callable[[str, Any], np.ndarray]
+"""embed(kind, values) -> float32 [N, D]: "image" and "text" in the joint space (of uint8
+[N, H, W, 3], of N strings), "image_features" the pooled output of the image tower."""
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+  """Rows of `x` [N, D] as float32 of length one; a row of zeros stays zero."""
+  x = np.asarray(x, np.float32)
+  return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def row_chunks(rows: int, columns: int, elements: int = 1 << 22) -> Iterator[slice]:
+  """Slices of rows whose [rows, columns] scores stay within `elements` numbers (16 MiB)."""
+  step = max(1, elements // max(columns, 1))
+  for start in range(0, rows, step):
+    yield slice(start, min(start + step, rows))

@@ -1,0 +1,96 @@
+"""Weighted k-nearest-neighbour classification, without training.
+
+Each of the k nearest images of the bank, by cosine, votes for its class with the weight
+exp(cosine / 0.07) (Wu et al., arXiv 1805.01978; DINO's `eval_knn.py`).
+
+For a class label the bank is the train-split concepts of the seen sets and the queries are
+the held-out concepts of each set: the neighbours are never the concept itself. For
+`label="concept"` the bank is all images of the *other* seen sets and the queries are all
+images whose concept is among them: the same thing, drawn by another hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmcontrast.errors import UserError
+from mmcontrast.evaluation.embed import row_chunks, unit
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, Labelled, gather
+
+
+def classify(
+  queries: np.ndarray,
+  bank: np.ndarray,
+  bank_labels: np.ndarray,
+  *,
+  k: int = 20,
+  temperature: float = 0.07,
+) -> np.ndarray:
+  """Class of each query; of classes with equal votes the lowest number.
+
+  Args:
+    queries: float [Q, D]; bank: float [N, D].
+    bank_labels: int [N], 0 or more.
+    k: neighbours, at most N of them.
+    temperature: of the weights exp(cosine / temperature).
+
+  Returns:
+    int [Q].
+
+  Raises:
+    UserError: for an empty bank, k < 1 or temperature <= 0.
+  """
+  if not len(bank):
+    raise UserError("knn: the bank is empty; nothing has the label and split it was asked for")
+  if k < 1 or temperature <= 0:
+    raise UserError(f"knn: k={k} and temperature={temperature} must be positive")
+  queries, bank, bank_labels = unit(queries), unit(bank), np.asarray(bank_labels)
+  k, classes = min(k, len(bank)), int(bank_labels.max()) + 1
+  out = np.empty(len(queries), np.int64)
+  for rows in row_chunks(len(queries), max(len(bank), classes)):
+    scores = queries[rows] @ bank.T
+    near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    cosine = np.take_along_axis(scores, near, axis=1).astype(np.float64)
+    weight = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / temperature)
+    cell = np.arange(len(scores))[:, None] * classes + bank_labels[near]
+    votes = np.bincount(cell.ravel(), weight.ravel(), minlength=len(scores) * classes)
+    out[rows] = votes.reshape(len(scores), classes).argmax(axis=1)
+  return out
+
+
+def evaluate(
+  tests: Sequence[EmbeddedSet],
+  bank: Sequence[EmbeddedSet],
+  *,
+  label: str | Sequence[str] = "subgroup",
+  k: int = 20,
+  temperature: float = 0.07,
+  test_splits: Sequence[str] = ("validation", "test"),
+) -> dict[str, dict[str, float]]:
+  """Accuracy (fraction) of weighted k-NN on the tower's features, per set and label."""
+  out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
+  for name in [label] if isinstance(label, str) else label:
+    for test in tests:
+      near, query = _other_hands(test, bank) if name == "concept" else (
+        gather([*bank], name, ("train",), "knn.label"),
+        gather([test], name, test_splits, "knn.label", like=bank[0]),
+      )
+      names, numbers = np.unique(near.target, return_inverse=True)
+      guess = names[classify(query.features, near.features, numbers, k=k, temperature=temperature)]
+      out[test.name][f"knn/{name}_accuracy"] = float(np.mean(guess == query.target))
+  return out
+
+
+def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet]) -> tuple[Labelled, Labelled]:
+  """All images of the other sets of the bank, and those of `test` whose concept is there."""
+  others = [one for one in bank if one.name != test.name]
+  if not others:
+    raise UserError(f"knn.label: 'concept' needs a seen set other than {test.name!r}; leave it out")
+  near = gather(others, "concept", None, "knn.label")
+  query = gather([test], "concept", None, "knn.label")
+  shared = np.isin(query.target, near.target)
+  if not shared.any():
+    raise UserError(f"knn.label: {test.name!r} shares no concept with the other seen sets")
+  return near, Labelled(*(part[shared] for part in query))

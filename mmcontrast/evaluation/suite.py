@@ -1,0 +1,113 @@
+"""Runs the evaluators of a config on its evaluation sets; flat results, dataset first.
+
+    evaluation = dict(
+        sets=("emoji_views:twemoji", "emoji_views:openmoji", "emoji_noto"),
+        train_sets=(),                # what probes train on; default: the seen ones of `sets`
+        evaluators=dict(
+            retrieval=dict(),
+            zero_shot=dict(label="group", templates=("{}", "a drawing of {}")),
+            knn=dict(label=("concept", "subgroup"), k=20),
+            linear_probe=dict(label="group"),
+            tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
+
+Retrieval, zero-shot and k-NN of "concept" use all images of a set. k-NN of a label, the
+linear probe and tagging train on the train-split concepts of the training sets and are
+tested on the other concepts (`test_splits`) of each set: new concepts for the probe, in a
+style that the encoder has seen or not. Pretraining itself may have seen those concepts and
+their captions and tags, in the training styles; it sees no other label.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmcontrast.errors import UserError, choose
+from mmcontrast.evaluation import knn, linear_probe, retrieval, tagging, zero_shot
+from mmcontrast.evaluation.embed import Embed
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+
+if TYPE_CHECKING:
+  from mmcontrast.data.evaluation_set import EvaluationSet
+
+# evaluate(tests, bank, **options) -> {set name: {"task/metric": value}}
+EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
+  "retrieval": retrieval.evaluate,
+  "zero_shot": zero_shot.evaluate,
+  "knn": knn.evaluate,
+  "linear_probe": linear_probe.evaluate,
+  "tagging": tagging.evaluate,
+}
+NEED_A_BANK = ("knn", "linear_probe", "tagging")
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Checks `config.evaluation` without data or model, so that a typo stops before training.
+
+  Raises:
+    UserError: an unknown evaluator or option, or an evaluator's set that is not in `sets`.
+  """
+  sets = _names(config, "sets")
+  if config["evaluators"] and not sets:
+    raise UserError("evaluation.sets: is empty; name the sets to evaluate, or no evaluators")
+  for name, options in config["evaluators"].items():
+    choose(name, EVALUATORS, "evaluation.evaluators")
+    for key in options or ():
+      known = [*inspect.signature(EVALUATORS[name]).parameters][2:]
+      choose(key, ["sets", *known], f"evaluation.evaluators.{name}")
+    for one in (options or {}).get("sets", ()):
+      choose(one, sets, f"evaluation.evaluators.{name}.sets")
+
+
+def embed_sets(
+  embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet]
+) -> dict[str, EmbeddedSet]:
+  """The sets of `config` (tests and training sets), loaded; embedded at first use, once."""
+  names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
+  return {name: EmbeddedSet(load_set(name), embed) for name in names}
+
+
+def run_suite(
+  embed: Embed,
+  config: Mapping[str, Any],
+  load_set: Callable[[str], EvaluationSet],
+  *,
+  sets: Mapping[str, EmbeddedSet] | None = None,
+) -> dict[str, float]:
+  """Runs every evaluator of `config`.
+
+  Args:
+    embed: the model: embed(kind, values) -> [N, D].
+    config: `config.evaluation`, see above.
+    load_set: name -> EvaluationSet.
+    sets: what `embed_sets` returned, to share embeddings with a picture or a search.
+
+  Returns:
+    {"emoji_noto/image_to_text/recall@1": 0.31, ...}; fractions, but for ranks and counts.
+
+  Raises:
+    UserError: a config mistake, a set without what an evaluator needs, NaN embeddings.
+  """
+  check(config)
+  embedded = embed_sets(embed, config, load_set) if sets is None else sets
+  bank = [embedded[name] for name in _names(config, "train_sets")]
+  bank = bank or [embedded[name] for name in _names(config, "sets") if embedded[name].seen]
+  out: dict[str, float] = {}
+  for name, options in config["evaluators"].items():
+    if name in NEED_A_BANK and not bank:
+      raise UserError(
+        f"evaluation.evaluators.{name}: none of the sets is of a trained style; "
+        "name what to train the probe on in evaluation.train_sets"
+      )
+    options = dict(options or {})
+    tests = [embedded[one] for one in options.pop("sets", _names(config, "sets"))]
+    for dataset, metrics in EVALUATORS[name](tests, bank, **options).items():
+      out |= {f"{dataset}/{metric}": value for metric, value in metrics.items()}
+  return out
+
+
+def _names(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
+  """The set names at `key`; a lone string is one name, a missing key none."""
+  value = config.get(key) or ()
+  return (value,) if isinstance(value, str) else tuple(value)
