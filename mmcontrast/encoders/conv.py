@@ -1,13 +1,16 @@
 """Convolution and max-pooling with a lowering chosen for the backend.
 
-XLA's CPU backend runs the gradients of convolutions and of `reduce_window` as scalar
-loops, several times slower than a matrix product of the same size. `Conv` has the
-parameters of `flax.linen.Conv` and the same outputs whichever lowering computes them.
+XLA's CPU backend hands a plain NHWC convolution to Eigen, but runs the reversed and
+transposed convolutions that differentiation makes, those on images smaller than their
+kernel, and the gradient of `reduce_window`, as scalar loops, 3 to 100 times slower.
+`Conv` has the parameters of `flax.linen.Conv` and the same outputs and gradients
+whichever lowering computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,78 +18,132 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-LOWERINGS = ("auto", "conv", "matmul")
+LOWERINGS = ("auto", "conv", "matmul", "split")
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# Measured on CPU, forward and backward:
+SMALL_MAP = 16  # up to so many output positions one matrix product beats Eigen's convolution
+FEW_CHANNELS = 16  # below so many channels patches in memory beat one matrix product a tap
 
-Padding = Sequence[tuple[int, int]]
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def resolve(lowering: str) -> str:
-  """Turns "auto" into "matmul" on CPU and "conv" on TPU and GPU."""
+  """Turns "auto" into "split" on CPU and "conv" on TPU and GPU."""
   if lowering != "auto":
     return lowering
-  return "matmul" if jax.default_backend() == "cpu" else "conv"
+  return "split" if jax.default_backend() == "cpu" else "conv"
 
 
-def taps(x: jax.Array, size: tuple[int, int], stride: int, padding: Padding, fill: float = 0.0):
-  """The kh * kw shifted, strided views of a padded image.
-
-  Args:
-    x: [B, H, W, C].
-
-  Returns:
-    list of [B, h, w, C], row-major over the kernel's positions.
-  """
-  (top, bottom), (left, right) = padding
-  if any((top, bottom, left, right)):
-    edges = ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0))
-    x = lax.pad(x, jnp.asarray(fill, x.dtype), edges)
-  batch, height, width, channels = x.shape
-  h, w = (height - size[0]) // stride + 1, (width - size[1]) // stride + 1
-  views = []
-  for i in range(size[0]):
-    for j in range(size[1]):
-      end = (batch, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels)
-      views.append(lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1)))
-  return views
+def pad(x: jax.Array, padding: Padding, fill: float = 0.0) -> jax.Array:
+  """[B, H, W, C] with `padding` ((top, bottom), (left, right)) added."""
+  if not any(p for pair in padding for p in pair):
+    return x
+  edges = ((0, 0, 0), (*padding[0], 0), (*padding[1], 0), (0, 0, 0))
+  return lax.pad(x, jnp.asarray(fill, x.dtype), edges)
 
 
-def conv_matmul(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-  """A convolution as one matrix product: patches [B h w, kh kw C] times kernel [kh kw C, O]."""
-  kh, kw, channels, out = kernel.shape
-  matrix = kernel.reshape(kh * kw * channels, out)
-  if kh == kw == stride and not any(p for pair in padding for p in pair):  # patches do not overlap
-    batch, height, width, _ = x.shape
-    h, w = height // kh, width // kw
-    x = x[:, : h * kh, : w * kw].reshape(batch, h, kh, w, kw, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, -1) @ matrix
-  views = taps(x, (kh, kw), stride, padding)
-  patches = views[0] if len(views) == 1 else jnp.concatenate(views, axis=-1)
-  return patches @ matrix
+def taps(x: jax.Array, size: int, stride: int, axis: int) -> list[jax.Array]:
+  """The `size` shifted, strided views of a padded x [B, H, W, C] along one axis."""
+  reach = (x.shape[axis] - size) // stride * stride + 1
+  return [lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(size)]
 
 
-def conv(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, lowering: str = "auto"
-) -> jax.Array:
-  """Two-dimensional cross-correlation of x [B, H, W, C] with kernel [kh, kw, C, O]."""
-  if resolve(lowering) == "matmul":
-    return conv_matmul(x, kernel, stride, padding)
+def patches(x: jax.Array, size: tuple[int, int], stride: int) -> jax.Array:
+  """im2col of a padded image: [B, H, W, C] -> [B, h, w, kh kw C], ordered as a kernel is."""
+  # Rows first: two concatenations of ever longer runs cost less than one of kh * kw.
+  row = jnp.concatenate(taps(x, size[1], stride, 2), axis=-1)
+  return jnp.concatenate(taps(row, size[0], stride, 1), axis=-1)
+
+
+def conv_xla(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+  """XLA's own convolution."""
   return lax.conv_general_dilated(
     x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
   )
 
 
+def conv_matmul(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+  """One matrix product: patches [B h w, kh kw C] times kernel [kh kw C, O]."""
+  kh, kw, channels, out = kernel.shape
+  x = pad(x, padding)
+  if kh == kw == stride and kh > 1:  # patches do not overlap: a reshape makes them
+    batch, h, w = x.shape[0], x.shape[1] // kh, x.shape[2] // kw
+    x = x[:, : h * kh, : w * kw].reshape(batch, h, kh, w, kw, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, -1)
+  else:
+    x = patches(x, (kh, kw), stride)
+  return x @ kernel.reshape(-1, out)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_split(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+  """XLA's forward convolution; gradients by forward convolution and matrix products."""
+  return conv_xla(x, kernel, stride, padding)
+
+
+def _conv_split_forward(x, kernel, stride, padding):
+  return conv_split(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_split_backward(stride, padding, saved, dy):
+  x, kernel = saved
+  kh, kw, channels, out = kernel.shape
+  # Input: dy spread by the stride, convolved with the kernel turned by 180 degrees.
+  edges = []
+  for k, (low, _), size, steps in zip((kh, kw), padding, x.shape[1:3], dy.shape[1:3]):
+    before = k - 1 - low
+    edges.append((before, size + k - 1 - before - ((steps - 1) * stride + 1), stride - 1))
+  spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+  dx = conv_xla(spread, kernel[::-1, ::-1].swapaxes(2, 3), 1, ((0, 0), (0, 0)))
+  # Kernel: dy [N, O] transposed times the patches [N, kh kw C], all taps in one product when
+  # the image has few channels, else a product a tap, so that the patches are never written.
+  dy, x = dy.reshape(-1, out), pad(x, padding)
+  if channels < FEW_CHANNELS:
+    views = [patches(x, (kh, kw), stride)]
+  else:
+    views = [tap for row in taps(x, kh, stride, 1) for tap in taps(row, kw, stride, 2)]
+  rows = (((0,), (0,)), ((), ()))
+  products = [lax.dot_general(dy, v.reshape(-1, v.shape[-1]), rows).T for v in views]
+  dkernel = jnp.stack(products).reshape(kernel.shape)
+  return dx, dkernel
+
+
+conv_split.defvjp(_conv_split_forward, _conv_split_backward)
+
+
+def conv(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, lowering: str = "auto"
+) -> jax.Array:
+  """Two-dimensional cross-correlation.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [kh, kw, C, O].
+    lowering: "conv" (XLA's), "matmul" (im2col), "split" (per shape the faster of the two,
+      with gradients of its own: see `conv_split`) or "auto" (by backend).
+
+  Returns:
+    [B, h, w, O].
+  """
+  lowering = resolve(lowering)
+  if lowering == "conv":
+    return conv_xla(x, kernel, stride, padding)
+  positions = (x.shape[1] // stride) * (x.shape[2] // stride)
+  if lowering == "matmul" or kernel.shape[:2] == (1, 1) or positions <= SMALL_MAP:
+    return conv_matmul(x, kernel, stride, padding)
+  return conv_split(x, kernel, stride, padding)
+
+
 def max_pool(
   x: jax.Array, size: int, stride: int, padding: Padding, lowering: str = "auto"
 ) -> jax.Array:
-  """Maximum over windows of x [B, H, W, C]; the two lowerings differ in gradients at ties only."""
+  """Maximum over windows of x [B, H, W, C]; lowerings differ only in the gradient at ties."""
   if resolve(lowering) == "conv":
     return nn.max_pool(x, (size, size), (stride, stride), padding)
-  views = taps(x, (size, size), stride, padding, fill=-jnp.inf)
-  out = views[0]
-  for view in views[1:]:
-    out = jnp.maximum(out, view)
-  return out
+  x = pad(x, padding, fill=-jnp.inf)
+  for axis in (2, 1):  # separable: the maximum along rows, then along columns
+    x = functools.reduce(jnp.maximum, taps(x, size, stride, axis))
+  return x
 
 
 class Conv(nn.Module):
@@ -96,7 +153,7 @@ class Conv(nn.Module):
     features: output channels.
     size: side of the square kernel.
     padding: zeros on every side; None: (size - 1) // 2, torchvision's.
-    lowering: "conv" (XLA's convolution), "matmul", or "auto" by backend.
+    lowering: see `conv`.
   """
 
   features: int
@@ -115,6 +172,6 @@ class Conv(nn.Module):
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, shape[-1:]) if self.use_bias else None
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    pad = (self.size - 1) // 2 if self.padding is None else self.padding
-    y = conv(x, kernel, self.stride, ((pad, pad), (pad, pad)), self.lowering)
+    side = (self.size - 1) // 2 if self.padding is None else self.padding
+    y = conv(x, kernel, self.stride, ((side, side), (side, side)), self.lowering)
     return y if bias is None else y + bias

@@ -61,7 +61,7 @@ class TextTransformer(nn.Module):
   def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask."""
     dtype = jnp.dtype(self.dtype)
-    batch, length = ids.shape
+    length = ids.shape[1]
     if length > self.max_length:
       raise UserError(f"texts of {length} tokens do not fit max_length={self.max_length}")
     mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)

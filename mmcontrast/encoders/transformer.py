@@ -110,5 +110,3 @@ class Block(nn.Module):
     mlp = Mlp(self.hidden, self.activation, self.dropout, self.dtype, name="mlp")
     x = residual(x, attn(norm(name="norm1")(x), mask))
     return residual(x, mlp(norm(name="norm2")(x), train=train))
-
-

@@ -1,0 +1,48 @@
+"""Batch statistics: against Flax, and those of the global batch on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmcontrast.encoders import build_encoder, build_head
+from mmcontrast.encoders.norm import BatchNorm
+
+
+def test_agrees_with_flax():
+  x = jax.random.normal(jax.random.key(0), (6, 3, 3, 5)) * 3 + 1
+  theirs, ours = nn.BatchNorm(use_running_average=False, momentum=0.8), BatchNorm(momentum=0.8)
+  variables = theirs.init(jax.random.key(1), x)
+  want = theirs.apply(variables, x, mutable=["batch_stats"])
+  got = ours.apply(variables, x, train=True, mutable=["batch_stats"])
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), want, got)
+  still = ours.apply(variables | got[1], x, train=False)
+  frozen = nn.BatchNorm(use_running_average=True).apply(variables | got[1], x)
+  np.testing.assert_allclose(still, frozen, rtol=1e-4, atol=1e-5)
+
+
+def test_one_and_eight_devices_agree():
+  """Outputs, gradients and running statistics of a ResNet with a SimCLR head."""
+  assert jax.device_count() == 8
+  model = build_encoder({"name": "resnet18", "stem": "small", "width": 8, "stages": (1, 1)})
+  head = build_head({"name": "mlp", "dim": 4, "batch_norm": True})
+  x = jax.random.normal(jax.random.key(0), (16, 8, 8, 3))
+  towers = model.init(jax.random.key(1), x, train=True)
+  heads = head.init(jax.random.key(2), jnp.zeros((1, 16)), train=True)
+  params, stats = ([v[kind] for v in (towers, heads)] for kind in ("params", "batch_stats"))
+
+  def loss(params, x):
+    variables = [{"params": p, "batch_stats": s} for p, s in zip(params, stats)]
+    out, tower = model.apply(variables[0], x, train=True, mutable=["batch_stats"])
+    z, top = head.apply(variables[1], out.pooled, train=True, mutable=["batch_stats"])
+    return jnp.square(z - jnp.roll(z, 1, 0)).mean() + jnp.sin(out.tokens).mean(), (z, tower, top)
+
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  want = step(params, x)
+  mesh = Mesh(np.array(jax.devices()), ("data",))
+  got = step(
+    jax.device_put(params, NamedSharding(mesh, PartitionSpec())),
+    jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))),
+  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), want, got)

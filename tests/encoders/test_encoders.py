@@ -1,0 +1,210 @@
+"""Shapes, parameter counts, masks, dtypes and errors of every encoder and head."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmcontrast.encoders import ENCODERS, HEADS, build_encoder, build_head
+from mmcontrast.encoders.vit import sincos2d
+from mmcontrast.errors import UserError
+
+SMALL = {
+  "resnet18": {"name": "resnet18", "width": 8, "stem": "small"},
+  "resnet50": {"name": "resnet50", "width": 8, "zero_init_residual": True},
+  "vit_gap": {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 8},
+  "vit_cls": {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 8, "pool": "cls",
+              "positions": "sincos2d"},
+  "vit_map": {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 8, "pool": "map",
+              "activation": "quick_gelu"},
+}  # fmt: skip
+TEXT = {"name": "text_transformer", "vocab_size": 50, "width": 16, "depth": 2, "heads": 2,
+        "max_length": 12}  # fmt: skip
+IMAGES = np.random.default_rng(0).standard_normal((4, 32, 32, 3), np.float32)
+LENGTHS = np.array([3, 8, 1, 5])
+IDS = np.random.default_rng(0).integers(3, 50, (4, 8)).astype(np.int32)
+MASK = np.arange(8)[None] < LENGTHS[:, None]
+
+
+def parameters(config, *inputs):
+  module = build_encoder(config)
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, train=False))
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+
+
+@pytest.mark.parametrize(
+  "config, count",
+  [
+    ({"name": "resnet18"}, 11_176_512),  # torchvision, classifier removed
+    ({"name": "resnet34"}, 21_284_672),
+    ({"name": "resnet50"}, 23_508_032),
+    ({"name": "vit_tiny", "pool": "cls"}, 5_524_416),  # timm *_patch16_224, num_classes=0
+    ({"name": "vit_small", "pool": "cls"}, 21_665_664),
+    ({"name": "vit_base", "pool": "cls"}, 85_798_656),
+    ({"name": "vit_large", "pool": "cls"}, 303_301_632),
+    ({"name": "vit_base", "pool": "map"}, 92_884_224),  # SigLIP's ViT-B/16 image tower
+  ],
+  ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else "",
+)
+def test_published_parameter_counts(config, count):
+  assert parameters(config, jnp.zeros((1, 224, 224, 3))) == count
+
+
+def test_text_parameter_count_is_clips():
+  config = {"name": "text_transformer", "vocab_size": 49_408, "width": 512, "depth": 12}
+  clip = 63_428_096 - 512 * 512  # ViT-B/32's text tower without its projection
+  assert parameters(config, jnp.zeros((1, 77), jnp.int32)) == clip
+
+
+def encode(config, *inputs, train=False, seed=0):
+  module = build_encoder(config)
+  variables = module.init(jax.random.key(seed), *inputs, train=False)
+  apply = jax.jit(
+    lambda v, *x: module.apply(
+      v, *x, train=train, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)}
+    )[0]
+  )
+  return variables, lambda *x: apply(variables, *x)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_image_encoders_keep_examples_apart(name):
+  """Shapes are as promised, and permuting the batch permutes the outputs."""
+  _, run = encode(SMALL[name], IMAGES)
+  out, order = run(IMAGES), np.array([2, 0, 3, 1])
+  assert out.pooled.shape == (4, out.tokens.shape[-1]) and out.mask is None
+  assert out.tokens.shape[:2] == (4, {"resnet18": 16, "resnet50": 1}.get(name, 16))
+  permuted = run(IMAGES[order])
+  np.testing.assert_allclose(permuted.pooled, out.pooled[order], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(permuted.tokens, out.tokens[order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [
+  {"pool": "mean"}, {"pool": "cls"}, {"pool": "eos"}, {"pool": "eos", "causal": True},
+  {"pool": "eos", "eos_id": 2, "causal": True}, {"pool": "mean", "causal": True},
+], ids=str)  # fmt: skip
+def test_padding_and_order_do_not_change_texts(options):
+  ids = IDS.copy()
+  ids[np.arange(4), LENGTHS - 1] = 2
+  _, run = encode(TEXT | options, ids, MASK)
+  out = run(ids, MASK)
+  other = np.where(MASK, ids, 7)  # other ids under the padding
+  np.testing.assert_allclose(run(other, MASK).pooled, out.pooled, rtol=1e-5, atol=1e-6)
+  longer = [np.pad(a, ((0, 0), (0, 4))) for a in (other, MASK)]  # more padding
+  np.testing.assert_allclose(run(*longer).pooled, out.pooled, rtol=1e-5, atol=1e-5)
+  order = np.array([2, 0, 3, 1])
+  permuted = run(ids[order], MASK[order])
+  np.testing.assert_allclose(permuted.pooled, out.pooled[order], rtol=1e-5, atol=1e-6)
+
+
+def test_eos_is_the_last_real_token_or_the_first_of_its_id():
+  ids = IDS.copy()
+  ids[0, 1] = 2
+  _, run = encode(TEXT | {"pool": "eos"}, ids, MASK)
+  out = run(ids, MASK)
+  np.testing.assert_array_equal(out.pooled, out.tokens[np.arange(4), LENGTHS - 1])
+  _, run = encode(TEXT | {"pool": "eos", "eos_id": 2}, ids, MASK)
+  np.testing.assert_array_equal(run(ids, MASK).pooled[0], run(ids, MASK).tokens[0, 1])
+
+
+def test_a_causal_token_does_not_see_the_next():
+  other = IDS.copy()
+  other[:, 5] = 4
+  for causal in (True, False):
+    _, run = encode(TEXT | {"causal": causal}, IDS)
+    same = np.allclose(run(IDS).tokens[:, :5], run(other).tokens[:, :5], atol=1e-6)
+    assert same == causal
+
+
+def test_an_empty_text_is_finite_in_value_and_gradient():
+  module = build_encoder(TEXT)
+  mask = np.zeros_like(MASK)
+  variables = module.init(jax.random.key(0), IDS, mask, train=False)
+  grads = jax.grad(lambda v: module.apply(v, IDS, mask, train=False).pooled.sum())(variables)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("name", [*SMALL, "text"])
+def test_bfloat16_computes_so_and_keeps_float32_parameters(name):
+  config = (TEXT if name == "text" else SMALL[name]) | {"dtype": "bfloat16"}
+  inputs = (IDS, MASK) if name == "text" else (IMAGES,)
+  module = build_encoder(config)
+  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, train=False))
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+  run = lambda v: module.apply(v, *inputs, train=True, mutable=["batch_stats"])  # noqa: E731
+  out, changed = jax.eval_shape(run, variables)
+  assert out.pooled.dtype == out.tokens.dtype == jnp.bfloat16
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(changed))
+
+
+def test_dropout_and_drop_path_only_in_training():
+  config = SMALL["vit_gap"] | {"dropout": 0.2, "drop_path": 0.5}
+  _, still = encode(config, IMAGES)
+  _, moving = encode(config, IMAGES, train=True)
+  _, plain = encode(SMALL["vit_gap"], IMAGES)
+  np.testing.assert_allclose(still(IMAGES).pooled, plain(IMAGES).pooled, rtol=1e-5)
+  assert not np.allclose(moving(IMAGES).pooled, plain(IMAGES).pooled)
+
+
+def test_zero_init_residual_starts_each_block_at_its_shortcut():
+  variables, _ = encode(SMALL["resnet50"], IMAGES)
+  block = variables["params"]["layer1_1"]
+  assert not block["bn3"]["scale"].any() and block["bn2"]["scale"].all()
+
+
+def test_sincos_positions_are_distinct_and_bounded():
+  table = sincos2d(4, 5, 16)
+  assert table.shape == (20, 16) and np.abs(table).max() <= 1
+  assert len(np.unique(table.round(5), axis=0)) == 20
+
+
+def test_heads():
+  pooled = jax.random.normal(jax.random.key(0), (6, 10))
+  assert set(HEADS) == {"linear", "mlp", "identity"}
+  shapes = {
+    "linear": ({"dim": 4}, {"fc1": {"kernel": (10, 4)}}),
+    "mlp": ({"dim": 4}, {"fc1": {"kernel": (10, 10), "bias": (10,)},
+                         "fc2": {"kernel": (10, 4), "bias": (4,)}}),
+  }  # fmt: skip
+  for name, (options, shape) in shapes.items():
+    out, variables = build_head({"name": name, **options}).init_with_output(
+      jax.random.key(0), pooled, train=True
+    )
+    assert out.shape == (6, 4) and jax.tree.map(jnp.shape, variables["params"]) == shape
+  identity = build_head({"name": "identity"})
+  np.testing.assert_array_equal(identity.apply({}, pooled, train=False), pooled)
+  deep = build_head({"name": "mlp", "dim": 4, "hidden": 7, "depth": 3, "batch_norm": True})
+  params = deep.init(jax.random.key(0), pooled, train=True)["params"]
+  assert set(params) == {"fc1", "bn1", "fc2", "bn2", "fc3"} and "bias" not in params["fc1"]
+
+
+@pytest.mark.parametrize("config, message", [
+  ({"name": "resnet51"}, r"towers.image.name: no such choice 'resnet51'; did you mean 'resnet5?0'"),
+  ({"name": "resnet50", "stm": "small"}, r"towers.image \(resnet50\).*'stm'; did you mean 'stem'"),
+  ({"name": "resnet50", "stem": "smal"}, r"towers.image.stem: .*did you mean 'small'"),
+  ({"name": "vit", "pool": "men"}, r"towers.image.pool: no such choice 'men'"),
+  ({"name": "vit", "width": 384, "heads": 5}, r"the nearest is heads=4"),
+  ({"name": "vit_base", "dtype": "float31"}, r"did you mean 'float32'"),
+  ({"name": "text_transformer"}, r"option 'vocab_size' is required"),
+  ({"name": "text_transformer", "vocab_size": 9, "causal": True, "pool": "cls"}, "use pool='eos'"),
+  ({"width": 3}, r"towers.image: 'name' is missing"),
+], ids=str)  # fmt: skip
+def test_a_wrong_config_is_one_line_with_the_nearest_choice(config, message):
+  with pytest.raises(UserError, match=message) as error:
+    build_encoder(config, "towers.image")
+  assert "\n" not in str(error.value)
+
+
+def test_wrong_inputs_say_what_does_not_fit():
+  with pytest.raises(UserError, match="32x30 do not split into patches of 8"):
+    encode(SMALL["vit_gap"], IMAGES[:, :, :30])
+  with pytest.raises(UserError, match="13 tokens do not fit max_length=12"):
+    encode(TEXT, np.zeros((1, 13), np.int32))
+
+
+def test_every_registered_encoder_builds_from_its_name():
+  for name in ENCODERS:
+    required = {"vocab_size": 10} if name == "text_transformer" else {}
+    assert build_encoder({"name": name, **required}) is not None
