@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class EmbeddedSet:
-  """An evaluation set and its embeddings, each computed at first use and then shared."""
+  """An evaluation set and its embeddings, each computed at first use and then shared.
 
-  def __init__(self, data: EvaluationSet, embed: Embed):
+  `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name.
+  """
+
+  def __init__(self, data: EvaluationSet, embed: Embed, name: str | None = None):
     self.data = data
     self.embed = embed
-
-  @property
-  def name(self) -> str:
-    return self.data.name
+    self.name = name or data.name
 
   @property
   def seen(self) -> bool:

@@ -73,10 +73,11 @@ def evaluate(
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for name in [label] if isinstance(label, str) else label:
     for test in tests:
-      near, query = _other_hands(test, bank) if name == "concept" else (
-        gather([*bank], name, ("train",), "knn.label"),
-        gather([test], name, test_splits, "knn.label", like=bank[0]),
-      )
+      if name == "concept":
+        near, query = _other_hands(test, bank)
+      else:
+        near = gather(bank, name, ("train",), "knn.label")
+        query = gather([test], name, test_splits, "knn.label", like=bank[0])
       names, numbers = np.unique(near.target, return_inverse=True)
       guess = names[classify(query.features, near.features, numbers, k=k, temperature=temperature)]
       out[test.name][f"knn/{name}_accuracy"] = float(np.mean(guess == query.target))

@@ -104,10 +104,11 @@ def evaluate(
   del bank
   out = {}
   for test in tests:
+    images, texts = test.image, test.text
     matches = relevance(test.data.image_id, test.data.caption_id, test.data.captions)
     both = {
-      "image_to_text": retrieval(test.image, test.text, matches),
-      "text_to_image": retrieval(test.text, test.image, matches.T.tocsr()),
+      "image_to_text": retrieval(images, texts, matches),
+      "text_to_image": retrieval(texts, images, matches.T.tocsr()),
     }
     out[test.name] = {f"{way}/{k}": v for way, found in both.items() for k, v in found.items()}
   return out

@@ -63,9 +63,12 @@ def check(config: Mapping[str, Any]) -> None:
 def embed_sets(
   embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet]
 ) -> dict[str, EmbeddedSet]:
-  """The sets of `config` (tests and training sets), loaded; embedded at first use, once."""
+  """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
+
+  In that order, so that a set to report on comes before one that only trains a probe.
+  """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
-  return {name: EmbeddedSet(load_set(name), embed) for name in names}
+  return {name: EmbeddedSet(load_set(name), embed, name) for name in names}
 
 
 def run_suite(

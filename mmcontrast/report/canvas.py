@@ -26,15 +26,24 @@ class Canvas:
   ) -> None:
     """Draws `image`, uint8 [H, W, 3], whole and centred in a square frame at (x, y)."""
     box = FancyBboxPatch(
-      (x, y), size, size, boxstyle=f"round,pad=0,rounding_size={0.08 * size}",
-      facecolor="white", edgecolor=colour, linewidth=line, zorder=3, fill=False,
+      (x, y),
+      size,
+      size,
+      boxstyle=f"round,pad=0,rounding_size={0.08 * size}",
+      edgecolor=colour,
+      linewidth=line,
+      fill=False,
+      zorder=3,
     )
     height, width = image.shape[:2]
     inner = size * (1 - 0.08) / max(height, width)
     left, top = x + (size - width * inner) / 2, y + (size - height * inner) / 2
     self._axes.imshow(
-      image, extent=(left, left + width * inner, top + height * inner, top),
-      interpolation="bicubic", aspect="auto", zorder=2,
+      image,
+      extent=(left, left + width * inner, top + height * inner, top),
+      interpolation="bicubic",
+      aspect="auto",
+      zorder=2,
     )
     self._axes.add_patch(box)
 

@@ -38,9 +38,10 @@ def draw_found(
   head = 1.15 if text_query else 1.85
   step = _TILE + 0.7
   rows = -(-len(images) // columns)
+  title = clip(title, 16 * columns if text_query else 16 * (columns - 1))
   page = Canvas(2 * _MARGIN + columns * (_TILE + _GAP) - _GAP, head + rows * step)
   if text_query:
-    page.text(_MARGIN, 0.4, clip(f"“{query}”", 14 * columns), 16, weight="bold")
+    page.text(_MARGIN, 0.4, clip(f"“{query}”", 9 * columns), 16, weight="bold")
     page.text(_MARGIN, 0.74, title, 9.5, color=GREY)
   else:
     page.picture(query, _MARGIN, 0.3, _TILE)

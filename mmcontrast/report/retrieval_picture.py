@@ -47,10 +47,12 @@ def draw(
   style = "style seen in training" if embedded.seen else "style never seen in training"
   page.text(_MARGIN, 0.42, f"{embedded.name}  ·  {style}", 17, weight="bold")
   page.text(
-    _MARGIN, 0.78,
+    _MARGIN,
+    0.78,
     f"{len(data.images):,} images, {len(data.captions):,} captions; queries drawn at random "
     f"(seed {seed}); right answers in green",
-    10, color=GREY,
+    10,
+    color=GREY,
   )
   for x, width, words, side in (
     (_MARGIN, left_width, f"Text to image: first {top} found", to_image),
@@ -79,9 +81,12 @@ def draw(
     page.text(right + _LIST, y + 0.1, *_rank(rank, top), color=GREY, ha="right")
     for n, (index, hit) in enumerate(zip(found, right_ones)):
       page.text(
-        right + _TILE + 0.2, y + 0.1 + n * (_TILE - 0.2) / max(top - 1, 1),
-        f"{n + 1}  {clip(data.captions[index], 36)}", 9.5,
-        color=GREEN if hit else INK, weight="bold" if hit else "normal",
+        right + _TILE + 0.2,
+        y + 0.1 + n * (_TILE - 0.2) / max(top - 1, 1),
+        f"{n + 1}  {clip(data.captions[index], 36)}",
+        9.5,
+        color=GREEN if hit else INK,
+        weight="bold" if hit else "normal",
       )
   return page.save(path)
 

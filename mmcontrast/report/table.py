@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -44,17 +45,13 @@ def table(results: Mapping[str, float], seen: Mapping[str, bool]) -> Table:
   return out
 
 
-def show(
-  results: Mapping[str, float], seen: Mapping[str, bool], file: TextIO | None = None
-) -> str:
+def show(results: Mapping[str, float], seen: Mapping[str, bool], file: TextIO | None = None) -> str:
   """Prints the table, in plain ASCII when `file` is not a terminal; returns the plain text."""
   file = sys.stdout if file is None else file
   plain = Console(file=io.StringIO(), width=120, force_terminal=False, color_system=None)
   made = table(results, seen)
   if file.isatty():
     Console(file=file).print(made)
-  from rich import box
-
   made.box = box.ASCII2
   plain.print(made)
   text = plain.file.getvalue()
