@@ -41,4 +41,13 @@ def get_config(arg=None):
 
   c.optimizer = dict(name="adamw", learning_rate=dict(name="warmup_cosine", peak=2e-3, warmup_steps=100),
                      weight_decay=0.05, clip_norm=1.0)
+  c.evaluation.update(
+      image="image_joint", text="text_joint", features="image",
+      sets=("emoji_views:twemoji", "emoji_views:openmoji", "emoji_noto"), optional_sets=("emoji_noto",),
+      evaluators=dict(
+          retrieval=dict(),
+          zero_shot=dict(label="group", templates=("{}", "a drawing of {}")),
+          knn=dict(label=("concept", "group", "subgroup")),
+          linear_probe=dict(label="group"),
+          tagging=dict()))
   return c

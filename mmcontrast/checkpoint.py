@@ -85,7 +85,10 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
   directory = pathlib.Path(workdir).resolve() / "checkpoints"
   if not directory.is_dir():
     raise UserError(f"{workdir}: no checkpoints there; train first: mmcontrast train --config ... --workdir {workdir}")
-  with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+  handlers = {"model": ocp.PyTreeCheckpointHandler(), "training": ocp.PyTreeCheckpointHandler(),
+              "run": ocp.JsonCheckpointHandler()}
+  options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
+  with ocp.CheckpointManager(directory, item_handlers=handlers, options=options) as manager:
     steps = manager.all_steps()
     if not steps:
       raise UserError(f"{workdir}: no complete checkpoint yet; train first: mmcontrast train --workdir {workdir}")
@@ -97,7 +100,7 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
       raise UserError(f"{workdir}: checkpoint format {run.get('format')!r}, this mmcontrast reads {FORMAT}; "
                       f"it was written by mmcontrast {run.get('mmcontrast')}")
     shapes = manager.item_metadata(step)["model"]
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes.tree)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(shapes.tree))
     model = manager.restore(step, args=ocp.args.Composite(
         model=ocp.args.PyTreeRestore(restore_args=as_numpy)))["model"]
   return from_json(json.dumps(run["config"])), model, step

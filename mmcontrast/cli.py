@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from absl import logging
+
 from mmcontrast.errors import UserError
 
 
@@ -15,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
   if rest and options.command is not _train:
     parser.error(f"unexpected argument {rest[0]!r}")
+  logging.set_verbosity(logging.ERROR)  # Orbax and grain talk a lot through absl
   try:
     options.command(options, rest)
   except UserError as error:

@@ -46,7 +46,8 @@ def base_config() -> ml_collections.ConfigDict:
   c.mesh = dict(data=-1)                # axis -> devices; -1 takes what is left
   c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
-  c.evaluation = dict(sets=(), train_sets=(), evaluators=dict(), image="", text="", features="image",
+  # optional_sets: left out, with a line that says so, when they are not built.
+  c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), evaluators=dict(), image="", text="", features="image",
                       batch_size=256, every_steps=0)
   c.log = dict(every_steps=50)
   return c

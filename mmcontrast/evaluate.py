@@ -1,25 +1,102 @@
-"""Evaluation of a trained model: the numbers, the table and the picture."""
+"""Evaluation and search with a trained model: numbers, a table and pictures."""
 
 from __future__ import annotations
 
-import functools
 import json
 import pathlib
+import sys
 from collections.abc import Mapping
 
-from mmcontrast.data.evaluation_set import load_evaluation_set
-from mmcontrast.evaluation.suite import run_suite
-from mmcontrast.inference import Inference
+import numpy as np
+
+from mmcontrast.data import transforms
+from mmcontrast.data.evaluation_set import EvaluationSet, load_evaluation_set
+from mmcontrast.errors import UserError, choose
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.search import search
+from mmcontrast.evaluation.suite import embed_sets, run_suite
+from mmcontrast.inference import Inference, load
 
 
 def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = None) -> dict[str, float]:
   """Flat results, dataset first: {"emoji_noto/image_to_text/recall@1": 0.31, ...}, fractions."""
-  return run_suite(model.embed, config["evaluation"], functools.partial(
-      load_evaluation_set, image_size=config["data"]["image_size"], data_dir=data_dir))
+  return _evaluate(model, config, data_dir)[0]
 
 
-def write_results(results: Mapping[str, float], workdir: str | pathlib.Path) -> pathlib.Path:
-  """Writes evaluation.json; returns its path."""
-  path = pathlib.Path(workdir) / "evaluation.json"
-  path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-  return path
+def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
+                     data_dir: str | None = None) -> dict[str, float]:
+  """Evaluates the newest checkpoint of a run, or that of `step`.
+
+  Writes evaluation.json and, for a model with a joint space, retrieval.png (of the last set
+  of config.evaluation.sets) into `workdir`; prints the table and the paths.
+  Raises UserError when there is no such checkpoint, or a set is missing.
+  """
+  workdir = pathlib.Path(workdir)
+  model = load(workdir, step, data_dir)
+  results, sets = _evaluate(model, model.config, data_dir)
+  written = [workdir / "evaluation.json"]
+  written[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+  if {"image", "text"} <= set(model.kinds):
+    from mmcontrast.report.retrieval_picture import draw
+    written.append(draw(workdir / "retrieval.png", list(sets.values())[-1]))
+  from mmcontrast.report.table import show
+  show(results, {one.name: one.seen for one in sets.values()})
+  found = [workdir / name for name in ("checkpoints", "metrics.jsonl", "tensorboard")]
+  for path in [*(path for path in found if path.exists()), *written]:
+    print(path)
+  return results
+
+
+def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: str | None = None,
+                   count: int = 10, data_dir: str | None = None) -> None:
+  """Draws the images nearest to `query`, words or the path of an image, into `out`.
+
+  Raises UserError when the query is a file that is no image, or the set is unknown.
+  """
+  model = load(workdir, None, data_dir)
+  names = tuple(model.config["evaluation"]["sets"])
+  name = choose(dataset, names, "--dataset") if dataset else names[-1]
+  size = model.config["data"]["image_size"]
+  given: str | np.ndarray = query
+  if pathlib.Path(query).is_file():
+    try:
+      given = transforms.centre_crop(transforms.decode(pathlib.Path(query).read_bytes()), size)
+    except transforms.BadRecord as error:
+      raise UserError(f"{query}: {error}; give a PNG or JPEG, or words") from None
+  elif pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
+    raise UserError(f"{query}: no such image file; give the path of one, or words")
+  gallery = EmbeddedSet(_load_set(name, model.config, data_dir), model.embed)
+  index, cosine = search(model.embed, given, gallery.image, count)
+  captions = dict(zip(gallery.data.caption_id.tolist()[::-1], gallery.data.captions[::-1]))
+  found = [captions[int(gallery.data.image_id[i])] for i in index]
+  from mmcontrast.report.found_picture import draw_found
+  path = draw_found(out, given, [gallery.data.images[i] for i in index], found, cosine.tolist(),
+                    title=f"{gallery.name}, by {workdir}")
+  for caption, value in zip(found, cosine):
+    print(f"{value:.3f}  {caption}")
+  print(path)
+
+
+def _evaluate(model: Inference, config: Mapping,
+              data_dir: str | None) -> tuple[dict[str, float], dict[str, EmbeddedSet]]:
+  options = dict(config["evaluation"])
+  loaded = {}
+  for name in dict.fromkeys((*options["sets"], *options["train_sets"])):
+    try:
+      loaded[name] = _load_set(name, config, data_dir)
+    except UserError as error:
+      if name not in options["optional_sets"]:
+        raise
+      print(f"left out of the evaluation: {error}", file=sys.stderr)
+  options["sets"] = tuple(name for name in options["sets"] if name in loaded)
+  sets = embed_sets(model.embed, options, loaded.__getitem__)
+  return run_suite(model.embed, options, loaded.__getitem__, sets=sets), sets
+
+
+def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
+  """`name` is "dataset" or, for one style or split of it, "dataset:style"."""
+  dataset, _, part = name.partition(":")
+  data = config["data"]
+  split, style = (part or "val", None) if dataset == "coco" else ("all", part or None)
+  return load_evaluation_set(dataset, split, data["image_size"], data_dir, style, trim=data["trim"],
+                             coco=data["coco"])

@@ -132,8 +132,6 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
         raise UserError(f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
                         f"{vocab_size} pieces; leave the key out to use the tokenizer's")
       options.setdefault("max_length", config["data"]["text_length"])
-    elif "image_size" not in options and options.get("name") == "vit":
-      options["image_size"] = config["data"]["image_size"]
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
   heads, tower_of_head = {}, {}

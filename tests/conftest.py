@@ -1,11 +1,28 @@
-"""Eight simulated devices and a shared compilation cache, set before JAX starts."""
+"""Eight simulated devices and a shared compilation cache, set before JAX starts; shared data."""
 
+import hashlib
 import os
 import pathlib
 
-_CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
+_ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import pytest
+
+import mmcontrast.data.datasets as datasets
+from mmcontrast.data.build import build_dataset
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+  """Where emoji_views is: built once for all sessions, under a name that changes with the builder."""
+  code = [*sorted(pathlib.Path(datasets.__file__).parent.glob("*.py")),
+          _ROOT / "mmcontrast/data/tokenizers.py"]
+  digest = hashlib.sha1(b"".join(path.read_bytes() for path in code)).hexdigest()[:10]
+  folder = _ROOT / ".cache" / f"data-{digest}"
+  build_dataset("emoji_views", folder)
+  return folder

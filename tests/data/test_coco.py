@@ -1,46 +1,16 @@
 """The COCO-format source, on a small fixture made from emoji."""
 
-import json
-
 import numpy as np
 import pytest
+from coco_fixture import COUNT, make_coco, read, write
 
 from mmcontrast.data import pipeline, sources, transforms
 from mmcontrast.data.evaluation_set import load_evaluation_set
 from mmcontrast.errors import UserError
 
-COUNT = 24
-
-
 @pytest.fixture
 def root(data_dir, tmp_path):
-  """Twemoji as JPEG, real captions; group as category, and every fourth image without instances."""
-  source = sources.open_built("emoji_views", "train", data_dir)
-  groups = source.info.label_names["group"]
-  categories = [{"id": 3 * n + 1, "name": name} for n, name in enumerate(groups)]
-  images, captions, instances = [], [], []
-  (tmp_path / "annotations").mkdir()
-  (tmp_path / "val2017").mkdir()
-  for n in range(COUNT):
-    record, identity = source[40 * n], 1000 - n
-    transforms.decode(record["images"]["twemoji"]).save(tmp_path / "val2017" / f"{identity}.jpg")
-    images.append({"id": identity, "file_name": f"{identity}.jpg"})
-    captions += [{"id": len(captions) + k, "image_id": identity, "caption": text}
-                 for k, text in enumerate(record["captions"])]  # fmt: skip
-    if n % 4:
-      category = 3 * record["labels"]["group"] + 1
-      instances += 2 * [{"id": n, "image_id": identity, "category_id": category}]
-  write(tmp_path, "captions", images=images, annotations=captions)
-  write(tmp_path, "instances", images=images, annotations=instances, categories=categories)
-  return tmp_path
-
-
-def write(root, kind, **table):
-  (root / "annotations" / f"{kind}_val2017.json").write_text(json.dumps(table))
-
-
-def read(root, kind):
-  return json.loads((root / "annotations" / f"{kind}_val2017.json").read_text())
+  return make_coco(tmp_path, data_dir, "val")
 
 
 def test_records(root, data_dir):

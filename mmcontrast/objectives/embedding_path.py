@@ -1,0 +1,36 @@
+"""The name of an embedding: which view, through which head, of which branch."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from mmcontrast.errors import UserError
+
+_PATTERN = re.compile(r"(?P<modality>\w+)\[(?P<view>\d+)\]/(?P<head>\w+)(?P<momentum>@momentum)?")
+
+
+class EmbeddingPath(NamedTuple):
+  """"image[1]/image_ssl@momentum" taken apart."""
+
+  modality: str
+  view: int
+  head: str
+  momentum: bool
+
+  @property
+  def view_name(self) -> str:
+    """"image[1]"."""
+    return f"{self.modality}[{self.view}]"
+
+
+def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
+  """Takes "image[1]/image_ssl@momentum" apart.
+
+  Raises UserError naming `where` when the name does not have that form.
+  """
+  match = _PATTERN.fullmatch(name)
+  if match is None:
+    raise UserError(f"{where}: {name!r} is not the path of an embedding; "
+                    "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum'")
+  return EmbeddingPath(match["modality"], int(match["view"]), match["head"], bool(match["momentum"]))

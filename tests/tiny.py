@@ -1,0 +1,69 @@
+"""A run small enough to compile in seconds: its config and made-up batches."""
+
+import numpy as np
+
+from mmcontrast.config import base_config
+
+CAPTIONS, TAGS, SIZE, LENGTH = 40, 12, 16, 6
+
+
+def tiny_config(**changes) -> dict:
+  """All five MCT terms on two-layer towers; `changes` replace whole sections."""
+  c = base_config()
+  c.steps, c.batch.size = 6, 16
+  c.data.update(split="all", image_size=SIZE, text_length=LENGTH)
+  c.towers = dict(image=dict(name="vit", patch=8, width=16, depth=1, heads=2),
+                  text=dict(name="text_transformer", width=16, depth=1, heads=2))
+  c.heads = dict(image_ssl=dict(tower="image", name="mlp", dim=8, batch_norm=True),
+                 image_joint=dict(tower="image", name="linear", dim=8),
+                 text_ssl=dict(tower="text", name="mlp", dim=8),
+                 text_joint=dict(tower="text", name="linear", dim=8))
+  c.objective = five_terms()
+  c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.01)
+  c.checkpoint.every_steps = 3
+  c.log.every_steps = 1
+  for name, value in changes.items():
+    c.pop(name)
+    c[name] = value
+  return c.to_dict()
+
+
+def five_terms() -> dict:
+  """MCT's terms, queue and batch negatives and a learned temperature among them."""
+  return dict(
+      image_image=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum",
+                       negatives="queue:32", temperature=0.1),
+      image_tags=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", temperature=0.1,
+                      negatives="queue:32", target=dict(name="shared_tags", overlap="jaccard", threshold=0.2)),
+      text_text=dict(query="text[0]/text_ssl", key="text[1]/text_ssl@momentum", negatives="queue:32"),
+      image_to_text=dict(query="image[0]/image_joint", key="text[1]/text_joint@momentum",
+                         negatives="batch+queue:32", temperature=dict(init=0.07, learned=True, min=0.01)),
+      text_to_image=dict(query="text[0]/text_joint", key="image[1]/image_joint@momentum",
+                         negatives="batch+queue:32", temperature="image_to_text"))
+
+
+def tiny_batch(size: int = 16, seed: int = 0) -> dict:
+  """A batch of the pipeline's form, of noise."""
+  draw = np.random.default_rng(seed)
+  text = draw.integers(3, CAPTIONS, (size, 2, LENGTH)).astype(np.int32)
+  text[:, :, -2:] = 0  # padding
+  return {
+      "image": draw.integers(0, 255, (size, 2, SIZE, SIZE, 3)).astype(np.uint8),
+      "text": text,
+      "tags": (draw.random((size, TAGS)) < 0.3).astype(np.uint8),
+      "labels": {"group": draw.integers(0, 4, size).astype(np.int32)},
+      "id": np.arange(size, dtype=np.int32),
+      "index": np.arange(size, dtype=np.int32),
+      "seed": draw.integers(0, 2**32, size, dtype=np.uint32),
+      "mirror_safe": draw.random(size) < 0.5,
+      "valid": np.ones(size, bool),
+  }
+
+
+def tiny_spec(size: int = 16):
+  """What the pipeline would say of `tiny_batch`."""
+  from mmcontrast.data.pipeline import Spec
+  shapes = {name: (leaf.shape, leaf.dtype) for name, leaf in tiny_batch(size).items() if name != "labels"}
+  return Spec(examples=64, steps_per_epoch=4, tag_names=tuple("abcdefghijkl"),
+              label_names={"group": ("p", "q", "r", "s")}, styles=("one",), vocab_size=CAPTIONS,
+              batch={**shapes, "labels/group": ((size,), np.dtype(np.int32))})
