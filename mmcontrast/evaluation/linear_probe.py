@@ -19,7 +19,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, gather, held_out_concepts
 
 PROTOCOL = "lbfgs-l2-v1"
-L2_GRID = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
+L2_GRID = (10.0, 1.0, 0.1, 0.01, 0.001)
 
 
 @dataclasses.dataclass(frozen=True)
