@@ -3,18 +3,19 @@
 A criterion says which values of the matrix to reduce, and how the reductions become one loss per
 anchor. It sees a tile, never the matrix:
 
-    values(logits [r, c], weights [r, c] | None, own() -> bool [r, c], anchor) -> {name: [r, c]}
+    values(logits [r, c], weights [r, c] | None, positive(), anchor) -> {name: [r, c]}
     reductions(aligned) -> {name: "logsumexp" | "sum" | "max"}
     loss(statistics {name: [n]}, positive [n] | None, count) -> [n]
 
 `weights` are the target's; they are None, and `aligned` is True, where each anchor's only positive
-is its own pair: then `positive` is that pair's logit, computed outside the matrix. `own` makes the
-mask of own pairs, for those who need it. `anchor` broadcasts the own pair's logit over the tile.
+is its own pair: then `loss` gets that pair's logit, computed outside the matrix. `positive()` makes
+the bool mask [r, c] of positives, for those who need one: own pairs alone where weights are soft.
+`anchor` broadcasts the own pair's logit over the tile. An anchor without negatives costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,10 +26,6 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.targets import build
 
 Values = dict[str, jax.Array]
-
-
-def _positive(weights: jax.Array | None, own: Callable[[], jax.Array]) -> jax.Array:
-  return own() if weights is None else weights > 0
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,10 @@ class Softmax:
     if self.smoothing and self.positives == "inside":
       raise UserError("smoothing: needs positives='outside'; set one of the two")
 
-  def values(self, logits, weights, own, anchor) -> Values:
+  def values(self, logits, weights, positive, anchor) -> Values:
     values = {"denominator": logits}
     if self.decoupled:
-      values["denominator"] = jnp.where(_positive(weights, own), -jnp.inf, logits)
+      values["denominator"] = jnp.where(positive(), -jnp.inf, logits)
     if self.smoothing:
       values["all"] = logits
     if weights is not None:
@@ -88,7 +85,9 @@ class Softmax:
         positive = stats["target"] - jnp.log(mass)
     if self.smoothing:
       positive = (1.0 - self.smoothing) * positive + self.smoothing * stats["all"] / count
-    return stats["denominator"] - positive
+    denominator = stats["denominator"]
+    some = denominator > -jnp.inf
+    return jnp.where(some, jnp.where(some, denominator, 0.0) - positive, 0.0)
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,9 @@ class Sigmoid:
   default_temperature: ClassVar[float] = 0.1
   needs_anchor: ClassVar[bool] = False
 
-  def values(self, logits, weights, own, anchor) -> Values:
+  def values(self, logits, weights, positive, anchor) -> Values:
     if weights is None:
-      return {"pairs": jax.nn.softplus(jnp.where(own(), -logits, logits))}
+      return {"pairs": jax.nn.softplus(jnp.where(positive(), -logits, logits))}
     return {"pairs": jax.nn.softplus(logits) - weights * logits}
 
   def reductions(self, aligned: bool) -> dict[str, str]:
@@ -137,11 +136,10 @@ class Hinge:
   def __post_init__(self):
     choose(self.reduce, ("sum", "hardest"), "reduce")
 
-  def values(self, logits, weights, own, anchor) -> Values:
-    positive = _positive(weights, own)
+  def values(self, logits, weights, positive, anchor) -> Values:
     if self.reduce == "hardest":
-      return {"hardest": jnp.where(positive, -jnp.inf, logits)}
-    return {"costs": jnp.where(positive, 0.0, jax.nn.relu(self.margin + logits - anchor))}
+      return {"hardest": jnp.where(positive(), -jnp.inf, logits)}
+    return {"costs": jnp.where(positive(), 0.0, jax.nn.relu(self.margin + logits - anchor))}
 
   def reductions(self, aligned: bool) -> dict[str, str]:
     return {"hardest": "max"} if self.reduce == "hardest" else {"costs": "sum"}

@@ -45,7 +45,7 @@ State = dict[str, tuple[jax.Array, ...]]
 
 IMPLEMENTATIONS = ("auto", "dense", "rows", "ring")
 BATCH_AXES = ("data", "fsdp")
-COLUMNS_PER_ROW = 8  # A tile of r rows has up to 8 * r columns.
+COLUMNS_PER_ROW = 4  # A tile of r rows has up to 8 * r columns.
 DENSE_BYTES = 64 << 20
 GATHER_BYTES = 64 << 20
 
@@ -196,6 +196,8 @@ def reduce_tiles(
   if choose(impl, IMPLEMENTATIONS, "global matrix: impl") == "auto":
     widths = [math.prod(x.shape[1:]) for x in jax.tree.leaves(columns) if _is_float(x)]
     impl = choose_impl(n, m, max(widths, default=1), devices)
+  dtype = jnp.result_type(*(x for x in jax.tree.leaves((rows, columns)) if _is_float(x)))
+  tile = _in_one_dtype(tile, dtype)
   if impl == "dense":
     return _dense(tile, reductions, rows, columns, shared, row_mask, column_mask)
   row_length, row_count = _split(-(-n // devices), size)
@@ -209,7 +211,7 @@ def reduce_tiles(
       if devices * column_count % k == 0 and (k == 1 or k * column_length <= COLUMNS_PER_ROW * size)
     )
   axes = axes if devices > 1 else ()
-  run = _tiled(tile, reductions, impl, mesh, axes, (row_length, column_length))
+  run = _tiled(tile, reductions, impl, mesh, axes, (row_length, column_length), dtype)
   stats = run((rows, row_mask), (columns, column_mask), shared)
   return {name: stats[name][: n if r.axis == "row" else m] for name, r in reductions.items()}
 
@@ -222,6 +224,14 @@ def _dense(tile, reductions, rows, columns, shared, row_mask, column_mask) -> Va
     masked = _masked(values[value], kind, mask, side)
     stats[name] = reduce_values(kind, masked, 1 if axis == "row" else 0)
   return stats
+
+
+def _in_one_dtype(tile: Tile, dtype) -> Tile:
+  def cast(rows, columns, shared):
+    values, mask = tile(rows, columns, shared)
+    return {name: value.astype(dtype) for name, value in values.items()}, mask
+
+  return cast
 
 
 def _length(tree: Tree) -> int:
@@ -263,7 +273,7 @@ class _Side(NamedTuple):
   g: Values  # Backward: cotangents of the statistics, of those that have one.
 
 
-def _tiled(tile, reductions, impl, mesh, axes, lengths):
+def _tiled(tile, reductions, impl, mesh, axes, lengths, dtype):
   """The custom-VJP function `((rows, mask), (columns, mask), shared) -> statistics`."""
   by_axis = {
     axis: {name: r for name, r in reductions.items() if r.axis == axis}
@@ -285,7 +295,7 @@ def _tiled(tile, reductions, impl, mesh, axes, lengths):
 
   def forward(rows, columns, shared):
     (row_leaves, column_leaves, shared_leaves), flat_tile = flat(rows[0], columns[0], shared)
-    loop = _Loop(flat_tile, by_axis, lengths)
+    loop = _Loop(flat_tile, by_axis, lengths, dtype)
 
     def local(row_leaves, row_mask, column_leaves, column_mask, shared_leaves):
       row_side = _Side(row_leaves, row_mask, loop.identity("row", row_leaves), {})
@@ -315,11 +325,8 @@ def _tiled(tile, reductions, impl, mesh, axes, lengths):
     rows, columns, shared, row_state, column_state, wanted = residuals
     asked = {name: g for name, g in cotangents.items() if not isinstance(g, SymbolicZero)}
     (row_leaves, column_leaves, shared_leaves), flat_tile = flat(rows[0], columns[0], shared)
-    loop = _Loop(
-      flat_tile,
-      {axis: {k: r for k, r in by_axis[axis].items() if k in asked} for axis in by_axis},
-      lengths,
-    )
+    kept = {axis: {k: r for k, r in by_axis[axis].items() if k in asked} for axis in by_axis}
+    loop = _Loop(flat_tile, kept, lengths, dtype)
 
     def pick(state):
       return {name: state[name] for name in state if name in asked}
@@ -355,16 +362,15 @@ def _spread(found: list[jax.Array], wanted: Sequence[bool]) -> list[jax.Array | 
 class _Loop:
   """Goes over the tiles of one block of the matrix, on one device."""
 
-  def __init__(self, tile, by_axis: dict[str, dict[str, Reduction]], lengths: tuple[int, int]):
-    self.tile, self.by_axis, self.lengths = tile, by_axis, lengths
+  def __init__(self, tile, by_axis: dict[str, dict[str, Reduction]], lengths: tuple[int, int], dtype):
+    self.tile, self.by_axis, self.lengths, self.dtype = tile, by_axis, lengths, dtype
 
   def identity(self, axis: str, leaves: list[jax.Array]) -> State:
     """The statistics of no columns (or rows), [n] each."""
     n = leaves[0].shape[0]
-    dtype = jnp.result_type(*[x for x in leaves if _is_float(x)] or [jnp.float32])
     return {
-      name: (jnp.full(n, _IDENTITY[r.kind], dtype),)
-      + ((jnp.zeros(n, dtype),) if r.kind == "max" else ())
+      name: (jnp.full(n, _IDENTITY[r.kind], self.dtype),)
+      + ((jnp.zeros(n, self.dtype),) if r.kind == "max" else ())
       for name, r in self.by_axis[axis].items()
     }
 
@@ -512,7 +518,8 @@ class _ring:
   """Blocks of columns go round; at each stop, what they have gathered catches up with them.
 
   A step first sends the block on, and fetches what the block now here had gathered at its last
-  stop; neither depends on the tiles of this step, so both can overlap with computing them.
+  stop; neither depends on the tiles of this step, so both can overlap with computing them. A
+  block is one tile wide: a device's columns go round one block after another.
   """
 
   @staticmethod
@@ -521,32 +528,46 @@ class _ring:
     ring = [(k, (k + 1) % devices) for k in range(devices)]
     return jax.tree.map(lambda x: lax.ppermute(x, axes, ring), tree)
 
+  @staticmethod
+  def _each_block(loop, round_trip, carry, column_side):
+    """Scans `round_trip(carry, block) -> carry, what it gathered` over the device's blocks."""
+    width = loop.lengths[1]
+    blocks = jax.tree.map(lambda x: x.reshape(-1, width, *x.shape[1:]), column_side)
+    carry, gathered = lax.scan(round_trip, carry, blocks)
+    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), gathered)
+
   @classmethod
   def forward(cls, loop, row_side, column_side, shared, axes):
-    def step(carry, _):
-      block, gathered, row_state = carry
-      following, gathered = cls._shift((block, gathered), axes)
-      row_state, here = loop.forward(row_side._replace(state=row_state), block, shared)
-      gathered = {
-        name: _merge_state(r.kind, gathered[name], here[name])
-        for name, r in loop.by_axis["column"].items()
-      }
-      return (following, gathered, row_state), None
+    def round_trip(row_state, block):
+      def step(carry, _):
+        block, gathered, row_state = carry
+        following, gathered = cls._shift((block, gathered), axes)
+        row_state, here = loop.forward(row_side._replace(state=row_state), block, shared)
+        gathered = {
+          name: _merge_state(r.kind, gathered[name], here[name])
+          for name, r in loop.by_axis["column"].items()
+        }
+        return (following, gathered, row_state), None
 
-    start = (column_side, loop.identity("column", column_side.leaves), row_side.state)
-    (_, gathered, row_state), _ = lax.scan(step, start, length=lax.axis_size(axes))
-    return row_state, cls._shift(gathered, axes)
+      start = (block, loop.identity("column", block.leaves), row_state)
+      (_, gathered, row_state), _ = lax.scan(step, start, length=lax.axis_size(axes))
+      return row_state, cls._shift(gathered, axes)
+
+    return cls._each_block(loop, round_trip, row_side.state, column_side)
 
   @classmethod
   def backward(cls, loop, row_side, column_side, shared, wanted, axes):
-    def step(carry, _):
-      block, gathered, rows, totals = carry
-      following, gathered = cls._shift((block, gathered), axes)
-      rows, here, totals = loop.backward(row_side, block, shared, wanted, (rows, totals))
-      return (following, [a + b for a, b in zip(gathered, here)], rows, totals), None
+    def round_trip(grads, block):
+      def step(carry, _):
+        block, gathered, *grads = carry
+        following, gathered = cls._shift((block, gathered), axes)
+        rows, here, totals = loop.backward(row_side, block, shared, wanted, grads)
+        return (following, [a + b for a, b in zip(gathered, here)], rows, totals), None
 
-    rows, totals = _zeros(row_side, shared, wanted)
-    gathered = [jnp.zeros_like(x) for x in _chosen(column_side.leaves, wanted[1])]
-    start = (column_side, gathered, rows, totals)
-    (_, gathered, rows, totals), _ = lax.scan(step, start, length=lax.axis_size(axes))
-    return rows, cls._shift(gathered, axes), [lax.psum(x, axes) for x in totals]
+      gathered = [jnp.zeros_like(x) for x in _chosen(block.leaves, wanted[1])]
+      (_, gathered, *grads), _ = lax.scan(step, (block, gathered, *grads), length=lax.axis_size(axes))
+      return tuple(grads), cls._shift(gathered, axes)
+
+    start = _zeros(row_side, shared, wanted)
+    (rows, totals), columns = cls._each_block(loop, round_trip, start, column_side)
+    return rows, columns, [lax.psum(x, axes) for x in totals]

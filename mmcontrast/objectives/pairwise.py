@@ -184,21 +184,26 @@ def _apart(rows: Facts, columns: Facts) -> jax.Array | None:
   return ~same(rows, columns, "slot") if "slot" in rows and "slot" in columns else None
 
 
+def _positive(term: Term, weights, rows: Facts, columns: Facts) -> jax.Array:
+  """Which pairs of a tile are positive: for soft weights, which all are a little, the own ones."""
+  return weights > 0 if term.target.kind == "set" else same(rows, columns)
+
+
 def _tile(term: Term, axes, aligned, counted, rows: Facts, columns: Facts, shared):
   """The tile function of a term (global_matrix): its criterion's values, and its metrics'."""
   logits = term.score.tile(rows["x"], columns["x"])
   if not isinstance(shared, tuple):
     logits = logits + shared
-  own = partial(same, rows, columns)
   values = {}
   for axis in axes:
     weights = None if aligned else term.target.weights(axis, rows, columns)
+    positive = partial(_positive, term, weights, rows, columns)
     anchor = None
     if "anchor" in rows:
       anchor = rows["anchor"][:, None] if axis == "row" else columns["anchor"][None, :]
-    found = term.criterion.values(logits, weights, own, anchor)
+    found = term.criterion.values(logits, weights, positive, anchor)
     values |= {f"{axis}:{name}": value for name, value in found.items()}
-  positive = own() if aligned or term.target.kind == "soft" else weights > 0
+  positive = positive()
   values["best_negative"] = jnp.where(positive, -jnp.inf, logits)
   if counted:
     values["best_positive"] = jnp.where(positive, logits, -jnp.inf)

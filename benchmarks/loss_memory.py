@@ -1,0 +1,148 @@
+"""Memory and time of one loss term over the global matrix, value and gradients.
+
+    python benchmarks/loss_memory.py --out docs/results/loss_memory.json
+    python benchmarks/loss_memory.py --quick
+
+A row is one compiled program: float32, gradients of both embeddings and the temperature (of the
+queries only where keys are momentum keys). `temp_mib` is what XLA's buffer assignment gives to
+temporaries on one device, arguments and results aside; `seconds` the median of the timed calls.
+On a CPU it simulates 8 devices that share the machine's cores. On accelerators it also gives the
+highest memory in use, `peak_mib`, so far in the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+QUERY, KEY = "image[0]/joint", "text[0]/joint"
+SOFT = dict(name="soft_similarity", of="image[0]/frozen@momentum")
+TEACHER = dict(
+  name="teacher", query=f"{QUERY}@momentum", key=f"{KEY}@momentum", temperature=0.01
+)
+# name of the case -> (what its row says, the term's config)
+CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+  "softmax": (
+    dict(criterion="softmax", target="identity", columns="batch"),
+    dict(direction="both"),
+  ),
+  "sigmoid": (
+    dict(criterion="sigmoid", target="identity", columns="batch"),
+    dict(criterion="sigmoid", bias=dict(init=-10.0)),
+  ),
+  "same_id": (
+    dict(criterion="softmax", target="same_id", columns="batch"),
+    dict(direction="both", target="same_id"),
+  ),
+  "soft": (
+    dict(criterion="softmax", target="soft_similarity", columns="batch"),
+    dict(direction="both", target=SOFT),
+  ),
+  "teacher": (
+    dict(criterion="softmax", target="teacher", columns="batch"),
+    dict(direction="both", target=TEACHER),
+  ),
+  "queue": (
+    dict(criterion="softmax", target="identity", columns="batch+queue:65536"),
+    dict(key=f"{KEY}@momentum", negatives="batch+queue:65536"),
+  ),
+}
+
+
+def compile_term(
+  config: Mapping[str, Any], impl: str, n: int, dim: int, mesh: Any, tile: int
+) -> tuple[Any, Callable[[], tuple]]:
+  """The compiled value and gradients of one term, and what makes its arguments."""
+  import jax
+  import jax.numpy as jnp
+  from jax.sharding import NamedSharding, PartitionSpec
+
+  from mmcontrast.objectives import terms as objective
+
+  temperature = dict(init=0.07, learned=True)
+  terms = objective.parse_terms({"t": dict(query=QUERY, key=KEY, temperature=temperature) | config})
+
+  def arguments():
+    keys = iter(jax.random.split(jax.random.key(0), 8))
+    unit = lambda rows: jax.random.normal(next(keys), (rows, dim)) / dim**0.5
+    embeddings = {name: unit(n) for name in objective.required_embeddings(terms)}
+    trained = {name: x for name, x in embeddings.items() if not name.endswith("@momentum")}
+    fixed = {name: x for name, x in embeddings.items() if name.endswith("@momentum")}
+    queues = {name: {"keys": unit(length)} for name, length in objective.queues(terms).items()}
+    return trained, objective.init_temperatures(terms), fixed, {"id": jnp.arange(n) // 2}, queues
+
+  def loss(trained, temperatures, fixed, info, queues):
+    return objective.evaluate(
+      terms, trained | fixed, info, temperatures, queues, {}, mesh=mesh, impl=impl, tile=tile
+    )[0]
+
+  split, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+  shardings = jax.tree.map(lambda x: split if x.ndim else whole, jax.eval_shape(arguments))
+  function = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), in_shardings=shardings)
+  compiled = function.lower(*jax.eval_shape(arguments)).compile()
+  return compiled, lambda: jax.jit(arguments, out_shardings=shardings)()
+
+
+def measure(case: str, impl: str, n: int, dim: int, repeats: int, tile: int) -> dict[str, Any]:
+  """One row of the table; `seconds` is None when nothing is to be timed."""
+  import jax
+
+  devices = jax.device_count()
+  mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  about, config = CASES[case]
+  row = dict(impl=impl, **about, n=n, dim=dim, devices=devices, tile=tile)
+  compiled, arguments = compile_term(config, impl, n, dim, mesh, tile)
+  row["temp_mib"] = round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
+  row["seconds"] = None
+  if repeats:
+    values, seconds = arguments(), []
+    for _ in range(repeats + 1):  # The first call warms up.
+      start = time.perf_counter()
+      jax.block_until_ready(compiled(*values))
+      seconds.append(time.perf_counter() - start)
+    row["seconds"] = round(statistics.median(seconds[1:]), 4)
+    if stats := jax.local_devices()[0].memory_stats():
+      row["peak_mib"] = round(stats["peak_bytes_in_use"] / 2**20, 1)
+  return row
+
+
+def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+  """Every case by every implementation by every size; dense is timed while it fits."""
+  for n in arguments.n:
+    for case in arguments.cases:
+      for impl in arguments.impls:
+        timed = n <= arguments.timed_up_to
+        repeats = arguments.repeats if timed else 0
+        yield measure(case, impl, n, arguments.dim, repeats, arguments.tile)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--n", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
+  parser.add_argument("--dim", type=int, default=512)
+  parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+  parser.add_argument("--impls", nargs="+", default=["dense", "rows", "ring"])
+  parser.add_argument("--tile", type=int, default=512)
+  parser.add_argument("--devices", type=int, default=8, help="simulated devices, on a CPU")
+  parser.add_argument("--repeats", type=int, default=3)
+  parser.add_argument("--timed_up_to", type=int, default=16384, help="larger n are only compiled")
+  parser.add_argument("--quick", action="store_true", help="n 2048, one timed call")
+  parser.add_argument("--out", help="JSON file to write")
+  arguments = parser.parse_args()
+  if arguments.quick:
+    arguments.n, arguments.repeats = [2048], 1
+  # Only the CPU reads this, and only before JAX starts.
+  flag = f"--xla_force_host_platform_device_count={arguments.devices}"
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+
+  from record import record
+
+  record(list(rows(arguments)), arguments.out)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,30 @@
+"""Meshes, quick compilation and comparison for the tests of objectives."""
+
+import jax
+import numpy as np
+
+
+def make_mesh(devices: int):
+  """`devices` of the simulated ones along "data"; None for one."""
+  if devices == 1:
+    return None
+  return jax.make_mesh(
+    (devices,), ("data",), devices=jax.devices()[:devices],
+    axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def compiled(function):
+  """`jax.jit` with little effort spent on optimizing: tests compile more than they compute."""
+  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def closest(found, wanted, tolerance: float) -> None:
+  """Asserts that two trees agree to `tolerance` of each array's largest entry."""
+
+  def check(path, a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    error = np.max(np.abs(a - b), initial=0.0)
+    scale = max(np.max(np.abs(b), initial=0.0), 1e-3)
+    assert error <= tolerance * scale, f"{jax.tree_util.keystr(path)}: {error / scale:.3g}"
+
+  jax.tree_util.tree_map_with_path(check, found, wanted)
