@@ -67,6 +67,9 @@ _KEYS = (
 def parse_terms(objective: Mapping[str, Any]) -> Terms:
   """Makes the terms of a config; raises UserError naming term, key and nearest valid choice."""
   objective = {name: _plain(config) for name, config in objective.items()}
+  for name, config in objective.items():
+    if not isinstance(config, dict):
+      raise UserError(f"objective.{name}: a term is a dict with query and key, not {config!r}")
   temperatures = {name: config.get("temperature") for name, config in objective.items()}
   terms = {name: _parse(name, config, temperatures, objective) for name, config in objective.items()}
   if not terms:
@@ -83,10 +86,8 @@ def _plain(config: Any) -> Any:
   return tuple(config) if isinstance(config, (list, tuple)) else config
 
 
-def _parse(name: str, config: Any, temperatures: Mapping, objective: Mapping) -> Term:
+def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -> Term:
   where = f"objective.{name}"
-  if not isinstance(config, dict):
-    raise UserError(f"{where}: a term is a dict with query and key, not {config!r}")
   for key in config:
     if key not in _KEYS:
       raise UserError(f"{where}: no key {key!r}; {nearest(key, _KEYS)}")
