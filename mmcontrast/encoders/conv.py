@@ -72,7 +72,9 @@ def conv_matmul(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) 
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, -1)
   else:
     x = patches(x, (kh, kw), stride)
-  return x @ kernel.reshape(-1, out)
+  # Two axes, or the gradient of the kernel contracts three and XLA transposes x in memory.
+  y = x.reshape(-1, x.shape[-1]) @ kernel.reshape(-1, out)
+  return y.reshape(*x.shape[:-1], out)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -28,8 +28,8 @@ def test_one_and_eight_devices_agree():
   model = build_encoder({"name": "resnet18", "stem": "small", "width": 8, "stages": (1, 1)})
   head = build_head({"name": "mlp", "dim": 4, "batch_norm": True})
   x = jax.random.normal(jax.random.key(0), (16, 8, 8, 3))
-  towers = model.init(jax.random.key(1), x, train=True)
-  heads = head.init(jax.random.key(2), jnp.zeros((1, 16)), train=True)
+  towers = jax.jit(lambda: model.init(jax.random.key(1), x, train=True))()
+  heads = jax.jit(lambda: head.init(jax.random.key(2), jnp.zeros((1, 16)), train=True))()
   params, stats = ([v[kind] for v in (towers, heads)] for kind in ("params", "batch_stats"))
 
   def loss(params, x):
