@@ -21,9 +21,7 @@ from typing import Any
 
 QUERY, KEY = "image[0]/joint", "text[0]/joint"
 SOFT = dict(name="soft_similarity", of="image[0]/frozen@momentum")
-TEACHER = dict(
-  name="teacher", query=f"{QUERY}@momentum", key=f"{KEY}@momentum", temperature=0.01
-)
+TEACHER = dict(name="teacher", query=f"{QUERY}@momentum", key=f"{KEY}@momentum", temperature=0.01)
 # name of the case -> (what its row says, the term's config)
 CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
   "softmax": (
@@ -68,7 +66,10 @@ def compile_term(
 
   def arguments():
     keys = iter(jax.random.split(jax.random.key(0), 8))
-    unit = lambda rows: jax.random.normal(next(keys), (rows, dim)) / dim**0.5
+
+    def unit(rows):
+      return jax.random.normal(next(keys), (rows, dim)) / dim**0.5
+
     embeddings = {name: unit(n) for name in objective.required_embeddings(terms)}
     trained = {name: x for name, x in embeddings.items() if not name.endswith("@momentum")}
     fixed = {name: x for name, x in embeddings.items() if name.endswith("@momentum")}

@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmcontrast.objectives.global_matrix import (
-  Reduction,
-  Values,
-  merge,
-  reduce_tiles,
-  reduce_values,
-)
+from mmcontrast.objectives.global_matrix import Values, reduce_tiles
+from mmcontrast.objectives.reductions import Reduction, merge, reduce_values
 from mmcontrast.objectives.targets import Facts, SoftSimilarity, Target, Teacher, same
 
 if TYPE_CHECKING:
@@ -71,9 +66,13 @@ def pairwise(
   losses = []
   for axis, anchors, others in (("row", rows, columns), ("column", columns, rows)):
     if axis in axes:
-      found = {name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)}
+      found = {
+        name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
+      }
       loss = term.criterion.loss(
-        found, own if aligned or term.criterion.needs_anchor else None, _count(others) + _count(queued)
+        found,
+        own if aligned or term.criterion.needs_anchor else None,
+        _count(others) + _count(queued),
       )
       keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
@@ -232,21 +231,37 @@ def _matrix(term: Term, function, reductions, rows: Side, columns: Side, queued,
     stats = _own_pairs(function, reductions, rows, columns, shared)
   else:
     stats = reduce_tiles(
-      function, reductions, rows.facts, columns.facts, shared,
-      row_mask=rows.mask, column_mask=columns.mask, **options)
+      function,
+      reductions,
+      rows.facts,
+      columns.facts,
+      shared,
+      row_mask=rows.mask,
+      column_mask=columns.mask,
+      **options,
+    )
   if queued is not None:
     more = reduce_tiles(
-      function, reductions, rows.facts, queued.facts, shared,
-      row_mask=rows.mask, column_mask=queued.mask, **options)
+      function,
+      reductions,
+      rows.facts,
+      queued.facts,
+      shared,
+      row_mask=rows.mask,
+      column_mask=queued.mask,
+      **options,
+    )
     stats = {name: merge(r.kind, stats[name], more[name]) for name, r in reductions.items()}
   return stats
 
 
 def _own_pairs(function, reductions, rows: Side, columns: Side, shared) -> Values:
   """Row statistics of a matrix with one column a row: its own key."""
-  one = lambda facts: jax.tree.map(lambda x: x[:, None], facts)
-  values, _ = jax.vmap(function, (0, 0, None))(one(rows.facts), one(columns.facts), shared)
-  return {name: reduce_values(r.kind, values[r.value][:, :, 0], 1) for name, r in reductions.items()}
+  one = jax.tree.map(lambda x: x[:, None], (rows.facts, columns.facts))
+  values, _ = jax.vmap(function, (0, 0, None))(*one, shared)
+  return {
+    name: reduce_values(r.kind, values[r.value][:, :, 0], 1) for name, r in reductions.items()
+  }
 
 
 # ---- Metrics ------------------------------------------------------------------------------------

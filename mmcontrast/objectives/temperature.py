@@ -44,7 +44,9 @@ class Temperature:
     """What is learned, as float32 scalars."""
     found = {}
     if self.learned:
-      found[self.form] = jnp.float32(-math.log(self.init) if self.form == "log_scale" else self.init)
+      found[self.form] = jnp.float32(
+        -math.log(self.init) if self.form == "log_scale" else self.init
+      )
     if self.bias is not None and self.bias_learned:
       found["bias"] = jnp.float32(self.bias)
     return found
@@ -67,7 +69,7 @@ class Temperature:
 
   def offset(self, parameters: Parameters) -> jax.Array | float | None:
     """The bias, or None."""
-    return parameters["bias"] if "bias" in parameters else self.bias
+    return parameters.get("bias", self.bias)
 
 
 def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:

@@ -2,8 +2,8 @@
 
     objective = dict(
         image_text=dict(
-            query="image[0]/image_joint", key="text[0]/text_joint",      # or lists of them
-            score="cosine", target="identity", criterion="softmax",      # or dict(name=..., options)
+            query="image[0]/image_joint", key="text[0]/text_joint",  # or lists of them
+            score="cosine", target="identity", criterion="softmax",  # or dict(name=..., ...)
             negatives="batch",       # "queue:K": own key and queue (MoCo); "batch+queue:K" (ALBEF)
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
             temperature=dict(init=0.07, learned=True, min=0.01),  # or 0.1, or another term's name
@@ -15,7 +15,7 @@ both sides contrasts the views with each other, each embedding leaving itself ou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,22 @@ from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.pairwise import pairwise
 from mmcontrast.objectives.scores import SCORES, Score
-from mmcontrast.objectives.targets import Target, Teacher, build_target
+from mmcontrast.objectives.targets import Target, build_target
 from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
+from mmcontrast.objectives.term_checks import check_combination, check_terms
+
+__all__ = [
+  "Term",
+  "Terms",
+  "check_terms",
+  "clamp_after_step",
+  "evaluate",
+  "init_temperatures",
+  "keys_to_push",
+  "parse_terms",
+  "queues",
+  "required_embeddings",
+]
 
 DIRECTIONS = ("rows", "columns", "both")
 NEGATIVES = ("batch", "queue", "batch+queue")
@@ -59,7 +73,15 @@ class Term:
 Terms = dict[str, Term]
 
 _KEYS = (
-  "query", "key", "score", "target", "criterion", "negatives", "direction", "temperature", "bias",
+  "query",
+  "key",
+  "score",
+  "target",
+  "criterion",
+  "negatives",
+  "direction",
+  "temperature",
+  "bias",
   "weight",
 )
 
@@ -71,10 +93,14 @@ def parse_terms(objective: Mapping[str, Any]) -> Terms:
     if not isinstance(config, dict):
       raise UserError(f"objective.{name}: a term is a dict with query and key, not {config!r}")
   temperatures = {name: config.get("temperature") for name, config in objective.items()}
-  terms = {name: _parse(name, config, temperatures, objective) for name, config in objective.items()}
+  terms = {
+    name: _parse(name, config, temperatures, objective) for name, config in objective.items()
+  }
   if not terms:
-    raise UserError("objective: has no terms; add one such as "
-                    "image_text=dict(query='image[0]/image_joint', key='text[0]/text_joint')")
+    raise UserError(
+      "objective: has no terms; add one such as "
+      "image_text=dict(query='image[0]/image_joint', key='text[0]/text_joint')"
+    )
   queues(terms)
   return terms
 
@@ -107,13 +133,20 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
   if owner != name and "bias" in config:
     raise UserError(f"{where}.bias: belongs to {owner!r}, whose temperature this term shares")
   term = Term(
-    name=name, query=query, key=key,
+    name=name,
+    query=query,
+    key=key,
     score=SCORES[choose(config.get("score", "cosine"), SCORES, f"{where}.score")],
-    target=target, criterion=criterion, negatives=negatives, queue_length=length,
+    target=target,
+    criterion=criterion,
+    negatives=negatives,
+    queue_length=length,
     direction=choose(config.get("direction", "rows"), DIRECTIONS, f"{where}.direction"),
     temperature=parse_temperature(shared["temperature"], shared["bias"], f"objective.{owner}"),
-    temperature_of=owner, weight=config.get("weight", 1.0))
-  _check_combination(term, where)
+    temperature_of=owner,
+    weight=config.get("weight", 1.0),
+  )
+  check_combination(term, where)
   return term
 
 
@@ -138,71 +171,6 @@ def _negatives(given: str, where: str) -> tuple[str, int]:
   return kind, int(length)
 
 
-def _check_combination(term: Term, where: str) -> None:
-  both = set(term.query) & set(term.key)
-  if both and term.query != term.key:
-    raise UserError(f"{where}.key: {sorted(both)} are queries too; make query and key equal lists "
-                    "(each embedding then leaves itself out) or have nothing in common")
-  if both and len(term.query) == 1 and term.target.kind == "own":
-    raise UserError(f"{where}.key: {term.key[0]!r} would be compared with itself alone; "
-                    "name two or more views on both sides")
-  if term.criterion.needs_anchor and (both or len(term.query) != 1 or len(term.key) != 1):
-    raise UserError(f"{where}.criterion: hinge measures from the own pair; give it one query and "
-                    "one other key")
-  if term.queue_length:
-    if len(term.key) != 1 or not term.key[0].endswith("@momentum"):
-      raise UserError(f"{where}.key: a queue holds keys of one momentum embedding, "
-                      f"not {list(term.key)}; write '{term.key[0].removesuffix('@momentum')}@momentum' "
-                      "or negatives='batch'")
-    if term.direction != "rows":
-      raise UserError(f"{where}.direction: {term.direction!r} does not go with a queue, whose keys "
-                      "have no query of their own; use 'rows', and a second term for the way back")
-    follows = isinstance(term.target, Teacher) and term.target.key is None
-    if term.target.kind == "soft" and not (follows and term.negatives == "batch+queue"):
-      raise UserError(f"{where}.target: soft weights of queued keys are unknown; use "
-                      "negatives='batch', or a teacher without key and 'batch+queue'")
-
-
-def check_terms(
-  terms: Terms, *, views: Mapping[str, int], heads: Mapping[str, str], batch_size: int,
-  momentum: bool = True, tag_count: int = 0, labels: Collection[str] = (),
-) -> None:
-  """Checks the terms against the rest of a run; raises UserError before anything compiles.
-
-  Args:
-    views: modality -> number of views.
-    heads: head -> modality of its tower.
-    batch_size: of the global batch.
-    momentum: whether there is a momentum branch.
-    tag_count: tags the dataset has.
-    labels: names of the labels the dataset has.
-  """
-  for term in terms.values():
-    for name in term.embeddings:
-      where = f"objective.{term.name}: embedding {name!r}"
-      path = parse_embedding(name, where)
-      choose(path.modality, views, f"{where}: modality")
-      if path.view >= views[path.modality]:
-        raise UserError(f"{where}: data.views.{path.modality} is {views[path.modality]}, so "
-                        f"{path.modality}[0] to [{views[path.modality] - 1}] exist")
-      if heads[choose(path.head, heads, f"{where}: head")] != path.modality:
-        fitting = [head for head, modality in heads.items() if modality == path.modality]
-        raise UserError(f"{where}: head {path.head!r} is on the {heads[path.head]} tower; "
-                        f"{nearest(path.head, fitting)}")
-      if path.momentum and not momentum:
-        raise UserError(f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) "
-                        f"or write {name.removesuffix('@momentum')!r}")
-    where = f"objective.{term.name}"
-    if "tags" in term.target.needs and not tag_count:
-      raise UserError(f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'")
-    if "labels" in term.target.needs:
-      choose(term.target.label, labels, f"{where}.target.label")
-    if term.queue_length % batch_size:
-      whole = max(1, round(term.queue_length / batch_size)) * batch_size
-      raise UserError(f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
-                      f"global batch {batch_size}; use '{term.negatives}:{whole}'")
-
-
 def required_embeddings(terms: Terms) -> tuple[str, ...]:
   """Every embedding the terms read, once, in order of first use."""
   return tuple(dict.fromkeys(name for term in terms.values() for name in term.embeddings))
@@ -213,29 +181,40 @@ def queues(terms: Terms) -> dict[str, int]:
   found: dict[str, int] = {}
   for term in terms.values():
     if term.queue_length and found.setdefault(term.key[0], term.queue_length) != term.queue_length:
-      raise UserError(f"objective.{term.name}.negatives: the queue of {term.key[0]!r} has length "
-                      f"{found[term.key[0]]} in another term; use one length for one key")
+      raise UserError(
+        f"objective.{term.name}.negatives: the queue of {term.key[0]!r} has length "
+        f"{found[term.key[0]]} in another term; use one length for one key"
+      )
   return found
 
 
 def init_temperatures(terms: Terms) -> dict[str, dict[str, jax.Array]]:
-  """What is learned of temperatures and biases: term -> {"log_scale" or "tau", "bias"} float32 []."""
-  found = {term.name: term.temperature.parameters() for term in terms.values()
-           if term.temperature_of == term.name}
+  """What is learned of temperatures and biases: term -> {"log_scale"|"tau", "bias"}, float32."""
+  found = {
+    term.name: term.temperature.parameters()
+    for term in terms.values()
+    if term.temperature_of == term.name
+  }
   return {name: parameters for name, parameters in found.items() if parameters}
 
 
 def clamp_after_step(terms: Terms, temperatures: Mapping[str, Any]) -> dict[str, Any]:
   """Moves the learned temperatures that ask for it back within their bounds."""
-  return {name: terms[name].temperature.clip(parameters)
-          if terms[name].temperature.clamp == "after_step" else parameters
-          for name, parameters in temperatures.items()}
+  return {
+    name: terms[name].temperature.clip(parameters)
+    if terms[name].temperature.clamp == "after_step"
+    else parameters
+    for name, parameters in temperatures.items()
+  }
 
 
 def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   """Queue name -> its new keys [N, D], prepared as the term's score wants them (unit float32)."""
-  return {term.key[0]: jax.lax.stop_gradient(term.score.prepare(embeddings[term.key[0]]))
-          for term in terms.values() if term.queue_length}
+  return {
+    term.key[0]: jax.lax.stop_gradient(term.score.prepare(embeddings[term.key[0]]))
+    for term in terms.values()
+    if term.queue_length
+  }
 
 
 def evaluate(
@@ -269,11 +248,19 @@ def evaluate(
   for name, term in terms.items():
     parameters = temperatures.get(term.temperature_of, {})
     loss, found = pairwise(
-      term, embeddings, info, parameters, queues.get(term.key[0]) if term.queue_length else None,
-      mesh=mesh, impl=impl, tile=tile)
+      term,
+      embeddings,
+      info,
+      parameters,
+      queues.get(term.key[0]) if term.queue_length else None,
+      mesh=mesh,
+      impl=impl,
+      tile=tile,
+    )
     weight = weights.get(name, 1.0)
     total = total + weight * loss
     found |= {"loss": loss, "weight": weight}
-    metrics |= {f"{name}/{key}": jax.lax.stop_gradient(jnp.asarray(value))
-                for key, value in found.items()}
+    metrics |= {
+      f"{name}/{key}": jax.lax.stop_gradient(jnp.asarray(value)) for key, value in found.items()
+    }
   return total, metrics

@@ -17,9 +17,7 @@ from mmcontrast.errors import UserError
 Queue = dict[str, Any]
 
 
-def init(
-  key: jax.Array, length: int, dim: int, info: Mapping[str, Any]
-) -> Queue:
+def init(key: jax.Array, length: int, dim: int, info: Mapping[str, Any]) -> Queue:
   """A queue of `length` random unit keys about which nothing is known.
 
   Args:

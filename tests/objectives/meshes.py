@@ -9,8 +9,8 @@ def make_mesh(devices: int):
   if devices == 1:
     return None
   return jax.make_mesh(
-    (devices,), ("data",), devices=jax.devices()[:devices],
-    axis_types=(jax.sharding.AxisType.Auto,))
+    (devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,)
+  )
 
 
 def compiled(function):

@@ -7,10 +7,13 @@ import pytest
 from meshes import closest, compiled, make_mesh
 
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.global_matrix import Reduction, choose_impl, merge, reduce_tiles
+from mmcontrast.objectives.global_matrix import choose_impl, reduce_tiles
+from mmcontrast.objectives.reductions import Reduction, merge
 
-BOTH_SUMS = {"rows": Reduction("logits", "row", "logsumexp"),
-             "columns": Reduction("logits", "column", "logsumexp")}
+BOTH_SUMS = {
+  "rows": Reduction("logits", "row", "logsumexp"),
+  "columns": Reduction("logits", "column", "logsumexp"),
+}
 
 
 def dots(rows, columns, shared):
@@ -21,33 +24,39 @@ def symmetric(impl, mesh=None, size=512, axes=None):
   """Sum of all log-sum-exps of scaled dot products."""
 
   def loss(rows, columns, scale):
-    stats = reduce_tiles(dots, BOTH_SUMS, rows, columns, scale, impl=impl, mesh=mesh, size=size,
-                         axes=axes)
+    stats = reduce_tiles(
+      dots, BOTH_SUMS, rows, columns, scale, impl=impl, mesh=mesh, size=size, axes=axes
+    )
     return jnp.sum(stats["rows"]) + jnp.sum(stats["columns"])
 
   return jax.value_and_grad(loss, (0, 1, 2))
 
 
-@pytest.mark.parametrize(("rows", "columns", "dim", "devices", "impl"), [
-  (256, 256, 128, 1, "dense"),
-  (2048, 2048, 512, 1, "dense"),
-  (4096, 4096, 512, 1, "ring"),
-  (4096, 4096, 512, 8, "dense"),
-  (8192, 8192, 512, 8, "rows"),
-  (32768, 32768, 512, 8, "ring"),
-  (1024, 65536, 256, 8, "ring"),
-  (256, 16384, 128, 1, "dense"),
-  (8192, 65536, 128, 8, "rows"),
-  (8192, 65536, 512, 8, "ring"),
-])
+@pytest.mark.parametrize(
+  ("rows", "columns", "dim", "devices", "impl"),
+  [
+    (256, 256, 128, 1, "dense"),
+    (2048, 2048, 512, 1, "dense"),
+    (4096, 4096, 512, 1, "ring"),
+    (4096, 4096, 512, 8, "dense"),
+    (8192, 8192, 512, 8, "rows"),
+    (32768, 32768, 512, 8, "ring"),
+    (1024, 65536, 256, 8, "ring"),
+    (256, 16384, 128, 1, "dense"),
+    (8192, 65536, 128, 8, "rows"),
+    (8192, 65536, 512, 8, "ring"),
+  ],
+)
 def test_rule_of_auto(rows, columns, dim, devices, impl):
   assert choose_impl(rows, columns, dim, devices) == impl
 
 
 def test_auto_is_the_rule(monkeypatch):
   seen = []
-  monkeypatch.setattr("mmcontrast.objectives.global_matrix.choose_impl",
-                      lambda *arguments: seen.append(arguments) or "ring")
+  monkeypatch.setattr(
+    "mmcontrast.objectives.global_matrix.choose_impl",
+    lambda *arguments: seen.append(arguments) or "ring",
+  )
   symmetric("auto", make_mesh(2))(jnp.ones((6, 4)), jnp.ones((8, 4)), 1.0)
   assert seen == [(6, 8, 4, 2)]
 
@@ -59,8 +68,9 @@ def test_unknown_implementation_names_the_nearest():
 
 @pytest.mark.parametrize("impl", ["rows", "ring"])
 def test_two_mesh_axes_and_a_third_that_is_not_of_the_batch(impl):
-  mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"),
-                       axis_types=(jax.sharding.AxisType.Auto,) * 3)
+  mesh = jax.make_mesh(
+    (2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3
+  )
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(12, 4)), rng.normal(size=(22, 4)), 1.5
   inputs = jax.tree.map(jnp.float32, inputs)
@@ -93,14 +103,29 @@ def equations(jaxpr):
 def test_a_block_is_sent_on_before_the_tiles_that_need_it():
   """In every ring step the permutations read only what the step was given, so they can overlap."""
   traced = jax.make_jaxpr(symmetric("ring", make_mesh(4), 2))(
-    jnp.ones((16, 4)), jnp.ones((16, 4)), 1.0)
-  steps = [equation.params["jaxpr"].jaxpr for equation in equations(traced.jaxpr)
-           if equation.primitive.name == "scan"]
-  steps = [step for step in steps if any(e.primitive.name == "ppermute" for e in step.eqns)
-           and any(e.primitive.name == "scan" for e in step.eqns)]
-  steps = [step for step in steps
-           if not any(e.primitive.name == "ppermute" for s in step.eqns if s.primitive.name == "scan"
-                      for e in equations(s.params["jaxpr"].jaxpr))]
+    jnp.ones((16, 4)), jnp.ones((16, 4)), 1.0
+  )
+  steps = [
+    equation.params["jaxpr"].jaxpr
+    for equation in equations(traced.jaxpr)
+    if equation.primitive.name == "scan"
+  ]
+  steps = [
+    step
+    for step in steps
+    if any(e.primitive.name == "ppermute" for e in step.eqns)
+    and any(e.primitive.name == "scan" for e in step.eqns)
+  ]
+  steps = [
+    step
+    for step in steps
+    if not any(
+      e.primitive.name == "ppermute"
+      for s in step.eqns
+      if s.primitive.name == "scan"
+      for e in equations(s.params["jaxpr"].jaxpr)
+    )
+  ]
   assert len(steps) == 2  # One forward, one backward.
   for step in steps:
     given = set(step.invars) | set(step.constvars)
@@ -162,7 +187,8 @@ def test_statistics_of_two_halves_merge():
   sums = {kind: Reduction("logits", "row", kind) for kind in ("logsumexp", "sum", "max")}
   whole, left, right = (
     reduce_tiles(lambda r, c, s: ({"logits": r @ c.T}, None), sums, values, jnp.eye(8)[part])
-    for part in (slice(0, 8), slice(0, 3), slice(3, 8)))
+    for part in (slice(0, 8), slice(0, 3), slice(3, 8))
+  )
   for kind in sums:
     np.testing.assert_allclose(merge(kind, left[kind], right[kind]), whole[kind], rtol=1e-6)
 

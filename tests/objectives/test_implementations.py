@@ -49,8 +49,10 @@ CASES = {
 # Every case for the softmax; for the others each kind of target and of columns, since a criterion
 # sees a tile and its weights, not where they come from.
 SOME = {criterion: ("tags_both", "teacher") for criterion in CRITERIA}
-SOME |= {criterion: ("identity", "identity_queue", "tags_both", "teacher")
-         for criterion in ("sigmoid", "hinge", "hardest")}
+SOME |= {
+  criterion: ("identity", "identity_queue", "tags_both", "teacher")
+  for criterion in ("sigmoid", "hinge", "hardest")
+}
 SOME["softmax"] = tuple(CASES)
 MIXED = {
   "softmax": dict(target=IDENTITY),
@@ -61,8 +63,9 @@ LISTS = {
   "captions": dict(key=[KEY, "text[1]/joint"]),
   "captions_ids": dict(CRITERIA["sigmoid"], key=[KEY, "text[1]/joint"], target=IDS),
   "views": dict(query=VIEWS, key=VIEWS, direction="columns"),
-  "views_labels": dict(query=VIEWS, key=VIEWS, direction="rows",
-                       target=dict(name="same_label", label="kind")),
+  "views_labels": dict(
+    query=VIEWS, key=VIEWS, direction="rows", target=dict(name="same_label", label="kind")
+  ),
 }
 
 
@@ -76,8 +79,11 @@ def make_inputs(terms, dtype):
   rng = np.random.default_rng(0)
 
   def facts(n):
-    return {"id": rng.integers(0, 6, n).astype(np.int32), "tags": rng.integers(0, 2, (n, 5), np.uint8),
-            "labels": {"kind": rng.integers(0, 4, n).astype(np.int32)}}
+    return {
+      "id": rng.integers(0, 6, n).astype(np.int32),
+      "tags": rng.integers(0, 2, (n, 5), np.uint8),
+      "labels": {"kind": rng.integers(0, 4, n).astype(np.int32)},
+    }
 
   names = objective.required_embeddings(terms)
   embeddings = {name: jnp.asarray(rng.normal(size=(N, D)), dtype) for name in names}
@@ -97,13 +103,15 @@ def value_and_gradients(cases, dtype, impl, devices):
 
   def loss(state, info):
     embeddings, temperatures, queues = state
-    return objective.evaluate(terms, embeddings, info, temperatures, queues, weights, mesh=mesh,
-                              impl=impl, tile=2)
+    return objective.evaluate(
+      terms, embeddings, info, temperatures, queues, weights, mesh=mesh, impl=impl, tile=2
+    )
 
   function = jax.value_and_grad(loss, has_aux=True, allow_int=True)
   (_, metrics), gradients = compiled(function)(state, info)
   return metrics, jax.tree.map(
-    lambda g: g if g.dtype != jax.dtypes.float0 else np.zeros(g.shape), gradients)
+    lambda g: g if g.dtype != jax.dtypes.float0 else np.zeros(g.shape), gradients
+  )
 
 
 def same_as_dense(cases, dtype, impl, devices, tolerance):
@@ -132,8 +140,10 @@ def test_every_combination_on_eight_devices(criterion):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("impl", "devices"), [
-  ("dense", 8), ("ring", 1), ("ring", 2), ("ring", 4), ("ring", 8), ("rows", 2), ("rows", 8)])
+@pytest.mark.parametrize(
+  ("impl", "devices"),
+  [("dense", 8), ("ring", 1), ("ring", 2), ("ring", 4), ("ring", 8), ("rows", 2), ("rows", 8)],
+)
 def test_every_number_of_devices(mixed, impl, devices):
   closest(value_and_gradients(MIXED, jnp.float64, impl, devices), mixed[jnp.float64], 1e-10)
 

@@ -26,8 +26,9 @@ def random(*shape, seed=0):
 def evaluate(config, embeddings, info=None, queues=None, temperatures=None, impl="dense"):
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
-  return objective.evaluate(terms, embeddings, info or {}, temperatures or {}, queues or {}, weights,
-                            impl=impl, tile=3)
+  return objective.evaluate(
+    terms, embeddings, info or {}, temperatures or {}, queues or {}, weights, impl=impl, tile=3
+  )
 
 
 def queue_of(length, dim, tags=4, seed=0):
@@ -39,8 +40,11 @@ def queue_of(length, dim, tags=4, seed=0):
 
 def test_a_random_queue_costs_the_logarithm_of_its_length():
   embeddings = {IMAGE: random(32, 512), KEY: random(32, 512, seed=1)}
-  loss, _ = evaluate({"t": dict(MOCO, temperature=0.5, negatives="queue:1024")}, embeddings,
-                     queues={KEY: queue_of(1024, 512)})
+  loss, _ = evaluate(
+    {"t": dict(MOCO, temperature=0.5, negatives="queue:1024")},
+    embeddings,
+    queues={KEY: queue_of(1024, 512)},
+  )
   np.testing.assert_allclose(loss, np.log(1025), atol=0.05)
 
 
@@ -48,28 +52,41 @@ def test_tags_beyond_every_threshold_are_no_supervision():
   embeddings = {IMAGE: random(8, 6), KEY: random(8, 6, seed=1)}
   info = {"tags": np.ones((8, 4), np.uint8)}
   queue = queue_store.push(queue_of(64, 6), random(8, 6, seed=2), info)
-  losses = [evaluate({"t": dict(MOCO, target=target)}, embeddings, info, {KEY: queue})[0]
-            for target in ("identity", dict(TAGS, threshold=np.inf), TAGS)]
+  losses = [
+    evaluate({"t": dict(MOCO, target=target)}, embeddings, info, {KEY: queue})[0]
+    for target in ("identity", dict(TAGS, threshold=np.inf), TAGS)
+  ]
   np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
   assert abs(losses[2] - losses[0]) > 1e-3
 
 
-@pytest.mark.parametrize(("overlap", "threshold", "positives"), [
-  ("any", 5.0, [1, 1, 0]), ("count", 1.0, [1, 0, 0]), ("jaccard", 0.6, [0, 0, 0]),
-  ("jaccard", 0.3, [1, 1, 0])])
+@pytest.mark.parametrize(
+  ("overlap", "threshold", "positives"),
+  [
+    ("any", 5.0, [1, 1, 0]),
+    ("count", 1.0, [1, 0, 0]),
+    ("jaccard", 0.6, [0, 0, 0]),
+    ("jaccard", 0.3, [1, 1, 0]),
+  ],
+)
 def test_overlap_of_tags(overlap, threshold, positives):
-  target = objective.parse_terms({"t": dict(CLIP, target=dict(
-    name="shared_tags", overlap=overlap, threshold=threshold))})["t"].target
+  target = objective.parse_terms(
+    {"t": dict(CLIP, target=dict(name="shared_tags", overlap=overlap, threshold=threshold))}
+  )["t"].target
   row = {"tags": jnp.array([[1, 1, 1, 0]], jnp.uint8), "position": jnp.array([7])}
-  columns = {"tags": jnp.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 1]], jnp.uint8),
-             "position": jnp.array([-1, -1, -1])}
+  columns = {
+    "tags": jnp.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 1]], jnp.uint8),
+    "position": jnp.array([-1, -1, -1]),
+  }
   np.testing.assert_array_equal(target.weights("row", row, columns)[0], positives)
 
 
 def test_own_pair_is_positive_without_tags():
   embeddings = {IMAGE: random(6, 4), TEXT: random(6, 4, seed=1)}
   info = {"tags": np.zeros((6, 3), np.uint8)}
-  plain, tagged = (evaluate({"t": dict(CLIP, target=t)}, embeddings, info)[0] for t in ("identity", TAGS))
+  plain, tagged = (
+    evaluate({"t": dict(CLIP, target=t)}, embeddings, info)[0] for t in ("identity", TAGS)
+  )
   np.testing.assert_allclose(plain, tagged, rtol=1e-6)
 
 
@@ -84,7 +101,10 @@ def test_uniform_embeddings_know_nothing():
 
 
 def test_bfloat16_is_widened_before_the_product():
-  embeddings = {IMAGE: random(8, 64).astype(jnp.bfloat16), TEXT: random(8, 64, seed=1).astype(jnp.bfloat16)}
+  embeddings = {
+    IMAGE: random(8, 64).astype(jnp.bfloat16),
+    TEXT: random(8, 64, seed=1).astype(jnp.bfloat16),
+  }
   wide = {name: x.astype(jnp.float32) for name, x in embeddings.items()}
   config = {"t": dict(CLIP, temperature=0.01)}
   low, high = (evaluate(config, x)[0] for x in (embeddings, wide))
@@ -131,8 +151,11 @@ def test_metrics_by_hand():
   np.testing.assert_allclose(metrics["t/negative"], 0.0, atol=1e-6)
   assert metrics["t/weight"] == 2.0
   queue = {"keys": jnp.array([[0.0, -1.0]]), "pointer": jnp.int32(0)}
-  _, metrics = evaluate({"t": dict(query=IMAGE, key=KEY, negatives="queue:1")},
-                        {IMAGE: rows, KEY: columns}, queues={KEY: queue})
+  _, metrics = evaluate(
+    {"t": dict(query=IMAGE, key=KEY, negatives="queue:1")},
+    {IMAGE: rows, KEY: columns},
+    queues={KEY: queue},
+  )
   np.testing.assert_allclose(metrics["t/negative"], -1 / 3, rtol=1e-6)
   np.testing.assert_allclose(metrics["t/top1"], 2 / 3)
 
@@ -151,15 +174,19 @@ MANY = {
 @pytest.fixture(scope="module")
 def many():
   """(embeddings, info) -> (loss, gradients of the embeddings), for all of MANY."""
+
   def loss(embeddings, info):
     return evaluate(MANY, embeddings, info)[0]
+
   return compiled(jax.value_and_grad(loss))
 
 
 def batch(seed):
   rng = np.random.default_rng(seed)
-  return ({IMAGE: random(N, 4, seed=seed), TEXT: random(N, 4, seed=seed + 1)},
-          {"tags": rng.integers(0, 2, (N, 3), np.uint8), "valid": np.ones(N, bool)})
+  return (
+    {IMAGE: random(N, 4, seed=seed), TEXT: random(N, 4, seed=seed + 1)},
+    {"tags": rng.integers(0, 2, (N, 3), np.uint8), "valid": np.ones(N, bool)},
+  )
 
 
 @settings(max_examples=15, deadline=None)
@@ -181,7 +208,9 @@ def test_absent_examples_do_not_matter(many, seed, absent):
   embeddings, info = batch(seed)
   info["valid"][list(absent)] = False
   loss, gradients = many(embeddings, info)
-  changed = {name: jnp.where(info["valid"][:, None], x, 9.0 * x + 1.0) for name, x in embeddings.items()}
+  changed = {
+    name: jnp.where(info["valid"][:, None], x, 9.0 * x + 1.0) for name, x in embeddings.items()
+  }
   np.testing.assert_allclose(many(changed, info)[0], loss, rtol=1e-5)
   assert not any(np.any(np.asarray(g)[~info["valid"]]) for g in gradients.values())
 
@@ -203,30 +232,51 @@ def test_all_absent_is_zero(many):
 # ---- What terms refuse --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("term", "message"), [
-  (dict(CLIP, temprature=0.1), r"objective\.t: no key 'temprature'; did you mean 'temperature'"),
-  (dict(query=IMAGE), r"objective\.t\.key: must be given"),
-  (dict(CLIP, query="image0/joint"), r"objective\.t\.query: 'image0/joint' is not the path"),
-  (dict(CLIP, criterion="sofmax"), r"objective\.t\.criterion: .* did you mean 'softmax'"),
-  (dict(CLIP, criterion=dict(name="hinge", marge=1)), r"t\.criterion: no option 'marge'; did you mean 'margin'"),
-  (dict(CLIP, criterion=dict(name="softmax", positives="in")), r"t\.criterion\.positives: .*'inside'"),
-  (dict(CLIP, target="tags"), r"objective\.t\.target: .* did you mean 'shared_tags'"),
-  (dict(CLIP, target="same_label"), r"objective\.t\.target\.label: must be given"),
-  (dict(CLIP, score="cosin"), r"objective\.t\.score: .* did you mean 'cosine'"),
-  (dict(CLIP, negatives="queue:64"), r"t\.key: a queue holds keys of one momentum embedding"),
-  (dict(MOCO, negatives="queue"), r"t\.negatives: 'queue' has no queue length"),
-  (dict(MOCO, negatives="que:64"), r"t\.negatives: .* did you mean 'queue'"),
-  (dict(MOCO, direction="both"), r"t\.direction: 'both' does not go with a queue"),
-  (dict(MOCO, target=dict(name="soft_similarity", of=IMAGE)), r"t\.target: soft weights of queued keys"),
-  (dict(CLIP, temperature=dict(init=0.001, min=0.01)), r"t\.temperature: 0\.001 is not above 0 and within"),
-  (dict(CLIP, temperature=dict(initial=0.1)), r"t\.temperature: no option 'initial'; did you mean 'init'"),
-  (dict(CLIP, temperature="u"), r"t\.temperature: no such choice 'u'"),
-  (dict(CLIP, temperature="t"), r"t\.temperature: t -> t is a circle"),
-  (dict(query=IMAGE, key=IMAGE), r"t\.key: 'image\[0\]/joint' would be compared with itself"),
-  (dict(query=[IMAGE, TEXT], key=TEXT), r"t\.key: .* are queries too"),
-  (dict(query=[IMAGE, TEXT], key=[IMAGE, TEXT], criterion="hinge"), r"t\.criterion: hinge measures"),
-  ("clip", r"objective\.t: a term is a dict"),
-])
+@pytest.mark.parametrize(
+  ("term", "message"),
+  [
+    (dict(CLIP, temprature=0.1), r"objective\.t: no key 'temprature'; did you mean 'temperature'"),
+    (dict(query=IMAGE), r"objective\.t\.key: must be given"),
+    (dict(CLIP, query="image0/joint"), r"objective\.t\.query: 'image0/joint' is not the path"),
+    (dict(CLIP, criterion="sofmax"), r"objective\.t\.criterion: .* did you mean 'softmax'"),
+    (
+      dict(CLIP, criterion=dict(name="hinge", marge=1)),
+      r"t\.criterion: no option 'marge'; did you mean 'margin'",
+    ),
+    (
+      dict(CLIP, criterion=dict(name="softmax", positives="in")),
+      r"t\.criterion\.positives: .*'inside'",
+    ),
+    (dict(CLIP, target="tags"), r"objective\.t\.target: .* did you mean 'shared_tags'"),
+    (dict(CLIP, target="same_label"), r"objective\.t\.target\.label: must be given"),
+    (dict(CLIP, score="cosin"), r"objective\.t\.score: .* did you mean 'cosine'"),
+    (dict(CLIP, negatives="queue:64"), r"t\.key: a queue holds keys of one momentum embedding"),
+    (dict(MOCO, negatives="queue"), r"t\.negatives: 'queue' has no queue length"),
+    (dict(MOCO, negatives="que:64"), r"t\.negatives: .* did you mean 'queue'"),
+    (dict(MOCO, direction="both"), r"t\.direction: 'both' does not go with a queue"),
+    (
+      dict(MOCO, target=dict(name="soft_similarity", of=IMAGE)),
+      r"t\.target: soft weights of queued keys",
+    ),
+    (
+      dict(CLIP, temperature=dict(init=0.001, min=0.01)),
+      r"t\.temperature: 0\.001 is not above 0 and within",
+    ),
+    (
+      dict(CLIP, temperature=dict(initial=0.1)),
+      r"t\.temperature: no option 'initial'; did you mean 'init'",
+    ),
+    (dict(CLIP, temperature="u"), r"t\.temperature: no such choice 'u'"),
+    (dict(CLIP, temperature="t"), r"t\.temperature: t -> t is a circle"),
+    (dict(query=IMAGE, key=IMAGE), r"t\.key: 'image\[0\]/joint' would be compared with itself"),
+    (dict(query=[IMAGE, TEXT], key=TEXT), r"t\.key: .* are queries too"),
+    (
+      dict(query=[IMAGE, TEXT], key=[IMAGE, TEXT], criterion="hinge"),
+      r"t\.criterion: hinge measures",
+    ),
+    ("clip", r"objective\.t: a term is a dict"),
+  ],
+)
 def test_one_line_says_what_to_change(term, message):
   with pytest.raises(UserError, match=message) as error:
     objective.parse_terms({"t": term})
@@ -236,25 +286,44 @@ def test_one_line_says_what_to_change(term, message):
 def test_no_terms_and_two_lengths_of_one_queue():
   with pytest.raises(UserError, match="objective: has no terms"):
     objective.parse_terms({})
-  with pytest.raises(UserError, match=r"b\.negatives: the queue of 'text\[0\]/joint@momentum' has length 64"):
+  with pytest.raises(
+    UserError, match=r"b\.negatives: the queue of 'text\[0\]/joint@momentum' has length 64"
+  ):
     objective.parse_terms({"a": MOCO, "b": dict(MOCO, negatives="queue:128")})
 
 
 RUN = dict(views={"image": 2, "text": 1}, heads={"joint": "image", "words": "text"}, batch_size=16)
 
 
-@pytest.mark.parametrize(("term", "run", "message"), [
-  (CLIP, {}, r"embedding 'text\[0\]/joint': head 'joint' is on the image tower; .*words"),
-  (dict(query=IMAGE, key="text[1]/words"), {}, r"data\.views\.text is 1"),
-  (dict(query=IMAGE, key="audio[0]/words"), {}, r"modality: no such choice 'audio'"),
-  (dict(query=IMAGE, key="text[0]/word"), {}, r"head: .* did you mean 'words'"),
-  (dict(query=IMAGE, key="text[0]/words@momentum"), dict(momentum=False), r"there is no momentum branch"),
-  (dict(query=IMAGE, key="text[0]/words", target=TAGS), {}, r"t\.target: the dataset has no tags"),
-  (dict(query=IMAGE, key="text[0]/words", target=dict(name="same_label", label="grup")),
-   dict(labels=["group"]), r"t\.target\.label: .* did you mean 'group'"),
-  (dict(query=IMAGE, key="text[0]/words@momentum", negatives="queue:40"), {},
-   r"a queue of 40 is not a multiple of the global batch 16; use 'queue:32'"),
-])
+@pytest.mark.parametrize(
+  ("term", "run", "message"),
+  [
+    (CLIP, {}, r"embedding 'text\[0\]/joint': head 'joint' is on the image tower; .*words"),
+    (dict(query=IMAGE, key="text[1]/words"), {}, r"data\.views\.text is 1"),
+    (dict(query=IMAGE, key="audio[0]/words"), {}, r"modality: no such choice 'audio'"),
+    (dict(query=IMAGE, key="text[0]/word"), {}, r"head: .* did you mean 'words'"),
+    (
+      dict(query=IMAGE, key="text[0]/words@momentum"),
+      dict(momentum=False),
+      r"there is no momentum branch",
+    ),
+    (
+      dict(query=IMAGE, key="text[0]/words", target=TAGS),
+      {},
+      r"t\.target: the dataset has no tags",
+    ),
+    (
+      dict(query=IMAGE, key="text[0]/words", target=dict(name="same_label", label="grup")),
+      dict(labels=["group"]),
+      r"t\.target\.label: .* did you mean 'group'",
+    ),
+    (
+      dict(query=IMAGE, key="text[0]/words@momentum", negatives="queue:40"),
+      {},
+      r"a queue of 40 is not a multiple of the global batch 16; use 'queue:32'",
+    ),
+  ],
+)
 def test_terms_must_fit_the_run(term, run, message):
   terms = objective.parse_terms({"t": term})
   with pytest.raises(UserError, match=message):
@@ -262,8 +331,13 @@ def test_terms_must_fit_the_run(term, run, message):
 
 
 def test_a_config_dict_and_what_it_needs():
-  config = ml_collections.ConfigDict(dict(
-    tags=dict(MOCO, target=dict(TAGS)), moco=dict(MOCO), clip=dict(query=IMAGE, key="text[0]/words")))
+  config = ml_collections.ConfigDict(
+    dict(
+      tags=dict(MOCO, target=dict(TAGS)),
+      moco=dict(MOCO),
+      clip=dict(query=IMAGE, key="text[0]/words"),
+    )
+  )
   terms = objective.parse_terms(config)
   assert set(objective.required_embeddings(terms)) == {IMAGE, KEY, "text[0]/words"}
   assert objective.queues(terms) == {KEY: 64}

@@ -1,0 +1,106 @@
+"""What makes no sense is refused before anything compiles, in one line that says what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.targets import Teacher
+
+if TYPE_CHECKING:
+  from mmcontrast.objectives.terms import Term, Terms
+
+
+def check_combination(term: Term, where: str) -> None:
+  """Checks that the choices of one term go together; raises UserError naming `where`."""
+  both = set(term.query) & set(term.key)
+  if both and term.query != term.key:
+    raise UserError(
+      f"{where}.key: {sorted(both)} are queries too; make query and key equal lists "
+      "(each embedding then leaves itself out) or have nothing in common"
+    )
+  if both and len(term.query) == 1 and term.target.kind == "own":
+    raise UserError(
+      f"{where}.key: {term.key[0]!r} would be compared with itself alone; "
+      "name two or more views on both sides"
+    )
+  if term.criterion.needs_anchor and (both or len(term.query) != 1 or len(term.key) != 1):
+    raise UserError(
+      f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
+    )
+  if term.queue_length:
+    if len(term.key) != 1 or not term.key[0].endswith("@momentum"):
+      raise UserError(
+        f"{where}.key: a queue holds keys of one momentum embedding, "
+        f"not {list(term.key)}; write '{term.key[0].removesuffix('@momentum')}@momentum' "
+        "or negatives='batch'"
+      )
+    if term.direction != "rows":
+      raise UserError(
+        f"{where}.direction: {term.direction!r} does not go with a queue, whose keys "
+        "have no query of their own; use 'rows', and a second term for the way back"
+      )
+    follows = isinstance(term.target, Teacher) and term.target.key is None
+    if term.target.kind == "soft" and not (follows and term.negatives == "batch+queue"):
+      raise UserError(
+        f"{where}.target: soft weights of queued keys are unknown; use "
+        "negatives='batch', or a teacher without key and 'batch+queue'"
+      )
+
+
+def check_terms(
+  terms: Terms,
+  *,
+  views: Mapping[str, int],
+  heads: Mapping[str, str],
+  batch_size: int,
+  momentum: bool = True,
+  tag_count: int = 0,
+  labels: Collection[str] = (),
+) -> None:
+  """Checks the terms against the rest of a run; raises UserError before anything compiles.
+
+  Args:
+    views: modality -> number of views.
+    heads: head -> modality of its tower.
+    batch_size: of the global batch.
+    momentum: whether there is a momentum branch.
+    tag_count: tags the dataset has.
+    labels: names of the labels the dataset has.
+  """
+  for term in terms.values():
+    for name in term.embeddings:
+      where = f"objective.{term.name}: embedding {name!r}"
+      path = parse_embedding(name, where)
+      choose(path.modality, views, f"{where}: modality")
+      if path.view >= views[path.modality]:
+        raise UserError(
+          f"{where}: data.views.{path.modality} is {views[path.modality]}, so "
+          f"{path.modality}[0] to [{views[path.modality] - 1}] exist"
+        )
+      if heads[choose(path.head, heads, f"{where}: head")] != path.modality:
+        fitting = [head for head, modality in heads.items() if modality == path.modality]
+        raise UserError(
+          f"{where}: head {path.head!r} is on the {heads[path.head]} tower; "
+          f"{nearest(path.head, fitting)}"
+        )
+      if path.momentum and not momentum:
+        raise UserError(
+          f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) "
+          f"or write {name.removesuffix('@momentum')!r}"
+        )
+    where = f"objective.{term.name}"
+    if "tags" in term.target.needs and not tag_count:
+      raise UserError(
+        f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'"
+      )
+    if "labels" in term.target.needs:
+      choose(term.target.label, labels, f"{where}.target.label")
+    if term.queue_length % batch_size:
+      whole = max(1, round(term.queue_length / batch_size)) * batch_size
+      raise UserError(
+        f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
+        f"global batch {batch_size}; use '{term.negatives}:{whole}'"
+      )
