@@ -128,6 +128,7 @@ def mixed():
   return {jnp.float64: double, jnp.float32: value_and_gradients(MIXED, jnp.float32, "dense", 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_combination_on_eight_devices(criterion):
