@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,7 +77,7 @@ def record(
   print(table(rows), flush=True)
   if out is None:
     return
-  command = command or " ".join(["python", *sys.argv])
+  command = command or shlex.join(["python", *sys.argv])
   content = {"device": device(), "versions": versions(), "command": command, "rows": list(rows)}
   path = pathlib.Path(out)
   path.parent.mkdir(parents=True, exist_ok=True)
