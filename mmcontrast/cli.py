@@ -10,6 +10,8 @@ from absl import logging
 
 from mmcontrast.errors import UserError
 
+DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
@@ -36,15 +38,15 @@ def _parser() -> argparse.ArgumentParser:
   def add(name, function, text):
     command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     command.set_defaults(command=function)
-    command.add_argument("--data_dir", help="where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast)")
+    command.add_argument("--data_dir", help=DATA_DIR)
     return command
 
   train = add("train", _train, "Train a config; running it again resumes. "
               "Overrides follow as --config.key=value.")
-  train.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, such as configs/quickstart.py")
+  train.add_argument("--config", required=True, metavar="FILE[:ARG]", help="such as configs/quickstart.py")
   train.add_argument("--workdir", required=True, help="where checkpoints and metrics go")
 
-  evaluate = add("evaluate", _evaluate, "Evaluate the newest checkpoint of a run: evaluation.json, retrieval.png, a table.")
+  evaluate = add("evaluate", _evaluate, "Evaluate a run: evaluation.json, retrieval.png, a table.")
   evaluate.add_argument("--workdir", required=True)
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
   build = data.add_parser("build", help="Build a dataset from its packages.", allow_abbrev=False)
   build.set_defaults(command=_build)
   build.add_argument("name", help="emoji_views or emoji_noto")
-  build.add_argument("--data_dir")
+  build.add_argument("--data_dir", help=DATA_DIR)
   build.add_argument("--force", action="store_true", help="build it again")
   return parser
 

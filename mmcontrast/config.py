@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,24 @@ def base_config() -> ml_collections.ConfigDict:
   return c
 
 
+def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same method, small enough to train and evaluate in seconds on a CPU."""
+  c.steps, c.batch.size = 3, 16
+  c.data.image_size = 32
+  for tower in c.towers.values():
+    # Heads of attention divide the width; a ResNet has none.
+    tower.width = 16 if "heads" in tower else 8
+    tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
+  for term in c.objective.values():
+    if ":" in term.get("negatives", ""):
+      term.negatives = term.negatives.split(":")[0] + ":32"
+  rate = c.optimizer.learning_rate
+  if not isinstance(rate, float):
+    rate.update({key: 1 for key in rate if key.startswith("warmup_")})
+  c.log.every_steps = 1
+  return c
+
+
 def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   """Runs `get_config` of the file at `path` ("file.py" or "file.py:arg") and applies overrides.
 
@@ -78,6 +97,8 @@ def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
   words = ["mmcontrast", f"--config={path}", *overrides]
   values = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+  folder = str(pathlib.Path(path.split(":")[0]).resolve().parent)
+  sys.path.insert(0, folder)  # a config may import the one beside it
   try:
     values(words)
     return values.config.to_dict()
@@ -85,6 +106,8 @@ def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
     raise UserError(f"{path}: {_one_line(error)}") from error
   except Exception as error:
     raise UserError(f"{path}: get_config failed: {type(error).__name__}: {_one_line(error)}") from error
+  finally:
+    sys.path.remove(folder)
 
 
 def _check_override(word: str, path: str, config: Mapping) -> None:

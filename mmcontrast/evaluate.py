@@ -38,7 +38,8 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
   written[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
   if {"image", "text"} <= set(model.kinds):
     from mmcontrast.report.retrieval_picture import draw
-    written.append(draw(workdir / "retrieval.png", list(sets.values())[-1]))
+    shown = [name for name in model.config["evaluation"]["sets"] if name in sets][-1]
+    written.append(draw(workdir / "retrieval.png", sets[shown]))
   from mmcontrast.report.table import show
   show(results, {one.name: one.seen for one in sets.values()})
   found = [workdir / name for name in ("checkpoints", "metrics.jsonl", "tensorboard")]
@@ -65,7 +66,7 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
       raise UserError(f"{query}: {error}; give a PNG or JPEG, or words") from None
   elif pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
     raise UserError(f"{query}: no such image file; give the path of one, or words")
-  gallery = EmbeddedSet(_load_set(name, model.config, data_dir), model.embed)
+  gallery = EmbeddedSet(_load_set(name, model.config, data_dir), model.embed, name)
   index, cosine = search(model.embed, given, gallery.image, count)
   captions = dict(zip(gallery.data.caption_id.tolist()[::-1], gallery.data.captions[::-1]))
   found = [captions[int(gallery.data.image_id[i])] for i in index]

@@ -12,7 +12,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.encoders.heads import build_head

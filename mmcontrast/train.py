@@ -26,6 +26,7 @@ from mmcontrast.config import check_same_run, to_json
 from mmcontrast.data import pipeline
 from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
+from mmcontrast.evaluation import suite
 from mmcontrast.inference import Inference, load_tokenizer
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
@@ -47,6 +48,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
   sharding.check_batch(config["batch"]["size"], mesh)
   spec = pipeline.spec(config["data"], config["batch"]["size"], data_dir)
   recipe = make_recipe(config, spec)
+  suite.check(config["evaluation"])
   _check_workdir(config, workdir)
 
   batch_shapes = shapes_of(spec)
@@ -86,7 +88,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
         jax.block_until_ready(metrics)
         progress.print(f"first step done, compilation included, after {observe.duration(window.restart())}")
       last = step == config["steps"]
-      due = {name: last or bool(period) and step % period == 0 for name, period in every.items()}
+      due = {name: last or (bool(period) and step % period == 0) for name, period in every.items()}
       if window.full or any(due.values()):
         summary = window.summary() | {"data/skipped": batches.skipped}
         if due["evaluation"] and not last:

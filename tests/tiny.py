@@ -22,10 +22,7 @@ def tiny_config(**changes) -> dict:
   c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.01)
   c.checkpoint.every_steps = 3
   c.log.every_steps = 1
-  for name, value in changes.items():
-    c.pop(name)
-    c[name] = value
-  return c.to_dict()
+  return {**c.to_dict(), **changes}
 
 
 def five_terms() -> dict:

@@ -8,6 +8,7 @@ from mmcontrast.data import pipeline, sources, transforms
 from mmcontrast.data.evaluation_set import load_evaluation_set
 from mmcontrast.errors import UserError
 
+
 @pytest.fixture
 def root(data_dir, tmp_path):
   return make_coco(tmp_path, data_dir, "val")

@@ -1,0 +1,53 @@
+"""Every shipped config: its resolved text is the committed one, and its :smoke run trains."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from coco_fixture import make_coco
+
+from mmcontrast.config import load_config, to_json
+from mmcontrast.train import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.py"))
+GOLDEN = ROOT / "tests" / "golden" / "configs"
+
+
+def test_configs_are_found():
+  assert {"quickstart.py", "mct_emoji.py", "mct_coco.py", "moco_v2.py", "clip.py"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resolved_text_is_the_committed_one(name):
+  """A diff here shows every hyper-parameter that changed; commit the new text if it was meant.
+
+  To renew: python tests/test_configs.py
+  """
+  assert to_json(load_config(str(ROOT / "configs" / name))) == (GOLDEN / f"{name}.json").read_text()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_fits_a_screen(name):
+  assert len((ROOT / "configs" / name).read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_smoke_run(name, tmp_path, data_dir):
+  overrides = []
+  if "coco" in name:
+    root = make_coco(tmp_path, data_dir, "train")
+    overrides = [f"--config.data.coco.root={root}",
+                 f"--config.data.tokenizer={data_dir / 'emoji_views' / 'tokenizer.model'}"]
+  config = load_config(f"{ROOT / 'configs' / name}:smoke", overrides)
+  state = train(config, tmp_path / "run", data_dir)
+  assert int(state.step) == config["steps"] <= 5
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+if __name__ == "__main__":
+  for config_name in CONFIGS:
+    path = GOLDEN / f"{config_name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_json(load_config(str(ROOT / "configs" / config_name))))
