@@ -24,7 +24,7 @@ from mmcontrast.errors import UserError, nearest
 RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum",
-                  "evaluation.evaluators", "data.views", "data.crop")
+                  "evaluation.evaluators", "data.views", "data.crop", "data.coco")
 
 
 def base_config() -> ml_collections.ConfigDict:

@@ -30,7 +30,7 @@ def test_argument_and_overrides(config_file):
     ("--steps=1", "--config.batch.size=64"),
 ])
 def test_an_unknown_override_names_the_nearest_key(config_file, override, expected):
-  with pytest.raises(UserError, match="no such key|unexpected argument") as error:
+  with pytest.raises(UserError, match=r"no such key|unexpected argument") as error:
     load_config(config_file, [override])
   assert expected in str(error.value) and "\n" not in str(error.value)
 

@@ -1,0 +1,190 @@
+"""What the program costs: its train step against a bare `jax.jit` of the same computation.
+
+    python benchmarks/step_overhead.py --out docs/results/step_overhead.json
+
+The bare step is written by hand, without model, terms, stores or recipes: two Flax towers, linear
+and MLP heads, the quickstart's losses as plain matrices, AdamW, and for MCT the momentum branch and
+its queues. Both start from the same state and see the same batch; rounds alternate, the table
+gives medians, and the losses of the first step are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from record import record
+
+from mmcontrast import augment
+from mmcontrast.config import load_config
+from mmcontrast.data.pipeline import Spec
+from mmcontrast.encoders import build_encoder, build_head
+from mmcontrast.step import TrainState, init_state, train_step
+from mmcontrast.train import make_recipe
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def made_up(config: dict, tags: int = 241, vocabulary: int = 2000) -> tuple[Spec, dict]:
+  """A data set's description and a batch of noise in the quickstart's shapes."""
+  draw, size, data = np.random.default_rng(0), config["batch"]["size"], config["data"]
+  side, length, views = data["image_size"], data["text_length"], data["views"]
+  batch = {
+    "image": draw.integers(0, 255, (size, views["image"], side, side, 3)).astype(np.uint8),
+    "text": draw.integers(1, vocabulary, (size, views["text"], length)).astype(np.int32),
+    "tags": (draw.random((size, tags)) < 0.03).astype(np.uint8),
+    "id": np.arange(size, dtype=np.int32), "index": np.arange(size, dtype=np.int32),
+    "seed": draw.integers(0, 2**32, size, dtype=np.uint32),
+    "mirror_safe": np.ones(size, bool), "valid": np.ones(size, bool),
+  }  # fmt: skip
+  shapes = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
+  return Spec(examples=1903, steps_per_epoch=1903 // size, tag_names=("tag",) * tags, label_names={},
+              styles=("one", "two"), vocab_size=vocabulary, batch=shapes), batch
+
+
+def unit(rows):
+  return rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def cross_entropy(logits, weights):
+  """Mean over rows of the cross entropy with row-normalised weights."""
+  share = weights / weights.sum(1, keepdims=True)
+  return jnp.mean(jax.nn.logsumexp(logits, 1) - jnp.sum(share * logits, 1))
+
+
+def bare_step(config: dict, recipe, state: TrainState, batch: dict):
+  """The quickstart's or CLIP's step with nothing of ours but encoders, augmentation and optimizer."""
+  vocabulary = state.params["towers"]["text"]["token_embedding"]["embedding"].shape[0]
+  towers = {"image": build_encoder(config["towers"]["image"]),
+            "text": build_encoder({**config["towers"]["text"], "vocab_size": vocabulary,
+                                   "max_length": config["data"]["text_length"]})}
+  heads = {name: build_head({k: v for k, v in options.items() if k != "tower"})
+           for name, options in config["heads"].items()}
+  augmentation = recipe.augmentations[0]
+
+  def view(kind, number):
+    if kind == "text":
+      return batch["text"][:, number], batch["text"][:, number] != 0
+    images = augment.augment(augmentation, batch["image"][:, number], batch["seed"], number, batch["mirror_safe"])
+    return augment.normalize(images, recipe.mean, recipe.std), None
+
+  def forward(params, stats, kind, number, names):
+    inputs, mask = view(kind, number)
+    own = {"params": params["towers"][kind]}
+    if kind in stats["towers"]:
+      own["batch_stats"] = stats["towers"][kind]
+    encoded, new = towers[kind].apply(own, inputs, mask, train=True, mutable=["batch_stats"])
+    rows = {name: unit(heads[name].apply({"params": params["heads"][name]}, encoded.pooled, train=True))
+            for name in names}
+    return rows, {**stats, "towers": {**stats["towers"], **({kind: new["batch_stats"]} if new else {})}}
+
+  def clip_loss(params):
+    image, stats = forward(params, state.batch_stats, "image", 0, ("image_joint",))
+    text, stats = forward(params, stats, "text", 0, ("text_joint",))
+    (temperature,) = params["temperatures"].values()
+    logits = jnp.exp(temperature["log_scale"]) * image["image_joint"] @ text["text_joint"].T
+    eye = jnp.eye(len(logits))
+    return (cross_entropy(logits, eye) + cross_entropy(logits.T, eye)) / 2, stats
+
+  def mct_loss(params, keys):
+    image, stats = forward(params, state.batch_stats, "image", 0, ("image_ssl", "image_joint"))
+    text, stats = forward(params, stats, "text", 0, ("text_ssl", "text_joint"))
+    loss, rows = 0.0, {**image, **text}
+    for name, term in config["objective"].items():
+      query, key = term["query"].split("/")[1], term["key"].removesuffix("@momentum")
+      columns, momentum = rows.get(key.split("/")[1]), term["key"].endswith("@momentum")
+      if momentum:
+        columns = keys[key]
+      temperature = recipe.terms[name].temperature
+      scale = temperature.scale(params["temperatures"].get(recipe.terms[name].temperature_of, {}))
+      own = rows[query] @ columns.T
+      size = len(own)
+      if not term.get("negatives", "batch").startswith("queue"):
+        logits, weights = own, jnp.eye(size)
+      else:
+        queue = state.queues[term["key"]]
+        logits = jnp.concatenate([jnp.sum(rows[query] * columns, 1)[:, None], rows[query] @ queue["keys"].T], 1)
+        weights = jnp.zeros_like(logits).at[:, 0].set(1.0)
+        if "target" in term:
+          a, b = batch["tags"].astype(jnp.float32), queue["tags"].astype(jnp.float32)
+          shared = a @ b.T
+          union = jnp.maximum(a.sum(1)[:, None] + b.sum(1) - shared, 1.0)
+          weights = weights.at[:, 1:].set(shared / union > term["target"]["threshold"])
+      loss += recipe.weights[name](state.step) * cross_entropy(scale * logits, weights)
+    return loss, stats
+
+  if state.momentum is None:
+    (loss, stats), gradients = jax.value_and_grad(clip_loss, has_aux=True)(state.params)
+    momentum, queues = None, {}
+  else:
+    decay = config["momentum"]["decay"]
+    copy = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.momentum["params"],
+                        recipe.model.branch({"params": state.params}, recipe.names[1])["params"])
+    keys, stats = {}, state.momentum["batch_stats"]
+    for kind, number in sorted({(path.split("[")[0], int(path.split("[")[1][0])) for path in recipe.names[1]}):
+      names = [path.removesuffix("@momentum").split("/")[1] for path in recipe.names[1] if path.startswith(kind)]
+      rows, stats = forward(copy, stats, kind, number, names)
+      keys |= {f"{kind}[{number}]/{name}": row for name, row in rows.items()}
+    keys = jax.lax.stop_gradient(keys)
+    momentum = {"params": copy, "batch_stats": stats}
+    (loss, stats), gradients = jax.value_and_grad(mct_loss, has_aux=True)(state.params, keys)
+    queues = {}
+    for name, queue in state.queues.items():
+      new = {"keys": keys[name.removesuffix("@momentum")], "tags": batch["tags"], "id": batch["id"],
+             "valid": batch["valid"]}
+      at = queue["pointer"]
+      queues[name] = {k: jax.lax.dynamic_update_slice_in_dim(queue[k], v, at, 0) for k, v in new.items()}
+      queues[name]["pointer"] = (at + len(batch["id"])) % len(queue["keys"])
+  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues), {"loss": loss}
+
+
+def measure(name: str, rounds: int) -> dict:
+  """One row: medians of both steps and their ratio."""
+  config = load_config(str(CONFIGS / f"{name}.py"))
+  config["heads"] = {k: v for k, v in config["heads"].items()
+                     if any(f"/{k}" in t[s] for t in config["objective"].values() for s in ("query", "key"))}
+  spec, batch = made_up(config)
+  recipe = make_recipe(config, spec)
+  batch = jax.device_put(batch)
+  steps = {"ours": functools.partial(train_step, recipe, None),
+           "bare": functools.partial(bare_step, config, recipe)}
+  seconds, states, losses = {kind: [] for kind in steps}, {}, {}
+  compiled = {kind: jax.jit(step, donate_argnums=0) for kind, step in steps.items()}
+  for kind, step in compiled.items():
+    states[kind] = jax.jit(functools.partial(init_state, recipe))(batch)
+    states[kind], metrics = step(states[kind], batch)
+    losses[kind] = float(metrics["loss"])
+  for _ in range(rounds):
+    for kind, step in compiled.items():
+      start = time.perf_counter()
+      states[kind], metrics = step(states[kind], batch)
+      jax.block_until_ready((states[kind], metrics))
+      seconds[kind].append(time.perf_counter() - start)
+  ours, bare = (statistics.median(seconds[kind]) for kind in ("ours", "bare"))
+  ratios = [a / b for a, b in zip(seconds["ours"], seconds["bare"])]
+  return {"config": name, "batch": config["batch"]["size"], "rounds": rounds, "ours_seconds": round(ours, 4),
+          "bare_seconds": round(bare, 4), "ratio_of_medians": round(ours / bare, 3),
+          "median_of_ratios": round(statistics.median(ratios), 3),
+          "loss_difference": abs(losses["ours"] - losses["bare"])}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--rounds", type=int, default=60)
+  parser.add_argument("--configs", nargs="+", default=["clip", "quickstart"])
+  parser.add_argument("--out")
+  options = parser.parse_args()
+  record([measure(name, options.rounds) for name in options.configs], options.out)
+
+
+if __name__ == "__main__":
+  main()
