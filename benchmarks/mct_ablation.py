@@ -10,6 +10,7 @@ without inter-modal terms has no joint space, so no retrieval. Finished runs in 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import statistics
@@ -47,10 +48,12 @@ def get_config(arg=None):
   used = [term[side] for term in c.objective.values() for side in ("query", "key")]
   for head in [head for head in c.heads if not any("/" + head in path for path in used)]:
     del c.heads[head]
-  if "image_joint" not in c.heads:
-    c.evaluation.update(image="", text="", evaluators={{
-        name: options for name, options in c.evaluation.evaluators.items()
-        if name in ("knn", "linear_probe", "tagging")}})
+  joint = "image_joint" in c.heads
+  if not joint:
+    c.evaluation.update(image="", text="")
+  measured = ("retrieval",) * joint + ("knn", "linear_probe")
+  for name in [name for name in c.evaluation.evaluators if name not in measured]:
+    del c.evaluation.evaluators[name]
   return c
 '''
 
@@ -65,6 +68,7 @@ def run(name: str, seed: int, steps: int, folder: pathlib.Path) -> dict[str, flo
     quickstart = str(pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py")
     config.write_text(CONFIG.format(quickstart=quickstart, seed=seed, steps=steps, terms=VARIANTS[name]))
     program = [sys.executable, "-m", "mmcontrast"]
+    print(f"seed {seed}: {name}", flush=True)
     for command in (["train", "--config", str(config), "--workdir", str(workdir)],
                     ["evaluate", "--workdir", str(workdir)]):
       subprocess.run(program + command, check=True, stdout=subprocess.DEVNULL)
@@ -75,14 +79,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--steps", type=int, default=400)
   parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
   parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/mct_ablation"))
   parser.add_argument("--out")
   options = parser.parse_args()
-  found = {name: [] for name in VARIANTS}
-  for seed in range(options.seeds):
-    for name in VARIANTS:
-      found[name].append(run(name, seed, options.steps, options.workdir))
-      print(f"seed {seed}: {name}", flush=True)
+  with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
+    runs = {(name, seed): pool.submit(run, name, seed, options.steps, options.workdir)
+            for seed in range(options.seeds) for name in VARIANTS}
+    found = {name: [runs[name, seed].result() for seed in range(options.seeds)] for name in VARIANTS}
   rows = []
   for name, results in found.items():
     row = {"variant": name, "steps": options.steps, "seeds": options.seeds}

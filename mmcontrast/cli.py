@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if rest and options.command is not _train:
     parser.error(f"unexpected argument {rest[0]!r}")
   logging.set_verbosity(logging.ERROR)  # Orbax and grain talk a lot through absl
+  # A resumed run, or the next evaluation, need not compile again.
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/mmcontrast/compiled"))
   try:
     options.command(options, rest)
   except UserError as error:

@@ -1,12 +1,14 @@
 """The training program on real data: what it leaves, exact resume, and what stops it."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
+from mmcontrast import sharding
 from mmcontrast import train as program
 from mmcontrast.checkpoint import load_run
 from mmcontrast.errors import UserError
@@ -76,13 +78,26 @@ def test_a_finished_run_stays_as_it_is(whole, data_dir):
   assert len(read_jsonl(workdir / "metrics.jsonl")) == 6
 
 
-def test_resume_on_other_devices(whole, tmp_path, data_dir):
-  six = tiny_config(steps=6)
-  three = {**six, "steps": 6, "checkpoint": {**six["checkpoint"], "every_steps": 3, "keep_last": 2}}
-  program.train(three, tmp_path, data_dir)
-  config, variables, step = load_run(tmp_path, step=3)
-  assert step == 3 and config["batch"]["size"] == 16
+def test_checkpoints_kept_and_loaded_by_step(tmp_path, data_dir):
+  checkpoint = {**tiny_config()["checkpoint"], "every_steps": 2, "keep_last": 2, "keep_best": 0}
+  train(tmp_path, data_dir, checkpoint=checkpoint)
+  config, variables, step = load_run(tmp_path, step=4)
+  assert step == 4 and config["batch"]["size"] == 16
   assert not same(variables["params"], load_run(tmp_path)[1]["params"])
+  with pytest.raises(UserError, match=r"no checkpoint of step 2; there are \[4, 6\]"):
+    load_run(tmp_path, step=2)
+
+
+def test_resume_on_fewer_devices(whole, tmp_path, data_dir, monkeypatch):
+  checkpoint = {**tiny_config()["checkpoint"], "every_steps": 3, "keep_last": 2, "keep_best": 0}
+  train(tmp_path, data_dir, checkpoint=checkpoint)
+  shutil.rmtree(tmp_path / "checkpoints" / "6")
+  make_mesh = sharding.make_mesh
+  monkeypatch.setattr(sharding, "make_mesh", lambda sizes: make_mesh(sizes, jax.devices()[:2]))
+  state = train(tmp_path, data_dir, checkpoint=checkpoint)
+  assert int(state.step) == 6 and len(state.step.sharding.device_set) == 2
+  for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(whole[1].params)):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
 
 
 def test_another_config_is_refused(whole, data_dir):
@@ -91,11 +106,10 @@ def test_another_config_is_refused(whole, data_dir):
 
 
 def test_nan_names_the_step_and_the_term_and_keeps_the_checkpoint(tmp_path, data_dir):
-  objective = tiny_config()["objective"]
-  # inf x 0: the weight becomes infinite at the fifth step, after the checkpoint of the third.
-  objective["text_text"]["weight"] = dict(name="linear", init=0.0, end=float("inf"), begin_steps=4, steps=1)
-  with pytest.raises(UserError, match=r"step \d: .*loss.* not finite; the last checkpoint is intact"):
-    train(tmp_path, data_dir, objective=objective)
+  # Nothing moves until the fifth step, which throws the parameters far away.
+  rate = dict(name="linear", init=0.0, end=1e30, begin_steps=3, steps=1)
+  with pytest.raises(UserError, match=r"step 6: .*text_text/loss.* not finite; the last checkpoint is intact"):
+    train(tmp_path, data_dir, optimizer=dict(name="sgd", learning_rate=rate))
   assert load_run(tmp_path)[2] == 3
 
 
