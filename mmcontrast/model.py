@@ -31,6 +31,8 @@ class Model:
     tower_of_head: head name -> tower name.
     modality_of_tower: tower name -> modality ("image", "text").
     pad_id: token id that marks padding in text views.
+    frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
+      statistics, no dropout) and receive no gradient.
   """
 
   towers: dict[str, nn.Module]
@@ -38,6 +40,7 @@ class Model:
   tower_of_head: dict[str, str]
   modality_of_tower: dict[str, str]
   pad_id: int = 0
+  frozen: frozenset[str] = frozenset()
 
   def init(self, key: jax.Array, views: Mapping[str, jax.Array]) -> Variables:
     """Initial variables of the online branch.
@@ -63,12 +66,12 @@ class Model:
              key: jax.Array | None = None) -> tuple[Encoded, dict]:
     """One view through one tower. Returns (Encoded, new batch statistics of the tower)."""
     inputs, mask = self._inputs({self.modality_of_tower[tower]: inputs}, self.modality_of_tower[tower])
-    return _apply(self.towers[tower], variables, "towers", tower, (inputs, mask), train, key)
+    return self._apply(self.towers[tower], variables, "towers", tower, (inputs, mask), train, key)
 
   def project(self, variables: Variables, head: str, pooled: jax.Array, *, train: bool = False,
               key: jax.Array | None = None) -> tuple[jax.Array, dict]:
     """Pooled features through one head. Returns ([B, dim], new batch statistics of the head)."""
-    return _apply(self.heads[head], variables, "heads", head, (pooled,), train, key)
+    return self._apply(self.heads[head], variables, "heads", head, (pooled,), train, key)
 
   def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
             train: bool, key: jax.Array | None = None) -> tuple[dict[str, jax.Array], dict]:
@@ -113,6 +116,19 @@ class Model:
     inputs = views[modality]
     return inputs, (inputs != self.pad_id if modality == "text" else None)
 
+  def _apply(self, module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple,
+             train: bool, key: jax.Array | None) -> tuple[Any, dict]:
+    params = variables["params"][kind].get(name, {})
+    stats = variables["batch_stats"][kind].get(name)
+    if f"{kind}/{name}" in self.frozen:
+      params, train = jax.lax.stop_gradient(params), False
+    own = {"params": params, **({"batch_stats": stats} if stats else {})}
+    if not train:
+      return module.apply(own, *inputs, train=False), stats or {}
+    rngs = {"dropout": key} if key is not None else None
+    outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])
+    return outputs, new.get("batch_stats", {})
+
 
 def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   """The model of a config: `config.towers`, `config.heads`, views of `config.data`.
@@ -139,19 +155,6 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     tower_of_head[name] = choose(options.pop("tower", ""), towers, f"config.heads.{name}.tower")
     heads[name] = build_head(options)
   return Model(towers, heads, tower_of_head, modality_of_tower, pad_id)
-
-
-def _apply(module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple, train: bool,
-           key: jax.Array | None) -> tuple[Any, dict]:
-  own = {"params": variables["params"][kind].get(name, {})}
-  stats = variables["batch_stats"][kind].get(name)
-  if stats:
-    own["batch_stats"] = stats
-  rngs = {"dropout": key} if train and key is not None else None
-  if not train:
-    return module.apply(own, *inputs, train=False), stats or {}
-  outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])
-  return outputs, new.get("batch_stats", {})
 
 
 def _file(variables: Variables, kind: str, name: str, made: Mapping) -> None:

@@ -9,11 +9,12 @@ Running the same command again resumes from the newest checkpoint.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,7 +111,9 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
       tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"])
   steps, epoch = config["steps"], spec.steps_per_epoch
-  optimizer, rates = optim.make_optimizer(config["optimizer"], _parameter_shapes(model, terms, spec), steps, epoch)
+  params = _parameter_shapes(model, terms, spec)
+  optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
+  model = dataclasses.replace(model, frozen=_frozen_parts(config["optimizer"].get("frozen", ()), params))
   return Recipe(
       model=model, terms=terms, optimizer=optimizer, schedules=rates,
       weights={name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight")
@@ -181,6 +184,13 @@ def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
            for name in ("image", "text") if name in batch}
   params = jax.eval_shape(model.init, jax.random.key(0), views)["params"]
   return {**params, "temperatures": jax.eval_shape(lambda: objective.init_temperatures(terms))}
+
+
+def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
+  """The towers and heads all of whose parameters are frozen."""
+  mask = optim.frozen_mask(params, patterns)
+  return frozenset(f"{kind}/{name}" for kind in ("towers", "heads") for name, tree in mask[kind].items()
+                   if all(jax.tree.leaves(tree)))
 
 
 def _check_workdir(config: Mapping, workdir: pathlib.Path) -> None:
