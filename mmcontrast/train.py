@@ -156,7 +156,8 @@ class Window:
     entries = [(step, observe.as_floats(metrics)) for step, metrics in self._entries]
     for step, metrics in entries:
       if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
-        raise UserError(f"step {step}: {', '.join(bad)} not finite; the last checkpoint is intact: "
+        terms = [name for name in bad if name.endswith("/loss")] or bad
+        raise UserError(f"step {step}: {', '.join(terms)} not finite; the last checkpoint is intact: "
                         "lower the learning rate, or the weight of that term, and run again")
     means = {name: float(np.mean([metrics[name] for _, metrics in entries])) for name in entries[0][1]}
     rates = self.watch.lap(len(entries), len(entries) * self._batch_size)

@@ -86,7 +86,7 @@ class Softmax:
     if self.smoothing:
       positive = (1.0 - self.smoothing) * positive + self.smoothing * stats["all"] / count
     denominator = stats["denominator"]
-    some = denominator > -jnp.inf
+    some = denominator != -jnp.inf  # NaN stays NaN
     return jnp.where(some, jnp.where(some, denominator, 0.0) - positive, 0.0)
 
 

@@ -30,7 +30,7 @@ def _log_sum(terms: jax.Array, peak: jax.Array, axis: int) -> jax.Array:
   """`log(sum(exp(terms)))` along `axis`, -inf (gradient zero) where there is nothing to sum."""
   peak = lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0.0))
   total = jnp.sum(jnp.exp(terms - jnp.expand_dims(peak, axis)), axis)
-  some = total > 0
+  some = total != 0  # so that NaN stays NaN
   return jnp.where(some, peak + jnp.log(jnp.where(some, total, 1.0)), -jnp.inf)
 
 
