@@ -62,6 +62,8 @@ def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     # Heads of attention divide the width; a ResNet has none.
     tower.width = 16 if "heads" in tower else 8
     tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
+    if tower.name.startswith("resnet"):
+      tower.stages = (1, 1, 1, 1)
   for term in c.objective.values():
     if ":" in term.get("negatives", ""):
       term.negatives = term.negatives.split(":")[0] + ":32"

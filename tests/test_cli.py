@@ -43,7 +43,7 @@ def test_evaluate_writes_and_prints(run, data_dir, capsys):
   assert main(["evaluate", "--workdir", str(run), "--data_dir", str(data_dir)]) == 0
   out = capsys.readouterr().out
   assert "recall@1" in out and out.strip().splitlines()[-1] == str(run / "retrieval.png")
-  assert "emoji_views_twemoji/image_to_text/recall@1" in (run / "evaluation.json").read_text()
+  assert "emoji_views:twemoji/image_to_text/recall@1" in (run / "evaluation.json").read_text()
   assert min(Image.open(run / "retrieval.png").size) > 300
 
 
@@ -62,7 +62,7 @@ def test_mistakes_in_a_search(run, data_dir, tmp_path, capsys):
   fails(capsys, ["search", tmp_path / "not.png", *common], "not.png", "not a readable image")
   fails(capsys, ["search", tmp_path / "absent.png", *common], "no such image file")
   fails(capsys, ["search", "  ", *common], "empty")
-  fails(capsys, ["search", "cat", *common, "--dataset", "emoji"], "did you mean")
+  fails(capsys, ["search", "cat", *common, "--dataset", "emoji_views:twemojy"], "did you mean 'emoji_views:twemoji'")
   assert not (tmp_path / "found.png").exists()
 
 
