@@ -1,9 +1,9 @@
 """Which of MCT's terms help? The same run with some of them switched off, over several seeds.
 
-    python benchmarks/mct_ablation.py --steps 400 --seeds 3 --out docs/results/mct_ablation.json
+    python benchmarks/mct_ablation.py --steps 300 --seeds 3 --parallel 2 --out docs/results/mct_ablation.json
 
-Every variant has the quickstart's towers, batch, schedule and number of steps; an absent term is
-not computed. All numbers are on the unseen style (emoji_noto), of the last checkpoint. A variant
+Every variant has the quickstart's towers, batch and schedule, shorter and at --image_size; an absent
+term is not computed. All numbers are on the unseen style (emoji_noto), of the last checkpoint. A variant
 without inter-modal terms has no joint space, so no retrieval. Finished runs in --workdir are reused.
 """
 
@@ -42,7 +42,7 @@ def get_config(arg=None):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   c = module.get_config()
-  c.seed, c.steps = {seed}, {steps}
+  c.seed, c.steps, c.data.image_size = {seed}, {steps}, {size}
   for name in [name for name in c.objective if name not in {terms!r}]:
     del c.objective[name]
   used = [term[side] for term in c.objective.values() for side in ("query", "key")]
@@ -58,15 +58,15 @@ def get_config(arg=None):
 '''
 
 
-def run(name: str, seed: int, steps: int, folder: pathlib.Path) -> dict[str, float]:
+def run(name: str, seed: int, steps: int, size: int, folder: pathlib.Path) -> dict[str, float]:
   """Trains and evaluates one variant with one seed, unless that is done; its evaluation.json."""
-  workdir = folder / f"{'-'.join(w for w in name.split() if w.isalpha())}-{steps}-{seed}"
+  workdir = folder / f"{'-'.join(w for w in name.split() if w.isalpha())}-{steps}-{size}-{seed}"
   results = workdir / "evaluation.json"
   if not results.exists():
     workdir.mkdir(parents=True, exist_ok=True)
     config = workdir / "config_of_run.py"
     quickstart = str(pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py")
-    config.write_text(CONFIG.format(quickstart=quickstart, seed=seed, steps=steps, terms=VARIANTS[name]))
+    config.write_text(CONFIG.format(quickstart=quickstart, seed=seed, steps=steps, size=size, terms=VARIANTS[name]))
     program = [sys.executable, "-m", "mmcontrast"]
     print(f"seed {seed}: {name}", flush=True)
     for command in (["train", "--config", str(config), "--workdir", str(workdir)],
@@ -77,19 +77,20 @@ def run(name: str, seed: int, steps: int, folder: pathlib.Path) -> dict[str, flo
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--steps", type=int, default=400)
+  parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--image_size", type=int, default=40)
   parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
   parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/mct_ablation"))
   parser.add_argument("--out")
   options = parser.parse_args()
   with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
-    runs = {(name, seed): pool.submit(run, name, seed, options.steps, options.workdir)
+    runs = {(name, seed): pool.submit(run, name, seed, options.steps, options.image_size, options.workdir)
             for seed in range(options.seeds) for name in VARIANTS}
     found = {name: [runs[name, seed].result() for seed in range(options.seeds)] for name in VARIANTS}
   rows = []
   for name, results in found.items():
-    row = {"variant": name, "steps": options.steps, "seeds": options.seeds}
+    row = {"variant": name, "steps": options.steps, "image_size": options.image_size, "seeds": options.seeds}
     for label, key in METRICS.items():
       values = [100 * result[key] for result in results if key in result]
       row[label] = round(statistics.mean(values), 1) if values else None

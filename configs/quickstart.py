@@ -13,8 +13,8 @@ from mmcontrast.config import base_config, smoke
 
 def get_config(arg=None):
   c = base_config()
-  c.steps, c.batch.size = 1500, 128
-  c.data.update(dataset="emoji_views", split="all", image_size=40, trim=True, text_length=12,
+  c.steps, c.batch.size = 1800, 128
+  c.data.update(dataset="emoji_views", split="all", image_size=32, trim=True, text_length=12,
                 views=dict(image=2, text=2), crop=dict(scale=(0.7, 1.0), ratio=(0.8, 1.25)))
   # Colour means something here, and a run this short has no time for strong augmentation.
   c.augment = dict(image=dict(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03,
