@@ -28,6 +28,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
 from mmcontrast.evaluation import suite
 from mmcontrast.inference import Inference, load_tokenizer
+from mmcontrast.microbatches import check_microbatches
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.schedules import make_schedule
@@ -53,6 +54,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
 
   batch_shapes = shapes_of(spec)
   state_shapes = jax.eval_shape(functools.partial(init_state, recipe), batch_shapes)
+  check_microbatches(config["batch"]["microbatches"], config["batch"]["size"], mesh, state_shapes.batch_stats)
   state_sharding = jax.tree.map(lambda _: sharding.replicated(mesh), state_shapes)
   like = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
                       state_shapes, state_sharding)
@@ -121,7 +123,8 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
                                          config["data"]["views"].get("image", 0), "config.augment.image"),
       mean=tuple(config["normalize"]["mean"]),
       std=tuple(config["normalize"]["std"]), seed=config["seed"],
-      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"])
+      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
+      microbatches=config["batch"]["microbatches"])
 
 
 class Window:
