@@ -7,7 +7,6 @@ Axes: `data` (replicas), `fsdp` (parameters and optimizer state cut along it) an
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,13 +57,6 @@ def check_batch(size: int, mesh: Mesh) -> None:
   if size % parts:
     raise UserError(f"config.batch.size={size} does not divide over {parts} devices; "
                     f"try {max(size // parts, 1) * parts} or {(size // parts + 1) * parts}")
-
-
-def tree_paths(tree: Any) -> list[tuple[str, Any]]:
-  """[("towers/image/conv1/kernel", leaf), ...] in the tree's own order."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return [(re.sub(r"[^\w/]+", "", "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
-                                          for k in path)), leaf) for path, leaf in leaves]
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -155,7 +154,7 @@ class Window:
     """
     entries = [(step, observe.as_floats(metrics)) for step, metrics in self._entries]
     for step, metrics in entries:
-      if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+      if bad := observe.check_finite(metrics):
         terms = [name for name in bad if name.endswith("/loss")] or bad
         raise UserError(f"step {step}: {', '.join(terms)} not finite; the last checkpoint is intact: "
                         "lower the learning rate, or the weight of that term, and run again")
