@@ -28,7 +28,7 @@ quickstart: $(VENV)/installed-emoji
 	$(BIN)/mmcontrast evaluate --workdir $(RUN)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations=10
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

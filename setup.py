@@ -52,7 +52,7 @@ setuptools.setup(
     ],
     extras_require={
         "emoji": EMOJI,
-        "test": [*EMOJI, "pytest>=8.3", "hypothesis>=6.120", "ruff>=0.8"],
+        "test": [*EMOJI, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
