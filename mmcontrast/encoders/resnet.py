@@ -18,6 +18,9 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.registry import DTYPES
 
+# name -> kernel size, stride, padding of the first convolution
+STEMS = {"imagenet": (7, 2, 3), "small": (3, 1, 1), "patch2": (2, 2, 0), "patch4": (4, 4, 0)}
+
 
 class Block(nn.Module):
   """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels."""
@@ -57,15 +60,15 @@ class ResNet(nn.Module):
     stages: blocks in each stage.
     bottleneck: 1x1, 3x3, 1x1 blocks instead of two 3x3.
     stem: "imagenet" (7x7, stride 2, then a 3x3 max-pool of stride 2); "small" (3x3, no
-      pool), for images of 64 px or less; or "patch" (4x4, stride 4, as ConvNeXt's), which costs
-      a CPU a fraction of "imagenet" for a map of the same size.
+      pool), for images of 64 px or less; "patch2" and "patch4" (2x2 or 4x4, the stride the same,
+      as ConvNeXt's), which cost a CPU a fraction of the others for a map of the same size.
     width: channels of the first stage, doubled at each next one.
     zero_init_residual: the last norm of each block starts at zero (Goyal et al., 2017).
     lowering: of convolutions and pooling, see `conv.Conv`.
   """
 
   CHOICES: ClassVar = {
-    "stem": ("imagenet", "small", "patch"), "pool": ("gap",), "lowering": LOWERINGS, "dtype": DTYPES,
+    "stem": tuple(STEMS), "pool": ("gap",), "lowering": LOWERINGS, "dtype": DTYPES,
   }  # fmt: skip
 
   stages: tuple[int, ...]
@@ -89,8 +92,7 @@ class ResNet(nn.Module):
       BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, dtype=dtype
     )
     x = images.astype(dtype)
-    size, stride, padding = {"imagenet": (7, 2, 3), "small": (3, 1, 1), "patch": (4, 4, 0)}[self.stem]
-    x = conv(self.width, size, stride, padding, name="conv1")(x)
+    x = conv(self.width, *STEMS[self.stem], name="conv1")(x)
     x = nn.relu(norm(name="bn1")(x, train=train))
     if self.stem == "imagenet":
       x = max_pool(x, 3, 2, ((1, 1), (1, 1)), self.lowering)

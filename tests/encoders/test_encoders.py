@@ -52,6 +52,13 @@ def test_published_parameter_counts(config, count):
   assert parameters(config, jnp.zeros((1, 224, 224, 3))) == count
 
 
+@pytest.mark.parametrize("stem, cells", [("imagenet", 8), ("small", 32), ("patch2", 16), ("patch4", 8)])
+def test_map_after_each_stem(stem, cells):
+  module = build_encoder({"name": "resnet18", "width": 8, "stem": stem, "stages": (1,)})
+  encoded, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), IMAGES, train=False))
+  assert encoded.tokens.shape == (4, cells**2, 8)
+
+
 def test_text_parameter_count_is_clips():
   config = {"name": "text_transformer", "vocab_size": 49_408, "width": 512, "depth": 12}
   clip = 63_428_096 - 512 * 512  # ViT-B/32's text tower without its projection
