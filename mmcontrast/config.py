@@ -21,7 +21,7 @@ from mmcontrast.data.pipeline import DEFAULTS as DATA_DEFAULTS
 from mmcontrast.errors import UserError, nearest
 
 # What a run may change when it resumes; everything else would make it another run.
-RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix")
+RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum",
                   "evaluation.evaluators", "data.views", "data.crop", "data.coco")
@@ -44,7 +44,10 @@ def base_config() -> ml_collections.ConfigDict:
   c.objective = dict()                  # term name -> query, key, score, target, criterion, ...
   c.matrix = dict(impl="auto", tile=512)
   c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.05)
-  c.mesh = dict(data=-1)                # axis -> devices; -1 takes what is left
+  c.mesh = dict(data=-1, fsdp=1, tensor=1)  # axis -> devices; -1 takes what is left
+  c.sharding = "dp"                     # "dp", "fsdp", "fsdp_tp"; `with c.ignore_type():` a list of (regex, cut)
+  # mode: "auto" (TPU pod, SLURM or MMCONTRAST_COORDINATOR found), "on" or "off".
+  c.distributed = dict(mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300)
   c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.

@@ -53,7 +53,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
 
   batch_shapes = shapes_of(spec)
   state_shapes = jax.eval_shape(functools.partial(init_state, recipe), batch_shapes)
-  state_sharding = jax.tree.map(lambda _: sharding.replicated(mesh), state_shapes)
+  state_sharding = sharding.shard_state(config["sharding"], mesh, state_shapes)
   like = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
                       state_shapes, state_sharding)
   step_function = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
