@@ -48,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
   train = add("train", _train, "Train a config; running it again resumes. "
               "Overrides follow as --config.key=value.")
   train.add_argument("--config", required=True, metavar="FILE[:ARG]", help="such as configs/quickstart.py")
-  train.add_argument("--workdir", required=True, help="where checkpoints and metrics go")
+  train.add_argument("--workdir", help="where checkpoints and metrics go")
+  train.add_argument("--dry_run", action="store_true",
+                     help="compile only: print parameters, shardings, FLOPs, memory and collectives; needs no data")
+  train.add_argument("--devices", type=int, help="with --dry_run: how many devices to simulate (default: those here)")
 
   evaluate = add("evaluate", _evaluate, "Evaluate a run: evaluation.json, retrieval.png, a table.")
   evaluate.add_argument("--workdir", required=True)
@@ -71,10 +74,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+  if options.devices is not None and not options.dry_run:
+    raise UserError("--devices simulates devices, for --dry_run only; to train on some of those here, set config.mesh")
+  if not (options.workdir or options.dry_run):
+    raise UserError("--workdir is missing: where checkpoints and metrics go, such as --workdir runs/mine")
   from mmcontrast.config import load_config
   config = load_config(options.config, overrides)
+  if options.dry_run:
+    from mmcontrast.dry_run import dry_run
+    print(dry_run(config, options.devices, options.data_dir))
+    return
+  from mmcontrast import distributed
   from mmcontrast.train import train
-  train(config, options.workdir, options.data_dir)
+  with distributed.session(config["distributed"]):
+    train(config, options.workdir, options.data_dir)
 
 
 def _evaluate(options: argparse.Namespace, _: list[str]) -> None:

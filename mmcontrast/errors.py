@@ -15,6 +15,10 @@ class UserError(ValueError):
   """
 
 
+class MissingData(UserError):
+  """Data that is not on this machine, as it should be named in the message."""
+
+
 def nearest(value: object, choices: Iterable[object]) -> str:
   """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"."""
   names = sorted(str(choice) for choice in choices)

@@ -64,6 +64,10 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
   if math.prod(shape) != len(devices):
     raise UserError(f"config.mesh: {dict(sizes)} does not multiply to the {len(devices)} devices here; "
                     f"set one axis to -1")
+  local, tensor = len({d for d in devices if d.process_index == jax.process_index()}), shape[AXES.index("tensor")]
+  if local < len(devices) and local % tensor:
+    raise UserError(f"config.mesh.tensor={tensor} does not divide the {local} devices of a process; "
+                    "layers are cut within a process")
   return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

@@ -14,13 +14,13 @@ import functools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
-from mmcontrast import augment, observe, optim, sharding
+from mmcontrast import augment, distributed, observe, optim, sharding
 from mmcontrast.checkpoint import Checkpoints, load_run
 from mmcontrast.config import check_same_run, to_json
 from mmcontrast.data import pipeline
@@ -47,29 +47,22 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
   mesh = sharding.make_mesh(config["mesh"])
   sharding.check_batch(config["batch"]["size"], mesh)
   spec = pipeline.spec(config["data"], config["batch"]["size"], data_dir)
-  recipe = make_recipe(config, spec)
   suite.check(config["evaluation"])
+  recipe, batch_shapes, like, step_function = build_program(config, spec, mesh)
   _check_workdir(config, workdir)
-
-  batch_shapes = shapes_of(spec)
-  state_shapes = jax.eval_shape(functools.partial(init_state, recipe), batch_shapes)
-  state_sharding = sharding.shard_state(config["sharding"], mesh, state_shapes)
-  like = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-                      state_shapes, state_sharding)
-  step_function = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
-                          in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
-                          out_shardings=(state_sharding, sharding.replicated(mesh)))
 
   workdir.mkdir(parents=True, exist_ok=True)
   checkpoints = Checkpoints(workdir, config["checkpoint"])
   if checkpoints.latest_step() is not None:
     state = checkpoints.restore(like)
-    print(f"resuming {workdir} from step {int(state.step)}")
+    _say(f"resuming {workdir} from step {int(state.step)}")
   else:
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
-    state = jax.jit(functools.partial(init_state, recipe), out_shardings=state_sharding)(zeros)
-    (workdir / "config.json").write_text(to_json(config))
-    print(observe.parameter_overview(state.params))
+    placed = jax.tree.map(lambda leaf: leaf.sharding, like)
+    state = jax.jit(functools.partial(init_state, recipe), out_shardings=placed)(zeros)
+    if distributed.is_first():
+      (workdir / "config.json").write_text(to_json(config))
+    _say(observe.parameter_overview(like.params))
 
   start = int(state.step)
   batches = pipeline.train_batches(
@@ -99,6 +92,28 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
         if due["checkpoint"]:
           checkpoints.save(state, config, summary)
   return state
+
+
+class Program(NamedTuple):
+  """A config ready to be compiled: `step(state, batch)`, and the shapes of both where they will live."""
+
+  recipe: Recipe
+  batch: Any
+  state: TrainState
+  step: Any
+
+
+def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:
+  """The config as a program on `mesh`; nothing is allocated or compiled. Raises UserError."""
+  recipe = make_recipe(config, spec)
+  shapes = shapes_of(spec)
+  state = jax.eval_shape(functools.partial(init_state, recipe), shapes)
+  placed = sharding.shard_state(config["sharding"], mesh, state)
+  state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
+  step = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
+                 in_shardings=(placed, sharding.batch_sharding(mesh)),
+                 out_shardings=(placed, sharding.replicated(mesh)))
+  return Program(recipe, shapes, state, step)
 
 
 def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
@@ -175,7 +190,12 @@ def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
 
 
 def _model_variables(state: TrainState) -> dict[str, Any]:
-  return {"params": state.params, "batch_stats": state.batch_stats}
+  return distributed.on_this_process({"params": state.params, "batch_stats": state.batch_stats})
+
+
+def _say(text: str) -> None:
+  if distributed.is_first():
+    print(text)
 
 
 def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
@@ -194,7 +214,8 @@ def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
 
 
 def _check_workdir(config: Mapping, workdir: pathlib.Path) -> None:
-  if (workdir / "checkpoints").is_dir() and any((workdir / "checkpoints").iterdir()):
+  directory = workdir / "checkpoints"
+  if distributed.first_says(directory.is_dir() and any(directory.iterdir())):
     saved, _, step = load_run(workdir)
     check_same_run(saved, config, workdir)
     if step > config["steps"]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import build
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.errors import MissingData, UserError, nearest
 
 DEFAULTS = {
   "root": None,
@@ -46,7 +46,7 @@ class CocoSource:
     paths = {key: root / options[key].format(split=split) for key in DEFAULTS if key != "root"}
     self._folder = paths["images"]
     if not self._folder.is_dir():
-      raise UserError(
+      raise MissingData(
         f"data.coco.images: no folder {self._folder}; set data.coco.root to the folder that "
         "holds COCO's images and annotations"
       )
@@ -82,7 +82,7 @@ class CocoSource:
 
 def _read(path: pathlib.Path, key: str) -> dict:
   if not path.is_file():
-    raise UserError(f"data.coco.{key}: no file {path}; set data.coco.root or data.coco.{key}")
+    raise MissingData(f"data.coco.{key}: no file {path}; set data.coco.root or data.coco.{key}")
   try:
     table = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:

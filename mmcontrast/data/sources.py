@@ -16,7 +16,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 
 from mmcontrast.data import build, coco
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import MissingData, UserError, choose
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -105,8 +105,8 @@ def open_built(name: str, split: str, data_dir: str | os.PathLike | None) -> Emo
   """Opens a built dataset; UserError naming the command when it is not there."""
   data_dir = pathlib.Path(data_dir or build.default_data_dir()).expanduser().absolute()
   if not build.is_built(name, data_dir):
-    raise UserError(f"dataset {name} is not in {data_dir}; run: mmcontrast data build {name}"
-                    f" --data_dir {data_dir}")  # fmt: skip
+    raise MissingData(f"dataset {name} is not in {data_dir}; run: mmcontrast data build {name}"
+                      f" --data_dir {data_dir}")  # fmt: skip
   return EmojiSource(data_dir / name, split)
 
 

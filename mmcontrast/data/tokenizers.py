@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import sentencepiece
 
-from mmcontrast.errors import UserError
+from mmcontrast.errors import MissingData, UserError
 
 IDS = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
 
@@ -39,8 +39,8 @@ class SentencePieceTokenizer:
   def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
     self.path, self.lower = pathlib.Path(path), lower
     if not self.path.is_file():
-      raise UserError(f"tokenizer {path}: no such file; give data.tokenizer the path of a "
-                      "sentencepiece .model, or 'sentencepiece' for the dataset's own")  # fmt: skip
+      raise MissingData(f"tokenizer {path}: no such file; give data.tokenizer the path of a "
+                        "sentencepiece .model, or 'sentencepiece' for the dataset's own")  # fmt: skip
     self._model = sentencepiece.SentencePieceProcessor()
     try:
       self._model.LoadFromSerializedProto(self.path.read_bytes())

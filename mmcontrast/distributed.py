@@ -1,0 +1,161 @@
+"""Several processes as one run: started only when asked for or found, ended together.
+
+    with distributed.session(config["distributed"]):
+      train(config, workdir)
+
+Processes find each other by `config.distributed`, or by the environment:
+    MMCONTRAST_COORDINATOR=host:port MMCONTRAST_PROCESSES=2 MMCONTRAST_PROCESS_ID=0
+or by what SLURM (srun) and TPU pods say. Every process runs the same command, and the working
+directory is one that all of them see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mmcontrast.errors import UserError, choose
+
+MODES = ("auto", "on", "off")
+_LOST = ("Gloo", "Connection reset", "Connection closed", "Socket closed", "NCCL", "coordination service", "heartbeat")
+_COORDINATOR_STAYS_SECONDS = 2.0
+
+
+class Plan(NamedTuple):
+  """How to start; None where JAX finds out by itself (SLURM, TPU pods)."""
+
+  coordinator: str | None
+  processes: int | None
+  process_id: int | None
+
+
+def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan | None:
+  """What `config.distributed` and the environment ask for; None: this process is alone.
+
+  Raises UserError when the three numbers of a run are incomplete or impossible.
+  """
+  mode = choose(config["mode"], MODES, "config.distributed.mode")
+  if not config["timeout_seconds"] >= 1:
+    raise UserError(f"config.distributed.timeout_seconds={config['timeout_seconds']}: give at least 1")
+  coordinator = config["coordinator"] or environment.get("MMCONTRAST_COORDINATOR", "")
+  if mode == "off":
+    return None
+  if not coordinator:
+    return Plan(None, None, None) if mode == "on" or _cluster(environment) else None
+  processes = _number(config["processes"] or environment.get("MMCONTRAST_PROCESSES"), "processes")
+  given = config["process_id"] if config["process_id"] >= 0 else environment.get("MMCONTRAST_PROCESS_ID")
+  process_id = _number(given, "process_id")
+  if not coordinator.rpartition(":")[2].isdigit() or ":" not in coordinator:
+    raise UserError(f"config.distributed.coordinator: {coordinator!r} has no port; give host:port of process 0")
+  if processes < 1 or not 0 <= process_id < processes:
+    raise UserError(f"config.distributed: process_id={process_id} of processes={processes}; "
+                    "number the processes from 0 to processes - 1")
+  return Plan(coordinator, processes, process_id)
+
+
+def initialize(config: Mapping[str, Any]) -> bool:
+  """Joins the other processes if there are any; call it before JAX's first computation.
+
+  A process whose heartbeats stop for `config.distributed.timeout_seconds` ends the others: JAX
+  says which one is gone ("another task died") and stops the process.
+
+  Returns whether this is now one of several processes.
+  """
+  found = plan(config)
+  if found is None:
+    return False
+  timeout = int(config["timeout_seconds"])
+  try:
+    jax.distributed.initialize(
+        found.coordinator, found.processes, found.process_id, initialization_timeout=timeout,
+        heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout)
+  except (ValueError, RuntimeError) as error:
+    reason = str(error).strip().splitlines()[0]
+    raise UserError(f"config.distributed: the processes did not find each other within {timeout} seconds "
+                    f"({reason}); check coordinator, processes and process_id, or set mode='off'") from error
+  return True
+
+
+def shutdown() -> None:
+  """Leaves the run after waiting for the others, at most the configured timeout."""
+  jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def session(config: Mapping[str, Any]) -> Iterator[None]:
+  """`initialize`, then `shutdown`; an error in one of several processes ends them all.
+
+  A process that fails does not wait for the others, who wait for it: it says why in one line (or
+  by a traceback, if it is no mistake of the user) and exits with 2 (or 1).
+  """
+  started = initialize(config)
+  try:
+    yield
+  except BaseException as error:
+    if started:
+      _leave(error)
+    raise
+  if started:
+    shutdown()
+
+
+def is_first() -> bool:
+  """Whether this process writes what only one may write."""
+  return jax.process_index() == 0
+
+
+def first_says(value: bool) -> bool:
+  """The first process's `value`, in all of them: for what they read from a shared disk."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def on_this_process(tree: Any) -> Any:
+  """Global arrays -> arrays of this process's first device; alone, they are what they are."""
+  if jax.process_count() == 1:
+    return tree
+  mesh = jax.tree.leaves(tree)[0].sharding.mesh
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  whole = jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
+  return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+
+def _cluster(environment: Mapping[str, str]) -> bool:
+  """Whether SLURM's srun or a TPU pod started several of us."""
+  tasks = environment.get("SLURM_NTASKS", "1") if "SLURM_STEP_NUM_NODES" in environment else "1"
+  return int(tasks) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _number(value: Any, name: str) -> int:
+  try:
+    return int(value)
+  except (TypeError, ValueError):
+    raise UserError(f"config.distributed.{name}: {value!r} is no number; with a coordinator, give it or "
+                    f"${'MMCONTRAST_' + name.upper()}") from None
+
+
+def _leave(error: BaseException) -> None:
+  first = jax.process_index() == 0
+  if isinstance(error, UserError):
+    print(f"error: {error}", file=sys.stderr)
+  elif isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in _LOST):
+    print(f"error: process {jax.process_index()} lost another process of this run, which ended or cannot be "
+          f"reached; its own output says why ({str(error).splitlines()[0]}); start all of them again to resume "
+          "from the last checkpoint", file=sys.stderr)
+  else:
+    traceback.print_exception(error)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if first and isinstance(error, UserError):
+    time.sleep(_COORDINATOR_STAYS_SECONDS)  # the others, with the same mistake, get to say so
+  os._exit(2 if isinstance(error, UserError) else 1)  # atexit would wait for the others

@@ -1,0 +1,174 @@
+"""What a config would cost, without training it: the step is compiled and read, nothing runs.
+
+    mmcontrast train --config configs/clip.py --dry_run --devices 256
+
+Simulated devices are CPU devices: shardings and collectives are those of XLA's partitioner, which
+all platforms share; FLOPs and bytes are the CPU compiler's, and only ratios carry over.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmcontrast import sharding
+from mmcontrast.data import pipeline
+from mmcontrast.data.sources import SOURCES
+from mmcontrast.errors import MissingData, UserError, choose
+from mmcontrast.evaluation import suite
+from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.global_matrix import choose_impl
+from mmcontrast.train import Program, build_program
+
+_ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # no machine code will run
+_COLLECTIVE = re.compile(
+    r"\s(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)"
+    r"(?:-start)?\(")
+_FORCED = re.compile(r"--xla_force_host_platform_device_count=\S+")
+
+
+def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = None) -> str:
+  """Compiles the train step of `config` and describes it.
+
+  Args:
+    config: a resolved config.
+    devices: how many devices to simulate; None: those that are here.
+    data_dir: where datasets live; without the dataset its shapes are made up, and the text says so.
+  Raises UserError as `train.train` does, before compilation.
+  """
+  present = simulate(devices) if devices is not None else jax.devices()
+  mesh = sharding.make_mesh(config["mesh"], present)
+  size = config["batch"]["size"]
+  sharding.check_batch(size, mesh)
+  spec, of_data = find_spec(config, data_dir)
+  suite.check(config["evaluation"])
+  program = build_program(config, spec, mesh)
+  where = sharding.batch_sharding(mesh)
+  batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)
+  chosen = loss_lines(config, program, mesh)
+  start = time.perf_counter()
+  compiled = program.step.lower(program.state, batch).compile(_QUICK)
+  seconds = time.perf_counter() - start
+  return "\n".join([
+      f"{len(present)} {present[0].device_kind} devices, mesh "
+      f"{' x '.join(f'{axis} {count}' for axis, count in mesh.shape.items())}, sharding {config['sharding']!r}, "
+      f"batch {size:,}",
+      f"data: {of_data}", "",
+      "parameters:", sharding.overview(program.state.params, _placed(program.state.params)),
+      *_state_sizes(program), "",
+      "loss:", *chosen, "",
+      *_costs(compiled, len(present)),
+      f"compiled in {seconds:.1f} s; nothing was trained"])
+
+
+def simulate(count: int) -> list[jax.Device]:
+  """`count` CPU devices; raises UserError when JAX has started with fewer."""
+  if count < 1:
+    raise UserError(f"--devices {count}: give at least 1")
+  try:
+    flags = os.environ.get("XLA_FLAGS", "")
+    jax.config.update("jax_num_cpu_devices", count)
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["XLA_FLAGS"] = _FORCED.sub("", flags)  # JAX takes one of the two
+  except RuntimeError:  # JAX has started: make do with what there is
+    pass
+  if len(jax.devices()) < count:
+    raise UserError(f"--devices {count}: JAX has started with {len(jax.devices())}; run it in a process of its own")
+  return jax.devices()[:count]
+
+
+def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str]:
+  """The spec of the data, and a line about it; made up from the config where the data is not here."""
+  size = config["batch"]["size"]
+  try:
+    spec = pipeline.spec(config["data"], size, data_dir)
+    return spec, f"{config['data']['dataset']}, {spec.examples:,} examples"
+  except MissingData as missing:
+    reason = str(missing).split(";")[0]
+  settings = pipeline.resolve(config["data"])
+  choose(settings["dataset"], SOURCES, "data.dataset")
+  views, pixels = settings["views"], settings["image_size"]
+  sizes = [tower["vocab_size"] for tower in config["towers"].values() if "vocab_size" in tower]
+  vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None
+  labels = _label_names(config)
+  shapes = {
+      "image": ((views["image"], pixels, pixels, 3), np.uint8), "text": ((views["text"], settings["text_length"]), np.int32),
+      "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
+      "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
+      **{f"labels/{name}": ((), np.int32) for name in labels}}
+  batch = {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items() if views.get(name, 1)}
+  examples = max(_ASSUMED["examples"], size)
+  spec = pipeline.Spec(
+      examples=examples, steps_per_epoch=examples // size, tag_names=tuple(map(str, range(_ASSUMED["tags"]))),
+      label_names={name: ("?",) for name in labels}, styles=("?",), vocab_size=vocabulary, batch=batch)
+  text = f", {vocabulary:,} token pieces" if vocabulary else ""
+  return spec, f"not here ({reason}); assumed: {examples:,} examples, {_ASSUMED['tags']} tags{text}"
+
+
+def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> list[str]:
+  """One line for each matrix of each term: its shape, and the implementation that computes it."""
+  terms, model, state, batch = program.recipe.terms, program.recipe.model, program.state, program.batch
+  views = {name: jax.ShapeDtypeStruct(batch[name].shape, "float32" if name == "image" else "int32")
+           for name in ("image", "text") if name in batch}
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  names = objective.required_embeddings(terms)
+  found = jax.eval_shape(lambda variables, views: model.embed(variables, views, names, train=False)[0], variables, views)
+  devices = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
+  size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
+  for name, term in terms.items():
+    dim = max(found[key].shape[-1] for key in (*term.key, *term.target.embeddings))
+    columns = {} if term.negatives == "queue" else {"batch": size * len(term.key)}
+    columns |= {"queue": term.queue_length} if term.queue_length else {}
+    for kind, count in columns.items():
+      rows = size * len(term.query)
+      chosen = choose_impl(rows, count, dim, devices) if impl == "auto" else impl
+      lines.append(f"  {name}: {rows:,} x {count:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
+  return lines
+
+
+def collectives(text: str) -> dict[str, int]:
+  """Kind -> how often it stands in a compiled module's text; one in a loop stands once."""
+  return dict(collections.Counter(match.group(1) for match in _COLLECTIVE.finditer(text)).most_common())
+
+
+def _label_names(config: Mapping) -> tuple[str, ...]:
+  """The labels that the config's targets name."""
+  targets = [term.get("target") for term in config["objective"].values()]
+  return tuple(sorted({target["label"] for target in targets if isinstance(target, Mapping) and "label" in target}))
+
+
+def _placed(shapes: Any) -> Any:
+  return jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+
+def _state_sizes(program: Program) -> list[str]:
+  lines = []
+  for field in dataclasses.fields(program.state):
+    leaves = jax.tree.leaves(getattr(program.state, field.name))
+    count = sum(leaf.size for leaf in leaves)
+    if field.name != "step" and count:
+      held = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+      lines.append(f"{field.name}: {count:,} numbers, {held / 2**20:,.1f} MiB a device")
+  return lines
+
+
+def _costs(compiled: Any, devices: int) -> list[str]:
+  costs = compiled.cost_analysis()
+  flops = (costs[0] if isinstance(costs, list) else costs or {}).get("flops", math.nan)
+  memory = compiled.memory_analysis()
+  counts = collectives(compiled.as_text())
+  return [
+      f"FLOPs a step: {flops:.3e} a device, {flops * devices:.3e} in all (the body of a loop is counted once)",
+      f"bytes a device: {memory.temp_size_in_bytes:,} of temporaries ({memory.temp_size_in_bytes / 2**20:,.1f} MiB), "
+      f"{memory.argument_size_in_bytes:,} of state and batch",
+      "collectives: " + (", ".join(f"{kind} {count}" for kind, count in counts.items()) or "none")]

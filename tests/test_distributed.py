@@ -1,0 +1,128 @@
+"""Several real processes on loopback: the same training as one, and an end when one of them dies."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_cli import config_file
+from tiny import five_terms, tiny_config
+
+from mmcontrast import distributed
+from mmcontrast.checkpoint import load_run
+from mmcontrast.errors import UserError
+from mmcontrast.observe import read_jsonl
+from mmcontrast.optim import parameter_paths
+
+TIMEOUT = 10
+SETTINGS = tiny_config()["distributed"]
+
+
+def start(file, workdir, data_dir, process_id=0, processes=1, port=0, devices=4):
+  """One process of a run by the command line; its output is in `workdir`.<process_id>."""
+  environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+  if processes > 1:
+    environment |= {"MMCONTRAST_COORDINATOR": f"127.0.0.1:{port}", "MMCONTRAST_PROCESSES": str(processes),
+                    "MMCONTRAST_PROCESS_ID": str(process_id)}
+  with open(f"{workdir}.{process_id}", "w") as output:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mmcontrast", "train", "--config", file, "--workdir", workdir, "--data_dir", data_dir],
+        env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def free_port() -> int:
+  with socket.socket() as one:
+    one.bind(("127.0.0.1", 0))
+    return one.getsockname()[1]
+
+
+def run_file(tmp_path, **changes):
+  """SGD, whose update is the gradient, on two terms: a queue, and a learned temperature."""
+  objective = {name: five_terms()[name] for name in ("image_tags", "image_to_text")}
+  common = dict(objective=objective, optimizer=dict(name="sgd", learning_rate=0.1),
+                distributed={**SETTINGS, "timeout_seconds": TIMEOUT})
+  return config_file(tmp_path / "mine.py", **{**common, **changes})
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, data_dir):
+  evaluation = dict(tiny_config()["evaluation"], image="image_joint", text="text_joint", every_steps=1,
+                    sets=["emoji_views:twemoji"], evaluators=dict(retrieval={}))
+  file = run_file(tmp_path, steps=2, evaluation=evaluation)
+  port = free_port()
+  two = [start(file, tmp_path / "two", data_dir, i, 2, port, devices=2) for i in range(2)]
+  codes = [process.wait(500) for process in two]
+  one = start(file, tmp_path / "one", data_dir).wait(500)
+  assert (codes, one) == ([0, 0], 0), [(tmp_path / f"two.{i}").read_text() for i in range(2)]
+
+  lines, alone = (read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))
+  assert [line["step"] for line in lines] == [1, 2]
+  for line, expected in zip(lines, alone, strict=True):
+    assert np.isclose(line["loss"], expected["loss"], rtol=1e-5)
+    assert "emoji_views_twemoji/image_to_text/recall@1" in line or line["step"] == 2
+  _, ours, step = load_run(tmp_path / "two")
+  _, theirs, _ = load_run(tmp_path / "one")
+  assert step == 2
+  names = parameter_paths(ours)
+  for name, a, b in zip(names, *(_leaves(tree) for tree in (ours, theirs)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=name)
+  assert "Total" not in (tmp_path / "two.1").read_text()  # only the first process reports
+
+
+def _leaves(tree):
+  import jax
+  return jax.tree.leaves(tree)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_death_ends_the_run(dies, tmp_path, data_dir):
+  file = run_file(tmp_path, steps=100_000)
+  port = free_port()
+  both = [start(file, tmp_path / "run", data_dir, i, 2, port, devices=2) for i in range(2)]
+  try:
+    metrics, patience = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 400
+    while not (metrics.is_file() and len(read_jsonl(metrics)) > 1):
+      assert time.monotonic() < patience and both[0].poll() is None, (tmp_path / "run.0").read_text()
+      time.sleep(0.2)
+    both[dies].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    code = both[1 - dies].wait(6 * TIMEOUT)
+    assert code != 0
+    assert time.monotonic() - killed < 2 * TIMEOUT + 5  # a busy machine is slow to notice
+    output = pathlib.Path(f"{tmp_path / 'run'}.{1 - dies}").read_text()
+    assert "lost another process of this run" in output or "another task died" in output, output
+  finally:
+    for process in both:
+      process.kill()
+      process.wait()
+
+
+def test_alone_unless_asked_or_found():
+  assert distributed.plan(SETTINGS, {}) is None
+  assert distributed.plan({**SETTINGS, "mode": "off"}, {"MMCONTRAST_COORDINATOR": "a:1"}) is None
+  assert distributed.plan(SETTINGS, {"SLURM_NTASKS": "4"}) is None  # in a batch script, before srun
+  for found in ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "2"}, {"TPU_WORKER_HOSTNAMES": "a,b"}):
+    assert distributed.plan(SETTINGS, found) == (None, None, None)
+  environment = {"MMCONTRAST_COORDINATOR": "host:12", "MMCONTRAST_PROCESSES": "2", "MMCONTRAST_PROCESS_ID": "1"}
+  assert distributed.plan(SETTINGS, environment) == ("host:12", 2, 1)
+  assert distributed.plan({**SETTINGS, "process_id": 0}, environment) == ("host:12", 2, 0)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(mode="yes"), r"config\.distributed\.mode: no such choice 'yes'"),
+    (dict(coordinator="host", processes=2, process_id=0), r"'host' has no port; give host:port"),
+    (dict(coordinator="host:1", process_id=0), r"processes: None is no number; .* \$MMCONTRAST_PROCESSES"),
+    (dict(coordinator="host:1", processes=2), r"process_id: None is no number; .* \$MMCONTRAST_PROCESS_ID"),
+    (dict(coordinator="host:1", processes=2, process_id=2), r"process_id=2 of processes=2; number the processes"),
+    (dict(timeout_seconds=0), r"timeout_seconds=0: give at least 1"),
+])
+def test_mistakes(changes, message):
+  with pytest.raises(UserError, match=message) as error:
+    distributed.plan({**SETTINGS, **changes}, {})
+  assert "\n" not in str(error.value)
