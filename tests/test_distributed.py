@@ -19,7 +19,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.observe import read_jsonl
 from mmcontrast.optim import parameter_paths
 
-TIMEOUT = 10
+TIMEOUT = 15
 SETTINGS = tiny_config()["distributed"]
 
 
@@ -64,7 +64,7 @@ def test_two_processes_train_as_one(tmp_path, data_dir):
   assert [line["step"] for line in lines] == [1, 2]
   for line, expected in zip(lines, alone, strict=True):
     assert np.isclose(line["loss"], expected["loss"], rtol=1e-5)
-    assert "emoji_views_twemoji/image_to_text/recall@1" in line or line["step"] == 2
+    assert bool([name for name in line if name.endswith("image_to_text/recall@1")]) == (line["step"] == 1)
   _, ours, step = load_run(tmp_path / "two")
   _, theirs, _ = load_run(tmp_path / "one")
   assert step == 2

@@ -1,0 +1,81 @@
+"""The dry run: what it says, without data, and what stops it before compilation."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from test_cli import config_file, fails
+from tiny import five_terms, tiny_config
+
+from mmcontrast import dry_run as program
+from mmcontrast.errors import UserError
+
+
+def test_it_describes_a_step_on_simulated_devices_and_needs_no_data(tmp_path):
+  objective = dict(image_to_text=five_terms()["image_to_text"])
+  file = config_file(tmp_path / "mine.py", objective=objective, sharding="fsdp_tp",
+                     mesh=dict(data=-1, fsdp=2, tensor=2), matrix=dict(impl="ring", tile=4))
+  command = [sys.executable, "-m", "mmcontrast", "train", "--config", file, "--dry_run", "--devices", "16",
+             "--data_dir", str(tmp_path / "none")]
+  done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+  assert done.returncode == 0, done.stderr
+  out = done.stdout
+  assert "16 cpu devices, mesh data 4 x fsdp 2 x tensor 2, sharding 'fsdp_tp', batch 16" in out
+  assert "data: not here (dataset emoji_views is not in" in out and "assumed: 1,000,000 examples, 80 tags" in out
+  assert any(line.split() == ["towers/image/blocks_0/attn/qkv/kernel", "16x48", "fsdp,", "tensor"]
+             for line in out.splitlines())
+  assert "  image_to_text: 16 x 16 (batch), dim 8: ring\n  image_to_text: 16 x 32 (queue), dim 8: ring\n" in out
+  for word in ("FLOPs a step:", "of temporaries", "collectives: ", "all-reduce ", "collective-permute ",
+               "nothing was trained"):
+    assert word in out
+  assert not (tmp_path / "none").exists()
+
+
+def test_collectives_are_counted_once():
+  assert program.collectives("%a = f32[2] all-reduce-start(%x)\n %b = f32[2] all-reduce-done(%a)\n"
+                             " %c = (f32[2], f32[2]) all-gather(%x, %y), dimensions={0}") == {
+                                 "all-reduce": 1, "all-gather": 1}
+
+
+def test_the_spec_is_that_of_the_data_where_it_is_here(data_dir, tmp_path):
+  config = tiny_config()
+  spec, line = program.find_spec(config, data_dir)
+  assert line == f"emoji_views, {spec.examples:,} examples"
+  assumed, line = program.find_spec(config, tmp_path)
+  assert "not here" in line and "32,000 token pieces" in line
+  assert {name: entry for name, entry in assumed.batch.items() if name not in ("tags",)} == {
+      name: entry for name, entry in spec.batch.items() if name != "tags" and not name.startswith("labels/")}
+
+
+def test_mistakes(tmp_path, capsys):
+  file = config_file(tmp_path / "mine.py")
+  common = ["train", "--config", file, "--data_dir", tmp_path]
+  fails(capsys, common, "--workdir is missing", "--workdir runs/mine")
+  fails(capsys, [*common, "--workdir", tmp_path / "run", "--devices", "8"], "for --dry_run only")
+  dry = [*common, "--dry_run", "--devices"]
+  fails(capsys, [*dry, "0"], "--devices 0: give at least 1")
+  fails(capsys, [*dry, "512"], "JAX has started with 8")
+  fails(capsys, [*dry, "8", "--config.mesh.data=3"], "config.mesh", "does not multiply to the 8 devices")
+  fails(capsys, [*dry, "8", "--config.batch.size=12"], "config.batch.size=12 does not divide over 8")
+  fails(capsys, [*dry, "8", "--config.sharding=fsdpp"], "config.sharding", "did you mean 'fsdp'")
+  fails(capsys, [*dry, "8", "--config.data.dataset=emoji_view"], "did you mean 'emoji_views'")
+
+
+def test_rules_may_stand_in_the_config_file(tmp_path):
+  from mmcontrast.config import load_config
+  (tmp_path / "mine.py").write_text(
+      "from mmcontrast.config import base_config\n"
+      "def get_config(arg=None):\n"
+      "  c = base_config()\n"
+      "  with c.ignore_type():\n"
+      "    c.sharding = [('.*/kernel', 'fsdp'), ('.*', ())]\n"
+      "  return c\n")
+  assert list(load_config(str(tmp_path / "mine.py"))["sharding"]) == [(".*/kernel", "fsdp"), (".*", ())]
+
+
+def test_a_config_mistake_is_not_taken_for_missing_data(tmp_path):
+  config = tiny_config()
+  config["data"]["dataset"] = "emoji_noto"
+  with pytest.raises(UserError, match="for evaluation only"):
+    program.find_spec(config, tmp_path)
