@@ -86,7 +86,7 @@ def check_batch(size: int, mesh: Mesh) -> None:
   parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
   if size % parts:
     raise UserError(f"config.batch.size={size} does not divide over {parts} devices; "
-                    f"try {max(size // parts, 1) * parts} or {(size // parts + 1) * parts}")
+                    f"try {' or '.join(str(n * parts) for n in (size // parts, size // parts + 1) if n)}")
 
 
 def resolve_rules(config: str | Sequence[Any]) -> tuple[tuple[Rule, ...], bool]:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from test_cli import config_file, fails
 from tiny import five_terms, tiny_config
@@ -12,6 +13,7 @@ from mmcontrast import dry_run as program
 from mmcontrast.errors import UserError
 
 
+@pytest.mark.slow
 def test_it_describes_a_step_on_simulated_devices_and_needs_no_data(tmp_path):
   objective = dict(image_to_text=five_terms()["image_to_text"])
   file = config_file(tmp_path / "mine.py", objective=objective, sharding="fsdp_tp",
@@ -49,6 +51,7 @@ def test_the_spec_is_that_of_the_data_where_it_is_here(data_dir, tmp_path):
 
 
 def test_mistakes(tmp_path, capsys):
+  assert len(jax.devices()) == 8  # JAX has started, and stays as it is for the tests after this one
   file = config_file(tmp_path / "mine.py")
   common = ["train", "--config", file, "--data_dir", tmp_path]
   fails(capsys, common, "--workdir is missing", "--workdir runs/mine")
