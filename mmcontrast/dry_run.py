@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -102,7 +103,8 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None
   labels = _label_names(config)
   shapes = {
-      "image": ((views["image"], pixels, pixels, 3), np.uint8), "text": ((views["text"], settings["text_length"]), np.int32),
+      "image": ((views["image"], pixels, pixels, 3), np.uint8),
+      "text": ((views["text"], settings["text_length"]), np.int32),
       "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
       "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
       **{f"labels/{name}": ((), np.int32) for name in labels}}
@@ -122,7 +124,8 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
            for name in ("image", "text") if name in batch}
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   names = objective.required_embeddings(terms)
-  found = jax.eval_shape(lambda variables, views: model.embed(variables, views, names, train=False)[0], variables, views)
+  embed = functools.partial(model.embed, names=names, train=False)
+  found, _ = jax.eval_shape(embed, variables, views)
   devices = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
   size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
   for name, term in terms.items():
