@@ -21,7 +21,8 @@ from mmcontrast.data.pipeline import DEFAULTS as DATA_DEFAULTS
 from mmcontrast.errors import UserError, nearest
 
 # What a run may change when it resumes; everything else would make it another run.
-RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed")
+RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
+                     "batch.microbatches")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum",
                   "evaluation.evaluators", "data.views", "data.crop", "data.coco")
@@ -32,7 +33,9 @@ def base_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.steps = 1000                        # optimizer steps of the whole run
-  c.batch = dict(size=256)              # examples a step, over all devices
+  # size: examples a step, over all devices. microbatches: chunks they are encoded in, to save
+  # memory; loss and gradients stay those of the whole batch (microbatches.py).
+  c.batch = dict(size=256, microbatches=1)
   c.data = dict(DATA_DEFAULTS)
   # Per modality: a recipe (name or dict) for each view, or one for all of them.
   c.augment = dict(image=("moco_v2", "moco_v2"))
@@ -165,7 +168,7 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) 
   """Raises UserError when `given` would turn the run saved in `workdir` into another one."""
   old, new = flatten(_plain(saved)), flatten(_plain(given))
   for key in sorted(old.keys() | new.keys()):
-    if key.split(".")[0] not in RESUMABLE_CHANGES and old.get(key) != new.get(key):
+    if not {key, key.split(".")[0]} & set(RESUMABLE_CHANGES) and old.get(key) != new.get(key):
       raise UserError(
           f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
           f"{new.get(key)!r}; give another --workdir, or the old value to resume")

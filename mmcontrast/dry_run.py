@@ -126,7 +126,7 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
   names = objective.required_embeddings(terms)
   embed = functools.partial(model.embed, names=names, train=False)
   found, _ = jax.eval_shape(embed, variables, views)
-  devices = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
+  devices = sharding.batch_parts(mesh)
   size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
   for name, term in terms.items():
     dim = max(found[key].shape[-1] for key in (*term.key, *term.target.embeddings))

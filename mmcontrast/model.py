@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 
 from mmcontrast.encoders import Encoded, build_encoder
+from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
@@ -74,7 +75,8 @@ class Model:
     return self._apply(self.heads[head], variables, "heads", head, (pooled,), train, key)
 
   def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
-            train: bool, key: jax.Array | None = None) -> tuple[dict[str, jax.Array], dict]:
+            train: bool, key: jax.Array | None = None,
+            seeds: jax.Array | None = None) -> tuple[dict[str, jax.Array], dict]:
     """The named embeddings of one branch.
 
     Args:
@@ -83,6 +85,7 @@ class Model:
       names: embedding names of the branch; "@momentum" is only part of the name here.
       train: batch statistics are those of the batch, and dropout is on.
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
+      seeds: [B] uint32; with them an example's dropout depends on its own seed and the key only.
     Returns:
       ({name: [B, dim]}, new batch statistics). A tower sees its views one after the
       other, as separate batches, each updating the running statistics.
@@ -93,12 +96,14 @@ class Model:
     for number, (tower, modality, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
       view_key = None if key is None else jax.random.fold_in(key, number)
       current = {**variables, "batch_stats": stats}
-      encoded, new = self.encode(current, tower, views[modality][:, view], train=train, key=view_key)
+      with per_example(seeds):
+        encoded, new = self.encode(current, tower, views[modality][:, view], train=train, key=view_key)
       stats = _with(stats, "towers", tower, new)
       for name, path in paths.items():
         if self._source(path) == (tower, modality, view):
           current = {**variables, "batch_stats": stats}
-          embeddings[name], new = self.project(current, path.head, encoded.pooled, train=train, key=view_key)
+          with per_example(seeds):
+            embeddings[name], new = self.project(current, path.head, encoded.pooled, train=train, key=view_key)
           stats = _with(stats, "heads", path.head, new)
     return embeddings, stats
 

@@ -81,9 +81,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_parts(mesh: Mesh) -> int:
+  """Over how many devices a batch is cut."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch(size: int, mesh: Mesh) -> None:
   """Raises UserError when the global batch does not divide over the batch axes."""
-  parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+  parts = batch_parts(mesh)
   if size % parts:
     raise UserError(f"config.batch.size={size} does not divide over {parts} devices; "
                     f"try {' or '.join(str(n * parts) for n in (size // parts, size // parts + 1) if n)}")

@@ -2,8 +2,8 @@
 
     state, metrics = step(state, batch)
 
-Randomness is `fold_in(key(seed), step)` for dropout, and the example's own seed
-for augmentation; no generator state is carried.
+Randomness is the example's own seed, for dropout with `fold_in(key(seed), step)`; no
+generator state is carried. So an example's views are the same in any part of the batch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from mmcontrast import augment
 from mmcontrast.errors import choose
+from mmcontrast.microbatches import encode_in_chunks
 from mmcontrast.model import Model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.stores import momentum as momentum_store
@@ -66,6 +67,7 @@ class Recipe:
   seed: int
   matrix_impl: str = "auto"
   matrix_tile: int = 512
+  microbatches: int = 1
 
   def __post_init__(self):
     choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
@@ -106,7 +108,7 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   """
   model, terms = recipe.model, recipe.terms
   key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-  views = _views(recipe, batch, train=True)
+  views = _views(recipe, batch, train=True) if recipe.microbatches == 1 else None
   info = _info(batch)
   online_names, momentum_names = recipe.names
   decay = recipe.decay(state.step)
@@ -115,14 +117,14 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   if momentum is not None:
     if recipe.momentum_update == "before_keys":
       momentum = _follow(model, momentum, state.params, momentum_names, decay)
-    keys, stats = model.embed(momentum, views, momentum_names, train=True, key=key)
+    keys, stats = _embed(recipe, mesh, momentum, batch, views, momentum_names, key)
     keys = jax.lax.stop_gradient(keys)
     momentum = {**momentum, "batch_stats": stats}
   weights = {name: schedule(state.step) for name, schedule in recipe.weights.items()}
 
   def loss_of(params):
     variables = {"params": params, "batch_stats": state.batch_stats}
-    embeddings, stats = model.embed(variables, views, online_names, train=True, key=key)
+    embeddings, stats = _embed(recipe, mesh, variables, batch, views, online_names, key)
     loss, metrics = objective.evaluate(
         terms, {**embeddings, **keys}, info, params["temperatures"], state.queues, weights,
         mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile)
@@ -142,6 +144,22 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   if momentum is not None:
     metrics["momentum_decay"] = decay
   return TrainState(state.step + 1, params, stats, opt_state, momentum, queues), metrics
+
+
+def _embed(recipe: Recipe, mesh: Mesh | None, variables: Any, batch: Mapping[str, jax.Array],
+           views: Mapping[str, jax.Array] | None, names: tuple[str, ...],
+           key: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+  """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own."""
+  if views is not None:
+    return recipe.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
+
+  def encode(variables, part):
+    views = _views(recipe, part, train=True)
+    return recipe.model.embed(variables, views, names, train=True, key=key, seeds=part["seed"])[0]
+
+  needed = {name: batch[name] for name in ("image", "text", "seed", "mirror_safe") if name in batch}
+  # There are no batch statistics to update: microbatches.check_microbatches.
+  return encode_in_chunks(encode, variables, needed, recipe.microbatches, mesh), variables["batch_stats"]
 
 
 def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:

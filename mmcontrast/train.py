@@ -28,6 +28,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
 from mmcontrast.evaluation import suite
 from mmcontrast.inference import Inference, load_tokenizer
+from mmcontrast.microbatches import check_microbatches
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.schedules import make_schedule
@@ -108,6 +109,7 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
   recipe = make_recipe(config, spec)
   shapes = shapes_of(spec)
   state = jax.eval_shape(functools.partial(init_state, recipe), shapes)
+  check_microbatches(recipe.microbatches, config["batch"]["size"], mesh, state.batch_stats, recipe.model.frozen)
   placed = sharding.shard_state(config["sharding"], mesh, state)
   state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
   step = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
@@ -138,7 +140,8 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
                                          config["data"]["views"].get("image", 0), "config.augment.image"),
       mean=tuple(config["normalize"]["mean"]),
       std=tuple(config["normalize"]["std"]), seed=config["seed"],
-      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"])
+      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
+      microbatches=config["batch"]["microbatches"])
 
 
 class Window:

@@ -11,6 +11,10 @@ anchor. It sees a tile, never the matrix:
 is its own pair: then `loss` gets that pair's logit, computed outside the matrix. `positive()` makes
 the bool mask [r, c] of positives, for those who need one: own pairs alone where weights are soft.
 `anchor` broadcasts the own pair's logit over the tile. An anchor without negatives costs nothing.
+
+A criterion that needs statistics of a whole row before it can say what to sum has two passes:
+`first(logits, weights, positive) -> values` with `first_reductions` {name: kind}; `anchor` then
+broadcasts their results {name: ...} over the tiles of the second pass.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ class Softmax:
   decoupled: bool = False
   default_temperature: ClassVar[float] = 0.07
   needs_anchor: ClassVar[bool] = False
+  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def __post_init__(self):
     choose(self.positives, ("outside", "inside"), "positives")
@@ -107,6 +112,7 @@ class Sigmoid:
 
   default_temperature: ClassVar[float] = 0.1
   needs_anchor: ClassVar[bool] = False
+  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def values(self, logits, weights, positive, anchor) -> Values:
     if weights is None:
@@ -132,6 +138,7 @@ class Hinge:
   reduce: str = "sum"
   default_temperature: ClassVar[float] = 1.0
   needs_anchor: ClassVar[bool] = True
+  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def __post_init__(self):
     choose(self.reduce, ("sum", "hardest"), "reduce")
@@ -150,12 +157,52 @@ class Hinge:
     return stats["costs"]
 
 
-Criterion = Softmax | Sigmoid | Hinge
+@dataclass(frozen=True)
+class ReverseKL:
+  """KL(p || q) of each anchor's softmax p to its target q, made to sum to one.
+
+  The SDM loss of IRRA (Jiang and Ye 2023, arXiv:2303.12501), which adds up both directions: give
+  the term weight 2, `target="same_id"`, `direction="both"` and its temperature 0.02.
+
+  floor: added to q inside the logarithm; what a column that is no positive costs, -log(floor).
+  """
+
+  floor: float = 1e-8
+  default_temperature: ClassVar[float] = 0.02
+  needs_anchor: ClassVar[bool] = False
+  first_reductions: ClassVar[Mapping[str, str]] = {"lse": "logsumexp", "mass": "sum"}
+
+  def __post_init__(self):
+    if not 0.0 < self.floor < 1.0:
+      raise UserError(f"floor: {self.floor} is not in (0, 1); IRRA uses 1e-8")
+
+  def first(self, logits, weights, positive) -> Values:
+    return {"lse": logits, "mass": self._weights(logits, weights, positive)}
+
+  def values(self, logits, weights, positive, anchor) -> Values:
+    weights = self._weights(logits, weights, positive)
+    log_p = logits - anchor["lse"]
+    log_p = jnp.where(log_p > 1.0, 0.0, log_p)  # Only in a masked column, which must stay finite.
+    log_q = jnp.log(weights / jnp.where(anchor["mass"] > 0, anchor["mass"], 1.0) + self.floor)
+    return {"divergence": jnp.exp(log_p) * (log_p - log_q), "mass": weights}
+
+  def reductions(self, aligned: bool) -> dict[str, str]:
+    return {"divergence": "sum"} | ({} if aligned else {"mass": "sum"})
+
+  def loss(self, stats: Values, positive, count) -> jax.Array:
+    return stats["divergence"]
+
+  def _weights(self, logits, weights, positive) -> jax.Array:
+    return positive().astype(logits.dtype) if weights is None else weights
+
+
+Criterion = Softmax | Sigmoid | Hinge | ReverseKL
 CRITERIA: dict[str, type[Criterion]] = {
   "softmax": Softmax,
   "decoupled": Decoupled,
   "sigmoid": Sigmoid,
   "hinge": Hinge,
+  "reverse_kl": ReverseKL,
 }
 
 

@@ -60,8 +60,10 @@ def pairwise(
     rows.facts["anchor"] = columns.facts["anchor"] = own
 
   axes = AXES[term.direction]
+  if term.criterion.first_reductions:
+    _add_first_pass(term, matrix, rows, columns, queued, shared)
   counted = own is None or term.target.kind == "set"  # Positives are found in the matrix.
-  function = partial(_tile, term, axes, aligned, counted)
+  function = partial(_tile, term, axes, counted)
   stats = matrix(function, _reductions(term, axes, aligned, counted), rows, columns, queued, shared)
   losses = []
   for axis, anchors, others in (("row", rows, columns), ("column", columns, rows)):
@@ -175,6 +177,32 @@ def _repeated(target: Target, name: str, views: tuple[str, ...], embeddings) -> 
   return jnp.repeat(features, len(views), 0) if len(views) > 1 else features
 
 
+# ---- Two passes ---------------------------------------------------------------------------------
+
+
+def _add_first_pass(term: Term, matrix, rows: Side, columns: Side, queued, shared) -> None:
+  """Gives both sides, as "anchor", what the criterion must know of whole rows and columns."""
+  axes, criterion = AXES[term.direction], term.criterion
+
+  def function(rows, columns, shared):
+    logits, values = _logits(term, rows, columns, shared), {}
+    for axis in axes:
+      weights, positive = _weights(term, axis, rows, columns)
+      found = criterion.first(logits, weights, positive)
+      values |= {f"{axis}:{name}": value for name, value in found.items()}
+    return values, _apart(rows, columns)
+
+  sums = {
+    f"{axis}:{name}": Reduction(f"{axis}:{name}", axis, kind)
+    for axis in axes
+    for name, kind in criterion.first_reductions.items()
+  }
+  stats = matrix(function, sums, rows, columns, queued, shared)
+  for axis, side in (("row", rows), ("column", columns)):
+    if axis in axes:
+      side.facts["anchor"] = {name: stats[f"{axis}:{name}"] for name in criterion.first_reductions}
+
+
 # ---- The matrix ---------------------------------------------------------------------------------
 
 
@@ -188,18 +216,24 @@ def _positive(term: Term, weights, rows: Facts, columns: Facts) -> jax.Array:
   return weights > 0 if term.target.kind == "set" else same(rows, columns)
 
 
-def _tile(term: Term, axes, aligned, counted, rows: Facts, columns: Facts, shared):
-  """The tile function of a term (global_matrix): its criterion's values, and its metrics'."""
+def _logits(term: Term, rows: Facts, columns: Facts, shared) -> jax.Array:
   logits = term.score.tile(rows["x"], columns["x"])
-  if not isinstance(shared, tuple):
-    logits = logits + shared
-  values = {}
+  return logits if isinstance(shared, tuple) else logits + shared
+
+
+def _weights(term: Term, axis: str, rows: Facts, columns: Facts):
+  """The target's weights of a tile (None: aligned), and what makes its mask of positives."""
+  weights = None if _is_aligned(term) else term.target.weights(axis, rows, columns)
+  return weights, partial(_positive, term, weights, rows, columns)
+
+
+def _tile(term: Term, axes, counted, rows: Facts, columns: Facts, shared):
+  """The tile function of a term (global_matrix): its criterion's values, and its metrics'."""
+  logits, values = _logits(term, rows, columns, shared), {}
   for axis in axes:
-    weights = None if aligned else term.target.weights(axis, rows, columns)
-    positive = partial(_positive, term, weights, rows, columns)
-    anchor = None
-    if "anchor" in rows:
-      anchor = rows["anchor"][:, None] if axis == "row" else columns["anchor"][None, :]
+    weights, positive = _weights(term, axis, rows, columns)
+    side, across = (rows, 1) if axis == "row" else (columns, 0)
+    anchor = jax.tree.map(lambda x, a=across: jnp.expand_dims(x, a), side.get("anchor"))
     found = term.criterion.values(logits, weights, positive, anchor)
     values |= {f"{axis}:{name}": value for name, value in found.items()}
   positive = positive()

@@ -193,6 +193,23 @@ def test_one_image_many_captions():
   check("one_to_k", loss, **x)
 
 
+def test_sdm():
+  """IRRA's loss: the reverse KL of both directions, added up."""
+  x = inputs("sdm")
+  term = dict(
+    BOTH,
+    target="same_id",
+    criterion="reverse_kl",
+    temperature=1 / float(x["scale"]),
+    weight=2.0,
+  )
+
+  def loss(a):
+    return total({"t": term}, {IMAGE: a["a"], TEXT: a["b"]}, {"id": x["pid"]})
+
+  check("sdm", loss, a=x["a"], b=x["b"])
+
+
 def test_cwcl():
   x = inputs("cwcl")
   term = dict(query=IMAGE, key=TEXT, score="dot", temperature=LEARNED)
