@@ -8,6 +8,12 @@ queries only where keys are momentum keys). `temp_mib` is what XLA's buffer assi
 temporaries on one device, arguments and results aside; `seconds` the median of the timed calls.
 On a CPU it simulates 8 devices that share the machine's cores. On accelerators it also gives the
 highest memory in use, `peak_mib`, so far in the process.
+
+impl is dense, rows or ring of ours, or a peer: "compiler", the loss as one writes it down, with
+global arrays that XLA shards by itself; "open_clip", open_clip's own on one device in torch, where
+`peak_mib` is what a call allocates at most (open_clip_loss.py) and `loss_error` and `grad_error`
+compare its loss and gradients with our ring's on the same embeddings. It needs torch and open_clip;
+its row says so in `note` where they are missing, or where it does not fit in memory.
 """
 
 from __future__ import annotations
@@ -50,18 +56,35 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
   ),
 }
 
+PLAIN = ("softmax", "sigmoid")  # Cases that the peers have.
+PEERS = ("compiler", "open_clip")
+OPEN_CLIP_MATRICES = 6  # Of N x N floats in memory at a time, at most (measured).
+
+
+def plain_loss(case: str, image, text, log_scale, bias):
+  """The loss as it is usually written: one `i @ t.T`, dense; cases of PLAIN only."""
+  import jax
+  import jax.numpy as jnp
+
+  image, text = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
+  logits = jnp.exp(log_scale) * image @ text.T + bias
+  if case == "sigmoid":
+    return -jnp.sum(jax.nn.log_sigmoid((2.0 * jnp.eye(len(image)) - 1.0) * logits)) / len(image)
+  rows, columns = (jnp.diag(jax.nn.log_softmax(logits, axis)) for axis in (1, 0))
+  return -jnp.mean(rows + columns) / 2
+
 
 def compile_term(
-  config: Mapping[str, Any], impl: str, n: int, dim: int, mesh: Any, tile: int
+  case: str, impl: str, n: int, dim: int, mesh: Any, tile: int
 ) -> tuple[Any, Callable[[], tuple]]:
-  """The compiled value and gradients of one term, and what makes its arguments."""
+  """The compiled value and gradients of one case, and what makes its arguments."""
   import jax
   import jax.numpy as jnp
   from jax.sharding import NamedSharding, PartitionSpec
 
   from mmcontrast.objectives import terms as objective
 
-  temperature = dict(init=0.07, learned=True)
+  config, temperature = CASES[case][1], dict(init=0.07, learned=True)
   terms = objective.parse_terms({"t": dict(query=QUERY, key=KEY, temperature=temperature) | config})
 
   def arguments():
@@ -77,6 +100,9 @@ def compile_term(
     return trained, objective.init_temperatures(terms), fixed, {"id": jnp.arange(n) // 2}, queues
 
   def loss(trained, temperatures, fixed, info, queues):
+    if impl == "compiler":
+      own = temperatures["t"]
+      return plain_loss(case, trained[QUERY], trained[KEY], own["log_scale"], own.get("bias", 0.0))
     return objective.evaluate(
       terms, trained | fixed, info, temperatures, queues, {}, mesh=mesh, impl=impl, tile=tile
     )[0]
@@ -94,9 +120,9 @@ def measure(case: str, impl: str, n: int, dim: int, repeats: int, tile: int) -> 
 
   devices = jax.device_count()
   mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-  about, config = CASES[case]
-  row = dict(impl=impl, **about, n=n, dim=dim, devices=devices, tile=tile)
-  compiled, arguments = compile_term(config, impl, n, dim, mesh, tile)
+  tiled = impl in ("rows", "ring")
+  row = dict(impl=impl, **CASES[case][0], n=n, dim=dim, devices=devices, tile=tile if tiled else None)
+  compiled, arguments = compile_term(case, impl, n, dim, mesh, tile)
   row["temp_mib"] = round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
   row["seconds"] = None
   if repeats:
@@ -111,22 +137,66 @@ def measure(case: str, impl: str, n: int, dim: int, repeats: int, tile: int) -> 
   return row
 
 
+def measure_open_clip(case: str, n: int, dim: int, repeats: int, tile: int) -> dict[str, Any]:
+  """A row of open_clip's own loss; without figures where it cannot run, and then it says why."""
+  import jax
+  import numpy as np
+  import open_clip_loss
+
+  row = dict(impl="open_clip", **CASES[case][0], n=n, dim=dim, devices=1, tile=None, temp_mib=None)
+  row["seconds"] = None
+  try:
+    open_clip_loss.load()
+  except ImportError as error:
+    return row | {"note": f"not run: {error}"}
+  needed = OPEN_CLIP_MATRICES * 4 * n * n
+  if jax.default_backend() == "cpu" and needed > 0.8 * _free_bytes():
+    return row | {"note": f"not run: needs about {needed >> 20} MiB"}
+  mesh = jax.make_mesh(
+    (jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+  compiled, arguments = compile_term(case, "ring", n, dim, mesh, tile)
+  values = arguments()
+  wanted, (by_embedding, by_temperature) = jax.device_get(compiled(*values))
+  own = {name: float(x) for name, x in jax.device_get(values[1])["t"].items()}
+  inputs = [np.asarray(values[0][name]) for name in (QUERY, KEY)]
+  found, loss, gradients = open_clip_loss.measure(
+    case, *inputs, float(np.exp(own["log_scale"])), own.get("bias", 0.0), repeats
+  )
+  ours = [by_embedding[QUERY], by_embedding[KEY], by_temperature["t"]["log_scale"]]
+  errors = [np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in zip(gradients, ours)]
+  row |= found | {"loss_error": abs(loss / float(wanted) - 1), "grad_error": float(max(errors))}
+  return row
+
+
+def _free_bytes() -> int:
+  return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-  """Every case by every implementation by every size; dense is timed while it fits."""
+  """Every case by every implementation by every size, peers where they have the case."""
   for n in arguments.n:
     for case in arguments.cases:
       for impl in arguments.impls:
-        timed = n <= arguments.timed_up_to
+        timed = n <= arguments.timed_up_to and case in arguments.timed
+        if impl in PEERS and case not in PLAIN or impl == "open_clip" and not timed:
+          continue
         repeats = arguments.repeats if timed else 0
-        yield measure(case, impl, n, arguments.dim, repeats, arguments.tile)
+        if impl == "open_clip":
+          yield measure_open_clip(case, n, arguments.dim, repeats, arguments.tile)
+        else:
+          yield measure(case, impl, n, arguments.dim, repeats, arguments.tile)
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--n", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
+  parser.add_argument("--n", type=int, nargs="+", default=[4096, 16384, 32768])
   parser.add_argument("--dim", type=int, default=512)
   parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-  parser.add_argument("--impls", nargs="+", default=["dense", "rows", "ring"])
+  parser.add_argument(
+    "--timed", nargs="*", choices=CASES, default=list(PLAIN), help="other cases are only compiled"
+  )
+  parser.add_argument("--impls", nargs="+", default=["dense", "rows", "ring", *PEERS])
   parser.add_argument("--tile", type=int, default=512)
   parser.add_argument("--devices", type=int, default=8, help="simulated devices, on a CPU")
   parser.add_argument("--repeats", type=int, default=3)
