@@ -1,5 +1,8 @@
 """Every criterion x target x columns, on every number of devices, is the dense loss exactly."""
 
+import functools
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from meshes import closest, compiled, make_mesh
 from mmcontrast.objectives import terms as objective
 
 N, D, QUEUE = 18, 8, 20  # Neither is a multiple of the devices or of the tiles.
+DEVICES = (1, 2, 4, 8)
 QUERY, KEY = "image[0]/joint", "text[0]/joint"
 VIEWS = ["image[0]/joint", "image[1]/joint"]
 LEARNED = dict(init=0.2, learned=True)
@@ -21,6 +25,7 @@ CRITERIA = {
   "sigmoid": dict(criterion="sigmoid", bias=dict(init=-2.0)),
   "hinge": dict(criterion=dict(name="hinge", margin=0.5)),
   "hardest": dict(criterion=dict(name="hinge", margin=0.5, reduce="hardest")),
+  "reverse_kl": dict(criterion=dict(name="reverse_kl", floor=1e-3)),
 }
 IDENTITY, IDS = "identity", "same_id"
 TAGS = dict(name="shared_tags", overlap="jaccard", threshold=0.3)
@@ -46,14 +51,6 @@ CASES = {
   "tags_both": dict(target=TAGS, **IN_BOTH),
   "distilled": dict(target=DISTILLED, **IN_BOTH),
 }
-# Every case for the softmax; for the others each kind of target and of columns, since a criterion
-# sees a tile and its weights, not where they come from.
-SOME = {criterion: ("tags_both", "teacher") for criterion in CRITERIA}
-SOME |= {
-  criterion: ("identity", "identity_queue", "tags_both", "teacher")
-  for criterion in ("sigmoid", "hinge", "hardest")
-}
-SOME["softmax"] = tuple(CASES)
 MIXED = {
   "softmax": dict(target=IDENTITY),
   "sigmoid_tags_both": dict(CRITERIA["sigmoid"], target=TAGS, **IN_BOTH),
@@ -91,53 +88,104 @@ def make_inputs(terms, dtype):
   keys = keys / jnp.linalg.norm(keys, axis=1, keepdims=True)
   queues = {f"{KEY}@momentum": {"keys": keys, "valid": np.arange(QUEUE) != 5, **facts(QUEUE)}}
   info = {**facts(N), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
-  temperatures = jax.tree.map(lambda x: jnp.asarray(x, dtype), objective.init_temperatures(terms))
-  return (embeddings, temperatures, queues), info
+  return (embeddings, queues), info
 
 
 def value_and_gradients(cases, dtype, impl, devices):
-  """(losses and metrics of each term, gradients of embeddings, temperatures, bias and queues)."""
+  """({term: its loss and metrics}, {term: gradients of its loss by embeddings, temperatures and
+  queues}), of one compiled program."""
   terms, mesh = make_terms(cases), make_mesh(devices)
-  state, info = make_inputs(terms, dtype)
-  weights = {name: 1.0 + 0.3 * k for k, name in enumerate(terms)}
+  state, info = make_inputs(make_terms(CASES | LISTS), dtype)
 
-  def loss(state, info):
-    embeddings, temperatures, queues = state
-    return objective.evaluate(
-      terms, embeddings, info, temperatures, queues, weights, mesh=mesh, impl=impl, tile=2
+  def loss(state, info, term):
+    embeddings, parameters, queues = state
+    found, metrics = objective.evaluate(
+      {term.name: term},
+      embeddings,
+      info,
+      {term.name: parameters},
+      queues,
+      {},
+      mesh=mesh,
+      impl=impl,
+      tile=2,
     )
+    return found, {name.split("/")[1]: value for name, value in metrics.items()}
 
-  function = jax.value_and_grad(loss, has_aux=True, allow_int=True)
-  (_, metrics), gradients = compiled(function)(state, info)
-  return metrics, jax.tree.map(
-    lambda g: g if g.dtype != jax.dtypes.float0 else np.zeros(g.shape), gradients
-  )
+  def every(state, info):
+    embeddings, queues = state
+    found = {}
+    for name, term in terms.items():
+      parameters = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype), objective.init_temperatures({name: term})[name]
+      )
+      own = {e: embeddings[e] for e in term.embeddings}
+      queued = queues if term.queue_length else {}
+      function = jax.value_and_grad(loss, has_aux=True, allow_int=True)
+      (_, metrics), gradients = function((own, parameters, queued), info, term)
+      found[name] = metrics, jax.tree.map(
+        lambda g, x: jnp.zeros(x.shape) if g.dtype == jax.dtypes.float0 else g,
+        gradients,
+        (own, parameters, queued),
+      )
+    return {name: x[0] for name, x in found.items()}, {name: x[1] for name, x in found.items()}
+
+  return jax.device_get(compiled(every)(state, info))
 
 
-def same_as_dense(cases, dtype, impl, devices, tolerance):
-  found = value_and_gradients(cases, dtype, impl, devices)
-  closest(found, value_and_gradients(cases, dtype, "dense", 1), tolerance)
-  return found
+def tolerance(dtype):
+  return 1e-10 if dtype == jnp.float64 else 1e-5
 
 
 @pytest.fixture(scope="module")
 def mixed():
-  """The dense results of MIXED, in both precisions."""
+  """The dense results of MIXED in double precision."""
   with jax.enable_x64(True):
-    double = value_and_gradients(MIXED, jnp.float64, "dense", 1)
-  return {jnp.float64: double, jnp.float32: value_and_gradients(MIXED, jnp.float32, "dense", 1)}
+    return value_and_gradients(MIXED, jnp.float64, "dense", 1)
+
+
+@functools.cache
+def truth(criterion):
+  """The dense results of every case of a criterion, in double precision."""
+  with jax.enable_x64(True):
+    return value_and_gradients(cases_of(criterion), jnp.float64, "dense", 1)
+
+
+def cases_of(criterion, devices=None):
+  """All cases; or the quarter of them whose turn it is on so many devices.
+
+  Turns make a Latin square: every criterion and every case meets every number of devices.
+  """
+  turn = tuple(CRITERIA).index(criterion)
+  return {
+    name: CRITERIA[criterion] | case
+    for number, (name, case) in enumerate(CASES.items())
+    if devices is None or DEVICES[(number + turn) % len(DEVICES)] == devices
+  }
+
+
+# Every combination on every number of devices in both precisions takes minutes to compile.
+ALL = bool(os.environ.get("MMCONTRAST_ALL_COMBINATIONS"))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32] if ALL else [jnp.float64])
+@pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_combination_on_eight_devices(criterion):
-  cases = {name: CRITERIA[criterion] | CASES[name] for name in SOME[criterion]}
-  _, (embeddings, _, queues) = same_as_dense(cases, jnp.float64, "ring", 8, 1e-10)
-  for name in embeddings:
-    stopped = name.endswith("@momentum") or "frozen" in name
-    assert np.any(embeddings[name]) != stopped, name
-  assert not any(np.any(g) for g in jax.tree.leaves(queues))
+def test_every_combination(criterion, devices, dtype):
+  """Values, metrics and gradients of each term by itself, as its own dense ones."""
+  cases = cases_of(criterion, None if ALL else devices)
+  whole = truth(criterion)
+  with jax.enable_x64(dtype == jnp.float64):
+    found = value_and_gradients(cases, dtype, "ring", devices)
+  for kind in (0, 1):
+    parts = ({name: tree[kind][name] for name in cases} for tree in (found, whole))
+    closest(*parts, tolerance(dtype))
+  for name, (embeddings, temperatures, queues) in found[1].items():
+    for embedding, gradient in embeddings.items():
+      stopped = embedding.endswith("@momentum") or "frozen" in embedding
+      assert np.any(gradient) != stopped, (name, embedding)
+    assert np.any(temperatures["log_scale"]) and not any(np.any(g) for g in jax.tree.leaves(queues))
 
 
 @pytest.mark.usefixtures("float64")
@@ -146,13 +194,15 @@ def test_every_combination_on_eight_devices(criterion):
   [("dense", 8), ("ring", 1), ("ring", 2), ("ring", 4), ("ring", 8), ("rows", 2), ("rows", 8)],
 )
 def test_every_number_of_devices(mixed, impl, devices):
-  closest(value_and_gradients(MIXED, jnp.float64, impl, devices), mixed[jnp.float64], 1e-10)
+  closest(value_and_gradients(MIXED, jnp.float64, impl, devices), mixed, 1e-10)
 
 
 @pytest.mark.usefixtures("float64")
 def test_lists_of_views():
-  same_as_dense(LISTS, jnp.float64, "ring", 4, 1e-10)
+  found = value_and_gradients(LISTS, jnp.float64, "ring", 4)
+  closest(found, value_and_gradients(LISTS, jnp.float64, "dense", 1), 1e-10)
 
 
 def test_single_precision(mixed):
-  closest(value_and_gradients(MIXED, jnp.float32, "ring", 8), mixed[jnp.float32], 1e-5)
+  """Not only as its own dense form: as the truth."""
+  closest(value_and_gradients(MIXED, jnp.float32, "ring", 8), mixed, 1e-5)

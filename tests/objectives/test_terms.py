@@ -114,9 +114,21 @@ def test_bfloat16_is_widened_before_the_product():
 @pytest.mark.parametrize("impl", ["dense", "ring"])
 def test_collapse_at_scale_100_is_finite(impl):
   embeddings = {IMAGE: jnp.ones((6, 4)), TEXT: jnp.ones((6, 4))}
-  config = {"t": dict(CLIP, temperature=0.01)}
-  loss, gradients = jax.value_and_grad(lambda e: evaluate(config, e, impl=impl)[0])(embeddings)
-  assert np.isfinite(loss) and all(np.all(np.isfinite(g)) for g in gradients.values())
+  config = {
+    "softmax": dict(CLIP, temperature=0.01),
+    "reverse_kl": dict(CLIP, criterion="reverse_kl", temperature=0.01),
+  }
+
+  def loss(embeddings, info):
+    return evaluate(config, embeddings, info, impl=impl)[0]
+
+  function = compiled(jax.value_and_grad(loss))
+  # Rows apart from all but a masked column: what is masked exceeds their log-sum-exp by 200.
+  opposite = jnp.where(jnp.arange(6)[:, None] == 2, 1.0, -jnp.ones((6, 4)))
+  apart = {IMAGE: jnp.ones((6, 4)), TEXT: opposite}
+  for given, valid in ((embeddings, np.ones(6, bool)), (apart, np.arange(6) != 2)):
+    value, gradients = function(given, {"valid": valid})
+    assert np.isfinite(value) and all(np.all(np.isfinite(g)) for g in gradients.values())
 
 
 def test_two_terms_share_a_temperature():
@@ -168,6 +180,7 @@ MANY = {
   "sigmoid": dict(CLIP, criterion="sigmoid", bias=-1.0),
   "tags": dict(CLIP, target=TAGS, criterion=dict(name="softmax", positives="inside")),
   "hinge": dict(CLIP, criterion=dict(name="hinge", reduce="hardest")),
+  "reverse_kl": dict(CLIP, criterion=dict(name="reverse_kl", floor=1e-3), target=TAGS, temperature=0.2),
 }
 
 
@@ -204,14 +217,17 @@ def test_order_does_not_matter(many, seed, order):
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), absent=st.sets(st.integers(0, N - 1), max_size=N - 1))
 def test_absent_examples_do_not_matter(many, seed, absent):
-  """Whatever stands in masked places: same loss as without them, no gradient to them."""
+  """Whatever stands in masked places: the same loss and gradients of the others, none to them."""
   embeddings, info = batch(seed)
   info["valid"][list(absent)] = False
   loss, gradients = many(embeddings, info)
   changed = {
     name: jnp.where(info["valid"][:, None], x, 9.0 * x + 1.0) for name, x in embeddings.items()
   }
-  np.testing.assert_allclose(many(changed, info)[0], loss, rtol=1e-5)
+  other, other_gradients = many(changed, info)
+  np.testing.assert_allclose(other, loss, rtol=1e-5)
+  for name in gradients:
+    np.testing.assert_allclose(other_gradients[name], gradients[name], rtol=1e-4, atol=1e-5)
   assert not any(np.any(np.asarray(g)[~info["valid"]]) for g in gradients.values())
 
 
