@@ -22,7 +22,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 QUERY, KEY = "image[0]/joint", "text[0]/joint"
@@ -179,7 +179,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for case in arguments.cases:
       for impl in arguments.impls:
         timed = n <= arguments.timed_up_to and case in arguments.timed
-        if impl in PEERS and case not in PLAIN or impl == "open_clip" and not timed:
+        if (impl in PEERS and case not in PLAIN) or (impl == "open_clip" and not timed):
           continue
         repeats = arguments.repeats if timed else 0
         if impl == "open_clip":

@@ -85,6 +85,15 @@ def test_gradients_in_double_precision(count, mesh_devices):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
 
 
+def test_no_example_moves_to_another_device():
+  mesh = sharding.make_mesh({"data": 2, "fsdp": 2}, jax.devices()[:4])
+  x = jax.ShapeDtypeStruct((16, 3), jnp.float32, sharding=sharding.batch_sharding(mesh))
+  encode = functools.partial(encode_in_chunks, lambda w, x: w * x, count=2, mesh=mesh)
+  compiled = jax.jit(encode, out_shardings=sharding.batch_sharding(mesh)).lower(2.0, x).compile()
+  text = compiled.as_text()
+  assert not [name for name in ("all-gather", "all-to-all", "collective-permute", "all-reduce") if name in text]
+
+
 def vit(**options):
   return build_encoder(dict(name="vit", patch=4, width=32, depth=4, heads=2, **options))
 

@@ -13,6 +13,7 @@ kind says what the weights are:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -197,7 +198,7 @@ def build(registry: Mapping[str, type], config: str | Mapping[str, Any], where: 
   """Makes one of `registry` from a name or {"name": ..., options}."""
   options = {"name": config} if isinstance(config, str) else dict(config.items())
   kind = registry[choose(options.pop("name", None), registry, where)]
-  fields = kind.__dataclass_fields__
+  fields = [field.name for field in dataclasses.fields(kind)]
   for option in options:
     if option not in fields:
       raise UserError(f"{where}: no option {option!r}; {nearest(option, fields)}")

@@ -126,8 +126,8 @@ def test_collapse_at_scale_100_is_finite(impl):
   # Rows apart from all but a masked column: what is masked exceeds their log-sum-exp by 200.
   opposite = jnp.where(jnp.arange(6)[:, None] == 2, 1.0, -jnp.ones((6, 4)))
   apart = {IMAGE: jnp.ones((6, 4)), TEXT: opposite}
-  for given, valid in ((embeddings, np.ones(6, bool)), (apart, np.arange(6) != 2)):
-    value, gradients = function(given, {"valid": valid})
+  for inputs, valid in ((embeddings, np.ones(6, bool)), (apart, np.arange(6) != 2)):
+    value, gradients = function(inputs, {"valid": valid})
     assert np.isfinite(value) and all(np.all(np.isfinite(g)) for g in gradients.values())
 
 
