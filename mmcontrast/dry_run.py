@@ -129,12 +129,16 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
   devices = sharding.batch_parts(mesh)
   size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
   for name, term in terms.items():
-    dim = max(found[key].shape[-1] for key in (*term.key, *term.target.embeddings))
-    columns = {} if term.negatives == "queue" else {"batch": size * len(term.key)}
-    columns |= {"queue": term.queue_length} if term.queue_length else {}
-    for kind, count in columns.items():
-      rows = size * len(term.query)
-      chosen = choose_impl(rows, count, dim, devices) if impl == "auto" else impl
+    query, key = found[term.query[0]], found[term.key[0]]
+    dim = max(math.prod(found[name].shape[1:]) for name in (*term.key, *term.target.embeddings))
+    cells = term.score.cells(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (query, key)))
+    rows, columns, queue = size * len(term.query), size * len(term.key), term.queue_length
+    queued = {"queue": (queue, columns) if term.direction == "columns" else (rows, queue)} if queue else {}
+    shapes = {} if term.negatives == "queue" else {"batch": (rows, columns)}
+    shapes |= {"hard negative keys": (rows, size * len(term.negative_keys))} if term.negative_keys else {}
+    shapes |= {"hard negative queries": (size * len(term.negative_queries), columns)} if term.negative_queries else {}
+    for kind, (rows, count) in (shapes | queued).items():
+      chosen = choose_impl(rows, count, dim, devices, cells) if impl == "auto" else impl
       lines.append(f"  {name}: {rows:,} x {count:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
   return lines
 

@@ -30,7 +30,7 @@ class Inference:
     recipe, mean, std = augment.parse_recipe("none"), config["normalize"]["mean"], config["normalize"]["std"]
     heads = {kind: options[kind] for kind in ("image", "text") if options[kind]}
     for kind, head in heads.items():
-      choose(head, model.heads, f"config.evaluation.{kind}")
+      choose(head, set(model.heads) - model.token_heads, f"config.evaluation.{kind}")
     if options["features"]:
       choose(options["features"], model.towers, "config.evaluation.features")
 
@@ -41,8 +41,8 @@ class Inference:
         values = augment.normalize(augment.augment(recipe, values, seeds, 0, safe), mean, std)
       head = heads.get(kind)
       tower = model.tower_of_head[head] if head else options["features"]
-      pooled = model.encode(variables, tower, values)[0].pooled
-      rows = model.project(variables, head, pooled)[0] if head else pooled
+      encoded = model.encode(variables, tower, values)[0]
+      rows = model.project(variables, head, encoded)[0] if head else encoded.pooled
       return _unit_rows(rows) if head else rows.astype("float32")
 
     self.kinds = (*heads, *(("image_features",) if options["features"] else ()))

@@ -15,7 +15,7 @@ import jax
 
 from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.encoders.dropout import per_example
-from mmcontrast.encoders.heads import build_head
+from mmcontrast.encoders.heads import build_head, takes_tokens
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
 
@@ -52,14 +52,14 @@ class Model:
         image [B, H, W, 3] float32, text [B, L] int32.
     """
     variables: Variables = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
-    pooled = {}
+    encoded = {}
     for number, (name, tower) in enumerate(sorted(self.towers.items())):
       inputs, mask = self._inputs(views, self.modality_of_tower[name])
-      encoded, made = tower.init_with_output(jax.random.fold_in(key, number), inputs, mask, train=False)
+      encoded[name], made = tower.init_with_output(jax.random.fold_in(key, number), inputs, mask, train=False)
       _file(variables, "towers", name, made)
-      pooled[name] = encoded.pooled
     for number, (name, head) in enumerate(sorted(self.heads.items()), start=len(self.towers)):
-      made = head.init(jax.random.fold_in(key, number), pooled[self.tower_of_head[name]], train=False)
+      inputs = self._head_inputs(name, encoded[self.tower_of_head[name]])
+      made = head.init(jax.random.fold_in(key, number), *inputs, train=False)
       _file(variables, "heads", name, made)
     return variables
 
@@ -69,10 +69,16 @@ class Model:
     inputs, mask = self._inputs({self.modality_of_tower[tower]: inputs}, self.modality_of_tower[tower])
     return self._apply(self.towers[tower], variables, "towers", tower, (inputs, mask), train, key)
 
-  def project(self, variables: Variables, head: str, pooled: jax.Array, *, train: bool = False,
+  def project(self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False,
               key: jax.Array | None = None) -> tuple[jax.Array, dict]:
-    """Pooled features through one head. Returns ([B, dim], new batch statistics of the head)."""
-    return self._apply(self.heads[head], variables, "heads", head, (pooled,), train, key)
+    """What a tower made, through one head. Returns ([B, dim], or [B, L, dim] of a head in
+    `token_heads`; new batch statistics of the head)."""
+    return self._apply(self.heads[head], variables, "heads", head, self._head_inputs(head, encoded), train, key)
+
+  @property
+  def token_heads(self) -> frozenset[str]:
+    """The heads that give an embedding for each token."""
+    return frozenset(name for name, head in self.heads.items() if takes_tokens(head))
 
   def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
             train: bool, key: jax.Array | None = None,
@@ -87,7 +93,7 @@ class Model:
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
       seeds: [B] uint32; with them an example's dropout depends on its own seed and the key only.
     Returns:
-      ({name: [B, dim]}, new batch statistics). A tower sees its views one after the
+      ({name: [B, dim] or [B, L, dim]}, new batch statistics). A tower sees its views one after the
       other, as separate batches, each updating the running statistics.
     """
     paths = {name: parse_embedding(name) for name in names}
@@ -103,7 +109,7 @@ class Model:
         if self._source(path) == (tower, modality, view):
           current = {**variables, "batch_stats": stats}
           with per_example(seeds):
-            embeddings[name], new = self.project(current, path.head, encoded.pooled, train=train, key=view_key)
+            embeddings[name], new = self.project(current, path.head, encoded, train=train, key=view_key)
           stats = _with(stats, "heads", path.head, new)
     return embeddings, stats
 
@@ -120,6 +126,9 @@ class Model:
   def _inputs(self, views: Mapping[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
     inputs = views[modality]
     return inputs, (inputs != self.pad_id if modality == "text" else None)
+
+  def _head_inputs(self, head: str, encoded: Encoded) -> tuple:
+    return (encoded.tokens, encoded.mask) if head in self.token_heads else (encoded.pooled,)
 
   def _apply(self, module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple,
              train: bool, key: jax.Array | None) -> tuple[Any, dict]:

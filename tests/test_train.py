@@ -38,7 +38,7 @@ def test_what_a_run_leaves(whole):
   assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
   assert {"loss", "image_tags/loss", "image_to_text/temperature", "learning_rate", "examples_per_second",
           "data_wait", "data/skipped"} <= set(lines[-1])
-  assert json.loads((workdir / "config.json").read_text())["batch"] == {"size": 16}
+  assert json.loads((workdir / "config.json").read_text())["batch"] == {"size": 16, "microbatches": 1}
   assert list((workdir / "tensorboard").glob("events*"))
 
 

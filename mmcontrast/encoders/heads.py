@@ -1,4 +1,4 @@
-"""Projections from a tower's pooled vector into one named space."""
+"""Projections from a tower's pooled vector, or its tokens, into one named space."""
 
 from __future__ import annotations
 
@@ -73,13 +73,36 @@ class Identity(nn.Module):
     return pooled
 
 
-HEADS = {"linear": Linear, "mlp": Mlp, "identity": Identity}
+class TokenLinear(nn.Module):
+  """One matrix for every token, for scores that compare tokens (FILIP, arXiv:2111.07783)."""
+
+  TAKES_TOKENS: ClassVar = True
+  CHOICES: ClassVar = {"dtype": DTYPES}
+
+  dim: int
+  bias: bool = False
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
+    """[B, L, D], [B, L] -> [B, L, dim], zeros where there is no token."""
+    del train
+    found = nn.Dense(self.dim, use_bias=self.bias, dtype=jnp.dtype(self.dtype), name="fc1")(tokens)
+    return found if mask is None else jnp.where(mask[..., None], found, 0)
+
+
+HEADS = {"linear": Linear, "mlp": Mlp, "identity": Identity, "token_linear": TokenLinear}
+
+
+def takes_tokens(head: nn.Module) -> bool:
+  """Whether a head maps `(tokens [B, L, D], mask [B, L] | None, *, train)` to [B, L, dim]."""
+  return getattr(head, "TAKES_TOKENS", False)
 
 
 def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:
   """Builds `HEADS[config["name"]]` with the rest of the config as options.
 
-  The module maps `(pooled [B, D], *, train)` to [B, dim]. Raises UserError for an unknown
-  name or option, naming the nearest.
+  The module maps `(pooled [B, D], *, train)` to [B, dim], or tokens (`takes_tokens`). Raises
+  UserError for an unknown name or option, naming the nearest.
   """
   return build(HEADS, config, where)

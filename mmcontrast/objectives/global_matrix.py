@@ -51,14 +51,15 @@ DENSE_BYTES = 64 << 20
 GATHER_BYTES = 64 << 20
 
 
-def choose_impl(rows: int, columns: int, dim: int, devices: int) -> str:
+def choose_impl(rows: int, columns: int, dim: int, devices: int, cells: int = 1) -> str:
   """The rule of `impl="auto"`, in bytes a device of float32.
 
-  dense while its four matrices (logits, two softmaxes, their gradient) stay under DENSE_BYTES;
+  dense while its four matrices (logits, two softmaxes, their gradient; `cells` numbers a pair)
+  stay under DENSE_BYTES;
   then rows while the gathered columns and their gradients stay under GATHER_BYTES (one gather has
   less latency than a ring); else ring. On one device rows and ring are the same tiled loop.
   """
-  if 4 * rows * columns * 4 <= DENSE_BYTES * devices:
+  if 4 * rows * columns * cells * 4 <= DENSE_BYTES * devices:
     return "dense"
   if devices > 1 and 2 * columns * dim * 4 <= GATHER_BYTES:
     return "rows"
@@ -83,6 +84,7 @@ def reduce_tiles(
   mesh: Mesh | None = None,
   axes: Sequence[str] | None = None,
   size: int = 512,
+  cells: int = 1,
 ) -> Values:
   """Reduces the [N, M] matrix that `tile` describes.
 
@@ -98,6 +100,7 @@ def reduce_tiles(
     mesh: devices; None for one.
     axes: mesh axes over which rows and columns are split; by default those of BATCH_AXES.
     size: rows in a tile; it has up to COLUMNS_PER_ROW times as many columns.
+    cells: numbers that the tile function holds for each pair; more of them make smaller tiles.
 
   Returns:
     name -> [N] or [M]: -inf for a log-sum-exp or maximum over nothing.
@@ -107,7 +110,8 @@ def reduce_tiles(
   n, m = _length(rows), _length(columns)
   if choose(impl, IMPLEMENTATIONS, "global matrix: impl") == "auto":
     widths = [math.prod(x.shape[1:]) for x in jax.tree.leaves(columns) if _is_float(x)]
-    impl = choose_impl(n, m, max(widths, default=1), devices)
+    impl = choose_impl(n, m, max(widths, default=1), devices, cells)
+  size = max(1, math.isqrt(size * size // cells))
   dtype = jnp.result_type(*(x for x in jax.tree.leaves((rows, columns)) if _is_float(x)))
   tile = _in_one_dtype(tile, dtype)
   if impl == "dense":

@@ -21,10 +21,22 @@ AXES = {"rows": ("row",), "columns": ("column",), "both": ("row", "column")}
 
 
 class Side(NamedTuple):
-  """The queries, the keys or the queue: facts [n, ...] ("x" the embedding), and which count."""
+  """Queries, keys or more of them: facts [n, ...] ("x" the embedding), and which count."""
 
   facts: Facts
   mask: jax.Array | None
+
+
+class Sides(NamedTuple):
+  """Everything a term compares: queries with keys, and `more` that only anchors meet.
+
+  more: "row" -> columns beside the keys, for the queries; "column" -> rows beside the queries,
+    for the keys: a queue, hard negatives.
+  """
+
+  rows: Side
+  columns: Side
+  more: dict[str, tuple[Side, ...]]
 
 
 def pairwise(
@@ -42,13 +54,15 @@ def pairwise(
   scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
   rows = _batch_side(term, term.query, embeddings, info)
   columns = _batch_side(term, term.key, embeddings, info)
-  queued = None if queue is None else _queue_side(term, queue)
-  rows.facts["x"] = scale * rows.facts["x"]
+  sides = Sides(rows, columns, _more_sides(term, embeddings, info, queue))
+  for side in (rows, *sides.more["column"]):
+    side.facts["x"] = scale * side.facts["x"]
   shared = () if bias is None else jnp.asarray(bias, rows.facts["x"].dtype)
-  matrix = partial(_matrix, term, mesh=mesh, impl=impl, size=tile)
+  cells = term.score.cells(rows.facts["x"][0], columns.facts["x"][0])
+  matrix = partial(_matrix, term, mesh=mesh, impl=impl, size=tile, cells=cells)
 
   if isinstance(term.target, Teacher):
-    _add_teacher(term, matrix, rows, columns, queued, embeddings, scale)
+    _add_teacher(term, matrix, sides, embeddings, scale)
   else:
     _add_features(term, rows, columns, embeddings)
 
@@ -61,10 +75,10 @@ def pairwise(
 
   axes = AXES[term.direction]
   if term.criterion.first_reductions:
-    _add_first_pass(term, matrix, rows, columns, queued, shared)
+    _add_first_pass(term, matrix, sides, shared)
   counted = own is None or term.target.kind == "set"  # Positives are found in the matrix.
-  function = partial(_tile, term, axes, counted)
-  stats = matrix(function, _reductions(term, axes, aligned, counted), rows, columns, queued, shared)
+  function = partial(_tile, term, counted)
+  stats = matrix(function, _reductions(term, axes, aligned, counted), sides, shared)
   losses = []
   for axis, anchors, others in (("row", rows, columns), ("column", columns, rows)):
     if axis in axes:
@@ -74,7 +88,7 @@ def pairwise(
       loss = term.criterion.loss(
         found,
         own if aligned or term.criterion.needs_anchor else None,
-        _count(others) + _count(queued),
+        _count(others) + sum(map(_count, sides.more[axis])),
       )
       keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
@@ -82,7 +96,7 @@ def pairwise(
       losses.append(_mean(loss, keep))
   if not counted:
     stats |= {"best_positive": own, "positive_sum": own, "positive_count": jnp.ones_like(own)}
-  metrics = _metrics(*lax.stop_gradient((stats, rows, columns, queued, scale, bias)), term)
+  metrics = _metrics(*lax.stop_gradient((stats, sides, scale, bias)), term)
   return sum(losses) / len(losses), metrics
 
 
@@ -102,6 +116,21 @@ def _batch_side(term: Term, names: tuple[str, ...], embeddings, info) -> Side:
   return Side(facts, valid if valid is None or views == 1 else jnp.repeat(valid, views, 0))
 
 
+def _more_sides(term: Term, embeddings, info, queue) -> dict[str, tuple[Side, ...]]:
+  """`Sides.more`."""
+  more: dict[str, tuple[Side, ...]] = {"row": (), "column": ()}
+  for axis, names in (("row", term.negative_keys), ("column", term.negative_queries)):
+    if names:
+      side = _batch_side(term, names, embeddings, info)
+      side.facts["position"] = jnp.full_like(side.facts["position"], -1)
+      side.facts["negative"] = jnp.ones(side.facts["position"].shape, bool)
+      side.facts.pop("slot", None)
+      more[axis] = (side,)
+  if queue is not None:
+    more[AXES[term.direction][0]] += (_queue_side(term, queue),)
+  return more
+
+
 def _queue_side(term: Term, queue: Mapping[str, Any]) -> Side:
   facts = dict(term.target.facts(queue))
   facts["x"] = queue["keys"]
@@ -116,7 +145,7 @@ def _prepared(prepare, name: str, embeddings) -> jax.Array:
 
 def _interleave(views: list[jax.Array]) -> jax.Array:
   """[N, D] each -> [N * views, D], an example's views together, so that a sharded N stays so."""
-  return views[0] if len(views) == 1 else jnp.stack(views, 1).reshape(-1, views[0].shape[-1])
+  return views[0] if len(views) == 1 else jnp.stack(views, 1).reshape(-1, *views[0].shape[1:])
 
 
 def _is_aligned(term: Term) -> bool:
@@ -124,9 +153,7 @@ def _is_aligned(term: Term) -> bool:
   return term.target.kind == "own" and len(term.query) == len(term.key) == 1
 
 
-def _count(side: Side | None) -> jax.Array | int:
-  if side is None:
-    return 0
+def _count(side: Side) -> jax.Array | int:
   return side.facts["position"].shape[0] if side.mask is None else jnp.sum(side.mask)
 
 
@@ -146,26 +173,25 @@ def _add_features(term: Term, rows: Side, columns: Side, embeddings) -> None:
       side.facts["of"] = _repeated(term.target, term.target.of, names, embeddings)
 
 
-def _add_teacher(term: Term, matrix, rows, columns, queued, embeddings, scale) -> None:
+def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale) -> None:
   """Gives both sides the teacher's embeddings and, by a pass of their own, its log-sum-exps."""
-  target = term.target
+  target, (rows, columns, more) = term.target, sides
   scale = scale if target.temperature is None else 1.0 / target.temperature
   rows.facts["teacher"] = scale * _repeated(target, target.query, term.query, embeddings)
   if target.key is not None:
     columns.facts["teacher"] = _repeated(target, target.key, term.key, embeddings)
 
-  def logits(rows, columns, shared):
+  def logits(axes, rows, columns, shared):
     return {"logits": target.logits(rows, columns)}, _apart(rows, columns)
 
-  def only(side: Side | None) -> Side | None:
-    if side is None:
-      return None
+  def only(side: Side) -> Side:
     names = ("teacher" if "teacher" in side.facts else "x", "position", "slot")
     return side._replace(facts={name: side.facts[name] for name in names if name in side.facts})
 
   axes = AXES[term.direction]
   sums = {f"{axis}:lse": Reduction("logits", axis, "logsumexp") for axis in axes}
-  stats = matrix(logits, sums, only(rows), only(columns), only(queued), ())
+  kept = Sides(only(rows), only(columns), {axis: tuple(map(only, found)) for axis, found in more.items()})
+  stats = matrix(logits, sums, kept, ())
   for axis, side in (("row", rows), ("column", columns)):
     if axis in axes:
       side.facts["teacher_lse"] = lax.stop_gradient(stats[f"{axis}:lse"])
@@ -180,11 +206,11 @@ def _repeated(target: Target, name: str, views: tuple[str, ...], embeddings) -> 
 # ---- Two passes ---------------------------------------------------------------------------------
 
 
-def _add_first_pass(term: Term, matrix, rows: Side, columns: Side, queued, shared) -> None:
+def _add_first_pass(term: Term, matrix, sides: Sides, shared) -> None:
   """Gives both sides, as "anchor", what the criterion must know of whole rows and columns."""
   axes, criterion = AXES[term.direction], term.criterion
 
-  def function(rows, columns, shared):
+  def function(axes, rows, columns, shared):
     logits, values = _logits(term, rows, columns, shared), {}
     for axis in axes:
       weights, positive = _weights(term, axis, rows, columns)
@@ -197,8 +223,8 @@ def _add_first_pass(term: Term, matrix, rows: Side, columns: Side, queued, share
     for axis in axes
     for name, kind in criterion.first_reductions.items()
   }
-  stats = matrix(function, sums, rows, columns, queued, shared)
-  for axis, side in (("row", rows), ("column", columns)):
+  stats = matrix(function, sums, sides, shared)
+  for axis, side in (("row", sides.rows), ("column", sides.columns)):
     if axis in axes:
       side.facts["anchor"] = {name: stats[f"{axis}:{name}"] for name in criterion.first_reductions}
 
@@ -224,11 +250,15 @@ def _logits(term: Term, rows: Facts, columns: Facts, shared) -> jax.Array:
 def _weights(term: Term, axis: str, rows: Facts, columns: Facts):
   """The target's weights of a tile (None: aligned), and what makes its mask of positives."""
   weights = None if _is_aligned(term) else term.target.weights(axis, rows, columns)
+  if weights is not None and "negative" in rows:
+    weights = jnp.where(rows["negative"][:, None], 0.0, weights)
+  if weights is not None and "negative" in columns:
+    weights = jnp.where(columns["negative"][None, :], 0.0, weights)
   return weights, partial(_positive, term, weights, rows, columns)
 
 
-def _tile(term: Term, axes, counted, rows: Facts, columns: Facts, shared):
-  """The tile function of a term (global_matrix): its criterion's values, and its metrics'."""
+def _tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
+  """The tile function of a term (global_matrix) along `axes`: its criterion's values, its metrics'."""
   logits, values = _logits(term, rows, columns, shared), {}
   for axis in axes:
     weights, positive = _weights(term, axis, rows, columns)
@@ -236,12 +266,16 @@ def _tile(term: Term, axes, counted, rows: Facts, columns: Facts, shared):
     anchor = jax.tree.map(lambda x, a=across: jnp.expand_dims(x, a), side.get("anchor"))
     found = term.criterion.values(logits, weights, positive, anchor)
     values |= {f"{axis}:{name}": value for name, value in found.items()}
+  if AXES[term.direction][0] not in axes:
+    return values, _apart(rows, columns)
   positive = positive()
   values["best_negative"] = jnp.where(positive, -jnp.inf, logits)
   if counted:
     values["best_positive"] = jnp.where(positive, logits, -jnp.inf)
     values["positive_sum"] = jnp.where(positive, logits, 0.0)
     values["positive_count"] = positive.astype(logits.dtype)
+  if term.score.total is None:
+    values["all_sum"] = logits
   return values, _apart(rows, columns)
 
 
@@ -256,41 +290,35 @@ def _reductions(term: Term, axes, aligned: bool, counted: bool) -> dict[str, Red
     found["best_positive"] = Reduction("best_positive", axes[0], "max")
     for name in ("positive_sum", "positive_count"):
       found[name] = Reduction(name, axes[0], "sum")
+  if term.score.total is None:
+    found["all_sum"] = Reduction("all_sum", axes[0], "sum")
   return found
 
 
-def _matrix(term: Term, function, reductions, rows: Side, columns: Side, queued, shared, **options):
-  """Statistics over the columns that the term's negatives name."""
+def _matrix(term: Term, function, reductions, sides: Sides, shared, **options) -> Values:
+  """Statistics over what the term's anchors see; `function(axes, ...)` is the tile along `axes`."""
+  rows, columns, more = sides
+  axes = AXES[term.direction]
   if term.negatives == "queue":
-    stats = _own_pairs(function, reductions, rows, columns, shared)
+    stats = _own_pairs(partial(function, axes), reductions, rows, columns, shared)
   else:
-    stats = reduce_tiles(
-      function,
-      reductions,
-      rows.facts,
-      columns.facts,
-      shared,
-      row_mask=rows.mask,
-      column_mask=columns.mask,
-      **options,
-    )
-  if queued is not None:
-    more = reduce_tiles(
-      function,
-      reductions,
-      rows.facts,
-      queued.facts,
-      shared,
-      row_mask=rows.mask,
-      column_mask=queued.mask,
-      **options,
-    )
-    stats = {name: merge(r.kind, stats[name], more[name]) for name, r in reductions.items()}
+    stats = _reduce(partial(function, axes), reductions, rows, columns, shared, **options)
+  for axis in axes:
+    kept = {name: r for name, r in reductions.items() if r.axis == axis}
+    for side in more[axis]:
+      pair = (rows, side) if axis == "row" else (side, columns)
+      found = _reduce(partial(function, (axis,)), kept, *pair, shared, **options)
+      stats |= {name: merge(r.kind, stats[name], found[name]) for name, r in kept.items()}
   return stats
 
 
+def _reduce(function, reductions, rows: Side, columns: Side, shared, **options) -> Values:
+  masks = {"row_mask": rows.mask, "column_mask": columns.mask}
+  return reduce_tiles(function, reductions, rows.facts, columns.facts, shared, **masks, **options)
+
+
 def _own_pairs(function, reductions, rows: Side, columns: Side, shared) -> Values:
-  """Row statistics of a matrix with one column a row: its own key."""
+  """Statistics of anchors with one other each: their own."""
   one = jax.tree.map(lambda x: x[:, None], (rows.facts, columns.facts))
   values, _ = jax.vmap(function, (0, 0, None))(*one, shared)
   return {
@@ -301,17 +329,23 @@ def _own_pairs(function, reductions, rows: Side, columns: Side, shared) -> Value
 # ---- Metrics ------------------------------------------------------------------------------------
 
 
-def _metrics(stats, rows: Side, columns: Side, queued, scale, bias, term: Term):
+def _metrics(stats, sides: Sides, scale, bias, term: Term):
   """Temperature, in-batch top-1, and mean score of positives and of negatives."""
-  anchors = columns if term.direction == "columns" else rows
+  anchors = sides.columns if term.direction == "columns" else sides.rows
   count = stats["positive_count"]
   count = count if anchors.mask is None else jnp.where(anchors.mask, count, 0.0)
   hits = stats["best_positive"] > stats["best_negative"]
   positive = jnp.sum(jnp.where(count > 0, stats["positive_sum"], 0.0))
   number = jnp.sum(count)
+  pairs = _pairs(sides, term)
+  if term.score.total is None:
+    everything = stats["all_sum"]
+    everything = jnp.sum(everything if anchors.mask is None else jnp.where(anchors.mask, everything, 0.0))
+    everything = everything if bias is None else everything - bias * pairs
+  else:
+    everything = _all_scores(sides, term)
   if bias is not None:
     positive = positive - bias * number
-  everything, pairs = _all_scores(rows, columns, queued, term)
   return {
     "temperature": 1.0 / scale,
     "top1": _mean(hits.astype(jnp.float32), count > 0),
@@ -320,21 +354,34 @@ def _metrics(stats, rows: Side, columns: Side, queued, scale, bias, term: Term):
   }
 
 
-def _all_scores(rows: Side, columns: Side, queued, term: Term):
-  """Sum of the scores (times scale) of all pairs, and how many there are."""
+def _seen(sides: Sides, term: Term) -> list[tuple[Side, Side]]:
+  """(rows, columns) that the anchors of the first direction see beside their own pair's matrix."""
+  if term.direction == "columns":
+    return [(side, sides.columns) for side in sides.more["column"]]
+  return [(sides.rows, side) for side in sides.more["row"]]
+
+
+def _pairs(sides: Sides, term: Term) -> jax.Array:
+  """How many pairs the anchors of the first direction see."""
+  n = _count(sides.rows) * jnp.float32(1.0)
+  own = n if term.negatives == "queue" else n * _count(sides.columns)
+  if "slot" in sides.rows.facts:
+    own = own - n
+  return own + sum(_count(rows) * jnp.float32(1.0) * _count(columns) for rows, columns in _seen(sides, term))
+
+
+def _all_scores(sides: Sides, term: Term) -> jax.Array:
+  """Sum of the scores (times scale) of those pairs."""
 
   def counted(side: Side) -> jax.Array:
     x = side.facts["x"]
     return x if side.mask is None else jnp.where(side.mask[:, None], x, 0.0)
 
-  n = _count(rows) * jnp.float32(1.0)
+  rows, columns = counted(sides.rows), counted(sides.columns)
   if term.negatives == "queue":
-    total, pairs = jnp.sum(term.score.pair(counted(rows), counted(columns))), n
+    total = jnp.sum(term.score.pair(rows, columns))
   else:
-    total, pairs = term.score.total(counted(rows), counted(columns)), n * _count(columns)
-  if "slot" in rows.facts:
-    total, pairs = total - jnp.sum(term.score.pair(counted(rows), counted(columns))), pairs - n
-  if queued is not None:
-    total = total + term.score.total(counted(rows), counted(queued))
-    pairs = pairs + n * _count(queued)
-  return total, pairs
+    total = term.score.total(rows, columns)
+  if "slot" in sides.rows.facts:
+    total = total - jnp.sum(term.score.pair(rows, columns))
+  return total + sum(term.score.total(counted(a), counted(b)) for a, b in _seen(sides, term))

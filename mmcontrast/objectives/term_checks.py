@@ -30,19 +30,40 @@ def check_combination(term: Term, where: str) -> None:
     raise UserError(
       f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
     )
-  if term.queue_length:
-    if len(term.key) != 1 or not term.key[0].endswith("@momentum"):
+  for side, direction in (("negative_keys", "rows"), ("negative_queries", "columns")):
+    if getattr(term, side) and term.direction not in (direction, "both"):
       raise UserError(
-        f"{where}.key: a queue holds keys of one momentum embedding, "
-        f"not {list(term.key)}; write '{term.key[0].removesuffix('@momentum')}@momentum' "
+        f"{where}.{side}: no anchor sees them in direction {term.direction!r}; "
+        f"use direction={direction!r} or 'both'"
+      )
+  follows = isinstance(term.target, Teacher) and term.target.key is None
+  if term.target.kind == "soft" and (
+    term.negative_queries or (term.negative_keys and not follows)
+  ):
+    raise UserError(
+      f"{where}.target: soft weights of hard negatives are unknown; leave negative_keys and "
+      "negative_queries out, or use a set of positives such as 'same_id'"
+    )
+  if term.queue_length:
+    side = "query" if term.direction == "columns" else "key"
+    names = getattr(term, side)
+    if len(names) != 1 or not names[0].endswith("@momentum"):
+      raise UserError(
+        f"{where}.{side}: a queue holds keys of one momentum embedding, "
+        f"not {list(names)}; write '{names[0].removesuffix('@momentum')}@momentum' "
         "or negatives='batch'"
       )
-    if term.direction != "rows":
+    if term.direction == "both":
       raise UserError(
-        f"{where}.direction: {term.direction!r} does not go with a queue, whose keys "
+        f"{where}.direction: 'both' does not go with a queue, whose keys "
         "have no query of their own; use 'rows', and a second term for the way back"
       )
-    follows = isinstance(term.target, Teacher) and term.target.key is None
+    if term.score.tokens:
+      raise UserError(
+        f"{where}.negatives: a queue holds one vector an example, and score {term.score_name!r} "
+        "compares tokens; use negatives='batch'"
+      )
+    follows = follows and term.direction == "rows"
     if term.target.kind == "soft" and not (follows and term.negatives == "batch+queue"):
       raise UserError(
         f"{where}.target: soft weights of queued keys are unknown; use "
@@ -59,6 +80,7 @@ def check_terms(
   momentum: bool = True,
   tag_count: int = 0,
   labels: Collection[str] = (),
+  token_heads: Collection[str] = (),
 ) -> None:
   """Checks the terms against the rest of a run; raises UserError before anything compiles.
 
@@ -69,6 +91,7 @@ def check_terms(
     momentum: whether there is a momentum branch.
     tag_count: tags the dataset has.
     labels: names of the labels the dataset has.
+    token_heads: heads that give an embedding for each token.
   """
   for term in terms.values():
     for name in term.embeddings:
@@ -92,6 +115,15 @@ def check_terms(
           f"or write {name.removesuffix('@momentum')!r}"
         )
     where = f"objective.{term.name}"
+    for name in (*term.query, *term.key, *term.negative_keys, *term.negative_queries):
+      head = parse_embedding(name).head
+      if (head in token_heads) != term.score.tokens:
+        fitting = sorted(set(heads) & set(token_heads) if term.score.tokens else set(heads) - set(token_heads))
+        kind = "tokens" if term.score.tokens else "one vector an example"
+        raise UserError(
+          f"{where}: score {term.score_name!r} compares {kind}, which head {head!r} does not give; "
+          + (nearest(head, fitting) if fitting else "add a head such as dict(name='token_linear', dim=256)")
+        )
     if "tags" in term.target.needs and not tag_count:
       raise UserError(
         f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'"

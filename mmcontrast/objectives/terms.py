@@ -5,12 +5,16 @@
             query="image[0]/image_joint", key="text[0]/text_joint",  # or lists of them
             score="cosine", target="identity", criterion="softmax",  # or dict(name=..., ...)
             negatives="batch",       # "queue:K": own key and queue (MoCo); "batch+queue:K" (ALBEF)
+            negative_keys=(),        # more keys for every query, positives of none: hard negatives
+            negative_queries=(),     # and more queries for every key
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
             temperature=dict(init=0.07, learned=True, min=0.01),  # or 0.1, or another term's name
             bias=None, weight=1.0))
 
 A list of queries or keys stacks the views of each example (K captions an image); the same list on
 both sides contrasts the views with each other, each embedding leaving itself out (NT-Xent, SupCon).
+A queue holds keys; with direction "columns", where keys choose, it holds queries. Prototypes are a
+queue that nothing is pushed to.
 """
 
 from __future__ import annotations
@@ -56,9 +60,12 @@ class Term:
   query: tuple[str, ...]
   key: tuple[str, ...]
   score: Score
+  score_name: str
   target: Target
   criterion: Criterion
   negatives: str
+  negative_keys: tuple[str, ...]
+  negative_queries: tuple[str, ...]
   queue_length: int
   direction: str
   temperature: Temperature
@@ -67,7 +74,14 @@ class Term:
 
   @property
   def embeddings(self) -> tuple[str, ...]:
-    return (*self.query, *self.key, *self.target.embeddings)
+    return (*self.query, *self.key, *self.negative_keys, *self.negative_queries, *self.target.embeddings)
+
+  @property
+  def queued(self) -> str | None:
+    """The embedding whose queue the anchors also see; None without a queue."""
+    if not self.queue_length:
+      return None
+    return self.query[0] if self.direction == "columns" else self.key[0]
 
 
 Terms = dict[str, Term]
@@ -79,6 +93,8 @@ _KEYS = (
   "target",
   "criterion",
   "negatives",
+  "negative_keys",
+  "negative_queries",
   "direction",
   "temperature",
   "bias",
@@ -137,9 +153,12 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     query=query,
     key=key,
     score=SCORES[choose(config.get("score", "cosine"), SCORES, f"{where}.score")],
+    score_name=config.get("score", "cosine"),
     target=target,
     criterion=criterion,
     negatives=negatives,
+    negative_keys=_names(config.get("negative_keys", ()), f"{where}.negative_keys", some=False),
+    negative_queries=_names(config.get("negative_queries", ()), f"{where}.negative_queries", some=False),
     queue_length=length,
     direction=choose(config.get("direction", "rows"), DIRECTIONS, f"{where}.direction"),
     temperature=parse_temperature(shared["temperature"], shared["bias"], f"objective.{owner}"),
@@ -150,11 +169,11 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
   return term
 
 
-def _names(given: Any, where: str) -> tuple[str, ...]:
+def _names(given: Any, where: str, some: bool = True) -> tuple[str, ...]:
   names = (given,) if isinstance(given, str) else tuple(given)
   for name in names:
     parse_embedding(name, where)
-  if not names or len(set(names)) < len(names):
+  if (some and not names) or len(set(names)) < len(names):
     raise UserError(f"{where}: name one or more different embeddings, not {list(names)}")
   return names
 
@@ -177,13 +196,13 @@ def required_embeddings(terms: Terms) -> tuple[str, ...]:
 
 
 def queues(terms: Terms) -> dict[str, int]:
-  """Key embedding -> length of its queue, shared by all terms that queue this key."""
+  """Embedding -> length of its queue, shared by all terms that queue it."""
   found: dict[str, int] = {}
   for term in terms.values():
-    if term.queue_length and found.setdefault(term.key[0], term.queue_length) != term.queue_length:
+    if term.queued and found.setdefault(term.queued, term.queue_length) != term.queue_length:
       raise UserError(
-        f"objective.{term.name}.negatives: the queue of {term.key[0]!r} has length "
-        f"{found[term.key[0]]} in another term; use one length for one key"
+        f"objective.{term.name}.negatives: the queue of {term.queued!r} has length "
+        f"{found[term.queued]} in another term; use one length for one embedding"
       )
   return found
 
@@ -211,9 +230,9 @@ def clamp_after_step(terms: Terms, temperatures: Mapping[str, Any]) -> dict[str,
 def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   """Queue name -> its new keys [N, D], prepared as the term's score wants them (unit float32)."""
   return {
-    term.key[0]: jax.lax.stop_gradient(term.score.prepare(embeddings[term.key[0]]))
+    term.queued: jax.lax.stop_gradient(term.score.prepare(embeddings[term.queued]))
     for term in terms.values()
-    if term.queue_length
+    if term.queued
   }
 
 
@@ -232,11 +251,11 @@ def evaluate(
   """The weighted sum of all terms over the global batch.
 
   Args:
-    embeddings: name -> [N, D], of any float type, not normalised.
+    embeddings: name -> [N, D] (scores of tokens: [N, L, D]), of any float type, not normalised.
     info: what targets read ("id" [N], "tags" [N, T], "labels" {name: [N]}) and "valid" bool [N];
       examples that are not valid are neither anchors, positives nor negatives, and not counted.
     temperatures: learned parameters, as from `init_temperatures`.
-    queues: key embedding -> queue (stores.queue); what it does not know cannot be a positive.
+    queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.
     weights: term -> its weight now.
     mesh, impl, tile: how the matrix is computed (global_matrix.reduce_tiles).
 
@@ -252,7 +271,7 @@ def evaluate(
       embeddings,
       info,
       parameters,
-      queues.get(term.key[0]) if term.queue_length else None,
+      queues.get(term.queued),
       mesh=mesh,
       impl=impl,
       tile=tile,

@@ -15,16 +15,17 @@ def make_mesh(devices: int):
 
 def compiled(function):
   """`jax.jit` with little effort spent on optimizing: tests compile more than they compute."""
-  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+  quick = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+  return jax.jit(function, compiler_options=quick)
 
 
-def closest(found, wanted, tolerance: float) -> None:
-  """Asserts that two trees agree to `tolerance` of each array's largest entry."""
+def closest(found, wanted, tolerance: float, floor: float = 1e-3) -> None:
+  """Asserts that two trees agree to `tolerance` of each array's largest entry, or of `floor`."""
 
   def check(path, a, b):
     a, b = np.asarray(a), np.asarray(b)
     error = np.max(np.abs(a - b), initial=0.0)
-    scale = max(np.max(np.abs(b), initial=0.0), 1e-3)
+    scale = max(np.max(np.abs(b), initial=0.0), floor)
     assert error <= tolerance * scale, f"{jax.tree_util.keystr(path)}: {error / scale:.3g}"
 
   jax.tree_util.tree_map_with_path(check, found, wanted)

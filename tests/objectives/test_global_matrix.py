@@ -58,7 +58,7 @@ def test_auto_is_the_rule(monkeypatch):
     lambda *arguments: seen.append(arguments) or "ring",
   )
   symmetric("auto", make_mesh(2))(jnp.ones((6, 4)), jnp.ones((8, 4)), 1.0)
-  assert seen == [(6, 8, 4, 2)]
+  assert seen == [(6, 8, 4, 2, 1)]
 
 
 def test_unknown_implementation_names_the_nearest():

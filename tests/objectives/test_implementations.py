@@ -1,4 +1,4 @@
-"""Every criterion x target x columns, on every number of devices, is the dense loss exactly."""
+"""Criterion x target x columns, on every number of devices: the dense loss exactly."""
 
 import functools
 import os
@@ -39,6 +39,7 @@ def columns(negatives):
 
 
 IN_BATCH, IN_QUEUE, IN_BOTH = {}, columns(f"queue:{QUEUE}"), columns(f"batch+queue:{QUEUE}")
+HARD = dict(negative_keys="text[1]/joint", negative_queries=["image[1]/joint", "image[2]/joint"])
 CASES = {
   "identity": dict(target=IDENTITY, **IN_BATCH),
   "ids": dict(target=IDS, **IN_BATCH),
@@ -50,14 +51,17 @@ CASES = {
   "identity_both": dict(target=IDENTITY, **IN_BOTH),
   "tags_both": dict(target=TAGS, **IN_BOTH),
   "distilled": dict(target=DISTILLED, **IN_BOTH),
+  "hard": dict(target=IDENTITY, **HARD),
+  "tags_hard": dict(target=TAGS, **HARD),
+  "tags_queries": dict(
+    target=TAGS, query=f"{QUERY}@momentum", negatives=f"batch+queue:{QUEUE}", direction="columns"
+  ),
 }
 MIXED = {
   "softmax": dict(target=IDENTITY),
   "sigmoid_tags_both": dict(CRITERIA["sigmoid"], target=TAGS, **IN_BOTH),
-  "hardest": dict(CRITERIA["hardest"], target=IDENTITY),
 }
 LISTS = {
-  "captions": dict(key=[KEY, "text[1]/joint"]),
   "captions_ids": dict(CRITERIA["sigmoid"], key=[KEY, "text[1]/joint"], target=IDS),
   "views": dict(query=VIEWS, key=VIEWS, direction="columns"),
   "views_labels": dict(
@@ -86,9 +90,9 @@ def make_inputs(terms, dtype):
   embeddings = {name: jnp.asarray(rng.normal(size=(N, D)), dtype) for name in names}
   keys = jnp.asarray(rng.normal(size=(QUEUE, D)), dtype)
   keys = keys / jnp.linalg.norm(keys, axis=1, keepdims=True)
-  queues = {f"{KEY}@momentum": {"keys": keys, "valid": np.arange(QUEUE) != 5, **facts(QUEUE)}}
+  queue = {"keys": keys, "valid": np.arange(QUEUE) != 5, **facts(QUEUE)}
   info = {**facts(N), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
-  return (embeddings, queues), info
+  return (embeddings, queue), info
 
 
 def value_and_gradients(cases, dtype, impl, devices):
@@ -113,14 +117,14 @@ def value_and_gradients(cases, dtype, impl, devices):
     return found, {name.split("/")[1]: value for name, value in metrics.items()}
 
   def every(state, info):
-    embeddings, queues = state
+    embeddings, queue = state
     found = {}
     for name, term in terms.items():
       parameters = jax.tree.map(
         lambda x: jnp.asarray(x, dtype), objective.init_temperatures({name: term})[name]
       )
       own = {e: embeddings[e] for e in term.embeddings}
-      queued = queues if term.queue_length else {}
+      queued = {term.queued: queue} if term.queued else {}
       function = jax.value_and_grad(loss, has_aux=True, allow_int=True)
       (_, metrics), gradients = function((own, parameters, queued), info, term)
       found[name] = metrics, jax.tree.map(
@@ -133,8 +137,13 @@ def value_and_gradients(cases, dtype, impl, devices):
   return jax.device_get(compiled(every)(state, info))
 
 
-def tolerance(dtype):
-  return 1e-10 if dtype == jnp.float64 else 1e-5
+def same(found, wanted, dtype=jnp.float64):
+  """Asserts that (losses and metrics, gradients) are equal, in relative terms."""
+  if dtype == jnp.float64:
+    closest(found, wanted, 1e-10)
+  else:  # A mean score is a small sum of scores up to 1.
+    closest(found[0], wanted[0], 1e-5, floor=1.0)
+    closest(found[1], wanted[1], 1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -145,64 +154,67 @@ def mixed():
 
 
 @functools.cache
-def truth(criterion):
-  """The dense results of every case of a criterion, in double precision."""
+def truth(criterion, case):
+  """The dense results of a combination, in double precision."""
   with jax.enable_x64(True):
-    return value_and_gradients(cases_of(criterion), jnp.float64, "dense", 1)
+    return value_and_gradients({case: CRITERIA[criterion] | CASES[case]}, jnp.float64, "dense", 1)
 
 
-def cases_of(criterion, devices=None):
-  """All cases; or the quarter of them whose turn it is on so many devices.
+def combinations(which: str):
+  """(criterion, case, devices, precision), by how many of them are asked for.
 
-  Turns make a Latin square: every criterion and every case meets every number of devices.
+  few: two cases for each criterion, every case at least once, in turns of the devices.
+  once: every criterion with every case, on one number of devices: each criterion and each case
+    meets all of them.
+  all: every criterion with every case on every number of devices, in both precisions.
   """
-  turn = tuple(CRITERIA).index(criterion)
-  return {
-    name: CRITERIA[criterion] | case
-    for number, (name, case) in enumerate(CASES.items())
-    if devices is None or DEVICES[(number + turn) % len(DEVICES)] == devices
-  }
+  for turn, criterion in enumerate(CRITERIA):
+    for number, case in enumerate(CASES):
+      if which == "all":
+        yield from ((criterion, case, d, t) for d in DEVICES for t in (jnp.float64, jnp.float32))
+      elif which == "once" or (number - 2 * turn) % len(CASES) < 2:
+        yield criterion, case, DEVICES[(number + turn) % len(DEVICES)], jnp.float64
 
 
-# Every combination on every number of devices in both precisions takes minutes to compile.
-ALL = bool(os.environ.get("MMCONTRAST_ALL_COMBINATIONS"))
+# All of them take an hour to compile.
+WHICH = os.environ.get("MMCONTRAST_COMBINATIONS", "few")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32] if ALL else [jnp.float64])
-@pytest.mark.parametrize("devices", DEVICES)
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_combination(criterion, devices, dtype):
-  """Values, metrics and gradients of each term by itself, as its own dense ones."""
-  cases = cases_of(criterion, None if ALL else devices)
-  whole = truth(criterion)
+@pytest.mark.parametrize(("criterion", "case", "devices", "dtype"), combinations(WHICH))
+def test_combinations(criterion, case, devices, dtype):
+  """Value, metrics and gradients of a term, as its own dense ones."""
+  whole = truth(criterion, case)
   with jax.enable_x64(dtype == jnp.float64):
-    found = value_and_gradients(cases, dtype, "ring", devices)
-  for kind in (0, 1):
-    parts = ({name: tree[kind][name] for name in cases} for tree in (found, whole))
-    closest(*parts, tolerance(dtype))
-  for name, (embeddings, temperatures, queues) in found[1].items():
-    for embedding, gradient in embeddings.items():
-      stopped = embedding.endswith("@momentum") or "frozen" in embedding
-      assert np.any(gradient) != stopped, (name, embedding)
-    assert np.any(temperatures["log_scale"]) and not any(np.any(g) for g in jax.tree.leaves(queues))
+    found = value_and_gradients({case: CRITERIA[criterion] | CASES[case]}, dtype, "ring", devices)
+  same(found, whole, dtype)
+  embeddings, temperatures, queues = found[1][case]
+  for embedding, gradient in embeddings.items():
+    stopped = embedding.endswith("@momentum") or "frozen" in embedding
+    assert np.any(gradient) != stopped, embedding
+  assert np.any(temperatures["log_scale"]) and not any(np.any(g) for g in jax.tree.leaves(queues))
+
+
+def test_the_few_meet_every_case_and_every_number_of_devices():
+  found = list(zip(*combinations("few")))
+  assert [set(x) for x in found[:3]] == [set(CRITERIA), set(CASES), set(DEVICES)]
+  assert len(list(combinations("once"))) == len(CRITERIA) * len(CASES)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
   ("impl", "devices"),
-  [("dense", 8), ("ring", 1), ("ring", 2), ("ring", 4), ("ring", 8), ("rows", 2), ("rows", 8)],
+  [("dense", 8), ("rows", 2), ("rows", 8)],
 )
-def test_every_number_of_devices(mixed, impl, devices):
-  closest(value_and_gradients(MIXED, jnp.float64, impl, devices), mixed, 1e-10)
+def test_other_implementations(mixed, impl, devices):
+  same(value_and_gradients(MIXED, jnp.float64, impl, devices), mixed)
 
 
 @pytest.mark.usefixtures("float64")
 def test_lists_of_views():
   found = value_and_gradients(LISTS, jnp.float64, "ring", 4)
-  closest(found, value_and_gradients(LISTS, jnp.float64, "dense", 1), 1e-10)
+  same(found, value_and_gradients(LISTS, jnp.float64, "dense", 1))
 
 
 def test_single_precision(mixed):
   """Not only as its own dense form: as the truth."""
-  closest(value_and_gradients(MIXED, jnp.float32, "ring", 8), mixed, 1e-5)
+  same(value_and_gradients(MIXED, jnp.float32, "ring", 8), mixed, jnp.float32)

@@ -172,6 +172,37 @@ def test_metrics_by_hand():
   np.testing.assert_allclose(metrics["t/top1"], 2 / 3)
 
 
+def test_hard_negatives_are_columns_that_are_positives_of_none():
+  """By hand: one more key for each query, and one more query for each key."""
+  names = (IMAGE, TEXT, "text[1]/joint", "image[1]/joint")
+  embeddings = {name: random(5, 4, seed=seed) for seed, name in enumerate(names)}
+  image, text, more_text, more_image = (
+    x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values()
+  )
+  term = dict(CLIP, temperature=0.1, negative_keys=names[2], negative_queries=names[3])
+  loss, _ = evaluate({"t": term}, embeddings, {"id": np.zeros(5, np.int32)})
+  rows = jnp.concatenate([image @ text.T, image @ more_text.T], 1) / 0.1
+  columns = jnp.concatenate([text @ image.T, text @ more_image.T], 1) / 0.1
+  expected = [-jnp.mean(jnp.diag(jax.nn.log_softmax(x))) for x in (rows, columns)]
+  np.testing.assert_allclose(loss, sum(expected) / 2, rtol=1e-5)
+  # Not even of their own concept: with one id for all, every key but the hard ones is a positive.
+  ids = dict(term, target="same_id", direction="rows", negative_queries=())
+  loss, metrics = evaluate({"t": ids}, embeddings, {"id": np.zeros(5, np.int32)})
+  expected = -jnp.mean(jnp.mean(jax.nn.log_softmax(rows)[:, :5], 1))
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  np.testing.assert_allclose(metrics["t/negative"], jnp.mean(rows[:, 5:]) * 0.1, rtol=1e-5)
+
+
+def test_a_queue_of_queries_is_a_queue_of_keys_the_other_way_round():
+  embeddings = {IMAGE: random(8, 6), KEY: random(8, 6, seed=1)}
+  rows = dict(MOCO, negatives="batch+queue:64")
+  columns = dict(rows, query=KEY, key=IMAGE, direction="columns")
+  found = [evaluate({"t": term}, embeddings, queues={KEY: queue_of(64, 6)}) for term in (rows, columns)]
+  for value, expected in zip(*map(jax.tree.leaves, found)):
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+  assert objective.queues(objective.parse_terms({"t": columns})) == {KEY: 64}
+
+
 # ---- Permutations and masks ---------------------------------------------------------------------
 
 N = 7
@@ -270,6 +301,16 @@ def test_all_absent_is_zero(many):
     (dict(MOCO, negatives="queue"), r"t\.negatives: 'queue' has no queue length"),
     (dict(MOCO, negatives="que:64"), r"t\.negatives: .* did you mean 'queue'"),
     (dict(MOCO, direction="both"), r"t\.direction: 'both' does not go with a queue"),
+    (dict(MOCO, direction="columns"), r"t\.query: a queue holds keys of one momentum embedding"),
+    (
+      dict(CLIP, direction="rows", negative_queries="image[1]/joint"),
+      r"t\.negative_queries: no anchor sees them in direction 'rows'; use direction='columns'",
+    ),
+    (
+      dict(CLIP, negative_keys="text[1]/joint", target=dict(name="soft_similarity", of=IMAGE)),
+      r"t\.target: soft weights of hard negatives are unknown",
+    ),
+    (dict(CLIP, negative_keys="text[1]"), r"t\.negative_keys: 'text\[1\]' is not the path"),
     (
       dict(MOCO, target=dict(name="soft_similarity", of=IMAGE)),
       r"t\.target: soft weights of queued keys",
