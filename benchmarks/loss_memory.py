@@ -2,12 +2,14 @@
 
     python benchmarks/loss_memory.py --out docs/results/loss_memory.json
     python benchmarks/loss_memory.py --quick
+    python benchmarks/loss_memory.py --compile_only
 
 A row is one compiled program: float32, gradients of both embeddings and the temperature (of the
 queries only where keys are momentum keys). `temp_mib` is what XLA's buffer assignment gives to
 temporaries on one device, arguments and results aside; `seconds` the median of the timed calls.
-On a CPU it simulates 8 devices that share the machine's cores. On accelerators it also gives the
-highest memory in use, `peak_mib`, so far in the process.
+On a CPU it simulates 8 devices that share the machine's cores. Accelerators, where JAX finds them,
+are used as they are, with larger n; there it also gives the highest memory in use so far in the
+process, `peak_mib`, and what does not fit gets a row that says so in `note`.
 
 impl is dense, rows or ring of ours, or a peer: "compiler", the loss as one writes it down, with
 global arrays that XLA shards by itself; "open_clip", open_clip's own on one device in torch, where
@@ -56,6 +58,8 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
   ),
 }
 
+CPU_SIZES = [4096, 16384, 32768]
+ACCELERATOR_SIZES = [4096, 16384, 32768, 65536]
 PLAIN = ("softmax", "sigmoid")  # Cases that the peers have.
 PEERS = ("compiler", "open_clip")
 OPEN_CLIP_MATRICES = 6  # Of N x N floats in memory at a time, at most (measured).
@@ -122,19 +126,32 @@ def measure(case: str, impl: str, n: int, dim: int, repeats: int, tile: int) -> 
   mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   tiled = impl in ("rows", "ring")
   row = dict(impl=impl, **CASES[case][0], n=n, dim=dim, devices=devices, tile=tile if tiled else None)
-  compiled, arguments = compile_term(case, impl, n, dim, mesh, tile)
-  row["temp_mib"] = round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
-  row["seconds"] = None
-  if repeats:
-    values, seconds = arguments(), []
-    for _ in range(repeats + 1):  # The first call warms up.
-      start = time.perf_counter()
-      jax.block_until_ready(compiled(*values))
-      seconds.append(time.perf_counter() - start)
-    row["seconds"] = round(statistics.median(seconds[1:]), 4)
-    if stats := jax.local_devices()[0].memory_stats():
-      row["peak_mib"] = round(stats["peak_bytes_in_use"] / 2**20, 1)
+  row |= {"temp_mib": None, "seconds": None}
+  try:
+    compiled, arguments = compile_term(case, impl, n, dim, mesh, tile)
+    row["temp_mib"] = round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
+    if repeats:
+      row["seconds"] = round(_seconds(compiled, arguments(), repeats), 4)
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    row["note"] = "not run: does not fit in memory"
+  stats = jax.local_devices()[0].memory_stats()
+  if stats and row["seconds"]:
+    row["peak_mib"] = round(stats["peak_bytes_in_use"] / 2**20, 1)
   return row
+
+
+def _seconds(compiled: Any, values: tuple, repeats: int) -> float:
+  """The median of `repeats` calls, after one that warms up."""
+  import jax
+
+  seconds = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*values))
+    seconds.append(time.perf_counter() - start)
+  return statistics.median(seconds[1:])
 
 
 def measure_open_clip(case: str, n: int, dim: int, repeats: int, tile: int) -> dict[str, Any]:
@@ -150,7 +167,7 @@ def measure_open_clip(case: str, n: int, dim: int, repeats: int, tile: int) -> d
   except ImportError as error:
     return row | {"note": f"not run: {error}"}
   needed = OPEN_CLIP_MATRICES * 4 * n * n
-  if jax.default_backend() == "cpu" and needed > 0.8 * _free_bytes():
+  if needed > 0.8 * _free_bytes():
     return row | {"note": f"not run: needs about {needed >> 20} MiB"}
   mesh = jax.make_mesh(
     (jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
@@ -190,7 +207,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--n", type=int, nargs="+", default=[4096, 16384, 32768])
+  parser.add_argument("--n", type=int, nargs="+", help="batch sizes (default: by the machine)")
   parser.add_argument("--dim", type=int, default=512)
   parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
   parser.add_argument(
@@ -200,18 +217,25 @@ def main() -> None:
   parser.add_argument("--tile", type=int, default=512)
   parser.add_argument("--devices", type=int, default=8, help="simulated devices, on a CPU")
   parser.add_argument("--repeats", type=int, default=3)
-  parser.add_argument("--timed_up_to", type=int, default=16384, help="larger n are only compiled")
+  parser.add_argument("--timed_up_to", type=int, help="larger n are only compiled (default: by the machine)")
+  parser.add_argument("--compile_only", action="store_true", help="memory only: nothing is run")
   parser.add_argument("--quick", action="store_true", help="n 2048, one timed call")
   parser.add_argument("--out", help="JSON file to write")
   arguments = parser.parse_args()
   if arguments.quick:
     arguments.n, arguments.repeats = [2048], 1
+  if arguments.compile_only:
+    arguments.timed = []
   # Only the CPU reads this, and only before JAX starts.
   flag = f"--xla_force_host_platform_device_count={arguments.devices}"
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
+  import jax
   from record import record
 
+  accelerated = jax.default_backend() != "cpu"
+  arguments.n = arguments.n or (ACCELERATOR_SIZES if accelerated else CPU_SIZES)
+  arguments.timed_up_to = arguments.timed_up_to or (max(arguments.n) if accelerated else 16384)
   record(list(rows(arguments)), arguments.out)
 
 
