@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -25,7 +26,8 @@ SETTINGS = tiny_config()["distributed"]
 
 def start(file, workdir, data_dir, process_id=0, processes=1, port=0, devices=4):
   """One process of a run by the command line; its output is in `workdir`.<process_id>."""
-  environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+  flags = re.sub(r"(device_count=)\d+", rf"\g<1>{devices}", os.environ["XLA_FLAGS"])
+  environment = {**os.environ, "XLA_FLAGS": flags}
   if processes > 1:
     environment |= {"MMCONTRAST_COORDINATOR": f"127.0.0.1:{port}", "MMCONTRAST_PROCESSES": str(processes),
                     "MMCONTRAST_PROCESS_ID": str(process_id)}
@@ -42,8 +44,8 @@ def free_port() -> int:
 
 
 def run_file(tmp_path, **changes):
-  """SGD, whose update is the gradient, on two terms: a queue, and a learned temperature."""
-  objective = {name: five_terms()[name] for name in ("image_tags", "image_to_text")}
+  """SGD, whose update is the gradient, on a term with a queue, momentum and a learned temperature."""
+  objective = {"image_to_text": five_terms()["image_to_text"]}
   common = dict(objective=objective, optimizer=dict(name="sgd", learning_rate=0.1),
                 distributed={**SETTINGS, "timeout_seconds": TIMEOUT})
   return config_file(tmp_path / "mine.py", **{**common, **changes})

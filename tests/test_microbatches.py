@@ -32,18 +32,24 @@ def dropped_config(microbatches: int) -> dict:
 
 
 @functools.cache
+def first_state():
+  recipe = make_recipe(dropped_config(1), tiny_spec())
+  return jax.device_get(jax.jit(functools.partial(init_state, recipe))(tiny_batch()))
+
+
+@functools.cache
 def one_step(microbatches: int, devices: int = 1):
   """(parameters before, state after, metrics) of one step."""
   recipe = make_recipe(dropped_config(microbatches), tiny_spec())
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
   everywhere = sharding.replicated(mesh)
-  batch = sharding.put_batch(tiny_batch(), mesh)
-  state = jax.jit(functools.partial(init_state, recipe), out_shardings=everywhere)(batch)
-  after, metrics = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)(state, batch)
-  return jax.device_get((state.params, after, metrics))
+  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
+  after, metrics = step(jax.device_put(first_state(), everywhere), sharding.put_batch(tiny_batch(), mesh))
+  return jax.device_get((first_state().params, after, metrics))
 
 
-@pytest.mark.parametrize(("microbatches", "devices"), [(2, 1), (4, 1), (2, 8), (1, 8)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("microbatches", "devices"), [(2, 1), (4, 2)])
 def test_chunks_take_the_step_of_the_whole_batch(microbatches, devices):
   """Loss, gradients (temperature's too), metrics, momentum and queues, with dropout and augmentation."""
   before, whole, metrics = one_step(1)
@@ -95,7 +101,7 @@ def test_no_example_moves_to_another_device():
 
 
 def vit(**options):
-  return build_encoder(dict(name="vit", patch=4, width=32, depth=4, heads=2, **options))
+  return build_encoder(dict(name="vit", patch=4, width=32, depth=2, heads=2, **options))
 
 
 def test_memory_shrinks_with_the_chunks():
@@ -112,20 +118,23 @@ def test_memory_shrinks_with_the_chunks():
     compiled = jax.jit(jax.grad(loss)).lower(variables, images).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
-  one, two, eight = (temporaries(k) for k in (1, 2, 8))
-  assert two < 0.6 * one and eight < 0.2 * one, (one, two, eight)
+  one, eight = temporaries(1), temporaries(8)
+  assert eight < 0.2 * one, (one, eight)
 
 
 def test_dropout_belongs_to_the_example():
   tower = vit(dropout=0.5, drop_path=0.5)
   images = np.random.default_rng(0).normal(size=(6, 16, 16, 3)).astype(np.float32)
   seeds = np.array([3, 1, 4, 1, 5, 9], np.uint32)
-  variables = tower.init(jax.random.key(0), images, train=False)
+  variables = jax.jit(lambda key: tower.init(key, images, train=False))(jax.random.key(0))
+
+  @jax.jit
+  def encode(images, seeds, key):
+    with per_example(seeds):
+      return tower.apply(variables, images, train=True, rngs={"dropout": key}).pooled
 
   def pooled(order, key=0):
-    with per_example(seeds[order]):
-      rngs = {"dropout": jax.random.key(key)}
-      return np.asarray(tower.apply(variables, images[order], train=True, rngs=rngs).pooled)
+    return np.asarray(encode(images[order], seeds[order], jax.random.key(key)))
 
   every, order = np.arange(6), np.array([4, 0])
   np.testing.assert_allclose(pooled(order), pooled(every)[order], rtol=1e-5, atol=1e-6)

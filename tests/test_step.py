@@ -21,12 +21,20 @@ def program(devices: int = 1, **changes):
 
 @functools.cache
 def _program(devices, changes):
-  recipe = make_recipe(tiny_config(**json.loads(changes)), tiny_spec())
+  changes = json.loads(changes)
+  recipe = make_recipe(tiny_config(**changes), tiny_spec())
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
   everywhere = sharding.replicated(mesh)
-  state = jax.jit(functools.partial(init_state, recipe), out_shardings=everywhere)(tiny_batch())
+  changes.pop("matrix", None)  # the state does not depend on how the loss is computed
+  state = jax.device_put(_first_state(json.dumps(changes)), everywhere)
   step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
   return recipe, state, lambda state, batch: step(state, sharding.put_batch(batch, mesh))
+
+
+@functools.cache
+def _first_state(changes):
+  recipe = make_recipe(tiny_config(**json.loads(changes)), tiny_spec())
+  return jax.device_get(jax.jit(functools.partial(init_state, recipe))(tiny_batch()))
 
 
 def run(steps: int, devices: int = 1, **changes):
@@ -44,7 +52,7 @@ def leaves(tree):
           for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-@pytest.mark.parametrize("impl", ["dense", "rows", "ring"])
+@pytest.mark.parametrize("impl", ["dense", "ring"])  # of rows: objectives/test_implementations.py
 def test_eight_devices_do_what_one_does(impl):
   # SGD: the update is the gradient itself, not its sign as in Adam's first steps.
   changes = dict(optimizer=dict(name="sgd", learning_rate=0.1))
@@ -102,8 +110,12 @@ def test_queues_hold_the_newest_keys_and_their_tags():
   assert set(states[0].queues) == {term["key"] for term in five_terms().values()}
 
 
+def two_terms():
+  return {name: five_terms()[name] for name in ("image_image", "image_tags")}
+
+
 def test_a_switched_off_term_gives_the_loss_of_the_others():
-  objective = five_terms()
+  objective = two_terms()
   objective["image_tags"]["weight"] = 0.0
   _, with_zero = run(1, objective=objective)
   assert np.isclose(with_zero[0]["loss"], sum(with_zero[0][f"{name}/loss"] for name in objective
@@ -111,10 +123,10 @@ def test_a_switched_off_term_gives_the_loss_of_the_others():
 
 
 def test_weights_may_be_schedules():
-  objective = five_terms()
-  objective["text_text"]["weight"] = dict(name="linear", init=0.0, end=1.0, steps=2)
+  objective = two_terms()
+  objective["image_tags"]["weight"] = dict(name="linear", init=0.0, end=1.0, steps=2)
   _, metrics = run(3, objective=objective)
-  assert [round(float(m["text_text/weight"]), 6) for m in metrics] == [0.0, 0.5, 1.0]
+  assert [round(float(m["image_tags/weight"]), 6) for m in metrics] == [0.0, 0.5, 1.0]
 
 
 def test_the_step_is_pure():
