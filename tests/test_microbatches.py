@@ -18,15 +18,15 @@ from mmcontrast.train import make_recipe, train
 
 
 def dropped_config(microbatches: int) -> dict:
-  """A term of momentum keys and a queue, one between online branches, augmentation and every kind of
-  dropout; SGD, so that a step shows the gradient."""
+  """A term of momentum keys and a queue, one between online branches, augmentation and dropout; SGD,
+  so that a step shows the gradient."""
   objective = dict(momentum=five_terms()["image_to_text"],
                    online=dict(query="image[0]/image_joint", key="text[0]/text_joint", temperature="momentum"))
   config = tiny_config(optimizer=dict(name="sgd", learning_rate=1.0), objective=objective,
                        augment=dict(image=dict(flip=0.5, brightness=0.4)),
                        batch=dict(size=16, microbatches=microbatches))
   config["towers"]["image"].update(dropout=0.2)
-  config["towers"]["text"].update(depth=2, drop_path=0.5)
+  config["towers"]["text"].update(dropout=0.2)
   del config["heads"]["image_ssl"], config["heads"]["text_ssl"]
   return config
 
