@@ -80,7 +80,10 @@ def pairwise(
   function = partial(_tile, term, counted)
   stats = matrix(function, _reductions(term, axes, aligned, counted), sides, shared)
   losses = []
-  for axis, anchors, others in (("row", rows, columns), ("column", columns, rows)):
+  for axis, anchors, others, names in (
+    ("row", rows, columns, term.query),
+    ("column", columns, rows, term.key),
+  ):
     if axis in axes:
       found = {
         name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
@@ -93,7 +96,8 @@ def pairwise(
       keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
         keep = found["mass"] > 0 if keep is None else keep & (found["mass"] > 0)
-      losses.append(_mean(loss, keep))
+      weight = info.get("weight")
+      losses.append(_mean(loss, keep, None if weight is None else jnp.repeat(weight, len(names), 0)))
   if not counted:
     stats |= {"best_positive": own, "positive_sum": own, "positive_count": jnp.ones_like(own)}
   metrics = _metrics(*lax.stop_gradient((stats, sides, scale, bias)), term)
@@ -157,8 +161,12 @@ def _count(side: Side) -> jax.Array | int:
   return side.facts["position"].shape[0] if side.mask is None else jnp.sum(side.mask)
 
 
-def _mean(x: jax.Array, keep: jax.Array | None) -> jax.Array:
-  """Mean of the entries kept; zero, with no gradient, when there are none."""
+def _mean(x: jax.Array, keep: jax.Array | None, weight: jax.Array | None = None) -> jax.Array:
+  """Mean of the entries kept, weighted or not; zero, with no gradient, when there are none."""
+  if weight is not None:
+    weight = weight if keep is None else jnp.where(keep, weight, 0.0)
+    total = jnp.sum(weight)
+    return jnp.sum(jnp.where(weight > 0, weight * x, 0.0)) / jnp.where(total > 0, total, 1.0)
   if keep is None:
     return jnp.mean(x)
   return jnp.sum(jnp.where(keep, x, 0.0)) / jnp.maximum(jnp.sum(keep), 1)

@@ -254,6 +254,7 @@ def evaluate(
     embeddings: name -> [N, D] (scores of tokens: [N, L, D]), of any float type, not normalised.
     info: what targets read ("id" [N], "tags" [N, T], "labels" {name: [N]}) and "valid" bool [N];
       examples that are not valid are neither anchors, positives nor negatives, and not counted.
+      "weight" [N] >= 0, if there: of each anchor in the mean over anchors (metrics are unweighted).
     temperatures: learned parameters, as from `init_temperatures`.
     queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.
     weights: term -> its weight now.

@@ -269,6 +269,20 @@ def test_absent_examples_are_as_if_never_there(many):
   np.testing.assert_allclose(many(embeddings, info)[0], many(*kept)[0], rtol=1e-5)
 
 
+def test_anchors_may_have_weights():
+  """Of zero: no anchor, but a negative still. In proportion: the same loss."""
+  embeddings, info = batch(0)
+  weight = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 3.0, 1.0], np.float32)
+  config = {"t": dict(CLIP, temperature=0.1)}
+  unit = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values()]
+  logits = unit[0] @ unit[1].T / 0.1
+  losses = [-jnp.diag(jax.nn.log_softmax(x)) for x in (logits, logits.T)]
+  for factor in (1.0, 0.25):
+    found, _ = evaluate(config, embeddings, info | {"weight": factor * weight})
+    np.testing.assert_allclose(found, np.mean([np.average(x, weights=weight) for x in losses]), rtol=1e-5)
+  assert evaluate(config, embeddings, info | {"weight": 0.0 * weight})[0] == 0.0
+
+
 def test_all_absent_is_zero(many):
   embeddings, info = batch(0)
   info["valid"][:] = False
