@@ -1,4 +1,4 @@
-"""Meshes, quick compilation and comparison for the tests of objectives."""
+"""Meshes, quick compilation, comparison and a look into traced programs for the tests of objectives."""
 
 import jax
 import numpy as np
@@ -29,3 +29,11 @@ def closest(found, wanted, tolerance: float, floor: float = 1e-3) -> None:
     assert error <= tolerance * scale, f"{jax.tree_util.keystr(path)}: {error / scale:.3g}"
 
   jax.tree_util.tree_map_with_path(check, found, wanted)
+
+
+def equations(jaxpr):
+  """All equations of a jaxpr and of those inside it."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.core.jaxprs_in_params(equation.params):
+      yield from equations(inner)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from meshes import closest, compiled, make_mesh
+from meshes import closest, compiled, equations, make_mesh
 
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.global_matrix import choose_impl, reduce_tiles
@@ -90,14 +90,6 @@ def test_memory_of_the_ring_is_linear_in_the_batch():
   small, large = (temporaries("ring", n) for n in (4096, 8192))
   assert large <= 2.2 * small
   assert large < temporaries("dense", 8192) / 8
-
-
-def equations(jaxpr):
-  """All equations of a jaxpr and of those inside it."""
-  for equation in jaxpr.eqns:
-    yield equation
-    for inner in jax.core.jaxprs_in_params(equation.params):
-      yield from equations(inner)
 
 
 def test_a_block_is_sent_on_before_the_tiles_that_need_it():

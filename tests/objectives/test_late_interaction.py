@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from meshes import closest, compiled, make_mesh
-from test_global_matrix import equations
+from meshes import closest, compiled, equations, make_mesh
 
 from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head, takes_tokens
