@@ -15,8 +15,7 @@ def make_mesh(devices: int):
 
 def compiled(function):
   """`jax.jit` with little effort spent on optimizing: tests compile more than they compute."""
-  quick = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-  return jax.jit(function, compiler_options=quick)
+  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def closest(found, wanted, tolerance: float, floor: float = 1e-3) -> None:
