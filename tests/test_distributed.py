@@ -22,7 +22,7 @@ from mmcontrast.observe import read_jsonl
 from mmcontrast.optim import parameter_paths
 from mmcontrast.train import train
 
-TIMEOUT = 10
+TIMEOUT = 15  # also for finding each other, on a busy machine
 SETTINGS = tiny_config()["distributed"]
 
 
