@@ -141,9 +141,12 @@ def same(found, wanted, dtype=jnp.float64):
   """Asserts that (losses and metrics, gradients) are equal, in relative terms."""
   if dtype == jnp.float64:
     closest(found, wanted, 1e-10)
-  else:  # A mean score is a small sum of scores up to 1.
-    closest(found[0], wanted[0], 1e-5, floor=1.0)
-    closest(found[1], wanted[1], 1e-5)
+    return
+  # Sums that cancel: a mean score, of scores up to 1; a temperature's gradient, of logits up to 5.
+  closest(found[0], wanted[0], 1e-5, floor=1.0)
+  for name, (embeddings, temperatures, _) in found[1].items():
+    closest(embeddings, wanted[1][name][0], 1e-5)
+    closest(temperatures, wanted[1][name][1], 1e-5, floor=0.01)
 
 
 @pytest.fixture(scope="module")
