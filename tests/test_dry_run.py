@@ -7,10 +7,12 @@ import sys
 import jax
 import pytest
 from test_cli import config_file, fails
-from tiny import five_terms, tiny_config
+from tiny import five_terms, tiny_config, tiny_spec
 
 from mmcontrast import dry_run as program
+from mmcontrast import sharding
 from mmcontrast.errors import UserError
+from mmcontrast.train import build_program
 
 
 @pytest.mark.slow
@@ -82,3 +84,25 @@ def test_a_config_mistake_is_not_taken_for_missing_data(tmp_path):
   config["data"]["dataset"] = "emoji_noto"
   with pytest.raises(UserError, match="for evaluation only"):
     program.find_spec(config, tmp_path)
+
+
+def test_tokens_and_hard_negatives_from_a_config():
+  """Heads for tokens, FILIP's two terms and hard negatives of both sides: the step fits together."""
+  heads = {name: dict(tower=tower, name=kind, dim=8) for name, tower, kind in (
+      ("patches", "image", "token_linear"), ("words", "text", "token_linear"),
+      ("image_joint", "image", "linear"), ("text_joint", "text", "linear"))}
+  objective = dict(
+      there=dict(query="image[0]/patches", key="text[0]/words", score="token_max"),
+      back=dict(query="text[0]/words", key="image[0]/patches", score="token_max", temperature="there"),
+      hard=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
+                negative_keys="text[1]/text_joint", negative_queries="image[1]/image_joint"))
+  config = tiny_config(heads=heads, objective=objective)
+  mesh = sharding.make_mesh({"data": -1})
+  built = build_program(config, tiny_spec(), mesh)
+  assert program.loss_lines(config, built, mesh) == [
+      "  there: 16 x 16 (batch), dim 48: dense (auto)", "  back: 16 x 16 (batch), dim 32: dense (auto)",
+      "  hard: 16 x 16 (batch), dim 8: dense (auto)", "  hard: 16 x 16 (hard negative keys), dim 8: dense (auto)",
+      "  hard: 16 x 16 (hard negative queries), dim 8: dense (auto)"]
+  state, metrics = jax.eval_shape(built.step, built.state, built.batch)
+  assert {"there/loss", "back/top1", "hard/negative"} <= set(metrics)
+  assert state.params["heads"]["words"]["fc1"]["kernel"].shape == (16, 8)
