@@ -61,6 +61,18 @@ def cross_entropy(logits, weights):
   return jnp.mean(jax.nn.logsumexp(logits, 1) - jnp.sum(share * logits, 1))
 
 
+def queued_positives(target, batch, queue):
+  """Which queue entries are positives of which examples: [N, K] float32."""
+  if target == "same_id":
+    return (batch["id"][:, None] == queue["id"]).astype(jnp.float32)
+  if target == "identity":
+    return jnp.zeros((len(batch["id"]), len(queue["keys"])))
+  a, b = batch["tags"].astype(jnp.float32), queue["tags"].astype(jnp.float32)  # shared_tags by Jaccard
+  shared = a @ b.T
+  union = jnp.maximum(a.sum(1)[:, None] + b.sum(1) - shared, 1.0)
+  return (shared / union > target["threshold"]).astype(jnp.float32)
+
+
 def bare_step(config: dict, recipe, state: TrainState, batch: dict):
   """The quickstart's or CLIP's step with nothing of ours but encoders, augmentation and optimizer."""
   vocabulary = state.params["towers"]["text"]["token_embedding"]["embedding"].shape[0]
@@ -106,19 +118,16 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
         columns = keys[key]
       temperature = recipe.terms[name].temperature
       scale = temperature.scale(params["temperatures"].get(recipe.terms[name].temperature_of, {}))
-      own = rows[query] @ columns.T
-      size = len(own)
-      if not term.get("negatives", "batch").startswith("queue"):
-        logits, weights = own, jnp.eye(size)
+      own, size = rows[query] @ columns.T, len(columns)
+      negatives = term.get("negatives", "batch")
+      if negatives.startswith("queue"):  # the own key and the queue, not the rest of the batch
+        logits, weights = jnp.sum(rows[query] * columns, 1)[:, None], jnp.ones((size, 1))
       else:
+        logits, weights = own, jnp.eye(size)
+      if "queue" in negatives:
         queue = state.queues[term["key"]]
-        logits = jnp.concatenate([jnp.sum(rows[query] * columns, 1)[:, None], rows[query] @ queue["keys"].T], 1)
-        weights = jnp.zeros_like(logits).at[:, 0].set(1.0)
-        if "target" in term:
-          a, b = batch["tags"].astype(jnp.float32), queue["tags"].astype(jnp.float32)
-          shared = a @ b.T
-          union = jnp.maximum(a.sum(1)[:, None] + b.sum(1) - shared, 1.0)
-          weights = weights.at[:, 1:].set(shared / union > term["target"]["threshold"])
+        logits = jnp.concatenate([logits, rows[query] @ queue["keys"].T], 1)
+        weights = jnp.concatenate([weights, queued_positives(term.get("target", "identity"), batch, queue)], 1)
       loss += recipe.weights[name](state.step) * cross_entropy(scale * logits, weights)
     return loss, stats
 

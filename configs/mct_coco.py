@@ -14,7 +14,7 @@ from mmcontrast.config import base_config, smoke
 def get_config(arg=None):
   c = base_config()
   c.steps, c.batch.size = 92_000, 256           # 200 epochs of 118,287 images, 32 a device
-  c.data.update(dataset="coco", split="train", image_size=224, text_length=32,
+  c.data.update(dataset="coco", split="train", image_size=224, centre_crop=0.875, text_length=32,
                 views=dict(image=2, text=2), tokenizer="data/coco/tokenizer.model",
                 crop=dict(scale=(0.2, 1.0)))
   c.data.coco = dict(root="data/coco")

@@ -57,11 +57,10 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
   model = load(workdir, None, data_dir)
   names = tuple(model.config["evaluation"]["sets"])
   name = choose(dataset, names, "--dataset") if dataset else names[-1]
-  size = model.config["data"]["image_size"]
   given: str | np.ndarray = query
   if pathlib.Path(query).is_file():
     try:
-      given = transforms.centre_crop(transforms.decode(pathlib.Path(query).read_bytes()), size)
+      given = transforms.evaluation_view(transforms.decode(pathlib.Path(query).read_bytes()), model.config["data"])
     except transforms.BadRecord as error:
       raise UserError(f"{query}: {error}; give a PNG or JPEG, or words") from None
   elif pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
@@ -97,7 +96,5 @@ def _evaluate(model: Inference, config: Mapping,
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
   """`name` is "dataset" or, for one style or split of it, "dataset:style"."""
   dataset, _, part = name.partition(":")
-  data = config["data"]
   split, style = (part or "val", None) if dataset == "coco" else ("all", part or None)
-  return load_evaluation_set(dataset, split, data["image_size"], data_dir, style, trim=data["trim"],
-                             coco=data["coco"])
+  return load_evaluation_set(dataset, split, config["data"], data_dir, style)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
 from mmcontrast.data import sources, transforms
+from mmcontrast.data.pipeline import DEFAULTS
 from mmcontrast.errors import UserError, choose
 
 SETS = ("emoji_views", "emoji_noto", "coco")
@@ -34,8 +36,8 @@ class EvaluationSet:
 
 
 def load_evaluation_set(
-  name: str, split: str = "all", image_size: int = 32, data_dir: str | os.PathLike | None = None,
-  style: str | None = None, *, trim: bool = False, coco: dict | None = None,
+  name: str, split: str = "all", data: Mapping | None = None, data_dir: str | os.PathLike | None = None,
+  style: str | None = None,
 ) -> EvaluationSet:  # fmt: skip
   """Loads `emoji_views` (one style of it), `emoji_noto` or a COCO-format split.
 
@@ -43,8 +45,8 @@ def load_evaluation_set(
     split: train, validation, test, or all (COCO: its own names, such as val).
     style: of emoji_views, "twemoji" (the default) or "openmoji"; the set's name is then
       "emoji_views_twemoji".
-    trim: as the config's `data.trim`.
-    coco: as the config's `data.coco`.
+    data: the config's `data`, of which `image_size`, `trim`, `centre_crop` and `coco` matter here;
+      what is not given is as in pipeline.DEFAULTS.
 
   For emoji the captions are the names of all 1,903 concepts whatever the split, so that
   each query has the same rivals. A record that cannot be used is an error here.
@@ -53,14 +55,16 @@ def load_evaluation_set(
     UserError: unknown name, split or style, a dataset not built, a bad record (named).
   """
   choose(name, SETS, "evaluation set")
+  data = {**DEFAULTS, **(data or {})}
   if name == "coco":
-    source = sources.open_source({"dataset": name, "coco": coco}, split, data_dir)
+    source = sources.open_source({"dataset": name, "coco": data["coco"]}, split, data_dir)
   else:
     source = sources.open_built(name, split, data_dir)
   info = source.info
   style = choose(style or info.styles[0], info.styles, f"evaluation set {name}, style")
   records = []
-  images = np.zeros((len(source), image_size, image_size, 3), np.uint8)
+  size = data["image_size"]
+  images = np.zeros((len(source), size, size, 3), np.uint8)
   for index in range(len(source)):
     record = {"name": index}
     try:
@@ -71,7 +75,7 @@ def load_evaluation_set(
       raise UserError(
         f"evaluation set {name}, record {record['name']}: {error}; mend or remove it"
       ) from None
-    images[index] = transforms.centre_crop(transforms.trim(image) if trim else image, image_size)
+    images[index] = transforms.evaluation_view(image, data)
     records.append(record)
   image_id = np.array([record["id"] for record in records], np.int64)
   if info.concepts:
@@ -84,7 +88,7 @@ def load_evaluation_set(
     splits = [{"val": "validation"}.get(split, split)] * len(records)
   return EvaluationSet(
     name=f"{name}_{style}" if len(info.styles) > 1 else name,
-    seen=name != "emoji_noto",
+    seen=name == "emoji_views" or (name == "coco" and "train" in split),
     images=images,
     image_id=image_id,
     captions=captions,

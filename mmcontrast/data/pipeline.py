@@ -30,7 +30,10 @@ DEFAULTS = {
   "views": {"image": 2, "text": 2},  # a modality not named here is left out
   "drawings": "distinct",  # image views of one example: distinct styles, the same, or any
   "crop": transforms.CROP,
-  "trim": False,  # see transforms.trim; evaluate with the same
+  "trim": False,  # see transforms.trim; evaluation does the same
+  # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
+  # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
+  "centre_crop": 1.0,
   "text_length": 16,  # tokens, bos and eos included
   "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
   "lower": True,
@@ -66,6 +69,8 @@ def resolve(config: Mapping) -> dict:
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (key == "scale" and pair[1] > 1):
       raise UserError(f"data.crop.{key}: {tuple(pair)}; give (low, high) with 0 < low <= high"
                       + (" <= 1" if key == "scale" else ""))  # fmt: skip
+  if not 0 < settings["centre_crop"] <= 1:
+    raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
   choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings

@@ -115,12 +115,17 @@ def random_crop(
   return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def centre_crop(image: Image.Image, size: int) -> np.ndarray:
-  """The largest centred square, resized: uint8 [size, size, 3]."""
-  side = min(image.size)
+def centre_crop(image: Image.Image, size: int, share: float = 1.0) -> np.ndarray:
+  """The middle of the largest centred square, `share` of its side, resized: uint8 [size, size, 3]."""
+  side = share * min(image.size)
   left, top = (image.width - side) / 2, (image.height - side) / 2
   box = (left, top, left + side, top + side)
   return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def evaluation_view(image: Image.Image, data: Mapping[str, object]) -> np.ndarray:
+  """What evaluation sees of an image, by `image_size`, `trim` and `centre_crop` of config.data."""
+  return centre_crop(trim(image) if data["trim"] else image, data["image_size"], data["centre_crop"])
 
 
 def usable_captions(captions: Sequence[str]) -> list[str]:

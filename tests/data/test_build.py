@@ -145,7 +145,7 @@ def test_noto_set_has_every_name_and_the_drawings_there_are(tmp_path, monkeypatc
   monkeypatch.setattr(emoji_noto.shutil, "which", lambda name: "npm")
   monkeypatch.setattr(emoji_noto, "_from_npm", lambda wanted: dict.fromkeys(wanted, square))
   build.build_dataset("emoji_noto", tmp_path)
-  found = load_evaluation_set("emoji_noto", "all", 16, tmp_path)
+  found = load_evaluation_set("emoji_noto", "all", dict(image_size=16), tmp_path)
   assert found.name == "emoji_noto" and not found.seen
   assert found.images.shape == (1637, 16, 16, 3)
   assert len(found.captions) == 1903 and set(found.image_id) < set(found.caption_id)

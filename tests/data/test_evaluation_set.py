@@ -8,8 +8,8 @@ from mmcontrast.errors import UserError
 
 
 def test_emoji_views_by_style(data_dir):
-  twemoji = load_evaluation_set("emoji_views", "all", 32, data_dir)
-  openmoji = load_evaluation_set("emoji_views", "all", 32, data_dir, style="openmoji")
+  twemoji = load_evaluation_set("emoji_views", "all", dict(image_size=32), data_dir)
+  openmoji = load_evaluation_set("emoji_views", "all", dict(image_size=32), data_dir, style="openmoji")
   assert twemoji.name == "emoji_views_twemoji" and twemoji.seen
   assert twemoji.images.shape == (1903, 32, 32, 3) and twemoji.images.dtype == np.uint8
   assert len(twemoji.captions) == 1903 and sorted(twemoji.image_id) == list(range(1903))
@@ -23,14 +23,14 @@ def test_emoji_views_by_style(data_dir):
 
 
 def test_a_split_keeps_all_names_as_rivals(data_dir):
-  test = load_evaluation_set("emoji_views", "test", 16, data_dir)
+  test = load_evaluation_set("emoji_views", "test", dict(image_size=16), data_dir)
   assert len(test.images) == 202 and len(test.captions) == 1903
   assert set(test.split) == {"test"}
 
 
 def test_trim_enlarges_the_style_with_wide_margins(data_dir):
   plain, trimmed = (
-    load_evaluation_set("emoji_views", "test", 48, data_dir, style="openmoji", trim=trim)
+    load_evaluation_set("emoji_views", "test", dict(image_size=48, trim=trim), data_dir, style="openmoji")
     for trim in (False, True)
   )
   ink = [(s.images.min(axis=-1) < 250).mean() for s in (plain, trimmed)]
@@ -44,4 +44,4 @@ def test_trim_enlarges_the_style_with_wide_margins(data_dir):
 ])  # fmt: skip
 def test_wrong_choices_are_named(data_dir, wrong, message):
   with pytest.raises(UserError, match=message):
-    load_evaluation_set(image_size=16, data_dir=data_dir, **wrong)
+    load_evaluation_set(data=dict(image_size=16), data_dir=data_dir, **wrong)

@@ -223,6 +223,7 @@ def test_a_file_that_cannot_be_read_is_a_bad_record(config):
 
 @pytest.mark.parametrize("wrong, message", [
   (dict(image_sise=3), "did you mean 'image_size'"),
+  (dict(centre_crop=1.5), "data.centre_crop: 1.5; give a share"),
   (dict(crop=dict(scail=(0.1, 1))), "data.crop.scail: unknown key; did you mean 'scale'"),
   (dict(crop=dict(scale=(0.5, 1.5))), "data.crop.scale"),
   (dict(views=dict(audio=1)), "data.views.audio: unknown key"),

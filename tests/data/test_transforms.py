@@ -97,6 +97,17 @@ def test_centre_crop_takes_the_middle_square():
   assert out[0, 0, 0] == 32 and out[0, -1, 0] == 63 and out[-1, 0, 1] == 31
 
 
+def test_evaluation_sees_a_share_of_the_middle():
+  half = transforms.centre_crop(ramp(96, 32), 16, 0.5)
+  assert half[0, 0, 0] == 40 and half[0, -1, 0] == 55
+  data = dict(image_size=16, trim=False, centre_crop=0.5)
+  assert (transforms.evaluation_view(ramp(96, 32), data) == half).all()
+  dot = Image.new("RGB", (90, 90), "white")
+  dot.paste((0, 0, 0), (0, 0, 30, 30))
+  trimmed = transforms.evaluation_view(dot, {**data, "trim": True})
+  assert (trimmed == transforms.centre_crop(transforms.trim(dot), 16, 0.5)).all() and trimmed[8, 8].max() < 128
+
+
 def test_trim_centres_and_enlarges_within_its_bound():
   image = Image.new("RGB", (100, 100), "white")
   image.paste((0, 0, 0), (10, 20, 80, 60))  # 70 wide
