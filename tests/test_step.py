@@ -89,8 +89,10 @@ def test_momentum_before_the_keys_follows_the_parameters_before_the_step():
 def test_momentum_after_the_step_follows_the_new_parameters():
   (first, second), _ = run(1, momentum=dict(decay=0.9, update="after_step"))
   for name, leaf in leaves(second.momentum["params"]).items():
-    expected = 0.9 * leaves(first.momentum["params"])[name] + 0.1 * leaves(second.params)[name]
-    np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-8)
+    old, new = leaves(first.momentum["params"])[name], leaves(second.params)[name]
+    # Where the two nearly cancel, the error is a rounding of the larger, not of the sum.
+    rounding = np.finfo(np.float32).eps * np.maximum(np.abs(old), np.abs(new))
+    assert (np.abs(leaf - (0.9 * old + 0.1 * new)) <= 4 * rounding).all(), name
 
 
 def test_momentum_branch_has_batch_statistics_of_its_own():

@@ -168,9 +168,17 @@ def test_sincos_positions_are_distinct_and_bounded():
   assert len(np.unique(table.round(5), axis=0)) == 20
 
 
+def test_a_head_of_tokens_is_zero_where_there_is_none():
+  tokens = jax.random.normal(jax.random.key(0), (4, 8, 10))
+  head = build_head({"name": "token_linear", "dim": 3})
+  out, variables = head.init_with_output(jax.random.key(0), tokens, MASK, train=True)
+  assert out.shape == (4, 8, 3) and (out[~MASK] == 0).all() and (out[MASK] != 0).all()
+  np.testing.assert_allclose(out[0, 0], tokens[0, 0] @ variables["params"]["fc1"]["kernel"], rtol=1e-5)
+
+
 def test_heads():
   pooled = jax.random.normal(jax.random.key(0), (6, 10))
-  assert set(HEADS) == {"linear", "mlp", "identity"}
+  assert set(HEADS) == {"linear", "mlp", "identity", "token_linear"}
   shapes = {
     "linear": ({"dim": 4}, {"fc1": {"kernel": (10, 4)}}),
     "mlp": ({"dim": 4}, {"fc1": {"kernel": (10, 10), "bias": (10,)},

@@ -34,5 +34,7 @@ def equations(jaxpr):
   """All equations of a jaxpr and of those inside it."""
   for equation in jaxpr.eqns:
     yield equation
-    for inner in jax.core.jaxprs_in_params(equation.params):
-      yield from equations(inner)
+    for value in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(value, "jaxpr", value)  # of a closed one, or it is one itself
+      if hasattr(inner, "eqns"):
+        yield from equations(inner)
