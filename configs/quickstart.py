@@ -13,7 +13,7 @@ from mmcontrast.config import base_config, smoke
 
 def get_config(arg=None):
   c = base_config()
-  c.steps, c.batch.size = 1500, 128
+  c.steps, c.batch.size = 1800, 128
   c.data.update(dataset="emoji_views", split="all", image_size=32, trim=True, centre_crop=0.875, text_length=12,
                 views=dict(image=2, text=2), crop=dict(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3)))
   # MoCo v2's jitter, but less grey and no blur: colour means something here, and 32 px are few.
