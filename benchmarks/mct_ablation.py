@@ -79,7 +79,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--image_size", type=int, default=40)
+  parser.add_argument("--image_size", type=int, default=32)
   parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
   parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/mct_ablation"))
   parser.add_argument("--out")
