@@ -4,8 +4,8 @@
 
 Two drawings of a concept (Twemoji, OpenMoji) are its two image views, two of its names its
 caption views, CLDR keywords its tags. Every term compares with momentum keys and a queue of
-them; a key of the same concept, drawn by whomever, is a positive. Google's drawings
-(emoji_noto) are never trained on: retrieval on them is the number to look at.
+them; a key of the same concept (in image_tags: of overlapping tags) is a positive. Google's
+drawings (emoji_noto) are never trained on: retrieval on them is the number to look at.
 """
 
 from mmcontrast.config import base_config, smoke

@@ -31,7 +31,7 @@ def run(tmp_path_factory, data_dir):
   return folder / "run"
 
 
-def fails(capsys, arguments, *words):
+def assert_fails(capsys, arguments, *words):
   assert main([str(a) for a in arguments]) == 2
   error = capsys.readouterr().err
   assert error.startswith("error: ") and error.count("\n") == 1, error
@@ -59,30 +59,34 @@ def test_search_by_words_and_by_image(run, data_dir, tmp_path, capsys):
 def test_mistakes_in_a_search(run, data_dir, tmp_path, capsys):
   common = ["--workdir", run, "--data_dir", data_dir, "--out", tmp_path / "found.png"]
   (tmp_path / "not.png").write_text("no image")
-  fails(capsys, ["search", tmp_path / "not.png", *common], "not.png", "not a readable image")
-  fails(capsys, ["search", tmp_path / "absent.png", *common], "no such image file")
-  fails(capsys, ["search", "  ", *common], "empty")
-  fails(capsys, ["search", "cat", *common, "--dataset", "emoji_views:twemojy"], "did you mean 'emoji_views:twemoji'")
+  assert_fails(capsys, ["search", tmp_path / "not.png", *common], "not.png", "not a readable image")
+  assert_fails(capsys, ["search", tmp_path / "absent.png", *common], "no such image file")
+  assert_fails(capsys, ["search", "  ", *common], "empty")
+  assert_fails(capsys, ["search", "cat", *common, "--dataset", "emoji_views:twemojy"],
+               "did you mean 'emoji_views:twemoji'")
   assert not (tmp_path / "found.png").exists()
 
 
 def test_mistakes_in_a_config(tmp_path, capsys, data_dir):
   file = config_file(tmp_path / "mine.py")
   common = ["--workdir", tmp_path / "run", "--data_dir", data_dir]
-  fails(capsys, ["train", "--config", tmp_path / "no.py", *common], "no such file")
-  fails(capsys, ["train", "--config", file, *common, "--config.batch.sise=3"], "did you mean '--config.batch.size'")
-  fails(capsys, ["train", "--config", file, *common, "--batch=3"], "--config.batch.size=64")
-  fails(capsys, ["train", "--config", file, "--workdir", tmp_path / "run", "--data_dir", tmp_path / "empty"],
+  assert_fails(capsys, ["train", "--config", tmp_path / "no.py", *common], "no such file")
+  assert_fails(capsys, ["train", "--config", file, *common, "--config.batch.sise=3"],
+               "did you mean '--config.batch.size'")
+  assert_fails(capsys, ["train", "--config", file, *common, "--batch=3"], "--config.batch.size=64")
+  assert_fails(capsys, ["train", "--config", file, "--workdir", tmp_path / "run", "--data_dir", tmp_path / "empty"],
         "mmcontrast data build emoji_views")
   assert not (tmp_path / "run").exists()
 
 
 def test_no_run_to_evaluate(tmp_path, capsys):
-  fails(capsys, ["evaluate", "--workdir", tmp_path], "mmcontrast train")
+  assert_fails(capsys, ["evaluate", "--workdir", tmp_path], "mmcontrast train")
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_dataset(tmp_path, capsys):
-  fails(capsys, ["data", "build", "emoji_view", "--data_dir", tmp_path], "did you mean 'emoji_views'")
+  assert_fails(capsys, ["data", "build", "emoji_view", "--data_dir", tmp_path], "did you mean 'emoji_views'")
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_is_quick_and_light():

@@ -6,7 +6,7 @@ import sys
 
 import jax
 import pytest
-from test_cli import config_file, fails
+from test_cli import assert_fails, config_file
 from tiny import five_terms, tiny_config, tiny_spec
 
 from mmcontrast import dry_run as program
@@ -56,15 +56,15 @@ def test_mistakes(tmp_path, capsys):
   assert len(jax.devices()) == 8  # JAX has started, and stays as it is for the tests after this one
   file = config_file(tmp_path / "mine.py")
   common = ["train", "--config", file, "--data_dir", tmp_path]
-  fails(capsys, common, "--workdir is missing", "--workdir runs/mine")
-  fails(capsys, [*common, "--workdir", tmp_path / "run", "--devices", "8"], "for --dry_run only")
+  assert_fails(capsys, common, "--workdir is missing", "--workdir runs/mine")
+  assert_fails(capsys, [*common, "--workdir", tmp_path / "run", "--devices", "8"], "for --dry_run only")
   dry = [*common, "--dry_run", "--devices"]
-  fails(capsys, [*dry, "0"], "--devices 0: give at least 1")
-  fails(capsys, [*dry, "512"], "JAX has started with 8")
-  fails(capsys, [*dry, "8", "--config.mesh.data=3"], "config.mesh", "does not multiply to the 8 devices")
-  fails(capsys, [*dry, "8", "--config.batch.size=12"], "config.batch.size=12 does not divide over 8")
-  fails(capsys, [*dry, "8", "--config.sharding=fsdpp"], "config.sharding", "did you mean 'fsdp'")
-  fails(capsys, [*dry, "8", "--config.data.dataset=emoji_view"], "did you mean 'emoji_views'")
+  assert_fails(capsys, [*dry, "0"], "--devices 0: give at least 1")
+  assert_fails(capsys, [*dry, "512"], "JAX has started with 8")
+  assert_fails(capsys, [*dry, "8", "--config.mesh.data=3"], "config.mesh", "does not multiply to the 8 devices")
+  assert_fails(capsys, [*dry, "8", "--config.batch.size=12"], "config.batch.size=12 does not divide over 8")
+  assert_fails(capsys, [*dry, "8", "--config.sharding=fsdpp"], "config.sharding", "did you mean 'fsdp'")
+  assert_fails(capsys, [*dry, "8", "--config.data.dataset=emoji_view"], "did you mean 'emoji_views'")
 
 
 def test_rules_may_stand_in_the_config_file(tmp_path):

@@ -21,6 +21,7 @@ class Score:
   """How embeddings are compared.
 
   Attributes:
+    name: what a config calls it.
     prepare: [N, D] of any float type -> [N, D] of float32 or wider.
     tile: ([r, D], [c, D]) -> [r, c].
     pair: ([n, D], [n, D]) -> [n], each row with its own column.
@@ -30,6 +31,7 @@ class Score:
     cells: (one row, one column) -> how many numbers a tile holds for each of its pairs.
   """
 
+  name: str
   prepare: Callable[[jax.Array], jax.Array]
   tile: Callable[[jax.Array, jax.Array], jax.Array]
   pair: Callable[[jax.Array, jax.Array], jax.Array]
@@ -113,10 +115,11 @@ def _token_max_pair(a: jax.Array, b: jax.Array) -> jax.Array:
   return _mean_of_best(best, a, (a.shape[0],))
 
 
-SCORES = {
-  "cosine": Score(normalize, products, _pair, _total),
-  "dot": Score(widen, products, _pair, _total),
+_ALL = (
+  Score("cosine", normalize, products, _pair, _total),
+  Score("dot", widen, products, _pair, _total),
   # FILIP (Yao et al. 2022, arXiv:2111.07783), queries' tokens looking for keys': it is not
   # symmetric, so the way back is a second term with query and key exchanged.
-  "token_max": Score(normalize, _token_max, _token_max_pair, None, True, lambda row, column: column.shape[0]),
-}
+  Score("token_max", normalize, _token_max, _token_max_pair, None, True, lambda row, column: column.shape[0]),
+)
+SCORES: dict[str, Score] = {score.name: score for score in _ALL}

@@ -60,7 +60,7 @@ def check_combination(term: Term, where: str) -> None:
       )
     if term.score.tokens:
       raise UserError(
-        f"{where}.negatives: a queue holds one vector an example, and score {term.score_name!r} "
+        f"{where}.negatives: a queue holds one vector an example, and score {term.score.name!r} "
         "compares tokens; use negatives='batch'"
       )
     follows = follows and term.direction == "rows"
@@ -121,7 +121,7 @@ def check_terms(
         fitting = sorted(set(heads) & set(token_heads) if term.score.tokens else set(heads) - set(token_heads))
         kind = "tokens" if term.score.tokens else "one vector an example"
         raise UserError(
-          f"{where}: score {term.score_name!r} compares {kind}, which head {head!r} does not give; "
+          f"{where}: score {term.score.name!r} compares {kind}, which head {head!r} does not give; "
           + (nearest(head, fitting) if fitting else "add a head such as dict(name='token_linear', dim=256)")
         )
     if "tags" in term.target.needs and not tag_count:

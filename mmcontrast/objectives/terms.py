@@ -13,8 +13,7 @@
 
 A list of queries or keys stacks the views of each example (K captions an image); the same list on
 both sides contrasts the views with each other, each embedding leaving itself out (NT-Xent, SupCon).
-A queue holds keys; with direction "columns", where keys choose, it holds queries. Prototypes are a
-queue that nothing is pushed to.
+A queue holds keys; with direction "columns", where keys choose, it holds queries.
 """
 
 from __future__ import annotations
@@ -60,7 +59,6 @@ class Term:
   query: tuple[str, ...]
   key: tuple[str, ...]
   score: Score
-  score_name: str
   target: Target
   criterion: Criterion
   negatives: str
@@ -153,7 +151,6 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     query=query,
     key=key,
     score=SCORES[choose(config.get("score", "cosine"), SCORES, f"{where}.score")],
-    score_name=config.get("score", "cosine"),
     target=target,
     criterion=criterion,
     negatives=negatives,

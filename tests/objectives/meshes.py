@@ -18,7 +18,7 @@ def compiled(function):
   return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def closest(found, wanted, tolerance: float, floor: float = 1e-3) -> None:
+def assert_close(found, wanted, tolerance: float, floor: float = 1e-3) -> None:
   """Asserts that two trees agree to `tolerance` of each array's largest entry, or of `floor`."""
 
   def check(path, a, b):

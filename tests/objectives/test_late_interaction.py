@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from meshes import closest, compiled, equations, make_mesh
+from meshes import assert_close, compiled, equations, make_mesh
 
 from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head, takes_tokens
@@ -65,7 +65,7 @@ def test_tiles_are_the_dense_score(impl, devices):
   found = value_and_gradients(
     tokens(jnp.float64), jnp.float64(1.0), info, impl=impl, mesh=make_mesh(devices), tile=4
   )
-  closest(found, wanted, 1e-10)
+  assert_close(found, wanted, 1e-10)
 
 
 def test_a_score_by_hand():
