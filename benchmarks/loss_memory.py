@@ -101,14 +101,14 @@ def compile_term(
     trained = {name: x for name, x in embeddings.items() if not name.endswith("@momentum")}
     fixed = {name: x for name, x in embeddings.items() if name.endswith("@momentum")}
     queues = {name: {"keys": unit(length)} for name, length in objective.queues(terms).items()}
-    return trained, objective.init_temperatures(terms), fixed, {"id": jnp.arange(n) // 2}, queues
+    return trained, objective.init_parameters(terms), fixed, {"id": jnp.arange(n) // 2}, queues
 
-  def loss(trained, temperatures, fixed, info, queues):
+  def loss(trained, parameters, fixed, info, queues):
     if impl == "compiler":
-      own = temperatures["t"]
+      own = parameters["t"]
       return plain_loss(case, trained[QUERY], trained[KEY], own["log_scale"], own.get("bias", 0.0))
     return objective.evaluate(
-      terms, trained | fixed, info, temperatures, queues, {}, mesh=mesh, impl=impl, tile=tile
+      terms, trained | fixed, info, parameters, queues, {}, mesh=mesh, impl=impl, tile=tile
     )[0]
 
   split, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())

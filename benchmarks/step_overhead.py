@@ -102,7 +102,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
   def clip_loss(params):
     image, stats = forward(params, state.batch_stats, "image", 0, ("image_joint",))
     text, stats = forward(params, stats, "text", 0, ("text_joint",))
-    (temperature,) = params["temperatures"].values()
+    (temperature,) = params["terms"].values()
     logits = jnp.exp(temperature["log_scale"]) * image["image_joint"] @ text["text_joint"].T
     eye = jnp.eye(len(logits))
     return (cross_entropy(logits, eye) + cross_entropy(logits.T, eye)) / 2, stats
@@ -117,7 +117,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
       if momentum:
         columns = keys[key]
       temperature = recipe.terms[name].temperature
-      scale = temperature.scale(params["temperatures"].get(recipe.terms[name].temperature_of, {}))
+      scale = temperature.scale(params["terms"].get(recipe.terms[name].temperature_of, {}))
       own, size = rows[query] @ columns.T, len(columns)
       negatives = term.get("negatives", "batch")
       if negatives.startswith("queue"):  # the own key and the queue, not the rest of the batch
@@ -196,7 +196,7 @@ def measure(name: str, rounds: int) -> dict:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rounds", type=int, default=60)
-  parser.add_argument("--configs", nargs="+", default=["clip", "quickstart"])
+  parser.add_argument("--configs", nargs="+", default=["methods/clip", "quickstart"])
   parser.add_argument("--out")
   options = parser.parse_args()
   record([measure(name, options.rounds) for name in options.configs], options.out)

@@ -105,8 +105,9 @@ def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
   words = ["mmcontrast", f"--config={path}", *overrides]
   values = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-  folder = str(pathlib.Path(path.split(":")[0]).resolve().parent)
-  sys.path.insert(0, folder)  # a config may import the one beside it
+  file = pathlib.Path(path.split(":")[0]).resolve()
+  folders = [str(file.parent), str(file.parent.parent)]  # a config may import one beside or above it
+  sys.path[:0] = folders
   try:
     values(words)
     return values.config.to_dict()
@@ -115,7 +116,8 @@ def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
   except Exception as error:
     raise UserError(f"{path}: get_config failed: {type(error).__name__}: {_one_line(error)}") from error
   finally:
-    sys.path.remove(folder)
+    for folder in folders:
+      sys.path.remove(folder)
 
 
 def _check_override(word: str, path: str, config: Mapping) -> None:

@@ -35,7 +35,7 @@ class TrainState(flax.struct.PyTreeNode):
 
   Attributes:
     step: int32 [], optimizer steps done; also the position in the data.
-    params: {"towers", "heads", "temperatures"}.
+    params: {"towers", "heads", "terms"}.
     batch_stats: {"towers", "heads"} of the online branch.
     opt_state: optax state.
     momentum: {"params", "batch_stats"} of the momentum branch, or None.
@@ -90,7 +90,7 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array]) -> TrainState:
   key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
   views = _views(recipe, batch, train=False)
   variables = recipe.model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
-  params = {**variables["params"], "temperatures": objective.init_temperatures(recipe.terms)}
+  params = {**variables["params"], "terms": objective.init_parameters(recipe.terms)}
   _, momentum_names = recipe.names
   momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
   return TrainState(
@@ -126,14 +126,14 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
     variables = {"params": params, "batch_stats": state.batch_stats}
     embeddings, stats = _embed(recipe, mesh, variables, batch, views, online_names, key)
     loss, metrics = objective.evaluate(
-        terms, {**embeddings, **keys}, info, params["temperatures"], state.queues, weights,
+        terms, {**embeddings, **keys}, info, params["terms"], state.queues, weights,
         mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile)
     return loss, (metrics, stats, embeddings)
 
   (loss, (metrics, stats, embeddings)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  params = {**params, "temperatures": objective.clamp_after_step(terms, params["temperatures"])}
+  params = {**params, "terms": objective.clamp_after_step(terms, params["terms"])}
   if momentum is not None and recipe.momentum_update == "after_step":
     momentum = _follow(model, momentum, params, momentum_names, decay)
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})

@@ -207,7 +207,7 @@ def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
   views = {name: jax.ShapeDtypeStruct((8, *batch[name].shape[2:]), "float32" if name == "image" else "int32")
            for name in ("image", "text") if name in batch}
   params = jax.eval_shape(model.init, jax.random.key(0), views)["params"]
-  return {**params, "temperatures": jax.eval_shape(lambda: objective.init_temperatures(terms))}
+  return {**params, "terms": jax.eval_shape(lambda: objective.init_parameters(terms))}
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:

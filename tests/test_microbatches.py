@@ -62,7 +62,7 @@ def test_chunks_take_the_step_of_the_whole_batch(microbatches, devices):
     assert error <= 1e-5 * max(np.abs(gradient).max(), 1e-2), (jax.tree_util.keystr(path), error)
 
   jax.tree_util.tree_map_with_path(same_gradient, before, chunked.params, whole.params)
-  scales = [tree["temperatures"]["momentum"]["log_scale"] for tree in (before, whole.params)]
+  scales = [tree["terms"]["momentum"]["log_scale"] for tree in (before, whole.params)]
   assert scales[0] != scales[1]
   for name in ("momentum", "queues"):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),

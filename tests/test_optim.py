@@ -23,7 +23,7 @@ def params():
       "text": {"embed": {"embedding": leaf(5, 4)}},
     },
     "heads": {"image_ssl": {"kernel": leaf(4, 2)}},
-    "temperatures": {"image_text": {"log_scale": leaf()}},
+    "terms": {"image_text": {"log_scale": leaf()}},
   }
 
 
@@ -45,7 +45,7 @@ def assert_trees_close(a, b, rtol=1e-6):
 
 def test_paths():
   assert "towers/image/conv/kernel" in parameter_paths(params())
-  assert "temperatures/image_text/log_scale" in parameter_paths(params())
+  assert "terms/image_text/log_scale" in parameter_paths(params())
 
 
 def test_adamw_is_optax_with_its_mask():
@@ -60,7 +60,7 @@ def test_adamw_is_optax_with_its_mask():
       "text": {"embed": {"embedding": True}},
     },
     "heads": {"image_ssl": {"kernel": True}},
-    "temperatures": {"image_text": {"log_scale": False}},
+    "terms": {"image_text": {"log_scale": False}},
   }
   theirs = optax.chain(
     optax.clip_by_global_norm(0.5), optax.adamw(schedule, b2=0.95, weight_decay=0.3, mask=mask)
@@ -137,7 +137,7 @@ def test_frozen_means_frozen(name):
 
 def test_frozen_gradients_do_not_count_in_the_clip():
   config = dict(name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=1.0,
-                frozen=["(towers|temperatures)/.*"])
+                frozen=["(towers|terms)/.*"])
   transformation, _ = make_optimizer(config, params(), 10)
   grads = gradients(0)
   updates, _ = transformation.update(grads, transformation.init(params()), params())

@@ -65,7 +65,7 @@ def test_eight_devices_do_what_one_does(impl):
   for name, leaf in leaves(eight[-1].params).items():
     error = np.abs(leaf - leaves(eight[0].params)[name] - moved[name]).max()
     assert error <= 1e-5 * max(np.abs(moved[name]).max(), 1e-3), (name, error)
-  assert "['temperatures']['image_to_text']['log_scale']" in moved
+  assert "['terms']['image_to_text']['log_scale']" in moved
   for tree in ("momentum", "queues", "batch_stats"):
     for name, leaf in leaves(getattr(eight[-1], tree)).items():
       np.testing.assert_allclose(leaf, leaves(getattr(one[-1], tree))[name], rtol=1e-4, atol=1e-5, err_msg=name)

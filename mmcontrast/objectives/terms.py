@@ -40,7 +40,7 @@ __all__ = [
   "check_terms",
   "clamp_after_step",
   "evaluate",
-  "init_temperatures",
+  "init_parameters",
   "keys_to_push",
   "parse_terms",
   "queues",
@@ -204,7 +204,7 @@ def queues(terms: Terms) -> dict[str, int]:
   return found
 
 
-def init_temperatures(terms: Terms) -> dict[str, dict[str, jax.Array]]:
+def init_parameters(terms: Terms) -> dict[str, dict[str, jax.Array]]:
   """What is learned of temperatures and biases: term -> {"log_scale"|"tau", "bias"}, float32."""
   found = {
     term.name: term.temperature.parameters()
@@ -214,13 +214,13 @@ def init_temperatures(terms: Terms) -> dict[str, dict[str, jax.Array]]:
   return {name: parameters for name, parameters in found.items() if parameters}
 
 
-def clamp_after_step(terms: Terms, temperatures: Mapping[str, Any]) -> dict[str, Any]:
+def clamp_after_step(terms: Terms, parameters: Mapping[str, Any]) -> dict[str, Any]:
   """Moves the learned temperatures that ask for it back within their bounds."""
   return {
-    name: terms[name].temperature.clip(parameters)
+    name: terms[name].temperature.clip(own)
     if terms[name].temperature.clamp == "after_step"
-    else parameters
-    for name, parameters in temperatures.items()
+    else own
+    for name, own in parameters.items()
   }
 
 
@@ -237,7 +237,7 @@ def evaluate(
   terms: Terms,
   embeddings: Mapping[str, jax.Array],
   info: Mapping[str, Any],
-  temperatures: Mapping[str, Any],
+  parameters: Mapping[str, Any],
   queues: Mapping[str, Any],
   weights: Mapping[str, Any],
   *,
@@ -252,7 +252,7 @@ def evaluate(
     info: what targets read ("id" [N], "tags" [N, T], "labels" {name: [N]}) and "valid" bool [N];
       examples that are not valid are neither anchors, positives nor negatives, and not counted.
       "weight" [N] >= 0, if there: of each anchor in the mean over anchors (metrics are unweighted).
-    temperatures: learned parameters, as from `init_temperatures`.
+    parameters: what the terms learn, as from `init_parameters`.
     queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.
     weights: term -> its weight now.
     mesh, impl, tile: how the matrix is computed (global_matrix.reduce_tiles).
@@ -263,12 +263,11 @@ def evaluate(
   """
   total, metrics = jnp.zeros(()), {}
   for name, term in terms.items():
-    parameters = temperatures.get(term.temperature_of, {})
     loss, found = pairwise(
       term,
       embeddings,
       info,
-      parameters,
+      parameters.get(term.temperature_of, {}),
       queues.get(term.queued),
       mesh=mesh,
       impl=impl,

@@ -25,12 +25,12 @@ def wave(n: int, d: int, shift: float) -> jax.Array:
   return jnp.sin(0.7 * jnp.arange(1, n * d + 1) + shift).reshape(n, d)
 
 
-def total(config, embeddings, info=None, temperatures=None, queues=None):
+def total(config, embeddings, info=None, parameters=None, queues=None):
   """The loss of terms with their configured weights."""
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
   return objective.evaluate(
-    terms, embeddings, info or {}, temperatures or {}, queues or {}, weights
+    terms, embeddings, info or {}, parameters or {}, queues or {}, weights
   )[0]
 
 
@@ -144,7 +144,7 @@ def test_clip():
     return total(
       {"t": dict(BOTH, score="dot", temperature=LEARNED)},
       {IMAGE: a["zi"], TEXT: a["zt"]},
-      temperatures={"t": {"log_scale": jnp.log(a["scale"])}},
+      parameters={"t": {"log_scale": jnp.log(a["scale"])}},
     )
 
   check("clip", loss, **x)
@@ -165,7 +165,7 @@ def test_siglip():
     return total(
       {"t": term},
       {IMAGE: a["zi"], TEXT: a["zt"]},
-      temperatures={"t": {"log_scale": jnp.log(a["scale"]), "bias": a["bias"]}},
+      parameters={"t": {"log_scale": jnp.log(a["scale"]), "bias": a["bias"]}},
     )
 
   check("siglip", loss, **x)
@@ -220,7 +220,7 @@ def test_cwcl():
 
   def loss(a):
     embeddings = {IMAGE: a["zi"], TEXT: a["zt"], "image[0]/frozen": x["frozen"]}
-    return total(config, embeddings, temperatures={"soft": {"log_scale": a["log_scale"]}})
+    return total(config, embeddings, parameters={"soft": {"log_scale": a["log_scale"]}})
 
   # The reference adds 1e-8 to the sum of a row's weights.
   check("cwcl", loss, 1e-7, **{k: x[k] for k in ("zi", "zt", "log_scale")})

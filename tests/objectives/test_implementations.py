@@ -96,7 +96,7 @@ def make_inputs(terms, dtype):
 
 
 def value_and_gradients(cases, dtype, impl, devices):
-  """({term: its loss and metrics}, {term: gradients of its loss by embeddings, temperatures and
+  """({term: its loss and metrics}, {term: gradients of its loss by embeddings, parameters and
   queues}), of one compiled program."""
   terms, mesh = make_terms(cases), make_mesh(devices)
   state, info = make_inputs(make_terms(CASES | LISTS), dtype)
@@ -121,7 +121,7 @@ def value_and_gradients(cases, dtype, impl, devices):
     found = {}
     for name, term in terms.items():
       parameters = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype), objective.init_temperatures({name: term})[name]
+        lambda x: jnp.asarray(x, dtype), objective.init_parameters({name: term})[name]
       )
       own = {e: embeddings[e] for e in term.embeddings}
       queued = {term.queued: queue} if term.queued else {}
@@ -144,9 +144,9 @@ def assert_same(found, wanted, dtype=jnp.float64):
     return
   # Sums that cancel: a mean score, of scores up to 1; a temperature's gradient, of logits up to 5.
   assert_close(found[0], wanted[0], 1e-5, floor=1.0)
-  for name, (embeddings, temperatures, _) in found[1].items():
+  for name, (embeddings, parameters, _) in found[1].items():
     assert_close(embeddings, wanted[1][name][0], 1e-5)
-    assert_close(temperatures, wanted[1][name][1], 1e-5, floor=0.01)
+    assert_close(parameters, wanted[1][name][1], 1e-5, floor=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +190,11 @@ def test_combinations(criterion, case, devices, dtype):
   with jax.enable_x64(dtype == jnp.float64):
     found = value_and_gradients({case: CRITERIA[criterion] | CASES[case]}, dtype, "ring", devices)
   assert_same(found, whole, dtype)
-  embeddings, temperatures, queues = found[1][case]
+  embeddings, parameters, queues = found[1][case]
   for embedding, gradient in embeddings.items():
     stopped = embedding.endswith("@momentum") or "frozen" in embedding
     assert np.any(gradient) != stopped, embedding
-  assert np.any(temperatures["log_scale"]) and not any(np.any(g) for g in jax.tree.leaves(queues))
+  assert np.any(parameters["log_scale"]) and not any(np.any(g) for g in jax.tree.leaves(queues))
 
 
 def test_the_few_meet_every_case_and_every_number_of_devices():

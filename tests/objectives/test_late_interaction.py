@@ -32,8 +32,8 @@ def value_and_gradients(embeddings, log_scale, info=None, **options):
   weights = {name: term.weight for name, term in terms.items()}
 
   def loss(embeddings, log_scale):
-    temperatures = {"image_to_text": {"log_scale": log_scale}}
-    return objective.evaluate(terms, embeddings, info or {}, temperatures, {}, weights, **options)
+    parameters = {"image_to_text": {"log_scale": log_scale}}
+    return objective.evaluate(terms, embeddings, info or {}, parameters, {}, weights, **options)
 
   return compiled(jax.value_and_grad(loss, (0, 1), has_aux=True))(embeddings, log_scale)
 

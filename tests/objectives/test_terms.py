@@ -23,11 +23,11 @@ def random(*shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def evaluate(config, embeddings, info=None, queues=None, temperatures=None, impl="dense"):
+def evaluate(config, embeddings, info=None, queues=None, parameters=None, impl="dense"):
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
   return objective.evaluate(
-    terms, embeddings, info or {}, temperatures or {}, queues or {}, weights, impl=impl, tile=3
+    terms, embeddings, info or {}, parameters or {}, queues or {}, weights, impl=impl, tile=3
   )
 
 
@@ -134,9 +134,9 @@ def test_collapse_at_scale_100_is_finite(impl):
 def test_two_terms_share_a_temperature():
   config = {"a": dict(CLIP, temperature=dict(init=0.1)), "b": dict(CLIP, temperature="a")}
   terms = objective.parse_terms(config)
-  assert list(objective.init_temperatures(terms)) == ["a"]
+  assert list(objective.init_parameters(terms)) == ["a"]
   embeddings = {IMAGE: random(6, 4), TEXT: random(6, 4, seed=1)}
-  _, metrics = evaluate(config, embeddings, temperatures={"a": {"log_scale": jnp.log(5.0)}})
+  _, metrics = evaluate(config, embeddings, parameters={"a": {"log_scale": jnp.log(5.0)}})
   np.testing.assert_allclose(metrics["b/temperature"], 0.2, rtol=1e-6)
   assert metrics["a/loss"] == metrics["b/loss"]
 
@@ -149,7 +149,7 @@ def test_clamp_after_step_or_forward(form):
   for clamp in ("after_step", "forward"):
     config = {"t": dict(CLIP, temperature=dict(temperature, clamp=clamp))}
     clamped = objective.clamp_after_step(objective.parse_terms(config), stray)
-    _, metrics = evaluate(config, embeddings, temperatures=stray)
+    _, metrics = evaluate(config, embeddings, parameters=stray)
     after, forward = clamped != stray, bool(np.isclose(metrics["t/temperature"], 0.01))
     assert (after, forward) == (clamp == "after_step", clamp == "forward")
 

@@ -1,0 +1,23 @@
+"""What every method on emoji starts from: the quickstart's data, towers, schedule and evaluation, without its terms."""
+
+import quickstart
+
+
+def pair(image=1, text=1):
+  """Both towers, each with one linear head into the joint space, and so many views of each."""
+  c = quickstart.get_config()
+  c.data.views = dict(image=image, text=text)
+  del c.heads.image_ssl, c.heads.text_ssl
+  c.objective = dict()
+  return c
+
+
+def images(views=2):
+  """The image tower alone, with a head of its own: there is no joint space to retrieve in, so probes say what it learns."""
+  c = quickstart.get_config()
+  c.data.views = dict(image=views)
+  del c.towers.text, c.heads.image_joint, c.heads.text_ssl, c.heads.text_joint
+  c.objective = dict()
+  c.evaluation.update(image="", text="")
+  del c.evaluation.evaluators.retrieval, c.evaluation.evaluators.zero_shot
+  return c
