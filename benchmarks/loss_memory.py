@@ -6,7 +6,8 @@
 
 A row is one compiled program: float32, gradients of both embeddings and the temperature (of the
 queries only where keys are momentum keys). `temp_mib` is what XLA's buffer assignment gives to
-temporaries on one device, arguments and results aside; `seconds` the median of the timed calls.
+temporaries on one device, arguments and results aside; `seconds` the median of the timed calls, and
+`of_dense` the median of the ratios to dense: in each round every implementation is called once.
 On a CPU it simulates 8 devices that share the machine's cores. Accelerators, where JAX finds them,
 are used as they are, with larger n; there it also gives the highest memory in use so far in the
 process, `peak_mib`, and what does not fit gets a row that says so in `note`.
@@ -21,6 +22,7 @@ its row says so in `note` where they are missing, or where it does not fit in me
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import time
@@ -118,40 +120,56 @@ def compile_term(
   return compiled, lambda: jax.jit(arguments, out_shardings=shardings)()
 
 
-def measure(case: str, impl: str, n: int, dim: int, repeats: int, tile: int) -> dict[str, Any]:
-  """One row of the table; `seconds` is None when nothing is to be timed."""
+def measure(case: str, impls: list[str], n: int, dim: int, repeats: int, tile: int) -> list[dict[str, Any]]:
+  """A row of the table for each of `impls`; `seconds` is None when nothing is to be timed."""
   import jax
 
   devices = jax.device_count()
   mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-  tiled = impl in ("rows", "ring")
-  row = dict(impl=impl, **CASES[case][0], n=n, dim=dim, devices=devices, tile=tile if tiled else None)
-  row |= {"temp_mib": None, "seconds": None}
+  rows, programs, values = {}, {}, None
+  for impl in impls:
+    tiled = impl in ("rows", "ring")
+    row = dict(impl=impl, **CASES[case][0], n=n, dim=dim, devices=devices, tile=tile if tiled else None)
+    rows[impl] = row | {"temp_mib": None, "seconds": None, "of_dense": None}
+    with _if_it_fits(rows[impl]):
+      program, arguments = compile_term(case, impl, n, dim, mesh, tile)
+      rows[impl]["temp_mib"] = round(program.memory_analysis().temp_size_in_bytes / 2**20, 1)
+      if repeats:
+        values = arguments() if values is None else values
+        _call(program, values)  # warms up
+        programs[impl] = program
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and impl in programs:
+      rows[impl]["peak_mib"] = round(stats["peak_bytes_in_use"] / 2**20, 1)
+  rounds = [{impl: _call(program, values) for impl, program in programs.items()} for _ in range(repeats)]
+  for impl in programs:
+    rows[impl]["seconds"] = round(statistics.median(seconds[impl] for seconds in rounds), 4)
+    if "dense" in programs:
+      ratio = statistics.median(seconds[impl] / seconds["dense"] for seconds in rounds)
+      rows[impl]["of_dense"] = round(ratio, 3)
+  return list(rows.values())
+
+
+@contextlib.contextmanager
+def _if_it_fits(row: dict[str, Any]) -> Iterator[None]:
+  """Notes in the row that the device's memory does not suffice, if so."""
+  import jax
+
   try:
-    compiled, arguments = compile_term(case, impl, n, dim, mesh, tile)
-    row["temp_mib"] = round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
-    if repeats:
-      row["seconds"] = round(_seconds(compiled, arguments(), repeats), 4)
+    yield
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     row["note"] = "not run: does not fit in memory"
-  stats = jax.local_devices()[0].memory_stats()
-  if stats and row["seconds"]:
-    row["peak_mib"] = round(stats["peak_bytes_in_use"] / 2**20, 1)
-  return row
 
 
-def _seconds(compiled: Any, values: tuple, repeats: int) -> float:
-  """The median of `repeats` calls, after one that warms up."""
+def _call(program: Any, values: tuple) -> float:
+  """Seconds of one call."""
   import jax
 
-  seconds = []
-  for _ in range(repeats + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*values))
-    seconds.append(time.perf_counter() - start)
-  return statistics.median(seconds[1:])
+  start = time.perf_counter()
+  jax.block_until_ready(program(*values))
+  return time.perf_counter() - start
 
 
 def measure_open_clip(case: str, n: int, dim: int, repeats: int, tile: int) -> dict[str, Any]:
@@ -194,15 +212,13 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
   """Every case by every implementation by every size, peers where they have the case."""
   for n in arguments.n:
     for case in arguments.cases:
-      for impl in arguments.impls:
-        timed = n <= arguments.timed_up_to and case in arguments.timed
-        if (impl in PEERS and case not in PLAIN) or (impl == "open_clip" and not timed):
-          continue
-        repeats = arguments.repeats if timed else 0
-        if impl == "open_clip":
-          yield measure_open_clip(case, n, arguments.dim, repeats, arguments.tile)
-        else:
-          yield measure(case, impl, n, arguments.dim, repeats, arguments.tile)
+      timed = n <= arguments.timed_up_to and case in arguments.timed
+      repeats = arguments.repeats if timed else 0
+      impls = [impl for impl in arguments.impls if impl not in PEERS or case in PLAIN]
+      ours = [impl for impl in impls if impl != "open_clip"]
+      yield from measure(case, ours, n, arguments.dim, repeats, arguments.tile)
+      if timed and "open_clip" in impls:
+        yield measure_open_clip(case, n, arguments.dim, repeats, arguments.tile)
 
 
 def main() -> None:

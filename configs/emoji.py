@@ -13,7 +13,7 @@ def pair(image=1, text=1):
 
 
 def images(views=2):
-  """The image tower alone, with a head of its own: there is no joint space to retrieve in, so probes say what it learns."""
+  """The image tower alone, with a head of its own; without a joint space to retrieve in, probes say what it learns."""
   c = quickstart.get_config()
   c.data.views = dict(image=views)
   del c.towers.text, c.heads.image_joint, c.heads.text_ssl, c.heads.text_joint

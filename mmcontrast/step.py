@@ -89,14 +89,24 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array]) -> TrainState:
   """
   key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
   views = _views(recipe, batch, train=False)
-  variables = recipe.model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
-  params = {**variables["params"], "terms": objective.init_parameters(recipe.terms)}
+  variables = init_variables(recipe.model, recipe.terms, key, views)
+  params = variables["params"]
   _, momentum_names = recipe.names
   momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
   return TrainState(
       step=jnp.int32(0), params=params, batch_stats=variables["batch_stats"],
       opt_state=recipe.optimizer.init(params), momentum=jax.tree.map(jnp.copy, momentum),
       queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)))
+
+
+def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array]) -> Any:
+  """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...]."""
+  variables = model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
+  queries = {term.query[0] for term in terms.values() if term.prototypes}
+  made = jax.eval_shape(lambda: model.embed(variables, views, sorted(queries), train=False)[0])
+  widths = {name: embedding.shape[-1] for name, embedding in made.items()}
+  own = objective.init_parameters(terms, jax.random.fold_in(key, 2), widths)
+  return {**variables, "params": {**variables["params"], "terms": own}}
 
 
 def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,

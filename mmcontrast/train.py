@@ -32,7 +32,7 @@ from mmcontrast.microbatches import check_microbatches
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.schedules import make_schedule
-from mmcontrast.step import Recipe, TrainState, init_state, train_step
+from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step
 
 
 def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
@@ -204,10 +204,9 @@ def _say(text: str) -> None:
 
 def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
   batch = shapes_of(spec, 8)
-  views = {name: jax.ShapeDtypeStruct((8, *batch[name].shape[2:]), "float32" if name == "image" else "int32")
+  views = {name: jax.ShapeDtypeStruct(batch[name].shape, "float32" if name == "image" else "int32")
            for name in ("image", "text") if name in batch}
-  params = jax.eval_shape(model.init, jax.random.key(0), views)["params"]
-  return {**params, "terms": jax.eval_shape(lambda: objective.init_parameters(terms))}
+  return jax.eval_shape(functools.partial(init_variables, model, terms), jax.random.key(0), views)["params"]
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:

@@ -122,6 +122,14 @@ def test_weights_may_be_schedules_and_zero_switches_a_term_off():
   assert np.isclose(metrics[2]["loss"], metrics[2]["image_image/loss"] + metrics[2]["image_tags/loss"], rtol=1e-6)
 
 
+def test_prototypes_are_learned():
+  objective = {"image_tags": dict(five_terms()["image_tags"], negatives="batch", prototypes=12)}
+  states, _ = run(1, objective=objective)
+  before, after = (state.params["terms"]["image_tags"]["prototypes"] for state in states)
+  assert before.shape == (12, 8) and np.all(np.any(before != after, axis=1))
+  np.testing.assert_allclose(np.linalg.norm(before, axis=1), 1, rtol=1e-5)
+
+
 def test_the_step_is_pure():
   _, state, step = program()
   a, b = step(state, tiny_batch()), step(state, tiny_batch())

@@ -12,6 +12,9 @@ is its own pair: then `loss` gets that pair's logit, computed outside the matrix
 the bool mask [r, c] of positives, for those who need one: own pairs alone where weights are soft.
 `anchor` broadcasts the own pair's logit over the tile. An anchor without negatives costs nothing.
 
+Where `additive`, an anchor's loss is one value summed over its columns, and nothing else: the term is
+then one sum over all pairs, which is cheaper (global_matrix).
+
 A criterion that needs statistics of a whole row before it can say what to sum has two passes:
 `first(logits, weights, positive) -> values` with `first_reductions` {name: kind}; `anchor` then
 broadcasts their results {name: ...} over the tiles of the second pass.
@@ -32,6 +35,17 @@ from mmcontrast.objectives.targets import build
 Values = dict[str, jax.Array]
 
 
+@jax.custom_jvp
+def softplus(x: jax.Array) -> jax.Array:
+  """log(1 + exp(x)); its derivative is one sigmoid, where jax.nn.softplus takes the logarithm again."""
+  return jax.nn.relu(x) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@softplus.defjvp
+def _(primals, tangents):
+  return softplus(*primals), jax.nn.sigmoid(*primals) * tangents[0]
+
+
 @dataclass(frozen=True)
 class Softmax:
   """Cross entropy of each anchor's softmax with its target (InfoNCE, CLIP, SupCon).
@@ -47,6 +61,7 @@ class Softmax:
   decoupled: bool = False
   default_temperature: ClassVar[float] = 0.07
   needs_anchor: ClassVar[bool] = False
+  additive: ClassVar[bool] = False
   first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def __post_init__(self):
@@ -112,12 +127,13 @@ class Sigmoid:
 
   default_temperature: ClassVar[float] = 0.1
   needs_anchor: ClassVar[bool] = False
+  additive: ClassVar[bool] = True
   first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def values(self, logits, weights, positive, anchor) -> Values:
     if weights is None:
-      return {"pairs": jax.nn.softplus(jnp.where(positive(), -logits, logits))}
-    return {"pairs": jax.nn.softplus(logits) - weights * logits}
+      return {"pairs": softplus(jnp.where(positive(), -logits, logits))}
+    return {"pairs": softplus(logits) - weights * logits}
 
   def reductions(self, aligned: bool) -> dict[str, str]:
     return {"pairs": "sum"}
@@ -142,6 +158,10 @@ class Hinge:
 
   def __post_init__(self):
     choose(self.reduce, ("sum", "hardest"), "reduce")
+
+  @property
+  def additive(self) -> bool:
+    return self.reduce == "sum"
 
   def values(self, logits, weights, positive, anchor) -> Values:
     if self.reduce == "hardest":
@@ -170,6 +190,7 @@ class ReverseKL:
   floor: float = 1e-8
   default_temperature: ClassVar[float] = 0.02
   needs_anchor: ClassVar[bool] = False
+  additive: ClassVar[bool] = False
   first_reductions: ClassVar[Mapping[str, str]] = {"lse": "logsumexp", "mass": "sum"}
 
   def __post_init__(self):

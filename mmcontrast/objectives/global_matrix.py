@@ -19,8 +19,10 @@ Implementations, all with the same value and gradients (the dense one is the tru
 
 rows and ring keep O(N + M) residuals and recompute each tile once in the backward pass, where one
 tile serves both directions: four products of N * M * D in all, as flash attention does for a
-softmax (Dao et al. 2022) and Inf-CL for a contrastive loss (Cheng et al. 2024). Gradients of
-anything shared are summed over devices here, so take gradients outside, as for any function.
+softmax (Dao et al. 2022) and Inf-CL for a contrastive loss (Cheng et al. 2024). A sum over all
+pairs ("all": sigmoid, hinge) needs no statistic for its gradient, which is therefore found in the
+forward pass: three products, as many as the dense form. Gradients of anything shared are summed
+over devices here, so take gradients outside, as for any function.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from jax.sharding import PartitionSpec as P
 from mmcontrast.errors import choose
 from mmcontrast.objectives.column_movement import MOVEMENTS
 from mmcontrast.objectives.reductions import Reduction, masked, reduce_values, side_mask
-from mmcontrast.objectives.tile_loop import Side, TileLoop
+from mmcontrast.objectives.tile_loop import AXES, Side, TileLoop
 
 Tree = Any
 Values = dict[str, jax.Array]
@@ -90,7 +92,7 @@ def reduce_tiles(
 
   Args:
     tile: makes the values of any part of the matrix (module docstring).
-    reductions: name -> what to keep.
+    reductions: name -> what to keep; at most one over "all".
     rows: tree of [N, ...].
     columns: tree of [M, ...].
     shared: tree of arrays.
@@ -103,7 +105,7 @@ def reduce_tiles(
     cells: numbers that the tile function holds for each pair; more of them make smaller tiles.
 
   Returns:
-    name -> [N] or [M]: -inf for a log-sum-exp or maximum over nothing.
+    name -> [N], [M] or, over "all", a scalar: -inf for a log-sum-exp or maximum over nothing.
   """
   axes = batch_axes(mesh) if axes is None else tuple(axes)
   devices = math.prod(mesh.shape[name] for name in axes) if axes else 1
@@ -130,16 +132,17 @@ def reduce_tiles(
   axes = axes if devices > 1 else ()
   run = _tiled(tile, reductions, impl, mesh, axes, (row_length, column_length), dtype)
   stats = run((rows, row_mask), (columns, column_mask), shared)
-  return {name: stats[name][: n if r.axis == "row" else m] for name, r in reductions.items()}
+  ends = {"row": slice(n), "column": slice(m), "all": ...}
+  return {name: stats[name][ends[r.axis]] for name, r in reductions.items()}
 
 
 def _dense(tile, reductions, rows, columns, shared, row_mask, column_mask) -> Values:
   values, mask = tile(rows, columns, shared)
   stats = {}
   for name, (value, axis, kind) in reductions.items():
-    side = side_mask(column_mask, 0) if axis == "row" else side_mask(row_mask, 1)
-    seen = masked(values[value], kind, mask, side)
-    stats[name] = reduce_values(kind, seen, 1 if axis == "row" else 0)
+    by_row = None if axis == "row" else side_mask(row_mask, 1)
+    by_column = None if axis == "column" else side_mask(column_mask, 0)
+    stats[name] = reduce_values(kind, masked(values[value], kind, mask, by_row, by_column), AXES[axis])
   return stats
 
 
@@ -180,40 +183,37 @@ class _Wanted(tuple):
 
 def _tiled(tile, reductions, impl, mesh, axes, lengths, dtype):
   """The custom-VJP function `((rows, mask), (columns, mask), shared) -> statistics`."""
-  by_axis = {
-    axis: {name: r for name, r in reductions.items() if r.axis == axis}
-    for axis in ("row", "column")
-  }
   spec, everywhere = P(axes or None), P()
   move = MOVEMENTS[impl if axes else "alone"]
+  total = next((name for name, r in reductions.items() if r.axis == "all"), None)
 
-  def distribute(function, in_specs, out_specs):
-    if not axes:
-      return function
-    return jax.shard_map(
-      function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-    )
+  def sweep(sides, shared, *, reduce, wanted):
+    """What accumulates over all tiles: of the rows, the columns and the whole matrix."""
+    structures = [jax.tree.structure(tree) for tree in (sides[0].leaves, sides[1].leaves, shared)]
+    sides = [side._replace(leaves=jax.tree.leaves(side.leaves)) for side in sides]
 
-  def flat(*trees):
-    leaves, structures = zip(*(jax.tree.flatten(tree) for tree in trees))
-    return leaves, lambda *parts: tile(*map(jax.tree.unflatten, structures, parts))
+    def flat_tile(*parts):
+      return tile(*map(jax.tree.unflatten, structures, parts))
 
-  def forward(rows, columns, shared):
-    (row_leaves, column_leaves, shared_leaves), flat_tile = flat(rows[0], columns[0], shared)
-    loop = TileLoop(flat_tile, by_axis, lengths, dtype)
+    loop = TileLoop(flat_tile, reductions, lengths, dtype, reduce=reduce, wanted=wanted)
 
-    def local(row_leaves, row_mask, column_leaves, column_mask, shared_leaves):
-      row_side = Side(row_leaves, row_mask, loop.identity("row", row_leaves), {})
-      column_side = Side(column_leaves, column_mask, {}, {})
-      return move.forward(loop, row_side, column_side, shared_leaves, axes)
+    def local(row_side, column_side, shared):
+      return move(loop, row_side, column_side, shared, axes)
 
-    run = distribute(local, (spec, spec, spec, spec, everywhere), (spec, spec))
-    return run(row_leaves, rows[1], column_leaves, columns[1], shared_leaves)
+    if axes:
+      specs = (spec, spec, everywhere)
+      local = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=False)
+    return local(*sides, jax.tree.leaves(shared))
+
+  def forward(rows, columns, shared, wanted=None):
+    sides = [Side(*side, {}, {}) for side in (rows, columns)]
+    found = sweep(sides, shared, reduce=True, wanted=wanted)
+    states = {name: state for part in found for name, state in part.states.items()}
+    return states, [part.grads for part in found]
 
   @jax.custom_vjp
   def run(rows, columns, shared):
-    row_state, column_state = forward(rows, columns, shared)
-    return {name: state[0] for name, state in {**row_state, **column_state}.items()}
+    return {name: state[0] for name, state in forward(rows, columns, shared)[0].items()}
 
   def run_forward(*arguments):
     def is_primal(x):
@@ -223,38 +223,26 @@ def _tiled(tile, reductions, impl, mesh, axes, lengths, dtype):
       _Wanted(x.perturbed and _is_float(x.value) for x in jax.tree.leaves(a, is_leaf=is_primal))
       for a in (arguments[0][0], arguments[1][0], arguments[2])
     ]
-    rows, columns, shared = jax.tree.map(lambda x: x.value, arguments, is_leaf=is_primal)
-    row_state, column_state = forward(rows, columns, shared)
-    out = {name: state[0] for name, state in {**row_state, **column_state}.items()}
-    return out, (rows, columns, shared, row_state, column_state, wanted)
+    inputs = jax.tree.map(lambda x: x.value, arguments, is_leaf=is_primal)
+    states, grads = forward(*inputs, wanted if total else None)
+    return {name: state[0] for name, state in states.items()}, (inputs, states, grads, wanted)
 
   def run_backward(residuals, cotangents):
-    rows, columns, shared, row_state, column_state, wanted = residuals
+    (rows, columns, shared), states, grads, wanted = residuals
     asked = {name: g for name, g in cotangents.items() if not isinstance(g, SymbolicZero)}
-    (row_leaves, column_leaves, shared_leaves), flat_tile = flat(rows[0], columns[0], shared)
-    kept = {axis: {k: r for k, r in by_axis[axis].items() if k in asked} for axis in by_axis}
-    loop = TileLoop(flat_tile, kept, lengths, dtype)
-
-    def pick(state):
-      return {name: state[name] for name in state if name in asked}
-
-    def local(row_side, column_side, shared_leaves):
-      return move.backward(loop, row_side, column_side, shared_leaves, wanted, axes)
-
-    sides = [
-      Side(leaves, mask, pick(state), {name: asked[name] for name in pick(state)})
-      for leaves, mask, state in (
-        (row_leaves, rows[1], row_state),
-        (column_leaves, columns[1], column_state),
-      )
-    ]
-    run_local = distribute(local, (spec, spec, everywhere), (spec, spec, everywhere))
-    found = run_local(*sides, shared_leaves)
-    grads = [
+    found = [[asked[total] * x for x in part] for part in grads] if total in asked else None
+    by_axis = [{k: g for k, g in asked.items() if reductions[k].axis == axis} for axis in ("row", "column")]
+    if any(by_axis):
+      sides = [
+        Side(*side, {name: states[name] for name in own}, own) for side, own in zip((rows, columns), by_axis)
+      ]
+      swept = [part.grads for part in sweep(sides, shared, reduce=False, wanted=wanted)]
+      found = swept if found is None else jax.tree.map(jnp.add, found, swept)
+    rows, columns, shared = (
       jax.tree.unflatten(jax.tree.structure(tree), _spread(grad, flags))
       for tree, grad, flags in zip((rows[0], columns[0], shared), found, wanted)
-    ]
-    return (grads[0], None), (grads[1], None), grads[2]
+    )
+    return (rows, None), (columns, None), shared
 
   run.defvjp(run_forward, run_backward, symbolic_zeros=True)
   return run

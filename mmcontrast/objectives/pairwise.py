@@ -31,7 +31,7 @@ class Sides(NamedTuple):
   """Everything a term compares: queries with keys, and `more` that only anchors meet.
 
   more: "row" -> columns beside the keys, for the queries; "column" -> rows beside the queries,
-    for the keys: a queue, hard negatives.
+    for the keys: a queue, hard negatives, prototypes.
   """
 
   rows: Side
@@ -54,7 +54,7 @@ def pairwise(
   scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
   rows = _batch_side(term, term.query, embeddings, info)
   columns = _batch_side(term, term.key, embeddings, info)
-  sides = Sides(rows, columns, _more_sides(term, embeddings, info, queue))
+  sides = Sides(rows, columns, _more_sides(term, embeddings, info, queue, parameters))
   for side in (rows, *sides.more["column"]):
     side.facts["x"] = scale * side.facts["x"]
   shared = () if bias is None else jnp.asarray(bias, rows.facts["x"].dtype)
@@ -76,6 +76,8 @@ def pairwise(
   axes = AXES[term.direction]
   if term.criterion.first_reductions:
     _add_first_pass(term, matrix, sides, shared)
+  if term.criterion.additive:
+    _add_shares(term, rows, columns, info)
   counted = own is None or term.target.kind == "set"  # Positives are found in the matrix.
   function = partial(_tile, term, counted)
   stats = matrix(function, _reductions(term, axes, aligned, counted), sides, shared)
@@ -84,7 +86,7 @@ def pairwise(
     ("row", rows, columns, term.query),
     ("column", columns, rows, term.key),
   ):
-    if axis in axes:
+    if axis in axes and not term.criterion.additive:
       found = {
         name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
       }
@@ -96,12 +98,12 @@ def pairwise(
       keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
         keep = found["mass"] > 0 if keep is None else keep & (found["mass"] > 0)
-      weight = info.get("weight")
-      losses.append(_mean(loss, keep, None if weight is None else jnp.repeat(weight, len(names), 0)))
+      losses.append(_mean(loss, _shares(len(loss), keep, _weight(names, info))))
+  loss = stats["loss"] if term.criterion.additive else sum(losses) / len(losses)
   if not counted:
     stats |= {"best_positive": own, "positive_sum": own, "positive_count": jnp.ones_like(own)}
   metrics = _metrics(*lax.stop_gradient((stats, sides, scale, bias)), term)
-  return sum(losses) / len(losses), metrics
+  return loss, metrics
 
 
 # ---- Sides --------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def _batch_side(term: Term, names: tuple[str, ...], embeddings, info) -> Side:
   return Side(facts, valid if valid is None or views == 1 else jnp.repeat(valid, views, 0))
 
 
-def _more_sides(term: Term, embeddings, info, queue) -> dict[str, tuple[Side, ...]]:
+def _more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tuple[Side, ...]]:
   """`Sides.more`."""
   more: dict[str, tuple[Side, ...]] = {"row": (), "column": ()}
   for axis, names in (("row", term.negative_keys), ("column", term.negative_queries)):
@@ -132,6 +134,9 @@ def _more_sides(term: Term, embeddings, info, queue) -> dict[str, tuple[Side, ..
       more[axis] = (side,)
   if queue is not None:
     more[AXES[term.direction][0]] += (_queue_side(term, queue),)
+  if term.prototypes:
+    for axis in AXES[term.direction]:
+      more[axis] += (_prototype_side(term, parameters["prototypes"], info),)
   return more
 
 
@@ -140,6 +145,20 @@ def _queue_side(term: Term, queue: Mapping[str, Any]) -> Side:
   facts["x"] = queue["keys"]
   facts["position"] = jnp.full(queue["keys"].shape[0], -1, jnp.int32)
   return Side(lax.stop_gradient(facts), queue.get("valid"))
+
+
+def _prototype_side(term: Term, prototypes: jax.Array, info) -> Side:
+  """Prototypes are of no example; prototype k is of class k."""
+  count = len(prototypes)
+
+  def unknown(fact: jax.Array) -> jax.Array:
+    return jnp.full((count, *fact.shape[1:]), -1 if jnp.issubdtype(fact.dtype, jnp.signedinteger) else 0, fact.dtype)
+
+  facts = {name: unknown(fact) for name, fact in term.target.facts(info).items()}
+  if "label" in facts:
+    facts["label"] = jnp.arange(count, dtype=facts["label"].dtype)
+  facts |= {"x": term.score.prepare(prototypes), "position": jnp.full(count, -1, jnp.int32)}
+  return Side(facts, None)
 
 
 def _prepared(prepare, name: str, embeddings) -> jax.Array:
@@ -161,15 +180,31 @@ def _count(side: Side) -> jax.Array | int:
   return side.facts["position"].shape[0] if side.mask is None else jnp.sum(side.mask)
 
 
-def _mean(x: jax.Array, keep: jax.Array | None, weight: jax.Array | None = None) -> jax.Array:
-  """Mean of the entries kept, weighted or not; zero, with no gradient, when there are none."""
-  if weight is not None:
-    weight = weight if keep is None else jnp.where(keep, weight, 0.0)
-    total = jnp.sum(weight)
-    return jnp.sum(jnp.where(weight > 0, weight * x, 0.0)) / jnp.where(total > 0, total, 1.0)
-  if keep is None:
-    return jnp.mean(x)
-  return jnp.sum(jnp.where(keep, x, 0.0)) / jnp.maximum(jnp.sum(keep), 1)
+def _weight(names: tuple[str, ...], info) -> jax.Array | None:
+  """The weight of each anchor, [N * len(names)]; None when all weigh the same."""
+  return jnp.repeat(info["weight"], len(names), 0) if "weight" in info else None
+
+
+def _shares(count: int, keep: jax.Array | None, weight: jax.Array | None = None) -> jax.Array:
+  """What each of `count` entries counts in the mean of those kept, weighted or not, [count]; zeros for none."""
+  weight = jnp.ones(count) if weight is None else weight
+  weight = weight if keep is None else jnp.where(keep, weight, 0.0)
+  total = jnp.sum(weight)
+  return weight / jnp.where(total > 0, total, 1.0)
+
+
+def _mean(x: jax.Array, shares: jax.Array) -> jax.Array:
+  """The mean of `x`; what has no share in it has no gradient either."""
+  return jnp.sum(jnp.where(shares > 0, shares * x, 0.0))
+
+
+def _add_shares(term: Term, rows: Side, columns: Side, info) -> None:
+  """Gives anchors, as "share", what they count in the term's loss."""
+  axes = AXES[term.direction]
+  for axis, side, names in (("row", rows, term.query), ("column", columns, term.key)):
+    if axis in axes:
+      shares = _shares(len(side.facts["position"]), side.mask, _weight(names, info))
+      side.facts["share"] = shares.astype(side.facts["x"].dtype) / len(axes)
 
 
 # ---- Soft targets -------------------------------------------------------------------------------
@@ -273,7 +308,11 @@ def _tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
     side, across = (rows, 1) if axis == "row" else (columns, 0)
     anchor = jax.tree.map(lambda x, a=across: jnp.expand_dims(x, a), side.get("anchor"))
     found = term.criterion.values(logits, weights, positive, anchor)
-    values |= {f"{axis}:{name}": value for name, value in found.items()}
+    if term.criterion.additive:
+      (value,) = found.values()
+      values["loss"] = values.get("loss", 0.0) + jnp.expand_dims(side["share"], across) * value
+    else:
+      values |= {f"{axis}:{name}": value for name, value in found.items()}
   if AXES[term.direction][0] not in axes:
     return values, _apart(rows, columns)
   positive = positive()
@@ -288,11 +327,14 @@ def _tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
 
 
 def _reductions(term: Term, axes, aligned: bool, counted: bool) -> dict[str, Reduction]:
-  found = {
-    f"{axis}:{name}": Reduction(f"{axis}:{name}", axis, kind)
-    for axis in axes
-    for name, kind in term.criterion.reductions(aligned).items()
-  }
+  if term.criterion.additive:
+    found = {"loss": Reduction("loss", "all", "sum")}
+  else:
+    found = {
+      f"{axis}:{name}": Reduction(f"{axis}:{name}", axis, kind)
+      for axis in axes
+      for name, kind in term.criterion.reductions(aligned).items()
+    }
   found["best_negative"] = Reduction("best_negative", axes[0], "max")
   if counted:
     found["best_positive"] = Reduction("best_positive", axes[0], "max")
@@ -312,7 +354,7 @@ def _matrix(term: Term, function, reductions, sides: Sides, shared, **options) -
   else:
     stats = _reduce(partial(function, axes), reductions, rows, columns, shared, **options)
   for axis in axes:
-    kept = {name: r for name, r in reductions.items() if r.axis == axis}
+    kept = {name: r for name, r in reductions.items() if r.axis in (axis, "all")}
     for side in more[axis]:
       pair = (rows, side) if axis == "row" else (side, columns)
       found = _reduce(partial(function, (axis,)), kept, *pair, shared, **options)
@@ -330,7 +372,8 @@ def _own_pairs(function, reductions, rows: Side, columns: Side, shared) -> Value
   one = jax.tree.map(lambda x: x[:, None], (rows.facts, columns.facts))
   values, _ = jax.vmap(function, (0, 0, None))(*one, shared)
   return {
-    name: reduce_values(r.kind, values[r.value][:, :, 0], 1) for name, r in reductions.items()
+    name: reduce_values(r.kind, values[r.value][:, 0, 0], 0) if r.axis == "all" else values[r.value][:, 0, 0]
+    for name, r in reductions.items()
   }
 
 
@@ -356,7 +399,7 @@ def _metrics(stats, sides: Sides, scale, bias, term: Term):
     positive = positive - bias * number
   return {
     "temperature": 1.0 / scale,
-    "top1": _mean(hits.astype(jnp.float32), count > 0),
+    "top1": _mean(hits.astype(jnp.float32), _shares(len(count), count > 0)),
     "positive": positive / jnp.maximum(number, 1) / scale,
     "negative": (everything - positive) / jnp.maximum(pairs - number, 1) / scale,
   }

@@ -16,7 +16,7 @@ from jax import lax
 
 
 class Reduction(NamedTuple):
-  """What to keep of one value: over each "row" or "column", by "logsumexp", "sum" or "max"."""
+  """What to keep of one value: over each "row" or "column", by "logsumexp", "sum" or "max"; or its sum over "all"."""
 
   value: str
   axis: str
@@ -34,8 +34,8 @@ def _log_sum(terms: jax.Array, peak: jax.Array, axis: int) -> jax.Array:
   return jnp.where(some, peak + jnp.log(jnp.where(some, total, 1.0)), -jnp.inf)
 
 
-def reduce_values(kind: str, values: jax.Array, axis: int) -> jax.Array:
-  """Reduces a whole matrix along `axis`, in plain differentiable operations."""
+def reduce_values(kind: str, values: jax.Array, axis: int | None) -> jax.Array:
+  """Reduces a whole matrix along `axis` (None: both, of a sum), in plain differentiable operations."""
   if kind == "sum":
     return jnp.sum(values, axis)
   peak = jnp.max(values, axis)
@@ -51,7 +51,7 @@ def merge(kind: str, a: jax.Array, b: jax.Array) -> jax.Array:
   return _log_sum(jnp.stack([a, b], -1), jnp.maximum(a, b), -1)
 
 
-def tile_state(kind: str, values: jax.Array, axis: int) -> tuple[jax.Array, ...]:
+def tile_state(kind: str, values: jax.Array, axis: int | None) -> tuple[jax.Array, ...]:
   """As `reduce_values`; a maximum also counts its ties, among which its gradient is split."""
   result = reduce_values(kind, values, axis)
   if kind != "max":

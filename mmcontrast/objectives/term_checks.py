@@ -37,12 +37,16 @@ def check_combination(term: Term, where: str) -> None:
         f"use direction={direction!r} or 'both'"
       )
   follows = isinstance(term.target, Teacher) and term.target.key is None
-  if term.target.kind == "soft" and (
-    term.negative_queries or (term.negative_keys and not follows)
-  ):
+  extra = [name for name in ("negative_keys", "negative_queries", "prototypes") if getattr(term, name)]
+  if term.target.kind == "soft" and extra and (not follows or term.direction != "rows"):
     raise UserError(
-      f"{where}.target: soft weights of hard negatives are unknown; leave negative_keys and "
-      "negative_queries out, or use a set of positives such as 'same_id'"
+      f"{where}.target: soft weights of {' and '.join(extra)} are unknown; leave {'it' if len(extra) == 1 else 'them'} "
+      "out, or use a set of positives such as 'same_id'"
+    )
+  if term.prototypes and term.score.tokens:
+    raise UserError(
+      f"{where}.prototypes: a prototype is one vector, and score {term.score.name!r} compares tokens; "
+      "use score='cosine'"
     )
   if term.queue_length:
     side = "query" if term.direction == "columns" else "key"

@@ -7,13 +7,15 @@
             negatives="batch",       # "queue:K": own key and queue (MoCo); "batch+queue:K" (ALBEF)
             negative_keys=(),        # more keys for every query, positives of none: hard negatives
             negative_queries=(),     # and more queries for every key
+            prototypes=0,            # so many learned vectors that every anchor sees beside the others
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
             temperature=dict(init=0.07, learned=True, min=0.01),  # or 0.1, or another term's name
             bias=None, weight=1.0))
 
 A list of queries or keys stacks the views of each example (K captions an image); the same list on
 both sides contrasts the views with each other, each embedding leaving itself out (NT-Xent, SupCon).
-A queue holds keys; with direction "columns", where keys choose, it holds queries.
+A queue holds keys; with direction "columns", where keys choose, it holds queries. Prototypes are
+negatives, but under target same_label prototype k is a positive of class k.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.pairwise import pairwise
-from mmcontrast.objectives.scores import SCORES, Score
+from mmcontrast.objectives.scores import SCORES, Score, normalize
 from mmcontrast.objectives.targets import Target, build_target
 from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
 from mmcontrast.objectives.term_checks import check_combination, check_terms
@@ -64,6 +66,7 @@ class Term:
   negatives: str
   negative_keys: tuple[str, ...]
   negative_queries: tuple[str, ...]
+  prototypes: int
   queue_length: int
   direction: str
   temperature: Temperature
@@ -93,6 +96,7 @@ _KEYS = (
   "negatives",
   "negative_keys",
   "negative_queries",
+  "prototypes",
   "direction",
   "temperature",
   "bias",
@@ -156,6 +160,7 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     negatives=negatives,
     negative_keys=_names(config.get("negative_keys", ()), f"{where}.negative_keys", some=False),
     negative_queries=_names(config.get("negative_queries", ()), f"{where}.negative_queries", some=False),
+    prototypes=_prototypes(config.get("prototypes", 0), f"{where}.prototypes"),
     queue_length=length,
     direction=choose(config.get("direction", "rows"), DIRECTIONS, f"{where}.direction"),
     temperature=parse_temperature(shared["temperature"], shared["bias"], f"objective.{owner}"),
@@ -187,6 +192,12 @@ def _negatives(given: str, where: str) -> tuple[str, int]:
   return kind, int(length)
 
 
+def _prototypes(given: Any, where: str) -> int:
+  if not isinstance(given, int) or given < 0:
+    raise UserError(f"{where}: {given!r} is not a number of prototypes; write it as in prototypes=256")
+  return given
+
+
 def required_embeddings(terms: Terms) -> tuple[str, ...]:
   """Every embedding the terms read, once, in order of first use."""
   return tuple(dict.fromkeys(name for term in terms.values() for name in term.embeddings))
@@ -204,14 +215,23 @@ def queues(terms: Terms) -> dict[str, int]:
   return found
 
 
-def init_parameters(terms: Terms) -> dict[str, dict[str, jax.Array]]:
-  """What is learned of temperatures and biases: term -> {"log_scale"|"tau", "bias"}, float32."""
-  found = {
-    term.name: term.temperature.parameters()
-    for term in terms.values()
-    if term.temperature_of == term.name
-  }
-  return {name: parameters for name, parameters in found.items() if parameters}
+def init_parameters(
+  terms: Terms, key: jax.Array | None = None, widths: Mapping[str, int] | None = None
+) -> dict[str, dict[str, jax.Array]]:
+  """What terms learn, float32: term -> {"log_scale"|"tau", "bias", "prototypes" [K, D]}.
+
+  Args:
+    key, widths: a PRNG key, and embedding -> D; only terms with prototypes need them.
+  """
+  found = {}
+  for number, term in enumerate(terms.values()):
+    own = term.temperature.parameters() if term.temperature_of == term.name else {}
+    if term.prototypes:
+      shape = (term.prototypes, widths[term.query[0]])
+      own["prototypes"] = normalize(jax.random.normal(jax.random.fold_in(key, number), shape))
+    if own:
+      found[term.name] = own
+  return found
 
 
 def clamp_after_step(terms: Terms, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,7 +287,7 @@ def evaluate(
       term,
       embeddings,
       info,
-      parameters.get(term.temperature_of, {}),
+      {**parameters.get(term.temperature_of, {}), **parameters.get(name, {})},
       queues.get(term.queued),
       mesh=mesh,
       impl=impl,

@@ -1,7 +1,8 @@
-"""The loop over the tiles of one block of the matrix on one device, forward and backward.
+"""The loop over the tiles of one block of the matrix on one device.
 
-One tile serves both directions: row statistics accumulate over blocks, column statistics (and
-column gradients) belong to the block.
+One tile serves both directions: what is of the rows accumulates over blocks, what is of the columns
+belongs to the block. A loop reduces (forward), differentiates (backward), or does both at once: the
+gradient of a sum over all pairs needs no statistic, so it is found while the sum is.
 """
 
 from __future__ import annotations
@@ -17,117 +18,130 @@ from mmcontrast.objectives.reductions import (
   Reduction,
   cotangent,
   masked,
+  merge_devices,
   merge_state,
   side_mask,
   tile_state,
 )
 
 State = dict[str, tuple[jax.Array, ...]]
+AXES = {"row": 1, "column": 0, "all": None}  # Which axis of a tile each kind of reduction sums over.
 
 
 class Side(NamedTuple):
-  """One side of the matrix on one device; every leaf [n, ...]."""
+  """One side of the matrix on one device; every leaf [n, ...].
+
+  final, g: statistics of the whole matrix and their cotangents, of those that have one: backward.
+  """
 
   leaves: list[jax.Array]
   mask: jax.Array | None
-  state: State  # Forward: statistics so far. Backward: the final ones.
-  g: Values  # Backward: cotangents of the statistics, of those that have one.
+  final: State
+  g: dict[str, jax.Array]
+
+
+class Running(NamedTuple):
+  """What accumulates while tiles go by, of the rows, the columns or the whole matrix.
+
+  grads: those of the leaves that want one (of what is shared, for the whole matrix).
+  """
+
+  states: State
+  grads: list[jax.Array]
 
 
 class TileLoop:
   """Goes over the tiles of one block of the matrix, on one device."""
 
-  def __init__(
-    self, tile, by_axis: dict[str, dict[str, Reduction]], lengths: tuple[int, int], dtype
-  ):
-    self.tile, self.by_axis, self.lengths, self.dtype = tile, by_axis, lengths, dtype
+  def __init__(self, tile, reductions: dict[str, Reduction], lengths: tuple[int, int], dtype, *, reduce: bool, wanted):
+    """`reduce`: whether to make statistics. `wanted`: which leaves of (rows, columns, shared) want
+    the gradient, of what sides have cotangents for and of the sum over all pairs; None for none."""
+    self._tile, self._reductions, self.lengths, self._dtype = tile, reductions, lengths, dtype
+    self._reduce, self._wanted = reduce, wanted
 
-  def identity(self, axis: str, leaves: list[jax.Array]) -> State:
-    """The statistics of no columns (or rows), [n] each."""
-    n = leaves[0].shape[0]
-    return {
-      name: (jnp.full(n, IDENTITY[r.kind], self.dtype),)
-      + ((jnp.zeros(n, self.dtype),) if r.kind == "max" else ())
-      for name, r in self.by_axis[axis].items()
+  def start(self, axis: str, leaves: list[jax.Array]) -> Running:
+    """Nothing seen yet. `leaves`: of that side, or what is shared."""
+    shape = () if axis == "all" else leaves[0].shape[:1]
+    states = {
+      name: (jnp.full(shape, IDENTITY[r.kind], self._dtype),)
+      + ((jnp.zeros(shape, self._dtype),) if r.kind == "max" else ())
+      for name, r in self._reduced(axis).items()
     }
+    flags = self._wanted[list(AXES).index(axis)] if self._wanted else ()
+    return Running(states, [jnp.zeros_like(x) for x, flag in zip(leaves, flags) if flag])
 
-  def _over_tiles(self, body, carry, row_side: Side, column_side: Side):
-    """Scans `body(carry, i, j, row tile, column tile)` over all tiles, rows fastest."""
+  def merge(self, axis: str, a: Running, b: Running) -> Running:
+    """Joins what two sets of tiles gave."""
+    states = {name: merge_state(r.kind, a.states[name], b.states[name]) for name, r in self._reduced(axis).items()}
+    return Running(states, [x + y for x, y in zip(a.grads, b.grads)])
+
+  def merge_devices(self, axis: str, running: Running, axes: tuple[str, ...]) -> Running:
+    """Joins what the devices gave for the same columns, or for the whole matrix."""
+    states = {name: merge_devices(r.kind, running.states[name], axes) for name, r in self._reduced(axis).items()}
+    return Running(states, [lax.psum(x, axes) for x in running.grads])
+
+  def visit(
+    self, row_side: Side, column_side: Side, shared, rows: Running, whole: Running
+  ) -> tuple[tuple[Running, Running], Running]:
+    """Adds the block's tiles to `rows` and `whole`; returns them and what is of the block's columns."""
     r, c = self.lengths
     row_count, column_count = row_side.leaves[0].shape[0] // r, column_side.leaves[0].shape[0] // c
 
     def step(carry, k):
       i, j = (k % row_count) * r, (k // row_count) * c
-      return body(carry, i, j, _cut(row_side, i, r), _cut(column_side, j, c)), None
+      found = self._visit_tile(_cut(row_side, i, r), _cut(column_side, j, c), shared)
+      new = {}
+      for axis, at, length in (("row", i, r), ("column", j, c)):
+        old = _cut(carry[axis], at, length)
+        new[axis] = _put(carry[axis], self.merge(axis, old, found[axis]), at)
+      return {**new, "all": self.merge("all", carry["all"], found["all"])}, None
 
-    return lax.scan(step, carry, jnp.arange(row_count * column_count))[0]
+    start = {"row": rows, "column": self.start("column", column_side.leaves), "all": whole}
+    end = lax.scan(step, start, jnp.arange(row_count * column_count))[0]
+    return (end["row"], end["all"]), end["column"]
 
-  def forward(self, row_side: Side, column_side: Side, shared) -> tuple[State, State]:
-    """Adds the block's columns to the row statistics; returns them and the columns' own."""
+  def _reduced(self, axis: str) -> dict[str, Reduction]:
+    return {name: r for name, r in self._reductions.items() if self._reduce and r.axis == axis}
 
-    def body(carry, i, j, rows: Side, columns: Side):
-      values, mask = self.tile(rows.leaves, columns.leaves, shared)
-      states = []
-      for state, axis, at, side in (
-        (carry[0], "row", i, side_mask(columns.mask, 0)),
-        (carry[1], "column", j, side_mask(rows.mask, 1)),
-      ):
-        new = {}
-        for name, (value, _, kind) in self.by_axis[axis].items():
-          seen = masked(values[value], kind, mask, side)
-          part = tile_state(kind, seen, 1 if axis == "row" else 0)
-          old = tuple(lax.dynamic_slice_in_dim(x, at, part[0].shape[0]) for x in state[name])
-          merged = merge_state(kind, old, part)
-          new[name] = tuple(
-            lax.dynamic_update_slice_in_dim(x, y, at, 0) for x, y in zip(state[name], merged)
-          )
-        states.append(new)
-      return tuple(states)
-
-    start = (row_side.state, self.identity("column", column_side.leaves))
-    return self._over_tiles(body, start, row_side, column_side)
-
-  def backward(self, row_side: Side, column_side: Side, shared, wanted, grads):
-    """Adds the block's gradients to `grads` (rows, shared); returns them and the columns' own."""
-
-    def body(carry, i, j, rows: Side, columns: Side):
-      active, tile = _only(wanted, (rows.leaves, columns.leaves, shared), self.tile)
-      values, pull, mask = jax.vjp(tile, *active, has_aux=True)
+  def _visit_tile(self, rows: Side, columns: Side, shared) -> dict[str, Running]:
+    """What one tile gives."""
+    parts = (rows.leaves, columns.leaves, shared)
+    if self._wanted is None:
+      values, mask = self._tile(*parts)
+    else:
+      active, function = _only(self._wanted, parts, self._tile)
+      values, pull, mask = jax.vjp(function, *active, has_aux=True)
+    by_row, by_column = side_mask(rows.mask, 1), side_mask(columns.mask, 0)
+    masks = {"row": (mask, by_column), "column": (mask, by_row), "all": (mask, by_row, by_column)}
+    states = {
+      axis: {
+        name: tile_state(r.kind, masked(values[r.value], r.kind, *masks[axis]), AXES[axis])
+        for name, r in self._reduced(axis).items()
+      }
+      for axis in AXES
+    }
+    grads = ([], [], [])
+    if self._wanted is not None:
       cotangents = {name: jnp.zeros((), x.dtype) for name, x in values.items()}
-      for axis, own, side in (
-        ("row", rows, side_mask(columns.mask, 0)),
-        ("column", columns, side_mask(rows.mask, 1)),
-      ):
-        for name, (value, _, kind) in self.by_axis[axis].items():
-          seen = masked(values[value], kind, mask, side)
-          g = cotangent(kind, seen, own.state[name], own.g[name], 1 if axis == "row" else 0)
-          if kind != "logsumexp":  # exp(-inf) is zero already.
-            g = masked(g, "sum", mask, side)
-          cotangents[value] += g
-      cotangents = {name: jnp.broadcast_to(g, values[name].shape) for name, g in cotangents.items()}
-      found = pull(cotangents)
-      return (
-        [_add_at(total, x, i) for total, x in zip(carry[0], found[0])],
-        [_add_at(total, x, j) for total, x in zip(carry[1], found[1])],
-        [total + x for total, x in zip(carry[2], found[2])],
-      )
-
-    columns = [jnp.zeros_like(x) for x in chosen(column_side.leaves, wanted[1])]
-    return self._over_tiles(body, (grads[0], columns, grads[1]), row_side, column_side)
+      for axis, side in (("row", rows), ("column", columns)):
+        for name, g in side.g.items():
+          value, _, kind = self._reductions[name]
+          seen = masked(values[value], kind, *masks[axis])
+          g = cotangent(kind, seen, side.final[name], g, AXES[axis])
+          # exp(-inf) is zero already.
+          cotangents[value] += g if kind == "logsumexp" else masked(g, "sum", *masks[axis])
+      for value, *_ in self._reduced("all").values():
+        cotangents[value] += masked(jnp.ones_like(values[value]), "sum", *masks["all"])
+      grads = pull({name: jnp.broadcast_to(g, values[name].shape) for name, g in cotangents.items()})
+    return {axis: Running(states[axis], list(own)) for axis, own in zip(AXES, grads)}
 
 
-def _cut(side: Side, start, length: int) -> Side:
-  return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), side)
+def _cut(tree, start, length: int):
+  return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), tree)
 
 
-def _add_at(total: jax.Array, x: jax.Array, start) -> jax.Array:
-  old = lax.dynamic_slice_in_dim(total, start, x.shape[0])
-  return lax.dynamic_update_slice_in_dim(total, old + x, start, 0)
-
-
-def chosen(leaves, wanted) -> list[jax.Array]:
-  """The leaves that want a gradient."""
-  return [x for x, flag in zip(leaves, wanted) if flag]
+def _put(tree, part, start):
+  return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0), tree, part)
 
 
 def _only(wanted, groups, tile):
@@ -140,12 +154,4 @@ def _only(wanted, groups, tile):
       full.append([next(chosen) if flag else x for x, flag in zip(leaves, flags)])
     return tile(*full)
 
-  return [chosen(leaves, flags) for leaves, flags in zip(groups, wanted)], function
-
-
-def no_gradients(row_side: Side, shared, wanted) -> tuple[list, list]:
-  """Gradients of rows and of what is shared, before the first tile."""
-  return (
-    [jnp.zeros_like(x) for x in chosen(row_side.leaves, wanted[0])],
-    [jnp.zeros_like(x) for x in chosen(shared, wanted[2])],
-  )
+  return [[x for x, flag in zip(leaves, flags) if flag] for leaves, flags in zip(groups, wanted)], function

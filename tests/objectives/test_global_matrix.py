@@ -1,5 +1,7 @@
 """The engine itself: its rule, its memory, its communication, its worst inputs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,6 +134,29 @@ def test_each_tile_is_multiplied_once_forward_and_three_times_backward():
   traced = jax.make_jaxpr(symmetric("ring", None, 8))(jnp.ones((8, 4)), jnp.ones((8, 4)), 1.0)
   products = [e for e in equations(traced.jaxpr) if e.primitive.name == "dot_general"]
   assert len(products) == 4
+
+
+def test_a_sum_over_all_pairs_has_its_gradient_in_the_forward_pass():
+  """One product forward and one for each gradient, in one visit of each tile; value and gradient as dense."""
+  rng = np.random.default_rng(0)
+  inputs = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((10, 4), (14, 4), ())]
+  mask = np.arange(14) != 3
+
+  def loss(impl, rows, columns, scale):
+    whole = {"sum": Reduction("logits", "all", "sum")}
+    tile = lambda *parts: ({"logits": jax.nn.softplus(dots(*parts)[0]["logits"])}, None)  # noqa: E731
+    mesh = make_mesh(1 if impl == "alone" else 2)
+    impl = "ring" if impl == "alone" else impl
+    return 3.0 * reduce_tiles(tile, whole, rows, columns, scale, column_mask=mask, impl=impl, mesh=mesh, size=2)["sum"]
+
+  found = {
+    impl: compiled(jax.value_and_grad(functools.partial(loss, impl), (0, 1, 2)))(*inputs)
+    for impl in ("dense", "alone", "rows", "ring")
+  }
+  for impl in ("alone", "rows", "ring"):
+    assert_close(found[impl], found["dense"], 1e-5)
+  traced = jax.make_jaxpr(jax.value_and_grad(functools.partial(loss, "alone"), (0, 1)))(*inputs)
+  assert sum(e.primitive.name == "dot_general" for e in equations(traced.jaxpr)) == 3
 
 
 def test_no_product_for_columns_that_want_no_gradient():

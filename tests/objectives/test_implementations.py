@@ -53,6 +53,8 @@ CASES = {
   "distilled": dict(target=DISTILLED, **IN_BOTH),
   "hard": dict(target=IDENTITY, **HARD),
   "tags_hard": dict(target=TAGS, **HARD),
+  "prototypes": dict(target=IDENTITY, prototypes=5),
+  "class_prototypes": dict(target=dict(name="same_label", label="kind"), prototypes=4),
   "tags_queries": dict(
     target=TAGS, query=f"{QUERY}@momentum", negatives=f"batch+queue:{QUEUE}", direction="columns"
   ),
@@ -121,7 +123,8 @@ def value_and_gradients(cases, dtype, impl, devices):
     found = {}
     for name, term in terms.items():
       parameters = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype), objective.init_parameters({name: term})[name]
+        lambda x: jnp.asarray(x, dtype),
+        objective.init_parameters({name: term}, jax.random.key(1), {QUERY: D})[name],
       )
       own = {e: embeddings[e] for e in term.embeddings}
       queued = {term.queued: queue} if term.queued else {}
@@ -194,7 +197,7 @@ def test_combinations(criterion, case, devices, dtype):
   for embedding, gradient in embeddings.items():
     stopped = embedding.endswith("@momentum") or "frozen" in embedding
     assert np.any(gradient) != stopped, embedding
-  assert np.any(parameters["log_scale"]) and not any(np.any(g) for g in jax.tree.leaves(queues))
+  assert all(np.any(g) for g in parameters.values()) and not any(np.any(g) for g in jax.tree.leaves(queues))
 
 
 def test_the_few_meet_every_case_and_every_number_of_devices():

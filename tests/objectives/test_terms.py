@@ -90,6 +90,25 @@ def test_own_pair_is_positive_without_tags():
   np.testing.assert_allclose(plain, tagged, rtol=1e-6)
 
 
+@pytest.mark.parametrize("target", ["identity", dict(name="same_label", label="kind")])
+def test_prototypes_are_columns_of_their_own(target):
+  """Negatives of everyone, or each a positive of its class; then each anchor's loss is of several positives."""
+  images, texts, prototypes = (random(*shape, seed=i) for i, shape in enumerate([(6, 4), (6, 4), (3, 4)]))
+  kinds = np.array([0, 1, 2, 1, 0, 2], np.int32)
+  loss, _ = evaluate(
+    {"t": dict(query=IMAGE, key=TEXT, target=target, prototypes=3, temperature=0.5)},
+    {IMAGE: images, TEXT: texts},
+    {"labels": {"kind": kinds}},
+    parameters={"t": {"prototypes": prototypes}},
+  )
+  logits = unit(images) @ jnp.concatenate([unit(texts), unit(prototypes)]).T / 0.5
+  positive = np.eye(6, 9, dtype=bool)
+  if target != "identity":
+    positive = kinds[:, None] == np.concatenate([kinds, np.arange(3)])
+  mean = np.sum(positive * jax.nn.log_softmax(logits), 1) / np.sum(positive, 1)
+  np.testing.assert_allclose(loss, -np.mean(mean), rtol=1e-5)
+
+
 def test_uniform_embeddings_know_nothing():
   ones = {IMAGE: jnp.ones((8, 4)), TEXT: jnp.ones((8, 4))}
   loss, metrics = evaluate({"t": dict(CLIP, temperature=0.01)}, ones)
@@ -269,14 +288,21 @@ def test_absent_examples_are_as_if_never_there(many):
   np.testing.assert_allclose(many(embeddings, info)[0], many(*kept)[0], rtol=1e-5)
 
 
-def test_anchors_may_have_weights():
+def unit(x):
+  return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("criterion", ["softmax", "sigmoid"])
+def test_anchors_may_have_weights(criterion):
   """Of zero: no anchor, but a negative still. In proportion: the same loss."""
   embeddings, info = batch(0)
   weight = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 3.0, 1.0], np.float32)
-  config = {"t": dict(CLIP, temperature=0.1)}
-  unit = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values()]
-  logits = unit[0] @ unit[1].T / 0.1
-  losses = [-jnp.diag(jax.nn.log_softmax(x)) for x in (logits, logits.T)]
+  config = {"t": dict(CLIP, temperature=0.1, criterion=criterion)}
+  logits = unit(embeddings[IMAGE]) @ unit(embeddings[TEXT]).T / 0.1
+  if criterion == "softmax":
+    losses = [-jnp.diag(jax.nn.log_softmax(x)) for x in (logits, logits.T)]
+  else:
+    losses = [jnp.sum(jax.nn.softplus(x), 1) - jnp.diag(x) for x in (logits, logits.T)]
   for factor in (1.0, 0.25):
     found, _ = evaluate(config, embeddings, info | {"weight": factor * weight})
     np.testing.assert_allclose(found, np.mean([np.average(x, weights=weight) for x in losses]), rtol=1e-5)
@@ -322,7 +348,12 @@ def test_all_absent_is_zero(many):
     ),
     (
       dict(CLIP, negative_keys="text[1]/joint", target=dict(name="soft_similarity", of=IMAGE)),
-      r"t\.target: soft weights of hard negatives are unknown",
+      r"t\.target: soft weights of negative_keys are unknown; leave it out",
+    ),
+    (dict(CLIP, prototypes=-3), r"t\.prototypes: -3 is not a number of prototypes"),
+    (
+      dict(CLIP, prototypes=8, score="token_max"),
+      r"t\.prototypes: a prototype is one vector, and score 'token_max' compares tokens",
     ),
     (dict(CLIP, negative_keys="text[1]"), r"t\.negative_keys: 'text\[1\]' is not the path"),
     (
