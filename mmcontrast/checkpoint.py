@@ -21,6 +21,7 @@ from orbax.checkpoint import checkpoint_managers
 import mmcontrast
 from mmcontrast.config import from_json, to_json
 from mmcontrast.errors import UserError, choose
+from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
 FORMAT = 1
@@ -76,15 +77,16 @@ class Checkpoints:
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any, dict, int]:
-  """The config and the model variables of a run, as numpy arrays, on any machine.
+  """The config and the model variables of a run, or of its last stage, as numpy arrays, on any machine.
 
   Returns:
     (config, {"params", "batch_stats"}, step).
   Raises UserError when there is no checkpoint, or none of that step, or it is of another format.
   """
-  directory = pathlib.Path(workdir).resolve() / "checkpoints"
+  folder = run_folder(workdir)
+  directory = folder.resolve() / "checkpoints"
   if not directory.is_dir():
-    raise UserError(f"{workdir}: no checkpoints there; train first: mmcontrast train --config ... --workdir {workdir}")
+    raise UserError(f"{folder}: no checkpoints there; train first: mmcontrast train --config ... --workdir {workdir}")
   handlers = {"model": ocp.PyTreeCheckpointHandler(), "training": ocp.PyTreeCheckpointHandler(),
               "run": ocp.JsonCheckpointHandler()}
   options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)

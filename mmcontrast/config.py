@@ -7,6 +7,7 @@ not there is an error that names the nearest one. The program sees it as plain d
 
 from __future__ import annotations
 
+import ast
 import json
 import pathlib
 import sys
@@ -19,12 +20,13 @@ from ml_collections import config_flags
 
 from mmcontrast.data.pipeline import DEFAULTS as DATA_DEFAULTS
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
 RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
                      "batch.microbatches")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
-_OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum",
+_OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
                   "evaluation.evaluators", "data.views", "data.crop", "data.coco")
 
 
@@ -32,7 +34,9 @@ def base_config() -> ml_collections.ConfigDict:
   """Every key of the program with its default."""
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.steps = 1000                        # optimizer steps of the whole run
+  c.steps = 1000                        # optimizer steps of the run, or of each stage that gives none
+  c.stages = ()                         # partial configs, each with a name, trained in turn: stages.py
+  c.init = dict()                       # part of this run -> "STAGE:PATH" or "WORKDIR:PATH": initialization.py
   # size: examples a step, over all devices. microbatches: chunks they are encoded in, to save
   # memory; loss and gradients stay those of the whole batch (microbatches.py).
   c.batch = dict(size=256, microbatches=1)
@@ -64,20 +68,33 @@ def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same method, small enough to train and evaluate in seconds on a CPU."""
   c.steps, c.batch.size = 3, 16
   c.data.image_size = 32
-  for tower in c.towers.values():
+  c.log.every_steps = 1
+  _shrink(c)
+  stages = [ml_collections.ConfigDict(_dictionaries(stage)) for stage in c.stages]
+  for stage in stages:
+    stage.steps = c.steps
+    for section, key in (("batch", "size"), ("data", "image_size"), ("log", "every_steps")):
+      if key in stage.get(section, {}):
+        stage[section][key] = c[section][key]
+    _shrink(stage)
+  c.stages = tuple(stage.to_dict() for stage in stages)
+  return c
+
+
+def _shrink(c: ml_collections.ConfigDict) -> None:
+  """Small towers and queues, and no warm-up, in the sections that `c` has."""
+  for tower in c.get("towers", {}).values():
     # Heads of attention divide the width; a ResNet has none.
     tower.width = 16 if "heads" in tower else 8
     tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
     if tower.name.startswith("resnet"):
       tower.stages = (1, 1, 1, 1)
-  for term in c.objective.values():
+  for term in c.get("objective", {}).values():
     if ":" in term.get("negatives", ""):
       term.negatives = term.negatives.split(":")[0] + ":32"
-  rate = c.optimizer.learning_rate
+  rate = c.get("optimizer", {}).get("learning_rate", 0.0)
   if not isinstance(rate, float):
     rate.update({key: 1 for key in rate if key.startswith("warmup_")})
-  c.log.every_steps = 1
-  return c
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -85,7 +102,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
   Args:
     path: the config file, with an optional argument after a colon.
-    overrides: command-line words such as "--config.batch.size=64".
+    overrides: command-line words such as "--config.batch.size=64", or, in one stage alone,
+      "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's.
   Returns:
     The resolved and checked config, as nested dictionaries.
   Raises UserError when the file is missing or fails, or a key is unknown.
@@ -94,11 +112,55 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   if not pathlib.Path(file).is_file():
     near = [str(p) for p in sorted(pathlib.Path("configs").rglob("*.py"))]
     raise UserError(f"--config {file}: no such file; {nearest(file, near) if near else 'give the path of a config'}")
-  for word in overrides:
+  own = [word for word in overrides if word.startswith("--config.stages.")]
+  whole = [word for word in overrides if word not in own]
+  for word in whole:
     _check_override(word, path, _run(path, ()))
-  config = _run(path, overrides)
-  check_keys(config, where=path)
+  config = _run(path, whole)
+  for word in whole:
+    _check_effect(word.split("=")[0], config)
+  config = _override_stages(config, own, path)
+  for name, run in resolve(config).items():
+    check_keys(run, where=f"{path}, stage {name}" if name else path)
   return config
+
+
+def _check_effect(name: str, config: Mapping) -> None:
+  """Raises UserError when every stage gives the overridden key itself."""
+  key = name.removeprefix("--config.")
+  runs = resolve(config)
+  if key != "stages" and all(flatten(run).get(key) != flatten(config)[key] for run in runs.values()):
+    raise UserError(f"{name}: every stage gives its own; override --config.stages.{next(iter(runs))}.{key}")
+
+
+def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str) -> dict[str, Any]:
+  """`config` with words such as "--config.stages.align.batch.size=64" carried out."""
+  stages = {stage: dict(given) for stage, given in zip(resolve(config), config["stages"])}
+  for word in overrides:
+    name, equals, text = word.removeprefix("--config.stages.").partition("=")
+    runs = resolve({**config, "stages": tuple(stages.values())})
+    keys = [f"{stage}.{key}" for stage in stages for key in flatten(runs[stage])]
+    if not equals or name not in keys:
+      raise UserError(f"--config.stages.{name}: {path} has no such key; {nearest(name, keys)}")
+    stage, *holders, last = name.split(".")
+    run = section = ml_collections.ConfigDict(runs[stage])
+    for key in holders:
+      section = section[key]
+    try:
+      section[last] = _literal(text)
+    except TypeError as error:
+      raise UserError(f"--config.stages.{name}: {_one_line(error)}") from error
+    changed = name.split(".")[1]
+    stages[stage][changed] = _dictionaries(run)[changed]
+  return {**config, "stages": tuple(stages.values())}
+
+
+def _literal(text: str) -> Any:
+  """The Python value that `text` writes, or `text` itself."""
+  try:
+    return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+  except (ValueError, SyntaxError):
+    return text
 
 
 def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -110,7 +172,7 @@ def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
   sys.path[:0] = folders
   try:
     values(words)
-    return values.config.to_dict()
+    return _dictionaries(values.config)
   except (flags.Error, TypeError) as error:
     raise UserError(f"{path}: {_one_line(error)}") from error
   except Exception as error:
@@ -174,6 +236,13 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) 
       raise UserError(
           f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
           f"{new.get(key)!r}; give another --workdir, or the old value to resume")
+
+
+def _dictionaries(value: Any) -> Any:
+  """`value` with every ConfigDict in it, those in tuples too, as a dictionary."""
+  if hasattr(value, "items"):
+    return {key: _dictionaries(item) for key, item in value.items()}
+  return tuple(_dictionaries(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,10 +25,9 @@ from mmcontrast import sharding
 from mmcontrast.data import pipeline
 from mmcontrast.data.sources import SOURCES
 from mmcontrast.errors import MissingData, UserError, choose
-from mmcontrast.evaluation import suite
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
-from mmcontrast.train import Program, build_program
+from mmcontrast.train import Plan, Program, make_plans
 
 _ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # no machine code will run
@@ -39,7 +38,7 @@ _FORCED = re.compile(r"--xla_force_host_platform_device_count=\S+")
 
 
 def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = None) -> str:
-  """Compiles the train step of `config` and describes it.
+  """Compiles the train step of `config`, or of each of its stages, and describes it.
 
   Args:
     config: a resolved config.
@@ -48,12 +47,15 @@ def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = 
   Raises UserError as `train.train` does, before compilation.
   """
   present = simulate(devices) if devices is not None else jax.devices()
-  mesh = sharding.make_mesh(config["mesh"], present)
-  size = config["batch"]["size"]
-  sharding.check_batch(size, mesh)
-  spec, of_data = find_spec(config, data_dir)
-  suite.check(config["evaluation"])
-  program = build_program(config, spec, mesh)
+  plans = make_plans(config, lambda run: find_spec(run, data_dir)[0], present)
+  texts = [f"stage {name}: " * bool(name) + _describe(plan, present, data_dir) for name, plan in plans.items()]
+  return "\n\n".join(texts)
+
+
+def _describe(plan: Plan, present: Sequence[jax.Device], data_dir: str | None) -> str:
+  """What the compiled step of one stage, or of a run without stages, is and costs."""
+  config, mesh, program = plan
+  size, (_, of_data) = config["batch"]["size"], find_spec(config, data_dir)
   where = sharding.batch_sharding(mesh)
   batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)
   chosen = loss_lines(config, program, mesh)

@@ -24,6 +24,7 @@ from mmcontrast.errors import choose
 from mmcontrast.microbatches import encode_in_chunks
 from mmcontrast.model import Model
 from mmcontrast.objectives import terms as objective
+from mmcontrast.optim import path_name
 from mmcontrast.stores import momentum as momentum_store
 from mmcontrast.stores import queue as queue_store
 
@@ -80,16 +81,18 @@ class Recipe:
             tuple(n for n in names if n.endswith("@momentum")))
 
 
-def init_state(recipe: Recipe, batch: Mapping[str, jax.Array]) -> TrainState:
+def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
+               given: Mapping[str, jax.Array] | None = None) -> TrainState:
   """The state before the first step.
 
   Args:
     recipe: the run.
     batch: a batch of the right shapes (zeros will do).
+    given: values of config.init (`initialization.initial_arrays`), for the momentum branch too.
   """
   key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
   views = _views(recipe, batch, train=False)
-  variables = init_variables(recipe.model, recipe.terms, key, views)
+  variables = _laid_over(init_variables(recipe.model, recipe.terms, key, views), given or {})
   params = variables["params"]
   _, momentum_names = recipe.names
   momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
@@ -107,6 +110,16 @@ def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views
   widths = {name: embedding.shape[-1] for name, embedding in made.items()}
   own = objective.init_parameters(terms, jax.random.fold_in(key, 2), widths)
   return {**variables, "params": {**variables["params"], "terms": own}}
+
+
+def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
+  """`variables` with the arrays of `given`, by path, in their places."""
+
+  def pick(path, leaf):
+    found = given.get(path_name(path))
+    return leaf if found is None else jnp.asarray(found, leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(pick, variables)
 
 
 def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,

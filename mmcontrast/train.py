@@ -3,7 +3,8 @@
     mmcontrast train --config configs/quickstart.py --workdir runs/quickstart
     python -m mmcontrast.train --config configs/quickstart.py --workdir runs/quickstart
 
-Running the same command again resumes from the newest checkpoint.
+Running the same command again resumes from the newest checkpoint. A config with stages is trained
+stage by stage, each in the folder of its name in `workdir` (stages.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,30 +29,50 @@ from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
 from mmcontrast.evaluation import suite
 from mmcontrast.inference import Inference, load_tokenizer
+from mmcontrast.initialization import initial_arrays
 from mmcontrast.microbatches import check_microbatches
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.schedules import make_schedule
+from mmcontrast.stages import errors_of, resolve, stages_in
 from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step
 
 
 def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
   """Trains until `config.steps`, from the newest checkpoint of `workdir` if there is one.
 
-  Leaves in `workdir`: config.json, checkpoints/, metrics.jsonl and TensorBoard events.
-  Raises UserError before any compilation when the config, the data or the checkpoint
-  do not fit, and in the loop when the loss is not finite (the last checkpoint stays).
+  Leaves in `workdir`, or in the folder of each stage there: config.json, checkpoints/,
+  metrics.jsonl and TensorBoard events. Stages that are done are not done again.
+  Returns the final state, of the last stage.
+  Raises UserError before any compilation when the config, the data or a checkpoint, of any
+  stage, do not fit, and in the loop when the loss is not finite (the last checkpoint stays).
   """
   workdir = pathlib.Path(workdir)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
-  mesh = sharding.make_mesh(config["mesh"])
-  sharding.check_batch(config["batch"]["size"], mesh)
-  spec = pipeline.spec(config["data"], config["batch"]["size"], data_dir)
-  suite.check(config["evaluation"])
-  recipe, batch_shapes, like, step_function = build_program(config, spec, mesh)
-  _check_workdir(config, workdir)
+  plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], data_dir))
+  folders = {name: workdir / name for name in plans}  # without stages: "" and workdir itself
+  saved = _check_workdir(workdir, plans, folders)
+  if config.get("stages") and distributed.is_first():
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(to_json(config))
+  state, last = None, list(plans)[-1]
+  for name, plan in plans.items():
+    if saved[name] == plan.config["steps"] and name != last:
+      _say(f"stage {name}: done")
+      continue
+    if name:
+      _say(f"stage {name}")
+    state = None  # its memory is the next stage's
+    with errors_of(name):
+      state = _train(plan, name, folders, data_dir)
+  return state
 
+
+def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None) -> TrainState:
+  """Trains one stage of those that have `folders`, or the run "" without stages, to its end."""
+  config, mesh, (recipe, batch_shapes, like, step_function) = plan
+  workdir = folders[stage]
   workdir.mkdir(parents=True, exist_ok=True)
   checkpoints = Checkpoints(workdir, config["checkpoint"])
   if checkpoints.latest_step() is not None:
@@ -60,7 +81,9 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
   else:
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
     placed = jax.tree.map(lambda leaf: leaf.sharding, like)
-    state = jax.jit(functools.partial(init_state, recipe), out_shardings=placed)(zeros)
+    sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
+    given = initial_arrays(config["init"], _variables(like), sources)
+    state = jax.jit(functools.partial(init_state, recipe), out_shardings=placed)(zeros, given)
     if distributed.is_first():
       (workdir / "config.json").write_text(to_json(config))
     _say(observe.parameter_overview(like.params))
@@ -86,7 +109,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
       if window.full or any(due.values()):
         summary = window.summary() | {"data/skipped": batches.skipped}
         if due["evaluation"] and not last:
-          model = Inference(config, recipe.model, _model_variables(state), load_tokenizer(config, data_dir))
+          variables = distributed.on_this_process(_variables(state))
+          model = Inference(config, recipe.model, variables, load_tokenizer(config, data_dir))
           summary |= evaluate_model(model, config, data_dir)
         writer.write(step, summary)
         progress.update(step, summary)
@@ -102,6 +126,38 @@ class Program(NamedTuple):
   batch: Any
   state: TrainState
   step: Any
+
+
+class Plan(NamedTuple):
+  """A run, or a stage of one, that has been checked: it can be trained, or compiled and read."""
+
+  config: Mapping
+  mesh: jax.sharding.Mesh
+  program: Program
+
+
+def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
+               devices: Sequence[jax.Device] | None = None) -> dict[str, Plan]:
+  """A plan for each stage of `config`, by its name in order; for a run without stages one, of the name "".
+
+  Args:
+    config: a resolved config.
+    find_spec: the config of a stage -> what its data are.
+    devices: those to use; None: all.
+  Raises UserError for the first stage that cannot be trained.
+  """
+  plans: dict[str, Plan] = {}
+  for name, run in resolve(config).items():
+    with errors_of(name):
+      mesh = sharding.make_mesh(run["mesh"], devices)
+      sharding.check_batch(run["batch"]["size"], mesh)
+      spec = find_spec(run)
+      suite.check(run["evaluation"])
+      program = build_program(run, spec, mesh)
+      earlier = {stage: functools.partial(_variables, plan.program.state) for stage, plan in plans.items()}
+      initial_arrays(run["init"], _variables(program.state), earlier)
+      plans[name] = Plan(run, mesh, program)
+  return plans
 
 
 def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:
@@ -193,8 +249,12 @@ def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
   return batch
 
 
-def _model_variables(state: TrainState) -> dict[str, Any]:
-  return distributed.on_this_process({"params": state.params, "batch_stats": state.batch_stats})
+def _variables(state: TrainState) -> dict[str, Any]:
+  return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _saved_variables(workdir: pathlib.Path) -> dict[str, Any]:
+  return load_run(workdir)[1]
 
 
 def _say(text: str) -> None:
@@ -216,13 +276,27 @@ def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
                    if all(jax.tree.leaves(tree)))
 
 
-def _check_workdir(config: Mapping, workdir: pathlib.Path) -> None:
+def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
+                   folders: Mapping[str, pathlib.Path]) -> dict[str, int | None]:
+  """The step that each stage has reached; UserError where `workdir` holds another run."""
+  if "" not in plans and _holds_checkpoints(workdir):
+    raise UserError(f"{workdir}: holds a run without stages; give another --workdir")
+  if "" in plans and (others := stages_in(workdir)):
+    raise UserError(f"{workdir}: holds a run of the stages {', '.join(others)}; give another --workdir")
+  steps: dict[str, int | None] = dict.fromkeys(plans)
+  for name, plan in plans.items():
+    if _holds_checkpoints(folders[name]):
+      saved, _, steps[name] = load_run(folders[name])
+      check_same_run(saved, plan.config, folders[name])
+      if steps[name] > plan.config["steps"]:
+        raise UserError(f"{folders[name]}: already at step {steps[name]}, beyond "
+                        f"config.steps={plan.config['steps']}")
+  return steps
+
+
+def _holds_checkpoints(workdir: pathlib.Path) -> bool:
   directory = workdir / "checkpoints"
-  if distributed.first_says(directory.is_dir() and any(directory.iterdir())):
-    saved, _, step = load_run(workdir)
-    check_same_run(saved, config, workdir)
-    if step > config["steps"]:
-      raise UserError(f"{workdir}: already at step {step}, beyond config.steps={config['steps']}")
+  return distributed.first_says(directory.is_dir() and any(directory.iterdir()))
 
 
 if __name__ == "__main__":

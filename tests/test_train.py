@@ -93,7 +93,7 @@ def test_resume_on_fewer_devices(whole, tmp_path, data_dir, monkeypatch):
   train(tmp_path, data_dir, checkpoint=checkpoint)
   shutil.rmtree(tmp_path / "checkpoints" / "6")
   make_mesh = sharding.make_mesh
-  monkeypatch.setattr(sharding, "make_mesh", lambda sizes: make_mesh(sizes, jax.devices()[:2]))
+  monkeypatch.setattr(sharding, "make_mesh", lambda sizes, _: make_mesh(sizes, jax.devices()[:2]))
   state = train(tmp_path, data_dir, checkpoint=checkpoint)
   assert int(state.step) == 6 and len(state.step.sharding.device_set) == 2
   # Sums are taken in another order, and Adam's first steps turn any difference into a sign.

@@ -1,0 +1,102 @@
+"""Where parameters come from that are not drawn at random: `config.init`.
+
+    init={"towers/image": "pretrain:towers/image",   # an earlier stage of this run
+          "heads/text_joint": "runs/clip:heads/text_joint",  # another run's folder
+          "*": "masked:*"}                           # everything
+
+A key is a part of this run: a path in its parameters, "*" for all. A value is "WHERE:PATH", the
+same kind of path in the newest checkpoint of WHERE. Batch statistics travel with the parameters.
+Both parts must have the same arrays, by name and shape; the optimizer starts anew.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from mmcontrast.checkpoint import load_run
+from mmcontrast.errors import UserError, nearest
+from mmcontrast.optim import path_name
+
+COLLECTIONS = ("params", "batch_stats")
+Arrays = dict[str, Any]  # "params/towers/image/patch_embed/kernel" -> array
+
+
+def initial_arrays(init: Mapping[str, str], variables: Mapping[str, Any],
+                   stages: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Arrays:
+  """The arrays that `init` names, by their path in this run.
+
+  Args:
+    init: `config.init`.
+    variables: {"params", "batch_stats"} of this run; shapes will do.
+    stages: name of an earlier stage -> a function that gives its variables, or their shapes.
+  Raises UserError for a part, a place or a path that does not exist, for parts that overlap, and
+  where two parts do not have the same names and shapes.
+  """
+  target, arrays = _flat(variables), {}
+  for part, source in init.items():
+    where = f"config.init[{part!r}]"
+    place, colon, path = source.rpartition(":") if isinstance(source, str) else ("", "", "")
+    if not (place and colon):
+      raise UserError(f"{where}: {source!r} is not 'WHERE:PATH', such as 'pretrain:towers/image'")
+    wanted = _part(target, part, where, "this run")
+    found = _part(_flat(_open(place, stages, where)), path, f"{where}={source!r}", place)
+    _check_same(wanted, found, f"{where}={source!r}")
+    new = {_join(part, name): found[name] for name in wanted}
+    if both := sorted(new.keys() & arrays.keys()):
+      raise UserError(f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; "
+                      "name each parameter once")
+    arrays.update(new)
+  return arrays
+
+
+def _open(place: str, stages: Mapping[str, Callable[[], Any]], where: str) -> Mapping[str, Any]:
+  """The variables of an earlier stage, or of a run by its folder. Other kinds of source belong here."""
+  if place in stages:
+    return stages[place]()
+  if not pathlib.Path(place).is_dir():
+    known = nearest(place, stages) if stages else "there is no earlier stage"
+    raise UserError(f"{where}: {place!r} is neither an earlier stage nor the folder of a run; {known}")
+  return load_run(place)[1]
+
+
+def _flat(variables: Mapping[str, Any]) -> Arrays:
+  kept = {name: variables[name] for name in COLLECTIONS}
+  return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]}
+
+
+def _part(arrays: Arrays, part: str, where: str, owner: str) -> Arrays:
+  """The arrays under the path `part`, by collection and the rest of their path."""
+  prefix = "" if part == "*" else part
+  found = {}
+  for name, leaf in arrays.items():
+    collection, _, path = name.partition("/")
+    if not prefix or path == prefix or path.startswith(f"{prefix}/"):
+      found[f"{collection}/{path[len(prefix):].lstrip('/')}"] = leaf
+  if not any(name.startswith("params/") for name in found):
+    paths = [name.partition("/")[2].split("/") for name in arrays if name.startswith("params/")]
+    parts = {"/".join(path[:length]) for path in paths for length in (2, part.count("/") + 1)}
+    raise UserError(f"{where}: {owner} has no parameters under {part!r}; {nearest(part, parts)}")
+  return found
+
+
+def _join(part: str, name: str) -> str:
+  collection, _, rest = name.partition("/")
+  return "/".join(word for word in (collection, "" if part == "*" else part, rest) if word)
+
+
+def _check_same(wanted: Arrays, found: Arrays, where: str) -> None:
+  for collection in COLLECTIONS:
+    here, there = ({name.partition("/")[2]: leaf.shape for name, leaf in arrays.items()
+                    if name.startswith(f"{collection}/")} for arrays in (wanted, found))
+    if missing := sorted(here.keys() - there.keys()):
+      raise UserError(f"{where}: the source has no {missing[0]!r}; {nearest(missing[0], there)}")
+    if unused := sorted(there.keys() - here.keys()):
+      raise UserError(f"{where}: this run has no place for the source's {unused[0]!r}; {nearest(unused[0], here)}")
+    for name, shape in here.items():
+      if tuple(shape) != tuple(there[name]):
+        raise UserError(f"{where}: {name!r} has the shape {list(there[name])} in the source and {list(shape)} here; "
+                        "make the two alike")
