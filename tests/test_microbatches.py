@@ -25,7 +25,7 @@ def dropped_config(microbatches: int) -> dict:
   config = tiny_config(optimizer=dict(name="sgd", learning_rate=1.0), objective=objective,
                        augment=dict(image=dict(flip=0.5, brightness=0.4)),
                        batch=dict(size=16, microbatches=microbatches))
-  config["towers"]["image"].update(dropout=0.2)
+  config["towers"]["image"].update(dropout=0.2, patch_drop=0.5)
   config["towers"]["text"].update(dropout=0.2)
   del config["heads"]["image_ssl"], config["heads"]["text_ssl"]
   return config

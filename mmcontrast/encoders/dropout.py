@@ -1,4 +1,4 @@
-"""Dropout whose masks belong to the example, not to its place in the batch."""
+"""Dropout, of numbers and of whole tokens, whose masks belong to the example, not to its place in the batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,38 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.errors import UserError
+
+
+class PatchDrop(nn.Module):
+  """Keeps a random share of each example's tokens (FLIP, arXiv 2212.00794); in evaluation all.
+
+  Of L tokens those int(L * (1 - rate)) of the smallest uniform noise are kept, in their order.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """[B, L, D] -> [B, kept, D]; `x` itself unless `train`."""
+    length = x.shape[1]
+    kept = int(length * (1.0 - self.rate) + 1e-6)  # 1e-6: 100 * (1 - 0.9) is a little less than 10
+    if not 0.0 <= self.rate < 1.0 or kept < 1:
+      raise UserError(f"patch_drop={self.rate}: keeps 1 to {length} of {length} patches when it is a share of 0 or "
+                      f"more, at most {1 - 1 / length:.4g}")
+    if not train or kept == length:
+      return x
+    places = jnp.sort(jnp.argsort(self.noise(x), axis=1)[:, :kept], axis=1)
+    return jnp.take_along_axis(x, places[..., None], axis=1)
+
+  def noise(self, x: jax.Array) -> jax.Array:
+    """[B, L, D] -> [B, L] uniform; within `per_example` each row from its example's seed."""
+    return jax.random.uniform(self.make_rng("dropout"), x.shape[:2])
+
 
 @contextlib.contextmanager
 def per_example(seeds: jax.Array | None) -> Iterator[None]:
-  """Within it, every `nn.Dropout` draws example i's mask from its key and `seeds[i]` alone.
+  """Within it, `nn.Dropout` and `PatchDrop` draw example i's mask from its key and `seeds[i]` alone.
 
   So a batch encoded whole, in chunks or on many devices is dropped alike. `nn.Dropout` draws one
   mask for all the batch, which changes with its shape.
@@ -26,6 +54,9 @@ def per_example(seeds: jax.Array | None) -> Iterator[None]:
 
   def intercept(call, args, kwargs, context):
     module = context.module
+    if isinstance(module, PatchDrop) and context.method_name == "noise":
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), seeds)
+      return jax.vmap(lambda key: jax.random.uniform(key, args[0].shape[1:2]))(keys)
     if not isinstance(module, nn.Dropout) or context.method_name != "__call__":
       return call(*args, **kwargs)
     x = args[0]

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from mmcontrast.encoders.conv import Conv
+from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import ACTIVATIONS, Block, Mlp, attend, check_heads, dense
@@ -64,6 +65,8 @@ class ViT(nn.Module):
     positions: "learned" (tied to the image size at initialisation) or "sincos2d" (fixed).
     activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form.
     drop_path: of the last block, rising linearly from zero at the first.
+    patch_drop: share of each image's patches that training leaves out, positions being added
+      before (FLIP, arXiv 2212.00794); the tokens of a step are those that are left.
   """
 
   CHOICES: ClassVar = {
@@ -81,6 +84,7 @@ class ViT(nn.Module):
   activation: str = "gelu_tanh"
   dropout: float = 0.0
   drop_path: float = 0.0
+  patch_drop: float = 0.0
   norm_epsilon: float = 1e-6
   dtype: str = "float32"
 
@@ -113,7 +117,10 @@ class ViT(nn.Module):
       position = self.param("pos_embed", normal, (1, x.shape[1], self.width), jnp.float32)
     else:
       position = np.pad(sincos2d(*grid, self.width), ((extra, 0), (0, 0)))[None]
-    x = nn.Dropout(self.dropout)(x + jnp.asarray(position, dtype), deterministic=not train)
+    x = x + jnp.asarray(position, dtype)
+    patches = PatchDrop(self.patch_drop, name="patch_drop")(x[:, extra:], train=train)
+    x = jnp.concatenate([x[:, :extra], patches], axis=1) if extra else patches
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
     for i in range(self.depth):
       drop_path = self.drop_path * i / max(self.depth - 1, 1)
       block = Block(
