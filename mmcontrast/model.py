@@ -15,7 +15,7 @@ import jax
 
 from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.encoders.dropout import per_example
-from mmcontrast.encoders.heads import build_head, takes_tokens
+from mmcontrast.encoders.heads import build_head, gives_tokens, takes
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
 
@@ -34,6 +34,7 @@ class Model:
     pad_id: token id that marks padding in text views.
     frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
       statistics, no dropout) and receive no gradient.
+    shared: head name -> {one of its submodules: the head whose parameters it uses instead of its own}.
   """
 
   towers: dict[str, nn.Module]
@@ -42,6 +43,7 @@ class Model:
   modality_of_tower: dict[str, str]
   pad_id: int = 0
   frozen: frozenset[str] = frozenset()
+  shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
   def init(self, key: jax.Array, views: Mapping[str, jax.Array]) -> Variables:
     """Initial variables of the online branch.
@@ -61,6 +63,11 @@ class Model:
       inputs = self._head_inputs(name, encoded[self.tower_of_head[name]])
       made = head.init(jax.random.fold_in(key, number), *inputs, train=False)
       _file(variables, "heads", name, made)
+    for name, parts in self.shared.items():
+      for part, owner in parts.items():
+        _check_shared(variables["params"]["heads"], name, part, owner)
+        variables["params"]["heads"][name] = {
+            key: tree for key, tree in variables["params"]["heads"][name].items() if key != part}
     return variables
 
   def encode(self, variables: Variables, tower: str, inputs: jax.Array, *, train: bool = False,
@@ -78,7 +85,7 @@ class Model:
   @property
   def token_heads(self) -> frozenset[str]:
     """The heads that give an embedding for each token."""
-    return frozenset(name for name, head in self.heads.items() if takes_tokens(head))
+    return frozenset(name for name, head in self.heads.items() if gives_tokens(head))
 
   def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
             train: bool, key: jax.Array | None = None,
@@ -116,7 +123,8 @@ class Model:
   def branch(self, variables: Variables, names: Iterable[str]) -> Variables:
     """The part of `variables` that the embeddings `names` need: what a momentum branch copies."""
     paths = [parse_embedding(name) for name in names]
-    kept = {"heads": {p.head for p in paths}, "towers": {self.tower_of_head[p.head] for p in paths}}
+    owners = {owner for p in paths for owner in self.shared.get(p.head, {}).values()}
+    kept = {"heads": {p.head for p in paths} | owners, "towers": {self.tower_of_head[p.head] for p in paths}}
     return {collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]}
                          for kind in kept} for collection, tree in variables.items()}
 
@@ -128,7 +136,7 @@ class Model:
     return inputs, (inputs != self.pad_id if modality == "text" else None)
 
   def _head_inputs(self, head: str, encoded: Encoded) -> tuple:
-    return (encoded.tokens, encoded.mask) if head in self.token_heads else (encoded.pooled,)
+    return tuple(getattr(encoded, field) for field in takes(self.heads[head]))
 
   def _apply(self, module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple,
              train: bool, key: jax.Array | None) -> tuple[Any, dict]:
@@ -136,6 +144,8 @@ class Model:
     stats = variables["batch_stats"][kind].get(name)
     if f"{kind}/{name}" in self.frozen:
       params, train = jax.lax.stop_gradient(params), False
+    for part, owner in (self.shared.get(name, {}) if kind == "heads" else {}).items():
+      params = {**params, part: variables["params"]["heads"][owner][part]}
     own = {"params": params, **({"batch_stats": stats} if stats else {})}
     if not train:
       return module.apply(own, *inputs, train=False), stats or {}
@@ -163,12 +173,26 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
       options.setdefault("max_length", config["data"]["text_length"])
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
-  heads, tower_of_head = {}, {}
+  heads, tower_of_head, shared = {}, {}, {}
   for name, options in config["heads"].items():
     options = dict(options)
     tower_of_head[name] = choose(options.pop("tower", ""), towers, f"config.heads.{name}.tower")
+    shared[name] = dict(options.pop("shared", {}))
     heads[name] = build_head(options)
-  return Model(towers, heads, tower_of_head, modality_of_tower, pad_id)
+  for name, parts in shared.items():
+    for part, owner in parts.items():
+      choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
+  shared = {name: parts for name, parts in shared.items() if parts}
+  return Model(towers, heads, tower_of_head, modality_of_tower, pad_id, shared=shared)
+
+
+def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:
+  where = f"config.heads.{name}.shared.{part}"
+  choose(part, heads[name], where)
+  choose(part, heads[owner], f"{where}={owner!r}")
+  own, other = (jax.tree.map(lambda leaf: leaf.shape, heads[head][part]) for head in (name, owner))
+  if own != other:
+    raise UserError(f"{where}: the {part!r} of {owner!r} has other parameters; give both heads the same options")
 
 
 def _file(variables: Variables, kind: str, name: str, made: Mapping) -> None:

@@ -1,4 +1,7 @@
-"""Projections from a tower's pooled vector, or its tokens, into one named space."""
+"""Projections from a tower's pooled vector, or its tokens, into one named space.
+
+Heads of more than one layer for towers that do not train are in projectors.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.norm import BatchNorm
+from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
 from mmcontrast.encoders.registry import DTYPES, build
 
 
@@ -76,7 +80,8 @@ class Identity(nn.Module):
 class TokenLinear(nn.Module):
   """One matrix for every token, for scores that compare tokens (FILIP, arXiv:2111.07783)."""
 
-  TAKES_TOKENS: ClassVar = True
+  TAKES: ClassVar = ("tokens", "mask")
+  GIVES_TOKENS: ClassVar = True
   CHOICES: ClassVar = {"dtype": DTYPES}
 
   dim: int
@@ -91,18 +96,31 @@ class TokenLinear(nn.Module):
     return found if mask is None else jnp.where(mask[..., None], found, 0)
 
 
-HEADS = {"linear": Linear, "mlp": Mlp, "identity": Identity, "token_linear": TokenLinear}
+HEADS = {
+  "linear": Linear,
+  "mlp": Mlp,
+  "identity": Identity,
+  "token_linear": TokenLinear,
+  "residual_mlp": ResidualMlp,
+  "token_projector": TokenProjector,
+  "universal_projection": UniversalProjection,
+}
 
 
-def takes_tokens(head: nn.Module) -> bool:
-  """Whether a head maps `(tokens [B, L, D], mask [B, L] | None, *, train)` to [B, L, dim]."""
-  return getattr(head, "TAKES_TOKENS", False)
+def takes(head: nn.Module) -> tuple[str, ...]:
+  """The fields of `Encoded` that a head is called with, in order."""
+  return getattr(head, "TAKES", ("pooled",))
+
+
+def gives_tokens(head: nn.Module) -> bool:
+  """Whether a head gives [B, L, dim], an embedding for each token, instead of [B, dim]."""
+  return getattr(head, "GIVES_TOKENS", False)
 
 
 def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:
   """Builds `HEADS[config["name"]]` with the rest of the config as options.
 
-  The module maps `(pooled [B, D], *, train)` to [B, dim], or tokens (`takes_tokens`). Raises
+  The module maps what it `takes`, and `train`, to [B, dim] or [B, L, dim] (`gives_tokens`). Raises
   UserError for an unknown name or option, naming the nearest.
   """
   return build(HEADS, config, where)

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, Block, check_heads
+from mmcontrast.encoders.transformer import ACTIVATIONS, Block, check_heads, masked_mean
 from mmcontrast.errors import UserError
 
 
@@ -88,8 +88,7 @@ class TextTransformer(nn.Module):
     if self.pool == "cls":
       return tokens[:, 0]
     if self.pool == "mean":
-      weight = mask.astype(tokens.dtype)[..., None]
-      return (tokens * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
+      return masked_mean(tokens, mask)
     if self.eos_id is not None:
       at = jnp.argmax((ids == self.eos_id) & mask, axis=1)
     else:

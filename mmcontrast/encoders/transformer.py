@@ -63,6 +63,14 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
   return y.reshape(*y.shape[:2], -1)
 
 
+def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """[B, L, D], [B, L] -> [B, D]; zeros for an example without a real token."""
+  if mask is None:
+    return tokens.mean(1)
+  weight = mask.astype(tokens.dtype)[..., None]
+  return (tokens * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
+
+
 class Attention(nn.Module):
   """Multi-head self-attention with one matrix for queries, keys and values."""
 

@@ -11,7 +11,7 @@ import pytest
 from meshes import assert_close, compiled, equations, make_mesh
 
 from mmcontrast.encoders import Encoded
-from mmcontrast.encoders.heads import build_head, takes_tokens
+from mmcontrast.encoders.heads import build_head, gives_tokens
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
@@ -125,7 +125,7 @@ def test_a_head_for_tokens():
   head = build_head(dict(name="token_linear", dim=3))
   encoded = Encoded(jnp.ones((2, 4)), jnp.ones((2, 5, 4)), jnp.arange(5) < jnp.array([[5], [2]]))
   found, variables = head.init_with_output(jax.random.key(0), encoded.tokens, encoded.mask, train=False)
-  assert takes_tokens(head) and found.shape == (2, 5, 3) and variables["params"]["fc1"]["kernel"].shape == (4, 3)
+  assert gives_tokens(head) and found.shape == (2, 5, 3) and variables["params"]["fc1"]["kernel"].shape == (4, 3)
   np.testing.assert_array_equal(np.any(found != 0, -1), encoded.mask)
 
 
