@@ -21,3 +21,20 @@ def images(views=2):
   c.evaluation.update(image="", text="")
   del c.evaluation.evaluators.retrieval, c.evaluation.evaluators.zero_shot
   return c
+
+
+def texts(views=2):
+  """The text tower alone, with a head of its own; there is nothing to evaluate."""
+  c = quickstart.get_config()
+  c.data.views = dict(text=views)
+  del c.towers.image, c.heads.image_ssl, c.heads.image_joint, c.heads.text_joint
+  c.objective = dict()
+  c.evaluation.update(image="", text="", features="", sets=())
+  c.evaluation.evaluators = dict()
+  return c
+
+
+def stage(c, name, steps, **changes):
+  """A stage (mmcontrast/stages.py) of the views, towers, heads, terms and evaluation of `c`."""
+  sections = dict(towers=c.towers, heads=c.heads, objective=c.objective, evaluation=c.evaluation)
+  return dict(name=name, steps=steps, data=dict(views=c.data.views), **sections, **changes)
