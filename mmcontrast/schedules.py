@@ -59,13 +59,9 @@ def make_schedule(
   Raises:
     UserError: an unknown name or key, a missing value, or lengths that do not fit.
   """
-  if isinstance(spec, bool) or not (isinstance(spec, int | float) or hasattr(spec, "keys")):
-    raise UserError(f"{where}: a schedule is a number or a mapping with a name, not {spec!r}")
-  if isinstance(spec, int | float):
+  name = _name(spec, where)
+  if name is None:
     return _as_float32(optax.constant_schedule(spec))
-  if "name" not in spec:
-    raise UserError(f"{where}: a schedule needs a name; {nearest('', SCHEDULES)}")
-  name = choose(spec["name"], SCHEDULES, f"{where}.name")
   value = _values(spec, name, where)
   lengths = {key: _length(spec, key, steps_per_epoch, where) for key in _LENGTHS}
   begin = lengths["begin"] or 0
@@ -86,6 +82,28 @@ def make_schedule(
     pieces, boundaries = [optax.linear_schedule(value["init"], start, warmup), after], [warmup]
   schedule = optax.join_schedules(pieces, boundaries)
   return _as_float32(lambda step: schedule(jnp.maximum(step - begin, 0)))
+
+
+def extremes(spec: float | Mapping[str, Any], where: str = "schedule") -> tuple[float, float]:
+  """(least, greatest) number that a schedule can take; raises UserError as `make_schedule` does."""
+  name = _name(spec, where)
+  if name is None:
+    return float(spec), float(spec)
+  values = _values(spec, name, where)
+  if not any(key.startswith("warmup_") for key in spec):
+    values = {key: value for key, value in values.items() if key != "init" or "peak" not in values}
+  return min(values.values()), max(values.values())
+
+
+def _name(spec: float | Mapping[str, Any], where: str) -> str | None:
+  """The name of a schedule; None of a number."""
+  if isinstance(spec, bool) or not (isinstance(spec, int | float) or hasattr(spec, "keys")):
+    raise UserError(f"{where}: a schedule is a number or a mapping with a name, not {spec!r}")
+  if isinstance(spec, int | float):
+    return None
+  if "name" not in spec:
+    raise UserError(f"{where}: a schedule needs a name; {nearest('', SCHEDULES)}")
+  return choose(spec["name"], SCHEDULES, f"{where}.name")
 
 
 def _decay(shape: str, start: float, end: float, steps: int) -> optax.Schedule:

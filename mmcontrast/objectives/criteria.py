@@ -18,6 +18,9 @@ then one sum over all pairs, which is cheaper (global_matrix).
 A criterion that needs statistics of a whole row before it can say what to sum has two passes:
 `first(logits, weights, positive) -> values` with `first_reductions` {name: kind}; `anchor` then
 broadcasts their results {name: ...} over the tiles of the second pass.
+
+A criterion that remembers something of each example has `remembered_loss` in place of `loss`
+(compositional.py).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose
+from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.targets import build
 
 Values = dict[str, jax.Array]
@@ -217,13 +221,14 @@ class ReverseKL:
     return positive().astype(logits.dtype) if weights is None else weights
 
 
-Criterion = Softmax | Sigmoid | Hinge | ReverseKL
+Criterion = Softmax | Sigmoid | Hinge | ReverseKL | Compositional
 CRITERIA: dict[str, type[Criterion]] = {
   "softmax": Softmax,
   "decoupled": Decoupled,
   "sigmoid": Sigmoid,
   "hinge": Hinge,
   "reverse_kl": ReverseKL,
+  "compositional": Compositional,
 }
 
 

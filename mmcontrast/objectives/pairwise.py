@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.global_matrix import Values, reduce_tiles
 from mmcontrast.objectives.reductions import Reduction, merge, reduce_values
 from mmcontrast.objectives.targets import Facts, SoftSimilarity, Target, Teacher, same
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
   from mmcontrast.objectives.terms import Term
 
 AXES = {"rows": ("row",), "columns": ("column",), "both": ("row", "column")}
+SIDES = {"row": "query", "column": "key"}
 
 
 class Side(NamedTuple):
@@ -45,12 +47,14 @@ def pairwise(
   info: Mapping[str, Any],
   parameters: Mapping[str, jax.Array],
   queue: Mapping[str, Any] | None,
+  remembered: Mapping[str, jax.Array],
   *,
   mesh: jax.sharding.Mesh | None,
   impl: str,
   tile: int,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss of one term and its metrics (terms.evaluate): a mean over anchors, then directions."""
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+  """The loss of one term, a mean over anchors, then directions; its metrics; what it now remembers of
+  each example (terms.evaluate)."""
   scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
   rows = _batch_side(term, term.query, embeddings, info)
   columns = _batch_side(term, term.key, embeddings, info)
@@ -81,7 +85,7 @@ def pairwise(
   counted = own is None or term.target.kind == "set"  # Positives are found in the matrix.
   function = partial(_tile, term, counted)
   stats = matrix(function, _reductions(term, axes, aligned, counted), sides, shared)
-  losses = []
+  losses, new = [], {}
   for axis, anchors, others, names in (
     ("row", rows, columns, term.query),
     ("column", columns, rows, term.key),
@@ -90,11 +94,12 @@ def pairwise(
       found = {
         name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
       }
-      loss = term.criterion.loss(
-        found,
-        own if aligned or term.criterion.needs_anchor else None,
-        _count(others) + sum(map(_count, sides.more[axis])),
-      )
+      count = _count(others) + sum(map(_count, sides.more[axis]))
+      if isinstance(term.criterion, Compositional):
+        side, gamma = SIDES[axis], parameters.get("gamma", term.criterion.gamma)
+        loss, new[side] = term.criterion.remembered_loss(found, own, count, remembered[side], scale, gamma)
+      else:
+        loss = term.criterion.loss(found, own if aligned or term.criterion.needs_anchor else None, count)
       keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
         keep = found["mass"] > 0 if keep is None else keep & (found["mass"] > 0)
@@ -103,7 +108,7 @@ def pairwise(
   if not counted:
     stats |= {"best_positive": own, "positive_sum": own, "positive_count": jnp.ones_like(own)}
   metrics = _metrics(*lax.stop_gradient((stats, sides, scale, bias)), term)
-  return loss, metrics
+  return loss, metrics, new
 
 
 # ---- Sides --------------------------------------------------------------------------------------

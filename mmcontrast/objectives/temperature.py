@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.schedules import extremes
 
 Parameters = dict[str, jax.Array]
 
@@ -20,8 +21,9 @@ class Temperature:
   """A temperature and where it is kept within bounds.
 
   Attributes:
-    init: the temperature (at the start, when learned).
+    init: the temperature (at the start, when learned); None with a schedule.
     learned: whether it is a parameter.
+    schedule: what a fixed temperature follows (mmcontrast.schedules); None: it stays at `init`.
     form: what is learned: the logarithm of the scale ("log_scale"; CLIP, SigLIP) or the
       temperature itself ("tau"; ALIGN, ALBEF).
     min, max: bounds of the temperature; None for none.
@@ -31,8 +33,9 @@ class Temperature:
     bias_learned: whether the bias is a parameter.
   """
 
-  init: float = 0.07
+  init: float | None = 0.07
   learned: bool = False
+  schedule: Any = None
   form: str = "log_scale"
   min: float | None = None
   max: float | None = None
@@ -61,7 +64,9 @@ class Temperature:
     return {**parameters, self.form: jnp.clip(parameters[self.form], low, high)}
 
   def scale(self, parameters: Parameters) -> jax.Array | float:
-    """One over the temperature."""
+    """One over the temperature: of what is learned, or of the schedule's value now ("temperature")."""
+    if self.schedule is not None:
+      return 1.0 / parameters["temperature"]
     if not self.learned:
       return 1.0 / self.init
     value = (self.clip(parameters) if self.clamp == "forward" else parameters)[self.form]
@@ -75,9 +80,17 @@ class Temperature:
 def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
   """From a number or a mapping of Temperature's attributes, and `None | number | {"init", ...}`.
 
-  A mapping means a learned one unless it says otherwise.
+  A mapping means a learned one unless it says otherwise or has a schedule.
   """
-  options = {"init": config} if isinstance(config, (int, float)) else {"learned": True, **config}
+  if isinstance(config, (int, float)):
+    options = {"init": config}
+  else:
+    options = {"learned": config.get("schedule") is None, **config}
+  if options.get("schedule") is not None:
+    if options["learned"] or options.get("init") is not None:
+      raise UserError(f"{where}.temperature.schedule: says where the temperature starts, and it is not learned; "
+                      "leave out init and learned, or the schedule")
+    options["init"] = None
   if bias is not None:
     given = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)
     for key in given:
@@ -92,11 +105,16 @@ def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
   choose(result.form, ("log_scale", "tau"), f"{where}.temperature.form")
   choose(result.clamp, ("after_step", "forward"), f"{where}.temperature.clamp")
   low, high = result.min or 0.0, math.inf if result.max is None else result.max
-  if not (result.init > 0 and low <= result.init <= high):
-    raise UserError(
-      f"{where}.temperature: {result.init} is not above 0 and within [{low}, {high}]; "
-      "CLIP starts at 0.07, and min=0.01 caps the scale at 100"
-    )
+  if result.schedule is None:
+    values, key = (result.init,), "temperature"
+  else:
+    values, key = extremes(result.schedule, f"{where}.temperature.schedule"), "temperature.schedule"
+  for value in values:
+    if not (value > 0 and low <= value <= high):
+      raise UserError(
+        f"{where}.{key}: {value} is not above 0 and within [{low}, {high}]; "
+        "CLIP starts at 0.07, and min=0.01 caps the scale at 100"
+      )
   return result
 
 

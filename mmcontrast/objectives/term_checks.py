@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.targets import Teacher
 
@@ -30,6 +31,17 @@ def check_combination(term: Term, where: str) -> None:
     raise UserError(
       f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
     )
+  if isinstance(term.criterion, Compositional):
+    if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own":
+      raise UserError(
+        f"{where}.criterion: compositional remembers one number of an example's own pair; give it one query, "
+        "one other key and target='identity'"
+      )
+    if term.queue_length:
+      raise UserError(
+        f"{where}.negatives: compositional remembers the denominator of the whole dataset, which a queue only "
+        "approximates; use negatives='batch', or criterion='softmax' with the queue"
+      )
   for side, direction in (("negative_keys", "rows"), ("negative_queries", "columns")):
     if getattr(term, side) and term.direction not in (direction, "both"):
       raise UserError(
@@ -85,6 +97,7 @@ def check_terms(
   tag_count: int = 0,
   labels: Collection[str] = (),
   token_heads: Collection[str] = (),
+  examples: int | None = None,
 ) -> None:
   """Checks the terms against the rest of a run; raises UserError before anything compiles.
 
@@ -96,6 +109,7 @@ def check_terms(
     tag_count: tags the dataset has.
     labels: names of the labels the dataset has.
     token_heads: heads that give an embedding for each token.
+    examples: how many the dataset has; None where that is not known.
   """
   for term in terms.values():
     for name in term.embeddings:
@@ -119,6 +133,11 @@ def check_terms(
           f"or write {name.removesuffix('@momentum')!r}"
         )
     where = f"objective.{term.name}"
+    if isinstance(term.criterion, Compositional) and not examples:
+      raise UserError(
+        f"{where}.criterion: compositional remembers something of each example, and how many the dataset has "
+        "is not known; use criterion='softmax', or a dataset with a length"
+      )
     for name in (*term.query, *term.key, *term.negative_keys, *term.negative_queries):
       head = parse_embedding(name).head
       if (head in token_heads) != term.score.tokens:

@@ -9,7 +9,8 @@
             negative_queries=(),     # and more queries for every key
             prototypes=0,            # so many learned vectors that every anchor sees beside the others
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
-            temperature=dict(init=0.07, learned=True, min=0.01),  # or 0.1, or another term's name
+            # or 0.1, or another term's name, or dict(schedule=dict(name="cosine", init=0.2, end=0.05))
+            temperature=dict(init=0.07, learned=True, min=0.01),
             bias=None, weight=1.0))
 
 A list of queries or keys stacks the views of each example (K captions an image); the same list on
@@ -28,9 +29,10 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.pairwise import pairwise
+from mmcontrast.objectives.pairwise import AXES, SIDES, pairwise
 from mmcontrast.objectives.scores import SCORES, Score, normalize
 from mmcontrast.objectives.targets import Target, build_target
 from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
@@ -42,11 +44,14 @@ __all__ = [
   "check_terms",
   "clamp_after_step",
   "evaluate",
+  "evaluate_and_remember",
   "init_parameters",
   "keys_to_push",
   "parse_terms",
   "queues",
   "required_embeddings",
+  "schedules",
+  "tables",
 ]
 
 DIRECTIONS = ("rows", "columns", "both")
@@ -215,6 +220,29 @@ def queues(terms: Terms) -> dict[str, int]:
   return found
 
 
+def tables(terms: Terms) -> dict[str, dict[str, float]]:
+  """Term -> what it remembers of each example (stores.table): name -> the value of one not seen yet."""
+  return {
+    term.name: {SIDES[axis]: term.criterion.unseen for axis in AXES[term.direction]}
+    for term in terms.values()
+    if isinstance(term.criterion, Compositional)
+  }
+
+
+def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
+  """Term -> its numbers that follow a schedule, weight aside: name -> (schedule, where it is configured)."""
+  found: dict[str, dict[str, tuple[Any, str]]] = {}
+  for term in terms.values():
+    own = {}
+    if term.temperature.schedule is not None:
+      own["temperature"] = (term.temperature.schedule, f"objective.{term.temperature_of}.temperature.schedule")
+    if isinstance(term.criterion, Compositional):
+      own["gamma"] = (term.criterion.gamma, f"objective.{term.name}.criterion.gamma")
+    if own:
+      found[term.name] = own
+  return found
+
+
 def init_parameters(
   terms: Terms, key: jax.Array | None = None, widths: Mapping[str, int] | None = None
 ) -> dict[str, dict[str, jax.Array]]:
@@ -253,7 +281,12 @@ def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str,
   }
 
 
-def evaluate(
+def evaluate(*arguments: Any, **options: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """`evaluate_and_remember` of terms that remember nothing: (loss, metrics)."""
+  return evaluate_and_remember(*arguments, **options)[:2]
+
+
+def evaluate_and_remember(
   terms: Terms,
   embeddings: Mapping[str, jax.Array],
   info: Mapping[str, Any],
@@ -264,7 +297,9 @@ def evaluate(
   mesh: jax.sharding.Mesh | None = None,
   impl: str = "auto",
   tile: int = 512,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+  scheduled: Mapping[str, Mapping[str, Any]] | None = None,
+  remembered: Mapping[str, Mapping[str, jax.Array]] | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, dict[str, jax.Array]]]:
   """The weighted sum of all terms over the global batch.
 
   Args:
@@ -276,27 +311,34 @@ def evaluate(
     queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.
     weights: term -> its weight now.
     mesh, impl, tile: how the matrix is computed (global_matrix.reduce_tiles).
+    scheduled: term -> the values now of its `schedules`.
+    remembered: term -> the rows [N] of its table (`tables`) for the examples of the batch.
 
   Returns:
-    (loss, metrics): "<term>/loss" (unweighted), "/weight", "/temperature", "/top1" (share of
-    anchors whose best positive beats every negative), "/positive" and "/negative" (mean scores).
+    (loss, metrics, new rows of the tables). Metrics are "<term>/loss" (unweighted), "/weight",
+    "/temperature", "/top1" (share of anchors whose best positive beats every negative), "/positive"
+    and "/negative" (mean scores), and what is scheduled ("/gamma").
   """
-  total, metrics = jnp.zeros(()), {}
+  total, metrics, remember = jnp.zeros(()), {}, {}
   for name, term in terms.items():
-    loss, found = pairwise(
+    now = (scheduled or {}).get(name, {})
+    loss, found, rows = pairwise(
       term,
       embeddings,
       info,
-      {**parameters.get(term.temperature_of, {}), **parameters.get(name, {})},
+      {**parameters.get(term.temperature_of, {}), **parameters.get(name, {}), **now},
       queues.get(term.queued),
+      (remembered or {}).get(name, {}),
       mesh=mesh,
       impl=impl,
       tile=tile,
     )
     weight = weights.get(name, 1.0)
     total = total + weight * loss
-    found |= {"loss": loss, "weight": weight}
+    found |= {"loss": loss, "weight": weight, **now}
+    if rows:
+      remember[name] = rows
     metrics |= {
       f"{name}/{key}": jax.lax.stop_gradient(jnp.asarray(value)) for key, value in found.items()
     }
-  return total, metrics
+  return total, metrics, remember

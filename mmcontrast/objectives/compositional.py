@@ -1,0 +1,93 @@
+"""FastCLIP: a denominator remembered for each example, so that small batches suffice.
+
+A softmax over the batch underestimates the denominator over the dataset. Wei et al. 2024 (FastCLIP,
+arXiv:2407.01445; after SogCLR, arXiv:2202.12387) keep a moving average u of each anchor's
+
+    g_i = mean over its negatives j of exp(s (S_ij - S_ii)),    u_i <- (1 - gamma) u_i + gamma g_i
+
+and divide by u_i where a softmax divides by the batch's own sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mmcontrast.errors import UserError
+from mmcontrast.schedules import extremes
+
+Values = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Compositional:
+  """FastCLIP v3's loss (v1 and v0 without `multiply_tau`), of each anchor in each direction:
+
+      2 g / (u + eps) / sg(s)  +  (rho + log u) / s        u constant, s = 1 / temperature
+
+  whose mean over the two directions is the released code's value. Without `multiply_tau` it is the
+  first part alone, not divided by s: v1 with a fixed temperature, v0 with a learned one.
+
+  u is stored as its logarithm (exp(s (S_ij - S_ii)) alone overflows float32), -inf for an example
+  not seen yet, whose first u is g whatever gamma is, as in the released code.
+
+  rho: pulls the temperature down: 6.5 to 16 in the released commands.
+  gamma: share of the new g in u, a number or a schedule within (0, 1]; the released code's falls
+    from 1 to 0.2 by a cosine over half the epochs.
+  """
+
+  rho: float = 6.5
+  gamma: Any = 1.0
+  eps: float = 1e-14
+  multiply_tau: bool = True
+  default_temperature: ClassVar[float] = 0.07
+  needs_anchor: ClassVar[bool] = False
+  additive: ClassVar[bool] = False
+  first_reductions: ClassVar[Mapping[str, str]] = {}
+  unseen: ClassVar[float] = -math.inf
+
+  def __post_init__(self):
+    low, high = extremes(self.gamma, "gamma")
+    if not 0.0 < low <= high <= 1.0:
+      raise UserError(f"gamma: goes from {low:g} to {high:g}, not within (0, 1]; FastCLIP goes from 1 to 0.2")
+    if not self.eps > 0:
+      raise UserError(f"eps: {self.eps} is not above 0; FastCLIP uses 1e-14")
+
+  def values(self, logits, weights, positive, anchor) -> Values:
+    return {"negatives": jnp.where(positive(), -jnp.inf, logits)}
+
+  def reductions(self, aligned: bool) -> dict[str, str]:
+    return {"negatives": "logsumexp"}
+
+  def remembered_loss(self, stats: Values, positive: jax.Array, count: jax.Array | int, log_u: jax.Array,
+                      scale: jax.Array | float, gamma: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+    """The loss [n] of anchors and their new log u [n].
+
+    Args:
+      stats: the reductions.
+      positive: [n], each anchor's own logit.
+      count: columns that an anchor sees, its own pair included.
+      log_u: [n], as remembered.
+      scale: one over the temperature.
+      gamma: its value now.
+    """
+    negatives = stats["negatives"]
+    some = negatives != -jnp.inf
+    log_g = jnp.where(some, negatives - positive - jnp.log(jnp.maximum(count - 1.0, 1.0)), 0.0)
+    new = lax.stop_gradient(jnp.where(some, self._averaged(log_u, log_g, gamma), log_u))
+    known = jnp.where(some, new, 0.0)
+    loss = 2.0 * jnp.exp(log_g - jnp.logaddexp(known, math.log(self.eps)))
+    if self.multiply_tau:
+      loss = loss / lax.stop_gradient(scale) + (self.rho + known) / scale
+    return jnp.where(some, loss, 0.0), new
+
+  @staticmethod
+  def _averaged(log_u, log_g, gamma) -> jax.Array:
+    mixed = jnp.logaddexp(jnp.log1p(-gamma) + log_u, jnp.log(gamma) + log_g)
+    return jnp.where(log_u == -jnp.inf, log_g, mixed)
