@@ -155,7 +155,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
       queues[name]["pointer"] = (at + len(batch["id"])) % len(queue["keys"])
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues), {"loss": loss}
+  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues, state.tables), {"loss": loss}
 
 
 def measure(name: str, rounds: int) -> dict:

@@ -27,7 +27,7 @@ RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "shard
                      "batch.microbatches")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "evaluation.evaluators", "data.views", "data.crop", "data.coco")
+                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.coco")
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -49,6 +49,8 @@ def base_config() -> ml_collections.ConfigDict:
   # update: "before_keys" (MoCo) or "after_step" (BYOL). decay: number or schedule.
   c.momentum = dict(decay=0.999, update="before_keys")
   c.objective = dict()                  # term name -> query, key, score, target, criterion, ...
+  # How the gradients of terms become one: "sum", or "project_conflicts" on parameters that `on` matches.
+  c.update_rule = dict(name="sum")
   c.matrix = dict(impl="auto", tile=512)
   c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.05)
   c.mesh = dict(data=-1, fsdp=1, tensor=1)  # axis -> devices; -1 takes what is left

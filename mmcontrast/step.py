@@ -27,6 +27,8 @@ from mmcontrast.objectives import terms as objective
 from mmcontrast.optim import path_name
 from mmcontrast.stores import momentum as momentum_store
 from mmcontrast.stores import queue as queue_store
+from mmcontrast.stores import table as table_store
+from mmcontrast.update_rules import UpdateRule
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -41,6 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax state.
     momentum: {"params", "batch_stats"} of the momentum branch, or None.
     queues: embedding name -> queue (keys, pointer, tags, ids).
+    tables: term name -> table of what it remembers of each example.
   """
 
   step: jax.Array
@@ -49,6 +52,7 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   momentum: Any
   queues: Any
+  tables: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +64,15 @@ class Recipe:
   optimizer: optax.GradientTransformation
   schedules: Mapping[str, Schedule]
   weights: Mapping[str, Schedule]
+  scheduled: Mapping[str, Mapping[str, Schedule]]
+  update_rule: UpdateRule
   decay: Schedule
   momentum_update: str
   augmentations: tuple
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
   seed: int
+  examples: int
   matrix_impl: str = "auto"
   matrix_tile: int = 512
   microbatches: int = 1
@@ -99,7 +106,9 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
   return TrainState(
       step=jnp.int32(0), params=params, batch_stats=variables["batch_stats"],
       opt_state=recipe.optimizer.init(params), momentum=jax.tree.map(jnp.copy, momentum),
-      queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)))
+      queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
+      tables={name: table_store.init(recipe.examples, columns)
+              for name, columns in objective.tables(recipe.terms).items()})
 
 
 def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array]) -> Any:
@@ -143,17 +152,21 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
     keys, stats = _embed(recipe, mesh, momentum, batch, views, momentum_names, key)
     keys = jax.lax.stop_gradient(keys)
     momentum = {**momentum, "batch_stats": stats}
-  weights = {name: schedule(state.step) for name, schedule in recipe.weights.items()}
+  weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (recipe.weights, recipe.scheduled))
+  remembered = {name: table_store.read(table, batch["index"]) for name, table in state.tables.items()}
 
-  def loss_of(params):
+  def embed(params):
     variables = {"params": params, "batch_stats": state.batch_stats}
-    embeddings, stats = _embed(recipe, mesh, variables, batch, views, online_names, key)
-    loss, metrics = objective.evaluate(
-        terms, {**embeddings, **keys}, info, params["terms"], state.queues, weights,
-        mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile)
-    return loss, (metrics, stats, embeddings)
+    return _embed(recipe, mesh, variables, batch, views, online_names, key)
 
-  (loss, (metrics, stats, embeddings)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+  def loss_of(embeddings, parameters, names):
+    loss, metrics, new_rows = objective.evaluate_and_remember(
+        {name: terms[name] for name in names}, {**embeddings, **keys}, info, parameters, state.queues, weights,
+        mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile, scheduled=scheduled, remembered=remembered)
+    return loss, (metrics, new_rows)
+
+  found, gradients, rule_metrics = recipe.update_rule(embed, loss_of, state.params, tuple(terms))
+  loss, (metrics, new_rows), embeddings, stats = found
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   params = {**params, "terms": objective.clamp_after_step(terms, params["terms"])}
@@ -162,11 +175,13 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
   queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch))
             for name, queue in state.queues.items()}
-  metrics = {"loss": loss, **metrics, "gradient_norm": optax.global_norm(gradients),
+  tables = {name: table_store.write(table, batch["index"], new_rows[name], batch.get("valid"))
+            for name, table in state.tables.items()}
+  metrics = {"loss": loss, **metrics, **rule_metrics, "gradient_norm": optax.global_norm(gradients),
              **{name: schedule(state.step) for name, schedule in recipe.schedules.items()}}
   if momentum is not None:
     metrics["momentum_decay"] = decay
-  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues), metrics
+  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables), metrics
 
 
 def _embed(recipe: Recipe, mesh: Mesh | None, variables: Any, batch: Mapping[str, jax.Array],

@@ -36,6 +36,7 @@ from mmcontrast.objectives import terms as objective
 from mmcontrast.schedules import make_schedule
 from mmcontrast.stages import errors_of, resolve, stages_in
 from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step
+from mmcontrast.update_rules import make_update_rule
 
 
 def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
@@ -182,7 +183,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       terms, views=config["data"]["views"],
       heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
       tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"],
-      token_heads=model.token_heads)
+      token_heads=model.token_heads, examples=spec.examples)
   steps, epoch = config["steps"], spec.steps_per_epoch
   params = _parameter_shapes(model, terms, spec)
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
@@ -191,12 +192,16 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       model=model, terms=terms, optimizer=optimizer, schedules=rates,
       weights={name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight")
                for name, term in terms.items()},
+      scheduled={name: {key: make_schedule(schedule, steps, epoch, f"config.{where}")
+                        for key, (schedule, where) in found.items()}
+                 for name, found in objective.schedules(terms).items()},
+      update_rule=make_update_rule(config["update_rule"], params, terms),
       decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay"),
       momentum_update=config["momentum"]["update"],
       augmentations=augment.view_recipes(config["augment"].get("image", "none"),
                                          config["data"]["views"].get("image", 0), "config.augment.image"),
       mean=tuple(config["normalize"]["mean"]),
-      std=tuple(config["normalize"]["std"]), seed=config["seed"],
+      std=tuple(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
       matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
       microbatches=config["batch"]["microbatches"])
 

@@ -107,7 +107,7 @@ def test_rules_decide_dimension_by_dimension():
 
 def small_state():
   shapes = dict(kernel=jax.ShapeDtypeStruct((6, 16), "float32"), bias=jax.ShapeDtypeStruct((16,), "float32"))
-  return TrainState(None, {"towers": shapes}, {}, (), None, {})
+  return TrainState(None, {"towers": shapes}, {}, (), None, {}, {})
 
 
 @pytest.mark.parametrize("rules, message", [
