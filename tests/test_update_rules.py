@@ -1,5 +1,6 @@
-"""Update rules: projection against a double loop over gradients; sums as they always were; tables and resume."""
+"""Update rules against a double loop over gradients, and in a train step whose terms remember: devices, resume."""
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -11,6 +12,7 @@ import pytest
 from tiny import tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast import sharding
+from mmcontrast.checkpoint import Checkpoints
 from mmcontrast.errors import UserError
 from mmcontrast.optim import path_name
 from mmcontrast.step import init_state, train_step
@@ -96,7 +98,7 @@ def test_a_small_model_against_the_double_loop(on):
   for name, leaf in leaves(found):
     np.testing.assert_allclose(leaf, (wanted | projected_ones)[name], rtol=1e-9, atol=1e-12, err_msg=name)
   np.testing.assert_allclose(float(value), sum(map(float, metrics.values())), rtol=1e-12)
-  assert set(metrics) == {f"{name}/loss" for name in TERMS} and 0 < more["update_rule/conflicts"] < 1
+  assert set(metrics) == {f"{name}/loss" for name in TERMS} and 0 < float(more["update_rule/conflicts"]) < 1
   assert set(embeddings) == {"a", "b"} and set(statistics) == {"mean"}
 
 
@@ -114,7 +116,8 @@ def text_config(rule: str, microbatches: int = 1) -> dict:
     objective=dict(
       pull=dict(pair, temperature=dict(init=0.2), criterion=dict(name="compositional", gamma=0.5)),
       push=dict(pair, temperature="pull", weight=-0.7),
-      views=dict(query="text[0]/text_joint", key="text[1]/text_joint", temperature=0.3, weight=0.5)),
+      views=dict(query="text[0]/text_joint", key="text[1]/text_joint", weight=0.5,
+                 temperature=dict(schedule=dict(name="linear", init=0.4, end=0.2, steps=2)))),
     optimizer=dict(name="sgd", learning_rate=1.0), update_rule=dict(name=rule),
     batch=dict(size=16, microbatches=microbatches))  # fmt: skip
   config["data"]["views"], config["augment"] = dict(text=2), {}
@@ -128,15 +131,23 @@ def without_images(batch):
 
 
 @functools.cache
-def one_step(rule: str, devices: int = 1, microbatches: int = 1):
-  """(state before, after, metrics) of a step of gradient descent at rate 1."""
+def program(rule: str, devices: int = 1, microbatches: int = 1):
+  """(first state, step)."""
   spec = dataclasses.replace(tiny_spec(), batch=without_images(tiny_spec().batch))
   recipe = make_recipe(text_config(rule, microbatches), spec)
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
-  everywhere, batch = sharding.replicated(mesh), without_images(tiny_batch())
-  state = jax.device_put(jax.jit(functools.partial(init_state, recipe))(batch), everywhere)
+  everywhere = sharding.replicated(mesh)
+  first = jax.jit(functools.partial(init_state, recipe))(without_images(tiny_batch()))
   step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
-  return jax.device_get((state, *step(state, sharding.put_batch(batch, mesh))))
+  return jax.device_put(first, everywhere), lambda state, number: step(
+    state, sharding.put_batch(without_images(tiny_batch(seed=number)), mesh))
+
+
+@functools.cache
+def one_step(rule: str, devices: int = 1, microbatches: int = 1):
+  """(state before, after, metrics) of a step of gradient descent at rate 1."""
+  state, step = program(rule, devices, microbatches)
+  return jax.device_get((state, *step(state, 0)))
 
 
 def gradient(before, after) -> dict[str, np.ndarray]:
@@ -167,6 +178,31 @@ def test_devices_and_microbatches(rule, devices, microbatches):
   for side, column in one.tables["pull"].items():
     np.testing.assert_allclose(many.tables["pull"][side], column, rtol=1e-4, atol=1e-5)
     assert np.isfinite(column[:16]).all() and np.isneginf(column[16:]).all()
+
+
+def test_a_checkpoint_keeps_the_table_and_the_run_bit_for_bit(tmp_path):
+  state, step = program("sum")
+  config = text_config("sum")
+  for number in range(2):
+    state, _ = step(state, number)
+  with contextlib.closing(Checkpoints(tmp_path, config["checkpoint"])) as checkpoints:
+    checkpoints.save(state, config, {"loss": 1.0})
+  with contextlib.closing(Checkpoints(tmp_path, config["checkpoint"])) as checkpoints:
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    restored = checkpoints.restore(like)
+  assert np.isfinite(restored.tables["pull"]["query"][:16]).all()
+  for a, b in zip(leaves((restored, step(restored, 2))), leaves((state, step(state, 2))), strict=True):
+    assert np.array_equal(a[1], b[1]), a[0]
+
+
+def test_scheduled_numbers_are_those_of_the_step():
+  state, step = program("sum")
+  found = []
+  for number in range(3):
+    state, metrics = step(state, number)
+    found.append(float(metrics["views/temperature"]))
+  np.testing.assert_allclose(found, [0.4, 0.3, 0.2], rtol=1e-6)
+  assert metrics["pull/gamma"] == 0.5
 
 
 def test_the_sum_is_one_backward_pass_of_the_weighted_losses():
