@@ -1,7 +1,7 @@
 """Checkpoints by Orbax: the state, the resolved config and the format version.
 
 A checkpoint has three items: `model` (parameters and batch statistics, all that
-inference needs), `training` (optimizer, momentum branch, queues, step) and `run`
+inference needs), `training` (optimizer, momentum branch, queues, tables, step) and `run`
 (config, versions). The position in the data is the step.
 """
 
@@ -24,7 +24,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
-FORMAT = 1
+FORMAT = 2  # 1: without tables, and params["terms"] was "temperatures"
 
 
 class Checkpoints:

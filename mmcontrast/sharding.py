@@ -5,7 +5,8 @@ Axes: `data` (replicas), `fsdp` (parameters and optimizer state cut along it) an
 
 `config.sharding` is a preset or a list of rules (regex, cut); the first regex that matches the
 whole name decides. A parameter's name is its path ("towers/image/blocks_0/attn/qkv/kernel"), and
-its optimizer state and momentum copy follow it; the others are "batch_stats/...", "queues/...".
+its optimizer state and momentum copy follow it; the others are "batch_stats/...", "queues/...",
+"tables/...".
 A cut is
     ()                  the same on every device
     "fsdp"              the largest dimension that divides, along that axis; small arrays whole

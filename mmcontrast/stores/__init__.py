@@ -1,1 +1,1 @@
-"""Stores: state beside the parameters (momentum copies, queues), updated by pure functions."""
+"""Stores: state beside the parameters (momentum copies, queues, tables), updated by pure functions."""
