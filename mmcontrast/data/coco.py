@@ -72,6 +72,7 @@ class CocoSource:
     return {
       "images": {"image": (self._folder / file).read_bytes()},
       "captions": self._captions[identity],
+      "names": {},
       "tags": tags,
       "labels": {},
       "id": identity,

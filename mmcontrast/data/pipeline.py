@@ -34,6 +34,9 @@ DEFAULTS = {
   # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
   # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
   "centre_crop": 1.0,
+  # Text views are names in these languages instead of captions: as many views as languages, view k in
+  # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
+  "languages": (),
   "text_length": 16,  # tokens, bos and eos included
   "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
   "lower": True,
@@ -71,6 +74,12 @@ def resolve(config: Mapping) -> dict:
                       + (" <= 1" if key == "scale" else ""))  # fmt: skip
   if not 0 < settings["centre_crop"] <= 1:
     raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
+  languages, views = settings["languages"], settings["views"]["text"]
+  if isinstance(languages, str) or len(set(languages)) < len(languages):
+    raise UserError(f"data.languages: {languages!r} is not a list of different languages, such as ('en', 'de')")
+  if languages and not 0 < views <= len(languages):
+    raise UserError(f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
+                    "or to fewer, drawn from them")  # fmt: skip
   choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings
@@ -117,10 +126,19 @@ def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.SentencePiec
   return tokenizer
 
 
+def check_languages(settings: Mapping, source: Source) -> None:
+  """UserError when `source` has no names in one of the languages of resolved `settings`."""
+  for language in settings["languages"]:
+    if not source.info.languages:
+      raise UserError(f"data.languages: dataset {source.info.name} has names in no language; leave it empty")
+    choose(language, source.info.languages, "data.languages")
+
+
 def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = None) -> Spec:
   """The `Spec` of `config` at a global batch size. Raises UserError as `train_batches` does."""
   settings = resolve(config)
   source = open_source(settings, settings["split"], data_dir)
+  check_languages(settings, source)
   tokenizer = open_tokenizer(settings, source)
   order = Order(len(source), 0, batch_size)
   views, size, info = settings["views"], settings["image_size"], source.info
@@ -185,6 +203,7 @@ class Loader:
   """
 
   def __init__(self, source: Source, settings: Mapping, seed: int):
+    check_languages(settings, source)
     self._source, self._settings, self._seed = source, settings, seed
     self._tokenizer = open_tokenizer(settings, source)
     self._most_bad = settings["on_error"]["max_share"] * len(source)
@@ -245,11 +264,14 @@ class Loader:
 
   def _text_views(self, records: Sequence[Record], index, epochs) -> np.ndarray:
     views, length = self._settings["views"]["text"], self._settings["text_length"]
+    languages = self._settings["languages"]
     draws = transforms.noise(self._seed, index, epochs, _TEXT, views)
-    texts = [
-      text for record, row in zip(records, draws)
-      for text in transforms.choose_distinct(record["captions"], row)
-    ]  # fmt: skip
+    if len(languages) == views:
+      texts = [record["names"][language] for record in records for language in languages]
+    else:
+      options = ([record["names"][language] for language in languages] if languages else record["captions"]
+                 for record in records)  # fmt: skip
+      texts = [text for given, row in zip(options, draws) for text in transforms.choose_distinct(given, row)]
     return self._tokenizer.encode(texts, length).reshape(len(records), views, length)
 
   def _usable(self, index: int) -> tuple[int, Record, dict]:
@@ -286,6 +308,9 @@ class Loader:
       images = {}
       if self._settings["views"]["text"]:
         record = {**record, "captions": transforms.usable_captions(record["captions"])}
+        for language in self._settings["languages"]:
+          if not record["names"][language].strip():
+            raise transforms.BadRecord(f"no name in language {language!r}")
       if self._settings["views"]["image"]:
         if not record["images"]:
           raise transforms.BadRecord("no image")

@@ -26,6 +26,7 @@ class Record(TypedDict):
 
   images: dict[str, bytes]  # encoded, by style (one entry named "image" where there are no styles)
   captions: list[str]
+  names: dict[str, str]  # by language, of every language in `Info.languages`
   tags: np.ndarray  # uint8 multi-hot [T]; all zero when the example has none
   labels: dict[str, int]
   id: int
@@ -43,6 +44,7 @@ class Info:
   label_names: Mapping[str, tuple[str, ...]]
   concepts: tuple[Mapping[str, str], ...] = ()  # key, name, split of every id, where ids are a list
   tokenizer: pathlib.Path | None = None  # the dataset's own
+  languages: tuple[str, ...] = ()  # in which every example has a name
 
 
 class Source(Protocol):
@@ -60,10 +62,11 @@ class EmojiSource:
   def __init__(self, folder: pathlib.Path, split: str):
     import tensorflow_datasets as tfds
 
-    self.info = read_info(folder)
-    choose(split, SPLITS, f"dataset {self.info.name}, split")
+    info = read_info(folder)
+    choose(split, SPLITS, f"dataset {info.name}, split")
     version = json.loads((folder / "metadata.json").read_text())["version"]
     builder = tfds.builder_from_directory(folder / version)
+    self.info = dataclasses.replace(info, languages=tuple(builder.info.features["names"]))
     self._examples = builder.as_data_source(
       split="+".join(SPLITS[:3]) if split == "all" else split,
       decoders={"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}},
@@ -79,6 +82,7 @@ class EmojiSource:
     return Record(
       images={style: bytes(example["images"][style]) for style in self.info.styles},
       captions=[caption.decode() for caption in example["captions"]],
+      names={language: name.decode() for language, name in example["names"].items()},
       tags=tags,
       labels={name: int(value) for name, value in example["labels"].items()},
       id=int(example["id"]),

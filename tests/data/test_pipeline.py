@@ -1,5 +1,6 @@
 """The training pipeline: order, resume, slices, threads, views, bad records, settings."""
 
+import dataclasses
 import io
 
 import ml_collections
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcontrast.data import pipeline, sources
+from mmcontrast.data import pipeline, sources, tokenizers
 from mmcontrast.errors import UserError
 
 BATCH = 48
@@ -246,3 +247,63 @@ def test_batches_that_cannot_be(config, data_dir):
     take(1, config, Toy(60), batch_size=50, process_count=3)
   with pytest.raises(UserError, match="did you mean 'emoji_views'"):
     pipeline.spec(dict(dataset="emoji_view"), 8, data_dir)
+
+
+def languages_of(config, data_dir, batch_size=64):
+  """One batch of emoji_views with these settings, and its records."""
+  source = sources.open_built("emoji_views", "all", data_dir)
+  config = dict(config, split="all", image_size=12)
+  batch = take(1, config, source, batch_size, data_dir=data_dir)[0][0]
+  return batch, [source[int(index)] for index in batch["index"]]
+
+
+def test_text_views_in_languages(data_dir):
+  languages = ("en", "ja", "de")
+  batch, records = languages_of(dict(views=dict(text=3), languages=languages, text_length=80), data_dir)
+  tokenizer = tokenizers.SentencePieceTokenizer(data_dir / "emoji_views" / "tokenizer.model")
+  for view, language in enumerate(languages):
+    names = [record["names"][language] for record in records]
+    np.testing.assert_array_equal(batch["text"][:, view], tokenizer.encode(names, 80), err_msg=language)
+
+
+def test_fewer_views_than_languages_are_drawn_from_them(data_dir):
+  languages = ("en", "ja", "ru")
+  batch, records = languages_of(dict(views=dict(text=2), languages=languages, text_length=120), data_dir)
+  tokenizer = tokenizers.SentencePieceTokenizer(data_dir / "emoji_views" / "tokenizer.model")
+  drawn = np.zeros((2, 3), int)
+  for row, record in enumerate(records):
+    options = tokenizer.encode([record["names"][language] for language in languages], 120)
+    found = [next(k for k, option in enumerate(options) if (option == view).all()) for view in batch["text"][row]]
+    assert found[0] != found[1]
+    drawn[np.arange(2), found] += 1
+  assert (drawn > 5).all()  # each language in each view
+
+
+def test_an_example_without_a_name_in_a_language_is_a_bad_record(config):
+  named = {"en": "one", "de": "eins"}
+  source = Toy(100, {index: {"names": {**named, "de": " "} if index == 7 else named} for index in range(100)})
+  source.info = dataclasses.replace(source.info, languages=("en", "de"))
+  settings = dict(config, views=dict(text=2), languages=("en", "de"))
+  batches, iterator = take(2, settings, source)
+  assert iterator.bad_records == {7: "toy-7: no name in language 'de'"}
+  assert not any((batch["index"] == 7).any() for batch in batches)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (dict(languages="de"), r"data.languages: 'de' is not a list of different languages, such as \('en', 'de'\)"),
+    (dict(languages=("de", "de")), "is not a list of different languages"),
+    (dict(languages=("en", "dr")), "data.languages: no such choice 'dr'; did you mean 'tr'"),
+    (dict(languages=("en",)), "data.views.text: 2 views of 1 languages; set it to 1"),
+    (dict(languages=("en", "de"), views=dict(image=2)), "data.views.text: 0 views of 2 languages"),
+  ],
+)
+def test_languages_that_make_no_sense(change, message, data_dir):
+  with pytest.raises(UserError, match=message):
+    pipeline.spec(dict(split="all", **change), 16, data_dir)
+
+
+def test_a_dataset_without_languages_says_so(config):
+  with pytest.raises(UserError, match="dataset toy has names in no language; leave it empty"):
+    pipeline.train_batches(dict(config, languages=("en", "de")), seed=0, batch_size=16, source=Toy(100))
