@@ -222,7 +222,7 @@ def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[
 
 
 def _info(batch: Mapping[str, Any]) -> dict[str, Any]:
-  return {name: batch[name] for name in ("id", "index", "tags", "labels", "valid", "weight") if name in batch}
+  return {name: batch[name] for name in ("id", "index", "seed", "tags", "labels", "valid", "weight") if name in batch}
 
 
 def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:

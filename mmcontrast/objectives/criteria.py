@@ -58,11 +58,14 @@ class Softmax:
     log-probabilities, weighted by the target; "inside": the logarithm of their mean probability.
   smoothing: the share of the target spread evenly over all columns (ALIGN), positives included.
   decoupled: leaves the positives out of the denominator (Yeh et al. 2022).
+  normalized: whether the target of an anchor is divided by its sum; if not, an anchor counts as
+    often as its target sums to (M3CoL's keys, 1-to-K's images).
   """
 
   positives: str = "outside"
   smoothing: float = 0.0
   decoupled: bool = False
+  normalized: bool = True
   default_temperature: ClassVar[float] = 0.07
   needs_anchor: ClassVar[bool] = False
   additive: ClassVar[bool] = False
@@ -74,6 +77,8 @@ class Softmax:
       raise UserError(f"smoothing: {self.smoothing} is not in [0, 1); ALIGN uses 0.1")
     if self.smoothing and self.positives == "inside":
       raise UserError("smoothing: needs positives='outside'; set one of the two")
+    if not self.normalized and (self.smoothing or self.positives == "inside"):
+      raise UserError("normalized: False needs positives='outside' and no smoothing; set one of them")
 
   def values(self, logits, weights, positive, anchor) -> Values:
     values = {"denominator": logits}
@@ -111,7 +116,8 @@ class Softmax:
       positive = (1.0 - self.smoothing) * positive + self.smoothing * stats["all"] / count
     denominator = stats["denominator"]
     some = denominator != -jnp.inf  # NaN stays NaN
-    return jnp.where(some, jnp.where(some, denominator, 0.0) - positive, 0.0)
+    loss = jnp.where(some, jnp.where(some, denominator, 0.0) - positive, 0.0)
+    return loss if self.normalized or "mass" not in stats else stats["mass"] * loss
 
 
 @dataclass(frozen=True)

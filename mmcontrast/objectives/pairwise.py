@@ -12,8 +12,9 @@ from jax import lax
 
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.global_matrix import Values, reduce_tiles
+from mmcontrast.objectives.mixing import mix
 from mmcontrast.objectives.reductions import Reduction, merge, reduce_values
-from mmcontrast.objectives.targets import Facts, SoftSimilarity, Target, Teacher, same
+from mmcontrast.objectives.targets import Facts, Mixed, SoftSimilarity, Target, Teacher, same
 
 if TYPE_CHECKING:
   from mmcontrast.objectives.terms import Term
@@ -56,7 +57,12 @@ def pairwise(
   """The loss of one term, a mean over anchors, then directions; its metrics; what it now remembers of
   each example (terms.evaluate)."""
   scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
-  rows = _batch_side(term, term.query, embeddings, info)
+  if isinstance(term.target, Mixed):
+    partners = term.target.draw(info)
+    info = {**info, "mix": partners}
+    rows = _batch_side(term, term.query, {name: mix(embeddings[name], *partners) for name in term.query}, info)
+  else:
+    rows = _batch_side(term, term.query, embeddings, info)
   columns = _batch_side(term, term.key, embeddings, info)
   sides = Sides(rows, columns, _more_sides(term, embeddings, info, queue, parameters))
   for side in (rows, *sides.more["column"]):
@@ -66,7 +72,7 @@ def pairwise(
   matrix = partial(_matrix, term, mesh=mesh, impl=impl, size=tile, cells=cells)
 
   if isinstance(term.target, Teacher):
-    _add_teacher(term, matrix, sides, embeddings, scale)
+    _add_teacher(term, matrix, sides, embeddings, scale, parameters.get("share", term.target.share))
   else:
     _add_features(term, rows, columns, embeddings)
 
@@ -221,28 +227,32 @@ def _add_features(term: Term, rows: Side, columns: Side, embeddings) -> None:
       side.facts["of"] = _repeated(term.target, term.target.of, names, embeddings)
 
 
-def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale) -> None:
-  """Gives both sides the teacher's embeddings and, by a pass of their own, its log-sum-exps."""
+def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale, share) -> None:
+  """Gives both sides the teachers' embeddings and, by a pass of their own, their log-sum-exps."""
   target, (rows, columns, more) = term.target, sides
-  scale = scale if target.temperature is None else 1.0 / target.temperature
-  rows.facts["teacher"] = scale * _repeated(target, target.query, term.query, embeddings)
-  if target.key is not None:
-    columns.facts["teacher"] = _repeated(target, target.key, term.key, embeddings)
+  scales = [scale if t is None else 1.0 / t for t in target.temperatures]
+  rows.facts["teacher"] = [
+    s * _repeated(target, name, term.query, embeddings) for s, name in zip(scales, target.queries)
+  ]
+  if target.keys:
+    columns.facts["teacher"] = [_repeated(target, name, term.key, embeddings) for name in target.keys]
 
   def logits(axes, rows, columns, shared):
-    return {"logits": target.logits(rows, columns)}, _apart(rows, columns)
+    return {str(m): found for m, found in enumerate(target.logits(rows, columns))}, _apart(rows, columns)
 
   def only(side: Side) -> Side:
     names = ("teacher" if "teacher" in side.facts else "x", "position", "slot")
     return side._replace(facts={name: side.facts[name] for name in names if name in side.facts})
 
   axes = AXES[term.direction]
-  sums = {f"{axis}:lse": Reduction("logits", axis, "logsumexp") for axis in axes}
+  teachers = [str(m) for m in range(len(scales))]
+  sums = {f"{axis}:{m}": Reduction(m, axis, "logsumexp") for axis in axes for m in teachers}
   kept = Sides(only(rows), only(columns), {axis: tuple(map(only, found)) for axis, found in more.items()})
   stats = matrix(logits, sums, kept, ())
   for axis, side in (("row", rows), ("column", columns)):
     if axis in axes:
-      side.facts["teacher_lse"] = lax.stop_gradient(stats[f"{axis}:lse"])
+      side.facts["teacher_lse"] = lax.stop_gradient([stats[f"{axis}:{m}"] for m in teachers])
+      side.facts["share"] = jnp.full(side.facts["position"].shape, share)
   rows.facts["teacher"] = lax.stop_gradient(rows.facts["teacher"])
 
 

@@ -7,7 +7,7 @@ positive of itself under every target. Targets carry no gradient.
 
 kind says what the weights are:
   own   the example itself and nothing else
-  set   0 or 1: the example itself and others
+  set   0 or more: the example itself and others
   soft  any weight; a row is divided by its sum
 """
 
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives.mixing import draw_mix
 from mmcontrast.objectives.scores import normalize, products, widen
 
 Facts = dict[str, jax.Array]
@@ -84,16 +85,21 @@ class SharedTags(Identity):
   """Examples whose tag sets overlap by more than `threshold`: MCT's tag supervision.
 
   overlap: "count" of shared tags, "jaccard" (shared / union, 0 for two empty sets), or "any"
-  (one shared tag is enough, whatever the threshold).
+    (one shared tag is enough, whatever the threshold).
+  weighted: whether a positive weighs as much as it overlaps, instead of 1; the example itself then
+    weighs as its own tags do, and 1 without any.
   """
 
   overlap: str = "count"
   threshold: float = 0.0
+  weighted: bool = False
   kind: ClassVar[str] = "set"
   needs: ClassVar[tuple[str, ...]] = ("tags",)
 
   def __post_init__(self):
     choose(self.overlap, ("count", "jaccard", "any"), "overlap")
+    if self.weighted and self.overlap == "any":
+      raise UserError("weighted: overlap 'any' has no size; use 'count' or 'jaccard'")
 
   def facts(self, info: Mapping[str, Any]) -> Facts:
     return {"tags": info["tags"]}
@@ -104,8 +110,10 @@ class SharedTags(Identity):
     if self.overlap == "jaccard":
       union = jnp.sum(a, 1)[:, None] + jnp.sum(b, 1)[None, :] - shared
       shared = shared / jnp.maximum(union, 1.0)
-    threshold = 0.0 if self.overlap == "any" else self.threshold
-    return ((shared > threshold) | same(rows, columns)).astype(jnp.float32)
+    own = same(rows, columns)
+    positive = (shared > (0.0 if self.overlap == "any" else self.threshold)) | own
+    weights = jnp.where(own & (shared == 0), 1.0, shared) if self.weighted else jnp.ones_like(shared)
+    return jnp.where(positive, weights, 0.0)
 
 
 @dataclass(frozen=True)
@@ -134,38 +142,108 @@ class SoftSimilarity(Identity):
 class Teacher(Identity):
   """A teacher's softmax, mixed with identity: `share * softmax(teacher) + (1 - share) * own`.
 
-  query, key: the teacher's embeddings of rows and columns. Without `key` the columns are the
-  term's own, a queue included: ALBEF's momentum distillation (Li et al. 2021).
-  temperature: the teacher's; None for the term's own, without gradient.
-  share: the weight of the teacher.
+  query, key: the teacher's embeddings of rows and columns; lists of them for several teachers,
+    whose softmaxes are averaged (MobileCLIP, arXiv:2311.17049). Without `key` the columns are the
+    term's own, a queue included: ALBEF's momentum distillation (Li et al. 2021).
+  temperature: the teacher's, or one of each; None for the term's own, without gradient.
+  share: the weight of the teacher: a number or a schedule.
   normalized: whether the embeddings are made unit length first.
 
-  The teacher's log-sum-exp ("teacher_lse") comes from a first pass over its own logits.
+  The teachers' log-sum-exps ("teacher_lse") come from a first pass over their own logits.
   """
 
-  query: str = ""
-  key: str | None = None
-  temperature: float | None = None
-  share: float = 1.0
+  query: str | tuple[str, ...] = ""
+  key: str | tuple[str, ...] | None = None
+  temperature: float | tuple[float | None, ...] | None = None
+  share: Any = 1.0
   normalized: bool = True
   kind: ClassVar[str] = "soft"
   required: ClassVar[str] = "query"
+  scheduled: ClassVar[tuple[str, ...]] = ("share",)
+
+  def __post_init__(self):
+    count = len(self.queries)
+    for name, found in (("key", self.keys), ("temperature", self.temperatures)):
+      if len(found) != count and (name, self.key) != ("key", None):
+        raise UserError(f"{name}: {len(found)} for {count} teachers; give one for each query")
+    if self.key is None and count > 1:
+      raise UserError(f"key: must be given for each of the {count} teachers; without it the columns are the term's own")
+    if any(t is not None and not t > 0 for t in self.temperatures):
+      raise UserError(f"temperature: {self.temperature} is not above 0")
+    if isinstance(self.share, (int, float)) and not 0 <= self.share <= 1:
+      raise UserError(f"share: {self.share} is not in [0, 1]; ALBEF uses 0.4")
+
+  @property
+  def queries(self) -> tuple[str, ...]:
+    return (self.query,) if isinstance(self.query, str) else self.query
+
+  @property
+  def keys(self) -> tuple[str, ...]:
+    """One for each teacher; none where the columns are the term's own."""
+    return () if self.key is None else (self.key,) if isinstance(self.key, str) else self.key
+
+  @property
+  def temperatures(self) -> tuple[float | None, ...]:
+    one = self.temperature is None or isinstance(self.temperature, (int, float))
+    return (self.temperature,) * len(self.queries) if one else self.temperature
 
   @property
   def embeddings(self) -> tuple[str, ...]:
-    return (self.query,) if self.key is None else (self.query, self.key)
+    return (*self.queries, *self.keys)
 
   def prepare(self, x: jax.Array) -> jax.Array:
     return normalize(x) if self.normalized else widen(x)
 
-  def logits(self, rows: Facts, columns: Facts) -> jax.Array:
-    keys = columns["teacher"] if "teacher" in columns else jax.lax.stop_gradient(columns["x"])
-    return products(rows["teacher"], keys)
+  def logits(self, rows: Facts, columns: Facts) -> list[jax.Array]:
+    """Of each teacher."""
+    keys = columns["teacher"] if "teacher" in columns else [jax.lax.stop_gradient(columns["x"])]
+    return [products(query, key) for query, key in zip(rows["teacher"], keys)]
 
   def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    lse = rows["teacher_lse"][:, None] if axis == "row" else columns["teacher_lse"][None, :]
-    soft = self.share * jnp.exp(self.logits(rows, columns) - lse)
-    return soft + (1.0 - self.share) * same(rows, columns)
+    anchors, across = (rows, 1) if axis == "row" else (columns, 0)
+    share, sums = jax.tree.map(lambda x: jnp.expand_dims(x, across), (anchors["share"], anchors["teacher_lse"]))
+    soft = [jnp.exp(logits - lse) for logits, lse in zip(self.logits(rows, columns), sums)]
+    return share * (sum(soft) / len(soft)) + (1.0 - share) * same(rows, columns)
+
+
+@dataclass(frozen=True)
+class Mixed(Identity):
+  """Queries mixed with those of a partner in the batch: both own keys are positives (M3CoL, arXiv:2409.17777).
+
+  The query becomes `share * x + (1 - share) * x[partner]` before its score, and its target is
+  `share` on its own key and `1 - share` on its partner's, or 1 where they are the same one.
+
+  alpha: shares are drawn from Beta(alpha, alpha).
+  probability: of an example's being mixed at all.
+  stream: terms with the same number draw the same partners and shares.
+  """
+
+  alpha: float = 0.15
+  probability: float = 0.5
+  stream: int = 0
+  kind: ClassVar[str] = "soft"
+  needs: ClassVar[tuple[str, ...]] = ("seed",)
+
+  def __post_init__(self):
+    if not self.alpha > 0:
+      raise UserError(f"alpha: {self.alpha} is not above 0; M3CoL uses 0.15")
+    if not 0 <= self.probability <= 1:
+      raise UserError(f"probability: {self.probability} is not in [0, 1]; M3CoL uses 0.5")
+
+  def draw(self, info: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """(partner [N], own share [N]) of the batch, or those of info["mix"]."""
+    if "mix" in info:
+      return info["mix"]
+    return draw_mix(info["seed"], info.get("valid"), self.alpha, self.probability, self.stream)
+
+  def facts(self, info: Mapping[str, Any]) -> Facts:
+    partner, share = self.draw(info)
+    return {"partner": partner, "share": share}
+
+  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
+    share = rows["share"][:, None]
+    partners = rows["partner"][:, None] == columns["position"][None, :]
+    return share * same(rows, columns) + (1.0 - share) * partners
 
 
 Target = Identity
@@ -176,6 +254,7 @@ TARGETS: dict[str, type[Target]] = {
   "shared_tags": SharedTags,
   "soft_similarity": SoftSimilarity,
   "teacher": Teacher,
+  "mixed": Mixed,
 }
 
 

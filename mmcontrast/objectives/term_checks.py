@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.compositional import Compositional
+from mmcontrast.objectives.criteria import Sigmoid
 from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.targets import Teacher
+from mmcontrast.objectives.targets import Mixed, SharedTags, Teacher
 
 if TYPE_CHECKING:
   from mmcontrast.objectives.terms import Term, Terms
@@ -48,6 +49,16 @@ def check_combination(term: Term, where: str) -> None:
         f"{where}.{side}: no anchor sees them in direction {term.direction!r}; "
         f"use direction={direction!r} or 'both'"
       )
+  if isinstance(term.target, Mixed) and both:
+    raise UserError(
+      f"{where}.target: 'mixed' mixes the queries, and keys that are queries too would not be; "
+      f"name other keys than {sorted(both)}"
+    )
+  counted = isinstance(term.target, SharedTags) and term.target.weighted and term.target.overlap == "count"
+  if counted and isinstance(term.criterion, Sigmoid):
+    raise UserError(
+      f"{where}.target.overlap: sigmoid wants weights up to 1, and a count has no bound; use overlap='jaccard'"
+    )
   follows = isinstance(term.target, Teacher) and term.target.key is None
   extra = [name for name in ("negative_keys", "negative_queries", "prototypes") if getattr(term, name)]
   if term.target.kind == "soft" and extra and (not follows or term.direction != "rows"):

@@ -1,0 +1,257 @@
+"""Teachers, mixed pairs, weighted tags: published numbers, meshes, the order of a batch, and bad input."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from meshes import assert_close, compiled, make_mesh
+from test_golden_losses import BOTH, IMAGE, TEXT, check, inputs, total
+
+from mmcontrast.errors import UserError
+from mmcontrast.objectives import mixing
+from mmcontrast.objectives import terms as objective
+
+MULTIMODAL = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "multimodal.json").read_text())
+
+
+def multimodal(case):
+  """(inputs, expected numbers) of a case of multimodal.json."""
+  found = MULTIMODAL[case]
+  return {name: jnp.asarray(value) for name, value in found["inputs"].items()}, found["expected"]
+
+
+def cross_entropy(logits, target):
+  """Mean over rows; a row's target counts as much as it sums to."""
+  return -jnp.mean(jnp.sum(target * jax.nn.log_softmax(logits), 1))
+
+
+# ---- Published numbers --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+def test_mobileclip():
+  """Two teachers of their own temperatures and widths, averaged after the softmax; real and synthetic caption."""
+  x = inputs("mobileclip_dr")
+  config, fixed = {}, {}
+  for caption, teacher in ((TEXT, "tt"), ("text[1]/joint", "tsyn")):
+    keys = [caption.replace("joint", f"teacher_{m}") for m in "ab"]
+    fixed |= {keys[0]: x[teacher][:, :4], keys[1]: x[teacher][:, 4:]}
+    target = dict(name="teacher", query=["image[0]/teacher_a", "image[0]/teacher_b"], key=keys,
+                  temperature=[1 / 70, 1 / 60], normalized=False)
+    term = dict(BOTH, key=caption, score="dot", temperature=1 / float(x["scale"]))
+    config |= {f"{caption[:7]}_pair": dict(term, weight=0.25), f"{caption[:7]}_taught": dict(term, target=target, weight=0.75)}
+  fixed |= {"image[0]/teacher_a": x["ti"][:, :4], "image[0]/teacher_b": x["ti"][:, 4:]}
+
+  def loss(a):
+    return total(config, {IMAGE: a["zi"], TEXT: a["zt"], "text[1]/joint": a["zs"], **fixed})
+
+  check("mobileclip_dr", loss, **{name: x[name] for name in ("zi", "zt", "zs")})
+
+
+@pytest.mark.usefixtures("float64")
+def test_dreamlip_is_a_pair_for_each_caption():
+  x = inputs("dreamlip_mpcl")
+  keys = [f"text[{k}]/joint" for k in range(3)]
+  config = {key[:7]: dict(BOTH, key=key, score="dot", temperature=1 / float(x["scale"]), weight=1 / 3) for key in keys}
+
+  def loss(a):
+    return total(config, {IMAGE: a["zi"], **{key: a["texts"][:, k] for k, key in enumerate(keys)}})
+
+  check("dreamlip_mpcl", loss, zi=x["zi"], texts=x["texts"])
+
+
+MIXED = dict(BOTH, target="mixed", criterion=dict(name="softmax", normalized=False), temperature=0.1)
+
+
+@pytest.mark.usefixtures("float64")
+def test_m3col_mixed_pairs():
+  """The reference writes 1 - share over share where an example is its own partner; ours adds up to 1."""
+  x, expected = multimodal("m3col")
+  partner, share, n = x["perm"], x["lam"], len(x["perm"])
+  mixes = jnp.diag(share) + (1 - share)[:, None] * jax.nn.one_hot(partner, n)
+  unmixed = jnp.linalg.solve(mixes, x["mixed"])
+  np.testing.assert_allclose(mixing.mix(unmixed, partner, share), x["mixed"], rtol=1e-12)
+
+  def unit(a):
+    return a / jnp.linalg.norm(a, axis=1, keepdims=True)
+
+  def wanted(a, target):
+    logits = unit(mixes @ a["unmixed"]) @ unit(a["fixed"]).T / x["temp"]
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target.T)) / 2
+
+  def found(a):
+    return total({"t": MIXED}, {IMAGE: a["unmixed"], TEXT: a["fixed"]}, {"mix": (partner, share)})
+
+  arguments = {"unmixed": unmixed, "fixed": x["fixed"]}
+  overwritten = jnp.where(jax.nn.one_hot(partner, n) > 0, (1 - share)[:, None], jnp.diag(share))
+  np.testing.assert_allclose(wanted(arguments, overwritten), expected["mixco_nce"], rtol=1e-12)
+  assert_close(jax.value_and_grad(found)(arguments), jax.value_and_grad(lambda a: wanted(a, mixes))(arguments), 1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+def test_m3col_second_phase_is_a_teacher_that_is_the_key_itself():
+  x, expected = multimodal("m3col")
+  term = dict(BOTH, target=dict(name="teacher", query=TEXT, key=TEXT), temperature=float(x["soft_temp"]))
+  found = total({"t": term}, {IMAGE: x["mixed"], TEXT: x["fixed"]})
+  np.testing.assert_allclose(found, expected["soft_clip"], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_explicit_negatives_are_a_queue():
+  x, expected = multimodal("infonce_explicit_negatives")
+  key = f"{TEXT}@momentum"
+  term = dict(query=IMAGE, key=key, negatives="queue:5", temperature=float(x["temp"]))
+  negatives = x["neg"] / jnp.linalg.norm(x["neg"], axis=1, keepdims=True)
+  queues = {key: {"keys": negatives, "pointer": jnp.int32(0)}}
+  found = total({"t": term}, {IMAGE: x["query"], key: x["pos"]}, queues=queues)
+  np.testing.assert_allclose(found, expected["loss"], rtol=1e-12)
+
+
+# ---- Meshes, order, gradients -------------------------------------------------------------------
+
+N, D = 18, 6  # N is a multiple of neither the devices nor the tiles.
+TEACHERS = dict(name="teacher", query=["image[0]/frozen", "image[1]/frozen"], key=["text[0]/frozen", "text[1]/frozen"],
+                temperature=[0.3, 0.2], share=0.7)
+TAGS = dict(name="shared_tags", overlap="jaccard", threshold=0.2, weighted=True)
+CASES = {
+  "teachers": dict(target=TEACHERS),
+  "mixed_normalized": dict(target=dict(name="mixed", alpha=0.5, probability=1.0, stream=1)),
+  "mixed_views": dict(MIXED, key=[TEXT, "text[1]/joint"]),
+  "tags": dict(target=TAGS),
+  "counts_inside": dict(target=dict(TAGS, overlap="count"), criterion=dict(name="softmax", positives="inside")),
+}
+
+
+def make_inputs(order=None):
+  terms = objective.parse_terms({name: {**BOTH, **case} for name, case in CASES.items()})
+  rng = np.random.default_rng(0)
+  embeddings = {name: rng.normal(size=(N, D)) for name in objective.required_embeddings(terms)}
+  info = {"seed": rng.integers(0, 2**32, N, np.uint32), "tags": rng.integers(0, 2, (N, 5), np.uint8),
+          "id": rng.integers(0, 6, N).astype(np.int32), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
+  order = np.arange(N) if order is None else order
+  return terms, {name: jnp.asarray(x[order]) for name, x in embeddings.items()}, {k: x[order] for k, x in info.items()}
+
+
+def losses_and_gradients(impl="dense", devices=1, order=None):
+  """({term: loss}, {term: gradients by embeddings}), in one program."""
+  terms, embeddings, info = make_inputs(order)
+
+  def loss(embeddings, info, name):
+    return objective.evaluate({name: terms[name]}, embeddings, info, {}, {}, {}, mesh=make_mesh(devices),
+                              impl=impl, tile=4)[0]
+
+  def every(embeddings, info):
+    return {name: jax.value_and_grad(loss)(embeddings, info, name) for name in terms}
+
+  return jax.device_get(compiled(every)(embeddings, info))
+
+
+@pytest.fixture(scope="module")
+def dense():
+  with jax.enable_x64(True):
+    return losses_and_gradients()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("impl", "devices"), [("ring", 8), ("rows", 2)])
+def test_meshes(dense, impl, devices):
+  assert_close(losses_and_gradients(impl, devices), dense, 1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_order_of_the_batch_does_not_matter(dense):
+  """Partners in a mixture are drawn by seed, not by place."""
+  order = np.random.default_rng(1).permutation(N)
+  found = losses_and_gradients(order=order)
+  wanted = {name: (loss, {key: g[order] for key, g in grads.items()}) for name, (loss, grads) in dense.items()}
+  assert_close(found, wanted, 1e-10)
+
+
+def test_teachers_get_no_gradient(dense):
+  for name, (_, gradients) in dense.items():
+    assert np.any(gradients[IMAGE]) and np.any(gradients[TEXT]), name
+    for embedding, gradient in gradients.items():
+      assert not ("frozen" in embedding and np.any(gradient)), (name, embedding)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_share_ramps_between_own_pairs_and_the_teacher():
+  """The loss is linear in the target, so a share's value now must lie where it says between its ends."""
+  terms, embeddings, info = make_inputs()
+  term = {"t": terms["teachers"]}
+  at = [objective.evaluate(term, embeddings, info, {"teachers": {"share": jnp.float64(s)}}, {}, {})[0] for s in (0.0, 0.25, 1.0)]
+  own = total({"t": BOTH}, embeddings, info)
+  np.testing.assert_allclose(at[0], own, rtol=1e-12)
+  np.testing.assert_allclose(at[1], 0.75 * at[0] + 0.25 * at[2], rtol=1e-12)
+  assert abs(at[2] - at[0]) > 0.01
+
+
+# ---- Mixing -------------------------------------------------------------------------------------
+
+
+@jax.jit
+def draw(seeds, valid, alpha, stream):
+  return mixing.draw_mix(seeds, valid, alpha, 0.5, stream)
+
+
+def test_partners_are_a_cycle_and_shares_are_as_asked():
+  seeds = np.random.default_rng(0).integers(0, 2**32, 2000, np.uint32)
+  partner, share = draw(seeds, np.ones(len(seeds), bool), 0.15, 0)
+  place, seen = 0, set()
+  while place not in seen:
+    seen.add(place)
+    place = int(partner[place])
+  assert len(seen) == len(seeds)  # one cycle: nobody is its own partner
+  assert 0.45 < np.mean(share == 1) < 0.62 and share.min() >= 0 and share.max() <= 1  # Beta(0.15, 0.15) rounds to 1 too
+  drawn = share[share < 1]
+  assert np.mean((drawn < 0.1) | (drawn > 0.9)) > 0.5  # U-shaped
+  other, _ = draw(seeds, np.ones(len(seeds), bool), 0.15, 1)
+  assert np.mean(other == partner) < 0.01
+
+
+def test_nobody_is_mixed_with_an_absent_example():
+  seeds, valid = np.arange(2000, dtype=np.uint32), np.arange(2000) % 3 > 0
+  partner, share = draw(seeds, valid, 1.0, 0)
+  np.testing.assert_array_equal(share[~valid[partner]], 1.0)
+  assert 0.4 < np.mean(share[valid[partner]] < 1) < 0.6
+
+
+# ---- Tags ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("overlap", "weights"),
+  [("count", [[2, 1, 0], [1, 3, 0], [0, 0, 1]]), ("jaccard", [[1, 0.25, 0], [0.25, 1, 0], [0, 0, 1]])],
+)
+def test_weights_of_tags(overlap, weights):
+  term = objective.parse_terms({"t": dict(BOTH, target=dict(name="shared_tags", overlap=overlap, weighted=True))})["t"]
+  facts = {"tags": np.array([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], np.uint8), "position": np.arange(3)}
+  np.testing.assert_allclose(term.target.weights("row", facts, facts), weights)
+
+
+# ---- Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(target=dict(TEACHERS, key="text[0]/frozen")), r"objective.t.target.key: 1 for 2 teachers; give one for each query"),
+    (dict(target=dict(TEACHERS, temperature=[0.1] * 3)), "objective.t.target.temperature: 3 for 2 teachers"),
+    (dict(target=dict(TEACHERS, key=None)), "objective.t.target.key: must be given for each of the 2 teachers"),
+    (dict(target=dict(TEACHERS, temperature=0.0)), "objective.t.target.temperature: 0.0 is not above 0"),
+    (dict(target=dict(TEACHERS, share=1.4)), r"objective.t.target.share: 1.4 is not in \[0, 1\]; ALBEF uses 0.4"),
+    (dict(target=dict(name="teacher")), "objective.t.target.query: must be given"),
+    (dict(target=dict(name="mixed", alpha=0)), "objective.t.target.alpha: 0 is not above 0; M3CoL uses 0.15"),
+    (dict(target=dict(name="mixed", probability=2)), r"objective.t.target.probability: 2 is not in \[0, 1\]"),
+    (dict(target="mixed", query=[IMAGE, TEXT], key=[IMAGE, TEXT]), "objective.t.target: 'mixed' mixes the queries"),
+    (dict(target=dict(name="shared_tags", overlap="any", weighted=True)), "objective.t.target.weighted: overlap 'any'"),
+    (dict(target=dict(name="shared_tags", weighted=True), criterion="sigmoid"), "objective.t.target.overlap: sigmoid"),
+    (dict(criterion=dict(name="softmax", normalized=False, smoothing=0.1)), "objective.t.criterion.normalized: False"),
+  ],
+)
+def test_bad_input(changes, message):
+  with pytest.raises(UserError, match=message):
+    objective.parse_terms({"t": {**BOTH, **changes}})
