@@ -1,4 +1,4 @@
-"""M3CoL's contrastive losses (Kumar et al., arXiv:2409.17777): mixed pairs, then soft pairs from a third of training on.
+"""M3CoL (Kumar et al., arXiv:2409.17777): pairs of mixtures, then soft pairs from a third of training on.
 
     mmcontrast train --config configs/methods/m3col.py --workdir runs/m3col
 

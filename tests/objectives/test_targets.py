@@ -42,7 +42,8 @@ def test_mobileclip():
     target = dict(name="teacher", query=["image[0]/teacher_a", "image[0]/teacher_b"], key=keys,
                   temperature=[1 / 70, 1 / 60], normalized=False)
     term = dict(BOTH, key=caption, score="dot", temperature=1 / float(x["scale"]))
-    config |= {f"{caption[:7]}_pair": dict(term, weight=0.25), f"{caption[:7]}_taught": dict(term, target=target, weight=0.75)}
+    config[f"{caption}_pair"] = dict(term, weight=0.25)
+    config[f"{caption}_taught"] = dict(term, target=target, weight=0.75)
   fixed |= {"image[0]/teacher_a": x["ti"][:, :4], "image[0]/teacher_b": x["ti"][:, 4:]}
 
   def loss(a):
@@ -182,7 +183,8 @@ def test_a_share_ramps_between_own_pairs_and_the_teacher():
   """The loss is linear in the target, so a share's value now must lie where it says between its ends."""
   terms, embeddings, info = make_inputs()
   term = {"t": terms["teachers"]}
-  at = [objective.evaluate(term, embeddings, info, {"teachers": {"share": jnp.float64(s)}}, {}, {})[0] for s in (0.0, 0.25, 1.0)]
+  shares = [{"teachers": {"share": jnp.float64(share)}} for share in (0.0, 0.25, 1.0)]
+  at = [objective.evaluate(term, embeddings, info, now, {}, {})[0] for now in shares]
   own = total({"t": BOTH}, embeddings, info)
   np.testing.assert_allclose(at[0], own, rtol=1e-12)
   np.testing.assert_allclose(at[1], 0.75 * at[0] + 0.25 * at[2], rtol=1e-12)
@@ -238,7 +240,7 @@ def test_weights_of_tags(overlap, weights):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    (dict(target=dict(TEACHERS, key="text[0]/frozen")), r"objective.t.target.key: 1 for 2 teachers; give one for each query"),
+    (dict(target=dict(TEACHERS, key="text[0]/frozen")), "objective.t.target.key: 1 for 2 teachers; give one for"),
     (dict(target=dict(TEACHERS, temperature=[0.1] * 3)), "objective.t.target.temperature: 3 for 2 teachers"),
     (dict(target=dict(TEACHERS, key=None)), "objective.t.target.key: must be given for each of the 2 teachers"),
     (dict(target=dict(TEACHERS, temperature=0.0)), "objective.t.target.temperature: 0.0 is not above 0"),
