@@ -1,0 +1,31 @@
+"""CWCL (Srinivasa et al., arXiv:2309.14580): captions are pulled to images as much as these are like their own image.
+
+    mmcontrast train --config configs/methods/cwcl.py --workdir runs/cwcl
+
+First the image tower learns by itself, as MoCo v2 (an own choice: the paper takes a pretrained tower). Then it is
+frozen: an image's target over the batch's captions is the similarity of their images in the frozen features,
+(cos + 1) / 2 made to sum to one, and a caption's target is its own image alone. The directions are added up. Ours:
+a linear head on the frozen tower is trained with the text tower. The formula is that of a public re-implementation.
+"""
+
+import emoji
+
+from mmcontrast.config import smoke
+
+
+def get_config(arg=None):
+  c = emoji.pair()
+  image = emoji.images()
+  heads = c.heads.to_dict() | dict(image_frozen=dict(tower="image", name="identity"))
+  pair = dict(query="image[0]/image_joint", key="text[0]/text_joint")
+  contrast = dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:1024", temperature=0.1)
+  c.stages = (
+      dict(name="image", steps=c.steps // 2, data=dict(views=dict(image=2)), towers=image.towers.to_dict(),
+           heads=image.heads.to_dict(), objective=dict(image_image=contrast), evaluation=image.evaluation.to_dict()),
+      dict(name="align", heads=heads, init={"towers/image": "image:towers/image"},
+           optimizer=dict(frozen=("towers/image/.*",)),
+           objective=dict(
+               image_to_text=dict(pair, direction="rows", target=dict(name="soft_similarity", of="image[0]/image_frozen"),
+                                  temperature=dict(init=0.07, learned=True, min=0.01)),
+               text_to_image=dict(pair, direction="columns", temperature="image_to_text"))))
+  return smoke(c) if arg == "smoke" else c
