@@ -135,6 +135,7 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
     dim = max(math.prod(found[name].shape[1:]) for name in (*term.key, *term.target.embeddings))
     cells = term.score.cells(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (query, key)))
     rows, columns, queue = size * len(term.query), size * len(term.key), term.queue_length
+    columns *= key.shape[1] if term.token_keys else 1
     queued = {"queue": (queue, columns) if term.direction == "columns" else (rows, queue)} if queue else {}
     shapes = {} if term.negatives == "queue" else {"batch": (rows, columns)}
     shapes |= {"hard negative keys": (rows, size * len(term.negative_keys))} if term.negative_keys else {}

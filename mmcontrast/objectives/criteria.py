@@ -227,7 +227,34 @@ class ReverseKL:
     return positive().astype(logits.dtype) if weights is None else weights
 
 
-Criterion = Softmax | Sigmoid | Hinge | ReverseKL | Compositional
+@dataclass(frozen=True)
+class EachPositive:
+  """Each positive apart: -log(e^p / (e^p + sum of e^n over negatives)), then their mean.
+
+  A softmax whose denominator holds one positive at a time: the local losses of TCL (Yang et al.
+  2022, arXiv:2202.10401). With one positive it is the softmax.
+  """
+
+  default_temperature: ClassVar[float] = 0.07
+  needs_anchor: ClassVar[bool] = False
+  additive: ClassVar[bool] = False
+  first_reductions: ClassVar[Mapping[str, str]] = {"negatives": "logsumexp"}
+
+  def first(self, logits, weights, positive) -> Values:
+    return {"negatives": jnp.where(positive(), -jnp.inf, logits)}
+
+  def values(self, logits, weights, positive, anchor) -> Values:
+    weights = positive().astype(logits.dtype) if weights is None else weights
+    return {"cost": weights * softplus(anchor["negatives"] - logits), "mass": weights}
+
+  def reductions(self, aligned: bool) -> dict[str, str]:
+    return {"cost": "sum", "mass": "sum"}
+
+  def loss(self, stats: Values, positive, count) -> jax.Array:
+    return stats["cost"] / jnp.where(stats["mass"] > 0, stats["mass"], 1.0)
+
+
+Criterion = Softmax | Sigmoid | Hinge | ReverseKL | EachPositive | Compositional
 CRITERIA: dict[str, type[Criterion]] = {
   "softmax": Softmax,
   "decoupled": Decoupled,
@@ -235,6 +262,7 @@ CRITERIA: dict[str, type[Criterion]] = {
   "hinge": Hinge,
   "reverse_kl": ReverseKL,
   "compositional": Compositional,
+  "each_positive": EachPositive,
 }
 
 

@@ -63,7 +63,7 @@ def pairwise(
     rows = _batch_side(term, term.query, {name: mix(embeddings[name], *partners) for name in term.query}, info)
   else:
     rows = _batch_side(term, term.query, embeddings, info)
-  columns = _batch_side(term, term.key, embeddings, info)
+  columns = _batch_side(term, term.key, embeddings, info, each_token=term.token_keys)
   sides = Sides(rows, columns, _more_sides(term, embeddings, info, queue, parameters))
   for side in (rows, *sides.more["column"]):
     side.facts["x"] = scale * side.facts["x"]
@@ -78,7 +78,7 @@ def pairwise(
 
   aligned = _is_aligned(term)
   own = None
-  if len(term.query) == len(term.key) == 1 and term.query != term.key:
+  if len(term.query) == len(term.key) == 1 and term.query != term.key and not term.token_keys:
     own = term.score.pair(rows.facts["x"], columns.facts["x"]) + (0.0 if bias is None else bias)
   if term.criterion.needs_anchor:
     rows.facts["anchor"] = columns.facts["anchor"] = own
@@ -120,17 +120,24 @@ def pairwise(
 # ---- Sides --------------------------------------------------------------------------------------
 
 
-def _batch_side(term: Term, names: tuple[str, ...], embeddings, info) -> Side:
-  """The views `names` of each example in turn: [N * len(names), ...]."""
-  views = len(names)
+def _batch_side(term: Term, names: tuple[str, ...], embeddings, info, each_token: bool = False) -> Side:
+  """The views `names` of each example in turn, or with `each_token` their tokens: [N * views, ...]."""
+  x = [_prepared(term.score.prepare, name, embeddings) for name in names]
+  if each_token:
+    x = [token for view in x for token in jnp.unstack(view, axis=1)]
+  views = len(x)
   facts = dict(term.target.facts(info))
   facts["position"] = jnp.arange(embeddings[names[0]].shape[0], dtype=jnp.int32)
   facts = {name: jnp.repeat(x, views, 0) if views > 1 else x for name, x in facts.items()}
-  facts["x"] = _interleave([_prepared(term.score.prepare, name, embeddings) for name in names])
+  facts["x"] = _interleave(x)
   if term.query == term.key:
     facts["slot"] = jnp.arange(facts["position"].shape[0], dtype=jnp.int32)
   valid = info.get("valid")
-  return Side(facts, valid if valid is None or views == 1 else jnp.repeat(valid, views, 0))
+  valid = valid if valid is None or views == 1 else jnp.repeat(valid, views, 0)
+  if each_token:
+    present = jnp.any(facts["x"] != 0, -1)  # A vector of zeros is no token.
+    valid = present if valid is None else valid & present
+  return Side(facts, valid)
 
 
 def _more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tuple[Side, ...]]:
@@ -184,7 +191,7 @@ def _interleave(views: list[jax.Array]) -> jax.Array:
 
 def _is_aligned(term: Term) -> bool:
   """Whether each anchor's only positive is its own pair, so that no target weights are needed."""
-  return term.target.kind == "own" and len(term.query) == len(term.key) == 1
+  return term.target.kind == "own" and len(term.query) == len(term.key) == 1 and not term.token_keys
 
 
 def _count(side: Side) -> jax.Array | int:

@@ -33,7 +33,7 @@ def check_combination(term: Term, where: str) -> None:
       f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
     )
   if isinstance(term.criterion, Compositional):
-    if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own":
+    if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own" or term.token_keys:
       raise UserError(
         f"{where}.criterion: compositional remembers one number of an example's own pair; give it one query, "
         "one other key and target='identity'"
@@ -43,6 +43,18 @@ def check_combination(term: Term, where: str) -> None:
         f"{where}.negatives: compositional remembers the denominator of the whole dataset, which a queue only "
         "approximates; use negatives='batch', or criterion='softmax' with the queue"
       )
+  if term.token_keys and (
+    both
+    or term.direction != "rows"
+    or term.negatives != "batch"
+    or term.score.tokens
+    or term.target.kind == "soft"
+    or term.criterion.needs_anchor
+  ):
+    raise UserError(
+      f"{where}.token_keys: each token is a key for queries of one vector; use direction='rows', negatives='batch', "
+      "other keys than queries, a score of vectors, a set of positives such as 'identity', and no hinge"
+    )
   for side, direction in (("negative_keys", "rows"), ("negative_queries", "columns")):
     if getattr(term, side) and term.direction not in (direction, "both"):
       raise UserError(
@@ -151,11 +163,13 @@ def check_terms(
       )
     for name in (*term.query, *term.key, *term.negative_keys, *term.negative_queries):
       head = parse_embedding(name).head
-      if (head in token_heads) != term.score.tokens:
-        fitting = sorted(set(heads) & set(token_heads) if term.score.tokens else set(heads) - set(token_heads))
-        kind = "tokens" if term.score.tokens else "one vector an example"
+      tokens = term.score.tokens or (term.token_keys and name in term.key)
+      if (head in token_heads) != tokens:
+        fitting = sorted(set(heads) & set(token_heads) if tokens else set(heads) - set(token_heads))
+        kind = "tokens" if tokens else "one vector an example"
+        wants = f"score {term.score.name!r} compares" if tokens == term.score.tokens else "token_keys wants"
         raise UserError(
-          f"{where}: score {term.score.name!r} compares {kind}, which head {head!r} does not give; "
+          f"{where}: {wants} {kind}, which head {head!r} does not give; "
           + (nearest(head, fitting) if fitting else "add a head such as dict(name='token_linear', dim=256)")
         )
     if "tags" in term.target.needs and not tag_count:

@@ -7,6 +7,7 @@
             negatives="batch",       # "queue:K": own key and queue (MoCo); "batch+queue:K" (ALBEF)
             negative_keys=(),        # more keys for every query, positives of none: hard negatives
             negative_queries=(),     # and more queries for every key
+            token_keys=False,        # keys are of a token head, and each token is a key of its own
             prototypes=0,            # so many learned vectors that every anchor sees beside the others
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
             # or 0.1, or another term's name, or dict(schedule=dict(name="cosine", init=0.2, end=0.05))
@@ -71,6 +72,7 @@ class Term:
   negatives: str
   negative_keys: tuple[str, ...]
   negative_queries: tuple[str, ...]
+  token_keys: bool
   prototypes: int
   queue_length: int
   direction: str
@@ -101,6 +103,7 @@ _KEYS = (
   "negatives",
   "negative_keys",
   "negative_queries",
+  "token_keys",
   "prototypes",
   "direction",
   "temperature",
@@ -166,6 +169,7 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     negative_keys=_names(config.get("negative_keys", ()), f"{where}.negative_keys", some=False),
     negative_queries=_names(config.get("negative_queries", ()), f"{where}.negative_queries", some=False),
     prototypes=_prototypes(config.get("prototypes", 0), f"{where}.prototypes"),
+    token_keys=bool(config.get("token_keys", False)),
     queue_length=length,
     direction=choose(config.get("direction", "rows"), DIRECTIONS, f"{where}.direction"),
     temperature=parse_temperature(shared["temperature"], shared["bias"], f"objective.{owner}"),

@@ -111,6 +111,54 @@ def test_explicit_negatives_are_a_queue():
   np.testing.assert_allclose(found, expected["loss"], rtol=1e-12)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("part", ["image", "text"])
+def test_local_parts_of_tcl(part):
+  """Each local of the own example apart, against the locals of all others."""
+  x = inputs(f"tcl_g2l_{part}")
+  present = x.get("mask", jnp.ones(x["loc"].shape[:2]))
+  local = "text[0]/tokens@momentum"
+  term = dict(query=IMAGE, key=local, token_keys=True, score="dot", criterion="each_positive", temperature=float(x["tau"]))
+
+  def loss(a):
+    return total({"t": term}, {IMAGE: a["glob"], local: x["loc"] * present[..., None]})
+
+  check(f"tcl_g2l_{part}", loss, glob=x["glob"])
+
+
+@pytest.mark.usefixtures("float64")
+def test_tcl():
+  """Six terms of one weight: across modalities with a teacher, within, and global to local."""
+  x = inputs("tcl_ita")
+  tau, share, length = float(x["tau"]), float(x["alpha"]), x["qi"].shape[0]
+  second, caption = "image[1]/joint@momentum", f"{TEXT}@momentum"
+  patches, words = "image[1]/tokens@momentum", "text[0]/tokens@momentum"
+  queued = dict(negatives=f"batch+queue:{length}", temperature=tau, weight=1 / 6)
+  local = dict(token_keys=True, score="dot", criterion="each_positive", temperature=tau, weight=1 / 6)
+  config = {
+    "image_to_text": dict(queued, query=IMAGE, key=caption, target=dict(name="teacher", query=second, share=share)),
+    "text_to_image": dict(queued, query=TEXT, key=second, target=dict(name="teacher", query=caption, share=share)),
+    "image_to_image": dict(queued, query=IMAGE, key=second),
+    "text_to_text": dict(queued, query=TEXT, key=caption),
+    "image_local": dict(local, query=IMAGE, key=patches),
+    "text_local": dict(local, query=TEXT, key=words),
+  }
+  unit = {name: x[name] / jnp.linalg.norm(x[name], axis=-1, keepdims=True) for name in ("him", "htm")}
+  pooled = unit["him"][:, 1:].reshape(4, 2, 2, 2, 2, 6).mean((2, 4)).reshape(4, 4, 6)  # 4 x 4 patches, 2 x 2 locals
+  fixed = {second: x["him"][:, 0], caption: x["htm"][:, 0], patches: pooled,
+           words: unit["htm"][:, 1:] * x["mask"][:, 1:, None]}
+  queues = {second: {"keys": x["qi"], "pointer": jnp.int32(0)}, caption: {"keys": x["qt"], "pointer": jnp.int32(0)}}
+
+  def loss(a):
+    query = {IMAGE: a["hi"][:, 0], TEXT: a["ht"][:, 0]}
+    local = {**{name: v / jnp.linalg.norm(v, axis=1, keepdims=True) for name, v in query.items()}, **fixed}
+    parts = [({k: config[k] for k in config if "local" not in k}, {**query, **fixed}),
+             ({k: config[k] for k in config if "local" in k}, local)]
+    return sum(total(part, embeddings, queues=queues) for part, embeddings in parts)
+
+  check("tcl_ita", loss, hi=x["hi"], ht=x["ht"])
+
+
 # ---- Meshes, order, gradients -------------------------------------------------------------------
 
 N, D = 18, 6  # N is a multiple of neither the devices nor the tiles.
@@ -120,6 +168,7 @@ TAGS = dict(name="shared_tags", overlap="jaccard", threshold=0.2, weighted=True)
 CASES = {
   "teachers": dict(target=TEACHERS),
   "mixed_normalized": dict(target=dict(name="mixed", alpha=0.5, probability=1.0, stream=1)),
+  "tokens": dict(key="text[0]/tokens", token_keys=True, direction="rows", criterion="each_positive", target="same_id"),
   "mixed_views": dict(MIXED, key=[TEXT, "text[1]/joint"]),
   "tags": dict(target=TAGS),
   "counts_inside": dict(target=dict(TAGS, overlap="count"), criterion=dict(name="softmax", positives="inside")),
@@ -129,7 +178,9 @@ CASES = {
 def make_inputs(order=None):
   terms = objective.parse_terms({name: {**BOTH, **case} for name, case in CASES.items()})
   rng = np.random.default_rng(0)
-  embeddings = {name: rng.normal(size=(N, D)) for name in objective.required_embeddings(terms)}
+  names = objective.required_embeddings(terms)
+  embeddings = {name: rng.normal(size=(N, 3, D) if "tokens" in name else (N, D)) for name in names}
+  embeddings["text[0]/tokens"][rng.random((N, 3)) < 0.2] = 0.0  # no tokens
   info = {"seed": rng.integers(0, 2**32, N, np.uint32), "tags": rng.integers(0, 2, (N, 5), np.uint8),
           "id": rng.integers(0, 6, N).astype(np.int32), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
   order = np.arange(N) if order is None else order
@@ -173,7 +224,7 @@ def test_the_order_of_the_batch_does_not_matter(dense):
 
 def test_teachers_get_no_gradient(dense):
   for name, (_, gradients) in dense.items():
-    assert np.any(gradients[IMAGE]) and np.any(gradients[TEXT]), name
+    assert np.any(gradients[IMAGE]) and np.any(gradients["text[0]/tokens" if name == "tokens" else TEXT]), name
     for embedding, gradient in gradients.items():
       assert not ("frozen" in embedding and np.any(gradient)), (name, embedding)
 
@@ -249,6 +300,7 @@ def test_weights_of_tags(overlap, weights):
     (dict(target=dict(name="mixed", alpha=0)), "objective.t.target.alpha: 0 is not above 0; M3CoL uses 0.15"),
     (dict(target=dict(name="mixed", probability=2)), r"objective.t.target.probability: 2 is not in \[0, 1\]"),
     (dict(target="mixed", query=[IMAGE, TEXT], key=[IMAGE, TEXT]), "objective.t.target: 'mixed' mixes the queries"),
+    (dict(token_keys=True), "objective.t.token_keys: each token is a key for queries of one vector; use direction='rows'"),
     (dict(target=dict(name="shared_tags", overlap="any", weighted=True)), "objective.t.target.weighted: overlap 'any'"),
     (dict(target=dict(name="shared_tags", weighted=True), criterion="sigmoid"), "objective.t.target.overlap: sigmoid"),
     (dict(criterion=dict(name="softmax", normalized=False, smoothing=0.1)), "objective.t.criterion.normalized: False"),
@@ -257,3 +309,11 @@ def test_weights_of_tags(overlap, weights):
 def test_bad_input(changes, message):
   with pytest.raises(UserError, match=message):
     objective.parse_terms({"t": {**BOTH, **changes}})
+
+
+def test_token_keys_want_a_token_head():
+  term = dict(query=IMAGE, key="text[0]/words", token_keys=True)
+  run = dict(views={"image": 1, "text": 1}, heads={"joint": "image", "words": "text", "locals": "text"}, batch_size=8)
+  objective.check_terms(objective.parse_terms({"t": term}), **run, token_heads=("words",))
+  with pytest.raises(UserError, match="token_keys wants tokens, which head 'words' does not give; .*'locals'|locals"):
+    objective.check_terms(objective.parse_terms({"t": term}), **run, token_heads=("locals",))
