@@ -19,7 +19,8 @@ def get_config(arg=None):
   heads = c.heads.to_dict() | dict(image_frozen=dict(tower="image", name="identity"))
   pair = dict(query="image[0]/image_joint", key="text[0]/text_joint")
   soft = dict(name="soft_similarity", of="image[0]/image_frozen")
-  contrast = dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:1024", temperature=0.1)
+  contrast = dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:1024",
+                  temperature=0.1)
   c.stages = (
       dict(name="image", steps=c.steps // 2, data=dict(views=dict(image=2)), towers=image.towers.to_dict(),
            heads=image.heads.to_dict(), objective=dict(image_image=contrast), evaluation=image.evaluation.to_dict()),

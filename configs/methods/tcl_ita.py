@@ -19,7 +19,8 @@ def get_config(arg=None):
   c = albef_itc.get_config()
   c.data.views.image = 2
   for modality in ("image", "text"):  # tokens are projected as pooled vectors are
-    c.heads[f"{modality}_local"] = dict(tower=modality, name="token_linear", dim=128, shared=dict(fc1=f"{modality}_joint"))
+    c.heads[f"{modality}_local"] = dict(tower=modality, name="token_linear", dim=128,
+                                        shared=dict(fc1=f"{modality}_joint"))
   across, back = c.objective.image_to_text, c.objective.text_to_image
   across.weight = back.weight = 1 / 6
   across.target.query = back.key = SECOND
