@@ -1,0 +1,173 @@
+"""Every method with a joint space, at equal steps and towers: retrieval in a style never trained on, probes, cost.
+
+    python benchmarks/methods.py --steps 300 --seeds 1 --parallel 2 --out docs/results/methods.json
+    python benchmarks/methods.py --methods clip siglip
+
+The configs of configs/methods whose last stage has a joint space, --steps steps long (stages, and schedules given in
+steps, in the proportion of their own). Numbers in per cent are on emoji_noto, of the last checkpoint, by the config's
+own evaluation. `ms a step` is the median over the run's reports but the first, of all stages together; `temp MiB` is
+what XLA plans for temporaries of the last stage's step. With --parallel every run has one core of its own. Finished
+runs in --workdir are reused. Rows are sorted by image-to-text R@1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from record import record
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "methods"
+METRICS = {
+  "i2t R@1": "emoji_noto/image_to_text/recall@1",
+  "i2t R@10": "emoji_noto/image_to_text/recall@10",
+  "t2i R@1": "emoji_noto/text_to_image/recall@1",
+  "kNN concept": "emoji_noto/knn/concept_accuracy",
+  "probe group": "emoji_noto/linear_probe/group_accuracy",
+}
+EVALUATORS = ("retrieval", "knn", "linear_probe")
+REPORT_EVERY = 25  # steps
+
+
+def config_of(method: str, steps: int = 0, seed: int = 0) -> dict[str, Any]:
+  """The resolved config, `steps` steps long over all stages (0: as it is)."""
+  from mmcontrast import stages
+  from mmcontrast.config import load_config
+
+  config = load_config(str(CONFIGS / f"{method}.py"))
+  runs = stages.resolve(config)
+  whole = sum(run["steps"] for run in runs.values())
+  share = steps / whole if steps else 1.0
+  stages_now = [{**stage, **_shortened(run, share)} for stage, run in zip(config["stages"], runs.values())]
+  log = {**config["log"], "every_steps": REPORT_EVERY}
+  return config | _shortened(config, share) | {"seed": seed, "stages": tuple(stages_now), "log": log}
+
+
+def _shortened(config: dict[str, Any], share: float) -> dict[str, Any]:
+  """The sections that change in a run of `share` times the steps."""
+  evaluators = {k: options for k, options in config["evaluation"]["evaluators"].items() if k in EVALUATORS}
+  return {
+    **{key: _scaled(config[key], share, key) for key in ("steps", "optimizer", "momentum", "objective")},
+    "evaluation": {**config["evaluation"], "evaluators": evaluators},
+  }
+
+
+def _scaled(value: Any, share: float, key: str = "") -> Any:
+  """`value` with every number of steps in it multiplied by `share`."""
+  if isinstance(value, dict):
+    return {name: _scaled(item, share, name) for name, item in value.items()}
+  if isinstance(value, int) and (key == "steps" or key.endswith("_steps")):
+    return max(1, round(share * value))
+  return value
+
+
+def has_joint_space(method: str) -> bool:
+  """Whether what the method ends with can be searched."""
+  from mmcontrast import stages
+
+  *_, last = stages.resolve(config_of(method)).values()
+  return bool(last["evaluation"]["image"] and last["evaluation"]["text"])
+
+
+def run(method: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[str, float | None]:
+  """Trains, evaluates and measures; {column: value}."""
+  from mmcontrast.evaluate import evaluate_workdir
+  from mmcontrast.train import train
+
+  config = config_of(method, steps, seed)
+  train(config, workdir)
+  with contextlib.redirect_stdout(sys.stderr):
+    results = evaluate_workdir(workdir)
+  found = {label: round(100 * results[key], 1) if key in results else None for label, key in METRICS.items()}
+  return found | {"ms a step": round(1000 * _seconds_a_step(workdir), 1), "temp MiB": _temporaries(config)}
+
+
+def _seconds_a_step(workdir: pathlib.Path) -> float:
+  """Of all stages, each as long as it was."""
+  seconds, steps = 0.0, 0
+  for file in sorted(workdir.rglob("metrics.jsonl")):
+    reports = [json.loads(line) for line in file.read_text().splitlines()]
+    times = [report["seconds_per_step"] for report in reports[1:]] or [reports[0]["seconds_per_step"]]
+    seconds += reports[-1]["step"] * statistics.median(times)
+    steps += reports[-1]["step"]
+  return seconds / steps
+
+
+def _temporaries(config: dict[str, Any]) -> float:
+  """Of the last stage's step, MiB."""
+  from mmcontrast.data import pipeline
+  from mmcontrast.train import make_plans
+
+  plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], None))
+  *_, (_, _, program) = plans.values()
+  compiled = program.step.lower(program.state, program.batch).compile()
+  return round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
+
+
+def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.Queue) -> dict[str, float | None]:
+  """`run` in a process of its own, on a core of its own where several run at a time; reused if done."""
+  workdir = options.workdir / f"{method}-{options.steps}-{seed}"
+  results = workdir / "row.json"
+  if not results.exists():
+    core = cores.get()
+    try:
+      command = [sys.executable, __file__, "--one", method, "--steps", str(options.steps), "--one_seed", str(seed),
+                 "--workdir", str(workdir)]
+      workdir.mkdir(parents=True, exist_ok=True)
+      print(f"{method}, seed {seed}", flush=True)
+      with (workdir / "log.txt").open("w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"CORE": core})
+    finally:
+      cores.put(core)
+  return json.loads(results.read_text())
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--methods", nargs="+", help="names of configs/methods (default: all with a joint space)")
+  parser.add_argument("--steps", type=int, default=300)
+  parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, each on one core")
+  parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/methods"))
+  parser.add_argument("--out")
+  parser.add_argument("--one", help=argparse.SUPPRESS)
+  parser.add_argument("--one_seed", type=int, default=0, help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  if options.one:
+    if os.environ.get("CORE"):
+      os.sched_setaffinity(0, {int(os.environ["CORE"])})
+    row = run(options.one, options.steps, options.one_seed, options.workdir)
+    (options.workdir / "row.json").write_text(json.dumps(row) + "\n")
+    return
+  methods = options.methods or [p.stem for p in sorted(CONFIGS.glob("*.py")) if has_joint_space(p.stem)]
+  cores: queue.Queue = queue.Queue()
+  available = sorted(os.sched_getaffinity(0))
+  for number in range(options.parallel):
+    cores.put(str(available[number % len(available)]) if options.parallel > 1 else "")
+  with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
+    runs = {(method, seed): pool.submit(run_apart, method, options, seed, cores)
+            for seed in range(options.seeds) for method in methods}
+  rows = []
+  for method in methods:
+    found = [runs[method, seed].result() for seed in range(options.seeds)]
+    row = {"method": method, "steps": options.steps, "seeds": options.seeds}
+    for label in found[0]:
+      values = [one[label] for one in found if one[label] is not None]
+      row[label] = round(statistics.mean(values), 1) if values else None
+      if label in METRICS:
+        row[f"{label} sd"] = round(statistics.stdev(values), 1) if len(values) > 1 else None
+    rows.append(row)
+  record(sorted(rows, key=lambda row: -(row["i2t R@1"] or 0.0)), options.out)
+
+
+if __name__ == "__main__":
+  main()
