@@ -15,7 +15,7 @@ import jax
 
 from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.encoders.dropout import per_example
-from mmcontrast.encoders.heads import build_head, gives_tokens, takes
+from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights, takes
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
 
@@ -86,6 +86,11 @@ class Model:
   def token_heads(self) -> frozenset[str]:
     """The heads that give an embedding for each token."""
     return frozenset(name for name, head in self.heads.items() if gives_tokens(head))
+
+  @property
+  def weighted_heads(self) -> frozenset[str]:
+    """The heads that give each token a weight too."""
+    return frozenset(name for name, head in self.heads.items() if gives_weights(head))
 
   def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
             train: bool, key: jax.Array | None = None,

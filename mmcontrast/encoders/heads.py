@@ -96,11 +96,32 @@ class TokenLinear(nn.Module):
     return found if mask is None else jnp.where(mask[..., None], found, 0)
 
 
+class TokenWeighted(TokenLinear):
+  """As `token_linear`, and a learned weight for each token, for score `token_weighted`.
+
+  The logarithm of the weight comes from a layer of ReLU on the projected token, as in VALOR
+  (arXiv:2304.08345) and HBI (arXiv:2303.14369).
+  """
+
+  GIVES_WEIGHTS: ClassVar = True
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
+    """[B, L, D], [B, L] -> [B, L, dim + 1], the weight's logarithm last, zeros where there is no token."""
+    del train
+    dtype = jnp.dtype(self.dtype)
+    found = nn.Dense(self.dim, use_bias=self.bias, dtype=dtype, name="fc1")(tokens)
+    hidden = nn.relu(nn.Dense(self.dim, dtype=dtype, name="weight1")(found))
+    found = jnp.concatenate([found, nn.Dense(1, dtype=dtype, name="weight2")(hidden)], -1)
+    return found if mask is None else jnp.where(mask[..., None], found, 0)
+
+
 HEADS = {
   "linear": Linear,
   "mlp": Mlp,
   "identity": Identity,
   "token_linear": TokenLinear,
+  "token_weighted": TokenWeighted,
   "residual_mlp": ResidualMlp,
   "token_projector": TokenProjector,
   "universal_projection": UniversalProjection,
@@ -115,6 +136,11 @@ def takes(head: nn.Module) -> tuple[str, ...]:
 def gives_tokens(head: nn.Module) -> bool:
   """Whether a head gives [B, L, dim], an embedding for each token, instead of [B, dim]."""
   return getattr(head, "GIVES_TOKENS", False)
+
+
+def gives_weights(head: nn.Module) -> bool:
+  """Whether the last number of each token that a head gives is the logarithm of its weight."""
+  return getattr(head, "GIVES_WEIGHTS", False)
 
 
 def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:

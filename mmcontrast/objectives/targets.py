@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.mixing import draw_mix
-from mmcontrast.objectives.scores import normalize, products, widen
+from mmcontrast.objectives.score import normalize, products, widen
 
 Facts = dict[str, jax.Array]
 

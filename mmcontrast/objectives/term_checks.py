@@ -120,6 +120,7 @@ def check_terms(
   tag_count: int = 0,
   labels: Collection[str] = (),
   token_heads: Collection[str] = (),
+  weighted_heads: Collection[str] = (),
   examples: int | None = None,
 ) -> None:
   """Checks the terms against the rest of a run; raises UserError before anything compiles.
@@ -132,6 +133,7 @@ def check_terms(
     tag_count: tags the dataset has.
     labels: names of the labels the dataset has.
     token_heads: heads that give an embedding for each token.
+    weighted_heads: those of them that give a weight for each token too.
     examples: how many the dataset has; None where that is not known.
   """
   for term in terms.values():
@@ -162,16 +164,7 @@ def check_terms(
         "is not known; use criterion='softmax', or a dataset with a length"
       )
     for name in (*term.query, *term.key, *term.negative_keys, *term.negative_queries):
-      head = parse_embedding(name).head
-      tokens = term.score.tokens or (term.token_keys and name in term.key)
-      if (head in token_heads) != tokens:
-        fitting = sorted(set(heads) & set(token_heads) if tokens else set(heads) - set(token_heads))
-        kind = "tokens" if tokens else "one vector an example"
-        wants = f"score {term.score.name!r} compares" if tokens == term.score.tokens else "token_keys wants"
-        raise UserError(
-          f"{where}: {wants} {kind}, which head {head!r} does not give; "
-          + (nearest(head, fitting) if fitting else "add a head such as dict(name='token_linear', dim=256)")
-        )
+      _check_head(term, name, heads, token_heads, weighted_heads)
     if "tags" in term.target.needs and not tag_count:
       raise UserError(
         f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'"
@@ -184,3 +177,23 @@ def check_terms(
         f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
         f"global batch {batch_size}; use '{term.negatives}:{whole}'"
       )
+
+
+def _check_head(term: Term, name: str, heads, token_heads, weighted_heads) -> None:
+  """Checks that the head of an embedding gives what the term's score compares."""
+  head = parse_embedding(name).head
+
+  def gives(head: str) -> tuple[bool, bool]:
+    return head in token_heads, head in weighted_heads
+
+  wanted = term.score.tokens or (term.token_keys and name in term.key), term.score.weighted
+  if gives(head) == wanted:
+    return
+  kind = {(False, False): "one vector an example", (True, False): "tokens", (True, True): "tokens with weights"}[wanted]
+  add = {(False, False): "linear", (True, False): "token_linear", (True, True): "token_weighted"}[wanted]
+  fitting = sorted(other for other in heads if gives(other) == wanted)
+  wants = f"score {term.score.name!r} compares" if wanted[0] == term.score.tokens else "token_keys wants"
+  raise UserError(
+    f"objective.{term.name}: {wants} {kind}, which head {head!r} does not give; "
+    + (nearest(head, fitting) if fitting else f"add a head such as dict(name={add!r}, dim=256)")
+  )

@@ -34,7 +34,8 @@ from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.pairwise import AXES, SIDES, pairwise
-from mmcontrast.objectives.scores import SCORES, Score, normalize
+from mmcontrast.objectives.score import Score, normalize
+from mmcontrast.objectives.scores import build_score
 from mmcontrast.objectives.targets import Target, build_target
 from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
 from mmcontrast.objectives.term_checks import check_combination, check_terms
@@ -162,7 +163,7 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     name=name,
     query=query,
     key=key,
-    score=SCORES[choose(config.get("score", "cosine"), SCORES, f"{where}.score")],
+    score=build_score(config.get("score", "cosine"), f"{where}.score"),
     target=target,
     criterion=criterion,
     negatives=negatives,

@@ -71,7 +71,7 @@ def test_tiles_are_the_dense_score(impl, devices):
 def test_a_score_by_hand():
   rows = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]])  # the second has one token
   columns = jnp.array([[[0.5, 0.0], [0.0, 0.0]], [[-1.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-  score = SCORES["token_max"]
+  score = SCORES["token_max"]()
   # Absent tokens, of zeros, are no best match: -1 stays -1. A column of none scores 0.
   np.testing.assert_allclose(score.tile(rows, columns), [[0.25, -1.0, 0.0], [0.0, -2.0, 0.0]])
   np.testing.assert_allclose(score.pair(rows, columns[:2]), [0.25, -2.0])
@@ -96,7 +96,7 @@ def test_never_all_four_axes():
   """The gradient of a tile of r rows and c columns holds r * c * M numbers at most, not L times that."""
   r, c, length, words = 7, 11, 13, 5
   a, b = jnp.ones((r, length, D)), jnp.ones((c, words, D))
-  gradient = jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(SCORES["token_max"].tile(a, b))), (0, 1))
+  gradient = jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(SCORES["token_max"]().tile(a, b))), (0, 1))
   assert largest(gradient, a, b) <= max(r * c * words, r * length * D)
 
 

@@ -1,0 +1,72 @@
+"""What a score is: how one embedding is compared with another.
+
+A score prepares embeddings once (float32 or wider, unit length where it wants it), then compares
+any r rows with any c columns. Every score is homogeneous in its rows
+(`tile(s * a, b) = s * tile(a, b)`, s > 0), so a temperature multiplies N rows, not N * M scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@dataclass(frozen=True)
+class Score:
+  """How embeddings are compared; its fields are a config's options.
+
+  Attributes:
+    name: what a config calls it.
+    tokens: whether embeddings are [N, L, D], where a vector of zeros is no token; else [N, D].
+    weighted: whether the last of a token's D numbers is the logarithm of its weight.
+    joins: whether all keys of an example make one column, by `join`; else each makes its own.
+    total: ([n, D], [m, D]) -> scalar, the sum over all pairs without making them; None where it
+      has to be summed with the matrix.
+  """
+
+  name: ClassVar[str]
+  tokens: ClassVar[bool] = False
+  weighted: ClassVar[bool] = False
+  joins: ClassVar[bool] = False
+  total: ClassVar[Callable[[jax.Array, jax.Array], jax.Array] | None] = None
+
+  def prepare(self, x: jax.Array) -> jax.Array:
+    """An embedding of any float type -> the same of float32 or wider, what `tile` and `join` take."""
+    return normalize(x)
+
+  def join(self, keys: Sequence[jax.Array]) -> jax.Array:
+    """Prepared keys, [N, D] each -> [N, ...], one column an example."""
+    raise NotImplementedError(f"score {self.name!r} does not join keys")
+
+  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[r, ...], [c, ...] -> [r, c]."""
+    raise NotImplementedError
+
+  def pair(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[n, ...], [n, ...] -> [n], each row with its own column."""
+    return jax.vmap(lambda row, column: self.tile(row[None], column[None])[0, 0])(rows, columns)
+
+  def cells(self, row: jax.Array, column: jax.Array) -> int:
+    """How many numbers a tile holds for each of its pairs, of one row and one column."""
+    return 1
+
+
+def widen(x: jax.Array) -> jax.Array:
+  """To float32, unless it is wider already."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def normalize(x: jax.Array) -> jax.Array:
+  """Rows of unit length, `x / max(|x|, 1e-12)` as torch does, with a finite gradient at zero."""
+  x = widen(x)
+  return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+def products(a: jax.Array, b: jax.Array) -> jax.Array:
+  """All dot products of [r, D] and [c, D], in full precision on every backend."""
+  return jnp.einsum("id,jd->ij", a, b, precision=lax.Precision.HIGHEST)

@@ -1,0 +1,152 @@
+"""Scores that compare tokens (late interaction): [N, L, D], where a vector of zeros is no token.
+
+Each goes through the tokens of one side one by one and recomputes each in the gradient: a tile of r
+rows and c columns holds r * c * M numbers, M being the tokens of the other side, never all four axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mmcontrast.errors import UserError
+from mmcontrast.objectives.score import Score, normalize, widen
+
+# (a token of each row [r, D], its products with the columns' tokens [r, c, M], which of those are
+# there [c, M]) -> [r, c]
+Choice = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _present(x: jax.Array) -> jax.Array:
+  """[..., L, D] -> bool [..., L]: which vectors are tokens."""
+  return jnp.any(x != 0, -1)
+
+
+def _equal(x: jax.Array) -> jax.Array:
+  """[..., L, D] -> [..., L]: weights of a mean over the tokens."""
+  there = _present(x).astype(x.dtype)
+  return there / jnp.maximum(jnp.sum(there, -1, keepdims=True), 1)
+
+
+def _sum_over_tokens(choice: Choice, a: jax.Array, weights: jax.Array, b: jax.Array) -> jax.Array:
+  """[r, L, D], [r, L], [c, M, D] -> [r, c]: the weighted sum of `choice` over row tokens."""
+  there = _present(b)
+
+  @jax.checkpoint
+  def chosen(token, weight):
+    found = jnp.einsum("id,jmd->ijm", token, b, precision=lax.Precision.HIGHEST)
+    return weight[:, None] * choice(token, found, there)
+
+  def add(total, token):
+    return total + chosen(*token), None
+
+  start = jnp.zeros((a.shape[0], b.shape[0]), a.dtype)
+  return lax.scan(add, start, (a.swapaxes(0, 1), weights.swapaxes(0, 1)))[0]
+
+
+def _best(token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
+  """The largest product with a token that is there; zero where none is."""
+  some = jnp.any(there, -1)
+  highest = jnp.max(jnp.where(there, found, -jnp.inf), -1)
+  return jnp.where(some, jnp.where(some, highest, 0.0), 0.0)
+
+
+@dataclass(frozen=True)
+class TokenMax(Score):
+  """The mean over a query's tokens of the best match among the key's (FILIP, arXiv:2111.07783).
+
+  It is not symmetric: the way back is a second term with query and key exchanged.
+  """
+
+  name: ClassVar[str] = "token_max"
+  tokens: ClassVar[bool] = True
+
+  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    return _sum_over_tokens(_best, rows, _equal(rows), columns)
+
+  def cells(self, row: jax.Array, column: jax.Array) -> int:
+    return column.shape[0]
+
+
+@dataclass(frozen=True)
+class MatchMap(TokenMax):
+  """`token_max` of dot products, the query being the text (VG-BERT, arXiv:2111.07180).
+
+  Each word looks for its best pixel; their mean is the score. Vectors keep their length.
+  """
+
+  name: ClassVar[str] = "matchmap"
+
+  def prepare(self, x: jax.Array) -> jax.Array:
+    return widen(x)
+
+
+@dataclass(frozen=True)
+class TokenSoftmax(TokenMax):
+  """As `token_max`, with a softmax in the place of the maximum (CiCo, arXiv:2303.12793).
+
+  The mean over a query's tokens of the cosines with the key's, each weighted by the softmax of
+  these cosines.
+
+  temperature: of that softmax, not of the logits.
+  """
+
+  temperature: float = 0.07
+  name: ClassVar[str] = "token_softmax"
+
+  def __post_init__(self):
+    if not self.temperature > 0:
+      raise UserError(f"temperature: {self.temperature} is not above 0; CiCo uses 0.07")
+
+  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    return _sum_over_tokens(self._expected, rows, _equal(rows), columns)
+
+  def _expected(self, token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
+    # Tokens are of unit length; what makes one longer is the scale of the logits.
+    square = jnp.sum(token * token, -1)
+    sharpness = lax.rsqrt(jnp.where(square > 0, square, 1.0)) / self.temperature
+    logits = jnp.where(there, found * sharpness[:, None, None], -jnp.inf)
+    some = jnp.any(there, -1)
+    logits = jnp.where(some[..., None], logits, 0.0)
+    return jnp.where(some, jnp.sum(jax.nn.softmax(logits, -1) * found, -1), 0.0)
+
+
+@dataclass(frozen=True)
+class TokenWeighted(Score):
+  """The mean of both sides' weighted best matches (VALOR, arXiv:2304.08345; HBI, arXiv:2303.14369).
+
+  `(sum_t w_t max_v C_tv + sum_v u_v max_t C_tv) / 2`, with weights that a head `token_weighted`
+  gives and that sum to one over an example's tokens. Symmetric: one term serves both directions.
+  """
+
+  name: ClassVar[str] = "token_weighted"
+  tokens: ClassVar[bool] = True
+  weighted: ClassVar[bool] = True
+
+  def prepare(self, x: jax.Array) -> jax.Array:
+    """[N, L, D + 1], the last a weight's logarithm -> the same, the last a weight."""
+    features, logits = widen(x[..., :-1]), widen(x[..., -1])
+    there = _present(features)
+    weights = jax.nn.softmax(jnp.where(there, logits, jnp.finfo(logits.dtype).min), -1)
+    weights = jnp.where(there, weights, 0.0)
+    return jnp.concatenate([normalize(features), weights[..., None]], -1)
+
+  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    (a, a_weights), (b, b_weights) = _with_weights(rows), _with_weights(columns)
+    there, back = _sum_over_tokens(_best, a, a_weights, b), _sum_over_tokens(_best, b, b_weights, a)
+    return (there + back.T) / 2
+
+  def cells(self, row: jax.Array, column: jax.Array) -> int:
+    return max(row.shape[0], column.shape[0])
+
+
+def _with_weights(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """[n, L, D + 1] -> [n, L, D], [n, L]; weights divided by their sum, as a row's may be scaled."""
+  weights = x[..., -1]
+  total = jnp.sum(weights, -1, keepdims=True)
+  return x[..., :-1], weights / jnp.where(total > 0, total, 1.0)
