@@ -131,19 +131,26 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
   devices = sharding.batch_parts(mesh)
   size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
   for name, term in terms.items():
-    query, key = found[term.query[0]], found[term.key[0]]
-    dim = max(math.prod(found[name].shape[1:]) for name in (*term.key, *term.target.embeddings))
+    query, key, keys = found[term.query[0]], found[term.key[0]], len(term.key)
+    if term.score.joins:
+      key, keys = jax.eval_shape(functools.partial(_join, term.score), *map(found.get, term.key)), 1
+    dim = max(math.prod(x.shape[1:]) for x in (key, *map(found.get, (*term.key, *term.target.embeddings))))
     cells = term.score.cells(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (query, key)))
-    rows, columns, queue = size * len(term.query), size * len(term.key), term.queue_length
+    rows, columns, queue = size * len(term.query), size * keys, term.queue_length
     columns *= key.shape[1] if term.token_keys else 1
     queued = {"queue": (queue, columns) if term.direction == "columns" else (rows, queue)} if queue else {}
-    shapes = {} if term.negatives == "queue" else {"batch": (rows, columns)}
+    kind = "permuted" if term.negatives == "permuted" else "batch"  # combined: parts of this shape
+    shapes = {} if term.negatives == "queue" else {kind: (rows, columns)}
     shapes |= {"hard negative keys": (rows, size * len(term.negative_keys))} if term.negative_keys else {}
     shapes |= {"hard negative queries": (size * len(term.negative_queries), columns)} if term.negative_queries else {}
     for kind, (rows, count) in (shapes | queued).items():
       chosen = choose_impl(rows, count, dim, devices, cells) if impl == "auto" else impl
       lines.append(f"  {name}: {rows:,} x {count:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
   return lines
+
+
+def _join(score: Any, *keys: jax.Array) -> jax.Array:
+  return score.join([score.prepare(key) for key in keys])
 
 
 def collectives(text: str) -> dict[str, int]:

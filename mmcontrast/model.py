@@ -45,6 +45,11 @@ class Model:
   frozen: frozenset[str] = frozenset()
   shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
+  @property
+  def head_dims(self) -> dict[str, int]:
+    """Head -> length of its vectors (without a token's weight), of the heads that say so."""
+    return {name: head.dim for name, head in self.heads.items() if hasattr(head, "dim")}
+
   def init(self, key: jax.Array, views: Mapping[str, jax.Array]) -> Variables:
     """Initial variables of the online branch.
 

@@ -24,6 +24,7 @@ from mmcontrast.errors import choose
 from mmcontrast.microbatches import encode_in_chunks
 from mmcontrast.model import Model
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.presence import taking_part
 from mmcontrast.optim import path_name
 from mmcontrast.stores import momentum as momentum_store
 from mmcontrast.stores import queue as queue_store
@@ -175,7 +176,7 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
   queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch))
             for name, queue in state.queues.items()}
-  tables = {name: table_store.write(table, batch["index"], new_rows[name], batch.get("valid"))
+  tables = {name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, terms[name].reads))
             for name, table in state.tables.items()}
   metrics = {"loss": loss, **metrics, **rule_metrics, "gradient_norm": optax.global_norm(gradients),
              **{name: schedule(state.step) for name, schedule in recipe.schedules.items()}}
@@ -222,12 +223,12 @@ def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[
 
 
 def _info(batch: Mapping[str, Any]) -> dict[str, Any]:
-  return {name: batch[name] for name in ("id", "index", "seed", "tags", "labels", "valid", "weight") if name in batch}
+  return {name: batch[name] for name in (*_queue_info(batch), "index", "seed", "weight") if name in batch}
 
 
 def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
   """What queued keys are remembered by."""
-  return {name: batch[name] for name in ("id", "tags", "labels", "valid") if name in batch}
+  return {name: batch[name] for name in ("id", "tags", "labels", "valid", "present") if name in batch}
 
 
 def _init_queues(recipe: Recipe, variables: Any, views: Mapping[str, jax.Array],

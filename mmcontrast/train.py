@@ -183,7 +183,8 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       terms, views=config["data"]["views"],
       heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
       tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"],
-      token_heads=model.token_heads, weighted_heads=model.weighted_heads, examples=spec.examples)
+      token_heads=model.token_heads, weighted_heads=model.weighted_heads, head_dims=model.head_dims,
+      examples=spec.examples)
   steps, epoch = config["steps"], spec.steps_per_epoch
   params = _parameter_shapes(model, terms, spec)
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)

@@ -13,8 +13,10 @@ from jax import lax
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.global_matrix import Values, reduce_tiles
 from mmcontrast.objectives.mixing import mix
+from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.reductions import Reduction, merge, reduce_values
-from mmcontrast.objectives.targets import Facts, Mixed, SoftSimilarity, Target, Teacher, same
+from mmcontrast.objectives.targets import Facts, Mixed, SoftSimilarity, Teacher, same
+from mmcontrast.objectives.tuple_negatives import Combinations, permutations, permute, reduce_parts
 
 if TYPE_CHECKING:
   from mmcontrast.objectives.terms import Term
@@ -34,12 +36,12 @@ class Sides(NamedTuple):
   """Everything a term compares: queries with keys, and `more` that only anchors meet.
 
   more: "row" -> columns beside the keys, for the queries; "column" -> rows beside the queries,
-    for the keys: a queue, hard negatives, prototypes.
+    for the keys: a queue, hard negatives, prototypes, tuples of different examples' keys.
   """
 
   rows: Side
   columns: Side
-  more: dict[str, tuple[Side, ...]]
+  more: dict[str, tuple[Side | Combinations, ...]]
 
 
 def pairwise(
@@ -58,7 +60,7 @@ def pairwise(
   each example (terms.evaluate)."""
   scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
   if isinstance(term.target, Mixed):
-    partners = term.target.draw(info)
+    partners = term.target.draw({**info, "valid": taking_part(info, term.reads)})
     info = {**info, "mix": partners}
     rows = _batch_side(term, term.query, {name: mix(embeddings[name], *partners) for name in term.query}, info)
   else:
@@ -78,7 +80,7 @@ def pairwise(
 
   aligned = _is_aligned(term)
   own = None
-  if len(term.query) == len(term.key) == 1 and term.query != term.key and not term.token_keys:
+  if _one_each(term) and term.query != term.key:
     own = term.score.pair(rows.facts["x"], columns.facts["x"]) + (0.0 if bias is None else bias)
   if term.criterion.needs_anchor:
     rows.facts["anchor"] = columns.facts["anchor"] = own
@@ -100,7 +102,7 @@ def pairwise(
       found = {
         name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
       }
-      count = _count(others) + sum(map(_count, sides.more[axis]))
+      count = (1 if _own_alone(term) else _count(others)) + sum(map(_count, sides.more[axis]))
       if isinstance(term.criterion, Compositional):
         side, gamma = SIDES[axis], parameters.get("gamma", term.criterion.gamma)
         loss, new[side] = term.criterion.remembered_loss(found, own, count, remembered[side], scale, gamma)
@@ -109,7 +111,7 @@ def pairwise(
       keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
         keep = found["mass"] > 0 if keep is None else keep & (found["mass"] > 0)
-      losses.append(_mean(loss, _shares(len(loss), keep, _weight(names, info))))
+      losses.append(_mean(loss, _shares(len(loss), keep, _weight(term, names, info))))
   loss = stats["loss"] if term.criterion.additive else sum(losses) / len(losses)
   if not counted:
     stats |= {"best_positive": own, "positive_sum": own, "positive_count": jnp.ones_like(own)}
@@ -125,14 +127,16 @@ def _batch_side(term: Term, names: tuple[str, ...], embeddings, info, each_token
   x = [_prepared(term.score.prepare, name, embeddings) for name in names]
   if each_token:
     x = [token for view in x for token in jnp.unstack(view, axis=1)]
+  elif _joined(term, names):
+    x = [term.score.join(x)]
   views = len(x)
   facts = dict(term.target.facts(info))
   facts["position"] = jnp.arange(embeddings[names[0]].shape[0], dtype=jnp.int32)
   facts = {name: jnp.repeat(x, views, 0) if views > 1 else x for name, x in facts.items()}
   facts["x"] = _interleave(x)
-  if term.query == term.key:
+  if term.query == term.key or (term.negatives == "permuted" and names == term.query):
     facts["slot"] = jnp.arange(facts["position"].shape[0], dtype=jnp.int32)
-  valid = info.get("valid")
+  valid = taking_part(info, (*term.reads, *names))
   valid = valid if valid is None or views == 1 else jnp.repeat(valid, views, 0)
   if each_token:
     present = jnp.any(facts["x"] != 0, -1)  # A vector of zeros is no token.
@@ -140,9 +144,23 @@ def _batch_side(term: Term, names: tuple[str, ...], embeddings, info, each_token
   return Side(facts, valid)
 
 
-def _more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tuple[Side, ...]]:
+def _joined(term: Term, names: tuple[str, ...]) -> bool:
+  return term.score.joins and names == term.key
+
+
+def _views(term: Term, names: tuple[str, ...]) -> int:
+  """How many rows or columns the embeddings `names` of an example make."""
+  return 1 if _joined(term, names) else len(names)
+
+
+def _one_each(term: Term) -> bool:
+  """Whether an example is one row and one column."""
+  return _views(term, term.query) == _views(term, term.key) == 1 and not term.token_keys
+
+
+def _more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tuple[Side | Combinations, ...]]:
   """`Sides.more`."""
-  more: dict[str, tuple[Side, ...]] = {"row": (), "column": ()}
+  more: dict[str, tuple[Side | Combinations, ...]] = {"row": (), "column": ()}
   for axis, names in (("row", term.negative_keys), ("column", term.negative_queries)):
     if names:
       side = _batch_side(term, names, embeddings, info)
@@ -155,14 +173,29 @@ def _more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tu
   if term.prototypes:
     for axis in AXES[term.direction]:
       more[axis] += (_prototype_side(term, parameters["prototypes"], info),)
+  if term.negatives in ("permuted", "combined"):
+    mask = taking_part(info, term.reads)
+    keys = [_prepared(term.score.prepare, name, embeddings) for name in term.key]
+    if term.negatives == "combined":
+      more["row"] += (Combinations(tuple(keys), mask),)
+    else:
+      order = permutations(keys[0].shape[0], mask, len(keys))
+      side = _tuple_side(term, [permute(key, of) for key, of in zip(keys, order)], mask)
+      side.facts["slot"] = jnp.arange(keys[0].shape[0], dtype=jnp.int32)
+      more["row"] += (side,)
   return more
+
+
+def _tuple_side(term: Term, keys: list[jax.Array], mask) -> Side:
+  """Columns of keys that belong to no one."""
+  return Side({"x": term.score.join(keys), "position": jnp.full(keys[0].shape[0], -1, jnp.int32)}, mask)
 
 
 def _queue_side(term: Term, queue: Mapping[str, Any]) -> Side:
   facts = dict(term.target.facts(queue))
   facts["x"] = queue["keys"]
   facts["position"] = jnp.full(queue["keys"].shape[0], -1, jnp.int32)
-  return Side(lax.stop_gradient(facts), queue.get("valid"))
+  return Side(lax.stop_gradient(facts), taking_part(queue, term.reads))
 
 
 def _prototype_side(term: Term, prototypes: jax.Array, info) -> Side:
@@ -191,16 +224,23 @@ def _interleave(views: list[jax.Array]) -> jax.Array:
 
 def _is_aligned(term: Term) -> bool:
   """Whether each anchor's only positive is its own pair, so that no target weights are needed."""
-  return term.target.kind == "own" and len(term.query) == len(term.key) == 1 and not term.token_keys
+  return term.target.kind == "own" and _one_each(term)
 
 
-def _count(side: Side) -> jax.Array | int:
+def _own_alone(term: Term) -> bool:
+  """Whether of the batch's pairs an anchor sees its own alone."""
+  return term.negatives in ("queue", "permuted")
+
+
+def _count(side: Side | Combinations) -> jax.Array | int:
+  if isinstance(side, Combinations):
+    return side.columns
   return side.facts["position"].shape[0] if side.mask is None else jnp.sum(side.mask)
 
 
-def _weight(names: tuple[str, ...], info) -> jax.Array | None:
-  """The weight of each anchor, [N * len(names)]; None when all weigh the same."""
-  return jnp.repeat(info["weight"], len(names), 0) if "weight" in info else None
+def _weight(term: Term, names: tuple[str, ...], info) -> jax.Array | None:
+  """The weight of each anchor, [N * views]; None when all weigh the same."""
+  return jnp.repeat(info["weight"], _views(term, names), 0) if "weight" in info else None
 
 
 def _shares(count: int, keep: jax.Array | None, weight: jax.Array | None = None) -> jax.Array:
@@ -221,7 +261,7 @@ def _add_shares(term: Term, rows: Side, columns: Side, info) -> None:
   axes = AXES[term.direction]
   for axis, side, names in (("row", rows, term.query), ("column", columns, term.key)):
     if axis in axes:
-      shares = _shares(len(side.facts["position"]), side.mask, _weight(names, info))
+      shares = _shares(len(side.facts["position"]), side.mask, _weight(term, names, info))
       side.facts["share"] = shares.astype(side.facts["x"].dtype) / len(axes)
 
 
@@ -231,7 +271,7 @@ def _add_shares(term: Term, rows: Side, columns: Side, info) -> None:
 def _add_features(term: Term, rows: Side, columns: Side, embeddings) -> None:
   if isinstance(term.target, SoftSimilarity):
     for side, names in ((rows, term.query), (columns, term.key)):
-      side.facts["of"] = _repeated(term.target, term.target.of, names, embeddings)
+      side.facts["of"] = _repeated(term, term.target.of, names, embeddings)
 
 
 def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale, share) -> None:
@@ -239,10 +279,10 @@ def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale, share) -> 
   target, (rows, columns, more) = term.target, sides
   scales = [scale if t is None else 1.0 / t for t in target.temperatures]
   rows.facts["teacher"] = [
-    s * _repeated(target, name, term.query, embeddings) for s, name in zip(scales, target.queries)
+    s * _repeated(term, name, term.query, embeddings) for s, name in zip(scales, target.queries)
   ]
   if target.keys:
-    columns.facts["teacher"] = [_repeated(target, name, term.key, embeddings) for name in target.keys]
+    columns.facts["teacher"] = [_repeated(term, name, term.key, embeddings) for name in target.keys]
 
   def logits(axes, rows, columns, shared):
     return {str(m): found for m, found in enumerate(target.logits(rows, columns))}, _apart(rows, columns)
@@ -263,9 +303,9 @@ def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale, share) -> 
   rows.facts["teacher"] = lax.stop_gradient(rows.facts["teacher"])
 
 
-def _repeated(target: Target, name: str, views: tuple[str, ...], embeddings) -> jax.Array:
-  features = lax.stop_gradient(target.prepare(embeddings[name]))
-  return jnp.repeat(features, len(views), 0) if len(views) > 1 else features
+def _repeated(term: Term, name: str, names: tuple[str, ...], embeddings) -> jax.Array:
+  features = lax.stop_gradient(term.target.prepare(embeddings[name]))
+  return jnp.repeat(features, _views(term, names), 0) if _views(term, names) > 1 else features
 
 
 # ---- Two passes ---------------------------------------------------------------------------------
@@ -344,7 +384,7 @@ def _tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
     values["positive_sum"] = jnp.where(positive, logits, 0.0)
     values["positive_count"] = positive.astype(logits.dtype)
   if term.score.total is None:
-    values["all_sum"] = logits
+    values["all_sum"], values["all_count"] = logits, jnp.ones_like(logits)
   return values, _apart(rows, columns)
 
 
@@ -363,7 +403,8 @@ def _reductions(term: Term, axes, aligned: bool, counted: bool) -> dict[str, Red
     for name in ("positive_sum", "positive_count"):
       found[name] = Reduction(name, axes[0], "sum")
   if term.score.total is None:
-    found["all_sum"] = Reduction("all_sum", axes[0], "sum")
+    for name in ("all_sum", "all_count"):
+      found[name] = Reduction(name, axes[0], "sum")
   return found
 
 
@@ -371,15 +412,18 @@ def _matrix(term: Term, function, reductions, sides: Sides, shared, **options) -
   """Statistics over what the term's anchors see; `function(axes, ...)` is the tile along `axes`."""
   rows, columns, more = sides
   axes = AXES[term.direction]
-  if term.negatives == "queue":
+  if _own_alone(term):
     stats = _own_pairs(partial(function, axes), reductions, rows, columns, shared)
   else:
     stats = _reduce(partial(function, axes), reductions, rows, columns, shared, **options)
   for axis in axes:
     kept = {name: r for name, r in reductions.items() if r.axis in (axis, "all")}
     for side in more[axis]:
-      pair = (rows, side) if axis == "row" else (side, columns)
-      found = _reduce(partial(function, (axis,)), kept, *pair, shared, **options)
+      if isinstance(side, Combinations):
+        found = _combined(term, partial(function, (axis,)), kept, rows, side, shared, **options)
+      else:
+        pair = (rows, side) if axis == "row" else (side, columns)
+        found = _reduce(partial(function, (axis,)), kept, *pair, shared, **options)
       stats |= {name: merge(r.kind, stats[name], found[name]) for name, r in kept.items()}
   return stats
 
@@ -387,6 +431,18 @@ def _matrix(term: Term, function, reductions, sides: Sides, shared, **options) -
 def _reduce(function, reductions, rows: Side, columns: Side, shared, **options) -> Values:
   masks = {"row_mask": rows.mask, "column_mask": columns.mask}
   return reduce_tiles(function, reductions, rows.facts, columns.facts, shared, **masks, **options)
+
+
+def _combined(term: Term, function, reductions, rows: Side, columns: Combinations, shared, **options) -> Values:
+  """Statistics of rows over all combinations of keys, a part of them at a time."""
+
+  def reduce(arguments, number):
+    rows, columns, shared = arguments
+    side = _tuple_side(term, *columns.part(number))
+    return _reduce(function, reductions, rows, side, shared, **options)
+
+  kinds = {name: r.kind for name, r in reductions.items()}
+  return reduce_parts(reduce, kinds, columns.parts, (rows, columns, shared))
 
 
 def _own_pairs(function, reductions, rows: Side, columns: Side, shared) -> Values:
@@ -410,13 +466,14 @@ def _metrics(stats, sides: Sides, scale, bias, term: Term):
   hits = stats["best_positive"] > stats["best_negative"]
   positive = jnp.sum(jnp.where(count > 0, stats["positive_sum"], 0.0))
   number = jnp.sum(count)
-  pairs = _pairs(sides, term)
   if term.score.total is None:
-    everything = stats["all_sum"]
-    everything = jnp.sum(everything if anchors.mask is None else jnp.where(anchors.mask, everything, 0.0))
+    everything, pairs = (
+      jnp.sum(x if anchors.mask is None else jnp.where(anchors.mask, x, 0.0))
+      for x in (stats["all_sum"], stats["all_count"])
+    )
     everything = everything if bias is None else everything - bias * pairs
   else:
-    everything = _all_scores(sides, term)
+    everything, pairs = _all_scores(sides, term), _pairs(sides, term)
   if bias is not None:
     positive = positive - bias * number
   return {

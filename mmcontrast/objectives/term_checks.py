@@ -28,7 +28,10 @@ def check_combination(term: Term, where: str) -> None:
       f"{where}.key: {term.key[0]!r} would be compared with itself alone; "
       "name two or more views on both sides"
     )
-  if term.criterion.needs_anchor and (both or len(term.query) != 1 or len(term.key) != 1):
+  if term.score.joins or term.negatives in ("permuted", "combined"):
+    _check_tuples(term, where)
+  keys = 1 if term.score.joins else len(term.key)
+  if term.criterion.needs_anchor and (both or len(term.query) != 1 or keys != 1):
     raise UserError(
       f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
     )
@@ -110,6 +113,41 @@ def check_combination(term: Term, where: str) -> None:
       )
 
 
+def _check_tuples(term: Term, where: str) -> None:
+  """Checks a term whose score joins keys, or whose negatives are tuples of keys."""
+  if not term.score.joins:
+    raise UserError(
+      f"{where}.negatives: {term.negatives!r} mixes keys that score {term.score.name!r} does not join; "
+      "use negatives='batch', or score='multilinear'"
+    )
+  if len(term.query) != 1:
+    raise UserError(f"{where}.query: score {term.score.name!r} has one anchor, not {list(term.query)}; name one")
+  if len(term.key) < 2:
+    raise UserError(
+      f"{where}.key: score {term.score.name!r} compares an anchor with two or more keys together, "
+      f"not {list(term.key)}; name more, or use score='cosine'"
+    )
+  extra = {"negatives": term.queue_length, "negative_keys": term.negative_keys, "prototypes": term.prototypes}
+  if any(extra.values()):
+    raise UserError(
+      f"{where}.{next(name for name in extra if extra[name])}: a column of score {term.score.name!r} is "
+      f"made of {len(term.key)} keys of the batch; use negatives='batch', 'permuted' or 'combined'"
+    )
+  if term.negatives == "batch":
+    return
+  if term.direction != "rows" or term.negative_queries:
+    raise UserError(
+      f"{where}.direction: {term.negatives!r} tuples are negatives of an anchor and choose none themselves; "
+      "use direction='rows', without negative_queries"
+    )
+  if term.target.kind != "own":
+    raise UserError(
+      f"{where}.target: whose tuple of different examples' keys is positive is unknown; use target='identity'"
+    )
+  if term.negatives == "combined" and "max" in term.criterion.reductions(True).values():
+    raise UserError(f"{where}.criterion: the hardest of all combinations is not sought; use negatives='permuted'")
+
+
 def check_terms(
   terms: Terms,
   *,
@@ -121,6 +159,7 @@ def check_terms(
   labels: Collection[str] = (),
   token_heads: Collection[str] = (),
   weighted_heads: Collection[str] = (),
+  head_dims: Mapping[str, int] | None = None,
   examples: int | None = None,
 ) -> None:
   """Checks the terms against the rest of a run; raises UserError before anything compiles.
@@ -134,6 +173,7 @@ def check_terms(
     labels: names of the labels the dataset has.
     token_heads: heads that give an embedding for each token.
     weighted_heads: those of them that give a weight for each token too.
+    head_dims: head -> length of its vectors, of the heads where it is known.
     examples: how many the dataset has; None where that is not known.
   """
   for term in terms.values():
@@ -165,6 +205,7 @@ def check_terms(
       )
     for name in (*term.query, *term.key, *term.negative_keys, *term.negative_queries):
       _check_head(term, name, heads, token_heads, weighted_heads)
+    _check_dims(term, head_dims or {})
     if "tags" in term.target.needs and not tag_count:
       raise UserError(
         f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'"
@@ -197,3 +238,18 @@ def _check_head(term: Term, name: str, heads, token_heads, weighted_heads) -> No
     f"objective.{term.name}: {wants} {kind}, which head {head!r} does not give; "
     + (nearest(head, fitting) if fitting else f"add a head such as dict(name={add!r}, dim=256)")
   )
+
+
+def _check_dims(term: Term, head_dims: Mapping[str, int]) -> None:
+  """Checks that a term's vectors are of one length, long enough for a volume."""
+  names = (*term.query, *term.key, *term.negative_keys, *term.negative_queries)
+  dims = {head: head_dims[head] for head in (parse_embedding(name).head for name in names) if head in head_dims}
+  if len(set(dims.values())) > 1:
+    found = ", ".join(f"{head!r} {dim}" for head, dim in dims.items())
+    raise UserError(f"objective.{term.name}: heads give vectors of different lengths ({found}); make their dim equal")
+  count = 1 + len(term.key)
+  if term.score.name == "gram_volume" and min(dims.values(), default=count) < count:
+    raise UserError(
+      f"objective.{term.name}.key: {count} vectors of length {min(dims.values())} span no volume; "
+      f"name {min(dims.values()) - 1} keys at most, or make the heads' dim {count} or more"
+    )

@@ -18,6 +18,8 @@ A list of queries or keys stacks the views of each example (K captions an image)
 both sides contrasts the views with each other, each embedding leaving itself out (NT-Xent, SupCon).
 A queue holds keys; with direction "columns", where keys choose, it holds queries. Prototypes are
 negatives, but under target same_label prototype k is a positive of class k.
+A score of more than two modalities (gram_volume, multilinear) makes one column of an example's keys;
+`negatives="permuted"` and "combined" are then tuples of different examples' keys (tuple_negatives.py).
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ __all__ = [
 ]
 
 DIRECTIONS = ("rows", "columns", "both")
-NEGATIVES = ("batch", "queue", "batch+queue")
+NEGATIVES = ("batch", "queue", "batch+queue", "permuted", "combined")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Term:
   temperature: Temperature
   temperature_of: str
   weight: Any
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """The embeddings without which an example is of no use to the term."""
+    return (*self.query, *self.key, *self.target.embeddings)
 
   @property
   def embeddings(self) -> tuple[str, ...]:
@@ -193,9 +200,9 @@ def _names(given: Any, where: str, some: bool = True) -> tuple[str, ...]:
 def _negatives(given: str, where: str) -> tuple[str, int]:
   kind, _, length = str(given).partition(":")
   choose(kind, NEGATIVES, where)
-  if kind == "batch":
+  if "queue" not in kind:
     if length:
-      raise UserError(f"{where}: {given!r} has a length that 'batch' does not take; write 'batch'")
+      raise UserError(f"{where}: {given!r} has a length that {kind!r} does not take; write {kind!r}")
     return kind, 0
   if not length.isdigit() or not int(length):
     raise UserError(f"{where}: {given!r} has no queue length; write it as in '{kind}:16384'")
@@ -311,6 +318,8 @@ def evaluate_and_remember(
     embeddings: name -> [N, D] (scores of tokens: [N, L, D]), of any float type, not normalised.
     info: what targets read ("id" [N], "tags" [N, T], "labels" {name: [N]}) and "valid" bool [N];
       examples that are not valid are neither anchors, positives nor negatives, and not counted.
+      "present" {modality: bool [N]}: an example that lacks a modality is not valid in the terms
+      that read it.
       "weight" [N] >= 0, if there: of each anchor in the mean over anchors (metrics are unweighted).
     parameters: what the terms learn, as from `init_parameters`.
     queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.

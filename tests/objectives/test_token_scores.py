@@ -239,7 +239,7 @@ def test_options_are_checked(score, message):
 @pytest.mark.parametrize(
   ("score", "token_heads", "weighted_heads", "message"),
   [
-    ("token_weighted", ["tokens", "words"], [], r"compares tokens with weights, which head 'tokens' .*'token_weighted'"),
+    ("token_weighted", ["tokens", "words"], [], r"compares tokens with weights, .* head .tokens. .*.token_weighted."),
     ("token_max", ["tokens", "words"], ["words"], r"compares tokens, which head 'words' .*tokens"),
     ("cosine", ["tokens", "words"], ["tokens", "words"], r"compares one vector an example.*dict\(name='linear'"),
   ],
