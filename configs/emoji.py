@@ -23,6 +23,15 @@ def images(views=2):
   return c
 
 
+def tokens(head="token_linear"):
+  """Both towers, each with one head that gives tokens; retrieval compares single vectors, so probes judge it."""
+  c = pair()
+  c.heads = dict(image_tokens=dict(tower="image", name=head, dim=128), text_tokens=dict(tower="text", name=head, dim=128))
+  c.evaluation.update(image="", text="")
+  del c.evaluation.evaluators.retrieval, c.evaluation.evaluators.zero_shot
+  return c
+
+
 def texts(views=2):
   """The text tower alone, with a head of its own; there is nothing to evaluate."""
   c = quickstart.get_config()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from meshes import assert_close, compiled, equations, make_mesh
 
-from mmcontrast.encoders.heads import build_head, gives_weights, takes_tokens
+from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.scores import SCORES, build_score
@@ -211,7 +211,7 @@ def test_a_head_with_weights():
   head = build_head(dict(name="token_weighted", dim=3))
   mask = jnp.arange(5) < jnp.array([[5], [2]])
   found, variables = head.init_with_output(jax.random.key(0), jnp.ones((2, 5, 4)), mask, train=False)
-  assert takes_tokens(head) and gives_weights(head) and found.shape == (2, 5, 4)
+  assert gives_tokens(head) and gives_weights(head) and found.shape == (2, 5, 4)
   assert set(variables["params"]) == {"fc1", "weight1", "weight2"}
   np.testing.assert_array_equal(np.any(found != 0, -1), mask)
   weights = build_score("token_weighted", "score").prepare(found)[..., -1]
