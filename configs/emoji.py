@@ -26,7 +26,7 @@ def images(views=2):
 def tokens(head="token_linear"):
   """Both towers, each with one head that gives tokens; retrieval compares single vectors, so probes judge it."""
   c = pair()
-  c.heads = dict(image_tokens=dict(tower="image", name=head, dim=128), text_tokens=dict(tower="text", name=head, dim=128))
+  c.heads = {f"{tower}_tokens": dict(tower=tower, name=head, dim=128) for tower in ("image", "text")}
   c.evaluation.update(image="", text="")
   del c.evaluation.evaluators.retrieval, c.evaluation.evaluators.zero_shot
   return c
