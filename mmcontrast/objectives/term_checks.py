@@ -127,7 +127,12 @@ def _check_tuples(term: Term, where: str) -> None:
       f"{where}.key: score {term.score.name!r} compares an anchor with two or more keys together, "
       f"not {list(term.key)}; name more, or use score='cosine'"
     )
-  extra = {"negatives": term.queue_length, "negative_keys": term.negative_keys, "prototypes": term.prototypes}
+  extra = {
+    "negatives": term.queue_length,
+    "negative_keys": term.negative_keys,
+    "prototypes": term.prototypes,
+    "token_keys": term.token_keys,
+  }
   if any(extra.values()):
     raise UserError(
       f"{where}.{next(name for name in extra if extra[name])}: a column of score {term.score.name!r} is "
