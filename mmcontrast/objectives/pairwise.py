@@ -257,12 +257,12 @@ def _mean(x: jax.Array, shares: jax.Array) -> jax.Array:
 
 
 def _add_shares(term: Term, rows: Side, columns: Side, info) -> None:
-  """Gives anchors, as "share", what they count in the term's loss."""
+  """Gives anchors, as "in_mean", what they count in the term's loss."""
   axes = AXES[term.direction]
   for axis, side, names in (("row", rows, term.query), ("column", columns, term.key)):
     if axis in axes:
       shares = _shares(len(side.facts["position"]), side.mask, _weight(term, names, info))
-      side.facts["share"] = shares.astype(side.facts["x"].dtype) / len(axes)
+      side.facts["in_mean"] = shares.astype(side.facts["x"].dtype) / len(axes)
 
 
 # ---- Soft targets -------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def _tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
     found = term.criterion.values(logits, weights, positive, anchor)
     if term.criterion.additive:
       (value,) = found.values()
-      values["loss"] = values.get("loss", 0.0) + jnp.expand_dims(side["share"], across) * value
+      values["loss"] = values.get("loss", 0.0) + jnp.expand_dims(side["in_mean"], across) * value
     else:
       values |= {f"{axis}:{name}": value for name, value in found.items()}
   if AXES[term.direction][0] not in axes:

@@ -230,13 +230,14 @@ def test_teachers_get_no_gradient(dense):
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_share_ramps_between_own_pairs_and_the_teacher():
+@pytest.mark.parametrize("criterion", ["softmax", "sigmoid"])
+def test_a_share_ramps_between_own_pairs_and_the_teacher(criterion):
   """The loss is linear in the target, so a share's value now must lie where it says between its ends."""
-  terms, embeddings, info = make_inputs()
-  term = {"t": terms["teachers"]}
-  shares = [{"teachers": {"share": jnp.float64(share)}} for share in (0.0, 0.25, 1.0)]
+  _, embeddings, info = make_inputs()
+  term = objective.parse_terms({"t": dict(BOTH, target=TEACHERS, criterion=criterion)})
+  shares = [{"t": {"share": jnp.float64(share)}} for share in (0.0, 0.25, 1.0)]
   at = [objective.evaluate(term, embeddings, info, now, {}, {})[0] for now in shares]
-  own = total({"t": BOTH}, embeddings, info)
+  own = total({"t": dict(BOTH, criterion=criterion)}, embeddings, info)
   np.testing.assert_allclose(at[0], own, rtol=1e-12)
   np.testing.assert_allclose(at[1], 0.75 * at[0] + 0.25 * at[2], rtol=1e-12)
   assert abs(at[2] - at[0]) > 0.01
