@@ -20,7 +20,8 @@ A criterion that needs statistics of a whole row before it can say what to sum h
 broadcasts their results {name: ...} over the tiles of the second pass.
 
 A criterion that remembers something of each example has `remembered_loss` in place of `loss`
-(compositional.py).
+(compositional.py). One of the views of an example together (view_criteria.py) has a loss for each
+example, not for each anchor, and is told which pairs are of one view.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import jax.numpy as jnp
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.targets import build
+from mmcontrast.objectives.view_criteria import MultiView, MultiViewDecoupled
 
 Values = dict[str, jax.Array]
 
@@ -254,7 +256,7 @@ class EachPositive:
     return stats["cost"] / jnp.where(stats["mass"] > 0, stats["mass"], 1.0)
 
 
-Criterion = Softmax | Sigmoid | Hinge | ReverseKL | EachPositive | Compositional
+Criterion = Softmax | Sigmoid | Hinge | ReverseKL | EachPositive | Compositional | MultiView
 CRITERIA: dict[str, type[Criterion]] = {
   "softmax": Softmax,
   "decoupled": Decoupled,
@@ -263,6 +265,8 @@ CRITERIA: dict[str, type[Criterion]] = {
   "reverse_kl": ReverseKL,
   "compositional": Compositional,
   "each_positive": EachPositive,
+  "multi_view": MultiView,
+  "mv_dhel": MultiViewDecoupled,
 }
 
 

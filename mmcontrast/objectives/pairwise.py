@@ -17,6 +17,7 @@ from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.reductions import Reduction, merge, reduce_values
 from mmcontrast.objectives.targets import Facts, Mixed, SoftSimilarity, Teacher, same
 from mmcontrast.objectives.tuple_negatives import Combinations, permutations, permute, reduce_parts
+from mmcontrast.objectives.view_criteria import MultiView
 
 if TYPE_CHECKING:
   from mmcontrast.objectives.terms import Term
@@ -103,12 +104,16 @@ def pairwise(
         name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
       }
       count = (1 if _own_alone(term) else _count(others)) + sum(map(_count, sides.more[axis]))
+      keep = anchors.mask
+      if isinstance(term.criterion, MultiView):
+        shape = (-1, len(names))
+        found, keep = jax.tree.map(lambda x, shape=shape: x.reshape(shape), (found, keep))
+        names, keep = names[:1], None if keep is None else jnp.all(keep, 1)
       if isinstance(term.criterion, Compositional):
         side, gamma = SIDES[axis], parameters.get("gamma", term.criterion.gamma)
         loss, new[side] = term.criterion.remembered_loss(found, own, count, remembered[side], scale, gamma)
       else:
         loss = term.criterion.loss(found, own if aligned or term.criterion.needs_anchor else None, count)
-      keep = anchors.mask
       if "mass" in found:  # An anchor without a positive is not counted.
         keep = found["mass"] > 0 if keep is None else keep & (found["mass"] > 0)
       losses.append(_mean(loss, _shares(len(loss), keep, _weight(term, names, info))))
@@ -136,6 +141,8 @@ def _batch_side(term: Term, names: tuple[str, ...], embeddings, info, each_token
   facts["x"] = _interleave(x)
   if term.query == term.key or (term.negatives == "permuted" and names == term.query):
     facts["slot"] = jnp.arange(facts["position"].shape[0], dtype=jnp.int32)
+  if isinstance(term.criterion, MultiView):
+    facts["view"] = jnp.arange(facts["position"].shape[0], dtype=jnp.int32) % views
   valid = taking_part(info, (*term.reads, *names))
   valid = valid if valid is None or views == 1 else jnp.repeat(valid, views, 0)
   if each_token:
@@ -369,7 +376,9 @@ def _tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
     weights, positive = _weights(term, axis, rows, columns)
     side, across = (rows, 1) if axis == "row" else (columns, 0)
     anchor = jax.tree.map(lambda x, a=across: jnp.expand_dims(x, a), side.get("anchor"))
-    found = term.criterion.values(logits, weights, positive, anchor)
+    joined = isinstance(term.criterion, MultiView)
+    same_view = {"same_view": partial(same, rows, columns, "view")} if joined else {}
+    found = term.criterion.values(logits, weights, positive, anchor, **same_view)
     if term.criterion.additive:
       (value,) = found.values()
       values["loss"] = values.get("loss", 0.0) + jnp.expand_dims(side["in_mean"], across) * value

@@ -10,6 +10,7 @@ from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Sigmoid
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.targets import Mixed, SharedTags, Teacher
+from mmcontrast.objectives.view_criteria import MultiView
 
 if TYPE_CHECKING:
   from mmcontrast.objectives.terms import Term, Terms
@@ -34,6 +35,19 @@ def check_combination(term: Term, where: str) -> None:
   if term.criterion.needs_anchor and (both or len(term.query) != 1 or keys != 1):
     raise UserError(
       f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
+    )
+  if isinstance(term.criterion, MultiView) and (
+    term.query != term.key
+    or len(term.query) == 1
+    or term.target.kind != "own"
+    or term.negatives != "batch"
+    or term.negative_keys
+    or term.negative_queries
+    or term.prototypes
+  ):
+    raise UserError(
+      f"{where}.criterion: it joins the views of an example; make query and key the same list of two or more views, "
+      "target 'identity', negatives 'batch', and leave negative_keys, negative_queries and prototypes out"
     )
   if isinstance(term.criterion, Compositional):
     if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own" or term.token_keys:
