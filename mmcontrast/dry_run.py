@@ -27,6 +27,7 @@ from mmcontrast.data.sources import SOURCES
 from mmcontrast.errors import MissingData, UserError, choose
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
+from mmcontrast.objectives.regularizers import Regularizer
 from mmcontrast.train import Plan, Program, make_plans
 
 _ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
@@ -130,7 +131,17 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
   found, _ = jax.eval_shape(embed, variables, views)
   devices = sharding.batch_parts(mesh)
   size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
+
+  def add(name, rows, columns, kind, dim, cells):
+    chosen = choose_impl(rows, columns, dim, devices, cells) if impl == "auto" else impl
+    lines.append(f"  {name}: {rows:,} x {columns:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
+
   for name, term in terms.items():
+    if isinstance(term, Regularizer):
+      if cells := term.function.cells:  # An alignment has no matrix.
+        dim = max(found[name].shape[-1] for name in term.embeddings)
+        add(name, size, size, "regularizer", dim, cells)
+      continue
     query, key, keys = found[term.query[0]], found[term.key[0]], len(term.key)
     if term.score.joins:
       key, keys = jax.eval_shape(functools.partial(_join, term.score), *map(found.get, term.key)), 1
@@ -144,8 +155,7 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
     shapes |= {"hard negative keys": (rows, size * len(term.negative_keys))} if term.negative_keys else {}
     shapes |= {"hard negative queries": (size * len(term.negative_queries), columns)} if term.negative_queries else {}
     for kind, (rows, count) in (shapes | queued).items():
-      chosen = choose_impl(rows, count, dim, devices, cells) if impl == "auto" else impl
-      lines.append(f"  {name}: {rows:,} x {count:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
+      add(name, rows, count, kind, dim, cells)
   return lines
 
 

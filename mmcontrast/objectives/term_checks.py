@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Sigmoid
 from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.regularizers import Regularizer
 from mmcontrast.objectives.targets import Mixed, SharedTags, Teacher
 from mmcontrast.objectives.view_criteria import MultiView
 
@@ -217,6 +218,16 @@ def check_terms(
           f"or write {name.removesuffix('@momentum')!r}"
         )
     where = f"objective.{term.name}"
+    if isinstance(term, Regularizer):
+      for name in term.embeddings:
+        if (head := parse_embedding(name).head) in token_heads:
+          raise UserError(
+            f"{where}.embeddings: head {head!r} gives a vector for each token, and a regularizer takes one an "
+            f"example; {nearest(head, set(heads) - set(token_heads))}"
+          )
+      if term.function.across:
+        _one_dim(term.name, term.embeddings, head_dims or {})
+      continue
     if isinstance(term.criterion, Compositional) and not examples:
       raise UserError(
         f"{where}.criterion: compositional remembers something of each example, and how many the dataset has "
@@ -262,13 +273,19 @@ def _check_head(term: Term, name: str, heads, token_heads, weighted_heads) -> No
 def _check_dims(term: Term, head_dims: Mapping[str, int]) -> None:
   """Checks that a term's vectors are of one length, long enough for a volume."""
   names = (*term.query, *term.key, *term.negative_keys, *term.negative_queries)
-  dims = {head: head_dims[head] for head in (parse_embedding(name).head for name in names) if head in head_dims}
-  if len(set(dims.values())) > 1:
-    found = ", ".join(f"{head!r} {dim}" for head, dim in dims.items())
-    raise UserError(f"objective.{term.name}: heads give vectors of different lengths ({found}); make their dim equal")
+  dims = _one_dim(term.name, names, head_dims)
   count = 1 + len(term.key)
   if term.score.name == "gram_volume" and min(dims.values(), default=count) < count:
     raise UserError(
       f"objective.{term.name}.key: {count} vectors of length {min(dims.values())} span no volume; "
       f"name {min(dims.values()) - 1} keys at most, or make the heads' dim {count} or more"
     )
+
+
+def _one_dim(entry: str, names: Iterable[str], head_dims: Mapping[str, int]) -> dict[str, int]:
+  """The heads of the embeddings `names` and their dims, which must be one."""
+  dims = {head: head_dims[head] for head in (parse_embedding(name).head for name in names) if head in head_dims}
+  if len(set(dims.values())) > 1:
+    found = ", ".join(f"{head!r} {dim}" for head, dim in dims.items())
+    raise UserError(f"objective.{entry}: heads give vectors of different lengths ({found}); make their dim equal")
+  return dims

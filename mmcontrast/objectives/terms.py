@@ -20,6 +20,8 @@ A queue holds keys; with direction "columns", where keys choose, it holds querie
 negatives, but under target same_label prototype k is a positive of class k.
 A score of more than two modalities (gram_volume, multilinear) makes one column of an example's keys;
 `negatives="permuted"` and "combined" are then tuples of different examples' keys (tuple_negatives.py).
+
+An entry with "regularizer" asks something of embeddings themselves (regularizers.py).
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.pairwise import AXES, SIDES, pairwise
+from mmcontrast.objectives.regularizers import Regularizer, parse_regularizer, regularize
 from mmcontrast.objectives.score import Score, normalize
 from mmcontrast.objectives.scores import build_score
 from mmcontrast.objectives.targets import Target, build_target
@@ -100,7 +103,7 @@ class Term:
     return self.query[0] if self.direction == "columns" else self.key[0]
 
 
-Terms = dict[str, Term]
+Terms = dict[str, Term | Regularizer]
 
 _KEYS = (
   "query",
@@ -126,9 +129,14 @@ def parse_terms(objective: Mapping[str, Any]) -> Terms:
   for name, config in objective.items():
     if not isinstance(config, dict):
       raise UserError(f"objective.{name}: a term is a dict with query and key, not {config!r}")
-  temperatures = {name: config.get("temperature") for name, config in objective.items()}
+  temperatures = {
+    name: config.get("temperature") for name, config in objective.items() if "regularizer" not in config
+  }
   terms = {
-    name: _parse(name, config, temperatures, objective) for name, config in objective.items()
+    name: parse_regularizer(name, config)
+    if "regularizer" in config
+    else _parse(name, config, temperatures, objective)
+    for name, config in objective.items()
   }
   if not terms:
     raise UserError(
@@ -150,7 +158,7 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
   where = f"objective.{name}"
   for key in config:
     if key not in _KEYS:
-      raise UserError(f"{where}: no key {key!r}; {nearest(key, _KEYS)}")
+      raise UserError(f"{where}: no key {key!r}; {nearest(key, (*_KEYS, 'regularizer'))}")
   for key in ("query", "key"):
     if key not in config:
       raise UserError(f"{where}.{key}: must be given, such as 'image[0]/image_joint'")
@@ -215,6 +223,11 @@ def _prototypes(given: Any, where: str) -> int:
   return given
 
 
+def _compared(terms: Terms) -> list[Term]:
+  """The terms, without the regularizers."""
+  return [term for term in terms.values() if isinstance(term, Term)]
+
+
 def required_embeddings(terms: Terms) -> tuple[str, ...]:
   """Every embedding the terms read, once, in order of first use."""
   return tuple(dict.fromkeys(name for term in terms.values() for name in term.embeddings))
@@ -223,7 +236,7 @@ def required_embeddings(terms: Terms) -> tuple[str, ...]:
 def queues(terms: Terms) -> dict[str, int]:
   """Embedding -> length of its queue, shared by all terms that queue it."""
   found: dict[str, int] = {}
-  for term in terms.values():
+  for term in _compared(terms):
     if term.queued and found.setdefault(term.queued, term.queue_length) != term.queue_length:
       raise UserError(
         f"objective.{term.name}.negatives: the queue of {term.queued!r} has length "
@@ -236,7 +249,7 @@ def tables(terms: Terms) -> dict[str, dict[str, float]]:
   """Term -> what it remembers of each example (stores.table): name -> the value of one not seen yet."""
   return {
     term.name: {SIDES[axis]: term.criterion.unseen for axis in AXES[term.direction]}
-    for term in terms.values()
+    for term in _compared(terms)
     if isinstance(term.criterion, Compositional)
   }
 
@@ -244,7 +257,7 @@ def tables(terms: Terms) -> dict[str, dict[str, float]]:
 def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
   """Term -> its numbers that follow a schedule, weight aside: name -> (schedule, where it is configured)."""
   found: dict[str, dict[str, tuple[Any, str]]] = {}
-  for term in terms.values():
+  for term in _compared(terms):
     own = {}
     if term.temperature.schedule is not None:
       own["temperature"] = (term.temperature.schedule, f"objective.{term.temperature_of}.temperature.schedule")
@@ -264,7 +277,7 @@ def init_parameters(
     key, widths: a PRNG key, and embedding -> D; only terms with prototypes need them.
   """
   found = {}
-  for number, term in enumerate(terms.values()):
+  for number, term in enumerate(_compared(terms)):
     own = term.temperature.parameters() if term.temperature_of == term.name else {}
     if term.prototypes:
       shape = (term.prototypes, widths[term.query[0]])
@@ -288,7 +301,7 @@ def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str,
   """Queue name -> its new keys [N, D], prepared as the term's score wants them (unit float32)."""
   return {
     term.queued: jax.lax.stop_gradient(term.score.prepare(embeddings[term.queued]))
-    for term in terms.values()
+    for term in _compared(terms)
     if term.queued
   }
 
@@ -331,22 +344,17 @@ def evaluate_and_remember(
   Returns:
     (loss, metrics, new rows of the tables). Metrics are "<term>/loss" (unweighted), "/weight",
     "/temperature", "/top1" (share of anchors whose best positive beats every negative), "/positive"
-    and "/negative" (mean scores), and what is scheduled ("/gamma").
+    and "/negative" (mean scores), and what is scheduled ("/gamma"); of a regularizer the first two.
   """
   total, metrics, remember = jnp.zeros(()), {}, {}
   for name, term in terms.items():
-    now = (scheduled or {}).get(name, {})
-    loss, found, rows = pairwise(
-      term,
-      embeddings,
-      info,
-      {**parameters.get(term.temperature_of, {}), **parameters.get(name, {}), **now},
-      queues.get(term.queued),
-      (remembered or {}).get(name, {}),
-      mesh=mesh,
-      impl=impl,
-      tile=tile,
-    )
+    now, how = (scheduled or {}).get(name, {}), {"mesh": mesh, "impl": impl, "tile": tile}
+    if isinstance(term, Regularizer):
+      loss, found, rows = regularize(term, embeddings, info, **how), {}, {}
+    else:
+      own = {**parameters.get(term.temperature_of, {}), **parameters.get(name, {}), **now}
+      rows = (remembered or {}).get(name, {})
+      loss, found, rows = pairwise(term, embeddings, info, own, queues.get(term.queued), rows, **how)
     weight = weights.get(name, 1.0)
     total = total + weight * loss
     found |= {"loss": loss, "weight": weight, **now}
