@@ -28,7 +28,8 @@ DEFAULTS = {
   "split": "train",  # train, validation, test or all
   "image_size": 32,  # pixels
   "views": {"image": 2, "text": 2},  # a modality not named here is left out
-  "drawings": "distinct",  # image views of one example: distinct styles, the same, or any
+  # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
+  "drawings": "distinct",
   "crop": transforms.CROP,
   "trim": False,  # see transforms.trim; evaluation does the same
   # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
