@@ -132,14 +132,14 @@ def without_images(batch):
 
 @functools.cache
 def program(rule: str, devices: int = 1, microbatches: int = 1):
-  """(first state, step)."""
+  """(first state, step), the table cut over the devices."""
   spec = dataclasses.replace(tiny_spec(), batch=without_images(tiny_spec().batch))
   recipe = make_recipe(text_config(rule, microbatches), spec)
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
-  everywhere = sharding.replicated(mesh)
   first = jax.jit(functools.partial(init_state, recipe))(without_images(tiny_batch()))
-  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
-  return jax.device_put(first, everywhere), lambda state, number: step(
+  placed = sharding.shard_state([("tables/.*", ("data",)), (".*", ())], mesh, first)
+  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=(placed, sharding.replicated(mesh)))
+  return jax.device_put(first, placed), lambda state, number: step(
     state, sharding.put_batch(without_images(tiny_batch(seed=number)), mesh))
 
 
@@ -167,7 +167,7 @@ def test_a_step_projects_towers_and_sums_the_rest():
 
 @pytest.mark.parametrize(("rule", "devices", "microbatches"), [("sum", 8, 1), ("project_conflicts", 4, 2)])
 def test_devices_and_microbatches(rule, devices, microbatches):
-  """Metrics, gradients and the table are those of one device and one chunk."""
+  """Metrics, gradients and the table, which is cut, are those of one device and one chunk."""
   before, one, metrics = one_step(rule)
   _, many, many_metrics = one_step(rule, devices, microbatches)
   for name, value in metrics.items():
