@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.mixing import draw_mix
 from mmcontrast.objectives.score import normalize, products, widen
+from mmcontrast.schedules import extremes
 
 Facts = dict[str, jax.Array]
 
@@ -159,7 +160,6 @@ class Teacher(Identity):
   normalized: bool = True
   kind: ClassVar[str] = "soft"
   required: ClassVar[str] = "query"
-  scheduled: ClassVar[tuple[str, ...]] = ("share",)
 
   def __post_init__(self):
     count = len(self.queries)
@@ -170,8 +170,9 @@ class Teacher(Identity):
       raise UserError(f"key: must be given for each of the {count} teachers; without it the columns are the term's own")
     if any(t is not None and not t > 0 for t in self.temperatures):
       raise UserError(f"temperature: {self.temperature} is not above 0")
-    if isinstance(self.share, (int, float)) and not 0 <= self.share <= 1:
-      raise UserError(f"share: {self.share} is not in [0, 1]; ALBEF uses 0.4")
+    for share in extremes(self.share, "share"):
+      if not 0 <= share <= 1:
+        raise UserError(f"share: {share} is not in [0, 1]; ALBEF uses 0.4")
 
   @property
   def queries(self) -> tuple[str, ...]:

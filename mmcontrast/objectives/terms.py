@@ -41,7 +41,7 @@ from mmcontrast.objectives.pairwise import AXES, SIDES, pairwise
 from mmcontrast.objectives.regularizers import Regularizer, parse_regularizer, regularize
 from mmcontrast.objectives.score import Score, normalize
 from mmcontrast.objectives.scores import build_score
-from mmcontrast.objectives.targets import Target, build_target
+from mmcontrast.objectives.targets import Target, Teacher, build_target
 from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
 from mmcontrast.objectives.term_checks import check_combination, check_terms
 
@@ -263,6 +263,8 @@ def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
       own["temperature"] = (term.temperature.schedule, f"objective.{term.temperature_of}.temperature.schedule")
     if isinstance(term.criterion, Compositional):
       own["gamma"] = (term.criterion.gamma, f"objective.{term.name}.criterion.gamma")
+    if isinstance(term.target, Teacher) and not isinstance(term.target.share, (int, float)):
+      own["share"] = (term.target.share, f"objective.{term.name}.target.share")
     if own:
       found[term.name] = own
   return found
