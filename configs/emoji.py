@@ -24,11 +24,11 @@ def images(views=2):
 
 
 def tokens(head="token_linear"):
-  """Both towers, each with one head that gives tokens; retrieval compares single vectors, so probes judge it."""
+  """Both towers, each with one head that gives tokens; zero-shot means of prompts need single vectors."""
   c = pair()
   c.heads = {f"{tower}_tokens": dict(tower=tower, name=head, dim=128) for tower in ("image", "text")}
-  c.evaluation.update(image="", text="")
-  del c.evaluation.evaluators.retrieval, c.evaluation.evaluators.zero_shot
+  c.evaluation.update(image="image_tokens", text="text_tokens")
+  del c.evaluation.evaluators.zero_shot
   return c
 
 

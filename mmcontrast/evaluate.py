@@ -12,6 +12,7 @@ import numpy as np
 from mmcontrast.data import transforms
 from mmcontrast.data.evaluation_set import EvaluationSet, load_evaluation_set
 from mmcontrast.errors import UserError, choose
+from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.search import search
 from mmcontrast.evaluation.suite import embed_sets, run_suite
@@ -27,7 +28,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
                      data_dir: str | None = None) -> dict[str, float]:
   """Evaluates the newest checkpoint of a run, or that of `step`.
 
-  Writes evaluation.json and, for a model with a joint space, retrieval.png (of the last set
+  Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set
   of config.evaluation.sets) into `workdir`; prints the table and the paths.
   Raises UserError when there is no such checkpoint, or a set is missing.
   """
@@ -36,7 +37,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
   results, sets = _evaluate(model, model.config, data_dir)
   written = [workdir / "evaluation.json"]
   written[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-  if {"image", "text"} <= set(model.kinds):
+  if {"image", "text"} <= set(model.kinds) and not model.compares_tokens:
     from mmcontrast.report.retrieval_picture import draw
     shown = [name for name in model.config["evaluation"]["sets"] if name in sets][-1]
     written.append(draw(workdir / "retrieval.png", sets[shown]))
@@ -55,6 +56,8 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
   Raises UserError when the query is a file that is no image, or the set is unknown.
   """
   model = load(workdir, None, data_dir)
+  if model.compares_tokens:
+    raise UserError(f"{workdir}: its model compares tokens, and search compares single vectors; search another run")
   names = tuple(model.config["evaluation"]["sets"])
   name = choose(dataset, names, "--dataset") if dataset else names[-1]
   given: str | np.ndarray = query
@@ -89,7 +92,7 @@ def _evaluate(model: Inference, config: Mapping,
         raise
       print(f"left out of the evaluation: {error}", file=sys.stderr)
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
-  sets = embed_sets(model.embed, options, loaded.__getitem__)
+  sets = embed_sets(model.embed, options, loaded.__getitem__, model.compare if model.compares_tokens else cosines)
   return run_suite(model.embed, options, loaded.__getitem__, sets=sets), sets
 
 

@@ -10,12 +10,20 @@ import numpy as np
 Embed = Callable[[str, Any], np.ndarray]
 """embed(kind, values) -> float32 [N, D]: "image" and "text" in the joint space (of uint8
 [N, H, W, 3], of N strings), "image_features" the pooled output of the image tower."""
+Compare = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
+"""compare(kind, queries, gallery) -> [Q, G]: how well each of the gallery matches each query of `kind`."""
 
 
 def unit(x: np.ndarray) -> np.ndarray:
   """Rows of `x` [N, D] as float32 of length one; a row of zeros stays zero."""
   x = np.asarray(x, np.float32)
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def cosines(kind: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+  """float32 [Q, G]: cosines of unit rows [Q, D] and [G, D], whatever the `kind` of the queries."""
+  del kind
+  return queries @ gallery.T
 
 
 def row_chunks(rows: int, columns: int, elements: int = 1 << 22) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import Embed, unit
+from mmcontrast.evaluation.embed import Compare, Embed, cosines, unit
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
@@ -21,9 +21,10 @@ class EmbeddedSet:
   `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name.
   """
 
-  def __init__(self, data: EvaluationSet, embed: Embed, name: str | None = None):
+  def __init__(self, data: EvaluationSet, embed: Embed, name: str | None = None, compare: Compare = cosines):
     self.data = data
     self.embed = embed
+    self.compare = compare
     self.name = name or data.name
 
   @property
@@ -32,13 +33,13 @@ class EmbeddedSet:
 
   @functools.cached_property
   def image(self) -> np.ndarray:
-    """float32 [M, D], unit rows in the joint space."""
-    return unit(self._checked("image", self.data.images))
+    """float32 [M, D], unit rows in the joint space, or tokens [M, L, D] for `compare`."""
+    return self._joint("image", self.data.images)
 
   @functools.cached_property
   def text(self) -> np.ndarray:
-    """float32 [C, D], unit rows in the joint space."""
-    return unit(self._checked("text", list(self.data.captions)))
+    """float32 [C, D], unit rows in the joint space, or tokens [C, L, D] for `compare`."""
+    return self._joint("text", list(self.data.captions))
 
   @functools.cached_property
   def features(self) -> np.ndarray:
@@ -58,16 +59,20 @@ class EmbeddedSet:
       raise UserError(f"{where}: {self.name!r} has no tags; leave it out with `sets`")
     return np.asarray(self.data.tags)
 
-  def _checked(self, kind: str, values: Any) -> np.ndarray:
+  def _joint(self, kind: str, values: Any) -> np.ndarray:
+    found = self._checked(kind, values, ndims=(2,) if self.compare is cosines else (2, 3))
+    return unit(found) if found.ndim == 2 else found
+
+  def _checked(self, kind: str, values: Any, ndims: tuple[int, ...] = (2,)) -> np.ndarray:
     if not len(values):
       raise UserError(f"evaluation set {self.name!r} has no {kind.partition('_')[0]} to embed")
     out = np.asarray(self.embed(kind, values), np.float32)
-    if out.ndim != 2 or len(out) != len(values):
+    if out.ndim not in ndims or len(out) != len(values):
       raise UserError(
         f"embed({kind!r}) returned shape {out.shape} for {len(values)} examples of "
         f"{self.name!r}; it must be [{len(values)}, D]"
       )
-    bad = int((~np.isfinite(out)).any(axis=1).sum())
+    bad = int((~np.isfinite(out)).reshape(len(out), -1).any(axis=1).sum())
     if bad:
       raise UserError(
         f"embed({kind!r}) is NaN or infinite for {bad} of {len(out)} examples of "

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embed import row_chunks, unit
+from mmcontrast.evaluation.embed import Compare, cosines, row_chunks, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 
 ROUNDING = 1e-6  # cosines closer than this are equal in float32
@@ -50,20 +50,26 @@ def relevance(
   return (of_image @ of_caption.T).astype(bool)
 
 
-def ranks(queries: np.ndarray, gallery: np.ndarray, positives: sparse.csr_array) -> np.ndarray:
+def ranks(
+  queries: np.ndarray, gallery: np.ndarray, positives: sparse.csr_array, compare: Compare = cosines, kind: str = ""
+) -> np.ndarray:
   """Rank of the best match of each query, 1 for found first.
 
   Args:
-    queries: float [Q, D]; gallery: float [G, D]. Compared by cosine.
+    queries: float [Q, D]; gallery: float [G, D]. Or tokens, [Q, L, D] and [G, L, D].
     positives: bool [Q, G], one match a row at least.
+    compare, kind: how they are compared, and the queries' kind; by default by cosine.
 
   Returns:
     int [Q], in 1..G.
   """
-  queries, gallery, positives = unit(queries), unit(gallery), sparse.csr_array(positives)
+  positives = sparse.csr_array(positives)
+  if compare is cosines:
+    queries, gallery = unit(queries), unit(gallery)
   out = np.empty(len(queries), np.int64)
-  for rows in row_chunks(len(queries), len(gallery)):
-    scores = queries[rows] @ gallery.T
+  numbers = len(gallery) * max([1, *queries.shape[1:-1], *gallery.shape[1:-1]])  # of a query, see Score.cells
+  for rows in row_chunks(len(queries), numbers):
+    scores = compare(kind, queries[rows], gallery)
     match = positives[rows].toarray()
     best = np.where(match, scores, -np.inf).max(axis=1, keepdims=True)
     out[rows] = 1 + ((scores >= best - ROUNDING) & ~match).sum(axis=1)
@@ -71,12 +77,12 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, positives: sparse.csr_array)
 
 
 def retrieval(
-  queries: np.ndarray, gallery: np.ndarray, positives: sparse.csr_array
+  queries: np.ndarray, gallery: np.ndarray, positives: sparse.csr_array, compare: Compare = cosines, kind: str = ""
 ) -> dict[str, float]:
   """Recall at 1, 5 and 10 (fractions), the median rank, and how many queries that is of.
 
   Args:
-    queries: float [Q, D]; gallery: float [G, D].
+    queries, gallery, compare, kind: as in `ranks`.
     positives: bool [Q, G]; a query without a match is left out.
 
   Raises:
@@ -89,7 +95,7 @@ def retrieval(
       f"retrieval: none of the {len(queries)} queries has a match among the {len(gallery)} "
       "candidates; check that images and captions use the same ids"
     )
-  rank = ranks(np.asarray(queries)[answerable], gallery, positives[answerable])
+  rank = ranks(np.asarray(queries)[answerable], np.asarray(gallery), positives[answerable], compare, kind)
   return {f"recall@{k}": float(np.mean(rank <= k)) for k in RECALL_AT} | {
     "median_rank": float(np.median(rank)),
     "queries": float(len(rank)),
@@ -107,8 +113,8 @@ def evaluate(
     images, texts = test.image, test.text
     matches = relevance(test.data.image_id, test.data.caption_id, test.data.captions)
     both = {
-      "image_to_text": retrieval(images, texts, matches),
-      "text_to_image": retrieval(texts, images, matches.T.tocsr()),
+      "image_to_text": retrieval(images, texts, matches, test.compare, "image"),
+      "text_to_image": retrieval(texts, images, matches.T.tocsr(), test.compare, "text"),
     }
     out[test.name] = {f"{way}/{k}": v for way, found in both.items() for k, v in found.items()}
   return out

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import knn, linear_probe, retrieval, tagging, zero_shot
-from mmcontrast.evaluation.embed import Embed
+from mmcontrast.evaluation.embed import Compare, Embed, cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def embed_sets(
-  embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet]
+  embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet], compare: Compare = cosines
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
-  return {name: EmbeddedSet(load_set(name), embed, name) for name in names}
+  return {name: EmbeddedSet(load_set(name), embed, name, compare) for name in names}
 
 
 def run_suite(

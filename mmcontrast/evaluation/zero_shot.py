@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import Embed, unit
+from mmcontrast.evaluation.embed import Embed, cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.retrieval import ranks, relevance
 
@@ -54,6 +54,9 @@ def evaluate(
   del bank
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for test in tests:
+    if test.compare is not cosines:
+      raise UserError("zero_shot: the mean of several prompts needs single vectors, and config.evaluation.text is a "
+                      "head of tokens; leave zero_shot out of config.evaluation.evaluators")
     for name in [label] if isinstance(label, str) else label:
       choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
       labels = test.labels(name, "zero_shot.label")
