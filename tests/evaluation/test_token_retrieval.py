@@ -77,7 +77,7 @@ def test_the_suite_ranks_by_it(world, monkeypatch):
   config = dict(sets=("s",), evaluators=dict(retrieval=dict()))
   found = run_suite(embed, config, None, sets={"s": embedded})
   assert found["s/image_to_text/recall@1"] == found["s/text_to_image/recall@1"] == 1.0
-  with pytest.raises(UserError, match="zero_shot: .* single vectors"):
+  with pytest.raises(UserError, match=r"zero_shot: .* single vectors"):
     zero_shot.evaluate([embedded], [])
 
 
