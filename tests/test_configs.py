@@ -29,6 +29,12 @@ def test_resolved_text_is_the_committed_one(name):
   assert to_json(load_config(str(ROOT / "configs" / name))) == (GOLDEN / f"{name}.json").read_text()
 
 
+def test_the_readme_names_every_config():
+  readme = (ROOT / "README.md").read_text()
+  for name in CONFIGS:
+    assert f"`{pathlib.Path(name).stem}`" in readme or f"`{name}`" in readme, name
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_fits_a_screen(name):
   assert len((ROOT / "configs" / name).read_text().splitlines()) <= 120

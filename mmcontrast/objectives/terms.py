@@ -37,10 +37,11 @@ from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.pairwise import AXES, SIDES, pairwise
+from mmcontrast.objectives.pairwise import pairwise
 from mmcontrast.objectives.regularizers import Regularizer, parse_regularizer, regularize
 from mmcontrast.objectives.score import Score, normalize
 from mmcontrast.objectives.scores import build_score
+from mmcontrast.objectives.sides import AXES, SIDES
 from mmcontrast.objectives.targets import Target, Teacher, build_target
 from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
 from mmcontrast.objectives.term_checks import check_combination, check_terms

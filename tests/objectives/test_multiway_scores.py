@@ -11,7 +11,7 @@ import pytest
 from meshes import assert_close, compiled, equations, make_mesh
 
 from mmcontrast.errors import UserError
-from mmcontrast.objectives import pairwise
+from mmcontrast.objectives import sides
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.scores import build_score
 
@@ -127,7 +127,7 @@ def test_symile_with_permuted_negatives(monkeypatch):
   """The reference's permutations in the place of shifts: all the rest is ours."""
   given, expected = case("symile")
   orders = iter(np.asarray(given["perms"]).reshape(3, 2, -1))
-  monkeypatch.setattr(pairwise, "permutations", lambda count, mask, keys: list(next(orders)))
+  monkeypatch.setattr(sides, "permutations", lambda count, mask, keys: list(next(orders)))
   config = anchored(score="multilinear", negatives="permuted")
   x = dict(zip(NAMES, (given[name] for name in "abc")))
   loss, _ = total(config, x, jnp.log(given["logit_scale"]), impl="dense")

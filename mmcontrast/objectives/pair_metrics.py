@@ -1,0 +1,72 @@
+"""What every term logs beside its loss: temperature, in-batch top-1, mean positive and negative score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from mmcontrast.objectives.sides import Side, Sides, count_side, mean_of, shares_of
+
+if TYPE_CHECKING:
+  from mmcontrast.objectives.terms import Term
+
+
+def metrics_of(stats, sides: Sides, scale, bias, term: Term):
+  """Temperature, in-batch top-1, and mean score of positives and of negatives."""
+  anchors = sides.columns if term.direction == "columns" else sides.rows
+  count = stats["positive_count"]
+  count = count if anchors.mask is None else jnp.where(anchors.mask, count, 0.0)
+  hits = stats["best_positive"] > stats["best_negative"]
+  positive = jnp.sum(jnp.where(count > 0, stats["positive_sum"], 0.0))
+  number = jnp.sum(count)
+  if term.score.total is None:
+    everything, pairs = (
+      jnp.sum(x if anchors.mask is None else jnp.where(anchors.mask, x, 0.0))
+      for x in (stats["all_sum"], stats["all_count"])
+    )
+    everything = everything if bias is None else everything - bias * pairs
+  else:
+    everything, pairs = _all_scores(sides, term), _pairs(sides, term)
+  if bias is not None:
+    positive = positive - bias * number
+  return {
+    "temperature": 1.0 / scale,
+    "top1": mean_of(hits.astype(jnp.float32), shares_of(len(count), count > 0)),
+    "positive": positive / jnp.maximum(number, 1) / scale,
+    "negative": (everything - positive) / jnp.maximum(pairs - number, 1) / scale,
+  }
+
+
+def _seen(sides: Sides, term: Term) -> list[tuple[Side, Side]]:
+  """(rows, columns) that the anchors of the first direction see beside their own pair's matrix."""
+  if term.direction == "columns":
+    return [(side, sides.columns) for side in sides.more["column"]]
+  return [(sides.rows, side) for side in sides.more["row"]]
+
+
+def _pairs(sides: Sides, term: Term) -> jax.Array:
+  """How many pairs the anchors of the first direction see."""
+  n = count_side(sides.rows) * jnp.float32(1.0)
+  own = n if term.negatives == "queue" else n * count_side(sides.columns)
+  if "slot" in sides.rows.facts:
+    own = own - n
+  return own + sum(count_side(rows) * jnp.float32(1.0) * count_side(columns) for rows, columns in _seen(sides, term))
+
+
+def _all_scores(sides: Sides, term: Term) -> jax.Array:
+  """Sum of the scores (times scale) of those pairs."""
+
+  def counted(side: Side) -> jax.Array:
+    x = side.facts["x"]
+    return x if side.mask is None else jnp.where(side.mask[:, None], x, 0.0)
+
+  rows, columns = counted(sides.rows), counted(sides.columns)
+  if term.negatives == "queue":
+    total = jnp.sum(term.score.pair(rows, columns))
+  else:
+    total = term.score.total(rows, columns)
+  if "slot" in sides.rows.facts:
+    total = total - jnp.sum(term.score.pair(rows, columns))
+  return total + sum(term.score.total(counted(a), counted(b)) for a, b in _seen(sides, term))
