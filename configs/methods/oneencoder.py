@@ -2,11 +2,12 @@
 
     mmcontrast train --config configs/methods/oneencoder.py --workdir runs/oneencoder
 
-The two heads have an adapter and a modality token each and share the trunk. The scale is fixed at exp(2.5), which is
-what the released code's "learnable" temperature comes to. Stages `image` and `text` pretrain the towers (ours: the
-paper's are a ViT and BERT), `align` is the paper's first stage. Its second, a new modality on a frozen trunk, is one
-more stage with one more head: docs/methods/stages.md. Ours too: padding is left out of the means, the trunk's
-transformer is pre-norm, steps and optimizer are as in projectors.py.
+The heads have an adapter and a modality token each and share the trunk. The scale is fixed at exp(2.5), which is what
+the released code's "learnable" temperature comes to. Stages `image` and `text` pretrain the towers (ours: the paper's
+are a ViT and BERT); `align` is the paper's first stage; `german` its second: a new modality against an aligned one,
+everything that was aligned frozen, the trunk too. German names stand for the paper's sound, and their tower trains
+along with its head, since nothing pretrains it. Ours too: padding is left out of the means, the trunk's transformer is
+pre-norm, steps and optimizer are as in projectors.py. Evaluation is of images and English.
 """
 
 import math
@@ -15,6 +16,8 @@ import projectors
 
 from mmcontrast.config import smoke
 
+SCALE = math.exp(-2.5)
+
 
 def get_config(arg=None):
   c = projectors.get_config()
@@ -22,6 +25,15 @@ def get_config(arg=None):
   c.heads = dict(image_joint=dict(head, tower="image"),
                  text_joint=dict(head, tower="text", shared=dict(trunk="image_joint")))
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=math.exp(-2.5)))
+      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", temperature=SCALE))
+  aligned = ("towers/image", "towers/text", "heads/image_joint", "heads/text_joint")
+  c.stages = (*c.stages, dict(
+      name="german", steps=300,
+      data=dict(views=dict(image=1, text=2), languages=("en", "de")),
+      towers=dict(image=c.towers.image, text=c.towers.text, german=dict(c.towers.text, modality="text")),
+      heads=dict(c.heads, german_joint=dict(head, tower="german", shared=dict(trunk="image_joint"))),
+      objective=dict(german_text=dict(query="text[1]/german_joint", key="text[0]/text_joint", direction="both",
+                                      temperature=SCALE)),
+      init={part: f"align:{part}" for part in aligned},
+      optimizer=dict(frozen=tuple(f"{part}/.*" for part in aligned))))
   return smoke(c) if arg == "smoke" else c

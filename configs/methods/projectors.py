@@ -16,7 +16,7 @@ def alone(c, head):
   """Two views of each example against each other, in the space of `head`."""
   modality = head.split("_")[0]
   views = (f"{modality}[0]/{head}", f"{modality}[1]/{head}")
-  c.objective = dict(views=dict(query=views, key=views, target="same_id", temperature=0.1))
+  c.objective = dict(views=dict(query=views, key=views, temperature=0.1))
   return c
 
 
