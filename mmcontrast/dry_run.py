@@ -171,7 +171,9 @@ def collectives(text: str) -> dict[str, int]:
 def _label_names(config: Mapping) -> tuple[str, ...]:
   """The labels that the config's targets name."""
   targets = [term.get("target") for term in config["objective"].values()]
-  return tuple(sorted({target["label"] for target in targets if isinstance(target, Mapping) and "label" in target}))
+  targets = [target for target in targets if isinstance(target, Mapping)]
+  named = {target["label"] for target in targets if "label" in target}
+  return tuple(sorted(named.union(*(target.get("labels", ()) for target in targets))))
 
 
 def _placed(shapes: Any) -> Any:

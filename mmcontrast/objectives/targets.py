@@ -82,6 +82,37 @@ class SameLabel(Identity):
 
 
 @dataclass(frozen=True)
+class SharedLabels(Identity):
+  """Examples of one class, at several levels: SupCon weighted by a tree of labels (SPACE-2, He et al. 2022).
+
+  labels: name of a label -> weight of two examples of its class, in (0, 1]; of several that match, the
+    greatest weight counts. The example itself weighs 1. Negative labels are of no class.
+  """
+
+  labels: Any = None
+  kind: ClassVar[str] = "set"
+  needs: ClassVar[tuple[str, ...]] = ("labels",)
+  required: ClassVar[str] = "labels"
+
+  def __post_init__(self):
+    if self.labels and not isinstance(self.labels, Mapping):
+      raise UserError(f"labels: {self.labels!r} is not a table of weights, such as dict(subgroup=1.0, group=0.5)")
+    for name, weight in (self.labels or {}).items():
+      if not 0 < weight <= 1:
+        raise UserError(f"labels.{name}: {weight} is not in (0, 1]; the example itself weighs 1")
+
+  def facts(self, info: Mapping[str, Any]) -> Facts:
+    return {"labels": jnp.stack([info["labels"][name] for name in self.labels], -1)}
+
+  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
+    weights = same(rows, columns).astype(jnp.float32)
+    for level, weight in enumerate(self.labels.values()):
+      row, column = rows["labels"][:, None, level], columns["labels"][None, :, level]
+      weights = jnp.maximum(weights, jnp.where((row == column) & (row >= 0), weight, 0.0))
+    return weights
+
+
+@dataclass(frozen=True)
 class SharedTags(Identity):
   """Examples whose tag sets overlap by more than `threshold`: MCT's tag supervision.
 
@@ -252,6 +283,7 @@ TARGETS: dict[str, type[Target]] = {
   "identity": Identity,
   "same_id": SameId,
   "same_label": SameLabel,
+  "shared_labels": SharedLabels,
   "shared_tags": SharedTags,
   "soft_similarity": SoftSimilarity,
   "teacher": Teacher,
@@ -261,6 +293,7 @@ TARGETS: dict[str, type[Target]] = {
 
 _EXAMPLES = {
   "label": "the name of a label of the dataset",
+  "labels": "names of labels of the dataset and their weights, such as dict(subgroup=1.0, group=0.5)",
   "of": "the path of an embedding, such as 'image[0]/frozen'",
   "query": "the path of the teacher's row embedding, such as 'image[0]/joint@momentum'",
 }

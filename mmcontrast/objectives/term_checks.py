@@ -10,7 +10,7 @@ from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Sigmoid
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.regularizers import Regularizer
-from mmcontrast.objectives.targets import Mixed, SharedTags, Teacher
+from mmcontrast.objectives.targets import Mixed, SharedLabels, SharedTags, Teacher
 from mmcontrast.objectives.view_criteria import MultiView
 
 if TYPE_CHECKING:
@@ -241,7 +241,9 @@ def check_terms(
         f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'"
       )
     if "labels" in term.target.needs:
-      choose(term.target.label, labels, f"{where}.target.label")
+      several = isinstance(term.target, SharedLabels)
+      for label in term.target.labels if several else (term.target.label,):
+        choose(label, labels, f"{where}.target.label{'s' * several}")
     if term.queue_length % batch_size:
       whole = max(1, round(term.queue_length / batch_size)) * batch_size
       raise UserError(

@@ -160,6 +160,20 @@ def test_tcl():
   check("tcl_ita", loss, hi=x["hi"], ht=x["ht"])
 
 
+@pytest.mark.usefixtures("float64")
+def test_supcon_weighted_by_labels():
+  """The golden weights of four pairs of classes, as six labels that two examples share."""
+  x, expected = multimodal("soft_supcon")
+  weights, n = np.asarray(x["weights"]), len(x["weights"])
+  pairs = [(i, j) for i in range(n) for j in range(i)]
+  kinds = {f"pair_{i}{j}": np.where(np.isin(np.arange(n), (i, j)), 0, -1) for i, j in pairs}
+  target = dict(name="shared_labels", labels={f"pair_{i}{j}": float(weights[i, j]) for i, j in pairs})
+  views = ["image[0]/ssl", "image[1]/ssl"]
+  term = dict(query=views, key=views, target=target, score="dot", temperature=float(x["temp"]))
+  found = total({"t": term}, dict(zip(views, x["features"].swapaxes(0, 1))), {"labels": kinds})
+  np.testing.assert_allclose(found, expected["loss"], rtol=5e-8)  # the reference rounds weights to single precision
+
+
 # ---- Meshes, order, gradients -------------------------------------------------------------------
 
 N, D = 18, 6  # N is a multiple of neither the devices nor the tiles.
@@ -172,6 +186,7 @@ CASES = {
   "tokens": dict(key="text[0]/tokens", token_keys=True, direction="rows", criterion="each_positive", target="same_id"),
   "mixed_views": dict(MIXED, key=[TEXT, "text[1]/joint"]),
   "tags": dict(target=TAGS),
+  "labels": dict(target=dict(name="shared_labels", labels=dict(kind=0.7, family=0.3))),
   "counts_inside": dict(target=dict(TAGS, overlap="count"), criterion=dict(name="softmax", positives="inside")),
 }
 
@@ -183,13 +198,16 @@ def make_inputs(order=None):
   embeddings = {name: rng.normal(size=(N, 3, D) if "tokens" in name else (N, D)) for name in names}
   embeddings["text[0]/tokens"][rng.random((N, 3)) < 0.2] = 0.0  # no tokens
   info = {"seed": rng.integers(0, 2**32, N, np.uint32), "tags": rng.integers(0, 2, (N, 5), np.uint8),
-          "id": rng.integers(0, 6, N).astype(np.int32), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
+          "id": rng.integers(0, 6, N).astype(np.int32), "kind": rng.integers(-1, 6, N),
+          "family": rng.integers(-1, 3, N), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
   order = np.arange(N) if order is None else order
-  return terms, {name: jnp.asarray(x[order]) for name, x in embeddings.items()}, {k: x[order] for k, x in info.items()}
+  info = {name: x[order] for name, x in info.items()}
+  info["labels"] = {name: info.pop(name).astype(np.int32) for name in ("kind", "family")}
+  return terms, {name: jnp.asarray(x[order]) for name, x in embeddings.items()}, info
 
 
-def losses_and_gradients(impl="dense", devices=1, order=None):
-  """({term: loss}, {term: gradients by embeddings}), in one program."""
+def losses_and_gradients(impl="dense", devices=1, order=None, names=tuple(CASES)):
+  """{term: (loss, gradients by embeddings)} of the cases `names`, in one program."""
   terms, embeddings, info = make_inputs(order)
 
   def loss(embeddings, info, name):
@@ -197,7 +215,7 @@ def losses_and_gradients(impl="dense", devices=1, order=None):
                               impl=impl, tile=4)[0]
 
   def every(embeddings, info):
-    return {name: jax.value_and_grad(loss)(embeddings, info, name) for name in terms}
+    return {name: jax.value_and_grad(loss)(embeddings, info, name) for name in names}
 
   return jax.device_get(compiled(every)(embeddings, info))
 
@@ -209,9 +227,9 @@ def dense():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("impl", "devices"), [("ring", 8), ("rows", 2)])
-def test_meshes(dense, impl, devices):
-  assert_close(losses_and_gradients(impl, devices), dense, 1e-10)
+@pytest.mark.parametrize(("impl", "devices", "names"), [("ring", 8, tuple(CASES)), ("rows", 2, ("teachers", "tokens"))])
+def test_meshes(dense, impl, devices, names):
+  assert_close(losses_and_gradients(impl, devices, names=names), {name: dense[name] for name in names}, 1e-10)
 
 
 @pytest.mark.usefixtures("float64")
@@ -307,6 +325,9 @@ def test_weights_of_tags(overlap, weights):
     (dict(target=dict(name="mixed", alpha=0)), "objective.t.target.alpha: 0 is not above 0; M3CoL uses 0.15"),
     (dict(target=dict(name="mixed", probability=2)), r"objective.t.target.probability: 2 is not in \[0, 1\]"),
     (dict(target="mixed", query=[IMAGE, TEXT], key=[IMAGE, TEXT]), "objective.t.target: 'mixed' mixes the queries"),
+    (dict(target="shared_labels"), "objective.t.target.labels: must be given; names of labels"),
+    (dict(target=dict(name="shared_labels", labels="group")), "objective.t.target.labels: 'group' is not a table"),
+    (dict(target=dict(name="shared_labels", labels=dict(group=2))), "objective.t.target.labels.group: 2 is not in"),
     (dict(token_keys=True), "objective.t.token_keys: each token is a key for queries of one vector"),
     (dict(target=dict(name="shared_tags", overlap="any", weighted=True)), "objective.t.target.weighted: overlap 'any'"),
     (dict(target=dict(name="shared_tags", weighted=True), criterion="sigmoid"), "objective.t.target.overlap: sigmoid"),
@@ -324,3 +345,11 @@ def test_token_keys_want_a_token_head():
   objective.check_terms(objective.parse_terms({"t": term}), **run, token_heads=("words",))
   with pytest.raises(UserError, match="token_keys wants tokens, which head 'words' does not give"):
     objective.check_terms(objective.parse_terms({"t": term}), **run, token_heads=("locals",))
+
+
+def test_labels_must_be_the_datasets():
+  target = dict(name="shared_labels", labels=dict(group=0.5, subgruop=1.0))
+  terms = objective.parse_terms({"t": dict(query=IMAGE, key="text[0]/words", target=target)})
+  run = dict(views={"image": 1, "text": 1}, heads={"joint": "image", "words": "text"}, batch_size=8)
+  with pytest.raises(UserError, match=r"t.target.labels: no such choice 'subgruop'"):
+    objective.check_terms(terms, **run, labels=("group", "subgroup"))
