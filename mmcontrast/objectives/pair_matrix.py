@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ def _positive(term: Term, weights, rows: Facts, columns: Facts) -> jax.Array:
 
 def logits_of(term: Term, rows: Facts, columns: Facts, shared) -> jax.Array:
   logits = term.score.tile(rows["x"], columns["x"])
+  if "origin" in rows or "origin" in columns:  # Hard negatives on this side, anchors on the other.
+    one, another = (side.get("origin", side["position"]) for side in (rows, columns))
+    own, other = map(math.log, term.negative_weights)
+    logits = logits + jnp.where(one[:, None] == another[None, :], own, other)
   return logits if isinstance(shared, tuple) else logits + shared
 
 

@@ -84,6 +84,8 @@ def more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tup
   for axis, names in (("row", term.negative_keys), ("column", term.negative_queries)):
     if names:
       side = batch_side(term, names, embeddings, info)
+      if term.negative_weights:
+        side.facts["origin"] = side.facts["position"]
       side.facts["position"] = jnp.full_like(side.facts["position"], -1)
       side.facts["negative"] = jnp.ones(side.facts["position"].shape, bool)
       side.facts.pop("slot", None)

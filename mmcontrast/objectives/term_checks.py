@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.compositional import Compositional
-from mmcontrast.objectives.criteria import Sigmoid
+from mmcontrast.objectives.criteria import Sigmoid, Softmax
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.regularizers import Regularizer
 from mmcontrast.objectives.targets import Mixed, SharedLabels, SharedTags, Teacher
@@ -73,6 +73,10 @@ def check_combination(term: Term, where: str) -> None:
       f"{where}.token_keys: each token is a key for queries of one vector; use direction='rows', negatives='batch', "
       "other keys than queries, a score of vectors, a set of positives such as 'identity', and no hinge"
     )
+  if term.negative_weights and not (term.negative_keys or term.negative_queries):
+    raise UserError(f"{where}.negative_weights: there are no hard negatives; name negative_keys or negative_queries")
+  if term.negative_weights and not isinstance(term.criterion, Softmax):
+    raise UserError(f"{where}.negative_weights: weights are counts in a denominator; use criterion='softmax'")
   for side, direction in (("negative_keys", "rows"), ("negative_queries", "columns")):
     if getattr(term, side) and term.direction not in (direction, "both"):
       raise UserError(

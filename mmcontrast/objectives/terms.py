@@ -7,6 +7,7 @@
             negatives="batch",       # "queue:K": own key and queue (MoCo); "batch+queue:K" (ALBEF)
             negative_keys=(),        # more keys for every query, positives of none: hard negatives
             negative_queries=(),     # and more queries for every key
+            negative_weights=None,   # (w, v): a hard negative counts w times for its own example, v times for others
             token_keys=False,        # keys are of a token head, and each token is a key of its own
             prototypes=0,            # so many learned vectors that every anchor sees beside the others
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
@@ -79,6 +80,7 @@ class Term:
   negatives: str
   negative_keys: tuple[str, ...]
   negative_queries: tuple[str, ...]
+  negative_weights: tuple[float, float] | None
   token_keys: bool
   prototypes: int
   queue_length: int
@@ -115,6 +117,7 @@ _KEYS = (
   "negatives",
   "negative_keys",
   "negative_queries",
+  "negative_weights",
   "token_keys",
   "prototypes",
   "direction",
@@ -185,6 +188,7 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     negatives=negatives,
     negative_keys=_names(config.get("negative_keys", ()), f"{where}.negative_keys", some=False),
     negative_queries=_names(config.get("negative_queries", ()), f"{where}.negative_queries", some=False),
+    negative_weights=_negative_weights(config.get("negative_weights"), f"{where}.negative_weights"),
     prototypes=_prototypes(config.get("prototypes", 0), f"{where}.prototypes"),
     token_keys=bool(config.get("token_keys", False)),
     queue_length=length,
@@ -216,6 +220,14 @@ def _negatives(given: str, where: str) -> tuple[str, int]:
   if not length.isdigit() or not int(length):
     raise UserError(f"{where}: {given!r} has no queue length; write it as in '{kind}:16384'")
   return kind, int(length)
+
+
+def _negative_weights(given: Any, where: str) -> tuple[float, float] | None:
+  if given is None:
+    return None
+  if not isinstance(given, tuple) or len(given) != 2 or not all(weight > 0 for weight in given):
+    raise UserError(f"{where}: {given!r} is not a pair of numbers above 0, such as (2.0, 0.5)")
+  return given
 
 
 def _prototypes(given: Any, where: str) -> int:

@@ -161,6 +161,23 @@ def test_tcl():
 
 
 @pytest.mark.usefixtures("float64")
+def test_negatives_of_reversed_order():
+  """TACT: originals and reversed copies are each other's hard negatives, the own one with another weight."""
+  x, expected = multimodal("tact")
+  views = {"video": ["image[0]/joint", "image[1]/joint"], "text": ["text[0]/joint", "text[1]/joint"]}
+  embeddings = {name: x[kind][4 * i : 4 * i + 4] for kind, names in views.items() for i, name in enumerate(names)}
+  weights = [float(x["alpha_same"]), float(x["alpha_cross"])]
+  for query, key in (("text", "video"), ("video", "text")):
+    config = {
+      str(i): dict(query=views[query][i], key=views[key][i], negative_keys=views[key][1 - i], negative_weights=weights,
+                   score="dot", temperature=1.0, weight=1 / 2)
+      for i in range(2)
+    }
+    # The reference takes the weights' logarithms in single precision.
+    np.testing.assert_allclose(total(config, embeddings), expected[f"{query[0]}2{key[0]}"], rtol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
 def test_supcon_weighted_by_labels():
   """The golden weights of four pairs of classes, as six labels that two examples share."""
   x, expected = multimodal("soft_supcon")
@@ -183,6 +200,7 @@ TAGS = dict(name="shared_tags", overlap="jaccard", threshold=0.2, weighted=True)
 CASES = {
   "teachers": dict(target=TEACHERS),
   "mixed_normalized": dict(target=dict(name="mixed", alpha=0.5, probability=1.0, stream=1)),
+  "hard": dict(negative_keys="text[1]/joint", negative_queries="image[1]/joint", negative_weights=[3.0, 0.5]),
   "tokens": dict(key="text[0]/tokens", token_keys=True, direction="rows", criterion="each_positive", target="same_id"),
   "mixed_views": dict(MIXED, key=[TEXT, "text[1]/joint"]),
   "tags": dict(target=TAGS),
@@ -328,6 +346,8 @@ def test_weights_of_tags(overlap, weights):
     (dict(target="shared_labels"), "objective.t.target.labels: must be given; names of labels"),
     (dict(target=dict(name="shared_labels", labels="group")), "objective.t.target.labels: 'group' is not a table"),
     (dict(target=dict(name="shared_labels", labels=dict(group=2))), "objective.t.target.labels.group: 2 is not in"),
+    (dict(negative_weights=[2, 1]), "objective.t.negative_weights: there are no hard negatives; name negative_keys"),
+    (dict(negative_weights=2.0), "objective.t.negative_weights: 2.0 is not a pair of numbers above 0"),
     (dict(token_keys=True), "objective.t.token_keys: each token is a key for queries of one vector"),
     (dict(target=dict(name="shared_tags", overlap="any", weighted=True)), "objective.t.target.weighted: overlap 'any'"),
     (dict(target=dict(name="shared_tags", weighted=True), criterion="sigmoid"), "objective.t.target.overlap: sigmoid"),
