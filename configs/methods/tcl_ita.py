@@ -5,7 +5,7 @@
 ALBEF's two terms, an image view against its other view's momentum key, a caption against its own, and each of them
 against the momentum tokens of its other view (of itself, for text): every token is a positive of its own against
 the tokens of all other examples. Six terms of one weight. Ours: the image tower's 2 x 2 map needs no pooling into
-locals; text tokens are all real ones, as there is no first one that stands for the text; queues of 1024 keys.
+locals; text tokens are all real ones, as there is no first one that stands for the text; queues of 512 keys.
 """
 
 import albef_itc
@@ -24,7 +24,7 @@ def get_config(arg=None):
   across, back = c.objective.image_to_text, c.objective.text_to_image
   across.weight = back.weight = 1 / 6
   across.target.query = back.key = SECOND
-  queued = dict(negatives="batch+queue:1024", temperature="image_to_text", weight=1 / 6)
+  queued = dict(negatives="batch+queue:512", temperature="image_to_text", weight=1 / 6)
   local = dict(token_keys=True, criterion="each_positive", temperature="image_to_text", weight=1 / 6)
   c.objective.update(
       image_to_image=dict(queued, query=IMAGE, key=SECOND),
