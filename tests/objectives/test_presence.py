@@ -1,5 +1,7 @@
 """Examples that lack a modality: in the terms that read it, as if they were not in the batch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meshes import assert_close, compiled, make_mesh
+from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.objectives import terms as objective
+from mmcontrast.step import init_state, train_step
 from mmcontrast.stores import queue as queue_store
+from mmcontrast.train import make_recipe
 
 IMAGE, TEXT, AUDIO = "image[0]/joint", "text[0]/joint", "audio[0]/joint"
 KEY = f"{TEXT}@momentum"
@@ -148,3 +153,20 @@ def test_a_missing_key_is_no_negative_in_a_queue():
   keys, moved = queue["keys"], np.flatnonzero(~info["present"]["text"])
   assert loss(keys.at[moved].multiply(-1.0)) == loss(keys)
   assert loss(keys.at[(moved + 1) % N].multiply(-1.0)) != loss(keys)
+
+
+def test_a_step_passes_it_on_to_terms_and_queues():
+  """What stands in the places of missing texts changes nothing of a step, and the queue knows them."""
+  recipe = make_recipe(tiny_config(objective=dict(t=five_terms()["image_to_text"])), tiny_spec())
+  batch, missing = tiny_batch(), np.arange(16) % 3 == 1
+  batch["present"] = {"text": ~missing}
+  other = batch | {"text": np.where(missing[:, None, None], np.roll(batch["text"], 1, 0), batch["text"])}
+  start = compiled(functools.partial(init_state, recipe))(batch)
+  step = compiled(functools.partial(train_step, recipe, None))
+  (state, metrics), (same, same_metrics) = step(start, batch), step(start, other)
+  assert_close(same_metrics, metrics, 1e-5)
+  assert_close(same.params, state.params, 1e-6)
+  (queue,) = state.queues.values()
+  np.testing.assert_array_equal(queue["present"]["text"][:16], ~missing)
+  everyone = step(start, batch | {"present": {"text": np.ones(16, bool)}})[1]
+  assert abs(everyone["t/loss"] - metrics["t/loss"]) > 1e-4
