@@ -154,6 +154,8 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
     shapes = {} if term.negatives == "queue" else {kind: (rows, columns)}
     shapes |= {"hard negative keys": (rows, size * len(term.negative_keys))} if term.negative_keys else {}
     shapes |= {"hard negative queries": (size * len(term.negative_queries), columns)} if term.negative_queries else {}
+    if term.prototypes:
+      shapes["prototypes"] = (term.prototypes, columns) if term.direction == "columns" else (rows, term.prototypes)
     for kind, (rows, count) in (shapes | queued).items():
       add(name, rows, count, kind, dim, cells)
   return lines

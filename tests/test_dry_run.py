@@ -95,14 +95,14 @@ def test_tokens_and_hard_negatives_from_a_config():
       there=dict(query="image[0]/patches", key="text[0]/words", score="token_max"),
       back=dict(query="text[0]/words", key="image[0]/patches", score="token_max", temperature="there"),
       hard=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                negative_keys="text[1]/text_joint", negative_queries="image[1]/image_joint"))
+                negative_keys="text[1]/text_joint", negative_queries="image[1]/image_joint", prototypes=12))
   config = tiny_config(heads=heads, objective=objective)
   mesh = sharding.make_mesh({"data": -1})
   built = build_program(config, tiny_spec(), mesh)
   assert program.loss_lines(config, built, mesh) == [
       "  there: 16 x 16 (batch), dim 48: dense (auto)", "  back: 16 x 16 (batch), dim 32: dense (auto)",
       "  hard: 16 x 16 (batch), dim 8: dense (auto)", "  hard: 16 x 16 (hard negative keys), dim 8: dense (auto)",
-      "  hard: 16 x 16 (hard negative queries), dim 8: dense (auto)"]
+      "  hard: 16 x 16 (hard negative queries), dim 8: dense (auto)", "  hard: 16 x 12 (prototypes), dim 8: dense (auto)"]
   state, metrics = jax.eval_shape(built.step, built.state, built.batch)
   assert {"there/loss", "back/top1", "hard/negative"} <= set(metrics)
   assert state.params["heads"]["words"]["fc1"]["kernel"].shape == (16, 8)
