@@ -102,7 +102,8 @@ def test_tokens_and_hard_negatives_from_a_config():
   assert program.loss_lines(config, built, mesh) == [
       "  there: 16 x 16 (batch), dim 48: dense (auto)", "  back: 16 x 16 (batch), dim 32: dense (auto)",
       "  hard: 16 x 16 (batch), dim 8: dense (auto)", "  hard: 16 x 16 (hard negative keys), dim 8: dense (auto)",
-      "  hard: 16 x 16 (hard negative queries), dim 8: dense (auto)", "  hard: 16 x 12 (prototypes), dim 8: dense (auto)"]
+      "  hard: 16 x 16 (hard negative queries), dim 8: dense (auto)",
+      "  hard: 16 x 12 (prototypes), dim 8: dense (auto)"]
   state, metrics = jax.eval_shape(built.step, built.state, built.batch)
   assert {"there/loss", "back/top1", "hard/negative"} <= set(metrics)
   assert state.params["heads"]["words"]["fc1"]["kernel"].shape == (16, 8)
