@@ -22,8 +22,8 @@ from typing import Any
 
 from mmcontrast.errors import UserError, nearest
 
-REPLACED = ("towers", "heads", "objective", "init")
-"""Sections whose keys are names of the user's: one name too many would be another method."""
+REPLACED = ("towers", "heads", "objective", "init", "update_rule")
+"""Sections whose keys are names of the user's, or options of a name: one too many would be another method."""
 _OF_THE_WHOLE = ("stages", "distributed")
 
 
