@@ -151,6 +151,9 @@ def test_a_stage_lies_over_the_config():
   assert runs["locked"]["optimizer"] == {**ADAM, "frozen": ("towers/image/.*", "heads/image_joint/.*")}
   assert list(runs["image"]["heads"]) == ["image_ssl"] and runs["image"]["init"] == {}
   assert list(resolve(tiny_config())) == [""]
+  rule = dict(name="project_conflicts", on="towers/.*")
+  summed = resolve(staged({**IMAGES, "update_rule": dict(name="sum")}, LOCKED, update_rule=rule))
+  assert summed["image"]["update_rule"] == dict(name="sum") and summed["locked"]["update_rule"] == rule
 
 
 def test_overrides(tmp_path):
