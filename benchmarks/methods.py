@@ -105,7 +105,7 @@ def _seconds_a_step(workdir: pathlib.Path) -> float:
 def _temporaries(config: dict[str, Any]) -> float:
   """Of the last stage's step, MiB."""
   from mmcontrast.data import pipeline
-  from mmcontrast.train import make_plans
+  from mmcontrast.program import make_plans
 
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], None))
   *_, (_, _, program) = plans.values()

@@ -30,8 +30,8 @@ from mmcontrast import augment
 from mmcontrast.config import load_config
 from mmcontrast.data.pipeline import Spec
 from mmcontrast.encoders import build_encoder, build_head
+from mmcontrast.program import make_recipe
 from mmcontrast.step import TrainState, init_state, train_step
-from mmcontrast.train import make_recipe
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 

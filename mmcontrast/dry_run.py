@@ -28,7 +28,7 @@ from mmcontrast.errors import MissingData, UserError, choose
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.objectives.regularizers import Regularizer
-from mmcontrast.train import Plan, Program, make_plans
+from mmcontrast.program import Plan, Program, make_plans
 
 _ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # no machine code will run

@@ -12,7 +12,7 @@ from tiny import five_terms, tiny_config, tiny_spec
 from mmcontrast import dry_run as program
 from mmcontrast import sharding
 from mmcontrast.errors import UserError
-from mmcontrast.train import build_program
+from mmcontrast.program import build_program
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ from mmcontrast.encoders import build_encoder
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.errors import UserError
 from mmcontrast.microbatches import check_microbatches, encode_in_chunks
+from mmcontrast.program import make_recipe
 from mmcontrast.step import init_state, train_step
-from mmcontrast.train import make_recipe, train
+from mmcontrast.train import train
 
 
 def dropped_config(microbatches: int) -> dict:

@@ -12,8 +12,8 @@ from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 from mmcontrast import sharding
 from mmcontrast.errors import UserError
 from mmcontrast.optim import path_name
+from mmcontrast.program import make_recipe, shapes_of
 from mmcontrast.step import TrainState, init_state, train_step
-from mmcontrast.train import make_recipe, shapes_of
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "sharding"
 MESH = AbstractMesh((2, 4, 2), sharding.AXES)

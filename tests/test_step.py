@@ -10,8 +10,8 @@ import pytest
 from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast import sharding
+from mmcontrast.program import make_recipe
 from mmcontrast.step import init_state, train_step
-from mmcontrast.train import make_recipe
 
 
 def program(devices: int = 1, **changes):

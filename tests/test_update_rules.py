@@ -15,8 +15,8 @@ from mmcontrast import sharding
 from mmcontrast.checkpoint import Checkpoints
 from mmcontrast.errors import UserError
 from mmcontrast.optim import path_name
+from mmcontrast.program import make_recipe
 from mmcontrast.step import init_state, train_step
-from mmcontrast.train import make_recipe
 from mmcontrast.update_rules import ProjectConflicts, Sum, make_update_rule, projected
 
 

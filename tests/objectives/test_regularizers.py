@@ -17,7 +17,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import reduce_tiles
 from mmcontrast.objectives.regularizers import REGULARIZERS
-from mmcontrast.train import build_program
+from mmcontrast.program import build_program
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "image_text.json").read_text())
 IMAGE, TEXT, KEY = "image[0]/joint", "text[0]/joint", "text[0]/joint@momentum"

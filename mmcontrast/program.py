@@ -1,0 +1,138 @@
+"""A config turned into a program: checked, its shapes known, nothing allocated or compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from mmcontrast import augment, optim, sharding
+from mmcontrast.data import pipeline
+from mmcontrast.evaluation import suite
+from mmcontrast.initialization import initial_arrays
+from mmcontrast.microbatches import check_microbatches
+from mmcontrast.model import build_model
+from mmcontrast.objectives import terms as objective
+from mmcontrast.schedules import make_schedule
+from mmcontrast.stages import errors_of, resolve
+from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step
+from mmcontrast.update_rules import make_update_rule
+
+
+class Program(NamedTuple):
+  """A config ready to be compiled: `step(state, batch)`, and the shapes of both where they will live."""
+
+  recipe: Recipe
+  batch: Any
+  state: TrainState
+  step: Any
+
+
+class Plan(NamedTuple):
+  """A run, or a stage of one, that has been checked: it can be trained, or compiled and read."""
+
+  config: Mapping
+  mesh: jax.sharding.Mesh
+  program: Program
+
+
+def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
+               devices: Sequence[jax.Device] | None = None) -> dict[str, Plan]:
+  """A plan for each stage of `config`, by its name in order; for a run without stages one, of the name "".
+
+  Args:
+    config: a resolved config.
+    find_spec: the config of a stage -> what its data are.
+    devices: those to use; None: all.
+  Raises UserError for the first stage that cannot be trained.
+  """
+  plans: dict[str, Plan] = {}
+  for name, run in resolve(config).items():
+    with errors_of(name):
+      mesh = sharding.make_mesh(run["mesh"], devices)
+      sharding.check_batch(run["batch"]["size"], mesh)
+      spec = find_spec(run)
+      suite.check(run["evaluation"])
+      program = build_program(run, spec, mesh)
+      earlier = {stage: functools.partial(variables_of, plan.program.state) for stage, plan in plans.items()}
+      initial_arrays(run["init"], variables_of(program.state), earlier)
+      plans[name] = Plan(run, mesh, program)
+  return plans
+
+
+def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:
+  """The config as a program on `mesh`; nothing is allocated or compiled. Raises UserError."""
+  recipe = make_recipe(config, spec)
+  shapes = shapes_of(spec)
+  state = jax.eval_shape(functools.partial(init_state, recipe), shapes)
+  check_microbatches(recipe.microbatches, config["batch"]["size"], mesh, state.batch_stats, recipe.model.frozen)
+  placed = sharding.shard_state(config["sharding"], mesh, state)
+  state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
+  step = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
+                 in_shardings=(placed, sharding.batch_sharding(mesh)),
+                 out_shardings=(placed, sharding.replicated(mesh)))
+  return Program(recipe, shapes, state, step)
+
+
+def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
+  """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
+  model = build_model(config, spec.vocab_size)
+  terms = objective.parse_terms(config["objective"])
+  objective.check_terms(
+      terms, views=config["data"]["views"],
+      heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
+      tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"],
+      token_heads=model.token_heads, weighted_heads=model.weighted_heads, head_dims=model.head_dims,
+      examples=spec.examples)
+  steps, epoch = config["steps"], spec.steps_per_epoch
+  params = _parameter_shapes(model, terms, spec)
+  optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
+  model = dataclasses.replace(model, frozen=_frozen_parts(config["optimizer"].get("frozen", ()), params))
+  return Recipe(
+      model=model, terms=terms, optimizer=optimizer, schedules=rates,
+      weights={name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight")
+               for name, term in terms.items()},
+      scheduled={name: {key: make_schedule(schedule, steps, epoch, f"config.{where}")
+                        for key, (schedule, where) in found.items()}
+                 for name, found in objective.schedules(terms).items()},
+      update_rule=make_update_rule(config["update_rule"], params, terms),
+      decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay"),
+      momentum_update=config["momentum"]["update"],
+      augmentations=augment.view_recipes(config["augment"].get("image", "none"),
+                                         config["data"]["views"].get("image", 0), "config.augment.image"),
+      mean=tuple(config["normalize"]["mean"]),
+      std=tuple(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
+      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
+      microbatches=config["batch"]["microbatches"])
+
+
+def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
+  """The global batch as jax.ShapeDtypeStruct, of `size` examples (default: config.batch.size)."""
+  batch: dict[str, Any] = {}
+  for name, (shape, dtype) in spec.batch.items():
+    section, _, key = name.rpartition("/")
+    place = batch.setdefault(section, {}) if section else batch
+    place[key] = jax.ShapeDtypeStruct((size or shape[0], *shape[1:]), dtype)
+  return batch
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+  """The part of a state that encodes: {"params", "batch_stats"}."""
+  return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
+  batch = shapes_of(spec, 8)
+  views = {name: jax.ShapeDtypeStruct(batch[name].shape, "float32" if name == "image" else "int32")
+           for name in ("image", "text") if name in batch}
+  return jax.eval_shape(functools.partial(init_variables, model, terms), jax.random.key(0), views)["params"]
+
+
+def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
+  """The towers and heads all of whose parameters are frozen."""
+  mask = optim.frozen_mask(params, patterns)
+  return frozenset(f"{kind}/{name}" for kind in ("towers", "heads") for name, tree in mask[kind].items()
+                   if all(jax.tree.leaves(tree)))
