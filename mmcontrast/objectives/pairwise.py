@@ -152,7 +152,9 @@ def _add_teacher(term: Term, matrix, sides: Sides, embeddings, scale, share) -> 
   stats = matrix(logits, sums, kept, ())
   for axis, side in (("row", rows), ("column", columns)):
     if axis in axes:
-      side.facts["teacher_lse"] = lax.stop_gradient([stats[f"{axis}:{m}"] for m in teachers])
+      found = lax.stop_gradient([stats[f"{axis}:{m}"] for m in teachers])
+      # Where no one takes part (-inf), a teacher has no weight to give.
+      side.facts["teacher_lse"] = [jnp.where(lse == -jnp.inf, jnp.inf, lse) for lse in found]
       side.facts["share"] = jnp.full(side.facts["position"].shape, share)
   rows.facts["teacher"] = lax.stop_gradient(rows.facts["teacher"])
 

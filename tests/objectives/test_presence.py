@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from meshes import assert_close, compiled, make_mesh
 from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
@@ -95,6 +95,7 @@ def test_a_term_is_as_if_those_who_lack_a_modality_were_not_there(losses):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
+@example(seed=225)  # no one has all that the teacher's term reads
 def test_what_stands_in_a_missing_place_matters_to_no_one(losses, seed):
   embeddings, info = batch(seed)
   changed = {
@@ -102,7 +103,7 @@ def test_what_stands_in_a_missing_place_matters_to_no_one(losses, seed):
   }
   found, other = losses(embeddings, info), losses(changed, info)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(other)):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=False)
   for name, gradients in found[1].items():
     for key, gradient in gradients.items():
       assert not np.any(np.asarray(gradient)[~info["present"][key.split("[")[0]]]), (name, key)
