@@ -9,14 +9,15 @@ import pytest
 from tiny import tiny_config
 
 from mmcontrast import sharding
-from mmcontrast import train as program
+from mmcontrast import train as training
 from mmcontrast.checkpoint import load_run
 from mmcontrast.errors import UserError
 from mmcontrast.observe import read_jsonl
+from mmcontrast.step import train_step
 
 
 def train(workdir, data_dir, **changes):
-  return program.train(tiny_config(**changes), workdir, data_dir)
+  return training.train(tiny_config(**changes), workdir, data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_resume_is_bit_equal(whole, tmp_path, data_dir, monkeypatch):
 
   def dying_jit(function, **options):
     compiled = jit(function, **options)
-    if getattr(function, "func", None) is not program.train_step:
+    if getattr(function, "func", None) is not train_step:
       return compiled
 
     def step(*arguments):
