@@ -69,7 +69,7 @@ def base_config() -> ml_collections.ConfigDict:
 def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same method, small enough to train and evaluate in seconds on a CPU."""
   c.steps, c.batch.size = 3, 16
-  c.data.image_size = 32
+  c.data.image_size = 16
   c.log.every_steps = 1
   _shrink(c)
   stages = [ml_collections.ConfigDict(_dictionaries(stage)) for stage in c.stages]
@@ -90,7 +90,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     tower.width = 16 if "heads" in tower else 8
     tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
     if tower.name.startswith("resnet"):
-      tower.stages = (1, 1, 1, 1)
+      tower.stages = (1, 1)
   for term in c.get("objective", {}).values():
     if ":" in term.get("negatives", ""):
       term.negatives = term.negatives.split(":")[0] + ":32"

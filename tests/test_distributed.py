@@ -62,7 +62,7 @@ def test_two_processes_train_as_one(tmp_path, data_dir, monkeypatch):
   codes = [process.wait(500) for process in two]
   assert codes == [0, 0], [(tmp_path / f"two.{i}").read_text() for i in range(2)]
   make_mesh = sharding.make_mesh
-  monkeypatch.setattr(sharding, "make_mesh", lambda sizes: make_mesh(sizes, jax.devices()[:4]))
+  monkeypatch.setattr(sharding, "make_mesh", lambda sizes, _: make_mesh(sizes, jax.devices()[:4]))
   train(tiny_config(**settings), tmp_path / "one", data_dir)
 
   lines, alone = (read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("two", "one"))
