@@ -296,7 +296,7 @@ def init_parameters(
     own = term.temperature.parameters() if term.temperature_of == term.name else {}
     if term.prototypes:
       shape = (term.prototypes, widths[term.query[0]])
-      own["prototypes"] = normalize(jax.random.normal(jax.random.fold_in(key, number), shape))
+      own["prototypes"] = normalize(jax.random.normal(jax.random.fold_in(key, number), shape, jnp.float32))
     if own:
       found[term.name] = own
   return found
