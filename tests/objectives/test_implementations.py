@@ -102,6 +102,11 @@ def value_and_gradients(cases, dtype, impl, devices):
   queues}), of one compiled program."""
   terms, mesh = make_terms(cases), make_mesh(devices)
   state, info = make_inputs(make_terms(CASES | LISTS), dtype)
+  learned = {
+    name: objective.init_parameters({name: term}, jax.random.key(1), {QUERY: D})[name]
+    for name, term in terms.items()
+  }
+  learned = jax.tree.map(lambda x: jnp.asarray(x, dtype), learned)
 
   def loss(state, info, term):
     embeddings, parameters, queues = state
@@ -118,14 +123,11 @@ def value_and_gradients(cases, dtype, impl, devices):
     )
     return found, {name.split("/")[1]: value for name, value in metrics.items()}
 
-  def every(state, info):
+  def every(state, learned, info):
     embeddings, queue = state
     found = {}
     for name, term in terms.items():
-      parameters = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype),
-        objective.init_parameters({name: term}, jax.random.key(1), {QUERY: D})[name],
-      )
+      parameters = learned[name]
       own = {e: embeddings[e] for e in term.embeddings}
       queued = {term.queued: queue} if term.queued else {}
       function = jax.value_and_grad(loss, has_aux=True, allow_int=True)
@@ -137,7 +139,7 @@ def value_and_gradients(cases, dtype, impl, devices):
       )
     return {name: x[0] for name, x in found.items()}, {name: x[1] for name, x in found.items()}
 
-  return jax.device_get(compiled(every)(state, info))
+  return jax.device_get(compiled(every)(state, learned, info))
 
 
 def assert_same(found, wanted, dtype=jnp.float64):
