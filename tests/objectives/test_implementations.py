@@ -184,7 +184,7 @@ def combinations(which: str):
         yield criterion, case, DEVICES[(number + turn) % len(DEVICES)], jnp.float64
 
 
-# All of them take eleven minutes on two cores (-n 2).
+# All of them take fourteen minutes on two cores (-n 2).
 WHICH = os.environ.get("MMCONTRAST_COMBINATIONS", "few")
 
 
