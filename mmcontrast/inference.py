@@ -78,7 +78,6 @@ class Inference:
       rows.append(np.asarray(self._encode(kind, self._variables, np.pad(chunk, padding)))[:len(chunk)])
     return np.concatenate(rows)
 
-
   @property
   def compares_tokens(self) -> bool:
     """Whether "image" and "text" are embedded as tokens."""

@@ -115,8 +115,7 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
 def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array]) -> Any:
   """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...]."""
   variables = model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
-  queries = {term.query[0] for term in terms.values() if term.prototypes}
-  made = jax.eval_shape(lambda: model.embed(variables, views, sorted(queries), train=False)[0])
+  made = jax.eval_shape(lambda: model.embed(variables, views, objective.prototype_spaces(terms), train=False)[0])
   widths = {name: embedding.shape[-1] for name, embedding in made.items()}
   own = objective.init_parameters(terms, jax.random.fold_in(key, 2), widths)
   return {**variables, "params": {**variables["params"], "terms": own}}

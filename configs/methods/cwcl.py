@@ -9,21 +9,18 @@ a linear head on the frozen tower is trained with the text tower. The formula is
 """
 
 import emoji
+import moco_v2
 
 from mmcontrast.config import smoke
 
 
 def get_config(arg=None):
   c = emoji.pair()
-  image = emoji.images()
   heads = c.heads.to_dict() | dict(image_frozen=dict(tower="image", name="identity"))
   pair = dict(query="image[0]/image_joint", key="text[0]/text_joint")
   soft = dict(name="soft_similarity", of="image[0]/image_frozen")
-  contrast = dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:1024",
-                  temperature=0.1)
   c.stages = (
-      dict(name="image", steps=c.steps // 2, data=dict(views=dict(image=2)), towers=image.towers.to_dict(),
-           heads=image.heads.to_dict(), objective=dict(image_image=contrast), evaluation=image.evaluation.to_dict()),
+      emoji.stage(moco_v2.get_config(), "image", steps=c.steps // 2),
       dict(name="align", heads=heads, init={"towers/image": "image:towers/image"},
            optimizer=dict(frozen=("towers/image/.*",)),
            objective=dict(

@@ -2,18 +2,13 @@
 
     mmcontrast train --config configs/methods/mv_dhel.py --workdir runs/mv_dhel
 
-Four views: two drawings of a concept, each augmented twice. Temperature 0.5 is that of the authors' CIFAR runs.
-Optimizer, augmentation and schedule are the quickstart's.
+All but the criterion is mv_infonce.py's: four views, two drawings of a concept, each augmented twice; temperature 0.5.
 """
 
-import emoji
-
-from mmcontrast.config import smoke
+import mv_infonce
 
 
 def get_config(arg=None):
-  c = emoji.images(views=4)
-  c.heads.image_ssl = dict(tower="image", name="mlp", dim=128, batch_norm=True)
-  views = tuple(f"image[{view}]/image_ssl" for view in range(4))
-  c.objective = dict(image_image=dict(query=views, key=views, criterion="mv_dhel", temperature=0.5))
-  return smoke(c) if arg == "smoke" else c
+  c = mv_infonce.get_config(arg)
+  c.objective.image_image.criterion = "mv_dhel"
+  return c

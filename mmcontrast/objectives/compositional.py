@@ -11,7 +11,6 @@ and divide by u_i where a softmax divides by the batch's own sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,13 +19,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError
+from mmcontrast.objectives.criterion import Criterion
 from mmcontrast.schedules import extremes
 
 Values = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
-class Compositional:
+class Compositional(Criterion):
   """FastCLIP v3's loss (v1 and v0 without `multiply_tau`), of each anchor in each direction:
 
       2 g / (u + eps) / sg(s)  +  (rho + log u) / s        u constant, s = 1 / temperature
@@ -46,10 +46,6 @@ class Compositional:
   gamma: Any = 1.0
   eps: float = 1e-14
   multiply_tau: bool = True
-  default_temperature: ClassVar[float] = 0.07
-  needs_anchor: ClassVar[bool] = False
-  additive: ClassVar[bool] = False
-  first_reductions: ClassVar[Mapping[str, str]] = {}
   unseen: ClassVar[float] = -math.inf
 
   def __post_init__(self):

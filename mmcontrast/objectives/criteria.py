@@ -35,6 +35,7 @@ import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.compositional import Compositional
+from mmcontrast.objectives.criterion import Criterion
 from mmcontrast.objectives.targets import build
 from mmcontrast.objectives.view_criteria import MultiView, MultiViewDecoupled
 
@@ -53,7 +54,7 @@ def _(primals, tangents):
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Criterion):
   """Cross entropy of each anchor's softmax with its target (InfoNCE, CLIP, SupCon).
 
   positives: where several positives are summed. "outside" the logarithm: the mean of their
@@ -68,10 +69,6 @@ class Softmax:
   smoothing: float = 0.0
   decoupled: bool = False
   normalized: bool = True
-  default_temperature: ClassVar[float] = 0.07
-  needs_anchor: ClassVar[bool] = False
-  additive: ClassVar[bool] = False
-  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def __post_init__(self):
     choose(self.positives, ("outside", "inside"), "positives")
@@ -130,7 +127,7 @@ class Decoupled(Softmax):
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Criterion):
   """Each pair is a yes-or-no question (SigLIP, Zhai et al. 2023).
 
   An anchor's loss is the *sum* over its columns, `softplus(logit) - weight * logit`; the term's
@@ -138,9 +135,7 @@ class Sigmoid:
   """
 
   default_temperature: ClassVar[float] = 0.1
-  needs_anchor: ClassVar[bool] = False
   additive: ClassVar[bool] = True
-  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def values(self, logits, weights, positive, anchor) -> Values:
     if weights is None:
@@ -155,7 +150,7 @@ class Sigmoid:
 
 
 @dataclass(frozen=True)
-class Hinge:
+class Hinge(Criterion):
   """A negative must score `margin` less than the own pair (VSE++, Faghri et al. 2018).
 
   reduce: "sum" over negatives, or only the "hardest". The public VSE++ code adds up anchors and
@@ -166,7 +161,6 @@ class Hinge:
   reduce: str = "sum"
   default_temperature: ClassVar[float] = 1.0
   needs_anchor: ClassVar[bool] = True
-  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def __post_init__(self):
     choose(self.reduce, ("sum", "hardest"), "reduce")
@@ -190,7 +184,7 @@ class Hinge:
 
 
 @dataclass(frozen=True)
-class ReverseKL:
+class ReverseKL(Criterion):
   """KL(p || q) of each anchor's softmax p to its target q, made to sum to one.
 
   The SDM loss of IRRA (Jiang and Ye 2023, arXiv:2303.12501), which adds up both directions: give
@@ -201,8 +195,6 @@ class ReverseKL:
 
   floor: float = 1e-8
   default_temperature: ClassVar[float] = 0.02
-  needs_anchor: ClassVar[bool] = False
-  additive: ClassVar[bool] = False
   first_reductions: ClassVar[Mapping[str, str]] = {"lse": "logsumexp", "mass": "sum"}
 
   def __post_init__(self):
@@ -230,16 +222,13 @@ class ReverseKL:
 
 
 @dataclass(frozen=True)
-class EachPositive:
+class EachPositive(Criterion):
   """Each positive apart: -log(e^p / (e^p + sum of e^n over negatives)), then their mean.
 
   A softmax whose denominator holds one positive at a time: the local losses of TCL (Yang et al.
   2022, arXiv:2202.10401). With one positive it is the softmax.
   """
 
-  default_temperature: ClassVar[float] = 0.07
-  needs_anchor: ClassVar[bool] = False
-  additive: ClassVar[bool] = False
   first_reductions: ClassVar[Mapping[str, str]] = {"negatives": "logsumexp"}
 
   def first(self, logits, weights, positive) -> Values:
@@ -256,7 +245,6 @@ class EachPositive:
     return stats["cost"] / jnp.where(stats["mass"] > 0, stats["mass"], 1.0)
 
 
-Criterion = Softmax | Sigmoid | Hinge | ReverseKL | EachPositive | Compositional | MultiView
 CRITERIA: dict[str, type[Criterion]] = {
   "softmax": Softmax,
   "decoupled": Decoupled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +16,18 @@ from mmcontrast.objectives.score import Score, products
 
 
 @dataclass(frozen=True)
-class GramVolume(Score):
+class TupleScore(Score):
+  """A score of one row and all keys of an example together."""
+
+  joins: ClassVar[bool] = True
+
+  @abc.abstractmethod
+  def join(self, keys: Sequence[jax.Array]) -> jax.Array:
+    """Prepared keys, [N, D] each -> [N, ...], one column an example."""
+
+
+@dataclass(frozen=True)
+class GramVolume(TupleScore):
   """Minus the volume that an anchor and its keys span (GRAM, arXiv:2412.11959).
 
   The volume is `sqrt(det G)`, G the Gram matrix of the unit vectors: the volume of the keys times
@@ -27,7 +39,6 @@ class GramVolume(Score):
 
   floor: float = 1e-6
   name: ClassVar[str] = "gram_volume"
-  joins: ClassVar[bool] = True
 
   def __post_init__(self):
     if not self.floor >= 0:
@@ -63,14 +74,13 @@ class GramVolume(Score):
 
 
 @dataclass(frozen=True)
-class Multilinear(Score):
+class Multilinear(TupleScore):
   """The sum over dimensions of the product of anchor and keys (Symile, arXiv:2411.01053).
 
   Give the keys together: `key=("text[0]/joint", "text[1]/joint")`, and a term to each anchor.
   """
 
   name: ClassVar[str] = "multilinear"
-  joins: ClassVar[bool] = True
 
   def join(self, keys: Sequence[jax.Array]) -> jax.Array:
     """[N, D] each -> [N, D]."""

@@ -152,9 +152,6 @@ class Regularizer:
   embeddings: tuple[str, ...]
   function: Any  # one of REGULARIZERS
   weight: Any
-  prototypes: ClassVar[int] = 0
-
-  prototypes: ClassVar[int] = 0
 
 
 _KEYS = ("regularizer", "embeddings", "weight")

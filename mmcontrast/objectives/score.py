@@ -7,7 +7,8 @@ any r rows with any c columns. Every score is homogeneous in its rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,14 +18,14 @@ from jax import lax
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(abc.ABC):
   """How embeddings are compared; its fields are a config's options.
 
   Attributes:
     name: what a config calls it.
     tokens: whether embeddings are [N, L, D], where a vector of zeros is no token; else [N, D].
     weighted: whether the last of a token's D numbers is the logarithm of its weight.
-    joins: whether all keys of an example make one column, by `join`; else each makes its own.
+    joins: whether all keys of an example make one column (multiway_scores.TupleScore); else each its own.
     total: ([n, D], [m, D]) -> scalar, the sum over all pairs without making them; None where it
       has to be summed with the matrix.
   """
@@ -39,13 +40,9 @@ class Score:
     """An embedding of any float type -> the same of float32 or wider, what `tile` and `join` take."""
     return normalize(x)
 
-  def join(self, keys: Sequence[jax.Array]) -> jax.Array:
-    """Prepared keys, [N, D] each -> [N, ...], one column an example."""
-    raise NotImplementedError(f"score {self.name!r} does not join keys")
-
+  @abc.abstractmethod
   def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[r, ...], [c, ...] -> [r, c]."""
-    raise NotImplementedError
 
   def pair(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[n, ...], [n, ...] -> [n], each row with its own column."""

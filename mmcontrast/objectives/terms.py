@@ -57,6 +57,7 @@ __all__ = [
   "init_parameters",
   "keys_to_push",
   "parse_terms",
+  "prototype_spaces",
   "queues",
   "required_embeddings",
   "schedules",
@@ -283,13 +284,18 @@ def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
   return found
 
 
+def prototype_spaces(terms: Terms) -> tuple[str, ...]:
+  """The embeddings, one of each term with prototypes, whose length these have."""
+  return tuple(dict.fromkeys(term.query[0] for term in _compared(terms) if term.prototypes))
+
+
 def init_parameters(
   terms: Terms, key: jax.Array | None = None, widths: Mapping[str, int] | None = None
 ) -> dict[str, dict[str, jax.Array]]:
   """What terms learn, float32: term -> {"log_scale"|"tau", "bias", "prototypes" [K, D]}.
 
   Args:
-    key, widths: a PRNG key, and embedding -> D; only terms with prototypes need them.
+    key, widths: a PRNG key, and embedding -> D of `prototype_spaces`; only terms with prototypes need them.
   """
   found = {}
   for number, term in enumerate(_compared(terms)):

@@ -14,20 +14,20 @@ over views are kept as logarithms: the product in that code overflows at small t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from mmcontrast.objectives.criterion import Criterion
 from mmcontrast.objectives.reductions import reduce_values
 
 Values = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
-class MultiView:
+class MultiView(Criterion):
   """MV-InfoNCE: one fraction an example, all pairs of its views over all pairs they are in.
 
       -log  sum_{l != m} exp(s(il, im))  /  sum_l sum_{(j, m) != (i, l)} exp(s(il, jm))
@@ -38,9 +38,6 @@ class MultiView:
 
   same_view: bool = True
   default_temperature: ClassVar[float] = 0.5
-  needs_anchor: ClassVar[bool] = False
-  additive: ClassVar[bool] = False
-  first_reductions: ClassVar[Mapping[str, str]] = {}
 
   def values(self, logits, weights, positive, anchor, same_view) -> Values:
     denominator = logits if self.same_view else jnp.where(same_view(), -jnp.inf, logits)
