@@ -1,7 +1,7 @@
 """MCT-style training on COCO captions, for eight devices; see docs/methods/mct.md.
 
     mmcontrast train --config configs/mct_coco.py --workdir runs/mct_coco \
-        --config.data.coco.root=/data/coco       # train2017/, val2017/, annotations/
+        --config.data.dataset=coco:/data/coco     # train2017/, val2017/, annotations/
 
 ResNet-50 at 224 px; the instance categories of an image are its tags (as VirTex builds
 them); two of its five captions are the caption views. Optimizer and schedule follow
@@ -14,10 +14,9 @@ from mmcontrast.config import base_config, smoke
 def get_config(arg=None):
   c = base_config()
   c.steps, c.batch.size = 92_000, 256           # 200 epochs of 118,287 images, 32 a device
-  c.data.update(dataset="coco", split="train", image_size=224, centre_crop=0.875, text_length=32,
+  c.data.update(dataset="coco:data/coco", split="train", image_size=224, centre_crop=0.875, text_length=32,
                 views=dict(image=2, text=2), tokenizer="data/coco/tokenizer.model",
                 crop=dict(scale=(0.2, 1.0)))
-  c.data.coco = dict(root="data/coco")
   c.augment = dict(image="moco_v2")
 
   c.towers.image = dict(name="resnet50")

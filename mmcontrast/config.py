@@ -18,7 +18,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from mmcontrast.data.pipeline import DEFAULTS as DATA_DEFAULTS
+from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.stages import resolve
 
@@ -27,7 +27,7 @@ RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "shard
                      "batch.microbatches")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.coco")
+                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.source")
 
 
 def base_config() -> ml_collections.ConfigDict:

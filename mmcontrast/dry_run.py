@@ -23,8 +23,8 @@ import numpy as np
 
 from mmcontrast import sharding
 from mmcontrast.data import pipeline
-from mmcontrast.data.sources import SOURCES
-from mmcontrast.errors import MissingData, UserError, choose
+from mmcontrast.data.settings import resolve
+from mmcontrast.errors import MissingData, UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.objectives.regularizers import Regularizer
@@ -99,8 +99,7 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
     return spec, f"{config['data']['dataset']}, {spec.examples:,} examples"
   except MissingData as missing:
     reason = str(missing).split(";")[0]
-  settings = pipeline.resolve(config["data"])
-  choose(settings["dataset"], SOURCES, "data.dataset")
+  settings = resolve(config["data"])
   views, pixels = settings["views"], settings["image_size"]
   sizes = [tower["vocab_size"] for tower in config["towers"].values() if "vocab_size" in tower]
   vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None

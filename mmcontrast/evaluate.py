@@ -64,7 +64,7 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
   if pathlib.Path(query).is_file():
     try:
       given = transforms.evaluation_view(transforms.decode(pathlib.Path(query).read_bytes()), model.config["data"])
-    except transforms.BadRecord as error:
+    except BadRecord as error:
       raise UserError(f"{query}: {error}; give a PNG or JPEG, or words") from None
   elif pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
     raise UserError(f"{query}: no such image file; give the path of one, or words")

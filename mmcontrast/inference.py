@@ -12,7 +12,8 @@ import numpy as np
 
 from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
-from mmcontrast.data import pipeline
+from mmcontrast.data.loader import open_tokenizer
+from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import open_source
 from mmcontrast.errors import UserError, choose
 from mmcontrast.model import Model, build_model
@@ -109,8 +110,8 @@ def load(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | N
 
 def load_tokenizer(config: Mapping, data_dir: str | None = None) -> Any:
   """The tokenizer a config names, or None where there are no text views."""
-  settings = pipeline.resolve(config["data"])
-  return pipeline.open_tokenizer(settings, open_source(settings, settings["split"], data_dir))
+  settings = resolve(config["data"])
+  return open_tokenizer(settings, open_source(settings, settings["split"], data_dir))
 
 
 @functools.partial(jax.jit, static_argnums=0)

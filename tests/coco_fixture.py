@@ -3,14 +3,15 @@
 import json
 import pathlib
 
-from mmcontrast.data import sources, transforms
+from mmcontrast.data import transforms
+from mmcontrast.data.sources import emoji
 
 COUNT = 24
 
 
 def make_coco(root: pathlib.Path, data_dir: pathlib.Path, split: str) -> pathlib.Path:
   """Twemoji as JPEG, real captions; group as category, and every fourth image without instances."""
-  source = sources.open_built("emoji_views", "train", data_dir)
+  source = emoji.open_built("emoji_views", "train", data_dir)
   groups = source.info.label_names["group"]
   categories = [{"id": 3 * n + 1, "name": name} for n, name in enumerate(groups)]
   images, captions, instances = [], [], []
@@ -21,7 +22,7 @@ def make_coco(root: pathlib.Path, data_dir: pathlib.Path, split: str) -> pathlib
     transforms.decode(record["images"]["twemoji"]).save(root / f"{split}2017" / f"{identity}.jpg")
     images.append({"id": identity, "file_name": f"{identity}.jpg"})
     captions += [{"id": len(captions) + k, "image_id": identity, "caption": text}
-                 for k, text in enumerate(record["captions"])]
+                 for k, text in enumerate(record["captions"]["caption"])]
     if n % 4:
       category = 3 * record["labels"]["group"] + 1
       instances += 2 * [{"id": n, "image_id": identity, "category_id": category}]

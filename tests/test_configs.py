@@ -45,7 +45,7 @@ def test_smoke_run(name, tmp_path, data_dir):
   overrides = []
   if "coco" in name:
     root = make_coco(tmp_path, data_dir, "train")
-    overrides = [f"--config.data.coco.root={root}",
+    overrides = [f"--config.data.dataset=coco:{root}",
                  f"--config.data.tokenizer={data_dir / 'emoji_views' / 'tokenizer.model'}"]
   config = load_config(f"{ROOT / 'configs' / name}:smoke", overrides)
   state = train(config, tmp_path / "run", data_dir)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import sources, transforms
-from mmcontrast.data.pipeline import DEFAULTS
+from mmcontrast.data.settings import DEFAULTS
+from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose
 
 SETS = ("emoji_views", "emoji_noto", "coco")
@@ -45,8 +46,8 @@ def load_evaluation_set(
     split: train, validation, test, or all (COCO: its own names, such as val).
     style: of emoji_views, "twemoji" (the default) or "openmoji"; the set's name is then
       "emoji_views_twemoji".
-    data: the config's `data`, of which `image_size`, `trim`, `centre_crop` and `coco` matter here;
-      what is not given is as in pipeline.DEFAULTS.
+    data: the config's `data`, of which `image_size`, `trim` and `centre_crop` matter here, and for
+      COCO `dataset` and `source`; what is not given is as in settings.DEFAULTS.
 
   For emoji the captions are the names of all 1,903 concepts whatever the split, so that
   each query has the same rivals. A record that cannot be used is an error here.
@@ -57,9 +58,11 @@ def load_evaluation_set(
   choose(name, SETS, "evaluation set")
   data = {**DEFAULTS, **(data or {})}
   if name == "coco":
-    source = sources.open_source({"dataset": name, "coco": data["coco"]}, split, data_dir)
+    own = data["dataset"].partition(":")[0] == name
+    given = {"dataset": data["dataset"], "source": data["source"]} if own else {"dataset": name}
+    source = sources.open_source(given, split, data_dir)
   else:
-    source = sources.open_built(name, split, data_dir)
+    source = emoji.open_built(name, split, data_dir)
   info = source.info
   style = choose(style or info.styles[0], info.styles, f"evaluation set {name}, style")
   records = []
@@ -71,7 +74,7 @@ def load_evaluation_set(
       record = source[index]
       transforms.usable_captions(record["captions"])
       image = transforms.decode(record["images"][style])
-    except (transforms.BadRecord, OSError) as error:
+    except (sources.BadRecord, OSError) as error:
       raise UserError(
         f"evaluation set {name}, record {record['name']}: {error}; mend or remove it"
       ) from None
@@ -83,7 +86,7 @@ def load_evaluation_set(
     caption_id = np.arange(len(captions))
     splits = [info.concepts[identity]["split"] for identity in image_id]
   else:
-    pairs = [(text, r["id"]) for r in records for text in r["captions"] if text.strip()]
+    pairs = [(text, r["id"]) for r in records for texts in r["captions"].values() for text in texts if text.strip()]
     captions, caption_id = [text for text, _ in pairs], np.array([i for _, i in pairs], np.int64)
     splits = [{"val": "validation"}.get(split, split)] * len(records)
   return EvaluationSet(

@@ -14,18 +14,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from mmcontrast.data.sources.record import BadRecord
+
 WHITE = (255, 255, 255)
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes
+IMAGE, TEXT, STYLE, ORDER, DEVICE = range(5)  # streams of noise
 
 try:
   import simplejpeg
 except ImportError:  # Pillow decodes JPEG too, a third slower
   simplejpeg = None
-
-
-class BadRecord(ValueError):
-  """A record that cannot be used; the message says why."""
 
 
 def hashed(*words: int | np.ndarray) -> np.ndarray:
@@ -128,11 +127,12 @@ def evaluation_view(image: Image.Image, data: Mapping[str, object]) -> np.ndarra
   return centre_crop(trim(image) if data["trim"] else image, data["image_size"], data["centre_crop"])
 
 
-def usable_captions(captions: Sequence[str]) -> list[str]:
-  """The captions that say something. Raises BadRecord when none does."""
-  usable = [caption for caption in captions if caption.strip()]
+def usable_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+  """The captions of each field that say something. Raises BadRecord when none does."""
+  usable = {field: [text for text in texts if text.strip()] for field, texts in captions.items()}
+  usable = {field: texts for field, texts in usable.items() if texts}
   if not usable:
-    raise BadRecord("empty caption" if captions else "no caption")
+    raise BadRecord("empty caption" if any(captions.values()) else "no caption")
   return usable
 
 

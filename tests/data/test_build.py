@@ -10,6 +10,7 @@ import pytest
 from mmcontrast.data import build, sources, transforms
 from mmcontrast.data.datasets import emoji_concepts, emoji_noto, emoji_views
 from mmcontrast.data.evaluation_set import load_evaluation_set
+from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
 
 
@@ -60,7 +61,7 @@ def test_build_is_whole_and_done_once(data_dir, monkeypatch):
 
 
 def test_examples_agree_with_the_label_space(data_dir):
-  parts = {split: sources.open_built("emoji_views", split, data_dir) for split in sources.SPLITS}
+  parts = {split: emoji.open_built("emoji_views", split, data_dir) for split in emoji.SPLITS}
   assert {split: len(part) for split, part in parts.items()} == {
     "train": 1487, "validation": 214, "test": 202, "all": 1903}  # fmt: skip
   concepts, everything = emoji_concepts.concepts(), parts["all"]
@@ -70,7 +71,7 @@ def test_examples_agree_with_the_label_space(data_dir):
   for index in (0, 700, 1500, 1902):
     record = everything[index]
     concept = concepts[record["id"]]
-    assert tuple(record["captions"]) == concept.captions and record["name"] == concept.key
+    assert tuple(record["captions"]["caption"]) == concept.captions and record["name"] == concept.key
     tags = [everything.info.tag_names[i] for i in np.flatnonzero(record["tags"])]
     assert tuple(tags) == concept.tags
     group = everything.info.label_names["group"][record["labels"]["group"]]

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from mmcontrast.data import pipeline, sources, tokenizers
+from mmcontrast.data.order import Order
+from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
 
 BATCH = 48
@@ -29,7 +31,7 @@ class Toy:
     Image.new("RGB", (12, 12), (index % 256, index // 256, 0)).save(buffer, "png")
     record = {
       "images": {"a": buffer.getvalue(), "b": buffer.getvalue()},
-      "captions": [f"number {index}", f"the {index} th"],
+      "captions": {"caption": [f"number {index}", f"the {index} th"]},
       "tags": np.array([index % 2 == 0], np.uint8),
       "labels": {"parity": index % 2},
       "id": 10 * index,
@@ -78,7 +80,7 @@ def test_batch_of_real_data_keeps_the_contract(data_dir):
 
 
 def test_views_are_two_drawings_and_two_captions(data_dir):
-  source = sources.open_built("emoji_views", "train", data_dir)
+  source = emoji.open_built("emoji_views", "train", data_dir)
   whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0))
   config = dict(image_size=96, crop=whole)
   iterator = pipeline.train_batches(config, seed=0, batch_size=64, data_dir=data_dir)
@@ -96,7 +98,7 @@ def test_views_are_two_drawings_and_two_captions(data_dir):
     assert straight or crossed
     swapped += crossed
     same_text = (batch["text"][row, 0] == batch["text"][row, 1]).all()
-    assert same_text == (len(record["captions"]) == 1)
+    assert same_text == (len(record["captions"]["caption"]) == 1)
   assert 16 < swapped < 48  # each style comes first about as often
 
 
@@ -128,7 +130,7 @@ def test_starts_at_any_step(config, step):
 
 
 def test_a_far_step_costs_no_more(config):
-  order = pipeline.Order(200, 0, BATCH, start_step=10**9)
+  order = Order(200, 0, BATCH, start_step=10**9)
   epoch, indices = order[0]
   assert epoch == 10**9 // 4 and len(set(indices)) == len(indices) == 24
 
@@ -197,7 +199,7 @@ def test_a_modality_may_be_left_out(config):
 
 @pytest.mark.parametrize("broken, reason", [
   (dict(images={"a": b"not an image", "b": b""}), "readable image"),
-  (dict(captions=["", "  "]), "empty caption"),
+  (dict(captions={"caption": ["", "  "]}), "empty caption"),
   (dict(images={}), "no image"),
 ])  # fmt: skip
 def test_a_bad_record_is_replaced_and_counted(config, broken, reason):
@@ -217,7 +219,7 @@ def test_a_bad_record_is_replaced_and_counted(config, broken, reason):
 
 
 def test_too_many_bad_records_stop_the_run(config):
-  broken = {index: dict(captions=[""]) for index in (5, 50, 150)}
+  broken = {index: dict(captions={"caption": [""]}) for index in (5, 50, 150)}
   expected = r"toy, record \d+: toy-\d+: empty caption; 3 of 200 .*max_share"
   with pytest.raises(UserError, match=expected):
     take(8, config, Toy(200, broken))
@@ -265,7 +267,7 @@ def test_batches_that_cannot_be(config, data_dir):
 
 def languages_of(config, data_dir, batch_size=64):
   """One batch of emoji_views with these settings, and its records."""
-  source = sources.open_built("emoji_views", "all", data_dir)
+  source = emoji.open_built("emoji_views", "all", data_dir)
   config = dict(config, split="all", image_size=12)
   batch = take(1, config, source, batch_size, data_dir=data_dir)[0][0]
   return batch, [source[int(index)] for index in batch["index"]]

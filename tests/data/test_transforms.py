@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmcontrast.data import transforms
+from mmcontrast.data import sources, transforms
 
 
 def encoded(image, form="png", **options):
@@ -47,7 +47,7 @@ def test_decode_gives_rgb_of_any_mode(mode):
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff broken", b"\x89PNG\r\n\x1a\n"])
 def test_decode_says_what_is_no_image(data):
-  with pytest.raises(transforms.BadRecord, match="image"):
+  with pytest.raises(sources.BadRecord, match="image"):
     transforms.decode(data)
 
 
@@ -55,7 +55,7 @@ def test_truncated_files_are_bad():
   image = Image.effect_noise((64, 64), 80).convert("RGB")
   for form in ("png", "jpeg"):
     data = encoded(image, form)
-    with pytest.raises(transforms.BadRecord, match="readable"):
+    with pytest.raises(sources.BadRecord, match="readable"):
       transforms.decode(data[: len(data) // 2])
 
 
@@ -124,11 +124,13 @@ def test_trim_centres_and_enlarges_within_its_bound():
 
 
 def test_captions_that_say_nothing():
-  assert transforms.usable_captions(["", "a dog", "  "]) == ["a dog"]
-  with pytest.raises(transforms.BadRecord, match="empty caption"):
-    transforms.usable_captions(["", " \n"])
-  with pytest.raises(transforms.BadRecord, match="no caption"):
-    transforms.usable_captions([])
+  given = {"alt": ["", "a dog", "  "], "long": [" "]}
+  assert transforms.usable_captions(given) == {"alt": ["a dog"]}
+  with pytest.raises(sources.BadRecord, match="empty caption"):
+    transforms.usable_captions({"alt": ["", " \n"]})
+  for nothing in ({}, {"alt": []}):
+    with pytest.raises(sources.BadRecord, match="no caption"):
+      transforms.usable_captions(nothing)
 
 
 @given(st.integers(1, 6), st.lists(st.floats(0, 0.999), min_size=1, max_size=5))

@@ -1,8 +1,4 @@
-"""Sources: examples by index. A source has a length, an `info`, and gives records.
-
-Registry: `SOURCES` maps the config's `data.dataset` to a function
-`open(options, split, data_dir) -> Source`.
-"""
+"""The emoji datasets that `mmcontrast data build` makes."""
 
 from __future__ import annotations
 
@@ -10,50 +6,15 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypedDict
+from collections.abc import Mapping
 
 import numpy as np
 
-from mmcontrast.data import build, coco
+from mmcontrast.data import build
+from mmcontrast.data.sources.record import Info, Record
 from mmcontrast.errors import MissingData, UserError, choose
 
 SPLITS = ("train", "validation", "test", "all")
-
-
-class Record(TypedDict):
-  """One example as stored: nothing decoded, cropped or tokenised."""
-
-  images: dict[str, bytes]  # encoded, by style (one entry named "image" where there are no styles)
-  captions: list[str]
-  names: dict[str, str]  # by language, of every language in `Info.languages`
-  tags: np.ndarray  # uint8 multi-hot [T]; all zero when the example has none
-  labels: dict[str, int]
-  id: int
-  name: str  # for messages: a key, a file name
-  mirror_safe: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-  """What a dataset knows of itself."""
-
-  name: str
-  styles: tuple[str, ...]
-  tag_names: tuple[str, ...]
-  label_names: Mapping[str, tuple[str, ...]]
-  concepts: tuple[Mapping[str, str], ...] = ()  # key, name, split of every id, where ids are a list
-  tokenizer: pathlib.Path | None = None  # the dataset's own
-  languages: tuple[str, ...] = ()  # in which every example has a name
-
-
-class Source(Protocol):
-  """Random access to the records of one split; reading by several threads is safe."""
-
-  info: Info
-
-  def __len__(self) -> int: ...
-  def __getitem__(self, index: int) -> Record: ...
 
 
 class EmojiSource:
@@ -81,7 +42,7 @@ class EmojiSource:
     tags[np.asarray(example["tags"], np.int64)] = 1
     return Record(
       images={style: bytes(example["images"][style]) for style in self.info.styles},
-      captions=[caption.decode() for caption in example["captions"]],
+      captions={"caption": [caption.decode() for caption in example["captions"]]},
       names={language: name.decode() for language, name in example["names"].items()},
       tags=tags,
       labels={name: int(value) for name, value in example["labels"].items()},
@@ -114,33 +75,15 @@ def open_built(name: str, split: str, data_dir: str | os.PathLike | None) -> Emo
   return EmojiSource(data_dir / name, split)
 
 
-def _open_emoji_views(options: Mapping, split: str, data_dir) -> Source:
-  del options
+def open_emoji_views(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Opens emoji_views, which has no options."""
+  if path or options:
+    raise UserError(f"data.dataset: emoji_views takes no path and no data.source, not {path or dict(options)!r}")
   return open_built("emoji_views", split, data_dir)
 
 
-def _refuse_emoji_noto(options: Mapping, split: str, data_dir) -> Source:
-  del options, split, data_dir
+def refuse_emoji_noto(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Raises UserError: it is for evaluation."""
+  del path, options, split, data_dir
   raise UserError("data.dataset: emoji_noto is the unseen style, for evaluation only; "
                   "train on emoji_views")  # fmt: skip
-
-
-def _open_coco(options: Mapping, split: str, data_dir) -> Source:
-  return coco.CocoSource(options.get("coco") or {}, split, data_dir)
-
-
-SOURCES: dict[str, Callable[[Mapping, str, str | os.PathLike | None], Source]] = {
-  "emoji_views": _open_emoji_views,
-  "emoji_noto": _refuse_emoji_noto,
-  "coco": _open_coco,
-}
-
-
-def open_source(config: Mapping, split: str, data_dir: str | os.PathLike | None = None) -> Source:
-  """Opens `config["dataset"]` for training.
-
-  Raises:
-    UserError: no such dataset or split, not built yet, or one that is for evaluation only.
-  """
-  name = choose(config["dataset"], SOURCES, "data.dataset")
-  return SOURCES[name](config, split, data_dir)

@@ -1,8 +1,8 @@
 """COCO-format data: a folder of images, captions_*.json, instances_*.json.
 
 Captions of an image are its texts; the set of its instances' categories are its tags
-(an image without instances has none). Paths are templates of `{split}`, relative to
-`root` (default: `coco` in the data folder), in COCO's own names: train, val, test.
+(an image without instances has none). `data.dataset` is "coco:ROOT" (default: `coco` in the
+data folder); options are templates of `{split}`, in COCO's own names: train, val, test.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import build
+from mmcontrast.data.sources.record import Info, Record
 from mmcontrast.errors import MissingData, UserError, nearest
 
 DEFAULTS = {
-  "root": None,
   "images": "{split}2017",
   "captions": "annotations/captions_{split}2017.json",
   "instances": "annotations/instances_{split}2017.json",
@@ -33,22 +33,20 @@ class CocoSource:
     UserError: unknown option, missing or malformed file, an annotation of an unknown image.
   """
 
-  def __init__(self, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
-    from mmcontrast.data.sources import Info  # sources registers this class
-
+  def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
     if unknown := set(options) - set(DEFAULTS):
       key = min(unknown)
-      raise UserError(f"data.coco: unknown key {key!r}; {nearest(key, DEFAULTS)}")
+      raise UserError(f"data.source: unknown key {key!r}; {nearest(key, DEFAULTS)}")
     options = {**DEFAULTS, **options}
     data_dir = pathlib.Path(data_dir or build.default_data_dir())
-    root = pathlib.Path(options["root"] or data_dir / "coco")
+    root = pathlib.Path(path or data_dir / "coco")
     split = {"validation": "val"}.get(split, split)
-    paths = {key: root / options[key].format(split=split) for key in DEFAULTS if key != "root"}
+    paths = {key: root / options[key].format(split=split) for key in DEFAULTS}
     self._folder = paths["images"]
     if not self._folder.is_dir():
       raise MissingData(
-        f"data.coco.images: no folder {self._folder}; set data.coco.root to the folder that "
-        "holds COCO's images and annotations"
+        f"data.source.images: no folder {self._folder}; set data.dataset to coco:ROOT, ROOT being the "
+        "folder that holds COCO's images and annotations"
       )
     captions = _read(paths["captions"], "captions")
     instances = _read(paths["instances"], "instances")
@@ -65,33 +63,33 @@ class CocoSource:
   def __len__(self) -> int:
     return len(self._files)
 
-  def __getitem__(self, index: int) -> dict:
+  def __getitem__(self, index: int) -> Record:
     identity, file = self._files[index]
     tags = np.zeros(len(self._column), np.uint8)
     tags[[self._column[category] for category in set(self._categories[identity])]] = 1
-    return {
-      "images": {"image": (self._folder / file).read_bytes()},
-      "captions": self._captions[identity],
-      "names": {},
-      "tags": tags,
-      "labels": {},
-      "id": identity,
-      "name": file,
-      "mirror_safe": True,
-    }
+    return Record(
+      images={"image": (self._folder / file).read_bytes()},
+      captions={"caption": self._captions[identity]},
+      names={},
+      tags=tags,
+      labels={},
+      id=identity,
+      name=file,
+      mirror_safe=True,
+    )
 
 
 def _read(path: pathlib.Path, key: str) -> dict:
   if not path.is_file():
-    raise MissingData(f"data.coco.{key}: no file {path}; set data.coco.root or data.coco.{key}")
+    raise MissingData(f"data.source.{key}: no file {path}; set data.dataset to coco:ROOT, or data.source.{key}")
   try:
     table = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
-    raise UserError(f"data.coco.{key}: {path} is not JSON ({error})") from None
+    raise UserError(f"data.source.{key}: {path} is not JSON ({error})") from None
   needed = {"images", "annotations"} | ({"categories"} if key == "instances" else set())
   if not isinstance(table, dict) or (missing := needed - table.keys()):
     what = f"has no {min(missing)!r}" if isinstance(table, dict) else "is not a table"
-    raise UserError(f"data.coco.{key}: {path} {what}; expected COCO's format")
+    raise UserError(f"data.source.{key}: {path} {what}; expected COCO's format")
   return table
 
 

@@ -6,6 +6,7 @@ from coco_fixture import COUNT, make_coco, read, write
 
 from mmcontrast.data import pipeline, sources, transforms
 from mmcontrast.data.evaluation_set import load_evaluation_set
+from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
 
 
@@ -15,21 +16,21 @@ def root(data_dir, tmp_path):
 
 
 def test_records(root, data_dir):
-  source = sources.open_source({"dataset": "coco", "coco": {"root": str(root)}}, "validation")
-  emoji = sources.open_built("emoji_views", "train", data_dir)
+  source = sources.open_source({"dataset": f"coco:{root}"}, "validation")
+  drawn = emoji.open_built("emoji_views", "train", data_dir)
   assert len(source) == COUNT
-  assert source.info.tag_names == emoji.info.label_names["group"]
+  assert source.info.tag_names == drawn.info.label_names["group"]
   for index in range(COUNT):
     record, n = source[index], COUNT - 1 - index  # by image id, ascending
     assert record["id"] == 1000 - n and record["name"] == f"{1000 - n}.jpg"
-    assert record["captions"] == emoji[40 * n]["captions"]
-    expected = np.eye(len(source.info.tag_names), dtype=np.uint8)[emoji[40 * n]["labels"]["group"]]
+    assert record["captions"] == drawn[40 * n]["captions"]
+    expected = np.eye(len(source.info.tag_names), dtype=np.uint8)[drawn[40 * n]["labels"]["group"]]
     np.testing.assert_array_equal(record["tags"], expected if n % 4 else 0 * expected)
     assert transforms.decode(record["images"]["image"]).size == (96, 96)
 
 
 def test_training_batches_and_evaluation_set(root, data_dir):
-  config = dict(dataset="coco", split="val", coco=dict(root=str(root)), image_size=20,
+  config = dict(dataset=f"coco:{root}", split="val", image_size=20,
                 tokenizer=str(data_dir / "emoji_views" / "tokenizer.model"))  # fmt: skip
   iterator = pipeline.train_batches(config, seed=0, batch_size=8)
   batch = next(iterator)
@@ -37,7 +38,7 @@ def test_training_batches_and_evaluation_set(root, data_dir):
   assert batch["image"].shape == (8, 2, 20, 20, 3) and "labels" not in batch
   assert batch["tags"].shape == (8, 9) and set(batch["id"]) <= set(range(977, 1001))
   assert not (batch["image"][:, 0] == batch["image"][:, 1]).all()  # two crops of one image
-  found = load_evaluation_set("coco", "val", dict(image_size=20, coco=dict(root=str(root))))
+  found = load_evaluation_set("coco", "val", dict(image_size=20, dataset=f"coco:{root}"))
   assert found.images.shape == (COUNT, 20, 20, 3) and set(found.caption_id) == set(found.image_id)
   assert len(found.captions) == len(read(root, "captions")["annotations"]) > COUNT
   assert set(found.split) == {"validation"} and found.labels == {}
@@ -46,16 +47,16 @@ def test_training_batches_and_evaluation_set(root, data_dir):
 def test_a_missing_image_file_is_named(root):
   (root / "val2017" / "990.jpg").unlink()
   with pytest.raises(UserError, match=r"990\.jpg"):
-    load_evaluation_set("coco", "val", dict(image_size=20, coco=dict(root=str(root))))
+    load_evaluation_set("coco", "val", dict(image_size=20, dataset=f"coco:{root}"))
 
 
 def test_what_is_wrong_with_the_files_is_named(root, tmp_path):
   def open_(**options):
-    return sources.open_source({"dataset": "coco", "coco": {"root": str(root), **options}}, "val")
+    return sources.open_source({"dataset": f"coco:{root}", "source": options}, "val")
 
   with pytest.raises(UserError, match="no folder"):
     open_(images="nowhere")
-  with pytest.raises(UserError, match=r"data\.coco\.captions: no file"):
+  with pytest.raises(UserError, match=r"data\.source\.captions: no file"):
     open_(captions="nowhere.json")
   with pytest.raises(UserError, match="did you mean 'captions'"):
     open_(caption="x.json")

@@ -1,0 +1,81 @@
+"""The settings of the pipeline, `config.data`: every key with its default, and their check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ml_collections
+
+from mmcontrast.data import transforms
+from mmcontrast.errors import UserError, choose, nearest
+
+DEFAULTS = {
+  "dataset": "emoji_views",  # NAME, or KIND:PATH: data/sources
+  "source": {},  # options of the dataset
+  "split": "train",  # train, validation, test or all
+  "image_size": 32,  # pixels
+  "views": {"image": 2, "text": 2},  # a modality not named here is left out
+  # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
+  "drawings": "distinct",
+  "crop": transforms.CROP,
+  "trim": False,  # see transforms.trim; evaluation does the same
+  # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
+  # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
+  "centre_crop": 1.0,
+  # Text views are names in these languages instead of captions: as many views as languages, view k in
+  # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
+  "languages": (),
+  "text_length": 16,  # tokens, bos and eos included
+  "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
+  "lower": True,
+  "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
+  "on_error": {"max_share": 0.01},  # of the source's records; above it the run stops
+  "cache": "auto",  # decoded images in memory: decoded, none, or auto (up to 512 MiB)
+  "read": {"threads": 2, "prefetch": 4},  # prefetch in batches
+}
+_FREE = ("source",)  # checked by the source
+
+
+def resolve(config: Mapping) -> dict:
+  """`config` over DEFAULTS as plain dicts. UserError on an unknown key or a bad value."""
+  config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  if isinstance(config.get("views"), Mapping):
+    config["views"] = {**dict.fromkeys(DEFAULTS["views"], 0), **config["views"]}
+  settings = _merge(DEFAULTS, config, "data")
+  for modality, count in settings["views"].items():
+    if not isinstance(count, int) or count < 0:
+      raise UserError(f"data.views.{modality}: {count!r} is not a number of views (0, 1, 2, ...)")
+  if not any(settings["views"].values()):
+    raise UserError("data.views: no view at all; set data.views.image or data.views.text")
+  for key, least in (("image_size", 1), ("text_length", 3)):
+    if not isinstance(settings[key], int) or settings[key] < least:
+      raise UserError(f"data.{key}: {settings[key]!r}; give a whole number, at least {least}")
+  for key in ("scale", "ratio"):
+    pair = settings["crop"][key]
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (key == "scale" and pair[1] > 1):
+      raise UserError(f"data.crop.{key}: {tuple(pair)}; give (low, high) with 0 < low <= high"
+                      + (" <= 1" if key == "scale" else ""))  # fmt: skip
+  if not 0 < settings["centre_crop"] <= 1:
+    raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
+  languages, views = settings["languages"], settings["views"]["text"]
+  if isinstance(languages, str) or len(set(languages)) < len(languages):
+    raise UserError(f"data.languages: {languages!r} is not a list of different languages, such as ('en', 'de')")
+  if languages and not 0 < views <= len(languages):
+    raise UserError(f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
+                    "or to fewer, drawn from them")  # fmt: skip
+  choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+  choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
+  return settings
+
+
+def _merge(defaults: Mapping, given: Mapping, where: str) -> dict:
+  merged = dict(defaults)
+  for key, value in given.items():
+    if key not in defaults:
+      raise UserError(f"{where}.{key}: unknown key; {nearest(key, defaults)}")
+    if isinstance(defaults[key], Mapping):
+      if not isinstance(value, Mapping):
+        raise UserError(f"{where}.{key}: {value!r} is not a table of {', '.join(defaults[key])}")
+      value = dict(value) if key in _FREE else _merge(defaults[key], value, f"{where}.{key}")
+    merged[key] = value
+  return merged
