@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcontrast.data import transforms
 from mmcontrast.data.evaluation_set import EvaluationSet, load_evaluation_set
+from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
