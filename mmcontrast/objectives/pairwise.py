@@ -62,6 +62,8 @@ def pairwise(
   else:
     rows = batch_side(term, term.query, embeddings, info)
   columns = batch_side(term, term.key, embeddings, info, each_token=term.token_keys)
+  if one_each(term):
+    columns.facts["x"] = term.score.columns(rows.facts["x"], columns.facts["x"])
   sides = Sides(rows, columns, more_sides(term, embeddings, info, queue, parameters))
   for side in (rows, *sides.more["column"]):
     side.facts["x"] = scale * side.facts["x"]

@@ -44,6 +44,11 @@ class Score(abc.ABC):
   def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[r, ...], [c, ...] -> [r, c]."""
 
+  def columns(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[n, ...], [n, ...] -> [n, ...]: what of each prepared key its column has, given its own query."""
+    del rows
+    return columns
+
   def pair(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[n, ...], [n, ...] -> [n], each row with its own column."""
     return jax.vmap(lambda row, column: self.tile(row[None], column[None])[0, 0])(rows, columns)

@@ -73,6 +73,13 @@ def check_combination(term: Term, where: str) -> None:
       f"{where}.token_keys: each token is a key for queries of one vector; use direction='rows', negatives='batch', "
       "other keys than queries, a score of vectors, a set of positives such as 'identity', and no hinge"
     )
+  if getattr(term.score, "kept", 0) and (
+    len(term.query) > 1 or len(term.key) > 1 or term.negative_keys or term.negative_queries
+  ):
+    raise UserError(
+      f"{where}.score.kept: which tokens of a key are kept, its one query says; use one query and one key without "
+      "hard negatives, or kept=0"
+    )
   if term.negative_weights and not (term.negative_keys or term.negative_queries):
     raise UserError(f"{where}.negative_weights: there are no hard negatives; name negative_keys or negative_queries")
   if term.negative_weights and not isinstance(term.criterion, Softmax):

@@ -61,10 +61,26 @@ class TokenMax(Score):
   """The mean over a query's tokens of the best match among the key's (FILIP, arXiv:2111.07783).
 
   It is not symmetric: the way back is a second term with query and key exchanged.
+
+  kept: of each key only as many tokens, those with the largest summed similarity to the tokens of its
+  own query (0: all). The columns that travel between devices are then so much smaller.
   """
 
+  kept: int = 0
   name: ClassVar[str] = "token_max"
   tokens: ClassVar[bool] = True
+
+  def __post_init__(self):
+    if not isinstance(self.kept, int) or self.kept < 0:
+      raise UserError(f"kept: {self.kept!r} is not a number of tokens (0: all of them)")
+
+  def columns(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[n, L, D] queries and [n, M, D] their keys -> [n, kept, D]."""
+    if not 0 < self.kept < columns.shape[1]:
+      return columns
+    alike = jnp.einsum("nld,nmd->nm", rows, columns, precision=lax.Precision.HIGHEST)
+    best = lax.top_k(lax.stop_gradient(jnp.where(_present(columns), alike, -jnp.inf)), self.kept)[1]
+    return jnp.take_along_axis(columns, best[:, :, None], axis=1)
 
   def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     return _sum_over_tokens(_best, rows, _equal(rows), columns)
@@ -100,6 +116,7 @@ class TokenSoftmax(TokenMax):
   name: ClassVar[str] = "token_softmax"
 
   def __post_init__(self):
+    super().__post_init__()
     if not self.temperature > 0:
       raise UserError(f"temperature: {self.temperature} is not above 0; CiCo uses 0.07")
 

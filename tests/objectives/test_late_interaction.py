@@ -17,7 +17,7 @@ from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.objectives.scores import SCORES
 
-CASE = json.loads((pathlib.Path(__file__).parents[1] / "golden/image_text.json").read_text())["filip_no_topk"]
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden/image_text.json").read_text())
 IMAGE, TEXT = "image[0]/tokens", "text[0]/words"
 COMMON = dict(score="token_max", weight=0.5, temperature=dict(init=0.07, learned=True))
 FILIP = {
@@ -27,8 +27,8 @@ FILIP = {
 N, D = 10, 6
 
 
-def value_and_gradients(embeddings, log_scale, info=None, **options):
-  terms = objective.parse_terms(FILIP)
+def value_and_gradients(embeddings, log_scale, info=None, kept=0, **options):
+  terms = objective.parse_terms({n: t | {"score": {"name": "token_max", "kept": kept}} for n, t in FILIP.items()})
   weights = {name: term.weight for name, term in terms.items()}
 
   def loss(embeddings, log_scale):
@@ -47,23 +47,24 @@ def tokens(dtype=jnp.float32):
 
 
 @pytest.mark.usefixtures("float64")
-def test_filip():
-  given, expected = CASE["inputs"], CASE["expected"]
+@pytest.mark.parametrize(("case", "kept"), [("filip_no_topk", 0), ("filip_topk3", 3)])
+def test_filip(case, kept):
+  given, expected = GOLDEN[case]["inputs"], GOLDEN[case]["expected"]
   embeddings = {IMAGE: jnp.asarray(given["v"]), TEXT: jnp.asarray(given["t"])}
-  (loss, _), (gradients, _) = value_and_gradients(embeddings, jnp.asarray(given["logit_scale"]))
+  (loss, _), (gradients, _) = value_and_gradients(embeddings, jnp.asarray(given["logit_scale"]), kept=kept)
   np.testing.assert_allclose(loss, expected["loss"], rtol=1e-9)
   np.testing.assert_allclose(gradients[IMAGE], expected["grad_v"], atol=1e-9)
   np.testing.assert_allclose(gradients[TEXT], expected["grad_t"], atol=1e-9)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("impl", "devices"), [("ring", 1), ("ring", 4), ("rows", 2)])
-def test_tiles_are_the_dense_score(impl, devices):
+@pytest.mark.parametrize(("impl", "devices", "kept"), [("ring", 1, 0), ("ring", 4, 2), ("rows", 2, 0)])
+def test_tiles_are_the_dense_score(impl, devices, kept):
   """Value, metrics and gradients, with padded words and a padded example; tiles of 2 pairs' rows."""
   info = {"valid": np.arange(N) != 3}
-  wanted = value_and_gradients(tokens(jnp.float64), jnp.float64(1.0), info, impl="dense")
+  wanted = value_and_gradients(tokens(jnp.float64), jnp.float64(1.0), info, kept, impl="dense")
   found = value_and_gradients(
-    tokens(jnp.float64), jnp.float64(1.0), info, impl=impl, mesh=make_mesh(devices), tile=4
+    tokens(jnp.float64), jnp.float64(1.0), info, kept, impl=impl, mesh=make_mesh(devices), tile=4
   )
   assert_close(found, wanted, 1e-10)
 
@@ -75,6 +76,20 @@ def test_a_score_by_hand():
   # Absent tokens, of zeros, are no best match: -1 stays -1. A column of none scores 0.
   np.testing.assert_allclose(score.tile(rows, columns), [[0.25, -1.0, 0.0], [0.0, -2.0, 0.0]])
   np.testing.assert_allclose(score.pair(rows, columns[:2]), [0.25, -2.0])
+
+
+def test_kept_tokens_are_the_most_like_the_own_query():
+  queries = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
+  keys = jnp.array([[[-1.0, -1.0], [0.0, 0.0], [3.0, 0.0], [0.0, 1.0], [-0.25, 0.0]]])  # the second is no token
+  score = SCORES["token_max"](kept=3)
+  np.testing.assert_array_equal(score.columns(queries, keys), [[[3.0, 0.0], [0.0, 1.0], [-0.25, 0.0]]])
+  assert SCORES["token_max"](kept=9).columns(queries, keys) is keys
+  with pytest.raises(UserError, match="kept: -1"):
+    SCORES["token_max"](kept=-1)
+  two_keys = {"t": dict(query=IMAGE, key=(TEXT, "text[1]/words"), score=dict(name="token_max", kept=2))}
+  with pytest.raises(UserError, match=r"score\.kept"):
+    known = RUN | {"views": {"image": 1, "text": 2}}
+    objective.check_terms(objective.parse_terms(two_keys), **known, token_heads=("tokens", "words"))
 
 
 def test_absent_tokens_get_no_gradient_and_matter_to_no_one():
