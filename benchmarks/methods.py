@@ -1,13 +1,12 @@
-"""Every method with a joint space, at equal steps and towers: retrieval in a style never trained on, probes, cost.
+"""Every method with a joint space, at equal steps and towers: retrieval in a style never trained on, and probes.
 
     python benchmarks/methods.py --steps 300 --seeds 1 --parallel 2 --out docs/results/methods.json
     python benchmarks/methods.py --methods clip siglip
 
 The configs of configs/methods whose last stage has a joint space, --steps steps long (stages, and schedules given in
-steps, in the proportion of their own). Numbers in per cent are on emoji_noto, of the last checkpoint, by the config's
-own evaluation. `ms a step` is the median over the run's reports but the first, of all stages together; `temp MiB` is
-what XLA plans for temporaries of the last stage's step. With --parallel every run has one core of its own. Finished
-runs in --workdir are reused. Rows are sorted by image-to-text R@1.
+steps, in the proportion of their own). Numbers are per cent on emoji_noto, of the last checkpoint, by the config's own
+evaluation; what a step costs, step_times.py measures. With --parallel every run has one core of its own. Finished runs
+in --workdir are reused. Rows are sorted by image-to-text R@1.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def has_joint_space(method: str) -> bool:
 
 
 def run(method: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[str, float | None]:
-  """Trains, evaluates and measures; {column: value}."""
+  """Trains and evaluates; {column: per cent}."""
   from mmcontrast.evaluate import evaluate_workdir
   from mmcontrast.train import train
 
@@ -87,30 +86,7 @@ def run(method: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[str, 
   train(config, workdir)
   with contextlib.redirect_stdout(sys.stderr):
     results = evaluate_workdir(workdir)
-  found = {label: round(100 * results[key], 1) if key in results else None for label, key in METRICS.items()}
-  return found | {"ms a step": round(1000 * _seconds_a_step(workdir), 1), "temp MiB": _temporaries(config)}
-
-
-def _seconds_a_step(workdir: pathlib.Path) -> float:
-  """Of all stages, each as long as it was."""
-  seconds, steps = 0.0, 0
-  for file in sorted(workdir.rglob("metrics.jsonl")):
-    reports = [json.loads(line) for line in file.read_text().splitlines()]
-    times = [report["seconds_per_step"] for report in reports[1:]] or [reports[0]["seconds_per_step"]]
-    seconds += reports[-1]["step"] * statistics.median(times)
-    steps += reports[-1]["step"]
-  return seconds / steps
-
-
-def _temporaries(config: dict[str, Any]) -> float:
-  """Of the last stage's step, MiB."""
-  from mmcontrast.data import pipeline
-  from mmcontrast.program import make_plans
-
-  plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], None))
-  *_, (_, _, program) = plans.values()
-  compiled = program.step.lower(program.state, program.batch).compile()
-  return round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
+  return {label: round(100 * results[key], 1) if key in results else None for label, key in METRICS.items()}
 
 
 def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.Queue) -> dict[str, float | None]:
@@ -160,11 +136,10 @@ def main() -> None:
   for method in methods:
     found = [runs[method, seed].result() for seed in range(options.seeds)]
     row = {"method": method, "steps": options.steps, "seeds": options.seeds}
-    for label in found[0]:
+    for label in METRICS:
       values = [one[label] for one in found if one[label] is not None]
       row[label] = round(statistics.mean(values), 1) if values else None
-      if label in METRICS:
-        row[f"{label} sd"] = round(statistics.stdev(values), 1) if len(values) > 1 else None
+      row[f"{label} sd"] = round(statistics.stdev(values), 1) if len(values) > 1 else None
     rows.append(row)
   record(sorted(rows, key=lambda row: -(row["i2t R@1"] or 0.0)), options.out)
 

@@ -1,0 +1,81 @@
+"""How long a step of each method takes, side by side in one process.
+
+    python benchmarks/step_times.py --rounds 7 --out docs/results/step_times.json
+
+The configs of configs/methods that end with a joint space, as they are: the step of their last stage, on one batch
+of their data. Each round takes every method's step once, so that what else the machine does hits all alike; the
+table gives the median of the rounds and the median of each round's ratio to `clip`. `temp MiB` is what XLA plans for
+temporaries of the step, `GFLOP` what it counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import flags
+from methods import CONFIGS, config_of, has_joint_space
+from record import record
+
+from mmcontrast.data import pipeline
+from mmcontrast.program import make_plans
+from mmcontrast.step import init_state
+
+
+def prepare(method: str) -> tuple[Callable[[], float], dict]:
+  """A function that takes a step and returns its seconds; what is known of the step."""
+  config = config_of(method)
+  plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], None))
+  *_, (run, _, program) = plans.values()
+  batches = pipeline.train_batches(run["data"], seed=0, batch_size=run["batch"]["size"])
+  batch = jax.device_put(next(batches))
+  batches.close()
+  compiled = program.step.lower(program.state, program.batch).compile()
+  state = jax.jit(lambda zeros: init_state(program.recipe, zeros))(
+      jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.batch))
+  states = [state]
+
+  def step() -> float:
+    start = time.perf_counter()
+    new, metrics = compiled(states.pop(), batch)
+    jax.block_until_ready((new, metrics))
+    states.append(new)
+    return time.perf_counter() - start
+
+  costs = compiled.cost_analysis()
+  costs = costs[0] if isinstance(costs, list) else costs
+  known = {"temp MiB": round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1),
+           "GFLOP": round(costs["flops"] / 1e9, 2)}
+  return step, known
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--methods", nargs="+", help="names of configs/methods (default: all with a joint space)")
+  parser.add_argument("--rounds", type=int, default=7)
+  parser.add_argument("--out")
+  options = parser.parse_args()
+  flags.FLAGS.mark_as_parsed()  # grain reads absl flags
+  methods = options.methods or [p.stem for p in sorted(CONFIGS.glob("*.py")) if has_joint_space(p.stem)]
+  methods = list(dict.fromkeys(["clip", *methods]))
+  prepared = {}
+  for method in methods:
+    print(f"compiling {method}", flush=True)
+    prepared[method] = prepare(method)
+    prepared[method][0]()  # the first step touches memory for the first time
+  seconds: dict[str, list[float]] = {method: [] for method in methods}
+  for _, method in itertools.product(range(options.rounds), methods):
+    seconds[method].append(prepared[method][0]())
+  rows = [{"method": method, "ms a step": round(1000 * statistics.median(seconds[method]), 1),
+           "times clip": round(statistics.median(a / b for a, b in zip(seconds[method], seconds["clip"])), 2),
+           **prepared[method][1]} for method in methods]
+  record(sorted(rows, key=lambda row: row["ms a step"]), options.out)
+
+
+if __name__ == "__main__":
+  main()
