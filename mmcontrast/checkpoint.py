@@ -24,6 +24,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
+_SLICED_BYTES = 2**24
 FORMAT = 2  # 1: without tables, and params["terms"] was "temperatures"
 
 
@@ -41,7 +42,7 @@ class Checkpoints:
           n=options["keep_best"], keep_checkpoints_without_metrics=False))
     self._best_metric = options["best_metric"]
     self._manager = ocp.CheckpointManager(
-        pathlib.Path(workdir).resolve() / "checkpoints",
+        pathlib.Path(workdir).resolve() / "checkpoints", item_handlers=_handlers(),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True))
@@ -56,7 +57,7 @@ class Checkpoints:
     run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__, "config": json.loads(to_json(config))}
     self._manager.save(
         int(state.step), metrics={"best": float(metrics[self._best_metric])},
-        args=ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training),
+        args=ocp.args.Composite(model=ocp.args.PyTreeSave(model), training=ocp.args.PyTreeSave(training),
                                 run=ocp.args.JsonSave(run)))
 
   def latest_step(self) -> int | None:
@@ -65,9 +66,9 @@ class Checkpoints:
 
   def restore(self, like: TrainState) -> TrainState:
     """The newest state. `like` gives shapes, dtypes and shardings (jax.ShapeDtypeStruct leaves)."""
-    model, training = _split(like)
-    found = self._manager.restore(self._manager.latest_step(), args=ocp.args.Composite(
-        model=ocp.args.StandardRestore(model), training=ocp.args.StandardRestore(training)))
+    model, training = (ocp.args.PyTreeRestore(item, ocp.checkpoint_utils.construct_restore_args(item))
+                       for item in _split(like))
+    found = self._manager.restore(self._manager.latest_step(), args=ocp.args.Composite(model=model, training=training))
     return TrainState(**found["model"], **found["training"])
 
   def close(self) -> None:
@@ -87,10 +88,8 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
   directory = folder.resolve() / "checkpoints"
   if not directory.is_dir():
     raise UserError(f"{folder}: no checkpoints there; train first: mmcontrast train --config ... --workdir {workdir}")
-  handlers = {"model": ocp.PyTreeCheckpointHandler(), "training": ocp.PyTreeCheckpointHandler(),
-              "run": ocp.JsonCheckpointHandler()}
   options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
-  with ocp.CheckpointManager(directory, item_handlers=handlers, options=options) as manager:
+  with ocp.CheckpointManager(directory, item_handlers=_handlers(), options=options) as manager:
     steps = manager.all_steps()
     if not steps:
       raise UserError(f"{workdir}: no complete checkpoint yet; train first: mmcontrast train --workdir {workdir}")
@@ -106,6 +105,18 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
     model = manager.restore(step, args=ocp.args.Composite(
         model=ocp.args.PyTreeRestore(restore_args=as_numpy)))["model"]
   return from_json(json.dumps(run["config"])), model, step
+
+
+def _handlers() -> dict[str, Any]:
+  """Item of a checkpoint -> what writes and reads it.
+
+  What all devices hold, Orbax would cut into a slice for each of them, with a program compiled for each shape; that
+  pays for large arrays alone, and the caller waits for it.
+  """
+  arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICED_BYTES)
+  registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler()))
+  tree = {item: ocp.PyTreeCheckpointHandler(type_handler_registry=registry) for item in ("model", "training")}
+  return {**tree, "run": ocp.JsonCheckpointHandler()}
 
 
 def _split(state: TrainState) -> tuple[dict, dict]:
