@@ -91,7 +91,7 @@ def test_it_takes_up_where_it_was_interrupted(part, tmp_path, monkeypatch):
     convert("part", {}, "train", out, shards, workers=1)
   files = sorted(path.name for path in out.glob("*.array_record"))
   assert len(files) == 2 and not (out / "metadata.json").exists()  # 15 of 6 + 6 + 6 + 6
-  with pytest.raises(UserError, match="no metadata.json, so no finished conversion"):
+  with pytest.raises(UserError, match=r"no metadata\.json, so no finished conversion"):
     read(out)
   with pytest.raises(UserError, match="holds another conversion"):
     convert("part", {}, "train", out, shards=3, workers=1)
@@ -176,7 +176,7 @@ def test_mistakes(part, tmp_path):
       do()
   assert not (tmp_path / "new").exists()
   (out / "more.array_record").write_bytes(b"")
-  with pytest.raises(UserError, match="more.array_record: not one of the files"):
+  with pytest.raises(UserError, match=r"more\.array_record: not one of the files"):
     read(out / "*.array_record")
   (out / "metadata.json").write_text(json.dumps({**table, "format": 0}))
   with pytest.raises(UserError, match="of format 0, not 1"):

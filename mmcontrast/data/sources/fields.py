@@ -90,7 +90,8 @@ class Fields:
     for column in self.columns:
       if column not in columns:
         key = next(key for key in DEFAULTS if column in _values(self.options[key]))
-        raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; {nearest(column, columns)}")
+        raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; "
+                        f"{nearest(column, columns)}; name another, or set it to None")  # fmt: skip
 
   def collect(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Makes the vocabularies that the options leave out from all rows; needs `uncollected` columns only."""

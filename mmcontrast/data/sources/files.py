@@ -40,8 +40,8 @@ def find(pattern: str) -> list[str]:
   return sorted(found)
 
 
-def find_below(folder: str) -> list[str]:
-  """Every file in `folder` and the folders in it, sorted. UserError when there is none."""
+def find_below(folder: str) -> dict[str, str]:
+  """{path seen from `folder`: path} of every file in it and the folders in it, sorted. UserError when there is none."""
   system, inner = _open_system(folder)
   try:
     found = system.find(inner)
@@ -49,7 +49,8 @@ def find_below(folder: str) -> list[str]:
     raise UserError(f"{folder}: cannot be listed ({_one_line(error)})") from None
   if not found or found == [inner]:
     raise UserError(f"{folder}: {'is a file, not a folder' if found else 'no such folder, or it is empty'}")
-  return sorted(_whole(system, path) for path in found)
+  start = len(inner.rstrip("/")) + 1
+  return {path[start:]: _whole(system, path) for path in sorted(found)}
 
 
 def read(path: str, start: int = 0, length: int | None = None) -> bytes:

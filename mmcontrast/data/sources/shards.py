@@ -11,7 +11,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmcontrast.data.sources import shard_index
+import numpy as np
+
+from mmcontrast.data.sources import shard_index, splits
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.record import BadRecord, Record
 from mmcontrast.errors import UserError
@@ -20,29 +22,39 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
 class ShardSource:
-  """Records of the shards of a pattern, in the order of their names and places in them.
+  """Records of one split of the shards of a pattern, in the order of their names and places in them.
 
   Raises:
-    UserError: unknown option, no such shard, no index beside one, a vocabulary that is not given.
+    UserError: unknown option, no such shard or split, no index beside a shard, a vocabulary that is not given.
   """
 
-  def __init__(self, name: str, parse: Callable[[dict[str, bytes]], dict[str, Any]], path: str, options: Mapping):
+  def __init__(
+    self, kind: str, parse: Callable[[dict[str, bytes]], dict[str, Any]], path: str, options: Mapping, split: str
+  ):
     """`parse`: the columns of one sample from its members."""
-    self._fields, self._parse = Fields(options, name), parse
+    name = f"{kind}:{path}"
+    self._fields, self._parse = Fields(options, name, {"splits": {}}), parse
     refuse_uncollected(self._fields, name)
-    self._shards = shard_index.Shards(path)
+    shares = self._fields.options["splits"]
+    pattern = splits.fill_path(path, split, shares, name)
+    if shares and self._fields.options["id"]:
+      raise UserError(f"{name}: data.source.splits: goes by ids, and shards are not searched for those of "
+                      "data.source.id; leave one of them out, or put {split} in the path")  # fmt: skip
+    self._shards = shard_index.Shards(pattern)
+    self._rows = splits.chosen(np.arange(len(self._shards)), split, shares, name)
     self.info = self._fields.info(name)
 
   def __len__(self) -> int:
-    return len(self._shards)
+    return len(self._rows)
 
   def __getitem__(self, index: int) -> Record:
-    name, members = self._shards[index]
+    number = int(self._rows[index])
+    name, members = self._shards[number]
     try:
       row = self._parse(members)
       row["image"] = next((row[kind] for kind in _IMAGES if kind in row), row.get("image"))
       row |= {column: row[kind] for column, kind in (("caption", "txt"), ("label", "cls")) if kind in row}
-      return self._fields.record(row, index, name)
+      return self._fields.record(row, number, name)
     except BadRecord as error:
       raise BadRecord(f"{name}: {error}") from None
 
@@ -58,12 +70,12 @@ def refuse_uncollected(fields: Fields, where: str) -> None:
 
 def open_webdataset(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> ShardSource:
   """Opens tar shards; `path` is a pattern, in which {split} stands for the split."""
-  return ShardSource("webdataset", _members, path.replace("{split}", split), options)
+  return ShardSource("webdataset", _members, path, options, split)
 
 
 def open_tfrecord(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> ShardSource:
   """Opens TFRecord shards of tf.train.Example messages; `path` as of `open_webdataset`."""
-  return ShardSource("tfrecord", _example, path.replace("{split}", split), options)
+  return ShardSource("tfrecord", _example, path, options, split)
 
 
 def _members(members: dict[str, bytes]) -> dict[str, Any]:

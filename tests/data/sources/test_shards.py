@@ -238,3 +238,22 @@ def test_an_index_holds_no_code(tmp_path):
   np.savez(buffer, format=np.uint8(1), size=path.stat().st_size, whole=True, extensions=np.array([print], object))
   (tmp_path / "0.tar.index").write_bytes(buffer.getvalue())
   assert shard_index.current(str(path)) is None
+
+
+def test_splits_by_path_and_by_shares(tmp_path):
+  for split in ("train", "validation"):
+    (tmp_path / split).mkdir()
+    write_tar(tmp_path / split / "0.tar", pairs(0, 20 if split == "train" else 10))
+  index_shards(f"{tmp_path}/*/0.tar", workers=1)
+  lengths = {split: len(open_source({"dataset": f"webdataset:{tmp_path}/{{split}}/0.tar"}, split))
+             for split in ("train", "validation", "all")}  # fmt: skip
+  assert lengths == {"train": 20, "validation": 10, "all": 30}
+  config = {"dataset": f"webdataset:{tmp_path}/*/0.tar", "source": {"splits": dict(train=0.5, validation=0.5)}}
+  ids = {split: [record["id"] for record in open_source(config, split)] for split in ("train", "validation", "all")}
+  assert sorted(ids["train"] + ids["validation"]) == ids["all"] == list(range(30))
+  assert min(map(len, ids.values())) > 5
+  config["source"]["id"] = "key"
+  with pytest.raises(UserError, match="not searched for those"):
+    open_source(config, "train")
+  with pytest.raises(UserError, match="no split 'validation'"):
+    open_source({"dataset": f"webdataset:{tmp_path}/train/0.tar"}, "validation")
