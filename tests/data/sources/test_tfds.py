@@ -100,9 +100,9 @@ def test_any_dataset(data_dir):
 def test_what_is_not_prepared_says_how(tmp_path, monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "own"))
   for dataset, words in {
-    "coco_captions": f"tfds build coco_captions --file_format=array_record --data_dir={tmp_path}/own.*coco:ROOT",
+    "coco_captions": rf"builder\('coco_captions', data_dir='{tmp_path}/own', file_format='array_record'\).*coco:ROOT",
     "imagenet2012": f"ILSVRC2012_img_train.tar.*{tmp_path}/own/downloads/manual.*folder:ROOT",
-    "tfds:mnist": "not prepared in .* or .*own; where TensorFlow is installed, run: tfds build mnist",
+    "tfds:mnist": r"not prepared in .* or .*own; where TensorFlow is installed, run: python .*builder\('mnist'",
   }.items():
     with pytest.raises(MissingData, match=words):
       open_source({"dataset": dataset}, "train", tmp_path)
@@ -124,5 +124,5 @@ def test_another_format_has_no_random_access(prepared, tmp_path):
   shutil.copytree(prepared / "coco_captions", tmp_path / "coco_captions")
   file = tmp_path / "coco_captions/2014/1.1.0/dataset_info.json"
   file.write_text(json.dumps({**json.loads(file.read_text()), "fileFormat": "tfrecord"}))
-  with pytest.raises(UserError, match="is tfrecord, which has no random access; run: tfds convert_format"):
+  with pytest.raises(UserError, match=r"is tfrecord, which has no random access;.*data_dir='NEW'"):
     open_source({"dataset": "coco_captions"}, "train", tmp_path)
