@@ -42,6 +42,8 @@ setuptools.setup(
         "pyarrow>=17",  # of tensorflow-datasets
         "grain>=0.2.18",
         "array_record>=0.8.6",
+        "msgpack>=1.0",
+        "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
         "pillow>=11.0",
         "simplejpeg>=1.8",

@@ -150,7 +150,7 @@ def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str
     for key in holders:
       section = section[key]
     try:
-      section[last] = _literal(text)
+      section[last] = literal(text)
     except TypeError as error:
       raise UserError(f"--config.stages.{name}: {_one_line(error)}") from error
     changed = name.split(".")[1]
@@ -158,7 +158,7 @@ def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str
   return {**config, "stages": tuple(stages.values())}
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
   """The Python value that `text` writes, or `text` itself."""
   try:
     return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
