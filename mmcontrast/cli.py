@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
   parser = _parser()
   options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-  if rest and options.command not in (_train, _inspect, _convert):
+  if rest and options.command not in (_train, _inspect, _convert, _tokenizer):
     parser.error(f"unexpected argument {rest[0]!r}")
   logging.set_verbosity(logging.ERROR)  # Orbax and grain talk a lot through absl
   # A resumed run, or the next evaluation, need not compile again.
@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
   search.add_argument("--out", required=True, help="the picture to write")
   search.add_argument("--count", type=int, default=10, help="how many images")
 
-  commands = commands.add_parser("data", help="Build, index, inspect and convert datasets.").add_subparsers(
-    required=True, metavar="command")
+  data = commands.add_parser("data", help="Build, index, inspect and convert datasets; train tokenizers.")
+  commands = data.add_subparsers(required=True, metavar="command")
   build = add("build", _build, "Build a dataset from its packages.")
   build.add_argument("name", help="emoji_views or emoji_noto")
   build.add_argument("--force", action="store_true", help="build it again")
@@ -84,7 +84,12 @@ def _parser() -> argparse.ArgumentParser:
   convert.add_argument("--to", required=True, choices=["array_record"])
   convert.add_argument("--out", required=True, help="the folder of the files")
   convert.add_argument("--shards", type=int, help="how many files (default: one each 10,000 records)")
-  for command in (inspect, convert):
+
+  tokenizer = add("tokenizer", _tokenizer, "Train a sentencepiece model on the texts of a dataset. "
+                  "Options of the source follow as --source.key=value; --source.image=None reads no images.")
+  tokenizer.add_argument("--out", required=True, help="the file to write, such as tokenizer.model")
+  tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
+  for command in (inspect, convert, tokenizer):
     command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
     command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
   for command in (index, convert):
@@ -143,6 +148,13 @@ def _convert(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.data.convert import convert
   print(convert(options.source, _source_options(words), options.split, options.out, options.shards, options.workers,
                 options.data_dir))
+
+
+def _tokenizer(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.data import sources
+  from mmcontrast.data.train_tokenizer import train_tokenizer
+  named = {"dataset": options.source, "source": _source_options(words)}
+  print(train_tokenizer(sources.open_source(named, options.split, options.data_dir), options.out, options.vocab_size))
 
 
 def _source_options(words: list[str]) -> dict[str, object]:

@@ -27,7 +27,7 @@ RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "shard
                      "batch.microbatches")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.source")
+                  "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source")
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -60,8 +60,9 @@ def base_config() -> ml_collections.ConfigDict:
   c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.
-  c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), evaluators=dict(), image="", text="", features="image",
-                      batch_size=256, every_steps=0)
+  # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
+  c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), data=dict(), evaluators=dict(), image="", text="",
+                      features="image", batch_size=256, every_steps=0)
   c.log = dict(every_steps=50)
   return c
 
