@@ -38,8 +38,12 @@ setuptools.setup(
         # Data and text.
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
+        "fsspec>=2025.3",
+        "pyarrow>=17",  # of tensorflow-datasets
         "grain>=0.2.18",
         "array_record>=0.8.6",
+        "msgpack>=1.0",
+        "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
         "pillow>=11.0",
         "simplejpeg>=1.8",
@@ -52,6 +56,8 @@ setuptools.setup(
     ],
     extras_require={
         "emoji": EMOJI,
+        "gs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "test": [*EMOJI, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
