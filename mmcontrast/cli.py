@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print("interrupted; run the same command again to resume from the last checkpoint", file=sys.stderr)
+    print("interrupted; run the same command again to resume from what is saved", file=sys.stderr)
     return 130
   return 0
 

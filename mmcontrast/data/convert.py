@@ -68,7 +68,7 @@ def convert(
   array_record.write_metadata(
     folder, source.info, split, dict(sorted(counts.items())), converted_from=dataset, options=dict(options), bad=bad
   )
-  for scratch in (*folder.glob(".*.counts"), folder / _PLAN):
+  for scratch in (*folder.glob(".*.counts"), *folder.glob(".*.partial"), folder / _PLAN):
     scratch.unlink()
   lines = [f"{count - len(bad)} records in {shards} files of {folder}; train on them with data.dataset="
            f"array_record:{folder}"]  # fmt: skip
@@ -94,9 +94,7 @@ def _begin(folder: pathlib.Path, plan: dict) -> bool:
   if folder.is_dir() and any(folder.iterdir()):
     raise UserError(f"--out {folder}: not empty; give an empty folder, or a new one")
   folder.mkdir(parents=True, exist_ok=True)
-  scratch = going_on.with_suffix(".new")
-  scratch.write_text(json.dumps(plan))
-  scratch.replace(going_on)
+  _write(going_on, plan)
   return False
 
 
@@ -108,7 +106,8 @@ def _convert_shard(job: tuple[str, int]) -> tuple[int, dict[str, str]]:
   text = (folder / _PLAN).read_text()
   plan = json.loads(text)
   name = _name(plan["split"], shard, plan["shards"])
-  scratch, noted = folder / f".{name}.partial", folder / f".{name}.counts"
+  # Of this process: one that outlived a killed command may be writing the same file.
+  scratch, noted = folder / f".{name}.{os.getpid()}.partial", folder / f".{name}.counts"
   if (folder / name).is_file():
     return tuple(json.loads(noted.read_text()))
   source = _open(text)
@@ -126,7 +125,7 @@ def _convert_shard(job: tuple[str, int]) -> tuple[int, dict[str, str]]:
         writer.write(array_record.pack(record))
         written += 1
     writer.close()
-    noted.write_text(json.dumps([written, bad]))
+    _write(noted, [written, bad])
     scratch.replace(folder / name)
   except (RuntimeError, OSError) as error:
     raise UserError(f"{folder / name}: cannot be written ({' '.join(str(error).split())[:200]}); run the same command "
@@ -139,6 +138,13 @@ def _open(plan: str) -> Source:
   """The source of a plan, opened once a process."""
   plan = json.loads(plan)
   return open_source({"dataset": plan["dataset"], "source": plan["options"]}, plan["split"], plan["data_dir"])
+
+
+def _write(path: pathlib.Path, value: object) -> None:
+  """Writes JSON, whole or not at all."""
+  scratch = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  scratch.write_text(json.dumps(value))
+  scratch.replace(path)
 
 
 def _name(split: str, shard: int, shards: int) -> str:

@@ -134,14 +134,18 @@ def current(path: str) -> ShardIndex | None:
 
 
 def write(path: str, index: ShardIndex) -> None:
-  """Writes the index of the shard at `path` beside it."""
+  """Writes the index of the shard at `path` beside it. UserError where that cannot be."""
   import fsspec
 
   arrays = {field.name: np.asarray(getattr(index, field.name)) for field in dataclasses.fields(index)}
   buffer = io.BytesIO()
   np.savez_compressed(buffer, format=np.uint8(_FORMAT), **arrays | {"extensions": np.array(index.extensions, np.str_)})
   system, place = fsspec.core.url_to_fs(path)
-  system.pipe_file(place + SUFFIX, buffer.getvalue())
+  try:
+    system.pipe_file(place + SUFFIX, buffer.getvalue())
+  except (OSError, NotImplementedError) as error:  # of a web server, for one
+    raise UserError(f"{path}{SUFFIX}: cannot be written ({type(error).__name__}: {error}); an index lies beside its "
+                    "shard: copy the shards where you may write") from None  # fmt: skip
 
 
 def scan(path: str) -> ShardIndex:

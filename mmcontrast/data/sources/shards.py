@@ -52,7 +52,8 @@ class ShardSource:
     name, members = self._shards[number]
     try:
       row = self._parse(members)
-      row["image"] = next((row[kind] for kind in _IMAGES if kind in row), row.get("image"))
+      image = next((row[kind] for kind in _IMAGES if kind in row), row.get("image"))
+      row["image"] = image if isinstance(image, bytes) else None  # no path that json names is opened
       row |= {column: row[kind] for column, kind in (("caption", "txt"), ("label", "cls")) if kind in row}
       return self._fields.record(row, number, name)
     except BadRecord as error:

@@ -99,16 +99,16 @@ def _open(path: str, data_dir: str | os.PathLike | None):
     except Exception as error:
       raise UserError(f"tfds:{path}: {' '.join(str(error).split())[:200]}; give NAME or NAME/CONFIG") from error
     if (kind := builder.info.file_format.value) != "array_record":
-      raise UserError(
-        f"tfds:{path}: {builder.data_path} is {kind}, which has no random access; run: tfds convert_format "
-        f"--dataset_version_dir={builder.data_path} --out_file_format=array_record --out_dir=ANOTHER"
-      )
+      raise UserError(f"tfds:{path}: {builder.data_path} is {kind}, which has no random access; {_todo(path, 'NEW')}")
     return builder
   hint = _KNOWN.get(name, ({}, ""))[1].format(folder=folders[-1])
-  raise MissingData(
-    f"tfds:{path}: not prepared in {' or '.join(map(str, folders))}; where TensorFlow is installed, run: tfds build "
-    f"{path} --file_format=array_record --data_dir={folders[-1]}{hint}"
-  )
+  raise MissingData(f"tfds:{path}: not prepared in {' or '.join(map(str, folders))}; {_todo(path, folders[-1])}{hint}")
+
+
+def _todo(path: str, folder: str | pathlib.Path) -> str:
+  """The command that prepares a dataset; TFDS's own `tfds build` needs Apache Beam besides."""
+  return (f'where TensorFlow is installed, run: python -c "import tensorflow_datasets as tfds; tfds.builder({path!r}, '
+          f"data_dir='{folder}', file_format='array_record').download_and_prepare()\"")  # fmt: skip
 
 
 def _columns(features: Mapping, path: str = "", repeated: bool = False) -> Iterator[tuple[str, Any, bool]]:

@@ -62,12 +62,13 @@ def test_records_of_webdataset(tmp_path):
   write_tar(tmp_path / "0.tar", [("000.webp", b"webp"), ("000.txt", "Käse".encode()), ("000.cls", b"1"),
                                  ("000.json", json.dumps(extra).encode()), ("001.en.txt", b"words"),
                                  ("001.other.jpg", b"other")])  # fmt: skip
-  write_tar(tmp_path / "1.tar", [("a/002.jpeg", b"jpeg"), ("a/002.json", json.dumps({"alt": "third"}).encode())])
+  write_tar(tmp_path / "1.tar", [("a/002.jpeg", b"jpeg"), ("a/002.json", json.dumps({"alt": "third"}).encode()),
+                                 ("a/003.json", json.dumps({"image": str(tmp_path / "0.tar")}).encode())])  # fmt: skip
   index_shards(str(tmp_path / "*.tar"), workers=1)
   source = open_("webdataset", tmp_path / "{0..1}.tar", labels=("label", "kind"),
                  label_names=dict(label=("cat", "dog"), kind=("cat", "dog")))  # fmt: skip
   record = source[0]
-  assert len(source) == 3 and record["images"] == {"image": b"webp"} and record["captions"] == {"caption": ["Käse"]}
+  assert len(source) == 4 and record["images"] == {"image": b"webp"} and record["captions"] == {"caption": ["Käse"]}
   assert record["labels"] == {"label": 1, "kind": 1} and (record["id"], record["name"]) == (0, "0.tar:000")
   with pytest.raises(BadRecord, match=r"0\.tar:001.*'label' is empty"):
     source[1]
@@ -76,8 +77,9 @@ def test_records_of_webdataset(tmp_path):
   assert source[0]["captions"] == {"alt": ["first", "second"], "en.txt": []}
   assert source[1]["captions"] == {"alt": [], "en.txt": ["words"]} and source[1]["images"] == {"drawing": b"other"}
   assert source[2]["captions"]["alt"] == ["third"] and source[2]["name"] == "1.tar:a/002"
+  assert source[3]["images"] == {}  # what json says is no file to open
   with pytest.raises(IndexError):
-    source[3]
+    source[4]
 
 
 def test_bad_samples_are_named(tmp_path):
@@ -150,6 +152,13 @@ def test_a_truncated_tar_keeps_its_complete_samples(tmp_path):
   (tmp_path / "cut.tar").write_bytes(damaged)
   assert "cut.tar: cut off or damaged; the 3 samples" in index_shards(str(tmp_path / "cut.tar"), workers=1)
   assert open_("webdataset", tmp_path / "cut.tar")[2]["captions"] == {"caption": ["caption 2"]}
+
+
+def test_an_index_that_cannot_be_written(tmp_path):
+  write_tar(tmp_path / "0.tar", pairs(0, 2))
+  (tmp_path / "0.tar.index").mkdir()
+  with pytest.raises(UserError, match=r"0\.tar\.index: cannot be written \(IsADirectoryError.*an index lies beside"):
+    index_shards(str(tmp_path / "0.tar"), workers=1)
 
 
 def test_what_is_no_shard_is_named_and_the_others_are_indexed(tmp_path):
