@@ -34,7 +34,7 @@ class CsvRows:
   def __init__(self, path: str, fields: Fields):
     refuse_compressed(path)
     csv.field_size_limit(_LONGEST_CELL)
-    self.path = path
+    self.path, self.label_names = path, {}
     self._delimiter = fields.options["delimiter"] or ("\t" if path.endswith((".tsv", ".tab")) else ",")
     if not isinstance(self._delimiter, str) or len(self._delimiter) != 1:
       raise UserError(f"data.source.delimiter: {self._delimiter!r} is not one character")

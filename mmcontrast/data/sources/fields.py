@@ -93,6 +93,14 @@ class Fields:
         raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; "
                         f"{nearest(column, columns)}; name another, or set it to None")  # fmt: skip
 
+  def add_label_names(self, names: Mapping[str, Sequence[str]]) -> None:
+    """Takes the class names of columns for which the options give none."""
+    for column, given in names.items():
+      if column in self.uncollected and column in self._labels:
+        self._label_names[column] = tuple(given)
+        self.uncollected = tuple(one for one in self.uncollected if one != column)
+    self._index()
+
   def collect(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Makes the vocabularies that the options leave out from all rows; needs `uncollected` columns only."""
     found: dict[str, set[str]] = {column: set() for column in self.uncollected}

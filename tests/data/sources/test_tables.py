@@ -111,6 +111,20 @@ def test_embedded_images(how, tmp_path):
   assert record["id"] == 0 and record["name"].startswith(path)
 
 
+def test_parquet_of_hugging_face_brings_its_class_names(tmp_path):
+  import pyarrow
+  import pyarrow.parquet
+  table = pyarrow.Table.from_pylist([{"image": picture(0), "label": 1}, {"image": picture(1), "label": 0}])
+  features = {"image": {"_type": "Image"}, "label": {"names": ["dog", "cat"], "_type": "ClassLabel"}}
+  metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+  pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+  source = open_(f"parquet:{tmp_path}/x.parquet", caption=None, labels="label")
+  assert source.info.label_names == {"label": ("dog", "cat")}
+  assert [source[index]["labels"]["label"] for index in range(2)] == [1, 0]
+  own = open_(f"parquet:{tmp_path}/x.parquet", caption=None, labels="label", label_names={"label": ["a", "b"]})
+  assert own.info.label_names == {"label": ("a", "b")}
+
+
 def test_styles_and_missing_values(tmp_path):
   table = [{"left": "l.png", "right": None, "caption": None, "kind": 1}, {"left": "l.png", "right": "r.png", "kind": 0}]
   write(str(tmp_path / "l.png"), picture(1))
