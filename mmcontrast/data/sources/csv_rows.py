@@ -63,9 +63,11 @@ class CsvRows:
     data = files.read(self.path, start, end - start)
     try:
       lines = io.StringIO(data.decode(), newline="\n")
+      cells = next(filter(None, csv.reader(lines, delimiter=self._delimiter, strict=True)), [])
     except UnicodeDecodeError as error:
       raise BadRecord(f"not UTF-8 ({error.reason} at byte {error.start})") from None
-    cells = next(cells for cells in csv.reader(lines, delimiter=self._delimiter, strict=True) if cells)
+    except csv.Error as error:  # the file has changed since it was opened
+      raise BadRecord(f"not CSV ({error})") from None
     if len(cells) != len(self.columns):
       raise BadRecord(f"has {len(cells)} cells, the header {len(self.columns)}")
     return dict(zip(self.columns, cells))
