@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class Draws(Protocol):
 
   steps_per_epoch: int
 
-  def __call__(self, step: int, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     """(epoch, index) of each of `rows` of the global batch of `step`."""
 
 
@@ -51,7 +52,7 @@ class Epochs:
   def steps_per_epoch(self) -> int:
     return self.examples // self.batch_size
 
-  def __call__(self, step: int, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     epoch, step = divmod(step, self.steps_per_epoch)
     key = _key(self.seed, epoch, transforms.ORDER)
     return [epoch] * len(rows), [_permuted(step * self.batch_size + row, self.examples, key) for row in rows]
@@ -89,14 +90,13 @@ class Shares:
       counts[due.index(min(due))] += 1
     return counts
 
-  def __call__(self, step: int, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     before, after = self.drawn(step * self.batch_size), self.drawn((step + 1) * self.batch_size)
     ends = list(itertools.accumulate(after[k] - before[k] for k in range(len(before))))
     offsets = [0, *itertools.accumulate(self.lengths)]
-    key = _key(self.seed, step, transforms.ROWS)
+    shuffled = _shuffled_rows(self.seed, step, self.batch_size)
     epochs, indices = [], []
-    for row in rows:
-      place = _permuted(row, self.batch_size, key)
+    for place in shuffled[rows.start:rows.stop].tolist():
       source = bisect.bisect_right(ends, place)
       epoch, draw = divmod(after[source] - (ends[source] - place), self.lengths[source])
       own = _key(self.seed, epoch, transforms.ORDER, source)
@@ -127,8 +127,14 @@ class Order(Sequence):
     return np.array(epochs, np.int64), np.array(indices, np.int64)
 
 
+@functools.lru_cache(maxsize=1024)  # of a few sources and epochs at a time
 def _key(*words: int) -> int:
   return int(transforms.hashed(*words) >> np.uint64(33))
+
+
+@functools.lru_cache(maxsize=64)  # the steps read ahead
+def _shuffled_rows(seed: int, step: int, batch_size: int) -> np.ndarray:
+  return np.argsort(transforms.hashed(seed, step, transforms.ROWS, np.arange(batch_size)))
 
 
 def _permuted(place: int, count: int, key: int) -> int:
