@@ -78,7 +78,7 @@ def test_each_source_of_a_mixture_goes_through_its_own_epochs(parts, seed):
 def test_a_batch_of_one_source_has_no_example_twice(examples, seed, start):
   draws = Epochs(examples, seed, BATCH)
   for epochs, indices in batches(draws, 3, start):
-    assert len(set(indices)) == BATCH and len(set(epochs)) == 1 and 0 <= indices.min() and indices.max() < examples
+    assert len(set(indices)) == BATCH and len(set(epochs)) == 1 and indices.min() >= 0 and indices.max() < examples
   epoch = [indices for _, indices in batches(draws, draws.steps_per_epoch)]
   assert len(set(np.concatenate(epoch))) == draws.steps_per_epoch * BATCH
 
@@ -87,7 +87,7 @@ def test_processes_get_of_each_source():
   parts = [batches(shares([(1, 90), (1, 90)]), 8, 0, process, 2) for process in range(2)]
   for part in parts:
     first = np.array([(indices < 90).sum() for _, indices in part])
-    assert 0 < first.min() and first.max() < BATCH // 2
+    assert first.min() > 0 and first.max() < BATCH // 2
 
 
 def test_a_small_weight_has_a_row_now_and_then():
@@ -110,7 +110,7 @@ PINNED = [112, 164, 136, 120, 125, 46, 186, 82]
 
 
 def test_what_cannot_be_ordered():
-  with pytest.raises(UserError, match="data.mixture.source 1.weight: makes 12 rows of a batch of 24, more than its 11"):
+  with pytest.raises(UserError, match=r"data.mixture.source 1.weight: makes 12 rows of a batch of 24, more than its 11"):
     shares([(1, 90), (1, 11)])
   with pytest.raises(UserError, match="batch_size 24 is more than the 3 examples"):
     Epochs(3, 0, 24)
