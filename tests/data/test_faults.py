@@ -135,9 +135,10 @@ def test_a_shard_that_vanishes_aborts_past_the_share_and_is_named():
   next(iterator)
   gone["now"] = True
   expected = r"dataset toy, record \d+: .*shard-003.tar.*; 2[567] of 480 records are bad, more than .*max_share=0.05"
-  with pytest.raises(UserError, match=expected):
+  with pytest.raises(UserError, match=expected) as raised:
     for _ in range(30):
       next(iterator)
+  assert "\n" not in str(raised.value)
   iterator.close()
 
 
