@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
+from mmcontrast.data.images import FORMATS
 from mmcontrast.errors import UserError
 
 DEFAULTS = {
@@ -60,9 +61,9 @@ def captions(texts: Mapping[str, Sequence[str]], filters: Mapping) -> dict[str, 
 
 def _size(data: bytes) -> tuple[int, int] | None:
   try:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       return image.size
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+  except Exception:  # whatever it is, decoding will meet it and say so
     return None
 
 

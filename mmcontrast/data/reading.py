@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcontrast.data import captions, filters, transforms
 from mmcontrast.data.attempts import Attempts, Closed
+from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.errors import UserError
 
@@ -29,7 +30,7 @@ class Found:
   index: int
   why: int  # AS_WANTED, FOR_BAD, FOR_FILTERED
   record: Record  # its captions: what text views may show, by field or language; none where it has none
-  drawings: dict  # decoded images by style; none where it has none
+  drawings: dict  # pixels by style, uint8 [H, W, 3]; none where it has none
 
 
 class Reader:
@@ -59,7 +60,7 @@ class Reader:
     self._caching = settings["cache"] == "decoded"
     if settings["cache"] == "auto":
       images = self.usable(0).drawings.values() if settings["views"]["image"] else ()
-      each = _TEXT_BYTES + sum(4 * image.width * image.height for image in images)
+      each = _TEXT_BYTES + sum(image.nbytes for image in images)
       self._caching = each * len(source) <= cache_bytes
 
   def usable(self, index: int) -> Found:
@@ -82,7 +83,7 @@ class Reader:
 
   def _note(self, index: int, state: int, reason: str = "") -> None:
     with self._lock:
-      if self._state[index] == state:
+      if self._state[index] in (state, _BAD, _FILTERED):  # what is out stays out, whoever else was reading it
         return
       # A record that was read before, and fails now, is no longer usable.
       self.usable_seen += int(state == _USABLE) - int(self._state[index] == _USABLE)
@@ -140,7 +141,7 @@ class Reader:
       if not record["images"] and self._settings["missing"] == "skip":
         raise BadRecord("no image")
       passing = filters.images(record["images"], self._settings["filter"])
-      images = {style: transforms.decode(data) for style, data in passing.items()}
+      images = {style: decode(data, self._settings["limits"]) for style, data in passing.items()}
       if self._settings["trim"]:
         images = {style: transforms.trim(image) for style, image in images.items()}
     if not texts and not images:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from mmcontrast.data import filters, transforms
+from mmcontrast.data import filters, images, transforms
 from mmcontrast.errors import UserError, choose, nearest
 
 DEFAULTS = {
@@ -35,7 +35,7 @@ DEFAULTS = {
   "missing": "skip",
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
   "filter": filters.DEFAULTS,
-  "limits": {"caption_characters": 10_000},  # a longer caption is cut
+  "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   "text_length": 16,  # tokens, bos and eos included
   "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
   "lower": True,
@@ -66,6 +66,9 @@ def resolve(config: Mapping) -> dict:
   for key, least in (("image_size", 1), ("text_length", 3)):
     if not isinstance(settings[key], int) or settings[key] < least:
       raise UserError(f"data.{key}: {settings[key]!r}; give a whole number, at least {least}")
+  for key, most in settings["limits"].items():
+    if not isinstance(most, int) or most < 1:
+      raise UserError(f"data.limits.{key}: {most!r}; give a whole number, at least 1")
   for key in ("scale", "ratio"):
     pair = settings["crop"][key]
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (key == "scale" and pair[1] > 1):
@@ -84,7 +87,7 @@ def resolve(config: Mapping) -> dict:
     raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
   if settings["identity"] == "caption" and not views:
     raise UserError("data.identity: 'caption' needs text views; set data.views.text")
-  for section, key, least in (("on_error", "retries", 0), ("limits", "caption_characters", 1), ("read", "threads", 1),
+  for section, key, least in (("on_error", "retries", 0), ("read", "threads", 1),
                               ("read", "prefetch", 1)):  # fmt: skip
     if not isinstance(settings[section][key], int) or settings[section][key] < least:
       raise UserError(f"data.{section}.{key}: {settings[section][key]!r}; give a whole number, at least {least}")
