@@ -12,17 +12,13 @@ from mmcontrast.data.sources import Record, Source
 from mmcontrast.errors import UserError, choose
 
 
-def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.SentencePieceTokenizer | None:
+def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.Tokenizer | None:
   """The tokenizer that resolved `settings` name, its ids checked; None without text views."""
   if not settings["views"]["text"]:
     return None
-  path = settings["tokenizer"]
-  if path == "sentencepiece":
-    path = source.info.tokenizer
-    if path is None:
-      raise UserError(f"data.tokenizer: dataset {source.info.name} brings no tokenizer; "
-                      "give the path of a sentencepiece .model")  # fmt: skip
-  tokenizer = tokenizers.SentencePieceTokenizer(path, lower=settings["lower"])
+  info = source.info
+  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], own=info.tokenizer,
+                                        dataset=info.name)
   tokenizer.check(**{f"{name}_id": value for name, value in settings["token_ids"].items()})
   return tokenizer
 

@@ -26,7 +26,7 @@ DEFAULTS = {
   # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
   "languages": (),
   "text_length": 16,  # tokens, bos and eos included
-  "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
+  "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
   "lower": True,
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
   "on_error": {"max_share": 0.01},  # of the source's records; above it the run stops
