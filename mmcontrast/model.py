@@ -105,7 +105,7 @@ class Model:
 
     Args:
       variables: of that branch.
-      views: modality -> [B, V, ...], all its views.
+      views: modality, and "image_small" where there are small crops -> [B, V, ...], all its views.
       names: embedding names of the branch; "@momentum" is only part of the name here.
       train: batch statistics are those of the batch, and dropout is on.
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
@@ -117,14 +117,14 @@ class Model:
     paths = {name: parse_embedding(name) for name in names}
     stats = variables["batch_stats"]
     embeddings = {}
-    for number, (tower, modality, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
+    for number, (tower, array, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
       view_key = None if key is None else jax.random.fold_in(key, number)
       current = {**variables, "batch_stats": stats}
       with per_example(seeds):
-        encoded, new = self.encode(current, tower, views[modality][:, view], train=train, key=view_key)
+        encoded, new = self.encode(current, tower, views[array][:, view], train=train, key=view_key)
       stats = _with(stats, "towers", tower, new)
       for name, path in paths.items():
-        if self._source(path) == (tower, modality, view):
+        if self._source(path) == (tower, array, view):
           current = {**variables, "batch_stats": stats}
           with per_example(seeds):
             embeddings[name], new = self.project(current, path.head, encoded, train=train, key=view_key)
@@ -140,7 +140,7 @@ class Model:
                          for kind in kept} for collection, tree in variables.items()}
 
   def _source(self, path: EmbeddingPath) -> tuple[str, str, int]:
-    return self.tower_of_head[path.head], path.modality, path.view
+    return self.tower_of_head[path.head], path.views, path.view
 
   def _inputs(self, views: Mapping[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
     inputs = views[modality]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import tokenizers, transforms
+from mmcontrast.data import image_views, tokenizers, transforms
 from mmcontrast.data.reading import Reader
 from mmcontrast.data.sources import Record, Source
 from mmcontrast.errors import UserError, choose
@@ -62,29 +62,11 @@ class Loader:
         name: np.array([record["labels"][name] for record in records], np.int32) for name in names
       }
     if self._settings["views"]["image"]:
-      batch["image"] = self._image_views([images for _, _, images in found], index, epochs)
+      images = [drawings for _, _, drawings in found]
+      batch |= image_views.draw(images, self._settings, self._seed, index, epochs)
     if self._settings["views"]["text"]:
       batch["text"] = self._text_views(records, index, epochs)
     return batch
-
-  def _image_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
-    settings, views = self._settings, self._settings["views"]["image"]
-    styles = transforms.noise(self._seed, index, epochs, transforms.STYLE, views)
-    draws = transforms.noise(self._seed, index, epochs, transforms.IMAGE, views * transforms.DRAWS)
-    draws = draws.reshape(len(index), views, transforms.DRAWS)
-    size = settings["image_size"]
-    out = np.empty((len(index), views, size, size, 3), np.uint8)
-    for row, images in enumerate(examples):
-      drawings = list(images.values())
-      if settings["drawings"] == "distinct":
-        chosen = transforms.choose_distinct(drawings, styles[row])
-      elif settings["drawings"] == "same":
-        chosen = [drawings[int(styles[row, 0] * len(drawings))]] * views
-      else:
-        chosen = [drawings[int(draw * len(drawings))] for draw in styles[row]]
-      for view, image in enumerate(chosen):
-        out[row, view] = transforms.random_crop(image, size, draws[row, view], settings["crop"])
-    return out
 
   def _text_views(self, records: Sequence[Record], index, epochs) -> np.ndarray:
     views, length = self._settings["views"]["text"], self._settings["text_length"]

@@ -87,7 +87,8 @@ def random_crop(
 
   Args:
     draws: DRAWS uniform numbers.
-    crop: `scale`, a range of the share of the area; `ratio`, a range of width / height;
+    crop: `scale`, a range of the share of the area; `ratio`, a range of width / height, or None for
+      the image's own, so that scale (1, 1) is the whole image squeezed into the square;
       `zoom_out`, at least 1: first pads the image with white up to so many times its side;
       `rotate`, degrees: first turns it by an angle in [-rotate, rotate] on white.
 
@@ -97,21 +98,39 @@ def random_crop(
   if rotate := float(crop["rotate"]):
     angle = (2 * draws[4] - 1) * rotate
     image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE)
-  if (zoom_out := float(crop["zoom_out"])) > 1:
-    factor = 1 + draws[5] * (zoom_out - 1)
-    width, height = (math.ceil(side * factor) for side in image.size)
-    canvas = Image.new("RGB", (width, height), WHITE)
-    spare = width - image.width, height - image.height
-    canvas.paste(image, (int(draws[6] * (spare[0] + 1)), int(draws[7] * (spare[1] + 1))))
-    image = canvas
-  (low, high), (flat, tall) = crop["scale"], crop["ratio"]
-  area = (low + draws[0] * (high - low)) * image.width * image.height
-  ratio = math.exp(math.log(flat) + draws[1] * (math.log(tall) - math.log(flat)))
-  width = min(math.sqrt(area * ratio), image.width)
-  height = min(math.sqrt(area / ratio), image.height)
-  left, top = draws[2] * (image.width - width), draws[3] * (image.height - height)
-  box = (left, top, left + width, top + height)
+  canvas, offset, box = _place(*image.size, draws, crop)
+  if canvas != image.size:
+    padded = Image.new("RGB", canvas, WHITE)
+    padded.paste(image, offset)
+    image = padded
   return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def crop_box(width: int, height: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
+  """Where `random_crop` looks in an image of that size, with the same draws and crop.
+
+  Returns:
+    float32 [4]: left, top, right, bottom as shares of the image's width and height, under 0 or
+    over 1 where `zoom_out` has padded. What `rotate` does is not in it: the box is that of the
+    image already turned.
+  """
+  _, (x, y), (left, top, right, bottom) = _place(width, height, draws, crop)
+  box = [(left - x) / width, (top - y) / height, (right - x) / width, (bottom - y) / height]
+  return np.array(box, np.float32)
+
+
+def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[tuple, tuple, tuple]:
+  """(size of the canvas, where the image lies on it, the box to cut from it), in pixels."""
+  factor = 1 + draws[5] * (float(crop["zoom_out"]) - 1)
+  canvas = wide, high = math.ceil(width * factor), math.ceil(height * factor)
+  offset = int(draws[6] * (wide - width + 1)), int(draws[7] * (high - height + 1))
+  low, most = crop["scale"]
+  area = (low + draws[0] * (most - low)) * wide * high
+  flat, tall = crop["ratio"] or (wide / high, wide / high)
+  ratio = math.exp(math.log(flat) + draws[1] * (math.log(tall) - math.log(flat)))
+  across, down = min(math.sqrt(area * ratio), wide), min(math.sqrt(area / ratio), high)
+  left, top = draws[2] * (wide - across), draws[3] * (high - down)
+  return canvas, offset, (left, top, left + across, top + down)
 
 
 def centre_crop(image: Image.Image, size: int, share: float = 1.0) -> np.ndarray:
