@@ -43,7 +43,7 @@ def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int) -> 
     grid: rows and columns of patches.
     extra: positions that are no patch's, at the front.
   Returns:
-    [1, extra + rows * columns, D]; `position` itself where the grid is its own.
+    [1, extra + rows * columns, D]; `position` itself where it has one for each patch.
   """
   patches = position[:, extra:]
   if patches.shape[1] == math.prod(grid):
