@@ -77,8 +77,9 @@ def resolve(config: Mapping) -> dict:
   return settings
 
 
-def view_counts(settings: Mapping) -> dict[str, int]:
-  """Name of the views, as terms write it -> how many: data.views, and "image_small" of data.multi_crop."""
+def view_counts(config: Mapping) -> dict[str, int]:
+  """Views, as terms name them -> how many: those of config.data.views, and "image_small" of config.data.multi_crop."""
+  settings = resolve(config)
   return {**settings["views"], "image_small": settings["multi_crop"]["views"]}
 
 

@@ -119,6 +119,17 @@ def test_small_crops_leave_the_others_as_they_are(batch):
   assert len(np.unique(batch["image_small"].reshape(COUNT * 3, -1), axis=0)) == COUNT * 3
 
 
+def test_processes_share_out_the_same_views(batch):
+  for part in range(2):
+    batches = pipeline.train_batches(SETTINGS, seed=1, batch_size=COUNT, source=Coordinates(), process_index=part,
+                                     process_count=2)  # fmt: skip
+    rows, own = slice(part * COUNT // 2, (part + 1) * COUNT // 2), next(batches)
+    batches.close()
+    for name in ("image", "image_small"):
+      np.testing.assert_array_equal(own[name], batch[name][rows])
+      np.testing.assert_array_equal(own["boxes"][name], batch["boxes"][name][rows])
+
+
 def test_small_crops_go_on_with_the_drawings():
   drawings = {style: Image.new("RGB", (30, 30), (shade, 0, 0)) for style, shade in (("a", 50), ("b", 200))}
   index = np.arange(20)
@@ -140,7 +151,7 @@ def test_shapes_are_those_of_the_batch(batch):
   shapes = image_views.shapes(resolve(SETTINGS))
   flat = {**batch, **{f"boxes/{name}": boxes for name, boxes in batch["boxes"].items()}}
   assert {name: (flat[name].shape[1:], flat[name].dtype) for name in shapes} == shapes
-  assert view_counts(resolve(SETTINGS)) == {"image": 2, "image_small": 3, "text": 0}
+  assert view_counts(SETTINGS) == {"image": 2, "image_small": 3, "text": 0}
 
 
 @pytest.mark.parametrize("wrong, message", [
