@@ -18,6 +18,8 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
     "resvg_py>=0.3",
 ]
 
+TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
+
 setuptools.setup(
     name="mmcontrast",
     version=VERSION,
@@ -54,7 +56,8 @@ setuptools.setup(
     ],
     extras_require={
         "emoji": EMOJI,
-        "test": [*EMOJI, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
+        "text": TEXT,
+        "test": [*EMOJI, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.

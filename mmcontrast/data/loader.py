@@ -9,24 +9,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import captions, tokenizers, transforms
+from mmcontrast.data import captions, image_views, tokenizers, transforms
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.sources import Source, members_of
 from mmcontrast.errors import UserError, choose
 
 
-def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.SentencePieceTokenizer | None:
+def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.Tokenizer | None:
   """The tokenizer that resolved `settings` name, its ids checked; None without text views."""
   if not settings["views"]["text"]:
     return None
-  path = settings["tokenizer"]
-  if path == "sentencepiece":
-    path = source.info.tokenizer
-    if path is None:
-      raise UserError(f"data.tokenizer: dataset {source.info.name} brings no tokenizer; "
-                      "give the path of a sentencepiece .model")  # fmt: skip
-  tokenizer = tokenizers.SentencePieceTokenizer(path, lower=settings["lower"])
+  info = source.info
+  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], own=info.tokenizer,
+                                        dataset=info.name)
   tokenizer.check(**{f"{name}_id": value for name, value in settings["token_ids"].items()})
   return tokenizer
 
@@ -84,7 +80,7 @@ class Loader:
       }
     there = {}
     if self._settings["views"]["image"]:
-      batch["image"] = self._image_views([example.drawings for example in found], index, epochs)
+      batch |= image_views.draw([example.drawings for example in found], self._settings, self._seed, index, epochs)
       there["image"] = np.array([bool(example.drawings) for example in found])
     if self._settings["views"]["text"]:
       batch["text"] = self._text_views([record["captions"] for record in records], index, epochs)
@@ -115,27 +111,6 @@ class Loader:
   def _identity(self, record: Mapping) -> int:
     by_caption = self._settings["identity"] == "caption" and record["captions"]
     return captions.identity(record["captions"]) if by_caption else record["id"]
-
-  def _image_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
-    settings, views = self._settings, self._settings["views"]["image"]
-    styles = transforms.noise(self._seed, index, epochs, transforms.STYLE, views)
-    draws = transforms.noise(self._seed, index, epochs, transforms.IMAGE, views * transforms.DRAWS)
-    draws = draws.reshape(len(index), views, transforms.DRAWS)
-    size = settings["image_size"]
-    out = np.zeros((len(index), views, size, size, 3), np.uint8)
-    for row, images in enumerate(examples):
-      if not images:
-        continue  # absent: batch["present"]
-      drawings = list(images.values())
-      if settings["drawings"] == "distinct":
-        chosen = transforms.choose_distinct(drawings, styles[row])
-      elif settings["drawings"] == "same":
-        chosen = [drawings[int(styles[row, 0] * len(drawings))]] * views
-      else:
-        chosen = [drawings[int(draw * len(drawings))] for draw in styles[row]]
-      for view, image in enumerate(chosen):
-        out[row, view] = transforms.random_crop(image, size, draws[row, view], settings["crop"])
-    return out
 
   def _text_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
     settings, views, length = self._settings, self._settings["views"]["text"], self._settings["text_length"]

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import grain
 import numpy as np
 
+from mmcontrast.data import image_views
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
 from mmcontrast.data.order import Draws, Epochs, Order, Shares
 from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
@@ -42,9 +43,9 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   source = open_source(settings, settings["split"], data_dir)
   check_views(settings, source)
   tokenizer = open_tokenizer(settings, source)
-  views, size, info = settings["views"], settings["image_size"], source.info
+  views, info = settings["views"], source.info
   shapes = {
-    "image": ((views["image"], size, size, 3), np.uint8) if views["image"] else None,
+    **(image_views.shapes(settings) if views["image"] else {}),
     "text": ((views["text"], settings["text_length"]), np.int32) if views["text"] else None,
     "tags": ((len(info.tag_names),), np.uint8) if info.tag_names else None,
     "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),

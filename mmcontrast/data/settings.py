@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
@@ -21,6 +21,9 @@ DEFAULTS = {
   # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
   "drawings": "distinct",
   "crop": transforms.CROP,
+  # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
+  "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
+  "crop_boxes": False,  # batch["boxes"]: where each crop lies, for dense terms
   "trim": False,  # see transforms.trim; evaluation does the same
   # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
   # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
@@ -37,7 +40,7 @@ DEFAULTS = {
   "filter": filters.DEFAULTS,
   "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   "text_length": 16,  # tokens, bos and eos included
-  "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
+  "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
   "lower": True,
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
   # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
@@ -69,11 +72,16 @@ def resolve(config: Mapping) -> dict:
   for key, most in settings["limits"].items():
     if not isinstance(most, int) or most < 1:
       raise UserError(f"data.limits.{key}: {most!r}; give a whole number, at least 1")
-  for key in ("scale", "ratio"):
-    pair = settings["crop"][key]
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (key == "scale" and pair[1] > 1):
-      raise UserError(f"data.crop.{key}: {tuple(pair)}; give (low, high) with 0 < low <= high"
-                      + (" <= 1" if key == "scale" else ""))  # fmt: skip
+  small = settings["multi_crop"]
+  for key, least in (("views", 0), ("size", 1)):
+    if not isinstance(small[key], int) or small[key] < least:
+      raise UserError(f"data.multi_crop.{key}: {small[key]!r}; give a whole number, at least {least}")
+  if small["views"] and not settings["views"]["image"]:
+    raise UserError("data.multi_crop.views: small crops go beside whole views; set data.views.image to 1 or more")
+  _check_range(settings["crop"]["scale"], "data.crop.scale", most=1)
+  _check_range(small["scale"], "data.multi_crop.scale", most=1)
+  if settings["crop"]["ratio"] is not None:
+    _check_range(settings["crop"]["ratio"], "data.crop.ratio")
   if not 0 < settings["centre_crop"] <= 1:
     raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
   languages, views = settings["languages"], settings["views"]["text"]
@@ -99,6 +107,17 @@ def resolve(config: Mapping) -> dict:
   choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings
+
+
+def view_counts(config: Mapping) -> dict[str, int]:
+  """Views, as terms name them -> how many: those of config.data.views, and "image_small" of config.data.multi_crop."""
+  settings = resolve(config)
+  return {**settings["views"], "image_small": settings["multi_crop"]["views"]}
+
+
+def _check_range(pair: Sequence[float], where: str, most: float = math.inf) -> None:
+  if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+    raise UserError(f"{where}: {tuple(pair)}; give (low, high) with 0 < low <= high" + " <= 1" * (most == 1))
 
 
 def _merge(defaults: Mapping, given: Mapping, where: str) -> dict:

@@ -75,7 +75,8 @@ def random_crop(
   Args:
     pixels: uint8 [H, W, 3].
     draws: DRAWS uniform numbers.
-    crop: `scale`, a range of the share of the area; `ratio`, a range of width / height;
+    crop: `scale`, a range of the share of the area; `ratio`, a range of width / height, or None for
+      the image's own, so that scale (1, 1) is the whole image squeezed into the square;
       `zoom_out`, at least 1: first pads the image with white up to so many times its side;
       `rotate`, degrees: first turns it by an angle in [-rotate, rotate] on white.
 
@@ -85,21 +86,40 @@ def random_crop(
   if rotate := float(crop["rotate"]):
     angle = (2 * draws[4] - 1) * rotate
     pixels = np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE))
-  if (zoom_out := float(crop["zoom_out"])) > 1:
-    factor = 1 + draws[5] * (zoom_out - 1)
-    height, width = (math.ceil(side * factor) for side in pixels.shape[:2])
-    canvas = np.full((height, width, 3), WHITE, np.uint8)
-    left, top = (int(draws[6] * (width - pixels.shape[1] + 1)), int(draws[7] * (height - pixels.shape[0] + 1)))
-    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+  height, width, _ = pixels.shape
+  (wide, high), (left, top), box = _place(width, height, draws, crop)
+  if (wide, high) != (width, height):
+    canvas = np.full((high, wide, 3), WHITE, np.uint8)
+    canvas[top : top + height, left : left + width] = pixels
     pixels = canvas
-  full_height, full_width, _ = pixels.shape
-  (low, high), (flat, tall) = crop["scale"], crop["ratio"]
-  area = (low + draws[0] * (high - low)) * full_width * full_height
+  return resize(pixels, size, box)
+
+
+def crop_box(width: int, height: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
+  """Where `random_crop` looks in an image of that size, with the same draws and crop.
+
+  Returns:
+    float32 [4]: left, top, right, bottom as shares of the image's width and height, under 0 or
+    over 1 where `zoom_out` has padded. What `rotate` does is not in it: the box is that of the
+    image already turned.
+  """
+  _, (x, y), (left, top, right, bottom) = _place(width, height, draws, crop)
+  box = [(left - x) / width, (top - y) / height, (right - x) / width, (bottom - y) / height]
+  return np.array(box, np.float32)
+
+
+def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[tuple, tuple, tuple]:
+  """(size of the canvas, where the image lies on it, the box to cut from it), in pixels."""
+  factor = 1 + draws[5] * (float(crop["zoom_out"]) - 1)
+  canvas = wide, high = math.ceil(width * factor), math.ceil(height * factor)
+  offset = int(draws[6] * (wide - width + 1)), int(draws[7] * (high - height + 1))
+  low, most = crop["scale"]
+  area = (low + draws[0] * (most - low)) * wide * high
+  flat, tall = crop["ratio"] or (wide / high, wide / high)
   ratio = math.exp(math.log(flat) + draws[1] * (math.log(tall) - math.log(flat)))
-  width = min(math.sqrt(area * ratio), full_width)
-  height = min(math.sqrt(area / ratio), full_height)
-  left, top = draws[2] * (full_width - width), draws[3] * (full_height - height)
-  return resize(pixels, size, (left, top, left + width, top + height))
+  across, down = min(math.sqrt(area * ratio), wide), min(math.sqrt(area / ratio), high)
+  left, top = draws[2] * (wide - across), draws[3] * (high - down)
+  return canvas, offset, (left, top, left + across, top + down)
 
 
 def centre_crop(pixels: np.ndarray, size: int, share: float = 1.0) -> np.ndarray:
