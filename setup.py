@@ -40,8 +40,12 @@ setuptools.setup(
         # Data and text.
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
+        "fsspec>=2025.3",
+        "pyarrow>=17",  # of tensorflow-datasets
         "grain>=0.2.18",
         "array_record>=0.8.6",
+        "msgpack>=1.0",
+        "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
         "pillow>=11.3",
         "simplejpeg>=1.8",
@@ -57,6 +61,8 @@ setuptools.setup(
     extras_require={
         "emoji": EMOJI,
         "text": TEXT,
+        "gs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "test": [*EMOJI, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],

@@ -43,6 +43,6 @@ def get_config(arg=None):
   c.optimizer = dict(name="sgd", momentum=0.9, weight_decay=1e-4, clip_norm=10.0,
                      learning_rate=dict(name="warmup_cosine", peak=0.03, warmup_steps=1000))
   c.checkpoint.update(every_steps=2000, keep_last=2)
-  c.evaluation.update(image="image_joint", text="text_joint", features="image", sets=("coco:val",),
-                      evaluators=dict(retrieval=dict()))
+  c.evaluation.update(image="image_joint", text="text_joint", features="image", sets=("coco_val",),
+                      data=dict(coco_val=dict(split="val")), evaluators=dict(retrieval=dict()))
   return smoke(c) if arg == "smoke" else c

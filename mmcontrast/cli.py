@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
   parser = _parser()
   options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-  if rest and options.command is not _train:
+  if rest and options.command not in (_train, _inspect, _convert, _tokenizer):
     parser.error(f"unexpected argument {rest[0]!r}")
   logging.set_verbosity(logging.ERROR)  # Orbax and grain talk a lot through absl
   # A resumed run, or the next evaluation, need not compile again.
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print("interrupted; run the same command again to resume from the last checkpoint", file=sys.stderr)
+    print("interrupted; run the same command again to resume from what is saved", file=sys.stderr)
     return 130
   return 0
 
@@ -39,10 +39,11 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser("mmcontrast", description=__doc__, allow_abbrev=False)
   commands = parser.add_subparsers(required=True, metavar="command")
 
-  def add(name, function, text):
+  def add(name, function, text, reads_data=True):
     command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     command.set_defaults(command=function)
-    command.add_argument("--data_dir", help=DATA_DIR)
+    if reads_data:
+      command.add_argument("--data_dir", help=DATA_DIR)
     return command
 
   train = add("train", _train, "Train a config; running it again resumes. "
@@ -64,12 +65,35 @@ def _parser() -> argparse.ArgumentParser:
   search.add_argument("--out", required=True, help="the picture to write")
   search.add_argument("--count", type=int, default=10, help="how many images")
 
-  data = commands.add_parser("data", help="Build datasets.").add_subparsers(required=True, metavar="command")
-  build = data.add_parser("build", help="Build a dataset from its packages.", allow_abbrev=False)
-  build.set_defaults(command=_build)
+  data = commands.add_parser("data", help="Build, index, inspect and convert datasets; train tokenizers.")
+  commands = data.add_subparsers(required=True, metavar="command")
+  build = add("build", _build, "Build a dataset from its packages.")
   build.add_argument("name", help="emoji_views or emoji_noto")
-  build.add_argument("--data_dir", help=DATA_DIR)
   build.add_argument("--force", action="store_true", help="build it again")
+
+  index = add("index", _index, "Write an index beside each tar or TFRecord shard. Shards that have one are skipped.",
+              reads_data=False)
+  index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'gs://bucket/*.tfrecord'")
+
+  inspect = add("inspect", _inspect, "Print what a dataset holds: counts, schema, five examples. "
+                "Options of the source follow as --source.key=value.")
+  inspect.add_argument("--out", help="a contact sheet to write, such as sheet.png")
+
+  convert = add("convert", _convert, "Convert a dataset; running it again resumes. "
+                "Options of the source follow as --source.key=value.")
+  convert.add_argument("--to", required=True, choices=["array_record"])
+  convert.add_argument("--out", required=True, help="the folder of the files")
+  convert.add_argument("--shards", type=int, help="how many files (default: one each 10,000 records)")
+
+  tokenizer = add("tokenizer", _tokenizer, "Train a sentencepiece model on the texts of a dataset. "
+                  "Options of the source follow as --source.key=value; --source.image=None reads no images.")
+  tokenizer.add_argument("--out", required=True, help="the file to write, such as tokenizer.model")
+  tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
+  for command in (inspect, convert, tokenizer):
+    command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
+    command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
+  for command in (index, convert):
+    command.add_argument("--workers", type=int, help="processes (default: one a core)")
   return parser
 
 
@@ -103,6 +127,46 @@ def _search(options: argparse.Namespace, _: list[str]) -> None:
 def _build(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.data.build import build_dataset
   print(build_dataset(options.name, options.data_dir, force=options.force))
+
+
+def _index(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.data.index_shards import index_shards
+  print(index_shards(options.pattern, options.workers))
+
+
+def _inspect(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.data import inspection, sources
+  named = {"dataset": options.source, "source": _source_options(words)}
+  source = sources.open_source(named, options.split, options.data_dir)
+  print(inspection.describe(source))
+  if options.out:
+    from mmcontrast.report.contact_sheet import draw_contact_sheet
+    print(draw_contact_sheet(options.out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))
+
+
+def _convert(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.data.convert import convert
+  print(convert(options.source, _source_options(words), options.split, options.out, options.shards, options.workers,
+                options.data_dir))
+
+
+def _tokenizer(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.data import sources
+  from mmcontrast.data.train_tokenizer import train_tokenizer
+  named = {"dataset": options.source, "source": _source_options(words)}
+  print(train_tokenizer(sources.open_source(named, options.split, options.data_dir), options.out, options.vocab_size))
+
+
+def _source_options(words: list[str]) -> dict[str, object]:
+  """The `data.source` that words such as "--source.caption=alt" write."""
+  from mmcontrast.config import literal
+  given = {}
+  for word in words:
+    name, equals, text = word.partition("=")
+    if not name.startswith("--source.") or not equals:
+      raise UserError(f"unexpected argument {word!r}; options of the source look like --source.caption=alt")
+    given[name.removeprefix("--source.")] = literal(text)
+  return given
 
 
 if __name__ == "__main__":

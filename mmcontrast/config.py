@@ -27,7 +27,7 @@ RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "shard
                      "batch.microbatches", "data.on_error", "data.read", "data.cache")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.source",
+                  "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",
                   "data.mixture", "data.captions")
 
 
@@ -61,8 +61,9 @@ def base_config() -> ml_collections.ConfigDict:
   c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.
-  c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), evaluators=dict(), image="", text="", features="image",
-                      batch_size=256, every_steps=0)
+  # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
+  c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), data=dict(), evaluators=dict(), image="", text="",
+                      features="image", batch_size=256, every_steps=0)
   c.log = dict(every_steps=50)
   return c
 
@@ -150,7 +151,7 @@ def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str
     for key in holders:
       section = section[key]
     try:
-      section[last] = _literal(text)
+      section[last] = literal(text)
     except TypeError as error:
       raise UserError(f"--config.stages.{name}: {_one_line(error)}") from error
     changed = name.split(".")[1]
@@ -158,7 +159,7 @@ def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str
   return {**config, "stages": tuple(stages.values())}
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
   """The Python value that `text` writes, or `text` itself."""
   try:
     return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import transforms
-from mmcontrast.data.evaluation_set import EvaluationSet, load_evaluation_set
+from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
 from mmcontrast.data.images import decode
+from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
@@ -72,13 +73,25 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
   gallery = EmbeddedSet(_load_set(name, model.config, data_dir), model.embed, name)
   index, cosine = search(model.embed, given, gallery.image, count)
   captions = dict(zip(gallery.data.caption_id.tolist()[::-1], gallery.data.captions[::-1]))
-  found = [captions[int(gallery.data.image_id[i])] for i in index]
+  found = [captions.get(int(gallery.data.image_id[i]), f"id {gallery.data.image_id[i]}") for i in index]
   from mmcontrast.report.found_picture import draw_found
   path = draw_found(out, given, [gallery.data.images[i] for i in index], found, cosine.tolist(),
                     title=f"{gallery.name}, by {workdir}")
   for caption, value in zip(found, cosine):
     print(f"{value:.3f}  {caption}")
   print(path)
+
+
+def check_sets(config: Mapping, data_dir: str | None = None) -> None:
+  """Opens the user's own sets that a run will be evaluated on, so that what is wrong stops it before it starts.
+
+  Raises UserError: no such set, or one that cannot be opened.
+  """
+  options = config["evaluation"]
+  for name in dict.fromkeys((*options["sets"], *options["train_sets"])) if options["every_steps"] else ():
+    choose(name.partition(":")[0], [*_own_sets(config), *SETS], "evaluation.sets")
+    if name in _own_sets(config) and name not in options["optional_sets"]:
+      open_own_set(name, _own_sets(config)[name], config["data"], data_dir)
 
 
 def _evaluate(model: Inference, config: Mapping,
@@ -98,7 +111,13 @@ def _evaluate(model: Inference, config: Mapping,
 
 
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
-  """`name` is "dataset" or, for one style or split of it, "dataset:style"."""
-  dataset, _, part = name.partition(":")
-  split, style = (part or "val", None) if dataset == "coco" else ("all", part or None)
-  return load_evaluation_set(dataset, split, config["data"], data_dir, style)
+  """`name` is one of config.evaluation.data, or an emoji dataset or, for one style of it, "dataset:style"."""
+  if name in (own := _own_sets(config)):
+    return load_own_set(name, own[name], config["data"], data_dir)
+  dataset, _, style = name.partition(":")
+  choose(dataset, [*own, *SETS], "evaluation.sets")
+  return load_evaluation_set(dataset, "all", config["data"], data_dir, style or None)
+
+
+def _own_sets(config: Mapping) -> Mapping:
+  return config["evaluation"].get("data", {})  # older checkpoints have none

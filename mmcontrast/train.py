@@ -25,7 +25,7 @@ from mmcontrast.checkpoint import Checkpoints, load_run
 from mmcontrast.config import check_same_run, to_json
 from mmcontrast.data import pipeline
 from mmcontrast.errors import UserError
-from mmcontrast.evaluate import evaluate_model
+from mmcontrast.evaluate import check_sets, evaluate_model
 from mmcontrast.inference import Inference, load_tokenizer
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.program import Plan, make_plans, variables_of
@@ -46,6 +46,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], data_dir))
+  for plan in plans.values():
+    check_sets(plan.config, data_dir)
   folders = {name: workdir / name for name in plans}  # without stages: "" and workdir itself
   saved = _check_workdir(workdir, plans, folders)
   if config.get("stages") and distributed.is_first():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import transforms
+from mmcontrast.data import noise, transforms
 
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
@@ -42,8 +42,8 @@ def draw(examples: Sequence[Mapping[str, np.ndarray]], settings: Mapping, seed: 
   """
   families = list(_families(settings))
   views = sum(count for _, count, _, _ in families)
-  styles = transforms.noise(seed, index, epochs, transforms.STYLE, views)
-  draws = transforms.noise(seed, index, epochs, transforms.IMAGE, views * transforms.DRAWS)
+  styles = noise.uniform(seed, index, epochs, noise.STYLE, views)
+  draws = noise.uniform(seed, index, epochs, noise.IMAGE, views * transforms.DRAWS)
   draws = draws.reshape(len(index), views, transforms.DRAWS)
   arrays = {name: np.zeros((len(index), *shape), dtype) for name, (shape, dtype) in shapes(settings).items()}
   for row, drawings in enumerate(examples):

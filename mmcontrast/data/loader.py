@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import captions, image_views, tokenizers, transforms
+from mmcontrast.data import captions, image_views, noise, tokenizers
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.sources import Source, members_of
@@ -63,7 +63,7 @@ class Loader:
     places, found = zip(*(self._usable(int(index)) for index in wanted))
     index = np.array(places, np.int32)
     records = [example.record for example in found]
-    seeds = transforms.hashed(self._seed, index, epochs, transforms.DEVICE) >> np.uint64(32)
+    seeds = noise.hashed(self._seed, index, epochs, noise.DEVICE) >> np.uint64(32)
     batch = {
       "id": np.array([self._identity(record) for record in records], np.int32),
       "index": index,
@@ -115,8 +115,8 @@ class Loader:
   def _text_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
     settings, views, length = self._settings, self._settings["views"]["text"], self._settings["text_length"]
     fields = settings["captions"] or (settings["languages"] if len(settings["languages"]) == views else None)
-    which = transforms.noise(self._seed, index, epochs, transforms.FIELD, views)
-    draws = transforms.noise(self._seed, index, epochs, transforms.TEXT, views)
+    which = noise.uniform(self._seed, index, epochs, noise.FIELD, views)
+    draws = noise.uniform(self._seed, index, epochs, noise.TEXT, views)
     texts: list[str] = []
     for row, found in enumerate(examples):
       # An absent text is an empty one: no tower is made to read padding alone, of which a mean is not a number.

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from grain.experimental import index_shuffle
 
-from mmcontrast.data import transforms
+from mmcontrast.data import noise
 from mmcontrast.errors import UserError
 
 _CHUNK = 32  # most examples that one thread prepares at a time
@@ -54,7 +54,7 @@ class Epochs:
 
   def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     epoch, step = divmod(step, self.steps_per_epoch)
-    key = _key(self.seed, epoch, transforms.ORDER)
+    key = _key(self.seed, epoch, noise.ORDER)
     return [epoch] * len(rows), [_permuted(step * self.batch_size + row, self.examples, key) for row in rows]
 
 
@@ -99,7 +99,7 @@ class Shares:
     for place in shuffled[rows.start:rows.stop].tolist():
       source = bisect.bisect_right(ends, place)
       epoch, draw = divmod(after[source] - (ends[source] - place), self.lengths[source])
-      own = _key(self.seed, epoch, transforms.ORDER, source)
+      own = _key(self.seed, epoch, noise.ORDER, source)
       epochs.append(epoch)
       indices.append(offsets[source] + _permuted(draw, self.lengths[source], own))
     return epochs, indices
@@ -129,12 +129,12 @@ class Order(Sequence):
 
 @functools.lru_cache(maxsize=1024)  # of a few sources and epochs at a time
 def _key(*words: int) -> int:
-  return int(transforms.hashed(*words) >> np.uint64(33))
+  return int(noise.hashed(*words) >> np.uint64(33))
 
 
 @functools.lru_cache(maxsize=64)  # the steps read ahead
 def _shuffled_rows(seed: int, step: int, batch_size: int) -> np.ndarray:
-  return np.argsort(transforms.hashed(seed, step, transforms.ROWS, np.arange(batch_size)))
+  return np.argsort(noise.hashed(seed, step, noise.ROWS, np.arange(batch_size)))
 
 
 def _permuted(place: int, count: int, key: int) -> int:

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcontrast.data import sources, transforms
+from mmcontrast.data import noise, sources, transforms
 
 
 def test_noise_is_uniform_and_a_function_of_its_arguments_only():
   index, epoch = np.arange(4000), np.zeros(4000, int)
-  values = transforms.noise(7, index, epoch, 0, 4)
+  values = noise.uniform(7, index, epoch, 0, 4)
   assert values.shape == (4000, 4) and values.min() >= 0 and values.max() < 1
   assert np.abs(values.mean(0) - 0.5).max() < 0.02 and np.abs(values.var(0) - 1 / 12).max() < 0.005
   assert np.abs(np.corrcoef(values.T) - np.eye(4)).max() < 0.06
-  assert (transforms.noise(7, index[99:100], epoch[:1], 0, 4) == values[99]).all()
+  assert (noise.uniform(7, index[99:100], epoch[:1], 0, 4) == values[99]).all()
   for other in [(8, index, epoch, 0), (7, index, epoch + 1, 0), (7, index, epoch, 1)]:
-    assert not np.isclose(transforms.noise(*other, 4), values).any(axis=1).mean() > 0.01
+    assert not np.isclose(noise.uniform(*other, 4), values).any(axis=1).mean() > 0.01
 
 
 def ramp(width, height):
@@ -109,7 +109,7 @@ def test_choices_are_distinct_as_far_as_they_go(count, draws):
 
 
 def test_choices_are_even():
-  draws = transforms.noise(0, np.arange(3000), np.zeros(3000, int), 0, 2)
+  draws = noise.uniform(0, np.arange(3000), np.zeros(3000, int), 0, 2)
   pairs = [tuple(transforms.choose_distinct("abc", row)) for row in draws]
   counts = [pairs.count(pair) for pair in set(pairs)]
   assert len(counts) == 6 and min(counts) > 400

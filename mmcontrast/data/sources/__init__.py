@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from mmcontrast.data.sources import coco, emoji
+from mmcontrast.data.sources import array_record, coco, csv_rows, emoji, folder, jsonl, parquet, shards, tfds
 from mmcontrast.data.sources.mixture import Mixture
 from mmcontrast.data.sources.record import BadRecord, Info, Record, Source
 from mmcontrast.errors import UserError, choose, nearest
@@ -25,6 +25,16 @@ SOURCES: dict[str, Opener] = {
   "emoji_views": emoji.open_emoji_views,
   "emoji_noto": emoji.refuse_emoji_noto,
   "coco": coco.CocoSource,
+  "webdataset": shards.open_webdataset,
+  "tfrecord": shards.open_tfrecord,
+  "array_record": array_record.ArrayRecordSource,
+  "tfds": tfds.TfdsSource,
+  "coco_captions": tfds.open_known("coco_captions"),
+  "imagenet2012": tfds.open_known("imagenet2012"),
+  "folder": folder.FolderSource,
+  "jsonl": jsonl.open_jsonl,
+  "csv": csv_rows.open_csv,
+  "parquet": parquet.open_parquet,
 }
 _OF_A_MIXTURE = ("dataset", "source", "split", "weight")
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import build
+from mmcontrast.data.sources.array_record import reading
 from mmcontrast.data.sources.record import Info, Record
 from mmcontrast.errors import MissingData, UserError, choose
 
@@ -27,7 +28,7 @@ class EmojiSource:
     choose(split, SPLITS, f"dataset {info.name}, split")
     version = json.loads((folder / "metadata.json").read_text())["version"]
     builder = tfds.builder_from_directory(folder / version)
-    self.info = dataclasses.replace(info, languages=tuple(builder.info.features["names"]))
+    self.info = dataclasses.replace(info, languages=tuple(sorted(builder.info.features["names"])))
     self._examples = builder.as_data_source(
       split="+".join(SPLITS[:3]) if split == "all" else split,
       decoders={"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}},
@@ -37,7 +38,8 @@ class EmojiSource:
     return len(self._examples)
 
   def __getitem__(self, index: int) -> Record:
-    example = self._examples[index]
+    with reading(f"{self.info.name}:{index}"):
+      example = self._examples[index]
     tags = np.zeros(len(self.info.tag_names), np.uint8)
     tags[np.asarray(example["tags"], np.int64)] = 1
     return Record(

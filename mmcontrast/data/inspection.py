@@ -1,0 +1,147 @@
+"""What `mmcontrast data inspect` says of a source: counts, schema, examples, pictures."""
+
+from __future__ import annotations
+
+import collections
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent import futures
+
+import numpy as np
+from PIL import Image
+
+from mmcontrast.data.images import decode
+from mmcontrast.data.sources import BadRecord, Info, Record, Source
+from mmcontrast.errors import UserError
+
+RECORDS = 1000  # read for the numbers
+EXAMPLES, PICTURES = 5, 30  # shown
+_NAMES = 12  # most frequent tags and labels that are listed
+_LINE = 160  # characters of an example's line
+_THREADS = 16  # reading is mostly waiting where the data is far away
+
+
+def describe(source: Source) -> str:
+  """The text about `source`; its numbers come from RECORDS records, evenly spaced. Bad ones are counted and named."""
+  records, bad = _read(source, RECORDS)
+  info, count = source.info, len(source)
+  part = "" if len(records) + len(bad) == count else f"; the numbers below are of {len(records) + len(bad)} of them"
+  rows = [("examples", f"{count}{part}")]
+  rows += [(f"images: {style}", _images(records, style)) for style in info.styles]
+  rows += [(f"captions: {field}", _captions(record["captions"].get(field, ()) for record in records))
+           for field in info.caption_fields]  # fmt: skip
+  if info.languages:
+    rows += [("names", f"in {', '.join(info.languages)}")]
+  if info.tag_names:
+    totals = np.sum([record["tags"] for record in records], axis=0, initial=0, dtype=np.int64)
+    without = sum(not record["tags"].any() for record in records)
+    rows += [("tags", f"{len(info.tag_names)}: {_frequent(dict(zip(info.tag_names, totals)))}; {without} without any")]
+  for label, names in info.label_names.items():
+    found = collections.Counter(names[record["labels"][label]] for record in records)
+    rows += [(f"labels: {label}", f"{len(names)}: {_frequent(found)}")]
+  rows += [("ids", f"{len({record['id'] for record in records})} different")]
+  if bad:
+    some = "; ".join(f"record {index}: {reason}" for index, reason in list(bad.items())[:EXAMPLES])
+    rows += [("bad", f"{len(bad)}: {some}")]
+  width = max(len(name) for name, _ in rows)
+  lines = [info.name, *(f"  {name:{width}}  {text}" for name, text in rows)]
+  return "\n".join([*lines, *(f"\n{text}" for text in (_example(record, info) for record in records[:EXAMPLES]))])
+
+
+def pictures(source: Source) -> tuple[list[np.ndarray], list[str]]:
+  """PICTURES images of evenly spaced records, uint8 [H, W, 3], and a caption or name for each.
+
+  Raises:
+    UserError: none of them has a readable image.
+  """
+  images, words = [], []
+  records, _ = _read(source, PICTURES // max(1, len(source.info.styles)))
+  for record in records:
+    texts = [text for field in record["captions"].values() for text in field]
+    for data in record["images"].values():
+      try:
+        images.append(decode(data))
+      except BadRecord:
+        continue
+      words.append(texts[0] if texts else record["name"])
+  if not images:
+    raise UserError(f"--out: none of {len(records)} records of {source.info.name} has a readable image")
+  return images, words
+
+
+def _read(source: Source, most: int) -> tuple[list[Record], dict[int, str]]:
+  """At most so many records, evenly spaced from the first on; and index -> reason of those that cannot be read."""
+
+  def read(index: int) -> Record | str:
+    try:
+      return source[index]
+    except (BadRecord, OSError) as error:
+      return str(error)
+
+  indices = range(0, len(source), -(-len(source) // most) or 1)
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    found = list(zip(indices, pool.map(read, indices)))
+  return ([record for _, record in found if not isinstance(record, str)],
+          {index: reason for index, reason in found if isinstance(reason, str)})  # fmt: skip
+
+
+def _images(records: Sequence[Record], style: str) -> str:
+  kinds: collections.Counter[str] = collections.Counter()
+  sizes, lengths = [], []
+  for record in records:
+    if (data := record["images"].get(style)) is None:
+      continue
+    lengths.append(len(data))
+    kind, size = _header(data)
+    kinds[kind] += 1
+    sizes += [size] if size else []
+  if not lengths:
+    return f"none in {len(records)} records"
+  each = sum(lengths) / len(lengths) / 1024
+  text = f"{len(lengths)} of {len(records)} records; {_frequent(kinds)}; {each:.1f} KiB each"
+  if sizes:
+    (low, middle, high) = (sorted(sizes)[int(place * (len(sizes) - 1))] for place in (0, 0.5, 1))
+    text += "; " + " / ".join(f"{width}x{height}" for width, height in dict.fromkeys((low, middle, high)))
+  return text
+
+
+def _header(data: bytes) -> tuple[str, tuple[int, int] | None]:
+  """(format, (width, height) in pixels) of an encoded image, by its header."""
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      return image.format or "image", image.size
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    return "NOT READABLE", None
+
+
+def _captions(captions: Iterable[Sequence[str]]) -> str:
+  captions = list(captions)
+  texts = [text for texts in captions for text in texts]
+  if not texts:
+    return f"none in {len(captions)} records"
+  has, lengths = sum(map(bool, captions)), sorted(map(len, texts))
+  spread = f"{lengths[0]} / {lengths[len(lengths) // 2]} / {lengths[-1]} characters (least / median / most)"
+  return (f"{has} of {len(captions)} records; {len(texts) / has:.1f} each; {spread}; "
+          f"{len(set(texts))} of {len(texts)} different")  # fmt: skip
+
+
+def _frequent(counts: Mapping[str, int]) -> str:
+  ordered = [(name, count) for name, count in sorted(counts.items(), key=lambda item: -item[1]) if count]
+  more = f", ... {len(ordered) - _NAMES} more" if len(ordered) > _NAMES else ""
+  return ", ".join(f"{name} {count}" for name, count in ordered[:_NAMES]) + more
+
+
+def _example(record: Record, info: Info) -> str:
+  lines = [f"{record['name']} (id {record['id']})"]
+  for style, data in record["images"].items():
+    kind, size = _header(data)
+    lines.append(f"{style}: {kind} {'x'.join(map(str, size or ()))}, {len(data)} bytes")
+  for field, texts in record["captions"].items():
+    lines += [f"{field}: {text}" for text in texts[:EXAMPLES]]
+  if record["names"]:
+    lines.append("names: " + ", ".join(f"{language} {name!r}" for language, name in record["names"].items()))
+  if record["tags"].any():
+    lines.append("tags: " + ", ".join(name for name, has in zip(info.tag_names, record["tags"]) if has))
+  lines += [f"{label}: {info.label_names[label][value]}" for label, value in record["labels"].items()]
+  lines = [" ".join(line.split()) for line in lines]
+  return "\n  ".join(line if len(line) <= _LINE else f"{line[:_LINE]}..." for line in lines)

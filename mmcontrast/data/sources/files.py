@@ -1,0 +1,180 @@
+"""Files by path or URL: found by pattern, read whole or in part.
+
+A path is local, or a URL of a filesystem that fsspec knows: gs://, s3://, memory://, ...
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import posixpath
+import re
+from typing import BinaryIO
+
+from mmcontrast.errors import UserError, nearest
+
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}  # of the extras "gs" and "s3"
+_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_LOOKS_AT_ONCE = 16  # a look at a file of a bucket takes tens of milliseconds
+
+
+def find(pattern: str) -> list[str]:
+  """The files that `pattern` names, sorted, each once.
+
+  Args:
+    pattern: a path or URL, with any of {a,b}, {000..012}, *, ?, [abc] and **.
+  Raises:
+    UserError: a part of the pattern names no file, or the protocol is not known or its package missing.
+  """
+  found: set[str] = set()
+  missing = []
+  with concurrent.futures.ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+    for part, files in zip(parts := expand_braces(pattern), pool.map(_match, parts)):
+      found.update(files)
+      if not files:
+        missing.append(part)
+  if missing:
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    raise UserError(f"{missing[0]}: no such file{more}; {_hint(missing[0])}")
+  return sorted(found)
+
+
+def find_below(folder: str) -> dict[str, str]:
+  """{path seen from `folder`: path} of every file in it and the folders in it, sorted. UserError when there is none."""
+  system, inner = _open_system(folder)
+  try:
+    found = system.find(inner)
+  except Exception as error:
+    raise UserError(f"{folder}: cannot be listed ({_one_line(error)})") from None
+  if not found or found == [inner]:
+    raise UserError(f"{folder}: {'is a file, not a folder' if found else 'no such folder, or it is empty'}")
+  start = len(inner.rstrip("/")) + 1
+  return {path[start:]: _whole(system, path) for path in sorted(found)}
+
+
+def read(path: str, start: int = 0, length: int | None = None) -> bytes:
+  """The bytes of a file from `start` on: `length` of them, or all that follow.
+
+  Raises:
+    OSError: it cannot be read, or ends before `start + length`; FileNotFoundError where there is none.
+    UserError: the protocol is not known, or its package is missing.
+  """
+  try:
+    if _is_local(path):
+      with open(path, "rb") as file:
+        file.seek(start)
+        data = file.read() if length is None else file.read(length)
+    else:
+      system, inner = _open_system(path)
+      data = system.cat_file(inner, start=start, end=None if length is None else start + length)
+  except (UserError, MemoryError):
+    raise
+  except FileNotFoundError:
+    raise FileNotFoundError(f"{path}: no such file") from None
+  except Exception as error:  # each filesystem has errors of its own
+    raise OSError(f"{path}: cannot be read ({_one_line(error)})") from error
+  if length is not None and len(data) < length:
+    raise OSError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; it is truncated")
+  return data
+
+
+def open_binary(path: str) -> BinaryIO:
+  """A file object that reads, and seeks in, a file. Raises as `read` does."""
+  try:
+    if _is_local(path):
+      return open(path, "rb")
+    system, inner = _open_system(path)
+    return system.open(inner, "rb")
+  except UserError:
+    raise
+  except FileNotFoundError:
+    raise FileNotFoundError(f"{path}: no such file") from None
+  except Exception as error:
+    raise OSError(f"{path}: cannot be read ({_one_line(error)})") from error
+
+
+def folder_of(path: str) -> str:
+  """The folder that holds `path`: "gs://bucket/a" of "gs://bucket/a/b"."""
+  return posixpath.dirname(path)
+
+
+def join(folder: str, path: str) -> str:
+  """`path` as seen from `folder`; an absolute path or a URL is itself."""
+  return path if "://" in path else posixpath.join(folder, path)
+
+
+def expand_braces(pattern: str) -> list[str]:
+  """The patterns that {a,b} and {000..012} stand for; a range keeps the digits of its first number."""
+  braces = _BRACES.search(pattern)
+  if not braces:
+    return [pattern]
+  if bounds := _RANGE.fullmatch(braces[1]):
+    low, high = bounds.groups()
+    options = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
+  else:
+    options = braces[1].split(",")
+  before, after = pattern[: braces.start()], pattern[braces.end() :]
+  return list(itertools.chain.from_iterable(expand_braces(f"{before}{option}{after}") for option in options))
+
+
+def _match(part: str) -> list[str]:
+  system, inner = _open_system(part)
+  try:
+    found = system.glob(inner) if _is_glob(part) else [inner]
+    return [_whole(system, path) for path in found if system.isfile(path)]
+  except Exception as error:
+    raise UserError(f"{part}: cannot be looked up ({_one_line(error)})") from None
+
+
+def _hint(part: str) -> str:
+  """What is near a pattern that names no file."""
+  system, inner = _open_system(part)
+  try:
+    if system.isdir(inner):
+      return f"it is a folder: give the files in it, such as {part.rstrip('/')}/*"
+    if _is_glob(part):
+      return "no file matches the pattern"
+    there = [posixpath.basename(path.rstrip("/")) for path in system.ls(posixpath.dirname(inner), detail=False)]
+  except Exception:
+    return "nor is there such a folder"
+  return nearest(posixpath.basename(inner), there) if there else "the folder is empty"
+
+
+def _open_system(path: str):
+  """(filesystem of `path`, the path in it)."""
+  import fsspec
+
+  protocol = path.partition("://")[0]
+  try:
+    return fsspec.core.url_to_fs(path)
+  except ImportError as error:
+    package = _PACKAGES.get(protocol)
+    todo = f"pip install {package}" if package else _one_line(error)
+    raise UserError(f"{path}: reading {protocol}:// needs a package that is not installed; {todo}") from None
+  except ValueError as error:
+    if "Protocol not known" not in str(error):
+      raise UserError(f"{path}: {_one_line(error)}") from None
+    raise UserError(f"{path}: {protocol!r} is no known protocol; "
+                    f"{nearest(protocol, ('gs', 's3', 'http', 'https', 'file', 'memory'))}") from None  # fmt: skip
+  except Exception as error:  # such as no credentials
+    raise UserError(f"{path}: cannot be reached ({_one_line(error)})") from None
+
+
+def _whole(system, inner: str) -> str:
+  """The path that `_open_system` takes for `inner`."""
+  from fsspec.implementations.local import LocalFileSystem
+
+  return inner if isinstance(system, LocalFileSystem) else system.unstrip_protocol(inner)
+
+
+def _is_local(path: str) -> bool:
+  return "://" not in path and not path.startswith("~")
+
+
+def _is_glob(path: str) -> bool:
+  return any(sign in path for sign in "*?[")
+
+
+def _one_line(error: Exception) -> str:
+  return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,83 @@
+"""A folder of images, in subfolders by class or not. `data.dataset` is "folder:PATH".
+
+The first folder below PATH is the class, label "class". Captions of a/b.jpg are the lines of a/b.txt, if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmcontrast.data.sources import files, splits
+from mmcontrast.data.sources.record import BadRecord, Info, Record
+from mmcontrast.errors import UserError, nearest
+
+DEFAULTS = {"splits": {}}
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class FolderSource:
+  """The images of a folder, sorted by path; an image's id is its place.
+
+  Raises:
+    UserError: unknown option, no such folder or split, no image, images with a class and without.
+  """
+
+  def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
+    del data_dir
+    name = f"folder:{path}"
+    for key in options:
+      if key not in DEFAULTS:
+        raise UserError(f"{name}: data.source.{key}: unknown key; {nearest(key, DEFAULTS)}")
+    shares = options.get("splits", DEFAULTS["splits"])
+    if "{split}" in path and split == "all":
+      raise UserError(f"{name}: data.split: 'all' is no folder; give the one that {{split}} stands for")
+    folder = splits.fill_path(path, split, shares, name).rstrip("/")
+    found = files.find_below(folder)
+    inner = [one for one in found if one.lower().endswith(IMAGES)]
+    if not inner:
+      raise UserError(f"{name}: no image in it; known are {', '.join(IMAGES)}")
+    self._texts = {path for one, path in found.items() if one.endswith(".txt")}
+    classes = tuple(sorted({one.partition("/")[0] for one in inner if "/" in one}))
+    if classes and (loose := [one for one in inner if "/" not in one]):
+      raise UserError(f"{name}: {loose[0]} lies beside the class folders {classes[0]}, ...; move it into one")
+    rows = splits.chosen(np.arange(len(inner)), split, shares, name)
+    self._rows = [(int(row), found[inner[row]], inner[row]) for row in rows]
+    self._label = {one: at for at, one in enumerate(classes)}
+    self.info = Info(
+      name=name, styles=("image",), tag_names=(), label_names={"class": classes} if classes else {},
+      caption_fields=("caption",) if any(_text_of(found[one]) in self._texts for one in inner) else (),
+    )  # fmt: skip
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> Record:
+    row, path, inner = self._rows[index]
+    captions = {field: self._captions(path) for field in self.info.caption_fields}
+    return Record(
+      images={"image": files.read(path)},
+      captions=captions,
+      names={},
+      tags=np.zeros(0, np.uint8),
+      labels={"class": self._label[inner.partition("/")[0]]} if self._label else {},
+      id=row,
+      name=inner,
+      mirror_safe=True,
+    )
+
+  def _captions(self, path: str) -> list[str]:
+    text = _text_of(path)
+    if text not in self._texts:
+      return []
+    try:
+      return files.read(text).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+      raise BadRecord(f"{text}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _text_of(path: str) -> str:
+  return posixpath.splitext(path)[0] + ".txt"

@@ -1,0 +1,257 @@
+"""SHARD.index: where the samples of a tar or TFRecord shard lie, which gives them random access.
+
+It is a numpy archive (read without pickle) that also keeps the shard's size, so that a shard that
+changed is noticed. `mmcontrast data index` makes it; sources read through `Shards`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import io
+import itertools
+import os
+import struct
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from concurrent import futures
+from typing import BinaryIO
+
+import numpy as np
+
+from mmcontrast.data.sources import files
+from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.errors import MissingData, UserError
+
+SUFFIX = ".index"
+_FORMAT = 1  # of the index; one of another format is made anew
+_LENGTH = struct.Struct("<QI")  # of a TFRecord: length of the data, masked crc of these eight bytes
+_CHECKSUM = struct.Struct("<I")  # after the data
+_THREADS = 32  # that read indexes: most of the time is waiting for the store
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardIndex:
+  """The samples of one shard; a sample has members, each with an extension and a place.
+
+  A TFRecord file has samples of one member with the extension "". The arrays are:
+    keys: bytes [N], of the samples: what stands before the first dot of the file name; empty for TFRecord.
+    starts: [N + 1]; the members of sample n are starts[n] to starts[n + 1].
+    offsets, sizes, kinds: [M], of the members' contents, in bytes; and which of `extensions` they have.
+  """
+
+  size: int  # of the shard when it was indexed, in bytes
+  whole: bool  # the shard ended as it should; else what comes after the last good sample is lost
+  extensions: tuple[str, ...]
+  keys: np.ndarray
+  starts: np.ndarray
+  offsets: np.ndarray
+  sizes: np.ndarray
+  kinds: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.keys)
+
+  def members(self, sample: int) -> Iterator[tuple[str, int, int]]:
+    """(extension, offset, size) of each member of a sample."""
+    for member in range(self.starts[sample], self.starts[sample + 1]):
+      yield self.extensions[self.kinds[member]], int(self.offsets[member]), int(self.sizes[member])
+
+
+class Shards:
+  """Samples of indexed shards in the order of the shards: n -> (name, extension -> content).
+
+  Raises:
+    UserError: no such file, no index beside one, a shard that changed since, or no sample at all.
+  """
+
+  def __init__(self, pattern: str):
+    self.paths = find(pattern)
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+      self._indexes = list(pool.map(_read_current, self.paths))
+    self._ends = list(itertools.accumulate(map(len, self._indexes)))
+    if not self._ends[-1]:
+      raise UserError(f"data.dataset: no sample in the {len(self.paths)} shards of {pattern!r}")
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, sample: int) -> tuple[str, dict[str, bytes]]:
+    shard = bisect.bisect_right(self._ends, sample)
+    index, path = self._indexes[shard], self.paths[shard]
+    within = sample - self._ends[shard] + len(index)
+    members = list(index.members(within))
+    name = f"{os.path.basename(path)}:{index.keys[within].decode() or within}"
+    header = tarfile.BLOCKSIZE if members[0][0] else 0  # of the first member of a tar
+    start = members[0][1] - header
+    end = max(offset + size for _, offset, size in members)
+    data = files.read(path, start, end - start)  # one read, for a store far away
+    if header and _size_in(data[:header]) != members[0][2]:
+      raise BadRecord(f"{name}: another member lies there, so the shard changed after it was indexed; remove "
+                      f"{path}{SUFFIX}, then run: mmcontrast data index '{path}'")  # fmt: skip
+    content = {kind: data[offset - start : offset - start + size] for kind, offset, size in members}
+    if len(content) < len(members):
+      raise BadRecord(f"{name}: two members with the same extension")
+    return name, content
+
+
+def _size_in(header: bytes) -> int | None:
+  """The size of the member whose header this is; None where it is no header."""
+  try:
+    return tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
+  except tarfile.HeaderError:
+    return None
+
+
+def find(pattern: str) -> list[str]:
+  """The shards that `pattern` names, without the indexes beside them. UserError when there is none."""
+  return [path for path in files.find(pattern) if not path.endswith(SUFFIX)]
+
+
+def _read_current(path: str) -> ShardIndex:
+  index = current(path)
+  if index is None:
+    raise MissingData(f"{path}: no index beside it, or one of another state of the shard; "
+                      f"run: mmcontrast data index '{path}'")  # fmt: skip
+  return index
+
+
+def current(path: str) -> ShardIndex | None:
+  """The index beside a shard; None when there is none, it is damaged, or the shard's size has changed."""
+  import fsspec
+
+  system, place = fsspec.core.url_to_fs(path)
+  try:
+    size = system.size(place)
+    with np.load(io.BytesIO(system.cat_file(place + SUFFIX)), allow_pickle=False) as table:
+      if table["format"] != _FORMAT or table["size"] != size:
+        return None
+      arrays = {name: table[name] for name in ("keys", "starts", "offsets", "sizes", "kinds")}
+      return ShardIndex(size, bool(table["whole"]), tuple(table["extensions"].tolist()), **arrays)
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    return None
+
+
+def write(path: str, index: ShardIndex) -> None:
+  """Writes the index of the shard at `path` beside it. UserError where that cannot be."""
+  import fsspec
+
+  arrays = {field.name: np.asarray(getattr(index, field.name)) for field in dataclasses.fields(index)}
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, format=np.uint8(_FORMAT), **arrays | {"extensions": np.array(index.extensions, np.str_)})
+  system, place = fsspec.core.url_to_fs(path)
+  try:
+    system.pipe_file(place + SUFFIX, buffer.getvalue())
+  except (OSError, NotImplementedError) as error:  # of a web server, for one
+    raise UserError(f"{path}{SUFFIX}: cannot be written ({type(error).__name__}: {error}); an index lies beside its "
+                    "shard: copy the shards where you may write") from None  # fmt: skip
+
+
+def scan(path: str) -> ShardIndex:
+  """Finds the samples of a tar or TFRecord shard, whichever it is.
+
+  A shard that is cut off or damaged gives the samples before that place, without the last one of
+  a tar, of which members may be missing.
+
+  Raises:
+    UserError: it is neither.
+  """
+  with files.open_binary(path) as file:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+      return _scan_tar(file, size)
+    except tarfile.ReadError:
+      file.seek(0)
+    index = _scan_tfrecord(file, size)
+  if not len(index):
+    what = "neither a tar (compressed ones cannot be indexed) nor a TFRecord file" if size else "an empty file"
+    raise UserError(f"{path}: {what}")
+  return index
+
+
+def _scan_tar(file: BinaryIO, size: int) -> ShardIndex:
+  keys: list[str] = []
+  members: list[tuple[int, int, int, int]] = []  # sample, offset, size, kind
+  kinds: dict[str, int] = {}
+  with tarfile.open(fileobj=file, mode="r:") as tar:
+    try:
+      while member := tar.next():
+        tar.members.clear()  # tarfile keeps them all, and a shard may have a million
+        key, extension = sample_key(member.name)
+        if not member.isreg() or member.issparse() or not extension:
+          continue
+        if not keys or keys[-1] != key:
+          keys.append(key)
+        members.append((len(keys) - 1, member.offset_data, member.size, kinds.setdefault(extension, len(kinds))))
+    except tarfile.ReadError:
+      whole = False
+    else:
+      # tarfile takes a damaged header for the end; the true end is a block of zeros.
+      file.seek(tar.offset)
+      whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+  if not whole and keys:
+    keys.pop()
+    members = [member for member in members if member[0] < len(keys)]
+  return _index(size, whole, kinds, keys, members)
+
+
+def sample_key(name: str) -> tuple[str, str]:
+  """WebDataset's rule, of a member's name: (sample, extension), which the first dot of the last part parts.
+
+  The extension is in lower case; it is empty for a member that belongs to no sample.
+  """
+  folder, slash, base = name.rpartition("/")
+  stem, _, extension = base.partition(".")
+  return folder + slash + stem, extension.lower() if stem else ""
+
+
+def _scan_tfrecord(file: BinaryIO, size: int) -> ShardIndex:
+  members = []
+  place = 0
+  while (length := _record_length(file)) is not None and place + length + 16 <= size:
+    # The checksum of the data belongs to the member: it is checked when the record is read.
+    members.append((len(members), place + _LENGTH.size, length + _CHECKSUM.size, 0))
+    place = file.seek(place + _LENGTH.size + length + _CHECKSUM.size)
+  return _index(size, place == size, {"": 0}, [""] * len(members), members)
+
+
+def _record_length(file: BinaryIO) -> int | None:
+  """The length of the record whose frame begins here; None where none does."""
+  header = file.read(_LENGTH.size)
+  if len(header) < _LENGTH.size:
+    return None
+  length, checksum = _LENGTH.unpack(header)
+  return length if masked_crc(header[:8]) == checksum else None
+
+
+def checked(data: bytes) -> bytes:
+  """The data of a TFRecord without the checksum that follows it. Raises BadRecord when it differs."""
+  content, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
+  if _CHECKSUM.pack(masked_crc(content)) != checksum:
+    raise BadRecord("the checksum of the record does not fit")
+  return content
+
+
+def masked_crc(data: bytes) -> int:
+  """CRC-32C as TFRecord files hold it: turned right by 15 bits, plus a constant."""
+  import google_crc32c
+
+  value = google_crc32c.value(data)
+  return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _index(size, whole, kinds, keys, members) -> ShardIndex:
+  table = np.array(members, np.int64).reshape(-1, 4).T
+  small = np.min_scalar_type(size)  # uint32 below 4 GiB
+  return ShardIndex(
+    size=size,
+    whole=whole,
+    extensions=tuple(kinds),
+    keys=np.array([key.encode(errors="surrogateescape") for key in keys], np.bytes_),
+    starts=np.searchsorted(table[0], np.arange(len(keys) + 1)).astype(small),
+    offsets=table[1].astype(small),
+    sizes=table[2].astype(small),
+    kinds=table[3].astype(np.min_scalar_type(max(len(kinds), 1))),
+  )  # fmt: skip
