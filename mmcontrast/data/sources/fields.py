@@ -78,7 +78,7 @@ class Fields:
   def _table(self, key: str) -> dict:
     if not isinstance(self.options[key], Mapping):
       raise UserError(f"{self._where}: data.source.{key}: {self.options[key]!r} is not a table such as {{'a': 'b'}}")
-    return dict(self.options[key])
+    return dict(sorted(self.options[key].items()))  # a config from a checkpoint has lost the order it was written in
 
   def _index(self) -> None:
     self._tag_at = {name: at for at, name in enumerate(self._tag_names)}
