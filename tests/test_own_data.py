@@ -9,7 +9,7 @@ from tiny import tiny_config
 from mmcontrast.cli import main
 from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
-from mmcontrast.inference import load
+from mmcontrast.inference import load, load_tokenizer
 from mmcontrast.train import train
 
 MINE = {"sets": ("mine",), "image": "image_joint", "text": "text_joint", "batch_size": 9,
@@ -39,6 +39,7 @@ def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   model = load(workdir)
   model._batch_size = 2 * COUNT
   assert evaluate_model(model, model.config) == pytest.approx(results, abs=1e-6)
+  assert load_tokenizer({**model.config, "data": {**model.config["data"], "dataset": "jsonl:/nowhere"}})
   out = tmp_path / "found.png"
   assert main(["search", "thing 3", "--workdir", str(workdir), "--out", str(out), "--count", "3"]) == 0
   assert out.is_file() and "é" in capsys.readouterr().out
