@@ -164,6 +164,8 @@ def test_a_bad_row_of_csv_is_a_bad_record_with_its_place(tmp_path):
     source[1]
   with pytest.raises(BadRecord, match=r"x\.csv:6: not UTF-8"):
     source[2]
+  tags = open_(f"csv:{tmp_path}/x.csv", image=None, tags="caption").info.tag_names
+  assert tags == ("one", 'say "two"')  # bad rows give no vocabulary
   tabs = open_("csv:" + write(str(tmp_path / "x.tsv"), text.replace(b",", b"\t")), image=None)
   assert tabs[3]["captions"] == source[3]["captions"]
 
