@@ -18,6 +18,8 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
     "resvg_py>=0.3",
 ]
 
+TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
+
 setuptools.setup(
     name="mmcontrast",
     version=VERSION,
@@ -45,8 +47,10 @@ setuptools.setup(
         "msgpack>=1.0",
         "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
-        "pillow>=11.0",
+        "pillow>=11.3",
         "simplejpeg>=1.8",
+        # Pillow's resize with vector instructions; Pillow does it where there is no build.
+        "cykooz.resizer>=4.0; platform_machine != 'aarch64'",
         # Seeing what happens.
         "clu>=0.0.12",
         "rich>=13.9",
@@ -56,13 +60,14 @@ setuptools.setup(
     ],
     extras_require={
         "emoji": EMOJI,
+        "text": TEXT,
         "gs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
-        "test": [*EMOJI, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
+        "test": [*EMOJI, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
-        "peers": ["torch==2.13.0"],
+        "peers": ["torch==2.13.0", "tensorflow-cpu==2.21.0", "webdataset==1.0.2", "scikit-image>=0.26"],
     },
     entry_points={"console_scripts": ["mmcontrast = mmcontrast.cli:main"]},
 )

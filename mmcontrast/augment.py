@@ -69,12 +69,15 @@ RECIPES: dict[str, Recipe] = {
   "none": Recipe(),
   "flip": Recipe(flip=0.5),
   "moco_v2": _jitter(0.4, 0.4, 0.4, 0.1, blur=0.5),  # also SimSiam and SLIP's image views
-  "simclr": _jitter(0.8, 0.8, 0.8, 0.2, blur=0.5),  # also SwAV
+  "simclr": _jitter(0.8, 0.8, 0.8, 0.2, blur=0.5),
+  "swav": _jitter(0.8, 0.8, 0.8, 0.2, blur=0.5),  # large and small crops
   "byol_view1": _jitter(0.4, 0.4, 0.2, 0.1, blur=1.0),  # also MoCo v3, VICReg, Barlow Twins
   "byol_view2": _jitter(0.4, 0.4, 0.2, 0.1, blur=0.1, solarize=0.2),
+  "dino_small": _jitter(0.4, 0.4, 0.2, 0.1, blur=0.5),
+  "siglip": Recipe(flip=0.5),
 }
-PAIRS: dict[str, tuple[str, str]] = {"byol": ("byol_view1", "byol_view2")}
-"""Recipes that differ between even and odd views."""
+PAIRS: dict[str, tuple[str, str]] = {name: ("byol_view1", "byol_view2") for name in ("byol", "dino")}
+"""Recipes that differ between even and odd views; DINO's are those of its large crops."""
 
 
 class Draws(NamedTuple):
@@ -187,6 +190,27 @@ def draw(
     sigma=low + (high - low) * sigma,
     solarize=solarize < recipe.solarize,
   )
+
+
+def seen_boxes(
+  recipe: Recipe,
+  boxes: jax.Array,
+  seeds: jax.Array,
+  view: int | jax.Array = 0,
+  mirror_safe: jax.Array | None = None,
+) -> jax.Array:
+  """What a view shows of its image once `augment` may have flipped it.
+
+  Args:
+    boxes: [B, 4], the crops' left, top, right, bottom (batch["boxes"]).
+    recipe, seeds, view, mirror_safe: as given to `augment`; small crops are numbered after the others.
+
+  Returns:
+    [B, 4]: the x and y of the view's own left, top, right and bottom edges, so left > right where it
+    is mirrored, and in any view column u of [0, 1] shows x = left + u * (right - left).
+  """
+  flip = draw(recipe, seeds, view, mirror_safe).flip
+  return jnp.where(flip[:, None], boxes[:, jnp.array([2, 1, 0, 3])], boxes)
 
 
 def apply(recipe: Recipe, images: jax.Array, draws: Draws) -> jax.Array:

@@ -24,10 +24,13 @@ from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
 RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
-                     "batch.microbatches")
+                     "batch.microbatches", "data.on_error", "data.read", "data.cache")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source")
+                  "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",
+                  "data.mixture", "data.captions")
+
+_SOURCE = "--config.data.source."
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -41,7 +44,7 @@ def base_config() -> ml_collections.ConfigDict:
   # memory; loss and gradients stay those of the whole batch (microbatches.py).
   c.batch = dict(size=256, microbatches=1)
   c.data = dict(DATA_DEFAULTS)
-  # Per modality: a recipe (name or dict) for each view, or one for all of them.
+  # A recipe (name or dict) for each view, or one for all of them; image_small: of data.multi_crop's.
   c.augment = dict(image=("moco_v2", "moco_v2"))
   c.normalize = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
   c.towers = dict()                     # name -> encoder options
@@ -106,7 +109,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   Args:
     path: the config file, with an optional argument after a colon.
     overrides: command-line words such as "--config.batch.size=64", or, in one stage alone,
-      "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's.
+      "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's. In
+      config.data.source a key may be new.
   Returns:
     The resolved and checked config, as nested dictionaries.
   Raises UserError when the file is missing or fails, or a key is unknown.
@@ -116,12 +120,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     near = [str(p) for p in sorted(pathlib.Path("configs").rglob("*.py"))]
     raise UserError(f"--config {file}: no such file; {nearest(file, near) if near else 'give the path of a config'}")
   own = [word for word in overrides if word.startswith("--config.stages.")]
-  whole = [word for word in overrides if word not in own]
+  source = [word for word in overrides if word.startswith(_SOURCE)]
+  whole = [word for word in overrides if word not in own + source]
   for word in whole:
     _check_override(word, path, _run(path, ()))
   config = _run(path, whole)
   for word in whole:
     _check_effect(word.split("=")[0], config)
+  for word in source:  # what options there are only the source knows; it checks them
+    name, equals, text = word.removeprefix(_SOURCE).partition("=")
+    if not equals:
+      raise UserError(f"unexpected argument {word!r}; overrides look like {_SOURCE}caption=alt")
+    config["data"]["source"] |= {name: literal(text)}
   config = _override_stages(config, own, path)
   for name, run in resolve(config).items():
     check_keys(run, where=f"{path}, stage {name}" if name else path)
@@ -235,7 +245,8 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) 
   """Raises UserError when `given` would turn the run saved in `workdir` into another one."""
   old, new = flatten(_plain(saved)), flatten(_plain(given))
   for key in sorted(old.keys() | new.keys()):
-    if not {key, key.split(".")[0]} & set(RESUMABLE_CHANGES) and old.get(key) != new.get(key):
+    free = any(f"{key}.".startswith(f"{name}.") for name in RESUMABLE_CHANGES)
+    if not free and old.get(key) != new.get(key):
       raise UserError(
           f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
           f"{new.get(key)!r}; give another --workdir, or the old value to resume")

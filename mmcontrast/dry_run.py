@@ -22,13 +22,13 @@ import jax
 import numpy as np
 
 from mmcontrast import sharding
-from mmcontrast.data import pipeline
+from mmcontrast.data import image_views, pipeline
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import MissingData, UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.objectives.regularizers import Regularizer
-from mmcontrast.program import Plan, Program, make_plans
+from mmcontrast.program import Plan, Program, make_plans, view_shapes
 
 _ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # no machine code will run
@@ -96,20 +96,22 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   size = config["batch"]["size"]
   try:
     spec = pipeline.spec(config["data"], size, data_dir)
-    return spec, f"{config['data']['dataset']}, {spec.examples:,} examples"
+    name = " + ".join(config["data"].get("mixture") or ()) or config["data"]["dataset"]
+    return spec, f"{name}, {spec.examples:,} examples"
   except MissingData as missing:
     reason = str(missing).split(";")[0]
   settings = resolve(config["data"])
-  views, pixels = settings["views"], settings["image_size"]
+  views = settings["views"]
   sizes = [tower["vocab_size"] for tower in config["towers"].values() if "vocab_size" in tower]
   vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None
   labels = _label_names(config)
   shapes = {
-      "image": ((views["image"], pixels, pixels, 3), np.uint8),
+      **(image_views.shapes(settings) if views["image"] else {}),
       "text": ((views["text"], settings["text_length"]), np.int32),
       "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
       "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
-      **{f"labels/{name}": ((), np.int32) for name in labels}}
+      **{f"labels/{name}": ((), np.int32) for name in labels},
+      **{name: ((), np.bool_) for name in pipeline.presence_names(settings)}}
   batch = {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items() if views.get(name, 1)}
   examples = max(_ASSUMED["examples"], size)
   spec = pipeline.Spec(
@@ -122,8 +124,7 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
 def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> list[str]:
   """One line for each matrix of each term: its shape, and the implementation that computes it."""
   terms, model, state, batch = program.recipe.terms, program.recipe.model, program.state, program.batch
-  views = {name: jax.ShapeDtypeStruct(batch[name].shape, "float32" if name == "image" else "int32")
-           for name in ("image", "text") if name in batch}
+  views = view_shapes(batch)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   names = objective.required_embeddings(terms)
   embed = functools.partial(model.embed, names=names, train=False)

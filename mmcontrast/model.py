@@ -31,7 +31,7 @@ class Model:
     heads: head name -> head module.
     tower_of_head: head name -> tower name.
     modality_of_tower: tower name -> modality ("image", "text").
-    pad_id: token id that marks padding in text views.
+    pad_id, eos_id: of the tokenizer; they say where a text ends: `real_tokens`.
     frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
       statistics, no dropout) and receive no gradient.
     shared: head name -> {one of its submodules: the head whose parameters it uses instead of its own}.
@@ -42,6 +42,7 @@ class Model:
   tower_of_head: dict[str, str]
   modality_of_tower: dict[str, str]
   pad_id: int = 0
+  eos_id: int = 2
   frozen: frozenset[str] = frozenset()
   shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
@@ -104,7 +105,7 @@ class Model:
 
     Args:
       variables: of that branch.
-      views: modality -> [B, V, ...], all its views.
+      views: modality, and "image_small" where there are small crops -> [B, V, ...], all its views.
       names: embedding names of the branch; "@momentum" is only part of the name here.
       train: batch statistics are those of the batch, and dropout is on.
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
@@ -116,14 +117,14 @@ class Model:
     paths = {name: parse_embedding(name) for name in names}
     stats = variables["batch_stats"]
     embeddings = {}
-    for number, (tower, modality, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
+    for number, (tower, array, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
       view_key = None if key is None else jax.random.fold_in(key, number)
       current = {**variables, "batch_stats": stats}
       with per_example(seeds):
-        encoded, new = self.encode(current, tower, views[modality][:, view], train=train, key=view_key)
+        encoded, new = self.encode(current, tower, views[array][:, view], train=train, key=view_key)
       stats = _with(stats, "towers", tower, new)
       for name, path in paths.items():
-        if self._source(path) == (tower, modality, view):
+        if self._source(path) == (tower, array, view):
           current = {**variables, "batch_stats": stats}
           with per_example(seeds):
             embeddings[name], new = self.project(current, path.head, encoded, train=train, key=view_key)
@@ -139,11 +140,11 @@ class Model:
                          for kind in kept} for collection, tree in variables.items()}
 
   def _source(self, path: EmbeddingPath) -> tuple[str, str, int]:
-    return self.tower_of_head[path.head], path.modality, path.view
+    return self.tower_of_head[path.head], path.views, path.view
 
   def _inputs(self, views: Mapping[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
     inputs = views[modality]
-    return inputs, (inputs != self.pad_id if modality == "text" else None)
+    return inputs, (real_tokens(inputs, self.pad_id, self.eos_id) if modality == "text" else None)
 
   def _head_inputs(self, head: str, encoded: Encoded) -> tuple:
     return tuple(getattr(encoded, field) for field in takes(self.heads[head]))
@@ -164,13 +165,24 @@ class Model:
     return outputs, new.get("batch_stats", {})
 
 
+def real_tokens(ids: jax.Array, pad_id: int, eos_id: int) -> jax.Array:
+  """Which ids [B, L] of texts are not padding: bool [B, L].
+
+  A text reaches to its first eos, so that what pads may be a token too (CLIP's 0 is "!"). A row
+  without eos, such as that of an absent text, has what is not `pad_id`.
+  """
+  ends = ids == eos_id
+  before = jax.numpy.cumsum(ends, axis=1) - ends == 0
+  return jax.numpy.where(ends.any(axis=1, keepdims=True), before, ids != pad_id)
+
+
 def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   """The model of a config: `config.towers`, `config.heads`, views of `config.data`.
 
-  Raises UserError for a tower of no known modality, a head of no known tower, or
+  Raises UserError for a tower of no known modality, a head of no known tower, ids that are not the tokenizer's, or
   options the encoder or head does not have.
   """
-  views, pad_id = config["data"]["views"], config["data"]["token_ids"]["pad"]
+  views, ids = config["data"]["views"], config["data"]["token_ids"]
   towers, modality_of_tower = {}, {}
   for name, options in config["towers"].items():
     options = dict(options)
@@ -181,6 +193,9 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
         raise UserError(f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
                         f"{vocab_size} pieces; leave the key out to use the tokenizer's")
       options.setdefault("max_length", config["data"]["text_length"])
+      if options.get("eos_id") not in (None, ids["eos"]):
+        raise UserError(f"config.towers.{name}.eos_id is {options['eos_id']}, but a text ends with "
+                        f"config.data.token_ids.eos={ids['eos']}; leave the key out to pool there")
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
   heads, tower_of_head, shared = {}, {}, {}
@@ -193,7 +208,7 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     for part, owner in parts.items():
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
-  return Model(towers, heads, tower_of_head, modality_of_tower, pad_id, shared=shared)
+  return Model(towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared)
 
 
 def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:

@@ -11,11 +11,14 @@ import jax
 
 from mmcontrast import augment, optim, sharding
 from mmcontrast.data import pipeline
+from mmcontrast.data.settings import view_counts
+from mmcontrast.errors import UserError
 from mmcontrast.evaluation import suite
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.microbatches import check_microbatches
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.schedules import make_schedule
 from mmcontrast.stages import errors_of, resolve
 from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step
@@ -81,8 +84,9 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
   model = build_model(config, spec.vocab_size)
   terms = objective.parse_terms(config["objective"])
+  counts = view_counts(config["data"])
   objective.check_terms(
-      terms, views=config["data"]["views"],
+      terms, views=counts,
       heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
       tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"],
       token_heads=model.token_heads, weighted_heads=model.weighted_heads, head_dims=model.head_dims,
@@ -101,8 +105,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       update_rule=make_update_rule(config["update_rule"], params, terms),
       decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay"),
       momentum_update=config["momentum"]["update"],
-      augmentations=augment.view_recipes(config["augment"].get("image", "none"),
-                                         config["data"]["views"].get("image", 0), "config.augment.image"),
+      augmentations=_augmentations(config["augment"], counts),
       mean=tuple(config["normalize"]["mean"]),
       std=tuple(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
       matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
@@ -124,11 +127,30 @@ def variables_of(state: TrainState) -> dict[str, Any]:
   return {"params": state.params, "batch_stats": state.batch_stats}
 
 
+def view_shapes(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The shapes of a batch's views [B, V, ...] as the model takes them: images float32, texts int32."""
+  dtypes = {"image": "float32", "image_small": "float32", "text": "int32"}
+  return {name: jax.ShapeDtypeStruct(batch[name].shape, dtype) for name, dtype in dtypes.items() if name in batch}
+
+
 def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
-  batch = shapes_of(spec, 8)
-  views = {name: jax.ShapeDtypeStruct(batch[name].shape, "float32" if name == "image" else "int32")
-           for name in ("image", "text") if name in batch}
-  return jax.eval_shape(functools.partial(init_variables, model, terms), jax.random.key(0), views)["params"]
+  views = view_shapes(shapes_of(spec, 8))
+  variables = jax.eval_shape(functools.partial(init_variables, model, terms), jax.random.key(0), views)
+  small = [name for name in objective.required_embeddings(terms) if parse_embedding(name).views == "image_small"]
+  try:
+    jax.eval_shape(functools.partial(model.embed, names=small, train=False), variables, views)
+  except UserError as error:
+    raise UserError(f"config.data.multi_crop.size={views['image_small'].shape[2]}: {error}") from None
+  return variables["params"]
+
+
+def _augmentations(recipes: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, tuple]:
+  """Name of image views -> the recipe of each view."""
+  if counts["image_small"] and "image_small" not in recipes:
+    raise UserError(f"config.augment.image_small: missing; name a recipe for the {counts['image_small']} views of "
+                    "config.data.multi_crop, such as 'swav'")
+  return {name: augment.view_recipes(recipes.get(name, "none"), counts.get(name, 0), f"config.augment.{name}")
+          for name in ("image", "image_small")}
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:

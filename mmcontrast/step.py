@@ -69,7 +69,7 @@ class Recipe:
   update_rule: UpdateRule
   decay: Schedule
   momentum_update: str
-  augmentations: tuple
+  augmentations: Mapping[str, tuple[augment.Recipe, ...]]
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
   seed: int
@@ -195,16 +195,25 @@ def _embed(recipe: Recipe, mesh: Mesh | None, variables: Any, batch: Mapping[str
     views = _views(recipe, part, train=True)
     return recipe.model.embed(variables, views, names, train=True, key=key, seeds=part["seed"])[0]
 
-  needed = {name: batch[name] for name in ("image", "text", "seed", "mirror_safe") if name in batch}
+  needed = {name: batch[name] for name in ("image", "image_small", "text", "seed", "mirror_safe") if name in batch}
   # There are no batch statistics to update: microbatches.check_microbatches.
   return encode_in_chunks(encode, variables, needed, recipe.microbatches, mesh), variables["batch_stats"]
 
 
 def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
-  """Modality -> [B, V, ...]: images augmented and normalised on the device, tokens as they are."""
-  views = {name: batch[name] for name in ("text",) if name in batch}
-  if "image" not in batch:
-    return views
+  """Modality, or "image_small" -> [B, V, ...]: images augmented and normalised on the device, tokens as they are."""
+  views = {"text": batch["text"]} if "text" in batch else {}
+  first = 0  # small crops are numbered after the others: no two views of an example draw the same
+  for name, augmentations in recipe.augmentations.items():
+    if name in batch:
+      views[name] = _augmented(recipe, augmentations, batch, batch[name], first, train)
+      first += len(augmentations)
+  return views
+
+
+def _augmented(recipe: Recipe, augmentations: tuple[augment.Recipe, ...], batch: Mapping[str, jax.Array],
+               images: jax.Array, first: int, train: bool) -> jax.Array:
+  """Images [B, V, H, W, 3] uint8, views number `first` and on, as float32 of the same shape."""
 
   def one(augmentation, images, number):  # images [B, H, W, 3]
     if train:
@@ -213,12 +222,11 @@ def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[
       images = augment.to_float(images)
     return augment.normalize(images, recipe.mean, recipe.std)
 
-  numbers = jnp.arange(batch["image"].shape[1])
-  if len(set(recipe.augmentations)) == 1:  # compiled once for all views
-    every = jax.vmap(functools.partial(one, recipe.augmentations[0]), in_axes=(1, 0), out_axes=1)
-    return {**views, "image": every(batch["image"], numbers)}
-  images = [one(a, batch["image"][:, v], v) for v, a in enumerate(recipe.augmentations)]
-  return {**views, "image": jnp.stack(images, axis=1)}
+  numbers = first + jnp.arange(images.shape[1])
+  if len(set(augmentations)) == 1:  # compiled once for all views
+    every = jax.vmap(functools.partial(one, augmentations[0]), in_axes=(1, 0), out_axes=1)
+    return every(images, numbers)
+  return jnp.stack([one(a, images[:, v], first + v) for v, a in enumerate(augmentations)], axis=1)
 
 
 def _info(batch: Mapping[str, Any]) -> dict[str, Any]:

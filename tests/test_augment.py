@@ -91,6 +91,46 @@ def test_blur_kernel_covers_a_tenth_of_the_image():
   assert taps == {16: 3, 32: 3, 64: 7, 224: 23}
 
 
+def slowly(recipe, image, drawn):
+  """One image [H, W, 3] uint8 through what was drawn for it, pixel by pixel where colours turn."""
+  image = image[:, ::-1] / 255 if drawn.flip else image / 255
+  weights = np.array([0.2989, 0.587, 0.114])
+
+  def blend(image, other, factor):
+    return np.clip(factor * image + (1 - factor) * other, 0, 1)
+
+  def turned(pixel):
+    h, s, v = colorsys.rgb_to_hsv(*pixel)
+    return colorsys.hsv_to_rgb((h + drawn.hue) % 1, s, v)
+
+  image = blend(image, 0, drawn.brightness)
+  image = blend(image, (image @ weights).mean(), drawn.contrast)
+  image = blend(image, (image @ weights)[..., None], drawn.saturation)
+  image = np.apply_along_axis(turned, -1, image)
+  if drawn.grey:
+    image = np.repeat((image @ weights)[..., None], 3, axis=-1)
+  if drawn.blur:
+    taps = max(3, len(image) // 10 | 1)
+    kernel = np.exp(-0.5 * (np.arange(taps) - taps // 2) ** 2 / drawn.sigma**2)
+    for axis in (0, 1):
+      image = ndimage.correlate1d(image, kernel / kernel.sum(), axis=axis, mode="nearest")
+  return np.where(drawn.solarize & (image >= 128 / 255), 1 - image, image)
+
+
+@pytest.mark.parametrize("name", ["moco_v2", "swav", "byol_view1", "byol_view2", "dino_small", "siglip"])
+def test_a_whole_recipe_is_that_of_a_slow_one(name):
+  recipe = parse_recipe(name)
+  images = np.random.default_rng(3).integers(0, 256, (24, 31, 9, 3), dtype=np.uint8)
+  seeds = np.arange(24, dtype=np.uint32)
+  drawn = jax.tree.map(np.asarray, augment.draw(recipe, seeds, view=1))
+  ours = np.asarray(augment.augment(name, images, seeds, view=1))
+  for row, image in enumerate(images):
+    reference = slowly(recipe, image, jax.tree.map(lambda values, row=row: values[row], drawn))
+    # A value at the threshold of solarize may fall on either side of it.
+    assert np.mean(np.abs(ours[row] - reference) > 5e-6) < (0.002 if drawn.solarize[row] else 1e-9), row
+  assert drawn.flip.any() and (name == "siglip" or (drawn.grey.any() and drawn.blur.any()))
+
+
 @pytest.mark.parametrize("recipe", ["moco_v2", "byol_view2"])
 def test_nothing_drawn_is_nothing_changed(images, recipe):
   np.testing.assert_allclose(applied(parse_recipe(recipe), images), images / 255, atol=1e-6)
@@ -172,6 +212,8 @@ def test_recipes():
   assert parse_recipe({"base": "moco_v2", "blur": 0}).hue == 0.1
   assert parse_recipe({"blur": 1.0, "blur_sigma": [0.2, 1]}).blur_sigma == (0.2, 1)
   assert [r.solarize for r in augment.view_recipes("byol", 3)] == [0, 0.2, 0]
+  assert [r.blur for r in augment.view_recipes("dino", 2)] == [1, 0.1]
+  assert parse_recipe("swav") == parse_recipe("simclr") and parse_recipe("siglip") == Recipe(flip=0.5)
   assert augment.view_recipes(["none", "flip"], 2) == (Recipe(), Recipe(flip=0.5))
 
 

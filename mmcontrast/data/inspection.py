@@ -10,7 +10,7 @@ from concurrent import futures
 import numpy as np
 from PIL import Image
 
-from mmcontrast.data import transforms
+from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Info, Record, Source
 from mmcontrast.errors import UserError
 
@@ -60,7 +60,7 @@ def pictures(source: Source) -> tuple[list[np.ndarray], list[str]]:
     texts = [text for field in record["captions"].values() for text in field]
     for data in record["images"].values():
       try:
-        images.append(np.asarray(transforms.decode(data)))
+        images.append(decode(data))
       except BadRecord:
         continue
       words.append(texts[0] if texts else record["name"])

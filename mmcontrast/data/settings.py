@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import threading
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from mmcontrast.data import transforms
+from mmcontrast.data import filters, images, transforms
 from mmcontrast.errors import UserError, choose, nearest
 
 DEFAULTS = {
   "dataset": "emoji_views",  # NAME, or KIND:PATH: data/sources
   "source": {},  # options of the dataset
   "split": "train",  # train, validation, test or all
+  "mixture": {},  # instead of the three: name -> dict(dataset=, source=, split=, weight=); sources/mixture.py
   "image_size": 32,  # pixels
   "views": {"image": 2, "text": 2},  # a modality not named here is left out
   # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
   "drawings": "distinct",
   "crop": transforms.CROP,
+  # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
+  "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
+  "crop_boxes": False,  # batch["boxes"]: where each crop lies, for dense terms
   "trim": False,  # see transforms.trim; evaluation does the same
   # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
   # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
@@ -25,15 +31,28 @@ DEFAULTS = {
   # Text views are names in these languages instead of captions: as many views as languages, view k in
   # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
   "languages": (),
+  # Which captions text views show. None: any. dict(alt=0.7, generated=0.3): a view draws its field by these
+  # weights, among those the record has. ("alt", "generated"): view k shows field k.
+  "captions": None,
+  # An example without an image or a caption is "skip" (a bad record), or "mask": there, but not to what reads it.
+  "missing": "skip",
+  "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
+  "filter": filters.DEFAULTS,
+  "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   "text_length": 16,  # tokens, bos and eos included
-  "tokenizer": "sentencepiece",  # the dataset's own, or the path of a .model
+  "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
   "lower": True,
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
-  "on_error": {"max_share": 0.01},  # of the source's records; above it the run stops
+  # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
+  # timeout_seconds, is tried again, after backoff_seconds and then twice as long each time.
+  "on_error": {"max_share": 0.01, "retries": 3, "backoff_seconds": 0.5, "timeout_seconds": 60.0},
   "cache": "auto",  # decoded images in memory: decoded, none, or auto (up to 512 MiB)
   "read": {"threads": 2, "prefetch": 4},  # prefetch in batches
 }
-_FREE = ("source",)  # checked by the source
+_FREE = ("source", "mixture")  # checked by the source
+_RANGES = {  # of numbers that are no counts
+  "max_share": (0, 1), "backoff_seconds": (0, math.inf), "timeout_seconds": (1e-3, threading.TIMEOUT_MAX),
+}  # fmt: skip
 
 
 def resolve(config: Mapping) -> dict:
@@ -50,11 +69,19 @@ def resolve(config: Mapping) -> dict:
   for key, least in (("image_size", 1), ("text_length", 3)):
     if not isinstance(settings[key], int) or settings[key] < least:
       raise UserError(f"data.{key}: {settings[key]!r}; give a whole number, at least {least}")
-  for key in ("scale", "ratio"):
-    pair = settings["crop"][key]
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] or (key == "scale" and pair[1] > 1):
-      raise UserError(f"data.crop.{key}: {tuple(pair)}; give (low, high) with 0 < low <= high"
-                      + (" <= 1" if key == "scale" else ""))  # fmt: skip
+  for key, most in settings["limits"].items():
+    if not isinstance(most, int) or most < 1:
+      raise UserError(f"data.limits.{key}: {most!r}; give a whole number, at least 1")
+  small = settings["multi_crop"]
+  for key, least in (("views", 0), ("size", 1)):
+    if not isinstance(small[key], int) or small[key] < least:
+      raise UserError(f"data.multi_crop.{key}: {small[key]!r}; give a whole number, at least {least}")
+  if small["views"] and not settings["views"]["image"]:
+    raise UserError("data.multi_crop.views: small crops go beside whole views; set data.views.image to 1 or more")
+  _check_range(settings["crop"]["scale"], "data.crop.scale", most=1)
+  _check_range(small["scale"], "data.multi_crop.scale", most=1)
+  if settings["crop"]["ratio"] is not None:
+    _check_range(settings["crop"]["ratio"], "data.crop.ratio")
   if not 0 < settings["centre_crop"] <= 1:
     raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
   languages, views = settings["languages"], settings["views"]["text"]
@@ -64,8 +91,33 @@ def resolve(config: Mapping) -> dict:
     raise UserError(f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
                     "or to fewer, drawn from them")  # fmt: skip
   choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+  if settings["captions"] and languages:
+    raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
+  if settings["identity"] == "caption" and not views:
+    raise UserError("data.identity: 'caption' needs text views; set data.views.text")
+  for section, key, least in (("on_error", "retries", 0), ("read", "threads", 1),
+                              ("read", "prefetch", 1)):  # fmt: skip
+    if not isinstance(settings[section][key], int) or settings[section][key] < least:
+      raise UserError(f"data.{section}.{key}: {settings[section][key]!r}; give a whole number, at least {least}")
+  for key, (low, high) in _RANGES.items():
+    if not isinstance(value := settings["on_error"][key], int | float) or not low <= value <= high:
+      raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
+  filters.check(settings["filter"])
+  choose(settings["missing"], ("skip", "mask"), "data.missing")
+  choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings
+
+
+def view_counts(config: Mapping) -> dict[str, int]:
+  """Views, as terms name them -> how many: those of config.data.views, and "image_small" of config.data.multi_crop."""
+  settings = resolve(config)
+  return {**settings["views"], "image_small": settings["multi_crop"]["views"]}
+
+
+def _check_range(pair: Sequence[float], where: str, most: float = math.inf) -> None:
+  if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+    raise UserError(f"{where}: {tuple(pair)}; give (low, high) with 0 < low <= high" + " <= 1" * (most == 1))
 
 
 def _merge(defaults: Mapping, given: Mapping, where: str) -> dict:

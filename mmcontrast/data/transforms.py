@@ -1,93 +1,57 @@
-"""Host transforms of one example: decode, choose views, crop, resize.
-
-Randomness is counter-based: `noise(seed, index, epoch, stream)` gives the same numbers
-wherever and in whatever order they are asked for, so no generator state is carried and
-any number of threads gives the same batch.
-"""
+"""Host transforms of one example: choose views, crop, resize; the numbers they draw are given (noise.py)."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
+from mmcontrast.data.images import LIMITS, WHITE, pillow_resize, resize
 from mmcontrast.data.sources.record import BadRecord
 
-WHITE = (255, 255, 255)
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes
-IMAGE, TEXT, STYLE, ORDER, DEVICE = range(5)  # streams of noise
-
-try:
-  import simplejpeg
-except ImportError:  # Pillow decodes JPEG too, a third slower
-  simplejpeg = None
 
 
-def hashed(*words: int | np.ndarray) -> np.ndarray:
-  """uint64 hash of integer words, broadcast together (splitmix64 finaliser, Steele et al. 2014)."""
-  state = np.zeros(np.broadcast_shapes(*(np.shape(word) for word in words)), np.uint64)
-  with np.errstate(over="ignore"):
-    for word in words:
-      state = (state ^ np.asarray(word).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-      state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-      state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-      state = state ^ (state >> np.uint64(31))
-  return state
-
-
-def noise(seed: int, index: np.ndarray, epoch: np.ndarray, stream: int, count: int) -> np.ndarray:
-  """Uniform numbers in [0, 1): float64 [N, count] for int [N] index and epoch."""
-  index, epoch = np.asarray(index)[:, None], np.asarray(epoch)[:, None]
-  bits = hashed(seed, index, epoch, stream, np.arange(count)[None])
-  return (bits >> np.uint64(11)) * 2.0**-53
-
-
-def decode(data: bytes) -> Image.Image:
-  """RGB image of encoded bytes; transparency is laid on white. Raises BadRecord."""
-  if not data:
-    raise BadRecord("empty image")
-  if simplejpeg is not None and data[:2] == b"\xff\xd8":
-    try:
-      return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB"))
-    except ValueError:
-      pass  # CMYK, or broken: Pillow decides
-  try:
-    image = Image.open(io.BytesIO(data))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-      white = Image.new("RGBA", image.size, (*WHITE, 255))
-      return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise BadRecord(f"not a readable image ({' '.join(str(error).split())[:80]})") from None
-
-
-def trim(image: Image.Image, margin: float = 0.04, most: float = 1.5) -> Image.Image:
+def trim(pixels: np.ndarray, margin: float = 0.04, most: float = 1.5) -> np.ndarray:
   """Enlarges a drawing on white until its ink nearly fills a square, at most `most` times.
 
   Artists leave different margins; this takes the difference away. The bound keeps a small
   square smaller than a large one. A photograph, ink to the edge, is only made square.
+
+  Args:
+    pixels: uint8 [H, W, 3].
+
+  Returns:
+    uint8 [S, S, 3].
+
+  Raises:
+    BadRecord: too thin for its square to be held.
   """
+  if max(pixels.shape[:2]) ** 2 > LIMITS["pixels"]:
+    raise BadRecord(f"image of {pixels.shape[1]} x {pixels.shape[0]} pixels, too long to be made square")
+  image = Image.fromarray(pixels)
   ink = Image.eval(image.convert("L"), lambda value: 255 if value < 250 else 0).getbbox()
   x0, y0, x1, y1 = ink or (0, 0, *image.size)
   side = max((1 + 2 * margin) * max(x1 - x0, y1 - y0), max(image.size) / most)
   side = max(1, round(min(side, max(image.size)) if ink else max(image.size)))
   canvas = Image.new("RGB", (side, side), WHITE)
   canvas.paste(image, (round((side - x0 - x1) / 2), round((side - y0 - y1) / 2)))
-  return canvas
+  return np.asarray(canvas)
 
 
 def random_crop(
-  image: Image.Image, size: int, draws: np.ndarray, crop: Mapping[str, object]
+  pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[str, object]
 ) -> np.ndarray:
   """A random crop of the area and aspect ratio in `crop`, resized: uint8 [size, size, 3].
 
   Args:
+    pixels: uint8 [H, W, 3].
     draws: DRAWS uniform numbers.
-    crop: `scale`, a range of the share of the area; `ratio`, a range of width / height;
+    crop: `scale`, a range of the share of the area; `ratio`, a range of width / height, or None for
+      the image's own, so that scale (1, 1) is the whole image squeezed into the square;
       `zoom_out`, at least 1: first pads the image with white up to so many times its side;
       `rotate`, degrees: first turns it by an angle in [-rotate, rotate] on white.
 
@@ -96,35 +60,54 @@ def random_crop(
   """
   if rotate := float(crop["rotate"]):
     angle = (2 * draws[4] - 1) * rotate
-    image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE)
-  if (zoom_out := float(crop["zoom_out"])) > 1:
-    factor = 1 + draws[5] * (zoom_out - 1)
-    width, height = (math.ceil(side * factor) for side in image.size)
-    canvas = Image.new("RGB", (width, height), WHITE)
-    spare = width - image.width, height - image.height
-    canvas.paste(image, (int(draws[6] * (spare[0] + 1)), int(draws[7] * (spare[1] + 1))))
-    image = canvas
-  (low, high), (flat, tall) = crop["scale"], crop["ratio"]
-  area = (low + draws[0] * (high - low)) * image.width * image.height
+    pixels = np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE))
+  height, width, _ = pixels.shape
+  (wide, high), (left, top), box = _place(width, height, draws, crop)
+  if (wide, high) != (width, height):
+    canvas = np.full((high, wide, 3), WHITE, np.uint8)
+    canvas[top : top + height, left : left + width] = pixels
+    pixels = canvas
+  return resize(pixels, size, box)
+
+
+def crop_box(width: int, height: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
+  """Where `random_crop` looks in an image of that size, with the same draws and crop.
+
+  Returns:
+    float32 [4]: left, top, right, bottom as shares of the image's width and height, under 0 or
+    over 1 where `zoom_out` has padded. What `rotate` does is not in it: the box is that of the
+    image already turned.
+  """
+  _, (x, y), (left, top, right, bottom) = _place(width, height, draws, crop)
+  box = [(left - x) / width, (top - y) / height, (right - x) / width, (bottom - y) / height]
+  return np.array(box, np.float32)
+
+
+def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[tuple, tuple, tuple]:
+  """(size of the canvas, where the image lies on it, the box to cut from it), in pixels."""
+  factor = 1 + draws[5] * (float(crop["zoom_out"]) - 1)
+  canvas = wide, high = math.ceil(width * factor), math.ceil(height * factor)
+  offset = int(draws[6] * (wide - width + 1)), int(draws[7] * (high - height + 1))
+  low, most = crop["scale"]
+  area = (low + draws[0] * (most - low)) * wide * high
+  flat, tall = crop["ratio"] or (wide / high, wide / high)
   ratio = math.exp(math.log(flat) + draws[1] * (math.log(tall) - math.log(flat)))
-  width = min(math.sqrt(area * ratio), image.width)
-  height = min(math.sqrt(area / ratio), image.height)
-  left, top = draws[2] * (image.width - width), draws[3] * (image.height - height)
-  box = (left, top, left + width, top + height)
-  return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+  across, down = min(math.sqrt(area * ratio), wide), min(math.sqrt(area / ratio), high)
+  left, top = draws[2] * (wide - across), draws[3] * (high - down)
+  return canvas, offset, (left, top, left + across, top + down)
 
 
-def centre_crop(image: Image.Image, size: int, share: float = 1.0) -> np.ndarray:
+def centre_crop(pixels: np.ndarray, size: int, share: float = 1.0) -> np.ndarray:
   """The middle of the largest centred square, `share` of its side, resized: uint8 [size, size, 3]."""
-  side = share * min(image.size)
-  left, top = (image.width - side) / 2, (image.height - side) / 2
-  box = (left, top, left + side, top + side)
-  return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+  height, width, _ = pixels.shape
+  side = share * min(width, height)
+  left, top = (width - side) / 2, (height - side) / 2
+  return pillow_resize(pixels, size, (left, top, left + side, top + side))
 
 
-def evaluation_view(image: Image.Image, data: Mapping[str, object]) -> np.ndarray:
+def evaluation_view(pixels: np.ndarray, data: Mapping[str, object]) -> np.ndarray:
   """What evaluation sees of an image, by `image_size`, `trim` and `centre_crop` of config.data."""
-  return centre_crop(trim(image) if data["trim"] else image, data["image_size"], data["centre_crop"])
+  return centre_crop(trim(pixels) if data["trim"] else pixels, data["image_size"], data["centre_crop"])
 
 
 def usable_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

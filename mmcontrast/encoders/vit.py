@@ -7,6 +7,7 @@ cls_token, pos_embed, blocks_0/..., norm, attn_pool/{latent, q, kv, proj, norm, 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -30,6 +31,30 @@ def sincos2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -
   y, x = np.mgrid[:height, :width]
   x, y = x.reshape(-1, 1) * omega, y.reshape(-1, 1) * omega
   return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
+
+
+def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int) -> jax.Array:
+  """Learned positions for a grid of patches other than the square one they were made for.
+
+  Cubic interpolation without smoothing, as in DINO (Caron et al., arXiv:2104.14294).
+
+  Args:
+    position: [1, extra + n * n, D].
+    grid: rows and columns of patches.
+    extra: positions that are no patch's, at the front.
+  Returns:
+    [1, extra + rows * columns, D]; `position` itself where it has one for each patch.
+  """
+  patches = position[:, extra:]
+  if patches.shape[1] == math.prod(grid):
+    return position
+  side = math.isqrt(patches.shape[1])
+  if side * side != patches.shape[1]:
+    raise UserError(f"{patches.shape[1]} learned positions are of no square of patches, so they cannot be resized to "
+                    f"{grid[0]}x{grid[1]}; use positions='sincos2d'")
+  square = patches.reshape(1, side, side, -1)
+  resized = jax.image.resize(square, (1, *grid, square.shape[-1]), "cubic", antialias=False)
+  return jnp.concatenate([position[:, :extra], resized.reshape(1, -1, square.shape[-1])], axis=1)
 
 
 class AttentionPool(nn.Module):
@@ -62,7 +87,7 @@ class ViT(nn.Module):
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
     pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool).
-    positions: "learned" (tied to the image size at initialisation) or "sincos2d" (fixed).
+    positions: "learned" (for the image size at initialisation; resized for another) or "sincos2d" (fixed).
     activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form.
     drop_path: of the last block, rising linearly from zero at the first.
     patch_drop: share of each image's patches that training leaves out, positions being added
@@ -114,7 +139,9 @@ class ViT(nn.Module):
       cls = self.param("cls_token", normal, (1, 1, self.width), jnp.float32)
       x = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (batch, 1, self.width)), x], axis=1)
     if self.positions == "learned":
-      position = self.param("pos_embed", normal, (1, x.shape[1], self.width), jnp.float32)
+      made = self.get_variable("params", "pos_embed", default=x)  # at initialisation: for this grid
+      position = self.param("pos_embed", normal, (1, made.shape[1], self.width), jnp.float32)
+      position = resize_positions(position, grid, extra)
     else:
       position = np.pad(sincos2d(*grid, self.width), ((extra, 0), (0, 0)))[None]
     x = x + jnp.asarray(position, dtype)

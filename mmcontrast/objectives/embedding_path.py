@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from mmcontrast.errors import UserError
 
-_PATTERN = re.compile(r"(?P<modality>\w+)\[(?P<view>\d+)\]/(?P<head>\w+)(?P<momentum>@momentum)?")
+_PATTERN = re.compile(r"(?P<views>\w+)\[(?P<view>\d+)\]/(?P<head>\w+)(?P<momentum>@momentum)?")
 
 
 class EmbeddingPath(NamedTuple):
-  """"image[1]/image_ssl@momentum" taken apart."""
+  """"image[1]/image_ssl@momentum" taken apart; `views` is the batch's array of them: image, image_small or text."""
 
-  modality: str
+  views: str
   view: int
   head: str
   momentum: bool
@@ -21,7 +21,12 @@ class EmbeddingPath(NamedTuple):
   @property
   def view_name(self) -> str:
     """"image[1]"."""
-    return f"{self.modality}[{self.view}]"
+    return f"{self.views}[{self.view}]"
+
+  @property
+  def modality(self) -> str:
+    """"image", of image_small too: small crops go through the same tower."""
+    return self.views.removesuffix("_small")
 
 
 def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
@@ -33,4 +38,4 @@ def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
   if match is None:
     raise UserError(f"{where}: {name!r} is not the path of an embedding; "
                     "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum'")
-  return EmbeddingPath(match["modality"], int(match["view"]), match["head"], bool(match["momentum"]))
+  return EmbeddingPath(match["views"], int(match["view"]), match["head"], bool(match["momentum"]))

@@ -196,7 +196,7 @@ def check_terms(
   """Checks the terms against the rest of a run; raises UserError before anything compiles.
 
   Args:
-    views: modality -> number of views.
+    views: modality, or "image_small" -> number of views.
     heads: head -> modality of its tower.
     batch_size: of the global batch.
     momentum: whether there is a momentum branch.
@@ -211,12 +211,11 @@ def check_terms(
     for name in term.embeddings:
       where = f"objective.{term.name}: embedding {name!r}"
       path = parse_embedding(name, where)
-      choose(path.modality, views, f"{where}: modality")
-      if path.view >= views[path.modality]:
-        raise UserError(
-          f"{where}: data.views.{path.modality} is {views[path.modality]}, so "
-          f"{path.modality}[0] to [{views[path.modality] - 1}] exist"
-        )
+      count = views[choose(path.views, views, f"{where}: modality")]
+      if path.view >= count:
+        key = "data.multi_crop.views" if path.views == "image_small" else f"data.views.{path.views}"
+        exist = f"{path.views}[0] to [{count - 1}] exist" if count else "there are none"
+        raise UserError(f"{where}: {key} is {count}, so {exist}")
       if heads[choose(path.head, heads, f"{where}: head")] != path.modality:
         fitting = [head for head, modality in heads.items() if modality == path.modality]
         raise UserError(

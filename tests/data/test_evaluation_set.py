@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from own_data import COUNT, OPTIONS, encode, rows, write, write_own_data
 
-from mmcontrast.data.evaluation_set import load_evaluation_set
+from mmcontrast.data.evaluation_set import load_evaluation_set, load_own_set, open_own_set
 from mmcontrast.errors import UserError
 
 
@@ -45,3 +46,71 @@ def test_trim_enlarges_the_style_with_wide_margins(data_dir):
 def test_wrong_choices_are_named(data_dir, wrong, message):
   with pytest.raises(UserError, match=message):
     load_evaluation_set(data=dict(image_size=16), data_dir=data_dir, **wrong)
+
+
+def own(tmp_path, data=b"", **given):
+  """A set of your own, of a folder with 24 images and two captions each, 16 px."""
+  folder = tmp_path / "own"
+  write_own_data(str(folder), "jsonl")
+  if data:
+    write(str(folder / "rows-001.jsonl"), data)
+  trained_on = {"dataset": f"jsonl:{folder}/*.jsonl", "source": OPTIONS, "split": "train", "image_size": 16}
+  return load_own_set("mine", given, trained_on)
+
+
+def test_a_set_of_your_own(tmp_path):
+  found = own(tmp_path)
+  assert found.images.shape == (COUNT, 16, 16, 3) and len(set(map(bytes, found.images))) == COUNT
+  assert len(found.captions) == 2 * COUNT
+  for index, row in enumerate(rows()):
+    assert found.captions[2 * index : 2 * index + 2] == [row["caption"].replace("\n", " "), row["alt"]]
+    assert (found.caption_id[2 * index : 2 * index + 2] == found.image_id[index]).all()
+    assert found.label_names["kind"][found.labels["kind"][index]] == row["kind"]
+  assert found.tags.sum() == sum(n % 4 for n in range(COUNT)) and found.tag_names == ["old", "red", "round"]
+  assert found.seen and set(found.split) == {"validation"}
+
+
+def test_the_split_says_what_is_seen_and_what_probes_train_on(tmp_path):
+  source = {**OPTIONS, "splits": {"train": 0.5, "validation": 0.5}}
+  parts = [own(tmp_path, source=source, split=split) for split in ("train", "validation")]
+  assert [part.seen for part in parts] == [True, False]
+  assert [set(part.split) for part in parts] == [{"train"}, {"validation"}]
+  assert sum(len(part.images) for part in parts) == COUNT
+  mixture = {"a": {"dataset": "emoji_views"}, "b": {"dataset": f"jsonl:{tmp_path}/own/*.jsonl"}}
+  seen = [load_own_set("mine", {**mixture[name], **given}, {"dataset": "", "split": "train", "mixture": mixture,
+                       "image_size": 4}, tmp_path).seen for name, given in (
+    ("b", {"split": "all", "source": {}}), ("b", {"split": "validation", "source": source}))]  # fmt: skip
+  assert seen == [True, False]
+  other = own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-000.jsonl", source={"image": "image"})
+  assert len(other.images) == COUNT // 2 and not other.seen and other.labels == {}
+
+
+def test_images_alone_and_captions_alone(tmp_path):
+  images = own(tmp_path, source={"caption": None})
+  assert images.captions == [] and len(images.images) == COUNT and images.tags.shape == (COUNT, 0)
+  texts = own(tmp_path, source={"image": None})
+  assert len(texts.captions) == COUNT and texts.images.shape == (0, 16, 16, 3)
+
+
+def test_few_bad_records_are_left_out_and_named(tmp_path, capsys):
+  torn = encode("jsonl", rows(200)[COUNT // 2 : COUNT] * 20) + b'{"image": "images/00.png", "caption'
+  found = own(tmp_path, torn)
+  assert len(found.images) == len(found.labels["kind"]) == len(found.tags) == COUNT // 2 * 21
+  assert "1 of 253 records cannot be used, such as" in (said := capsys.readouterr().err)
+  assert "rows-001.jsonl:241: not JSON" in said and "left out" in said
+  with pytest.raises(UserError, match=r"1 of 14 records.*rows-001\.jsonl:1: not JSON.*max_share=0\.01"):
+    own(tmp_path, b'{"torn\n' + encode("jsonl", rows(1)))
+
+
+@pytest.mark.parametrize("name, given, message", [
+  ("mine", {"datset": "x"}, r"evaluation\.data\.mine\.datset: unknown key; did you mean 'dataset'"),
+  ("mine", "jsonl:x", "is not a table such as"),
+  ("a:b", {}, "no ':' or '/'"),
+  ("emoji_views", {}, "is none of emoji_views"),
+  ("mine", {"dataset": "jsonl:/nowhere.jsonl"}, r"evaluation\.data\.mine: /nowhere\.jsonl: no such file"),
+  ("mine", {"split": "validation"}, r"evaluation\.data\.mine: .*has no split 'validation'"),
+])  # fmt: skip
+def test_mistakes_in_a_set_of_your_own(name, given, message, tmp_path):
+  path = write(str(tmp_path / "x.jsonl"), encode("jsonl", rows()))
+  with pytest.raises(UserError, match=message):
+    open_own_set(name, given, {"dataset": f"jsonl:{path}", "source": {"image": None}})

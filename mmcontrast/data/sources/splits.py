@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmcontrast.data import transforms
+from mmcontrast.data import noise
 from mmcontrast.errors import UserError, choose
 
 _STREAM = 0x51717  # keeps these hashes apart from those of other uses
@@ -47,8 +47,9 @@ def chosen(ids: np.ndarray, split: str, shares: Mapping[str, float], where: str)
   """
   rows = np.arange(len(ids))
   if shares and split != "all":
-    place = (transforms.hashed(ids, _STREAM) >> np.uint64(11)) * 2.0**-53
-    low = sum(share for name, share in list(shares.items())[: list(shares).index(split)])
+    place = (noise.hashed(ids, _STREAM) >> np.uint64(11)) * 2.0**-53
+    # By name: a config that comes back from a checkpoint has lost the order it was written in.
+    low = sum(share for name, share in shares.items() if name < split)
     rows = np.flatnonzero((low <= place) & (place < low + shares[split]))
   if not len(rows):
     raise UserError(f"{where}: split {split!r} has none of its {len(ids)} rows"

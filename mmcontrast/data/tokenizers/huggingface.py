@@ -1,0 +1,65 @@
+"""A tokenizer in the JSON format of Hugging Face's `tokenizers` package."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from mmcontrast.data.tokenizers.tokenizer import Tokenizer, package
+from mmcontrast.errors import MissingData, UserError
+
+_NAMES = {  # what files call them; the first that a file has is taken
+  "bos": ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<start_of_text>"),
+  "eos": ("[SEP]", "</s>", "<eos>", "[EOS]", "<|endoftext|>", "<end_of_text>"),
+  "pad": ("[PAD]", "<pad>", "<|pad|>"),
+}
+
+
+class HuggingFaceTokenizer(Tokenizer):
+  """A `tokenizer.json`: its own normaliser and pre-tokenizer; bos, eos, cut and padding are ours.
+
+  pad is that of the file's padding, else a token of a usual name, else eos, which is as good: a
+  text ends with its first eos.
+
+  Args:
+    path: the file.
+    lower: lower-case the text first; False where the vocabulary has upper case.
+
+  Raises:
+    UserError: no such file, not of the format, without bos or eos, or the package is missing.
+  """
+
+  def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
+    library = package("tokenizers", "huggingface")
+    path = pathlib.Path(path)
+    if not path.is_file():
+      raise MissingData(f"tokenizer {path}: no such file; give data.tokenizer='huggingface:PATH', the path of a "
+                        "tokenizer.json")  # fmt: skip
+    try:
+      self._model = library.Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises nothing narrower
+      reason = " ".join(str(error).split())[:120]
+      raise UserError(f"tokenizer {path}: not a file of the tokenizers package ({reason})") from None
+    ids = {name: _find(self._model, names) for name, names in _NAMES.items()}
+    if self._model.padding:
+      ids["pad"] = self._model.padding["pad_id"]
+    for name in ("bos", "eos"):
+      if ids[name] is None:
+        raise UserError(f"tokenizer {path}: has no {name} token; add one of {', '.join(_NAMES[name])} to it")
+    self._model.no_padding()
+    self._model.no_truncation()
+    super().__init__(
+      str(path), vocab_size=self._model.get_vocab_size(), bos_id=ids["bos"], eos_id=ids["eos"],
+      pad_id=ids["eos"] if ids["pad"] is None else ids["pad"], lower=lower,
+    )  # fmt: skip
+
+  def _pieces(self, texts: list[str]) -> list[list[int]]:
+    return [found.ids for found in self._model.encode_batch(texts, add_special_tokens=False)]
+
+  def _text(self, ids: list[int]) -> str:
+    return self._model.decode(ids)
+
+
+def _find(model: Any, names: tuple[str, ...]) -> int | None:
+  found = (model.token_to_id(name) for name in names)
+  return next((number for number in found if number is not None), None)

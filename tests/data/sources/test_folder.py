@@ -1,0 +1,65 @@
+"""Folders of images: classes, captions beside the images, splits."""
+
+import pytest
+from own_data import picture, write
+
+from mmcontrast.data import sources
+from mmcontrast.data.sources import BadRecord
+from mmcontrast.errors import UserError
+
+
+def open_(folder, split="train", **options):
+  return sources.open_source({"dataset": f"folder:{folder}", "source": options}, split)
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+  folder = str(tmp_path / "things") if request.param == "local" else f"memory://{tmp_path.name}/things"
+  for number, name in enumerate(("dog/b.PNG", "cat/c.png", "cat/deep/a.jpg", "dog/a.png")):
+    write(f"{folder}/{name}", picture(number))
+  write(f"{folder}/cat/c.txt", "one cat\nein Kätzchen\n".encode())
+  write(f"{folder}/notes.txt", b"not a caption")
+  return folder
+
+
+def test_records(folder):
+  source = open_(folder + "/")
+  records = [source[index] for index in range(len(source))]
+  assert [record["name"] for record in records] == ["cat/c.png", "cat/deep/a.jpg", "dog/a.png", "dog/b.PNG"]
+  assert [record["images"]["image"] for record in records] == [picture(number) for number in (1, 2, 3, 0)]
+  assert source.info.label_names == {"class": ("cat", "dog")}
+  assert [record["labels"]["class"] for record in records] == [0, 0, 1, 1]
+  assert [record["captions"]["caption"] for record in records] == [["one cat", "ein Kätzchen"], [], [], []]
+  assert [record["id"] for record in records] == [0, 1, 2, 3]
+
+
+def test_without_classes_or_captions(folder):
+  source = open_(f"{folder}/dog")
+  assert len(source) == 2 and source.info.label_names == {} == source[0]["labels"]
+  assert source.info.modalities == ("image",) and source[0]["captions"] == {}
+
+
+def test_splits(folder):
+  shares = {"train": 0.1, "validation": 0.9}
+  ids = [{source[index]["id"] for index in range(len(source))}
+         for source in (open_(folder, split, splits=shares) for split in shares)]  # fmt: skip
+  assert ids == [{0, 3}, {1, 2}]
+  assert len(open_(folder.replace("things", "{split}"), "things")) == 4
+  with pytest.raises(UserError, match="'all' is no folder"):
+    open_(f"{folder}/{{split}}", "all")
+
+
+def test_mistakes(folder):
+  write(f"{folder}/cat/c.txt", b"\xff")
+  with pytest.raises(BadRecord, match=r"cat/c\.txt: not UTF-8"):
+    open_(folder)[0]
+  write(f"{folder}/loose.png", picture(0))
+  with pytest.raises(UserError, match=r"loose\.png lies beside the class folders cat"):
+    open_(folder)
+  with pytest.raises(UserError, match=r"data\.source\.split: unknown key; did you mean 'splits'"):
+    sources.open_source({"dataset": f"folder:{folder}", "source": {"split": 1}}, "train")
+  with pytest.raises(UserError, match="no such folder"):
+    open_(f"{folder}/none")
+  write(f"{folder}/empty/x.md", b"")
+  with pytest.raises(UserError, match="no image in it; known are"):
+    open_(f"{folder}/empty")

@@ -1,0 +1,42 @@
+"""mmcontrast data tokenizer: a model of a source's texts, and what its mistakes say."""
+
+import pytest
+from own_data import encode, write
+
+from mmcontrast.cli import main
+from mmcontrast.data.tokenizers import SentencePieceTokenizer
+
+
+@pytest.fixture
+def dataset(tmp_path):
+  words = ("red", "blue", "green", "small", "round", "square")
+  table = [{"image": "none.png", "alt": f"a {one} thing", "name_de": f"ein {two} Ding"}
+           for one in words for two in words]  # fmt: skip
+  odd = b'{"image": "", "alt": "half a pair \\ud800", "name_de": ""}\n{torn\n'
+  return "jsonl:" + write(str(tmp_path / "x.jsonl"), encode("jsonl", table) + odd)
+
+
+def test_it_learns_the_words_of_captions_and_names(dataset, tmp_path, capsys):
+  out = tmp_path / "new" / "tokenizer.model"
+  words = ["data", "tokenizer", dataset, "--out", str(out), "--vocab_size", "330", "--source.image=None",
+           "--source.caption=alt", "--source.languages={'de': 'name_de'}"]  # fmt: skip
+  assert main(words) == 0
+  tokenizer = SentencePieceTokenizer(out)
+  tokenizer.check(pad_id=0, bos_id=1, eos_id=2, vocab_size=330)
+  ids = tokenizer.encode(["A green thing", "ein green Ding"], 12)
+  assert tokenizer.decode(ids) == ["a green thing", "ein green ding"]
+  assert (ids != 0).sum() <= 2 * (3 + 2)  # whole words
+  assert "1 records left out, such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, message", [
+  (["--vocab_size=100000"], "Vocabulary size too high"),
+  (["--vocab_size=20"], "Vocabulary size is smaller than"),
+  (["--source.captions=alt"], "did you mean 'caption'"),
+  (["--source.caption=None"], "there is no text in it"),
+  (["--caption=alt"], "options of the source look like"),
+])  # fmt: skip
+def test_mistakes(dataset, tmp_path, capsys, words, message):
+  given = ["--source.image=None", "--source.caption=alt", *words]
+  assert main(["data", "tokenizer", dataset, "--out", str(tmp_path / "t.model"), *given]) == 2
+  assert message in capsys.readouterr().err
