@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import operator
 import pathlib
 import re
 import shutil
@@ -44,11 +45,11 @@ class Checkpoints:
   def __init__(self, workdir: str | pathlib.Path, options: Mapping[str, Any]):
     """`options`: config.checkpoint (keep_last, keep_best, best_metric, best_mode)."""
     choose(options["best_mode"], ("min", "max"), "config.checkpoint.best_mode")
-    policies = [checkpoint_managers.LatestN(n=options["keep_last"])]
+    policies, best = [checkpoint_managers.LatestN(n=options["keep_last"])], operator.itemgetter("best")
     if options["keep_best"]:
       # `reverse=False` keeps the highest values.
       policies.append(checkpoint_managers.BestN(
-          get_metric_fn=lambda metrics: metrics["best"], reverse=options["best_mode"] == "min",
+          get_metric_fn=best, reverse=options["best_mode"] == "min",
           n=options["keep_best"], keep_checkpoints_without_metrics=False))
     self._best_metric = options["best_metric"]
     self._directory = pathlib.Path(workdir).resolve() / "checkpoints"
@@ -59,6 +60,7 @@ class Checkpoints:
         self._directory,
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=best,  # without it metrics are not written, and a resumed run forgets which was the best
             cleanup_tmp_directories=True))
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
     self._writing: concurrent.futures.Future | None = None
