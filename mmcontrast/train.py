@@ -111,7 +111,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
       preempted = notice.reached(step) and not last
       due = {name: last or (bool(period) and step % period == 0) for name, period in every.items()}
       if window.full or any(due.values()) or preempted:
-        summary = window.summary() | {"data/skipped": batches.skipped}
+        summary = window.summary() | batches.counts
         if due["evaluation"] and not (last or preempted):
           watchdog.doing(f"evaluating after step {step}", PATIENCE)
           variables = distributed.on_this_process(variables_of(state))
@@ -125,6 +125,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
           break
         if due["checkpoint"]:
           checkpoints.save(state, config, summary)
+    progress.print(batches.summary())
     watchdog.doing("ending: waiting for the last checkpoint", PATIENCE)
   if int(state.step) < config["steps"]:
     raise Preempted(f"stopped by SIGTERM after step {int(state.step)} of {config['steps']}, its checkpoint is saved")

@@ -19,7 +19,7 @@ from mmcontrast.data.sources.record import BadRecord
 WHITE = (255, 255, 255)
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes
-IMAGE, TEXT, STYLE, ORDER, DEVICE = range(5)  # streams of noise
+IMAGE, TEXT, STYLE, ORDER, DEVICE, FIELD, ROWS = range(7)  # streams of noise
 
 try:
   import simplejpeg
