@@ -65,6 +65,7 @@ class Checkpoints:
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
     self._writing: concurrent.futures.Future | None = None
     self._step: int | None = None  # of the last save
+    self._failed = False
 
   def save(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
     """Saves `state` under its step; returns before the files are written.
@@ -110,12 +111,14 @@ class Checkpoints:
     return TrainState(**found["model"], **found["training"])
 
   def close(self) -> None:
-    """Waits for the save under way. Raises UserError when it failed."""
+    """Waits for the save under way. Raises UserError when it failed, unless that was said before."""
     try:
-      self._wait()
+      if not self._failed:
+        self._wait()
     finally:
       self._writer.shutdown()
-      self._manager.close()
+      with contextlib.suppress(*[Exception] * self._failed):  # it raises again what was said before
+        self._manager.close()
 
   def _write(self, step: int, metrics: Mapping[str, float] | None, arguments: ocp.args.Composite) -> None:
     self._manager.save(step, metrics=metrics, args=arguments)
@@ -138,7 +141,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # of many kinds: OSError, ValueError of TensorStore, ...
-      kept = complete_steps(self._directory)
+      self._failed, kept = True, complete_steps(self._directory)
       intact = f"the last good one, of step {kept[-1]}, is intact" if kept else "there is none before it"
       raise UserError(f"{self._directory}: the checkpoint of step {self._step} could not be written "
                       f"({_reason(error)}); {intact}: mend that, then run the same command again") from error
