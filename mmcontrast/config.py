@@ -28,7 +28,7 @@ RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "shard
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
                   "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",
-                  "data.mixture", "data.captions")
+                  "data.mixture")
 
 
 def base_config() -> ml_collections.ConfigDict:
