@@ -30,6 +30,8 @@ _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momen
                   "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",
                   "data.mixture")
 
+_SOURCE = "--config.data.source."
+
 
 def base_config() -> ml_collections.ConfigDict:
   """Every key of the program with its default."""
@@ -108,7 +110,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   Args:
     path: the config file, with an optional argument after a colon.
     overrides: command-line words such as "--config.batch.size=64", or, in one stage alone,
-      "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's.
+      "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's. In
+      config.data.source a key may be new.
   Returns:
     The resolved and checked config, as nested dictionaries.
   Raises UserError when the file is missing or fails, or a key is unknown.
@@ -118,12 +121,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     near = [str(p) for p in sorted(pathlib.Path("configs").rglob("*.py"))]
     raise UserError(f"--config {file}: no such file; {nearest(file, near) if near else 'give the path of a config'}")
   own = [word for word in overrides if word.startswith("--config.stages.")]
-  whole = [word for word in overrides if word not in own]
+  source = [word for word in overrides if word.startswith(_SOURCE)]
+  whole = [word for word in overrides if word not in own + source]
   for word in whole:
     _check_override(word, path, _run(path, ()))
   config = _run(path, whole)
   for word in whole:
     _check_effect(word.split("=")[0], config)
+  for word in source:  # what options there are only the source knows; it checks them
+    name, equals, text = word.removeprefix(_SOURCE).partition("=")
+    if not equals:
+      raise UserError(f"unexpected argument {word!r}; overrides look like {_SOURCE}caption=alt")
+    config["data"]["source"] |= {name: literal(text)}
   config = _override_stages(config, own, path)
   for name, run in resolve(config).items():
     check_keys(run, where=f"{path}, stage {name}" if name else path)

@@ -24,6 +24,13 @@ def test_argument_and_overrides(config_file):
   assert (config["steps"], config["objective"]["a"]["weight"], config["batch"]["size"]) == (7, 0.25, 64)
 
 
+def test_options_of_a_source_need_not_be_there_before(config_file):
+  words = ["--config.data.source.caption=['alt', 'title']", "--config.data.source.image=None"]
+  assert load_config(config_file, words)["data"]["source"] == {"caption": ["alt", "title"], "image": None}
+  with pytest.raises(UserError, match=r"overrides look like --config\.data\.source\.caption=alt"):
+    load_config(config_file, ["--config.data.source.caption"])
+
+
 @pytest.mark.parametrize("override, expected", [
     ("--config.objective.a.wieght=1", "config.objective.a.weight"),
     ("--config.batch.sise=1", "config.batch.size"),

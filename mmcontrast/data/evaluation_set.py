@@ -112,9 +112,9 @@ def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   """
   source, split = open_own_set(name, given, data, data_dir), given.get("split", "all")
   found = _read(name, source, given.get("style"), data)
-  trained = (data.get("mixture") or {"": data}).values()
-  own = given.get("dataset") or data["dataset"]
-  trained_on = any(own == one["dataset"] and split in ("all", one.get("split", data["split"])) for one in trained)
+  trained_on = any(
+    given.get("dataset", one["dataset"]) == one["dataset"] and split in ("all", one.get("split", data["split"]))
+    for one in (data.get("mixture") or {"": data}).values())
   part = split if split in ("train", "test") else "validation"
   return dataclasses.replace(found, seen=trained_on, split=np.full(len(found.images), part, "U10"))
 

@@ -44,4 +44,4 @@ def _texts(source: Source, bad: list[str]) -> Iterator[str]:
       bad.append(str(error))
       continue
     for texts in (*record["captions"].values(), list(record["names"].values())):
-      yield from (text for text in texts if text.strip())
+      yield from (text.encode(errors="replace").decode() for text in texts if text.strip())  # half a surrogate pair: ?

@@ -76,6 +76,11 @@ def test_the_split_says_what_is_seen_and_what_probes_train_on(tmp_path):
   assert [part.seen for part in parts] == [True, False]
   assert [set(part.split) for part in parts] == [{"train"}, {"validation"}]
   assert sum(len(part.images) for part in parts) == COUNT
+  mixture = {"a": {"dataset": "emoji_views"}, "b": {"dataset": f"jsonl:{tmp_path}/own/*.jsonl"}}
+  seen = [load_own_set("mine", {**mixture[name], **given}, {"dataset": "", "split": "train", "mixture": mixture,
+                       "image_size": 4}, tmp_path).seen for name, given in (
+    ("b", {"split": "all", "source": {}}), ("b", {"split": "validation", "source": source}))]  # fmt: skip
+  assert seen == [True, False]
   other = own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-000.jsonl", source={"image": "image"})
   assert len(other.images) == COUNT // 2 and not other.seen and other.labels == {}
 

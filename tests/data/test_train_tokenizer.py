@@ -12,7 +12,8 @@ def dataset(tmp_path):
   words = ("red", "blue", "green", "small", "round", "square")
   table = [{"image": "none.png", "alt": f"a {one} thing", "name_de": f"ein {two} Ding"}
            for one in words for two in words]  # fmt: skip
-  return "jsonl:" + write(str(tmp_path / "x.jsonl"), encode("jsonl", table) + b"{torn\n")
+  odd = b'{"image": "", "alt": "half a pair \\ud800", "name_de": ""}\n{torn\n'
+  return "jsonl:" + write(str(tmp_path / "x.jsonl"), encode("jsonl", table) + odd)
 
 
 def test_it_learns_the_words_of_captions_and_names(dataset, tmp_path, capsys):

@@ -34,7 +34,7 @@ class CsvRows:
   def __init__(self, path: str, fields: Fields):
     refuse_compressed(path)
     csv.field_size_limit(_LONGEST_CELL)
-    self.path = path
+    self.path, self.label_names = path, {}
     self._delimiter = fields.options["delimiter"] or ("\t" if path.endswith((".tsv", ".tab")) else ",")
     if not isinstance(self._delimiter, str) or len(self._delimiter) != 1:
       raise UserError(f"data.source.delimiter: {self._delimiter!r} is not one character")
@@ -63,9 +63,11 @@ class CsvRows:
     data = files.read(self.path, start, end - start)
     try:
       lines = io.StringIO(data.decode(), newline="\n")
+      cells = next(filter(None, csv.reader(lines, delimiter=self._delimiter, strict=True)), [])
     except UnicodeDecodeError as error:
       raise BadRecord(f"not UTF-8 ({error.reason} at byte {error.start})") from None
-    cells = next(cells for cells in csv.reader(lines, delimiter=self._delimiter, strict=True) if cells)
+    except csv.Error as error:  # the file has changed since it was opened
+      raise BadRecord(f"not CSV ({error})") from None
     if len(cells) != len(self.columns):
       raise BadRecord(f"has {len(cells)} cells, the header {len(self.columns)}")
     return dict(zip(self.columns, cells))

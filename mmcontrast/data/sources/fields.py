@@ -93,6 +93,14 @@ class Fields:
         raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; "
                         f"{nearest(column, columns)}; name another, or set it to None")  # fmt: skip
 
+  def add_label_names(self, names: Mapping[str, Sequence[str]]) -> None:
+    """Takes the class names of columns for which the options give none."""
+    for column, given in names.items():
+      if column in self.uncollected and column in self._labels:
+        self._label_names[column] = tuple(given)
+        self.uncollected = tuple(one for one in self.uncollected if one != column)
+    self._index()
+
   def collect(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Makes the vocabularies that the options leave out from all rows; needs `uncollected` columns only."""
     found: dict[str, set[str]] = {column: set() for column in self.uncollected}
@@ -125,9 +133,10 @@ class Fields:
     if value is None or value == "":
       return index
     text = _text(value, self.options["id"])
-    if text.isascii() and text.isdecimal() and str(int(text)) == text and int(text) < _MOST_IDS:
-      return int(text)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % _MOST_IDS
+    number = _number(text)
+    if number is not None and number < _MOST_IDS and str(number) == text:
+      return number
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).digest()) % _MOST_IDS
 
   def record(self, row: Mapping[str, Any], index: int, where: str, folder: str = "") -> Record:
     """The record of `row`.
@@ -193,8 +202,8 @@ class Fields:
     text, at = _text(value, column), self._label_at[column]
     if text in at:
       return at[text]
-    if text.isascii() and text.isdecimal() and int(text) < len(at):
-      return int(text)  # an index into the names given
+    if (number := _number(text)) is not None and number < len(at):
+      return number  # an index into the names given
     raise BadRecord(f"column {column!r} is {text[:40]!r}, which is none of its {len(at)} names")
 
 
@@ -234,4 +243,10 @@ def _texts(value: Any, column: str) -> list[str]:
 
 def _number_first(text: str) -> tuple[int, int, str]:
   """Sorts "2" before "10", and numbers before words."""
-  return (0, int(text), text) if text.isascii() and text.isdecimal() else (1, 0, text)
+  number = _number(text)
+  return (1, 0, text) if number is None else (0, number, text)
+
+
+def _number(text: str) -> int | None:
+  """The number that a text of at most ten digits writes: Python refuses to read thousands of them."""
+  return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else None

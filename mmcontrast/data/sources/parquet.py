@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,7 @@ class ParquetTable:
       except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: is not a readable Parquet file ({_one_line(error)})") from None
       self._metadata, self.columns = opened.metadata, opened.schema_arrow.names
+      self.label_names = _class_names(opened.schema_arrow.metadata or {})
     sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
     self._ends = np.cumsum(sizes, dtype=np.int64)
     self._wanted = [column for column in self.columns if column in fields.columns]
@@ -114,6 +116,15 @@ def _row_or_nothing(table: Any, row: int) -> Row:
   try:
     return table.slice(row, 1).to_pylist()[0]
   except UnicodeDecodeError:
+    return {}
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+  """Column -> class names, where Hugging Face's datasets wrote the file."""
+  try:
+    features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    return {column: feature["names"] for column, feature in features.items() if feature.get("_type") == "ClassLabel"}
+  except (KeyError, ValueError, TypeError, AttributeError):  # another writer, or another version of it
     return {}
 
 

@@ -22,6 +22,7 @@ class Table(Protocol):
 
   path: str
   columns: Sequence[str]
+  label_names: Mapping[str, Sequence[str]]  # the names of classes that the file itself brings, by column
 
   def __len__(self) -> int: ...
 
@@ -62,6 +63,7 @@ class TableSource:
       self._tables = list(pool.map(lambda path: _open(open_table, path, fields), paths))
     for table in self._tables:
       fields.check_columns(table.columns, table.path)
+      fields.add_label_names(table.label_names)
     self._ends = np.cumsum([len(table) for table in self._tables])
     if fields.uncollected:
       fields.collect(self._scan(fields.uncollected))

@@ -47,10 +47,13 @@ def test_records_are_what_was_written(kind, folder):
     assert len(set(pool.map(check, order.tolist()))) == COUNT // 2
 
 
-def test_ids_are_the_same_everywhere():
-  ids = [open_(f"jsonl:{write(f'memory://ids/{n}.jsonl', encode('jsonl', [{'key': key}]))}", image=None, caption=None,
-               id="key")[0]["id"] for n, key in enumerate(("cat", "17", 17, 2**31, None))]  # fmt: skip
-  assert ids == [1787499195, 17, 17, 1304879716, 0]
+@pytest.mark.parametrize("key, expected", [
+  ("cat", 1787499195), ("17", 17), (17, 17), (2**31, 1304879716), ("007", 1488533944), (None, 0),
+  ("9" * 5000, 243895295), ("\ud800", 953833447),  # more digits than Python reads, half a surrogate pair
+])  # fmt: skip
+def test_ids_are_the_same_everywhere(key, expected, tmp_path):
+  path = write(str(tmp_path / "x.jsonl"), encode("jsonl", [{"key": key}]))
+  assert open_(f"jsonl:{path}", image=None, caption=None, id="key")[0]["id"] == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,6 +112,20 @@ def test_embedded_images(how, tmp_path):
   assert record["images"] == {"image": picture(3)}
   assert record["captions"] == {"caption": ["one", "two"]} and record["tags"].tolist() == [1, 1]
   assert record["id"] == 0 and record["name"].startswith(path)
+
+
+def test_parquet_of_hugging_face_brings_its_class_names(tmp_path):
+  import pyarrow
+  import pyarrow.parquet
+  table = pyarrow.Table.from_pylist([{"image": picture(0), "label": 1}, {"image": picture(1), "label": 0}])
+  features = {"image": {"_type": "Image"}, "label": {"names": ["dog", "cat"], "_type": "ClassLabel"}}
+  metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+  pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+  source = open_(f"parquet:{tmp_path}/x.parquet", caption=None, labels="label")
+  assert source.info.label_names == {"label": ("dog", "cat")}
+  assert [source[index]["labels"]["label"] for index in range(2)] == [1, 0]
+  own = open_(f"parquet:{tmp_path}/x.parquet", caption=None, labels="label", label_names={"label": ["a", "b"]})
+  assert own.info.label_names == {"label": ("a", "b")}
 
 
 def test_styles_and_missing_values(tmp_path):
