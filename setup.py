@@ -43,8 +43,10 @@ setuptools.setup(
         "grain>=0.2.18",
         "array_record>=0.8.6",
         "sentencepiece>=0.2.1",
-        "pillow>=11.0",
+        "pillow>=11.3",
         "simplejpeg>=1.8",
+        # Pillow's resize with vector instructions; Pillow does it where there is no build.
+        "cykooz.resizer>=4.0; platform_machine != 'aarch64'",
         # Seeing what happens.
         "clu>=0.0.12",
         "rich>=13.9",
@@ -59,7 +61,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
-        "peers": ["torch==2.13.0"],
+        "peers": ["torch==2.13.0", "tensorflow-cpu==2.21.0", "webdataset==1.0.2", "scikit-image>=0.26"],
     },
     entry_points={"console_scripts": ["mmcontrast = mmcontrast.cli:main"]},
 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcontrast.data import transforms
 from mmcontrast.data.evaluation_set import EvaluationSet, load_evaluation_set
+from mmcontrast.data.images import decode
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
@@ -63,7 +64,7 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
   given: str | np.ndarray = query
   if pathlib.Path(query).is_file():
     try:
-      given = transforms.evaluation_view(transforms.decode(pathlib.Path(query).read_bytes()), model.config["data"])
+      given = transforms.evaluation_view(decode(pathlib.Path(query).read_bytes()), model.config["data"])
     except BadRecord as error:
       raise UserError(f"{query}: {error}; give a PNG or JPEG, or words") from None
   elif pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):

@@ -3,7 +3,9 @@
 import json
 import pathlib
 
-from mmcontrast.data import transforms
+from PIL import Image
+
+from mmcontrast.data.images import decode
 from mmcontrast.data.sources import emoji
 
 COUNT = 24
@@ -19,7 +21,7 @@ def make_coco(root: pathlib.Path, data_dir: pathlib.Path, split: str) -> pathlib
   (root / f"{split}2017").mkdir()
   for n in range(COUNT):
     record, identity = source[40 * n], 1000 - n
-    transforms.decode(record["images"]["twemoji"]).save(root / f"{split}2017" / f"{identity}.jpg")
+    Image.fromarray(decode(record["images"]["twemoji"])).save(root / f"{split}2017" / f"{identity}.jpg")
     images.append({"id": identity, "file_name": f"{identity}.jpg"})
     captions += [{"id": len(captions) + k, "image_id": identity, "caption": text}
                  for k, text in enumerate(record["captions"]["caption"])]

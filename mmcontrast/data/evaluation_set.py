@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import sources, transforms
+from mmcontrast.data.images import decode
 from mmcontrast.data.settings import DEFAULTS
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose
@@ -73,7 +74,7 @@ def load_evaluation_set(
     try:
       record = source[index]
       transforms.usable_captions(record["captions"])
-      image = transforms.decode(record["images"][style])
+      image = decode(record["images"][style], data["limits"])
     except (sources.BadRecord, OSError) as error:
       raise UserError(
         f"evaluation set {name}, record {record['name']}: {error}; mend or remove it"

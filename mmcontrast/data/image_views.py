@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from mmcontrast.data import transforms
 
@@ -27,7 +26,7 @@ def shapes(settings: Mapping) -> Shapes:
   return found
 
 
-def draw(examples: Sequence[Mapping[str, Image.Image]], settings: Mapping, seed: int, index: np.ndarray,
+def draw(examples: Sequence[Mapping[str, np.ndarray]], settings: Mapping, seed: int, index: np.ndarray,
          epochs: np.ndarray) -> dict:
   """The views of examples, a pure function of (seed, index, epoch) and the example.
 
@@ -35,7 +34,7 @@ def draw(examples: Sequence[Mapping[str, Image.Image]], settings: Mapping, seed:
   view V + k would show.
 
   Args:
-    examples: drawings by style, decoded; one without any keeps black views and empty boxes.
+    examples: drawings by style, uint8 [H, W, 3]; one without any keeps black views and empty boxes.
     settings: resolved config.data.
     index, epochs: int [N].
   Returns:
@@ -53,10 +52,11 @@ def draw(examples: Sequence[Mapping[str, Image.Image]], settings: Mapping, seed:
     chosen = _choose(list(drawings.values()), styles[row], settings["drawings"])
     given = zip(chosen, draws[row])
     for name, count, size, crop in families:
-      for view, (image, numbers) in zip(range(count), given):
-        arrays[name][row, view] = transforms.random_crop(image, size, numbers, crop)
+      for view, (pixels, numbers) in zip(range(count), given):
+        arrays[name][row, view] = transforms.random_crop(pixels, size, numbers, crop)
         if settings["crop_boxes"]:
-          arrays[f"boxes/{name}"][row, view] = transforms.crop_box(*image.size, numbers, crop)
+          height, width, _ = pixels.shape
+          arrays[f"boxes/{name}"][row, view] = transforms.crop_box(width, height, numbers, crop)
   boxes = {name.removeprefix("boxes/"): arrays.pop(name) for name in list(arrays) if name.startswith("boxes/")}
   return arrays | ({"boxes": boxes} if boxes else {})
 

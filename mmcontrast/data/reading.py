@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from mmcontrast.data import transforms
+from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.errors import UserError
 
@@ -28,7 +29,7 @@ class Reader:
     self._lock = threading.Lock()
     if settings["cache"] == "auto":
       images = self._read(0)[1] if len(source) else {}
-      each = sum(4 * image.width * image.height for image in images.values())
+      each = sum(image.nbytes for image in images.values())
       self._caching = each * len(source) <= _CACHE_BYTES
 
   def usable(self, index: int) -> tuple[int, Record, dict]:
@@ -73,7 +74,7 @@ class Reader:
         if not record["images"]:
           raise BadRecord("no image")
         for style, data in record["images"].items():
-          image = transforms.decode(data)
+          image = decode(data, self._settings["limits"])
           images[style] = transforms.trim(image) if self._settings["trim"] else image
     except (BadRecord, OSError) as error:
       raise BadRecord(f"{name}: {error}" if name else str(error)) from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from mmcontrast.data import transforms
+from mmcontrast.data import images, transforms
 from mmcontrast.errors import UserError, choose, nearest
 
 DEFAULTS = {
@@ -33,6 +33,7 @@ DEFAULTS = {
   "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
   "lower": True,
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
+  "limits": images.LIMITS,  # of one image; over them its record is bad
   "on_error": {"max_share": 0.01},  # of the source's records; above it the run stops
   "cache": "auto",  # decoded images in memory: decoded, none, or auto (up to 512 MiB)
   "read": {"threads": 2, "prefetch": 4},  # prefetch in batches
@@ -54,6 +55,9 @@ def resolve(config: Mapping) -> dict:
   for key, least in (("image_size", 1), ("text_length", 3)):
     if not isinstance(settings[key], int) or settings[key] < least:
       raise UserError(f"data.{key}: {settings[key]!r}; give a whole number, at least {least}")
+  for key, most in settings["limits"].items():
+    if not isinstance(most, int) or most < 1:
+      raise UserError(f"data.limits.{key}: {most!r}; give a whole number, at least 1")
   small = settings["multi_crop"]
   for key, least in (("views", 0), ("size", 1)):
     if not isinstance(small[key], int) or small[key] < least:

@@ -1,4 +1,4 @@
-"""Host transforms of one example: decode, choose views, crop, resize.
+"""Host transforms of one example: choose views, crop, resize.
 
 Randomness is counter-based: `noise(seed, index, epoch, stream)` gives the same numbers
 wherever and in whatever order they are asked for, so no generator state is carried and
@@ -7,25 +7,18 @@ any number of threads gives the same batch.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
+from mmcontrast.data.images import LIMITS, WHITE, pillow_resize, resize
 from mmcontrast.data.sources.record import BadRecord
 
-WHITE = (255, 255, 255)
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes
 IMAGE, TEXT, STYLE, ORDER, DEVICE = range(5)  # streams of noise
-
-try:
-  import simplejpeg
-except ImportError:  # Pillow decodes JPEG too, a third slower
-  simplejpeg = None
-
 
 def hashed(*words: int | np.ndarray) -> np.ndarray:
   """uint64 hash of integer words, broadcast together (splitmix64 finaliser, Steele et al. 2014)."""
@@ -46,46 +39,40 @@ def noise(seed: int, index: np.ndarray, epoch: np.ndarray, stream: int, count: i
   return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def decode(data: bytes) -> Image.Image:
-  """RGB image of encoded bytes; transparency is laid on white. Raises BadRecord."""
-  if not data:
-    raise BadRecord("empty image")
-  if simplejpeg is not None and data[:2] == b"\xff\xd8":
-    try:
-      return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB"))
-    except ValueError:
-      pass  # CMYK, or broken: Pillow decides
-  try:
-    image = Image.open(io.BytesIO(data))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-      white = Image.new("RGBA", image.size, (*WHITE, 255))
-      return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise BadRecord(f"not a readable image ({' '.join(str(error).split())[:80]})") from None
-
-
-def trim(image: Image.Image, margin: float = 0.04, most: float = 1.5) -> Image.Image:
+def trim(pixels: np.ndarray, margin: float = 0.04, most: float = 1.5) -> np.ndarray:
   """Enlarges a drawing on white until its ink nearly fills a square, at most `most` times.
 
   Artists leave different margins; this takes the difference away. The bound keeps a small
   square smaller than a large one. A photograph, ink to the edge, is only made square.
+
+  Args:
+    pixels: uint8 [H, W, 3].
+
+  Returns:
+    uint8 [S, S, 3].
+
+  Raises:
+    BadRecord: too thin for its square to be held.
   """
+  if max(pixels.shape[:2]) ** 2 > LIMITS["pixels"]:
+    raise BadRecord(f"image of {pixels.shape[1]} x {pixels.shape[0]} pixels, too long to be made square")
+  image = Image.fromarray(pixels)
   ink = Image.eval(image.convert("L"), lambda value: 255 if value < 250 else 0).getbbox()
   x0, y0, x1, y1 = ink or (0, 0, *image.size)
   side = max((1 + 2 * margin) * max(x1 - x0, y1 - y0), max(image.size) / most)
   side = max(1, round(min(side, max(image.size)) if ink else max(image.size)))
   canvas = Image.new("RGB", (side, side), WHITE)
   canvas.paste(image, (round((side - x0 - x1) / 2), round((side - y0 - y1) / 2)))
-  return canvas
+  return np.asarray(canvas)
 
 
 def random_crop(
-  image: Image.Image, size: int, draws: np.ndarray, crop: Mapping[str, object]
+  pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[str, object]
 ) -> np.ndarray:
   """A random crop of the area and aspect ratio in `crop`, resized: uint8 [size, size, 3].
 
   Args:
+    pixels: uint8 [H, W, 3].
     draws: DRAWS uniform numbers.
     crop: `scale`, a range of the share of the area; `ratio`, a range of width / height, or None for
       the image's own, so that scale (1, 1) is the whole image squeezed into the square;
@@ -97,13 +84,14 @@ def random_crop(
   """
   if rotate := float(crop["rotate"]):
     angle = (2 * draws[4] - 1) * rotate
-    image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE)
-  canvas, offset, box = _place(*image.size, draws, crop)
-  if canvas != image.size:
-    padded = Image.new("RGB", canvas, WHITE)
-    padded.paste(image, offset)
-    image = padded
-  return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    pixels = np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE))
+  height, width, _ = pixels.shape
+  canvas, (x, y), box = _place(width, height, draws, crop)
+  if canvas != (width, height):
+    padded = np.full((*canvas[::-1], 3), WHITE, np.uint8)
+    padded[y : y + height, x : x + width] = pixels
+    pixels = padded
+  return resize(pixels, size, box)
 
 
 def crop_box(width: int, height: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
@@ -133,17 +121,17 @@ def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[t
   return canvas, offset, (left, top, left + across, top + down)
 
 
-def centre_crop(image: Image.Image, size: int, share: float = 1.0) -> np.ndarray:
+def centre_crop(pixels: np.ndarray, size: int, share: float = 1.0) -> np.ndarray:
   """The middle of the largest centred square, `share` of its side, resized: uint8 [size, size, 3]."""
-  side = share * min(image.size)
-  left, top = (image.width - side) / 2, (image.height - side) / 2
-  box = (left, top, left + side, top + side)
-  return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+  height, width, _ = pixels.shape
+  side = share * min(width, height)
+  left, top = (width - side) / 2, (height - side) / 2
+  return pillow_resize(pixels, size, (left, top, left + side, top + side))
 
 
-def evaluation_view(image: Image.Image, data: Mapping[str, object]) -> np.ndarray:
+def evaluation_view(pixels: np.ndarray, data: Mapping[str, object]) -> np.ndarray:
   """What evaluation sees of an image, by `image_size`, `trim` and `centre_crop` of config.data."""
-  return centre_crop(trim(image) if data["trim"] else image, data["image_size"], data["centre_crop"])
+  return centre_crop(trim(pixels) if data["trim"] else pixels, data["image_size"], data["centre_crop"])
 
 
 def usable_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

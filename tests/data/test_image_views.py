@@ -21,7 +21,7 @@ SETTINGS = dict(views=dict(image=2), image_size=24, crop=CROP, crop_boxes=True,
 def coordinates():
   """Red is 240 x, green 240 y, both from 0 to 1 over the image; blue is 0, which white is not."""
   x, y = np.meshgrid((np.arange(WIDE) + 0.5) / WIDE, (np.arange(HIGH) + 0.5) / HIGH)
-  return Image.fromarray(np.rint(240 * np.stack([x, y, 0 * x], -1)).astype(np.uint8))
+  return np.rint(240 * np.stack([x, y, 0 * x], -1)).astype(np.uint8)
 
 
 class Coordinates:
@@ -30,7 +30,7 @@ class Coordinates:
   def __init__(self):
     self.info = sources.Info("coordinates", ("image",), (), {})
     buffer = io.BytesIO()
-    coordinates().save(buffer, "png")
+    Image.fromarray(coordinates()).save(buffer, "png")
     self._data = buffer.getvalue()
 
   def __len__(self):
@@ -131,7 +131,7 @@ def test_processes_share_out_the_same_views(batch):
 
 
 def test_small_crops_go_on_with_the_drawings():
-  drawings = {style: Image.new("RGB", (30, 30), (shade, 0, 0)) for style, shade in (("a", 50), ("b", 200))}
+  drawings = {style: np.full((30, 30, 3), (shade, 0, 0), np.uint8) for style, shade in (("a", 50), ("b", 200))}
   index = np.arange(20)
   for how in ("distinct", "same"):
     settings = resolve({**SETTINGS, "drawings": how})

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mmcontrast.data import pipeline, sources, tokenizers
+from mmcontrast.data.images import decode
 from mmcontrast.data.order import Order
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
@@ -87,11 +88,9 @@ def test_views_are_two_drawings_and_two_captions(data_dir):
   batch = next(iterator)
   iterator.close()
   swapped = 0
-  from mmcontrast.data import transforms
-
   for row, index in enumerate(batch["index"]):
     record = source[int(index)]
-    drawings = [np.asarray(transforms.decode(d)) for d in record["images"].values()]
+    drawings = [decode(d) for d in record["images"].values()]
     views = list(batch["image"][row])
     straight = all((a == b).all() for a, b in zip(views, drawings))
     crossed = all((a == b).all() for a, b in zip(views, drawings[::-1]))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from coco_fixture import COUNT, make_coco, read, write
 
-from mmcontrast.data import pipeline, sources, transforms
+from mmcontrast.data import pipeline, sources
 from mmcontrast.data.evaluation_set import load_evaluation_set
+from mmcontrast.data.images import decode
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
 
@@ -26,7 +27,7 @@ def test_records(root, data_dir):
     assert record["captions"] == drawn[40 * n]["captions"]
     expected = np.eye(len(source.info.tag_names), dtype=np.uint8)[drawn[40 * n]["labels"]["group"]]
     np.testing.assert_array_equal(record["tags"], expected if n % 4 else 0 * expected)
-    assert transforms.decode(record["images"]["image"]).size == (96, 96)
+    assert decode(record["images"]["image"]).shape == (96, 96, 3)
 
 
 def test_training_batches_and_evaluation_set(root, data_dir):

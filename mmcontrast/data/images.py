@@ -1,0 +1,155 @@
+"""Images: decoding of untrusted bytes within limits, and the resize of training crops.
+
+JPEG is decoded by libjpeg-turbo (simplejpeg), all else by Pillow. What is damaged is bad, even
+where a decoder could show a part of it. Content decides, never a file name.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from mmcontrast.data.sources.record import BadRecord
+
+try:
+  import cykooz_resizer
+except ImportError:  # it has no build for every machine; Pillow takes three times as long
+  cykooz_resizer = None
+
+LIMITS = {"pixels": 2**26, "bytes": 2**26}  # of one image: pixels decoded, bytes as stored
+# Formats of pictures only: Pillow would hand PostScript to another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+WHITE = (255, 255, 255)
+
+# What is lost. Fewer than ten stray bytes before the end marker are padding that some cameras write.
+_DAMAGE = re.compile(r"Premature end|Corrupt JPEG data: (?!\d extraneous bytes before marker 0xd9)")
+_ORIENTATION = 0x0112  # EXIF tag: 1 upright, 2 to 8 turned and mirrored
+
+# Once and for all: `catch_warnings` is not safe with threads. Errors are not touched by it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def decode(data: bytes, limits: Mapping[str, int] = LIMITS) -> np.ndarray:
+  """RGB pixels of an encoded image, upright: uint8 [H, W, 3].
+
+  Transparency is laid on white, 16-bit grey becomes 8-bit, an animation gives its first frame, and
+  the EXIF orientation is applied. `limits` are checked before pixels take memory.
+
+  Raises:
+    BadRecord: no image, a damaged one, or one over `limits`.
+  """
+  if not data:
+    raise BadRecord("empty image")
+  if len(data) > limits["bytes"]:
+    raise BadRecord(f"image of {len(data)} bytes, over data.limits.bytes={limits['bytes']}")
+  pixels = _decode_jpeg(data, limits) if data[:3] == b"\xff\xd8\xff" else None
+  return _decode_any(data, limits) if pixels is None else pixels
+
+
+def _decode_jpeg(data: bytes, limits: Mapping[str, int]) -> np.ndarray | None:
+  """As `decode`; None for what is left to Pillow: CMYK, and headers that break a rule harmlessly."""
+  try:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    _check_size(width, height, limits)
+    if colours in ("CMYK", "YCCK"):
+      return None
+    pixels = simplejpeg.decode_jpeg(data, "RGB")
+  except BadRecord:
+    raise
+  except ValueError as error:
+    if _DAMAGE.match(str(error)):
+      raise BadRecord(f"not a readable image ({error})") from None
+    return None
+  if b"Exif\0" not in data:
+    return pixels
+  try:
+    orientation = Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(_ORIENTATION)
+  except Exception:  # of the many ways in which EXIF can be broken, none touches the picture
+    return pixels
+  return _upright(pixels, orientation)
+
+
+def _decode_any(data: bytes, limits: Mapping[str, int]) -> np.ndarray:
+  try:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+      _check_size(*image.size, limits)
+      image.load()
+      orientation = image.getexif().get(_ORIENTATION)
+      return _upright(np.asarray(_to_rgb(image)), orientation)
+  except BadRecord:
+    raise
+  except Image.UnidentifiedImageError:
+    raise BadRecord(f"not a readable image (of no known format; it begins with {data[:8]!r})") from None
+  except Image.DecompressionBombError:
+    raise BadRecord(f"image over data.limits.pixels={limits['pixels']}") from None
+  except Exception as error:  # Pillow's readers raise nearly anything on bytes that make no sense
+    raise BadRecord(f"not a readable image ({' '.join(str(error).split())[:80]})") from None
+
+
+def _check_size(width: int, height: int, limits: Mapping[str, int]) -> None:
+  if width * height > limits["pixels"]:
+    raise BadRecord(f"image of {width} x {height} pixels, over data.limits.pixels={limits['pixels']}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+  if image.mode in ("I", "F"):
+    raise BadRecord("image of 32-bit values, whose range is not known")
+  if image.mode.startswith("I;16"):  # Pillow would clip it to 255, not scale it
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+  if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    white = Image.new("RGBA", image.size, (*WHITE, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+  return image.convert("RGB")
+
+
+def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
+  if orientation not in range(2, 9):
+    return pixels
+  if orientation > 4:
+    pixels = pixels.swapaxes(0, 1)
+  rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else None)
+  columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else None)
+  return np.ascontiguousarray(pixels[rows, columns])
+
+
+def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+  """The box (left, top, right, bottom) of `pixels`, in fractions of a pixel too, at size x size.
+
+  Bilinear with antialiasing, as Pillow does it: the filter widens with the scale. Where
+  cykooz.resizer is installed it does the same with vector instructions, to within one level of 255.
+
+  Args:
+    pixels: uint8 [H, W, 3].
+
+  Returns:
+    uint8 [size, size, 3].
+  """
+  if cykooz_resizer is None:
+    return pillow_resize(pixels, size, box)
+  # The part that the filter reaches: what is handed over is copied.
+  left, top, right, bottom = box
+  reach = max(right - left, bottom - top, size) / size + 1
+  x, y = max(0, math.floor(left - reach)), max(0, math.floor(top - reach))
+  part = pixels[y : math.ceil(bottom + reach), x : math.ceil(right + reach)]
+  height, width, _ = part.shape
+  data = cykooz_resizer.ImageData(width, height, cykooz_resizer.PixelType.U8x3, part.tobytes())
+  out = cykooz_resizer.ImageData(size, size, cykooz_resizer.PixelType.U8x3)
+  options = cykooz_resizer.ResizeOptions(
+    resize_alg=cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear),
+    crop_box=cykooz_resizer.CropBox(left - x, top - y, right - left, bottom - top),
+    use_alpha=False,
+  )
+  cykooz_resizer.Resizer().resize(data, out, options)
+  return np.frombuffer(out.get_buffer(), np.uint8).reshape(size, size, 3)
+
+
+def pillow_resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+  """As `resize`, by Pillow: what evaluation uses, the same on every machine."""
+  return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box))
