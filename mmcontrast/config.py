@@ -24,10 +24,11 @@ from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
 RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
-                     "batch.microbatches")
+                     "batch.microbatches", "data.on_error", "data.read", "data.cache")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.source")
+                  "update_rule", "evaluation.evaluators", "data.views", "data.crop", "data.source",
+                  "data.mixture", "data.captions")
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -234,7 +235,8 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) 
   """Raises UserError when `given` would turn the run saved in `workdir` into another one."""
   old, new = flatten(_plain(saved)), flatten(_plain(given))
   for key in sorted(old.keys() | new.keys()):
-    if not {key, key.split(".")[0]} & set(RESUMABLE_CHANGES) and old.get(key) != new.get(key):
+    free = any(f"{key}.".startswith(f"{name}.") for name in RESUMABLE_CHANGES)
+    if not free and old.get(key) != new.get(key):
       raise UserError(
           f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
           f"{new.get(key)!r}; give another --workdir, or the old value to resume")

@@ -96,7 +96,8 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   size = config["batch"]["size"]
   try:
     spec = pipeline.spec(config["data"], size, data_dir)
-    return spec, f"{config['data']['dataset']}, {spec.examples:,} examples"
+    name = " + ".join(config["data"].get("mixture") or ()) or config["data"]["dataset"]
+    return spec, f"{name}, {spec.examples:,} examples"
   except MissingData as missing:
     reason = str(missing).split(";")[0]
   settings = resolve(config["data"])
@@ -109,7 +110,8 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
       "text": ((views["text"], settings["text_length"]), np.int32),
       "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
       "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
-      **{f"labels/{name}": ((), np.int32) for name in labels}}
+      **{f"labels/{name}": ((), np.int32) for name in labels},
+      **{name: ((), np.bool_) for name in pipeline.presence_names(settings)}}
   batch = {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items() if views.get(name, 1)}
   examples = max(_ASSUMED["examples"], size)
   spec = pipeline.Spec(

@@ -102,7 +102,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
       last = step == config["steps"]
       due = {name: last or (bool(period) and step % period == 0) for name, period in every.items()}
       if window.full or any(due.values()):
-        summary = window.summary() | {"data/skipped": batches.skipped}
+        summary = window.summary() | batches.counts
         if due["evaluation"] and not last:
           variables = distributed.on_this_process(variables_of(state))
           model = Inference(config, recipe.model, variables, load_tokenizer(config, data_dir))
@@ -111,6 +111,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         progress.update(step, summary)
         if due["checkpoint"]:
           checkpoints.save(state, config, summary)
+    progress.print(batches.summary())
   return state
 
 

@@ -67,7 +67,10 @@ def test_json_round_trip_keeps_every_value(config_file):
 def test_another_config_may_not_take_over_a_run():
   saved, given = base_config().to_dict(), base_config().to_dict()
   given["log"]["every_steps"] = 1  # how a run is watched may change
+  given["data"]["on_error"]["max_share"] = 0.1  # and what it bears: the error of too many bad records says so
   check_same_run(saved, given, "runs/x")
   given["batch"]["size"] = 3
   with pytest.raises(UserError, match=r"runs/x.*config\.batch\.size was 256, now 3"):
     check_same_run(saved, given, "runs/x")
+  with pytest.raises(UserError, match=r"config\.data\.missing was 'skip', now 'mask'"):
+    check_same_run(saved, {**saved, "data": {**saved["data"], "missing": "mask"}}, "runs/x")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
+import collections
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import image_views, tokenizers, transforms
-from mmcontrast.data.reading import Reader
-from mmcontrast.data.sources import Record, Source
+from mmcontrast.data import captions, image_views, tokenizers, transforms
+from mmcontrast.data.attempts import Attempts
+from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
+from mmcontrast.data.sources import Source, members_of
 from mmcontrast.errors import UserError, choose
 
 
@@ -23,60 +27,99 @@ def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.Tokenizer | 
   return tokenizer
 
 
-def check_languages(settings: Mapping, source: Source) -> None:
-  """UserError when `source` has no names in one of the languages of resolved `settings`."""
-  for language in settings["languages"]:
-    if not source.info.languages:
-      raise UserError(f"data.languages: dataset {source.info.name} has names in no language; leave it empty")
-    choose(language, source.info.languages, "data.languages")
+def check_views(settings: Mapping, source: Source) -> None:
+  """UserError unless `source`, and each source of a mixture, has what the views of resolved `settings` show."""
+  members, skip = members_of(source), settings["missing"] == "skip"
+  captions.check_fields(settings["captions"], settings["views"]["text"], source)
+  for name, member in members.items() if settings["languages"] else ():
+    if not member.info.languages and (skip or not source.info.languages):
+      raise UserError(f"data.languages: dataset {name} has names in no language; leave it empty")
+    for language in settings["languages"] if member.info.languages else ():
+      choose(language, member.info.languages, "data.languages")
+  has = {name: {"image": member.info.styles, "text": member.info.languages if settings["languages"] else
+                member.info.caption_fields} for name, member in members.items()}  # fmt: skip
+  for modality, what in (("image", "images"), ("text", "captions")):
+    lacking = [name for name in members if not has[name][modality]]
+    if settings["views"][modality] and (len(lacking) == len(members) or (skip and lacking)):
+      mask = ", or data.missing='mask' to train on what the others have" if len(lacking) < len(members) else ""
+      raise UserError(f"data.views.{modality}: dataset {lacking[0]} has no {what} at all; set it to 0{mask}")
 
 
 class Loader:
-  """Makes the examples of one chunk: (epoch, indices) -> batch arrays of that many rows."""
+  """Makes the examples of one chunk: (epochs, indices) -> batch arrays of that many rows."""
 
   def __init__(self, source: Source, settings: Mapping, seed: int):
-    check_languages(settings, source)
-    self._source, self._settings, self._seed = source, settings, seed
+    check_views(settings, source)
+    self._info, self._settings, self._seed = source.info, settings, seed
     self._tokenizer = open_tokenizer(settings, source)
-    self.reader = Reader(source, settings)
+    self.attempts = Attempts(settings["on_error"])
+    members = members_of(source)
+    self.readers = {name: Reader(member, settings, self.attempts, CACHE_BYTES // len(members))
+                    for name, member in members.items()}  # fmt: skip
+    self._ends = list(itertools.accumulate(len(member) for member in members.values()))
 
-  def __call__(self, chunk: tuple[int, np.ndarray]) -> dict:
-    epoch, wanted = chunk
-    found = [self.reader.usable(int(index)) for index in wanted]
-    index = np.array([where for where, _, _ in found], np.int32)
-    records = [record for _, record, _ in found]
-    epochs = np.full(len(index), epoch)
+  def __call__(self, chunk: tuple[np.ndarray, np.ndarray]) -> dict:
+    epochs, wanted = chunk
+    places, found = zip(*(self._usable(int(index)) for index in wanted))
+    index = np.array(places, np.int32)
+    records = [example.record for example in found]
     seeds = transforms.hashed(self._seed, index, epochs, transforms.DEVICE) >> np.uint64(32)
     batch = {
-      "id": np.array([record["id"] for record in records], np.int32),
+      "id": np.array([self._identity(record) for record in records], np.int32),
       "index": index,
       "seed": seeds.astype(np.uint32),
       "mirror_safe": np.array([record["mirror_safe"] for record in records], bool),
       "valid": np.ones(len(index), bool),
-      "skipped": np.array([where != place for where, place in zip(index, wanted)], bool),
+      "why": np.array([example.why for example in found], np.uint8),
     }
-    if self._source.info.tag_names:
+    if self._info.tag_names:
       batch["tags"] = np.stack([record["tags"] for record in records])
-    if names := self._source.info.label_names:
+    if names := self._info.label_names:
       batch["labels"] = {
         name: np.array([record["labels"][name] for record in records], np.int32) for name in names
       }
+    there = {}
     if self._settings["views"]["image"]:
-      images = [drawings for _, _, drawings in found]
-      batch |= image_views.draw(images, self._settings, self._seed, index, epochs)
+      drawings = [example.drawings for example in found]
+      batch |= image_views.draw(drawings, self._settings, self._seed, index, epochs)
+      there["image"] = np.array([bool(example) for example in drawings])
     if self._settings["views"]["text"]:
-      batch["text"] = self._text_views(records, index, epochs)
+      batch["text"] = self._text_views([record["captions"] for record in records], index, epochs)
+      there["text"] = np.array([bool(record["captions"]) for record in records])
+    if self._settings["missing"] == "mask":
+      batch["present"] = there
     return batch
 
-  def _text_views(self, records: Sequence[Record], index, epochs) -> np.ndarray:
-    views, length = self._settings["views"]["text"], self._settings["text_length"]
-    languages = self._settings["languages"]
+  @property
+  def bad(self) -> dict[int, str]:
+    """Index -> reason of the bad records met so far."""
+    firsts = [0, *self._ends]
+    return {first + index: reason for first, reader in zip(firsts, self.readers.values())
+            for index, reason in list(reader.bad.items())}  # fmt: skip
+
+  @property
+  def filtered(self) -> collections.Counter[str]:
+    """Filter -> how many different records it took out so far."""
+    return sum((reader.filtered for reader in self.readers.values()), collections.Counter())
+
+  def _usable(self, index: int) -> tuple[int, Found]:
+    """(index, example) of the first usable example from `index` on, in the same source."""
+    member = bisect.bisect_right(self._ends, index)
+    first = self._ends[member - 1] if member else 0
+    found = list(self.readers.values())[member].usable(index - first)
+    return first + found.index, found
+
+  def _identity(self, record: Mapping) -> int:
+    by_caption = self._settings["identity"] == "caption" and record["captions"]
+    return captions.identity(record["captions"]) if by_caption else record["id"]
+
+  def _text_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
+    settings, views, length = self._settings, self._settings["views"]["text"], self._settings["text_length"]
+    fields = settings["captions"] or (settings["languages"] if len(settings["languages"]) == views else None)
+    which = transforms.noise(self._seed, index, epochs, transforms.FIELD, views)
     draws = transforms.noise(self._seed, index, epochs, transforms.TEXT, views)
-    if len(languages) == views:
-      texts = [record["names"][language] for record in records for language in languages]
-    else:
-      options = ([record["names"][language] for language in languages] if languages
-                 else [caption for field in record["captions"].values() for caption in field]
-                 for record in records)  # fmt: skip
-      texts = [text for given, row in zip(options, draws) for text in transforms.choose_distinct(given, row)]
-    return self._tokenizer.encode(texts, length).reshape(len(records), views, length)
+    texts: list[str] = []
+    for row, found in enumerate(examples):
+      # An absent text is an empty one: no tower is made to read padding alone, of which a mean is not a number.
+      texts += captions.draw(found, fields, which[row], draws[row]) if found else [""] * views
+    return self._tokenizer.encode(texts, length).reshape(len(examples), views, length)

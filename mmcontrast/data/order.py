@@ -1,8 +1,20 @@
-"""The order of examples: a pure function of (seed, step)."""
+"""The order of examples: a pure function of (seed, step), in constant time and memory.
+
+An epoch is a keyed permutation of a source's examples, not a shuffled list. A mixture hands the rows
+of the run out one by one: draw d of a source of weight w (all weights sum to 1) is due at (d + 1/2) / w,
+and the earliest goes first (Sainte-Lague's apportionment). After n rows a source has had n w of them,
+at most (1 + w (K - 2)) / 2 more or fewer with K sources: always within one row up to three.
+"""
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import functools
+import itertools
+import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from grain.experimental import index_shuffle
@@ -14,37 +26,116 @@ _CHUNK = 32  # most examples that one thread prepares at a time
 _SHUFFLE_ROUNDS = 4
 
 
-class Order(Sequence):
-  """Item j: (epoch, indices) of the j-th chunk of one process's share of the batches.
+class Draws(Protocol):
+  """What stands in the rows of the global batches."""
 
-  Constant time and memory for every j: a keyed permutation of the examples per epoch,
-  not a shuffled list.
+  steps_per_epoch: int
+
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
+    """(epoch, index) of each of `rows` of the global batch of `step`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Epochs:
+  """One source: its examples epoch after epoch. A batch is of one epoch; the remainder is dropped."""
+
+  examples: int
+  seed: int
+  batch_size: int
+
+  def __post_init__(self):
+    if self.batch_size > self.examples:
+      raise UserError(f"batch_size {self.batch_size} is more than the {self.examples} examples of the split; "
+                      f"set it to {self.examples} or less")  # fmt: skip
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return self.examples // self.batch_size
+
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
+    epoch, step = divmod(step, self.steps_per_epoch)
+    key = _key(self.seed, epoch, transforms.ORDER)
+    return [epoch] * len(rows), [_permuted(step * self.batch_size + row, self.examples, key) for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+  """Several sources by weight, each through its own epochs, without a remainder; their indices one after another.
+
+  Every batch has of each what is due, shuffled over its rows, so that each process gets of each.
   """
 
-  def __init__(self, examples: int, seed: int, batch_size: int, start_step: int = 0,
-               process_index: int = 0, process_count: int = 1):  # fmt: skip
+  names: tuple[str, ...]
+  lengths: tuple[int, ...]
+  weights: tuple[float, ...]  # they sum to 1
+  seed: int
+  batch_size: int
+
+  def __post_init__(self):
+    for name, length, weight in zip(self.names, self.lengths, self.weights):
+      if (rows := math.ceil(weight * self.batch_size - 1e-6)) > length:
+        raise UserError(f"data.mixture.{name}.weight: makes {rows} rows of a batch of {self.batch_size}, more than its "
+                        f"{length} examples; lower it")
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return max(1, sum(self.lengths) // self.batch_size)
+
+  def drawn(self, rows: int) -> list[int]:
+    """How many of the first `rows` rows of the run are of each source."""
+    early = rows - len(self.weights) / 2 - 1  # before `rows` of them are due, whatever the weights
+    counts = [max(0, int(early * weight + 0.5)) for weight in self.weights]
+    for _ in range(rows - sum(counts)):
+      due = [(count + 0.5) / weight for count, weight in zip(counts, self.weights)]
+      counts[due.index(min(due))] += 1
+    return counts
+
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
+    before, after = self.drawn(step * self.batch_size), self.drawn((step + 1) * self.batch_size)
+    ends = list(itertools.accumulate(after[k] - before[k] for k in range(len(before))))
+    offsets = [0, *itertools.accumulate(self.lengths)]
+    shuffled = _shuffled_rows(self.seed, step, self.batch_size)
+    epochs, indices = [], []
+    for place in shuffled[rows.start:rows.stop].tolist():
+      source = bisect.bisect_right(ends, place)
+      epoch, draw = divmod(after[source] - (ends[source] - place), self.lengths[source])
+      own = _key(self.seed, epoch, transforms.ORDER, source)
+      epochs.append(epoch)
+      indices.append(offsets[source] + _permuted(draw, self.lengths[source], own))
+    return epochs, indices
+
+
+class Order(Sequence):
+  """Item j: (epochs, indices), int64 [n] each, of the j-th chunk of one process's rows of the batches."""
+
+  def __init__(self, draws: Draws, batch_size: int, start_step: int = 0, process_index: int = 0,
+               process_count: int = 1):  # fmt: skip
     if batch_size < 1 or batch_size % process_count:
       raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
-    if batch_size > examples:
-      raise UserError(f"batch_size {batch_size} is more than the {examples} examples of the split; "
-                      f"set it to {examples} or less")  # fmt: skip
-    self.steps_per_epoch = examples // batch_size
     local = batch_size // process_count
     self._chunk = max(size for size in range(1, _CHUNK + 1) if local % size == 0)
     self.chunks_per_batch = local // self._chunk
-    self._examples, self._seed, self._batch_size = examples, seed, batch_size
-    self._start_step, self._first_row = start_step, process_index * local
+    self._draws, self._start_step, self._first_row = draws, start_step, process_index * local
 
   def __len__(self) -> int:
     return 2**31 * self.chunks_per_batch  # steps without end
 
-  def __getitem__(self, item: int) -> tuple[int, np.ndarray]:
+  def __getitem__(self, item: int) -> tuple[np.ndarray, np.ndarray]:
     step, part = divmod(item, self.chunks_per_batch)
-    epoch, step = divmod(self._start_step + step, self.steps_per_epoch)
-    first = step * self._batch_size + self._first_row + part * self._chunk
-    key = int(transforms.hashed(self._seed, epoch, transforms.ORDER) >> np.uint64(33))
-    permuted = [
-      index_shuffle(index=place, max_index=self._examples - 1, seed=key, rounds=_SHUFFLE_ROUNDS)
-      for place in range(first, first + self._chunk)
-    ]
-    return epoch, np.array(permuted, np.int64)
+    first = self._first_row + part * self._chunk
+    epochs, indices = self._draws(self._start_step + step, range(first, first + self._chunk))
+    return np.array(epochs, np.int64), np.array(indices, np.int64)
+
+
+@functools.lru_cache(maxsize=1024)  # of a few sources and epochs at a time
+def _key(*words: int) -> int:
+  return int(transforms.hashed(*words) >> np.uint64(33))
+
+
+@functools.lru_cache(maxsize=64)  # the steps read ahead
+def _shuffled_rows(seed: int, step: int, batch_size: int) -> np.ndarray:
+  return np.argsort(transforms.hashed(seed, step, transforms.ROWS, np.arange(batch_size)))
+
+
+def _permuted(place: int, count: int, key: int) -> int:
+  return index_shuffle(index=place, max_index=count - 1, seed=key, rounds=_SHUFFLE_ROUNDS)

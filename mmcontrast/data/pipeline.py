@@ -2,8 +2,8 @@
 
     source -> order(seed, step) -> grain threads: decode, choose, crop, tokenise -> batch
 
-A batch holds one epoch's examples only (the remainder of an epoch is dropped), so none
-appears twice in it. Nothing is carried from step to step: a run may start anywhere, with
+A batch of one source holds one epoch's examples only (the remainder of an epoch is dropped), so none
+appears twice in it; of a mixture, see order.py. Nothing is carried from step to step: a run may start anywhere, with
 any number of threads, and the slices of P processes make up the same global batch.
 """
 
@@ -17,10 +17,11 @@ import grain
 import numpy as np
 
 from mmcontrast.data import image_views
-from mmcontrast.data.loader import Loader, check_languages, open_tokenizer
-from mmcontrast.data.order import Order
+from mmcontrast.data.loader import Loader, check_views, open_tokenizer
+from mmcontrast.data.order import Draws, Epochs, Order, Shares
+from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
 from mmcontrast.data.settings import resolve
-from mmcontrast.data.sources import Source, open_source
+from mmcontrast.data.sources import Mixture, Source, open_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,8 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   """The `Spec` of `config` at a global batch size. Raises UserError as `train_batches` does."""
   settings = resolve(config)
   source = open_source(settings, settings["split"], data_dir)
-  check_languages(settings, source)
+  check_views(settings, source)
   tokenizer = open_tokenizer(settings, source)
-  order = Order(len(source), 0, batch_size)
   views, info = settings["views"], source.info
   shapes = {
     **(image_views.shapes(settings) if views["image"] else {}),
@@ -52,20 +52,41 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
     "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
   }  # fmt: skip
   batch = {k: ((batch_size, *v[0]), np.dtype(v[1])) for k, v in shapes.items() if v is not None}
-  if info.label_names:
-    batch |= {f"labels/{name}": ((batch_size,), np.dtype(np.int32)) for name in info.label_names}
+  batch |= {f"labels/{name}": ((batch_size,), np.dtype(np.int32)) for name in info.label_names}
+  batch |= {name: ((batch_size,), np.dtype(np.bool_)) for name in presence_names(settings)}
   return Spec(
-    examples=len(source), steps_per_epoch=order.steps_per_epoch, tag_names=info.tag_names,
+    examples=len(source), steps_per_epoch=draws(source, 0, batch_size).steps_per_epoch, tag_names=info.tag_names,
     label_names=info.label_names, styles=info.styles,
     vocab_size=tokenizer.vocab_size if tokenizer else None, batch=batch,
   )  # fmt: skip
 
 
+def presence_names(settings: Mapping) -> list[str]:
+  """Names in `Spec.batch` of the masks that resolved `settings` make."""
+  return [f"present/{name}" for name, views in settings["views"].items() if views and settings["missing"] == "mask"]
+
+
+def draws(source: Source, seed: int, batch_size: int) -> Draws:
+  """What stands in the rows of the batches of `source`. UserError where a batch would hold an example twice."""
+  if not isinstance(source, Mixture):
+    return Epochs(len(source), seed, batch_size)
+  lengths = tuple(len(member) for member in source.members.values())
+  return Shares(tuple(source.members), lengths, tuple(source.weights.values()), seed, batch_size)
+
+
 class Batches(Iterator):
-  """Endless batches; `step` is that of the next one, `skipped` counts replaced examples so far."""
+  """Endless batches, of this process's rows.
+
+  Attributes:
+    step: that of the next batch.
+    examples: given so far; each is the one its row asked for, or else replaces
+    for_bad: a bad record, or
+    for_filtered: one that a filter took out.
+  """
 
   def __init__(self, loader: Loader, order: Order, start_step: int, threads: int, prefetch: int):
-    self._loader, self.step, self.skipped = loader, start_step, 0
+    self._loader, self.step = loader, start_step
+    self.examples = self.for_bad = self.for_filtered = 0
     read = grain.ReadOptions(num_threads=threads,
                              prefetch_buffer_size=prefetch * order.chunks_per_batch)  # fmt: skip
     chunks = grain.MapDataset.source(order).map(loader).to_iter_dataset(read)
@@ -73,18 +94,42 @@ class Batches(Iterator):
 
   def __next__(self) -> dict:
     batch = next(self._batches)
-    self.skipped += int(batch.pop("skipped").sum())
+    why = batch.pop("why")
+    self.examples += len(why)
+    self.for_bad += int((why == FOR_BAD).sum())
+    self.for_filtered += int((why == FOR_FILTERED).sum())
     self.step += 1
     return batch
 
   @property
   def bad_records(self) -> dict[int, str]:
-    """Index -> reason of the records that could not be used."""
-    return self._loader.reader.bad
+    """Index -> reason of the records that could not be used, those read ahead included."""
+    return self._loader.bad
+
+  @property
+  def filtered(self) -> dict[str, int]:
+    """Filter -> how many records it took out, those read ahead included."""
+    return self._loader.filtered
+
+  @property
+  def counts(self) -> dict[str, int]:
+    """Metrics: examples that were replaced, different records that were bad or filtered, repeated reads."""
+    return {"data/skipped": self.for_bad + self.for_filtered, "data/bad_records": len(self.bad_records),
+            "data/filtered": sum(self.filtered.values()), "data/retries": self._loader.attempts.repeated}
+
+  def summary(self, most: int = 3) -> str:
+    """One line: the counts, and up to `most` bad records by name."""
+    bad, filtered = self.bad_records, self.filtered
+    took = f" ({', '.join(f'{name} {count:,}' for name, count in sorted(filtered.items()))})" if filtered else ""
+    named = [*list(bad.values())[:most], *["..."] * (len(bad) > most)]
+    return (f"data: {self.examples:,} examples, {self.for_bad + self.for_filtered:,} of them replacements; "
+            f"{len(bad):,} bad records, {sum(filtered.values()):,} filtered{took}, "
+            f"{self._loader.attempts.repeated:,} reads tried again" + (f"; bad: {'; '.join(named)}" if bad else ""))
 
   def close(self) -> None:
-    """Stops the reading threads."""
+    """Stops the reading threads; a read that hangs is left to itself."""
     self._batches.close()
+    self._loader.attempts.close()
 
 
 def _concatenate(chunks: Sequence[Mapping]) -> dict:
@@ -112,5 +157,5 @@ def train_batches(
   """
   settings = resolve(config)
   source = source or open_source(settings, settings["split"], data_dir)
-  order = Order(len(source), seed, batch_size, start_step, process_index, process_count)
+  order = Order(draws(source, seed, batch_size), batch_size, start_step, process_index, process_count)
   return Batches(Loader(source, settings, seed), order, start_step, **settings["read"])

@@ -1,89 +1,163 @@
-"""Reading records: decoded, kept in memory where they fit, and replaced where they cannot be used."""
+"""Reading records: tried again, decoded, kept in memory where they fit, and replaced where they cannot be used."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import threading
 from collections.abc import Mapping
 
-from mmcontrast.data import transforms
+import numpy as np
+
+from mmcontrast.data import captions, filters, transforms
+from mmcontrast.data.attempts import Attempts, Closed
 from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.errors import UserError
 
-_CACHE_BYTES = 512 * 2**20
+CACHE_BYTES = 512 * 2**20
+_TEXT_BYTES = 2_000  # of a record without its images, about
+_ENOUGH_SEEN = 10_000  # records, before which a share of bad ones says little
+_UNSEEN, _USABLE, _BAD, _FILTERED = range(4)
+AS_WANTED, FOR_BAD, FOR_FILTERED = range(3)
+"""Why an example is in its place: it belongs there, or it replaces a bad record, or a filtered one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A usable example."""
+
+  index: int
+  why: int  # AS_WANTED, FOR_BAD, FOR_FILTERED
+  record: Record  # its captions: what text views may show, by field or language; none where it has none
+  drawings: dict  # pixels by style, uint8 [H, W, 3]; none where it has none
 
 
 class Reader:
-  """Records by index, captions checked and images decoded.
+  """Examples by index of one source: captions cleaned and checked, images decoded.
 
-  A record that cannot be used is replaced by the next index that can, and counted. When
-  more than `max_share` of the source's records turn out bad, UserError names the last one.
+  A record that is bad (it cannot be read or decoded, or lacks what views need) or that a filter takes
+  out is replaced by the next index that is neither, the first following the last: the same one
+  whoever asks and whenever.
+
+  The run stops with a UserError that names the last one when more than `on_error.max_share` of the
+  records are bad: of those seen so far, at least 10,000 of them or the whole source.
+
+  Args:
+    source: read by `attempts`.
+    settings: resolved config.data.
+    cache_bytes: of decoded images that cache="auto" may keep.
   """
 
-  def __init__(self, source: Source, settings: Mapping):
-    self._source, self._settings = source, settings
-    self._most_bad = settings["on_error"]["max_share"] * len(source)
-    self._bad: dict[int, str] = {}
+  def __init__(self, source: Source, settings: Mapping, attempts: Attempts, cache_bytes: int = CACHE_BYTES):
+    self._source, self._settings, self._attempts = source, settings, attempts
+    self._state = np.zeros(len(source), np.uint8)
+    self._lock = threading.Lock()
+    self.bad: dict[int, str] = {}  # index -> reason, of those met so far, those read ahead included
+    self.filtered: collections.Counter[str] = collections.Counter()  # name of a filter -> records it took
+    self.usable_seen = 0
     self._cache: dict[int, tuple[Record, dict]] = {}
     self._caching = settings["cache"] == "decoded"
-    self._lock = threading.Lock()
     if settings["cache"] == "auto":
-      images = self._read(0)[1] if len(source) else {}
-      each = sum(image.nbytes for image in images.values())
-      self._caching = each * len(source) <= _CACHE_BYTES
+      images = self.usable(0).drawings.values() if settings["views"]["image"] else ()
+      each = _TEXT_BYTES + sum(image.nbytes for image in images)
+      self._caching = each * len(source) <= cache_bytes
 
-  def usable(self, index: int) -> tuple[int, Record, dict]:
-    """The first usable example from `index` on: (its index, record, drawings by style)."""
+  def usable(self, index: int) -> Found:
+    """The first usable example from `index` on. Raises UserError when there is none, or too many are bad."""
+    why = AS_WANTED
     for place in range(index, index + len(self._source)):
       place %= len(self._source)
-      if place in self._bad:
-        continue
-      try:
-        return place, *self._read(place)
-      except BadRecord as error:
-        self._note_bad(place, str(error))
-    raise UserError(f"dataset {self._source.info.name}: no usable record")
+      if self._state[place] in (_UNSEEN, _USABLE):
+        try:
+          record, drawings = self._read(place)
+          self._note(place, _USABLE)
+          return Found(place, why, record, drawings)
+        except BadRecord as error:
+          self._note(place, _BAD, str(error))
+        except filters.Filtered as error:
+          self._note(place, _FILTERED, str(error))
+      if why == AS_WANTED:
+        why = FOR_BAD if self._state[place] == _BAD else FOR_FILTERED
+    raise self._nothing_left()
 
-  def _note_bad(self, index: int, reason: str) -> None:
+  def _note(self, index: int, state: int, reason: str = "") -> None:
     with self._lock:
-      self._bad[index] = reason
-      count = len(self._bad)
-    if count > self._most_bad:
-      share = self._settings["on_error"]["max_share"]
-      raise UserError(
-        f"dataset {self._source.info.name}, record {index}: {reason}; {count} of "
-        f"{len(self._source)} records are bad, more than data.on_error.max_share={share:g}: "
-        "mend the data or raise it"
-      )
+      if self._state[index] in (state, _BAD, _FILTERED):  # what is out stays out, whoever else was reading it
+        return
+      # A record that was read before, and fails now, is no longer usable.
+      self.usable_seen += int(state == _USABLE) - int(self._state[index] == _USABLE)
+      self._state[index] = state
+      if state == _BAD:
+        self.bad[index] = reason
+      elif state == _FILTERED:
+        self.filtered[reason] += 1
+      bad, seen = len(self.bad), self.seen
+    whole, share = len(self._source), self._settings["on_error"]["max_share"]
+    enough = min(whole, _ENOUGH_SEEN)
+    if state == _BAD and bad > share * max(seen, enough):
+      of = whole if enough == whole else f"the {seen} seen of {whole}"
+      raise UserError(f"dataset {self._source.info.name}, record {index}: {reason}; {bad} of {of} records are bad, "
+                      f"more than data.on_error.max_share={share:g}: mend the data or raise it")  # fmt: skip
+    if not self.usable_seen and seen >= enough:
+      raise self._nothing_left()
+
+  @property
+  def seen(self) -> int:
+    """Different records met so far: usable, bad or filtered."""
+    return self.usable_seen + len(self.bad) + self.filtered.total()
+
+  def _nothing_left(self) -> UserError:
+    took = ", ".join(f"{name} {count}" for name, count in self.filtered.most_common())
+    return UserError(f"dataset {self._source.info.name}: no usable record among the first {self.seen} of "
+                     f"{len(self._source)}: {len(self.bad)} bad, {self.filtered.total()} filtered"
+                     + (f" ({took}); loosen data.filter" if took else ""))  # fmt: skip
 
   def _read(self, index: int) -> tuple[Record, dict]:
-    """The record and its decoded drawings; raises BadRecord, naming the record."""
+    """The record and its decoded drawings; raises BadRecord, naming the record, or Filtered."""
     if index in self._cache:
       return self._cache[index]
     name = ""
     try:
-      record = self._source[index]
+      record = self._attempts(lambda: self._source[index])
       name = record["name"]
-      images = {}
-      if self._settings["views"]["text"]:
-        record = {**record, "captions": transforms.usable_captions(record["captions"])}
-        for language in self._settings["languages"]:
-          if not record["names"][language].strip():
-            raise BadRecord(f"no name in language {language!r}")
-      if self._settings["views"]["image"]:
-        if not record["images"]:
-          raise BadRecord("no image")
-        for style, data in record["images"].items():
-          image = decode(data, self._settings["limits"])
-          images[style] = transforms.trim(image) if self._settings["trim"] else image
+      result = self._prepared(record)
     except (BadRecord, OSError) as error:
       raise BadRecord(f"{name}: {error}" if name else str(error)) from None
-    result = {**record, "images": {}}, images
+    except (UserError, Closed, filters.Filtered):
+      raise
+    except Exception as error:
+      raise UserError(f"dataset {self._source.info.name}, record {index}{f' ({name})' if name else ''}: "
+                      f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; the source fails in a way it "
+                      "should not") from error
     if self._caching:
       self._cache[index] = result
     return result
 
-  @property
-  def bad(self) -> dict[int, str]:
-    """Index -> reason of the bad records met so far, those read ahead included."""
-    return dict(self._bad)
+  def _prepared(self, record: Record) -> tuple[Record, dict]:
+    views, images = self._settings["views"], {}
+    texts = self._texts(record) if views["text"] else {}
+    if views["image"]:
+      if not record["images"] and self._settings["missing"] == "skip":
+        raise BadRecord("no image")
+      passing = filters.images(record["images"], self._settings["filter"])
+      images = {style: decode(data, self._settings["limits"]) for style, data in passing.items()}
+      if self._settings["trim"]:
+        images = {style: transforms.trim(image) for style, image in images.items()}
+    if not texts and not images:
+      raise BadRecord("nothing of what the views show")
+    return {**record, "images": {}, "captions": texts}, images
+
+  def _texts(self, record: Record) -> dict[str, list[str]]:
+    """What text views may show, by field or language; none where the record lacks it and may."""
+    settings, most = self._settings, self._settings["limits"]["caption_characters"]
+    try:
+      if languages := settings["languages"]:
+        return captions.names({key: captions.clean(name, most) for key, name in record["names"].items()}, languages)
+      found = {field: [captions.clean(text, most) for text in texts] for field, texts in record["captions"].items()}
+      found = captions.of_fields(transforms.usable_captions(found), settings["captions"])
+    except BadRecord:
+      if settings["missing"] == "skip":
+        raise
+      return {}
+    return filters.captions(found, settings["filter"])

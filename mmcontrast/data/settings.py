@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from mmcontrast.data import images, transforms
+from mmcontrast.data import filters, images, transforms
 from mmcontrast.errors import UserError, choose, nearest
 
 DEFAULTS = {
   "dataset": "emoji_views",  # NAME, or KIND:PATH: data/sources
   "source": {},  # options of the dataset
   "split": "train",  # train, validation, test or all
+  "mixture": {},  # instead of the three: name -> dict(dataset=, source=, split=, weight=); sources/mixture.py
   "image_size": 32,  # pixels
   "views": {"image": 2, "text": 2},  # a modality not named here is left out
   # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
@@ -29,16 +31,28 @@ DEFAULTS = {
   # Text views are names in these languages instead of captions: as many views as languages, view k in
   # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
   "languages": (),
+  # Which captions text views show. None: any. dict(alt=0.7, generated=0.3): a view draws its field by these
+  # weights, among those the record has. ("alt", "generated"): view k shows field k.
+  "captions": None,
+  # An example without an image or a caption is "skip" (a bad record), or "mask": there, but not to what reads it.
+  "missing": "skip",
+  "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
+  "filter": filters.DEFAULTS,
+  "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   "text_length": 16,  # tokens, bos and eos included
   "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
   "lower": True,
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
-  "limits": images.LIMITS,  # of one image; over them its record is bad
-  "on_error": {"max_share": 0.01},  # of the source's records; above it the run stops
+  # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
+  # timeout_seconds, is tried again, after backoff_seconds and then twice as long each time.
+  "on_error": {"max_share": 0.01, "retries": 3, "backoff_seconds": 0.5, "timeout_seconds": 60.0},
   "cache": "auto",  # decoded images in memory: decoded, none, or auto (up to 512 MiB)
   "read": {"threads": 2, "prefetch": 4},  # prefetch in batches
 }
-_FREE = ("source",)  # checked by the source
+_FREE = ("source", "mixture")  # checked by the source
+_RANGES = {  # of numbers that are no counts
+  "max_share": (0, 1), "backoff_seconds": (0, math.inf), "timeout_seconds": (1e-3, threading.TIMEOUT_MAX),
+}  # fmt: skip
 
 
 def resolve(config: Mapping) -> dict:
@@ -77,6 +91,20 @@ def resolve(config: Mapping) -> dict:
     raise UserError(f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
                     "or to fewer, drawn from them")  # fmt: skip
   choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+  if settings["captions"] and languages:
+    raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
+  if settings["identity"] == "caption" and not views:
+    raise UserError("data.identity: 'caption' needs text views; set data.views.text")
+  for section, key, least in (("on_error", "retries", 0), ("read", "threads", 1),
+                              ("read", "prefetch", 1)):  # fmt: skip
+    if not isinstance(settings[section][key], int) or settings[section][key] < least:
+      raise UserError(f"data.{section}.{key}: {settings[section][key]!r}; give a whole number, at least {least}")
+  for key, (low, high) in _RANGES.items():
+    if not isinstance(value := settings["on_error"][key], int | float) or not low <= value <= high:
+      raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
+  filters.check(settings["filter"])
+  choose(settings["missing"], ("skip", "mask"), "data.missing")
+  choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings
 

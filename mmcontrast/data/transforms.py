@@ -18,7 +18,8 @@ from mmcontrast.data.sources.record import BadRecord
 
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes
-IMAGE, TEXT, STYLE, ORDER, DEVICE = range(5)  # streams of noise
+IMAGE, TEXT, STYLE, ORDER, DEVICE, FIELD, ROWS = range(7)  # streams of noise
+
 
 def hashed(*words: int | np.ndarray) -> np.ndarray:
   """uint64 hash of integer words, broadcast together (splitmix64 finaliser, Steele et al. 2014)."""

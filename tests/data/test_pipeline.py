@@ -7,53 +7,18 @@ import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
+from toy_source import BATCH, Toy, take
 
-from mmcontrast.data import pipeline, sources, tokenizers
+from mmcontrast.data import pipeline, tokenizers
 from mmcontrast.data.images import decode
-from mmcontrast.data.order import Order
+from mmcontrast.data.order import Epochs, Order
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
-
-BATCH = 48
-
-
-class Toy:
-  """N examples of one flat colour and two captions each; `broken` maps index -> record fields."""
-
-  def __init__(self, count, broken=None):
-    self.info = sources.Info("toy", ("a", "b"), ("even",), {"parity": ("even", "odd")})
-    self._count, self._broken = count, broken or {}
-
-  def __len__(self):
-    return self._count
-
-  def __getitem__(self, index):
-    buffer = io.BytesIO()
-    Image.new("RGB", (12, 12), (index % 256, index // 256, 0)).save(buffer, "png")
-    record = {
-      "images": {"a": buffer.getvalue(), "b": buffer.getvalue()},
-      "captions": {"caption": [f"number {index}", f"the {index} th"]},
-      "tags": np.array([index % 2 == 0], np.uint8),
-      "labels": {"parity": index % 2},
-      "id": 10 * index,
-      "name": f"toy-{index}",
-      "mirror_safe": True,
-    }
-    return {**record, **self._broken.get(index, {})}
 
 
 @pytest.fixture(scope="module")
 def config(data_dir):
   return dict(image_size=12, tokenizer=str(data_dir / "emoji_views" / "tokenizer.model"))
-
-
-def take(count, config, source, batch_size=BATCH, seed=3, **options):
-  options |= dict(seed=seed, batch_size=batch_size, source=source)
-  iterator = pipeline.train_batches(config, **options)
-  try:
-    return [next(iterator) for _ in range(count)], iterator
-  finally:
-    iterator.close()
 
 
 def assert_same(left, right):
@@ -129,9 +94,9 @@ def test_starts_at_any_step(config, step):
 
 
 def test_a_far_step_costs_no_more(config):
-  order = Order(200, 0, BATCH, start_step=10**9)
-  epoch, indices = order[0]
-  assert epoch == 10**9 // 4 and len(set(indices)) == len(indices) == 24
+  order = Order(Epochs(200, 0, BATCH), BATCH, start_step=10**9)
+  epochs, indices = order[0]
+  assert (epochs == 10**9 // 4).all() and len(set(indices)) == len(indices) == 24
 
 
 @pytest.mark.parametrize("options", [
@@ -210,7 +175,7 @@ def test_a_bad_record_is_replaced_and_counted(config, broken, reason):
   found = np.concatenate([batch["index"] for batch in batches])
   assert 17 not in found and (found[wanted == 17] == 18).all()
   assert (found[wanted != 17] == wanted[wanted != 17]).all()
-  assert iterator.skipped == (wanted == 17).sum() >= 1
+  assert iterator.counts["data/skipped"] == (wanted == 17).sum() >= 1
   assert list(iterator.bad_records) == [17] and reason in iterator.bad_records[17]
   resumed, _ = take(4, config, bad, start_step=4)
   for left, right in zip(batches[4:], resumed):

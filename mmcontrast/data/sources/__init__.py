@@ -2,6 +2,7 @@
 
 A config names one by `data.dataset`: NAME of a dataset, or KIND:PATH of files in a format.
 `data.source` holds its options. One more is a file here and a line in SOURCES.
+Several are named by `data.mixture` (mixture.py).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 from collections.abc import Callable, Mapping
 
 from mmcontrast.data.sources import coco, emoji
+from mmcontrast.data.sources.mixture import Mixture
 from mmcontrast.data.sources.record import BadRecord, Info, Record, Source
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError, choose, nearest
 
-__all__ = ["SOURCES", "BadRecord", "Info", "Record", "Source", "open_source"]
+__all__ = ["SOURCES", "BadRecord", "Info", "Mixture", "Record", "Source", "members_of", "open_source"]
 
 DataDir = str | os.PathLike | None
 Opener = Callable[[str, Mapping, str, DataDir], Source]
@@ -24,16 +26,53 @@ SOURCES: dict[str, Opener] = {
   "emoji_noto": emoji.refuse_emoji_noto,
   "coco": coco.CocoSource,
 }
+_OF_A_MIXTURE = ("dataset", "source", "split", "weight")
 
 
 def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source:
-  """Opens `config["dataset"]` with the options `config["source"]`, for training.
+  """Opens `config["dataset"]` with the options `config["source"]`, or the mixture of `config["mixture"]`, for training.
+
+  Args:
+    config: the config's `data`. Of a mixture: name -> dict(dataset=, source=, split=, weight=), the
+      last two `split` and 1.0 where they are not given.
 
   Raises:
-    UserError: no such dataset or split, not built yet, or one that is for evaluation only.
+    UserError: no such dataset or split, not built yet, or one that is for evaluation only; in a
+      mixture, with the name of the source.
   """
+  if mixture := config.get("mixture"):
+    names = sorted(mixture)  # a config that comes back from a checkpoint has lost the order it was written in
+    for name in names:
+      _check(name, mixture[name])
+    sources = {name: _open_one(name, mixture[name], split, data_dir) for name in names}
+    return Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names})
   kind, colon, path = config["dataset"].partition(":")
   choose(kind, SOURCES, "data.dataset")
   if colon and not path:
     raise UserError(f"data.dataset: {config['dataset']!r} has no path after the colon")
   return SOURCES[kind](path, config.get("source") or {}, split, data_dir)
+
+
+def members_of(source: Source) -> dict[str, Source]:
+  """The sources that are read, by name: those of a mixture, or `source` alone."""
+  return dict(source.members) if isinstance(source, Mixture) else {source.info.name: source}
+
+
+def _check(name: str, given: object) -> None:
+  where = f"data.mixture.{name}"
+  if not isinstance(given, Mapping) or "dataset" not in given:
+    raise UserError(f"{where}: {given!r} names no dataset; give dict(dataset=..., weight=1.0)")
+  for key in given:
+    if key not in _OF_A_MIXTURE:
+      raise UserError(f"{where}.{key}: unknown key; {nearest(key, _OF_A_MIXTURE)}")
+  weight = given.get("weight", 1.0)
+  if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+    raise UserError(f"{where}.weight: {weight!r}; give a number above 0, or leave {name!r} out")
+
+
+def _open_one(name: str, given: Mapping, split: str, data_dir: DataDir) -> Source:
+  one = {"dataset": given["dataset"], "source": given.get("source") or {}}
+  try:
+    return open_source(one, given.get("split", split), data_dir)
+  except UserError as error:
+    raise type(error)(f"data.mixture.{name}: {error}") from None

@@ -1,0 +1,86 @@
+"""Which caption a text view shows, and when two captions are one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from toy_source import Toy, take
+
+from mmcontrast.data import captions, pipeline, tokenizers
+from mmcontrast.errors import UserError
+
+FIELDS = ("alt", "generated", "title")
+
+
+class Fields(Toy):
+  """An alt text, two generated captions and, in every third example, a title."""
+
+  def __init__(self, count, broken=None):
+    super().__init__(count, broken)
+    self.info = dataclasses.replace(self.info, caption_fields=FIELDS)
+
+  def __getitem__(self, index):
+    found = {"alt": [f"alt {index}"], "generated": [f"made {index}", f"other {index}"]}
+    found |= {"title": [f"title {index}"]} if index % 3 == 0 else {}
+    return {**super().__getitem__(index), "captions": found, **self._broken.get(index, {})}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(data_dir):
+  return tokenizers.SentencePieceTokenizer(data_dir / "emoji_views" / "tokenizer.model")
+
+
+def shown(count, tokenizer, source=None, **settings):
+  """(index, texts of the views) of each example of `count` batches of 90."""
+  settings = dict(views=dict(text=2), tokenizer=tokenizer.name, text_length=24) | settings
+  batches, iterator = take(count, settings, source or Fields(90), batch_size=90)
+  rows = [(int(index), tokenizer.decode(text)) for batch in batches
+          for index, text in zip(batch["index"], batch["text"])]  # fmt: skip
+  return rows, batches, iterator
+
+
+def test_fields_are_drawn_by_weight(tokenizer):
+  rows, _, _ = shown(8, tokenizer, captions=dict(alt=0.7, generated=0.3))
+  firsts = np.array([[text.split()[0] for text in texts] for _, texts in rows])
+  share = (firsts == "alt").mean(0)
+  assert (np.abs(share - 0.7) < 0.06).all() and not (firsts == "title").any()
+  both = firsts[(firsts != "alt").all(1)]
+  assert len(both) > 20 and (both[:, 0] != both[:, 1]).all()  # two views of one field: two captions of it
+
+
+def test_a_field_that_a_record_lacks_is_left_out(tokenizer):
+  rows, _, _ = shown(4, tokenizer, captions=dict(alt=1.0, title=1.0))
+  titles = np.array([[text.startswith("title") for text in texts] for _, texts in rows])
+  has = np.array([index % 3 == 0 for index, _ in rows])
+  assert not titles[~has].any() and 0.35 < titles[has].mean() < 0.65
+
+
+def test_a_field_a_view(tokenizer):
+  rows, _, _ = shown(2, tokenizer, captions=("generated", "alt"))
+  assert all(texts[0].split()[0] in ("made", "other") and texts[1] == f"alt {index}" for index, texts in rows)
+  settings = dict(captions=("title", "alt"), on_error=dict(max_share=0.9))
+  rows, _, iterator = shown(1, tokenizer, **settings)
+  assert {index % 3 for index, _ in rows} == {0} and "toy-1: no caption in field 'title'" in iterator.bad_records[1]
+  rows, batches, iterator = shown(1, tokenizer, missing="mask", **settings, views=dict(text=2, image=1), image_size=8)
+  np.testing.assert_array_equal(batches[0]["present"]["text"], batches[0]["index"] % 3 == 0)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+  (("alt",), r"data.captions: \('alt',\) is not a list of 2 fields, one for each text view"),
+  (dict(alto=1.0), "data.captions: no such choice 'alto'; did you mean 'alt'"),
+  (dict(alt=0.0), "data.captions.alt: 0.0; give a number above 0, or leave the field out"),
+])  # fmt: skip
+def test_fields_that_make_no_sense(given, message, tokenizer):
+  with pytest.raises(UserError, match=message):
+    pipeline.train_batches(dict(views=dict(text=2), captions=given, tokenizer=tokenizer.name), seed=0,
+                           batch_size=8, source=Fields(90))  # fmt: skip
+
+
+def test_equal_captions_are_one_identity(tokenizer):
+  twins = {3: dict(captions={"alt": ["A  Red Ｃar\n"]}), 8: dict(captions={"alt": ["a red car", "another"]})}
+  _, (batch,), _ = shown(1, tokenizer, Fields(90, twins), identity="caption")
+  ids = dict(zip(batch["index"].tolist(), batch["id"].tolist()))
+  assert ids[3] == ids[8] == captions.identity({"alt": ["a red car"]}) and len(set(ids.values())) == 89
+  assert min(ids.values()) >= 0
+  ids = shown(1, tokenizer, Fields(90, twins))[1][0]
+  assert (ids["id"] == 10 * ids["index"]).all()
