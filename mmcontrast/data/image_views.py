@@ -34,7 +34,7 @@ def draw(examples: Sequence[Mapping[str, np.ndarray]], settings: Mapping, seed: 
   view V + k would show.
 
   Args:
-    examples: drawings by style, uint8 [H, W, 3]; one without any keeps black views and empty boxes.
+    examples: pixels by style, uint8 [H, W, 3]; one without any keeps black views and empty boxes.
     settings: resolved config.data.
     index, epochs: int [N].
   Returns:
@@ -52,11 +52,10 @@ def draw(examples: Sequence[Mapping[str, np.ndarray]], settings: Mapping, seed: 
     chosen = _choose(list(drawings.values()), styles[row], settings["drawings"])
     given = zip(chosen, draws[row])
     for name, count, size, crop in families:
-      for view, (pixels, numbers) in zip(range(count), given):
-        arrays[name][row, view] = transforms.random_crop(pixels, size, numbers, crop)
+      for view, (image, numbers) in zip(range(count), given):
+        arrays[name][row, view] = transforms.random_crop(image, size, numbers, crop)
         if settings["crop_boxes"]:
-          height, width, _ = pixels.shape
-          arrays[f"boxes/{name}"][row, view] = transforms.crop_box(width, height, numbers, crop)
+          arrays[f"boxes/{name}"][row, view] = transforms.crop_box(image.shape[1], image.shape[0], numbers, crop)
   boxes = {name.removeprefix("boxes/"): arrays.pop(name) for name in list(arrays) if name.startswith("boxes/")}
   return arrays | ({"boxes": boxes} if boxes else {})
 

@@ -80,9 +80,8 @@ class Loader:
       }
     there = {}
     if self._settings["views"]["image"]:
-      drawings = [example.drawings for example in found]
-      batch |= image_views.draw(drawings, self._settings, self._seed, index, epochs)
-      there["image"] = np.array([bool(example) for example in drawings])
+      batch |= image_views.draw([example.drawings for example in found], self._settings, self._seed, index, epochs)
+      there["image"] = np.array([bool(example.drawings) for example in found])
     if self._settings["views"]["text"]:
       batch["text"] = self._text_views([record["captions"] for record in records], index, epochs)
       there["text"] = np.array([bool(record["captions"]) for record in records])

@@ -87,11 +87,11 @@ def random_crop(
     angle = (2 * draws[4] - 1) * rotate
     pixels = np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, fillcolor=WHITE))
   height, width, _ = pixels.shape
-  canvas, (x, y), box = _place(width, height, draws, crop)
-  if canvas != (width, height):
-    padded = np.full((*canvas[::-1], 3), WHITE, np.uint8)
-    padded[y : y + height, x : x + width] = pixels
-    pixels = padded
+  (wide, high), (left, top), box = _place(width, height, draws, crop)
+  if (wide, high) != (width, height):
+    canvas = np.full((high, wide, 3), WHITE, np.uint8)
+    canvas[top : top + height, left : left + width] = pixels
+    pixels = canvas
   return resize(pixels, size, box)
 
 

@@ -27,14 +27,16 @@ class Fields(Toy):
 
 @pytest.fixture(scope="module")
 def tokenizer(data_dir):
-  return tokenizers.SentencePieceTokenizer(data_dir / "emoji_views" / "tokenizer.model")
+  """The path of one."""
+  return str(data_dir / "emoji_views" / "tokenizer.model")
 
 
 def shown(count, tokenizer, source=None, **settings):
   """(index, texts of the views) of each example of `count` batches of 90."""
-  settings = dict(views=dict(text=2), tokenizer=tokenizer.name, text_length=24) | settings
+  settings = dict(views=dict(text=2), tokenizer=tokenizer, text_length=24) | settings
   batches, iterator = take(count, settings, source or Fields(90), batch_size=90)
-  rows = [(int(index), tokenizer.decode(text)) for batch in batches
+  decode = tokenizers.SentencePieceTokenizer(tokenizer).decode
+  rows = [(int(index), decode(text)) for batch in batches
           for index, text in zip(batch["index"], batch["text"])]  # fmt: skip
   return rows, batches, iterator
 
@@ -72,7 +74,7 @@ def test_a_field_a_view(tokenizer):
 ])  # fmt: skip
 def test_fields_that_make_no_sense(given, message, tokenizer):
   with pytest.raises(UserError, match=message):
-    pipeline.train_batches(dict(views=dict(text=2), captions=given, tokenizer=tokenizer.name), seed=0,
+    pipeline.train_batches(dict(views=dict(text=2), captions=given, tokenizer=tokenizer), seed=0,
                            batch_size=8, source=Fields(90))  # fmt: skip
 
 
