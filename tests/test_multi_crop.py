@@ -1,7 +1,9 @@
 """Small crops in training: through the same tower, and what stops a run before compilation."""
 
+import functools
 import types
 
+import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
@@ -13,7 +15,7 @@ from mmcontrast.encoders.vit import resize_positions
 from mmcontrast.errors import UserError
 from mmcontrast.observe import read_jsonl
 from mmcontrast.program import build_program
-from mmcontrast.step import _views
+from mmcontrast.step import _views, train_step
 
 LARGE = ["image[0]/embedding", "image[1]/embedding"]
 SMALL = ["image_small[0]/embedding", "image_small[1]/embedding"]
@@ -89,6 +91,14 @@ def test_mistakes_stop_before_compilation(changes, message, data_dir):
 def test_a_vit_with_learned_positions_takes_small_crops(spec):
   program = build(spec, towers=dict(image=dict(name="vit", patch=4, width=16, depth=1, heads=2)))
   assert program.state.params["towers"]["image"]["pos_embed"].shape == (1, 16, 16)  # of the large views
+
+
+def test_small_crops_in_microbatches(spec):
+  program = build(spec, towers=dict(image=dict(name="vit", patch=4, width=16, depth=1, heads=2)),
+                  batch=dict(size=16, microbatches=2),
+                  objective=dict(small=dict(query=SMALL[0], key=LARGE[0])))  # fmt: skip
+  _, metrics = jax.eval_shape(functools.partial(train_step, program.recipe, None), program.state, program.batch)
+  assert "small/loss" in metrics
 
 
 def test_positions_are_resized_as_a_picture():
