@@ -86,7 +86,7 @@ def test_any_dataset(data_dir):
   source = open_source({"dataset": "tfds:emoji_views", "source": options}, "test", data_dir)
   expected = emoji.open_built("emoji_views", "test", data_dir)
   assert len(source) == len(expected) and source.info.tag_names == expected.info.tag_names
-  assert source.info.languages == ("en", "de") and source.info.styles == ("drawn",)
+  assert source.info.languages == ("de", "en") and source.info.styles == ("drawn",)
   for n in (0, 17):
     found, wanted = source[n], expected[n]
     assert found["images"]["drawn"] == wanted["images"]["twemoji"]
