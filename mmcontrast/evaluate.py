@@ -31,7 +31,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
   """Evaluates the newest checkpoint of a run, or that of `step`.
 
   Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set
-  of config.evaluation.sets) into `workdir`; prints the table and the paths.
+  of config.evaluation.sets with images and captions) into `workdir`; prints the table and the paths.
   Raises UserError when there is no such checkpoint, or a set is missing.
   """
   workdir = pathlib.Path(workdir)
@@ -41,8 +41,10 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
   written[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
   if {"image", "text"} <= set(model.kinds) and not model.compares_tokens:
     from mmcontrast.report.retrieval_picture import draw
-    shown = [name for name in model.config["evaluation"]["sets"] if name in sets][-1]
-    written.append(draw(workdir / "retrieval.png", sets[shown]))
+    pairs = [name for name in model.config["evaluation"]["sets"]
+             if name in sets and sets[name].data.captions and len(sets[name].data.images)]
+    if pairs:
+      written.append(draw(workdir / "retrieval.png", sets[pairs[-1]]))
   from mmcontrast.report.table import show
   show(results, {one.name: one.seen for one in sets.values()})
   found = [workdir / name for name in ("checkpoints", "metrics.jsonl", "tensorboard")]

@@ -111,7 +111,8 @@ def load(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | N
 def load_tokenizer(config: Mapping, data_dir: str | None = None) -> Any:
   """The tokenizer a config names, or None where there are no text views."""
   settings = resolve(config["data"])
-  return open_tokenizer(settings, open_source(settings, settings["split"], data_dir))
+  own = settings["views"]["text"] and settings["tokenizer"] == "sentencepiece"  # else the data need not be there
+  return open_tokenizer(settings, open_source(settings, settings["split"], data_dir) if own else None)
 
 
 @functools.partial(jax.jit, static_argnums=0)

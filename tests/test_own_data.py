@@ -9,7 +9,7 @@ from tiny import tiny_config
 from mmcontrast.cli import main
 from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
-from mmcontrast.inference import load
+from mmcontrast.inference import load, load_tokenizer
 from mmcontrast.train import train
 
 MINE = {"sets": ("mine",), "image": "image_joint", "text": "text_joint", "batch_size": 9,
@@ -29,7 +29,9 @@ def config(dataset, tokenizer, **evaluation):
 def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   dataset = write_own_data(str(tmp_path / "data"), "jsonl")
   workdir = tmp_path / "run"
-  state = train(config(dataset, data_dir / "emoji_views" / "tokenizer.model"), workdir, data_dir)
+  sets = {"sets": ("mine", "plain"), "data": {"mine": {}, "plain": {"dataset": f"folder:{tmp_path}/data"}},
+          "evaluators": {name: {**options, "sets": ("mine",)} for name, options in MINE["evaluators"].items()}}
+  state = train(config(dataset, data_dir / "emoji_views" / "tokenizer.model", **sets), workdir, data_dir)
   assert int(state.step) == 2
   assert main(["evaluate", "--workdir", str(workdir)]) == 0
   results = json.loads((workdir / "evaluation.json").read_text())
@@ -39,9 +41,12 @@ def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   model = load(workdir)
   model._batch_size = 2 * COUNT
   assert evaluate_model(model, model.config) == pytest.approx(results, abs=1e-6)
+  assert load_tokenizer({**model.config, "data": {**model.config["data"], "dataset": "jsonl:/nowhere"}})
   out = tmp_path / "found.png"
   assert main(["search", "thing 3", "--workdir", str(workdir), "--out", str(out), "--count", "3"]) == 0
-  assert out.is_file() and "é" in capsys.readouterr().out
+  assert out.is_file() and "  id " in capsys.readouterr().out  # the last set has no captions
+  assert main(["search", "thing 3", "--workdir", str(workdir), "--out", str(out), "--dataset", "mine"]) == 0
+  assert "é" in capsys.readouterr().out
 
 
 def test_a_wrong_evaluation_set_stops_before_training(tmp_path, data_dir):

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import sources, transforms
+from mmcontrast.data.attempts import Attempts
+from mmcontrast.data.captions import clean
 from mmcontrast.data.images import decode
-from mmcontrast.data.settings import DEFAULTS
+from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, nearest
 
@@ -114,7 +116,8 @@ def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   found = _read(name, source, given.get("style"), data)
   trained_on = any(
     given.get("dataset", one["dataset"]) == one["dataset"] and split in ("all", one.get("split", data["split"]))
-    for one in (data.get("mixture") or {"": data}).values())
+    for one in (data.get("mixture") or {"": data}).values()
+  )
   part = split if split in ("train", "test") else "validation"
   return dataclasses.replace(found, seen=trained_on, split=np.full(len(found.images), part, "U10"))
 
@@ -124,17 +127,19 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
 
   A record that cannot be used is left out with a line that says so, up to `data["on_error"]["max_share"]` of them.
   """
-  data, info = {**DEFAULTS, **data}, source.info
+  data, info = resolve(data), source.info
   if info.styles:
     style = choose(style or info.styles[0], info.styles, f"evaluation set {name}, style")
   size, bad = data["image_size"], []
   images, shown, captions = np.zeros((len(source) if info.styles else 0, size, size, 3), np.uint8), [], []
+  attempts, most = Attempts(data["on_error"]), data["limits"]["caption_characters"]
   for index in range(len(source)):
     where = f"record {index}"
     try:
-      record = source[index]
+      record = attempts(lambda index=index: source[index])
       where = record["name"]
-      texts = [text for texts in record["captions"].values() for text in texts if text.strip()]
+      texts = [clean(text, most) for texts in record["captions"].values() for text in texts]
+      texts = [text for text in texts if text.strip()]
       if style in record["images"]:
         image = decode(record["images"][style], data["limits"])
         images[len(shown)] = transforms.evaluation_view(image, data)
@@ -144,6 +149,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
       captions += [(text, record["id"]) for text in texts]
     except (sources.BadRecord, OSError) as error:
       bad.append(str(error) if where in str(error) else f"{where}: {error}")
+  attempts.close()
   if bad:
     share = data["on_error"]["max_share"]
     message = f"evaluation set {name}: {len(bad)} of {len(source)} records cannot be used, such as {bad[0]}"

@@ -16,13 +16,15 @@ from mmcontrast.data.sources import Source, members_of
 from mmcontrast.errors import UserError, choose
 
 
-def open_tokenizer(settings: Mapping, source: Source) -> tokenizers.Tokenizer | None:
-  """The tokenizer that resolved `settings` name, its ids checked; None without text views."""
+def open_tokenizer(settings: Mapping, source: Source | None) -> tokenizers.Tokenizer | None:
+  """The tokenizer that resolved `settings` name, its ids checked; None without text views.
+
+  `source` may be None where the tokenizer is not the dataset's own.
+  """
   if not settings["views"]["text"]:
     return None
-  info = source.info
-  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], own=info.tokenizer,
-                                        dataset=info.name)
+  own = {"own": source.info.tokenizer, "dataset": source.info.name} if source else {}
+  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], **own)
   tokenizer.check(**{f"{name}_id": value for name, value in settings["token_ids"].items()})
   return tokenizer
 
