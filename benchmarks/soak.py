@@ -20,6 +20,7 @@ from typing import Any
 
 import faulty_source
 import numpy as np
+from absl import logging
 from record import record
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -110,6 +111,7 @@ def main() -> None:
   parser.add_argument("--data_dir")
   parser.add_argument("--out")
   options = parser.parse_args()
+  logging.set_verbosity(logging.ERROR)  # Orbax talks a lot through absl
   rows = soak(options.minutes, options.data_dir)
   record([{"what": name, "value": value} for name, value in rows.items()], options.out)
 
