@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 
 from absl import logging
 
-from mmcontrast.errors import UserError
+from mmcontrast.errors import Preempted, UserError
 
 DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
 
@@ -18,10 +19,12 @@ DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontras
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
   parser = _parser()
-  options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+  words = sys.argv[1:] if arguments is None else list(arguments)
+  options, rest = parser.parse_known_args(words)
   if rest and options.command not in (_train, _inspect, _convert, _tokenizer):
     parser.error(f"unexpected argument {rest[0]!r}")
-  logging.set_verbosity(logging.ERROR)  # Orbax and grain talk a lot through absl
+  # Orbax and grain talk a lot through absl; what they report there as an error they also raise.
+  logging.set_verbosity(logging.FATAL)
   # A resumed run, or the next evaluation, need not compile again.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/mmcontrast/compiled"))
   try:
@@ -29,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except Preempted as stop:
+    from mmcontrast import distributed
+    if distributed.is_first():
+      print(f"{stop}; to continue: {shlex.join(['mmcontrast', *words])}")
+    return 0
   except KeyboardInterrupt:
     print("interrupted; run the same command again to resume from what is saved", file=sys.stderr)
     return 130

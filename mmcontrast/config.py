@@ -28,7 +28,7 @@ RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "shard
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
                   "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",
-                  "data.mixture", "data.captions")
+                  "data.mixture")
 
 _SOURCE = "--config.data.source."
 
@@ -66,7 +66,8 @@ def base_config() -> ml_collections.ConfigDict:
   # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
   c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), data=dict(), evaluators=dict(), image="", text="",
                       features="image", batch_size=256, every_steps=0)
-  c.log = dict(every_steps=50)
+  # watchdog_seconds: a read or a step that takes longer ends the process (watchdog.py); 0: never.
+  c.log = dict(every_steps=50, watchdog_seconds=600)
   return c
 
 

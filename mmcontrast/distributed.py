@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import Preempted, UserError, choose
 
 MODES = ("auto", "on", "off")
 _LOST = ("Gloo", "Connection reset", "Connection closed", "Socket closed", "NCCL", "coordination service", "heartbeat")
@@ -100,6 +100,10 @@ def session(config: Mapping[str, Any]) -> Iterator[None]:
   started = initialize(config)
   try:
     yield
+  except Preempted:  # in all of them, at the same step
+    if started:
+      shutdown()
+    raise
   except BaseException as error:
     if started:
       _leave(error)

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read: one line, where, and what to do."""
+"""The one kind of error a user is meant to read: one line, where, and what to do; and an end that is none."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ class UserError(ValueError):
 
 class MissingData(UserError):
   """Data that is not on this machine, as it should be named in the message."""
+
+
+class Preempted(SystemExit):
+  """A run was asked to end, and has, its checkpoint written: uncaught, it exits with 0."""
+
+  def __init__(self, message: str):
+    super().__init__(0)
+    self.message = message
+
+  def __str__(self) -> str:
+    return self.message
 
 
 def nearest(value: object, choices: Iterable[object]) -> str:

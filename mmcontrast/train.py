@@ -21,16 +21,18 @@ import numpy as np
 from absl import flags
 
 from mmcontrast import distributed, observe, sharding
-from mmcontrast.checkpoint import Checkpoints, load_run
+from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run
 from mmcontrast.config import check_same_run, to_json
 from mmcontrast.data import pipeline
-from mmcontrast.errors import UserError
+from mmcontrast.errors import Preempted, UserError
 from mmcontrast.evaluate import check_sets, evaluate_model
 from mmcontrast.inference import Inference, load_tokenizer
 from mmcontrast.initialization import initial_arrays
+from mmcontrast.preemption import Notice
 from mmcontrast.program import Plan, make_plans, variables_of
 from mmcontrast.stages import errors_of, stages_in
 from mmcontrast.step import TrainState, init_state
+from mmcontrast.watchdog import PATIENCE, Watchdog
 
 
 def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
@@ -40,7 +42,8 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
   metrics.jsonl and TensorBoard events. Stages that are done are not done again.
   Returns the final state, of the last stage.
   Raises UserError before any compilation when the config, the data or a checkpoint, of any
-  stage, do not fit, and in the loop when the loss is not finite (the last checkpoint stays).
+  stage, do not fit, and in the loop when the loss is not finite or a checkpoint cannot be written
+  (the last checkpoint stays). Raises Preempted, which exits with 0, when SIGTERM asked it to end.
   """
   workdir = pathlib.Path(workdir)
   if not flags.FLAGS.is_parsed():
@@ -54,19 +57,21 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(to_json(config))
   state, last = None, list(plans)[-1]
-  for name, plan in plans.items():
-    if saved[name] == plan.config["steps"] and name != last:
-      _say(f"stage {name}: done")
-      continue
-    if name:
-      _say(f"stage {name}")
-    state = None  # its memory is the next stage's
-    with errors_of(name):
-      state = _train(plan, name, folders, data_dir)
+  with Notice() as notice:
+    for name, plan in plans.items():
+      if saved[name] == plan.config["steps"] and name != last:
+        _say(f"stage {name}: done")
+        continue
+      if name:
+        _say(f"stage {name}")
+      state = None  # its memory is the next stage's
+      with errors_of(name), disk_errors(folders[name]), Watchdog(plan.config["log"]["watchdog_seconds"]) as watchdog:
+        state = _train(plan, name, folders, data_dir, notice, watchdog)
   return state
 
 
-def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None) -> TrainState:
+def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None, notice: Notice,
+           watchdog: Watchdog) -> TrainState:
   """Trains one stage of those that have `folders`, or the run "" without stages, to its end."""
   config, mesh, (recipe, batch_shapes, like, step_function) = plan
   workdir = folders[stage]
@@ -94,31 +99,49 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
   with (contextlib.closing(checkpoints), contextlib.closing(batches),
         observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
     for step in range(start + 1, config["steps"] + 1):
+      watchdog.doing(f"reading batch {step}")
       with window.watch.waiting():
         batch = sharding.put_batch(next(batches), mesh)
+      first, last = step == start + 1, step == config["steps"]
+      watchdog.doing(f"step {step}", PATIENCE if first else 1)  # the first one compiles
       state, metrics = step_function(state, batch)
       window.add(step, metrics)
-      if step == start + 1:
+      if first:
         jax.block_until_ready(metrics)
         progress.print(f"first step done, compilation included, after {observe.duration(window.restart())}")
-      last = step == config["steps"]
+      checkpoints.check()
+      preempted = notice.reached(step) and not last
       due = {name: last or (bool(period) and step % period == 0) for name, period in every.items()}
-      if window.full or any(due.values()):
+      if window.full or any(due.values()) or preempted:
         summary = window.summary() | batches.counts
-        if due["evaluation"] and not last:
+        if due["evaluation"] and not (last or preempted):
+          watchdog.doing(f"evaluating after step {step}", PATIENCE)
           variables = distributed.on_this_process(variables_of(state))
           model = Inference(config, recipe.model, variables, load_tokenizer(config, data_dir))
           summary |= evaluate_model(model, config, data_dir)
         writer.write(step, summary)
         progress.update(step, summary)
+        watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
+        if preempted:  # a step that no other run saves: it does not compete for the best
+          checkpoints.save(state, config, None)
+          break
         if due["checkpoint"]:
           checkpoints.save(state, config, summary)
     progress.print(batches.summary())
+    watchdog.doing("ending: waiting for the last checkpoint", PATIENCE)
+  if int(state.step) < config["steps"]:
+    raise Preempted(f"stopped by SIGTERM after step {int(state.step)} of {config['steps']}, its checkpoint is saved")
   return state
 
 
 class Window:
-  """Metrics since the last report: kept on the device, so that the loop does not wait for them."""
+  """Metrics since the last report: kept on the device, so that the loop does not wait for them.
+
+  It does wait for those of AHEAD steps before: further ahead, it would fill the device with batches, and
+  hide from the watchdog which step hangs.
+  """
+
+  AHEAD = 2
 
   def __init__(self, steps: int, batch_size: int):
     """`steps`: how many make a report."""
@@ -128,6 +151,8 @@ class Window:
   def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
     """Keeps the metrics of `step`."""
     self._entries.append((step, metrics))
+    if len(self._entries) > self.AHEAD:
+      jax.block_until_ready(self._entries[-1 - self.AHEAD])
 
   @property
   def full(self) -> bool:
@@ -183,8 +208,7 @@ def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
 
 
 def _holds_checkpoints(workdir: pathlib.Path) -> bool:
-  directory = workdir / "checkpoints"
-  return distributed.first_says(directory.is_dir() and any(directory.iterdir()))
+  return distributed.first_says(bool(complete_steps(workdir / "checkpoints")))
 
 
 if __name__ == "__main__":

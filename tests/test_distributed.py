@@ -103,6 +103,29 @@ def test_a_death_ends_the_run(dies, tmp_path, data_dir):
       process.wait()
 
 
+@pytest.mark.slow
+def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
+  file = config_file(tmp_path / "mine.py", **changes(steps=100_000))
+  port = free_port()
+  both = [start(file, tmp_path / "run", data_dir, i, port) for i in range(2)]
+  try:
+    metrics, patience = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 400
+    while not (metrics.is_file() and len(read_jsonl(metrics)) > 1):
+      assert time.monotonic() < patience and both[0].poll() is None, (tmp_path / "run.0").read_text()
+      time.sleep(0.2)
+    both[1].send_signal(signal.SIGTERM)
+    codes = [process.wait(100) for process in both]
+    outputs = [(tmp_path / f"run.{i}").read_text() for i in range(2)]
+    assert codes == [0, 0], outputs
+    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000, its checkpoint is saved; to continue: "
+                         r"mmcontrast train", outputs[0])[1])
+    assert load_run(tmp_path / "run")[2] == step and "to continue" not in outputs[1]
+  finally:
+    for process in both:
+      process.kill()
+      process.wait()
+
+
 def test_alone_unless_asked_or_found():
   assert distributed.plan(SETTINGS, {}) is None
   assert distributed.plan({**SETTINGS, "mode": "off"}, {"MMCONTRAST_COORDINATOR": "a:1"}) is None

@@ -1,18 +1,21 @@
 """Small crops in training: through the same tower, and what stops a run before compilation."""
 
+import functools
+import types
+
 import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
-from mmcontrast import dry_run, sharding
+from mmcontrast import augment, dry_run, sharding
 from mmcontrast import train as training
 from mmcontrast.data import pipeline
 from mmcontrast.encoders.vit import resize_positions
 from mmcontrast.errors import UserError
 from mmcontrast.observe import read_jsonl
 from mmcontrast.program import build_program
-from mmcontrast.step import _views
+from mmcontrast.step import _views, train_step
 
 LARGE = ["image[0]/embedding", "image[1]/embedding"]
 SMALL = ["image_small[0]/embedding", "image_small[1]/embedding"]
@@ -59,14 +62,15 @@ def test_the_dry_runs_shapes_are_those_of_the_data(spec, tmp_path):
   assert named["image_small"] == ((16, 2, 8, 8, 3), np.uint8) and named["boxes/image"][0] == (16, 2, 4)
 
 
-def test_small_views_draw_numbers_of_their_own(spec):
-  recipe = build(spec, augment=dict(image="swav", image_small="flip")).recipe
+def test_small_views_draw_numbers_of_their_own():
+  flips = augment.view_recipes("flip", 2)
+  recipe = types.SimpleNamespace(augmentations=dict(image=flips, image_small=flips), mean=(0,) * 3, std=(1,) * 3)
   pixels = np.random.default_rng(0).integers(0, 256, (16, 1, 8, 8, 3), np.uint8).repeat(2, 1)
   batch = dict(image=pixels, image_small=pixels, seed=np.arange(16, dtype=np.uint32), mirror_safe=np.ones(16, bool))
   views = _views(recipe, batch, train=True)
-  flips = [np.isclose(views["image_small"][:, v], _views(recipe, batch, train=False)["image"][:, 0, :, ::-1])
-           .all((1, 2, 3)) for v in range(2)]  # fmt: skip
-  assert (flips[0] != flips[1]).any() and 2 < flips[0].sum() < 14
+  flipped = np.concatenate([np.abs(views[name] - pixels / 255) > 1e-3 for name in recipe.augmentations], 1)
+  flipped = flipped.any((2, 3, 4))  # [16, 4]: of each view of each example
+  assert (flipped.sum(0) > 2).all() and (flipped.sum(0) < 14).all() and len(np.unique(flipped, axis=1).T) == 4
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -87,8 +91,14 @@ def test_mistakes_stop_before_compilation(changes, message, data_dir):
 def test_a_vit_with_learned_positions_takes_small_crops(spec):
   program = build(spec, towers=dict(image=dict(name="vit", patch=4, width=16, depth=1, heads=2)))
   assert program.state.params["towers"]["image"]["pos_embed"].shape == (1, 16, 16)  # of the large views
-  state, metrics = jax.eval_shape(program.step, program.state, program.batch)
-  assert "small/loss" in metrics and state.params["towers"]["image"]["pos_embed"].shape == (1, 16, 16)
+
+
+def test_small_crops_in_microbatches(spec):
+  program = build(spec, towers=dict(image=dict(name="vit", patch=4, width=16, depth=1, heads=2)),
+                  batch=dict(size=16, microbatches=2),
+                  objective=dict(small=dict(query=SMALL[0], key=LARGE[0])))  # fmt: skip
+  _, metrics = jax.eval_shape(functools.partial(train_step, program.recipe, None), program.state, program.batch)
+  assert "small/loss" in metrics
 
 
 def test_positions_are_resized_as_a_picture():

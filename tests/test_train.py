@@ -11,6 +11,7 @@ from tiny import tiny_config
 from mmcontrast import sharding
 from mmcontrast import train as training
 from mmcontrast.checkpoint import load_run
+from mmcontrast.data.pipeline import Batches
 from mmcontrast.errors import UserError
 from mmcontrast.observe import read_jsonl
 from mmcontrast.step import train_step
@@ -90,13 +91,22 @@ def test_checkpoints_kept_and_loaded_by_step(tmp_path, data_dir):
 
 
 def test_resume_on_fewer_devices(whole, tmp_path, data_dir, monkeypatch):
-  checkpoint = {**tiny_config()["checkpoint"], "every_steps": 3, "keep_last": 2, "keep_best": 0}
-  train(tmp_path, data_dir, checkpoint=checkpoint)
-  shutil.rmtree(tmp_path / "checkpoints" / "6")
-  make_mesh = sharding.make_mesh
-  monkeypatch.setattr(sharding, "make_mesh", lambda sizes, _: make_mesh(sizes, jax.devices()[:2]))
-  state = train(tmp_path, data_dir, checkpoint=checkpoint)
-  assert int(state.step) == 6 and len(state.step.sharding.device_set) == 2
+  ids, read, make_mesh = {}, Batches.__next__, sharding.make_mesh
+
+  def logged(batches):
+    batch = read(batches)
+    assert ids.setdefault(batches.step, batch["index"].tolist()) == batch["index"].tolist()
+    return batch
+
+  monkeypatch.setattr(Batches, "__next__", logged)
+  checkpoint = {**tiny_config()["checkpoint"], "every_steps": 2, "keep_last": 3, "keep_best": 0}
+  for devices, done in ((8, 0), (4, 2), (1, 4)):
+    for step in (4, 6):
+      if done and step > done:
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    monkeypatch.setattr(sharding, "make_mesh", lambda sizes, _, n=devices: make_mesh(sizes, jax.devices()[:n]))
+    state = train(tmp_path, data_dir, checkpoint=checkpoint)
+    assert int(state.step) == 6 and len(state.step.sharding.device_set) == devices
   # Sums are taken in another order, and Adam's first steps turn any difference into a sign.
   losses = [[line["loss"] for line in read_jsonl(d / "metrics.jsonl")] for d in (tmp_path, whole[0])]
   np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)

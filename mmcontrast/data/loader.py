@@ -101,7 +101,8 @@ class Loader:
   @property
   def filtered(self) -> collections.Counter[str]:
     """Filter -> how many different records it took out so far."""
-    return sum((reader.filtered for reader in self.readers.values()), collections.Counter())
+    copies = (dict(reader.filtered) for reader in self.readers.values())  # in one go: they grow meanwhile
+    return sum(map(collections.Counter, copies), collections.Counter())
 
   def _usable(self, index: int) -> tuple[int, Found]:
     """(index, example) of the first usable example from `index` on, in the same source."""

@@ -99,6 +99,21 @@ def test_a_bad_record_is_replaced_by_one_of_its_own_source(config, monkeypatch):
     take(12, {**config, "on_error": dict(max_share=0.01)}, None, batch_size=24)
 
 
+def test_any_step_and_any_process_see_the_same_of_a_mixture(config, monkeypatch):
+  """Replacements and masks, too."""
+  broken = {index: dict(images={"a": b"?"}) for index in (4, 5)} | {9: dict(captions={"caption": ["x" * 99]})}
+  monkeypatch.setitem(sources.SOURCES, "toy", lambda *_: Toy(90, broken))
+  settings = {**config, "filter": dict(max_caption=50), "on_error": dict(max_share=0.05)}
+  whole = [dict(pipeline_leaves(batch)) for batch in take(6, settings, None, batch_size=24)[0]]
+  halves = [take(3, settings, None, batch_size=24, start_step=3, process_index=number, process_count=2)[0]
+            for number in range(2)]  # fmt: skip
+  for expected, *parts in zip(whole[3:], *halves):
+    first, second = (dict(pipeline_leaves(part)) for part in parts)
+    assert expected.keys() == first.keys()
+    for name, leaf in expected.items():
+      np.testing.assert_array_equal(np.concatenate([first[name], second[name]]), leaf, err_msg=name)
+
+
 @pytest.mark.parametrize(("mixture", "message"), [
   (dict(a="toy:9"), "data.mixture.a: 'toy:9' names no dataset; give dict"),
   (dict(a=dict(dataset="toy:9", wait=1)), "data.mixture.a.wait: unknown key; did you mean 'weight'"),

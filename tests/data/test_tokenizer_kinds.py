@@ -8,8 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import sentencepiece
 import tokenizers as library
+from toy_source import Toy
 
+from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import clip, make_tokenizer
 from mmcontrast.errors import MissingData, UserError
 
@@ -131,6 +134,35 @@ def test_padding_of_a_file_without_a_pad_token(tmp_path):
   assert tokenizer.decode(tokenizer.encode(["red heart"], 8)) == ["red heart"]
   padded = write_json(tmp_path / "padded.json", ("<s>", "</s>"), pad_id=2, pad_token="[UNK]")
   assert make(f"huggingface:{padded}").pad_id == 2
+
+
+@pytest.mark.parametrize("pad, bos", [(-1, -1), (0, -1), (-1, 2)])
+def test_a_model_without_pad_or_bos(tmp_path, pad, bos):
+  path = tmp_path / "t5.model"
+  with path.open("wb") as file:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(["red heart", "blue heart"] * 9), model_writer=file, vocab_size=275, model_type="bpe",
+      byte_fallback=True, minloglevel=2, pad_id=pad, bos_id=bos, eos_id=1, unk_id=3)  # fmt: skip
+  tokenizer = make(str(path))
+  assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == (0 if pad == 0 else 1, bos, 1)
+  ids = tokenizer.encode(["red heart", "", "red heart " * 9], 10)
+  pieces = sentencepiece.SentencePieceProcessor(model_file=str(path)).encode("red heart")
+  start = [bos] * (bos >= 0)
+  assert list(ids[0]) == ([*start, *pieces, 1] + [tokenizer.pad_id] * 9)[:10]
+  assert list(ids[1][: len(start) + 1]) == [*start, 1] and ids[2, -1] == 1 and (ids[2, len(start) : -1] > 3).all()
+  assert tokenizer.decode(ids)[:2] == ["red heart", ""]
+
+
+def test_texts_of_a_run(clip_file):
+  settings = dict(views=dict(text=2), text_length=24)
+  for change in (dict(tokenizer="bytes"), dict(tokenizer=f"clip:{clip_file}", token_ids=dict(bos=49406, eos=49407))):
+    batches = pipeline.train_batches(settings | change, seed=0, batch_size=16, source=Toy(20))
+    text = next(batches)["text"]
+    batches.close()
+    end = change.get("token_ids", dict(eos=2))["eos"]
+    assert text.shape == (16, 2, 24) and ((text == end).sum(axis=2) == 1).all()
+  with pytest.raises(UserError, match="bos_id is 49406, the config says 1"):
+    pipeline.train_batches({**settings, "tokenizer": f"clip:{clip_file}"}, seed=0, batch_size=16, source=Toy(20))
 
 
 def test_what_cannot_be_a_tokenizer(tmp_path, clip_file):

@@ -19,14 +19,14 @@ class HuggingFaceTokenizer(Tokenizer):
   """A `tokenizer.json`: its own normaliser and pre-tokenizer; bos, eos, cut and padding are ours.
 
   pad is that of the file's padding, else a token of a usual name, else eos, which is as good: a
-  text ends with its first eos.
+  text ends with its first eos. Without bos texts have none (T5).
 
   Args:
     path: the file.
     lower: lower-case the text first; False where the vocabulary has upper case.
 
   Raises:
-    UserError: no such file, not of the format, without bos or eos, or the package is missing.
+    UserError: no such file, not of the format, without eos, or the package is missing.
   """
 
   def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
@@ -43,14 +43,13 @@ class HuggingFaceTokenizer(Tokenizer):
     ids = {name: _find(self._model, names) for name, names in _NAMES.items()}
     if self._model.padding:
       ids["pad"] = self._model.padding["pad_id"]
-    for name in ("bos", "eos"):
-      if ids[name] is None:
-        raise UserError(f"tokenizer {path}: has no {name} token; add one of {', '.join(_NAMES[name])} to it")
+    if ids["eos"] is None:
+      raise UserError(f"tokenizer {path}: has no eos token; add one of {', '.join(_NAMES['eos'])} to it")
     self._model.no_padding()
     self._model.no_truncation()
     super().__init__(
-      str(path), vocab_size=self._model.get_vocab_size(), bos_id=ids["bos"], eos_id=ids["eos"],
-      pad_id=ids["eos"] if ids["pad"] is None else ids["pad"], lower=lower,
+      str(path), vocab_size=self._model.get_vocab_size(), bos_id=-1 if ids["bos"] is None else ids["bos"],
+      eos_id=ids["eos"], pad_id=ids["eos"] if ids["pad"] is None else ids["pad"], lower=lower,
     )  # fmt: skip
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:

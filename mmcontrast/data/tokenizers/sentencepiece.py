@@ -26,14 +26,14 @@ def train(captions: Iterable[str], vocab_size: int) -> bytes:
 
 
 class SentencePieceTokenizer(Tokenizer):
-  """A trained sentencepiece model.
+  """A trained sentencepiece model. Without a pad of its own eos pads; without bos texts have none (T5, SigLIP).
 
   Args:
     path: the `.model` file.
     lower: lower-case the text first (a model trained by `train` folds case by itself).
 
   Raises:
-    UserError: no such file, not a sentencepiece model, or one without pad, bos or eos.
+    UserError: no such file, not a sentencepiece model, or one without eos.
   """
 
   def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
@@ -47,9 +47,10 @@ class SentencePieceTokenizer(Tokenizer):
     except RuntimeError:
       raise UserError(f"tokenizer {path}: not a sentencepiece model") from None
     ids = {f"{name}_id": getattr(self._model, f"{name}_id")() for name in ("pad", "bos", "eos")}
-    for name, found in ids.items():
-      if found < 0:
-        raise UserError(f"tokenizer {path}: has no {name}; train it with {name} >= 0")
+    if ids["eos_id"] < 0:
+      raise UserError(f"tokenizer {path}: has no eos; train it with eos_id >= 0")
+    if ids["pad_id"] < 0:
+      ids["pad_id"] = ids["eos_id"]
     super().__init__(str(path), vocab_size=self._model.vocab_size(), lower=lower, **ids)
     self.unk_id: int = self._model.unk_id()
 

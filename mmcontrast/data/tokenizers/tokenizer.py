@@ -19,7 +19,9 @@ class Tokenizer:
   Args:
     name: for messages.
     vocab_size: ids are below it.
-    pad_id, bos_id, eos_id: bos and eos are different; pad may be any id.
+    bos_id: -1 when texts begin with their first token.
+    eos_id: another than bos.
+    pad_id: any id.
     lower: lower-case the texts first.
 
   Raises UserError when bos and eos are the same, since the first eos would be at the start.
@@ -35,10 +37,11 @@ class Tokenizer:
     """Token ids, int32 [N, length]: bos, tokens, eos, pad; a long text is cut and keeps its eos."""
     # What UTF-8 cannot hold (half of a surrogate pair, as JSON may bring) becomes "?".
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    start = [self.bos_id] if self.bos_id >= 0 else []
     rows = self._pieces([text.lower() for text in texts] if self._lower else texts)
     out = np.full((len(rows), length), self.pad_id, np.int32)
     for row, tokens in zip(out, rows):
-      tokens = [self.bos_id, *tokens[: length - 2], self.eos_id]
+      tokens = [*start, *tokens[: length - 1 - len(start)], self.eos_id]
       row[: len(tokens)] = tokens
     return out
 

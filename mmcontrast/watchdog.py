@@ -1,0 +1,84 @@
+"""A watchdog: a run that does not get on ends itself and says what it was waiting for.
+
+    with Watchdog(600) as watchdog:
+      watchdog.doing("reading batch 121")
+      batch = next(batches)
+      watchdog.doing("step 121")
+
+A read that hangs and a collective that another process never joins look the same from outside: a run
+without progress, which holds its machines until somebody looks. Each process watches itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+
+from mmcontrast.errors import UserError
+
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: a failure that another attempt may mend. Launchers start again on it."""
+PATIENCE = 10
+"""How many times as long compiling, an evaluation and a checkpoint may take as a step."""
+
+
+class Watchdog(contextlib.AbstractContextManager):
+  """Ends the process when one thing it is `doing` takes more than `seconds`.
+
+  It then writes to stderr which process waits on what and for how long and the stacks of all threads,
+  and exits with EXIT_CODE, without waiting for anything: checkpoints are whole or not there.
+
+  Args:
+    seconds: config.log.watchdog_seconds; 0: never.
+    leave: what ends the process, for tests.
+  Raises UserError when `seconds` is negative.
+  """
+
+  def __init__(self, seconds: float, leave: Callable[[int], object] = os._exit):
+    if seconds < 0:
+      raise UserError(f"config.log.watchdog_seconds={seconds}: give seconds without a step, or 0 for no watchdog")
+    self._seconds, self._leave = seconds, leave
+    self._clock = 0.0  # seconds that this process ran, counted by the watching thread
+    self._now = "starting", seconds * PATIENCE, self._clock  # replaced as one, as two threads use it
+    self._ended = threading.Event()
+    self._who = f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}"
+
+  def __enter__(self) -> Watchdog:
+    if self._seconds:
+      threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._ended.set()
+
+  def doing(self, what: str, patience: int = 1) -> None:
+    """Says what begins now, and so that all before it is done. It may take `patience` times `seconds`."""
+    self._now = what, self._seconds * patience, self._clock
+
+  def _watch(self) -> None:
+    pause = min(self._seconds / 10, 5.0)
+    last = time.monotonic()
+    while not self._ended.wait(pause):
+      now = time.monotonic()
+      # A process that was suspended, with all its threads, was not waiting.
+      self._clock += min(now - last, 2 * pause)
+      last = now
+      what, allowed, began = self._now
+      if self._clock - began > allowed:
+        self._end(what, self._clock - began)
+        return
+
+  def _end(self, what: str, seconds: float) -> None:
+    # File descriptors, not sys.stderr: a thread that hangs may hold its lock.
+    os.write(2, f"\nerror: {self._who} makes no progress: {what}, for {seconds:.0f} seconds "
+                f"(config.log.watchdog_seconds={self._seconds:g}); its threads follow; exit {EXIT_CODE}: run the "
+                "same command again to resume from the last checkpoint\n".encode())
+    faulthandler.dump_traceback(2, all_threads=True)
+    self._leave(EXIT_CODE)

@@ -1,0 +1,142 @@
+"""Checkpoints that are half-written, damaged or do not fit on the disk."""
+
+import contextlib
+import json
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from mmcontrast import checkpoint
+from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run
+from mmcontrast.errors import UserError
+from mmcontrast.step import TrainState
+
+CONFIG = tiny_config()
+OPTIONS = {**CONFIG["checkpoint"], "keep_last": 3, "keep_best": 0}
+
+
+def state_of(step):
+  def tree(name):
+    return {name: jnp.full((200, 200), step, jnp.float32)}
+  return TrainState(step=jnp.int32(step), params=tree("kernel"), batch_stats=tree("mean"), opt_state=tree("mu"),
+                    momentum=tree("copy"), queues=tree("keys"), tables=tree("u"))
+
+
+def like():
+  one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), state_of(0))
+
+
+@pytest.fixture
+def saved(tmp_path):
+  """A folder with the checkpoints of steps 3 and 6."""
+  with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
+    for step in (3, 6):
+      checkpoints.save(state_of(step), CONFIG, {"loss": 1.0})
+  return tmp_path
+
+
+def restored(workdir):
+  with contextlib.closing(Checkpoints(workdir, OPTIONS)) as checkpoints:
+    return checkpoints.latest_step(), checkpoints.restore(like())
+
+
+def test_a_save_is_of_the_state_when_it_was_asked_for(tmp_path):
+  step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+  state = step(state_of(4))
+  with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
+    checkpoints.save(state, CONFIG, {"loss": 1.0})
+    for _ in range(10):
+      state = step(state)  # the buffers of the saved one are used again
+  found, at = restored(tmp_path)[1], restored(tmp_path)[0]
+  assert at == 5 and all(np.all(np.asarray(leaf) == 5) for leaf in jax.tree.leaves(found))
+
+
+def test_what_was_not_committed_is_never_picked_up(saved, capsys):
+  folder = saved / "checkpoints"
+  shutil.copytree(folder / "6", folder / "9.orbax-checkpoint-tmp")  # dies while it writes
+  (folder / "12").mkdir()
+  for step, marker in (("15", "commit_success.txt"), ("18", "_CHECKPOINT_METADATA"), ("21", "run/commit_success.txt")):
+    shutil.copytree(folder / "6", folder / step)  # a copy or a deletion that was cut short
+    (folder / step / marker).unlink()
+  assert complete_steps(folder) == [3, 6] and load_run(saved)[2] == 6
+  step, state = restored(saved)
+  assert step == 6 and int(state.step) == 6
+  assert sorted(path.name for path in folder.iterdir()) == ["3", "6"]
+  assert f"{folder / '15'}: not a whole checkpoint; removed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["model/manifest.ocdbt", "run/metadata", "model/_METADATA"])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(saved, file):
+  folder = saved / "checkpoints"
+  path = folder / "6" / file
+  path.write_bytes(path.read_bytes()[:-20])
+  expected = r"6: the checkpoint is damaged .*; delete that folder to go on from step 3"
+  with pytest.raises(UserError, match=expected) as error:
+    load_run(saved)
+  assert "\n" not in str(error.value) and len(str(error.value)) < 400
+  shutil.rmtree(folder / "6")
+  assert restored(saved)[0] == 3
+
+
+def test_a_damaged_state_with_no_other_checkpoint(saved):
+  folder = saved / "checkpoints"
+  shutil.rmtree(folder / "3")
+  path = folder / "6" / "training" / "manifest.ocdbt"
+  path.write_bytes(path.read_bytes()[:-20])
+  with pytest.raises(UserError, match=r"no other is kept: .*start again; config\.checkpoint\.keep_last=2"):
+    restored(saved)
+
+
+def test_a_full_disk_names_the_folder_and_keeps_the_last_one(tmp_path):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
+    checkpoints.save(state_of(3), CONFIG, {"loss": 1.0})
+    checkpoints.check()  # does not wait
+    checkpoints.save(state_of(6), CONFIG, {"loss": 1.0})
+    while len(complete_steps(tmp_path / "checkpoints")) < 2:
+      checkpoints.check()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, limits[1]))  # writes fail, as on a full disk
+    try:
+      with pytest.raises(UserError) as error:
+        checkpoints.save(state_of(9), CONFIG, {"loss": 1.0})
+        while True:
+          checkpoints.check()
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  text = str(error.value)
+  assert text.startswith(f"{tmp_path / 'checkpoints'}: the checkpoint of step 9 could not be written (")
+  assert "\n" not in text
+  assert "File too large" in text and "the last good one, of step 6, is intact" in text
+  assert restored(tmp_path)[0] == 6
+
+
+def test_a_full_disk_elsewhere_is_one_line(tmp_path):
+  with pytest.raises(UserError, match=r"run: No space left on device; the last checkpoint is intact"), \
+      disk_errors(tmp_path / "run"):
+    raise OSError(28, "No space left on device")
+  with pytest.raises(PermissionError), disk_errors(tmp_path):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_the_best_is_remembered_across_a_resume(tmp_path):
+  options = {**CONFIG["checkpoint"], "keep_last": 1, "keep_best": 1}
+  for losses in ({1: 0.1, 2: 0.5, 3: None}, {4: 0.3, 5: 0.6}):
+    with contextlib.closing(Checkpoints(tmp_path, options)) as checkpoints:
+      for step, loss in losses.items():
+        checkpoints.save(state_of(step), CONFIG, None if loss is None else {"loss": loss})
+    assert complete_steps(tmp_path / "checkpoints") == [1, max(losses)]
+
+
+@pytest.mark.parametrize("error, reason", [
+    (ValueError("Error writing \"a\" at: x: No space left on device [os_error_code='28']"), "No space left on device"),
+    (json.JSONDecodeError("Expecting value", "", 0), "Expecting value: line 1 column 1 (char 0)"),
+    (RuntimeError(), "RuntimeError"),
+])
+def test_reasons(error, reason):
+  assert checkpoint._reason(error) == reason
