@@ -205,7 +205,6 @@ def test_thin_images():
 
 
 def test_the_fast_resize_is_pillows_to_within_one_level():
-  pytest.importorskip("cykooz_resizer")
   photograph, random = load_sample_image("china.jpg"), np.random.default_rng(0)
   height, width, _ = photograph.shape
   for size, least in ((224, 0.3), (32, 0.02), (96, 0.9), (400, 0.05)):  # smaller and larger than the box
