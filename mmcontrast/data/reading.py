@@ -74,7 +74,7 @@ class Reader:
         if not record["images"]:
           raise BadRecord("no image")
         for style, data in record["images"].items():
-          image = decode(data, self._settings["limits"])
+          image = decode(data, self._settings["limits"], exact=False)
           images[style] = transforms.trim(image) if self._settings["trim"] else image
     except (BadRecord, OSError) as error:
       raise BadRecord(f"{name}: {error}" if name else str(error)) from None
