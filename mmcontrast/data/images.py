@@ -36,11 +36,16 @@ _ORIENTATION = 0x0112  # EXIF tag: 1 upright, 2 to 8 turned and mirrored
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(data: bytes, limits: Mapping[str, int] = LIMITS) -> np.ndarray:
+def decode(data: bytes, limits: Mapping[str, int] = LIMITS, exact: bool = True) -> np.ndarray:
   """RGB pixels of an encoded image, upright: uint8 [H, W, 3].
 
   Transparency is laid on white, 16-bit grey becomes 8-bit, an animation gives its first frame, and
-  the EXIF orientation is applied. `limits` are checked before pixels take memory.
+  the EXIF orientation is applied.
+
+  Args:
+    limits: checked before pixels take memory.
+    exact: False, as training has it, repeats the chroma of a JPEG instead of interpolating it, which
+      takes a twelfth off the time; brightness is the same.
 
   Raises:
     BadRecord: no image, a damaged one, or one over `limits`.
@@ -49,18 +54,18 @@ def decode(data: bytes, limits: Mapping[str, int] = LIMITS) -> np.ndarray:
     raise BadRecord("empty image")
   if len(data) > limits["bytes"]:
     raise BadRecord(f"image of {len(data)} bytes, over data.limits.bytes={limits['bytes']}")
-  pixels = _decode_jpeg(data, limits) if data[:3] == b"\xff\xd8\xff" else None
+  pixels = _decode_jpeg(data, limits, exact) if data[:3] == b"\xff\xd8\xff" else None
   return _decode_any(data, limits) if pixels is None else pixels
 
 
-def _decode_jpeg(data: bytes, limits: Mapping[str, int]) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, limits: Mapping[str, int], exact: bool) -> np.ndarray | None:
   """As `decode`; None for what is left to Pillow: CMYK, and headers that break a rule harmlessly."""
   try:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _check_size(width, height, limits)
     if colours in ("CMYK", "YCCK"):
       return None
-    pixels = simplejpeg.decode_jpeg(data, "RGB")
+    pixels = simplejpeg.decode_jpeg(data, "RGB", fastupsample=not exact)
   except BadRecord:
     raise
   except ValueError as error:

@@ -141,7 +141,7 @@ class Reader:
       if not record["images"] and self._settings["missing"] == "skip":
         raise BadRecord("no image")
       passing = filters.images(record["images"], self._settings["filter"])
-      images = {style: decode(data, self._settings["limits"]) for style, data in passing.items()}
+      images = {style: decode(data, self._settings["limits"], exact=False) for style, data in passing.items()}
       if self._settings["trim"]:
         images = {style: transforms.trim(image) for style, image in images.items()}
     if not texts and not images:

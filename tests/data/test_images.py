@@ -41,6 +41,17 @@ def test_jpeg_is_pillows_to_within_a_few_levels():
     assert np.abs(out.astype(int) - np.asarray(Image.open(io.BytesIO(data)))).max() <= 4
 
 
+def test_what_training_decodes_faster_is_nearly_the_same():
+  for name in ("china.jpg", "flower.jpg"):
+    data = encoded(load_sample_image(name), "jpeg", quality=85)
+    box = (40.0, 30.0, 520.0, 400.0)
+    fast, exact = (images.resize(images.decode(data, exact=e), 224, box).astype(float) for e in (False, True))
+    assert 0 < np.abs(fast - exact).mean() < 1
+    assert 10 * np.log10(255**2 / np.square(fast - exact).mean()) > 44  # dB
+    grey = [pixels @ (0.299, 0.587, 0.114) for pixels in (fast, exact)]
+    assert np.abs(grey[0] - grey[1]).mean() < 0.5
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "P", "1", "LA", "RGBA", "YCbCr"])
 def test_any_mode_becomes_rgb(mode):
   red = Image.new("RGB", (8, 6), RED)
