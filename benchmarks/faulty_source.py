@@ -29,7 +29,7 @@ class FaultySource:
     self._bad = _every(bad)
     self._failing, self._slow = _every(failing), _every(slow)
     self._reads, self._failures = itertools.count(1), itertools.count()
-    self.bad = len(range(0, len(source), self._bad)) if bad else 0
+    self.bad: set[int] = set()  # indices of the bad records that were read
     self.failures = 0
 
   def __len__(self) -> int:
@@ -44,6 +44,7 @@ class FaultySource:
       raise OSError("injected: the storage does not answer")
     record = self._source[index]
     if self._bad and index % self._bad == 0:
+      self.bad.add(index)
       record["images"] = {style: data[: len(data) // 2] for style, data in record["images"].items()}
     return record
 

@@ -44,7 +44,7 @@ class Notice(contextlib.AbstractContextManager):
   def reached(self, step: int) -> bool:
     """Whether the run ends after `step`; call it after each step, in every process."""
     if jax.distributed.is_initialized():
-      return multihost_utils.reached_preemption_sync_point(step)
+      self._received |= multihost_utils.reached_preemption_sync_point(step)  # True once, in all of them
     return self._received
 
   def _receive(self, number: int, frame: FrameType | None) -> None:

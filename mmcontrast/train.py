@@ -121,12 +121,13 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
           summary |= evaluate_model(model, config, data_dir)
         writer.write(step, summary)
         progress.update(step, summary)
-        watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
-        if preempted:  # a step that no other run saves: it does not compete for the best
-          checkpoints.save(state, config, None)
+        if due["checkpoint"] or preempted:
+          watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
+          # One that only preemption asks for, or whose evaluation it left out, does not compete for the best.
+          competes = due["checkpoint"] and not (preempted and due["evaluation"])
+          checkpoints.save(state, config, summary if competes else None)
+        if preempted:
           break
-        if due["checkpoint"]:
-          checkpoints.save(state, config, summary)
     progress.print(batches.summary())
     watchdog.doing("ending: waiting for the last checkpoint", PATIENCE)
   if int(state.step) < config["steps"]:
