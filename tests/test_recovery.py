@@ -93,9 +93,18 @@ def test_kill_while_a_checkpoint_is_written_and_resume(whole, tmp_path, data_dir
   assert not list(checkpoints.glob("*-tmp"))
 
 
+@pytest.fixture
+def interruptible():
+  """A process that was started in the background ignores SIGINT until it says otherwise."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number, code, said", [
     (signal.SIGTERM, 0, "stopped by SIGTERM after step 7 of 16, its checkpoint is saved; to continue: mmcontrast"),
-    (signal.SIGINT, 130, "interrupted; run the same command again to resume from the last checkpoint"),
+    (signal.SIGINT, 130, "interrupted; run the same command again to resume from what is saved"),
 ])
 def test_a_signal_ends_the_run_well(number, code, said, whole, tmp_path, data_dir, capsys):
   file = config_file(tmp_path / "mine.py", **CONFIG)
