@@ -311,11 +311,13 @@ def measure(contenders: Sequence[str], root: pathlib.Path, rounds: int, seconds:
     if contender in missing:
       rows.append(row | {"note": missing[contender]})
       continue
-    row |= {"examples_per_second": statistics.median(rates[contender]), "min": min(rates[contender]),
-            "max": max(rates[contender]), "core_ms": statistics.median(ms for _, ms in windows[contender])}  # fmt: skip
+    found = rates[contender]
+    row |= {"examples_per_second": round(statistics.median(found), 1), "min": round(min(found), 1),
+            "max": round(max(found), 1),
+            "core_ms": round(statistics.median(ms for _, ms in windows[contender]), 2)}  # fmt: skip
     if (reference := ROWS[contender]) in rates:
       ratios = [mine / other for mine, other in zip(rates[contender], rates[reference])]
-      row |= {"ratio": statistics.median(ratios), "to": reference}
+      row |= {"ratio": round(statistics.median(ratios), 3), "to": reference}
     rows.append(row)
   return rows
 
