@@ -19,11 +19,6 @@ class EmbeddingPath(NamedTuple):
   momentum: bool
 
   @property
-  def view_name(self) -> str:
-    """"image[1]"."""
-    return f"{self.views}[{self.view}]"
-
-  @property
   def modality(self) -> str:
     """"image", of image_small too: small crops go through the same tower."""
     return self.views.removesuffix("_small")
