@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -11,7 +12,7 @@ import numpy as np
 from mmcontrast.errors import UserError
 
 
-class Tokenizer:
+class Tokenizer(abc.ABC):
   """Texts to ids and back. A kind gives `_pieces` and `_text`.
 
   A text ends with its first eos: what follows is padding, whatever its id (CLIP pads with 0, which is "!" too).
@@ -66,13 +67,13 @@ class Tokenizer:
         row.pop()
     return row[1:] if row[:1] == [self.bos_id] else row
 
+  @abc.abstractmethod
   def _pieces(self, texts: list[str]) -> list[list[int]]:
     """The ids of each text, without bos and eos."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def _text(self, ids: list[int]) -> str:
     """The text of ids without bos and eos."""
-    raise NotImplementedError
 
 
 def package(name: str, kind: str) -> ModuleType:
