@@ -79,51 +79,44 @@ def test_two_processes_train_as_one(tmp_path, data_dir, monkeypatch):
   assert "Total" not in (tmp_path / "two.1").read_text()  # only the first process reports
 
 
+@pytest.fixture
+def running(tmp_path, data_dir):
+  """Two processes in the middle of a run without end, killed afterwards."""
+  file, port = config_file(tmp_path / "mine.py", **changes(steps=100_000)), free_port()
+  both = [start(file, tmp_path / "run", data_dir, i, port) for i in range(2)]
+  try:
+    metrics, patience = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 400
+    while not (metrics.is_file() and len(read_jsonl(metrics)) > 1):
+      assert time.monotonic() < patience and both[0].poll() is None, (tmp_path / "run.0").read_text()
+      time.sleep(0.2)
+    yield both
+  finally:
+    for process in both:
+      process.kill()
+      process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dies", [0, 1])
-def test_a_death_ends_the_run(dies, tmp_path, data_dir):
-  file = config_file(tmp_path / "mine.py", **changes(steps=100_000))
-  port = free_port()
-  both = [start(file, tmp_path / "run", data_dir, i, port) for i in range(2)]
-  try:
-    metrics, patience = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 400
-    while not (metrics.is_file() and len(read_jsonl(metrics)) > 1):
-      assert time.monotonic() < patience and both[0].poll() is None, (tmp_path / "run.0").read_text()
-      time.sleep(0.2)
-    both[dies].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    code = both[1 - dies].wait(6 * TIMEOUT)
-    assert code != 0
-    assert time.monotonic() - killed < 2 * TIMEOUT + 5  # a busy machine is slow to notice
-    output = pathlib.Path(f"{tmp_path / 'run'}.{1 - dies}").read_text()
-    assert "lost another process of this run" in output or "another task died" in output, output
-  finally:
-    for process in both:
-      process.kill()
-      process.wait()
+def test_a_death_ends_the_run(dies, running, tmp_path):
+  running[dies].send_signal(signal.SIGKILL)
+  killed = time.monotonic()
+  code = running[1 - dies].wait(6 * TIMEOUT)
+  assert code != 0
+  assert time.monotonic() - killed < 2 * TIMEOUT + 5  # a busy machine is slow to notice
+  output = pathlib.Path(f"{tmp_path / 'run'}.{1 - dies}").read_text()
+  assert "lost another process of this run" in output or "another task died" in output, output
 
 
 @pytest.mark.slow
-def test_a_preempted_process_stops_all_at_one_step(tmp_path, data_dir):
-  file = config_file(tmp_path / "mine.py", **changes(steps=100_000))
-  port = free_port()
-  both = [start(file, tmp_path / "run", data_dir, i, port) for i in range(2)]
-  try:
-    metrics, patience = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 400
-    while not (metrics.is_file() and len(read_jsonl(metrics)) > 1):
-      assert time.monotonic() < patience and both[0].poll() is None, (tmp_path / "run.0").read_text()
-      time.sleep(0.2)
-    both[1].send_signal(signal.SIGTERM)
-    codes = [process.wait(100) for process in both]
-    outputs = [(tmp_path / f"run.{i}").read_text() for i in range(2)]
-    assert codes == [0, 0], outputs
-    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000, its checkpoint is saved; to continue: "
-                         r"mmcontrast train", outputs[0])[1])
-    assert load_run(tmp_path / "run")[2] == step and "to continue" not in outputs[1]
-  finally:
-    for process in both:
-      process.kill()
-      process.wait()
+def test_a_preempted_process_stops_all_at_one_step(running, tmp_path):
+  running[1].send_signal(signal.SIGTERM)
+  codes = [process.wait(100) for process in running]
+  outputs = [(tmp_path / f"run.{i}").read_text() for i in range(2)]
+  assert codes == [0, 0], outputs
+  step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000, its checkpoint is saved; to continue: "
+                       r"mmcontrast train", outputs[0])[1])
+  assert load_run(tmp_path / "run")[2] == step and "to continue" not in outputs[1]
 
 
 def test_alone_unless_asked_or_found():
