@@ -30,7 +30,7 @@ from orbax.checkpoint import checkpoint_managers
 import mmcontrast
 from mmcontrast import distributed
 from mmcontrast.config import from_json, to_json
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
@@ -245,6 +245,6 @@ def _readable(directory: pathlib.Path, step: int) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
   """The error of the system within `error` if there is one, else its first words."""
-  text = " ".join(str(error).split()) or type(error).__name__
+  text = one_line(error, most=10_000)
   found = re.search(r"([^:]+) \[os_error_code", text)
   return found[1].strip() if found else text[:120]

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.errors import UserError, nearest, one_line
 from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
@@ -279,5 +279,5 @@ def _one_line(error: Exception) -> str:
   if "Traceback" in text:  # of the config file itself: its last lines say what and where
     where = [line.strip() for line in text.splitlines() if line.strip().startswith("File ")]
     text = f"{text.strip().splitlines()[-1]} ({where[-1] if where else ''})"
-  return " ".join(text.split())
+  return one_line(text, most=10_000)
 

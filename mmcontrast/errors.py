@@ -30,6 +30,11 @@ class Preempted(SystemExit):
     return self.message
 
 
+def one_line(error: object, most: int = 200) -> str:
+  """What an error of another library says, as one line of at most so many characters; its type if it is silent."""
+  return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def nearest(value: object, choices: Iterable[object]) -> str:
   """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"."""
   names = sorted(str(choice) for choice in choices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from mmcontrast.data import transforms
 from mmcontrast.data.sources import BadRecord, Source
+from mmcontrast.data.sources.record import id_of_text
 from mmcontrast.errors import UserError, choose
 
 Captions = Mapping[str, Sequence[str]]
@@ -26,13 +26,10 @@ def clean(text: str, most: int) -> str:
 
 
 def identity(captions: Captions) -> int:
-  """A number in [0, 2**31) of the first caption: equal where it differs in case, width or spaces only.
-
-  Two captions that differ share a number once in two thousand million pairs.
-  """
+  """A number in [0, 2**31) of the first caption: equal where it differs in case, width or spaces only."""
   first = next(text for texts in captions.values() for text in texts)
   normal = " ".join(unicodedata.normalize("NFKC", first).casefold().split())
-  return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=4).digest(), "little") >> 1
+  return id_of_text(normal)
 
 
 def check_fields(fields: Mapping[str, float] | Sequence[str] | None, views: int, source: Source) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from mmcontrast.data import parallel
 from mmcontrast.data.sources import BadRecord, Source, array_record, open_source
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, one_line
 
 RECORDS_A_FILE = 10_000  # where the number of files is not given
 MOST_BAD = 0.01  # share of the records; a conversion with more is refused
@@ -128,7 +128,7 @@ def _convert_shard(job: tuple[str, int]) -> tuple[int, dict[str, str]]:
     _write(noted, [written, bad])
     scratch.replace(folder / name)
   except (RuntimeError, OSError) as error:
-    raise UserError(f"{folder / name}: cannot be written ({' '.join(str(error).split())[:200]}); run the same command "
+    raise UserError(f"{folder / name}: cannot be written ({one_line(error)}); run the same command "
                     "again when there is room: what is done is kept") from error  # fmt: skip
   return written, bad
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
-from PIL import Image
-
-from mmcontrast.data.images import FORMATS
+from mmcontrast.data.images import header
 from mmcontrast.errors import UserError
 
 DEFAULTS = {
@@ -40,7 +37,7 @@ def images(encoded: Mapping[str, bytes], filters: Mapping) -> dict[str, bytes]:
   """
   if not filters["min_side"] and not filters["max_aspect"]:
     return dict(encoded)
-  reasons = {style: _of_size(_size(data), filters) for style, data in encoded.items()}
+  reasons = {style: _by_size(data, filters) for style, data in encoded.items()}
   passing = {style: data for style, data in encoded.items() if not reasons[style]}
   if encoded and not passing:
     raise Filtered(next(iter(reasons.values())))
@@ -59,19 +56,12 @@ def captions(texts: Mapping[str, Sequence[str]], filters: Mapping) -> dict[str, 
   return {field: found for field, found in passing.items() if found}
 
 
-def _size(data: bytes) -> tuple[int, int] | None:
-  try:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      return image.size
-  except Exception:  # whatever it is, decoding will meet it and say so
-    return None
-
-
-def _of_size(size: tuple[int, int] | None, filters: Mapping) -> str:
-  """The filter that takes out an image of `size`, or ""."""
-  if size is None:
+def _by_size(data: bytes, filters: Mapping) -> str:
+  """The filter that takes out an image, or ""."""
+  found = header(data)
+  if found is None:
     return ""
-  short, long = sorted(size)
+  short, long = sorted(found[1])
   if short < filters["min_side"]:
     return "min_side"
   return "max_aspect" if filters["max_aspect"] and long > filters["max_aspect"] * short else ""

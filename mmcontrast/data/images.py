@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.errors import one_line
 
 try:
   import cykooz_resizer
@@ -58,6 +59,15 @@ def decode(data: bytes, limits: Mapping[str, int] = LIMITS, exact: bool = True) 
   return _decode_any(data, limits) if pixels is None else pixels
 
 
+def header(data: bytes) -> tuple[str, tuple[int, int]] | None:
+  """(format, (width, height) in pixels) that an encoded image says of itself; None where nothing is known of it."""
+  try:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+      return image.format, image.size
+  except Exception:  # whatever it is, decoding will meet it and say so
+    return None
+
+
 def _decode_jpeg(data: bytes, limits: Mapping[str, int], exact: bool) -> np.ndarray | None:
   """As `decode`; None for what is left to Pillow: CMYK, and headers that break a rule harmlessly."""
   try:
@@ -95,7 +105,7 @@ def _decode_any(data: bytes, limits: Mapping[str, int]) -> np.ndarray:
   except Image.DecompressionBombError:
     raise BadRecord(f"image over data.limits.pixels={limits['pixels']}") from None
   except Exception as error:  # Pillow's readers raise nearly anything on bytes that make no sense
-    raise BadRecord(f"not a readable image ({' '.join(str(error).split())[:80]})") from None
+    raise BadRecord(f"not a readable image ({one_line(error, most=80)})") from None
 
 
 def _check_size(width: int, height: int, limits: Mapping[str, int]) -> None:

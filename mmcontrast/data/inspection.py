@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import collections
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
 
 import numpy as np
-from PIL import Image
 
-from mmcontrast.data.images import decode
+from mmcontrast.data.images import decode, header
 from mmcontrast.data.sources import BadRecord, Info, Record, Source
 from mmcontrast.errors import UserError
 
@@ -18,6 +16,7 @@ RECORDS = 1000  # read for the numbers
 EXAMPLES, PICTURES = 5, 30  # shown
 _NAMES = 12  # most frequent tags and labels that are listed
 _LINE = 160  # characters of an example's line
+_UNKNOWN = ("NOT READABLE", ())  # format and size
 _THREADS = 16  # reading is mostly waiting where the data is far away
 
 
@@ -92,7 +91,7 @@ def _images(records: Sequence[Record], style: str) -> str:
     if (data := record["images"].get(style)) is None:
       continue
     lengths.append(len(data))
-    kind, size = _header(data)
+    kind, size = header(data) or _UNKNOWN
     kinds[kind] += 1
     sizes += [size] if size else []
   if not lengths:
@@ -103,15 +102,6 @@ def _images(records: Sequence[Record], style: str) -> str:
     (low, middle, high) = (sorted(sizes)[int(place * (len(sizes) - 1))] for place in (0, 0.5, 1))
     text += "; " + " / ".join(f"{width}x{height}" for width, height in dict.fromkeys((low, middle, high)))
   return text
-
-
-def _header(data: bytes) -> tuple[str, tuple[int, int] | None]:
-  """(format, (width, height) in pixels) of an encoded image, by its header."""
-  try:
-    with Image.open(io.BytesIO(data)) as image:
-      return image.format or "image", image.size
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-    return "NOT READABLE", None
 
 
 def _captions(captions: Iterable[Sequence[str]]) -> str:
@@ -134,8 +124,8 @@ def _frequent(counts: Mapping[str, int]) -> str:
 def _example(record: Record, info: Info) -> str:
   lines = [f"{record['name']} (id {record['id']})"]
   for style, data in record["images"].items():
-    kind, size = _header(data)
-    lines.append(f"{style}: {kind} {'x'.join(map(str, size or ()))}, {len(data)} bytes")
+    kind, size = header(data) or _UNKNOWN
+    lines.append(f"{style}: {kind} {'x'.join(map(str, size))}, {len(data)} bytes")
   for field, texts in record["captions"].items():
     lines += [f"{field}: {text}" for text in texts[:EXAMPLES]]
   if record["names"]:

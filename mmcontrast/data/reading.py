@@ -13,7 +13,7 @@ from mmcontrast.data import captions, filters, transforms
 from mmcontrast.data.attempts import Attempts, Closed
 from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Record, Source
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, one_line
 
 CACHE_BYTES = 512 * 2**20
 _TEXT_BYTES = 2_000  # of a record without its images, about
@@ -128,7 +128,7 @@ class Reader:
       raise
     except Exception as error:
       raise UserError(f"dataset {self._source.info.name}, record {index}{f' ({name})' if name else ''}: "
-                      f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; the source fails in a way it "
+                      f"{type(error).__name__}: {one_line(error)}; the source fails in a way it "
                       "should not") from error
     if self._caching:
       self._cache[index] = result

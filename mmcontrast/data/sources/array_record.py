@@ -20,7 +20,7 @@ import numpy as np
 
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.record import BadRecord, Info, Record
-from mmcontrast.errors import MissingData, UserError
+from mmcontrast.errors import MissingData, UserError, one_line
 
 METADATA, TOKENIZER = "metadata.json", "tokenizer.model"
 _FORMAT = 1  # of the messages and of metadata.json
@@ -88,7 +88,7 @@ def reading(where: str) -> Iterator[None]:
     yield
   except RuntimeError as error:
     kind = BadRecord if "orrupt" in str(error) else OSError
-    raise kind(f"{where}: {' '.join(str(error).split())[:200]}") from None
+    raise kind(f"{where}: {one_line(error)}") from None
 
 
 def pack(record: Record) -> bytes:

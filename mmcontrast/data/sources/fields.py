@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmcontrast.data.sources import files
-from mmcontrast.data.sources.record import BadRecord, Info, Record
+from mmcontrast.data.sources.record import BadRecord, Info, Record, id_of_text
 from mmcontrast.errors import UserError, nearest
 
 DEFAULTS = {
@@ -136,7 +135,7 @@ class Fields:
     number = _number(text)
     if number is not None and number < _MOST_IDS and str(number) == text:
       return number
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).digest()) % _MOST_IDS
+    return id_of_text(text)
 
   def record(self, row: Mapping[str, Any], index: int, where: str, folder: str = "") -> Record:
     """The record of `row`.

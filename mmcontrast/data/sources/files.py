@@ -11,7 +11,7 @@ import posixpath
 import re
 from typing import BinaryIO
 
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.errors import UserError, nearest, one_line
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}  # of the extras "gs" and "s3"
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
@@ -46,7 +46,7 @@ def find_below(folder: str) -> dict[str, str]:
   try:
     found = system.find(inner)
   except Exception as error:
-    raise UserError(f"{folder}: cannot be listed ({_one_line(error)})") from None
+    raise UserError(f"{folder}: cannot be listed ({_reason(error)})") from None
   if not found or found == [inner]:
     raise UserError(f"{folder}: {'is a file, not a folder' if found else 'no such folder, or it is empty'}")
   start = len(inner.rstrip("/")) + 1
@@ -73,7 +73,7 @@ def read(path: str, start: int = 0, length: int | None = None) -> bytes:
   except FileNotFoundError:
     raise FileNotFoundError(f"{path}: no such file") from None
   except Exception as error:  # each filesystem has errors of its own
-    raise OSError(f"{path}: cannot be read ({_one_line(error)})") from error
+    raise OSError(f"{path}: cannot be read ({_reason(error)})") from error
   if length is not None and len(data) < length:
     raise OSError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; it is truncated")
   return data
@@ -91,7 +91,7 @@ def open_binary(path: str) -> BinaryIO:
   except FileNotFoundError:
     raise FileNotFoundError(f"{path}: no such file") from None
   except Exception as error:
-    raise OSError(f"{path}: cannot be read ({_one_line(error)})") from error
+    raise OSError(f"{path}: cannot be read ({_reason(error)})") from error
 
 
 def folder_of(path: str) -> str:
@@ -124,7 +124,7 @@ def _match(part: str) -> list[str]:
     found = system.glob(inner) if _is_glob(part) else [inner]
     return [_whole(system, path) for path in found if system.isfile(path)]
   except Exception as error:
-    raise UserError(f"{part}: cannot be looked up ({_one_line(error)})") from None
+    raise UserError(f"{part}: cannot be looked up ({_reason(error)})") from None
 
 
 def _hint(part: str) -> str:
@@ -150,15 +150,15 @@ def _open_system(path: str):
     return fsspec.core.url_to_fs(path)
   except ImportError as error:
     package = _PACKAGES.get(protocol)
-    todo = f"pip install {package}" if package else _one_line(error)
+    todo = f"pip install {package}" if package else _reason(error)
     raise UserError(f"{path}: reading {protocol}:// needs a package that is not installed; {todo}") from None
   except ValueError as error:
     if "Protocol not known" not in str(error):
-      raise UserError(f"{path}: {_one_line(error)}") from None
+      raise UserError(f"{path}: {_reason(error)}") from None
     raise UserError(f"{path}: {protocol!r} is no known protocol; "
                     f"{nearest(protocol, ('gs', 's3', 'http', 'https', 'file', 'memory'))}") from None  # fmt: skip
   except Exception as error:  # such as no credentials
-    raise UserError(f"{path}: cannot be reached ({_one_line(error)})") from None
+    raise UserError(f"{path}: cannot be reached ({_reason(error)})") from None
 
 
 def _whole(system, inner: str) -> str:
@@ -176,5 +176,5 @@ def _is_glob(path: str) -> bool:
   return any(sign in path for sign in "*?[")
 
 
-def _one_line(error: Exception) -> str:
-  return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def _reason(error: Exception) -> str:
+  return one_line(f"{type(error).__name__}: {error}")  # what some filesystems say is a path alone

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data.sources.record import Info, Record, Source
+from mmcontrast.data.sources.record import Info, Record, Source, id_of_text
 from mmcontrast.errors import UserError
 
 
@@ -65,9 +64,8 @@ class _Member:
     record = self._source[index]
     tags = np.zeros(self._tags, np.uint8)
     tags[self._columns] = record["tags"]
-    identity = hashlib.blake2b(f"{self._place} {record['id']}".encode(), digest_size=4).digest()
     return {**record, "tags": tags, "labels": {**self._labels, **record["labels"]},
-            "id": int.from_bytes(identity, "little") >> 1}  # fmt: skip
+            "id": id_of_text(f"{self._place} {record['id']}")}  # fmt: skip
 
 
 def _merged(infos: Mapping[str, Info]) -> Info:

@@ -20,7 +20,7 @@ from mmcontrast.data.sources import files
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, one_line
 
 DEFAULTS = {"cache_bytes": 2**29}  # of row groups in memory, those used last; one group at least
 
@@ -69,7 +69,7 @@ class ParquetTable:
       try:
         opened = pyarrow.parquet.ParquetFile(file)
       except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: is not a readable Parquet file ({_one_line(error)})") from None
+        raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)})") from None
       self._metadata, self.columns = opened.metadata, opened.schema_arrow.names
       self.label_names = _class_names(opened.schema_arrow.metadata or {})
     sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
@@ -109,7 +109,7 @@ class ParquetTable:
         opened = pyarrow.parquet.ParquetFile(file, metadata=self._metadata)
         return opened.read_row_group(group, columns=columns, use_threads=False)
     except pyarrow.ArrowException as error:
-      raise BadRecord(f"row group {group} cannot be read ({_one_line(error)})") from None
+      raise BadRecord(f"row group {group} cannot be read ({one_line(error)})") from None
 
 
 def _row_or_nothing(table: Any, row: int) -> Row:
@@ -127,6 +127,3 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
   except (KeyError, ValueError, TypeError, AttributeError):  # another writer, or another version of it
     return {}
 
-
-def _one_line(error: Exception) -> str:
-  return " ".join(str(error).split())[:120]

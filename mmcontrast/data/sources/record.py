@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Protocol, TypedDict
@@ -12,6 +13,12 @@ import numpy as np
 
 class BadRecord(ValueError):
   """A record that cannot be used; the message says why."""
+
+
+def id_of_text(text: str) -> int:
+  """A number in [0, 2**31) that stands for a text: two texts share one once in two thousand million pairs."""
+  digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).digest()
+  return int.from_bytes(digest) % 2**31
 
 
 class Record(TypedDict):

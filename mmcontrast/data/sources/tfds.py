@@ -14,7 +14,7 @@ from mmcontrast.data.sources.array_record import reading
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.record import Record
 from mmcontrast.data.sources.shards import refuse_uncollected
-from mmcontrast.errors import MissingData, UserError, choose
+from mmcontrast.errors import MissingData, UserError, choose, one_line
 
 # Datasets that go by their name: their options, and how else to come by them.
 _KNOWN = {
@@ -97,7 +97,7 @@ def _open(path: str, data_dir: str | os.PathLike | None):
     except (registered.DatasetNotFoundError, ImportError):  # TFDS may look for the default config in the code
       continue
     except Exception as error:
-      raise UserError(f"tfds:{path}: {' '.join(str(error).split())[:200]}; give NAME or NAME/CONFIG") from error
+      raise UserError(f"tfds:{path}: {one_line(error)}; give NAME or NAME/CONFIG") from error
     if (kind := builder.info.file_format.value) != "array_record":
       raise UserError(f"tfds:{path}: {builder.data_path} is {kind}, which has no random access; {_todo(path, 'NEW')}")
     return builder

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer, package
-from mmcontrast.errors import MissingData, UserError
+from mmcontrast.errors import MissingData, UserError, one_line
 
 _NAMES = {  # what files call them; the first that a file has is taken
   "bos": ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<start_of_text>"),
@@ -38,8 +38,7 @@ class HuggingFaceTokenizer(Tokenizer):
     try:
       self._model = library.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises nothing narrower
-      reason = " ".join(str(error).split())[:120]
-      raise UserError(f"tokenizer {path}: not a file of the tokenizers package ({reason})") from None
+      raise UserError(f"tokenizer {path}: not a file of the tokenizers package ({one_line(error)})") from None
     ids = {name: _find(self._model, names) for name, names in _NAMES.items()}
     if self._model.padding:
       ids["pad"] = self._model.padding["pad_id"]
