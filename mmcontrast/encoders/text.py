@@ -1,6 +1,7 @@
-"""Text transformer: causal as in CLIP (arXiv:2103.00020) or bidirectional as in BERT.
+"""Pre-norm text transformer: causal as in CLIP (arXiv:2103.00020) and CoCa (arXiv:2205.01917), or not, as in SigLIP
+(arXiv:2303.15343). BERT's is bert.py.
 
-Parameters: token_embedding, pos_embed, blocks_0/... (see `transformer.Block`), norm.
+Parameters: token_embedding, pos_embed, cls_token, blocks_0/... (see `transformer.Block`), norm.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from mmcontrast.errors import UserError
 class TextTransformer(nn.Module):
   """Token ids [B, L] and their mask to token vectors and one vector.
 
-  Padding (mask False) is never attended to and never pooled, so neither its ids nor its
-  length change `pooled`.
+  Padding (mask False) is neither attended to nor pooled, so neither its ids nor its length change
+  `pooled`, but under pool "last" and "end_token" and with `attend_padding`.
 
   Attributes:
-    max_length: number of learned positions; L may be shorter.
+    max_length: the most tokens of a text, each position learned; L may be shorter.
     causal: each token sees itself and those before it.
-    pool: "mean" of the real tokens, "cls" (the first token; bidirectional only), or "eos".
+    pool: "mean" of the real tokens, "cls" (the first token; bidirectional only), "eos", "last" (the last
+      position, padding or not: SigLIP), or "end_token" (a learned vector after the last position: CoCa).
     eos_id: pool "eos" takes the first token of this id; None: the last real token.
+    attend_padding: padding is attended to as any token, as SigLIP does.
+    pad_id: pool "end_token" leaves tokens of this id out; None: padding, as the mask has it.
   """
 
   CHOICES: ClassVar = {
-    "pool": ("mean", "cls", "eos"), "activation": tuple(ACTIVATIONS), "dtype": DTYPES,
+    "pool": ("mean", "cls", "eos", "last", "end_token"), "activation": tuple(ACTIVATIONS), "dtype": DTYPES,
   }  # fmt: skip
 
   vocab_size: int
@@ -43,6 +47,8 @@ class TextTransformer(nn.Module):
   causal: bool = False
   pool: str = "mean"
   eos_id: int | None = None
+  attend_padding: bool = False
+  pad_id: int | None = None
   activation: str = "gelu_tanh"
   dropout: float = 0.0
   drop_path: float = 0.0
@@ -56,6 +62,8 @@ class TextTransformer(nn.Module):
       raise UserError(
         "pool 'cls' takes the first token, which sees nothing when causal=True; use pool='eos'"
       )
+    if self.attend_padding and self.pool == "end_token":
+      raise UserError("pool 'end_token' attends by its own mask; leave attend_padding out")
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
@@ -65,26 +73,40 @@ class TextTransformer(nn.Module):
     if length > self.max_length:
       raise UserError(f"texts of {length} tokens do not fit max_length={self.max_length}")
     mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
-    embedding = nn.Embed(
-      self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(0.02),
-      name="token_embedding",
-    )  # fmt: skip
-    shape = (self.max_length, self.width)
-    position = self.param("pos_embed", nn.initializers.normal(0.01), shape, jnp.float32)
-    x = embedding(ids) + position[:length].astype(dtype)
+    normal = nn.initializers.normal
+    embedding = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(0.02), name="token_embedding")
+    x, attended = embedding(ids), None if self.attend_padding else mask
+    if self.pool == "end_token":
+      cls = self.param("cls_token", normal(0.01), (self.width,), jnp.float32)
+      x = jnp.concatenate([x, jnp.broadcast_to(cls.astype(dtype), (len(x), 1, self.width))], axis=1)
+      attended = self._end_mask(ids, mask)
+    shape = (self.max_length + (self.pool == "end_token"), self.width)
+    position = self.param("pos_embed", normal(0.01), shape, jnp.float32)
+    x = x + position[: x.shape[1]].astype(dtype)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     for i in range(self.depth):
-      drop_path = self.drop_path * i / max(self.depth - 1, 1)
       block = Block(
-        self.heads, round(self.width * self.mlp_ratio), self.activation, self.causal,
-        self.dropout, drop_path, self.norm_epsilon, dtype, name=f"blocks_{i}",
+        self.heads, round(self.width * self.mlp_ratio), self.activation, causal=self.causal, dropout=self.dropout,
+        drop_path=self.drop_path * i / max(self.depth - 1, 1), norm_epsilon=self.norm_epsilon, dtype=dtype,
+        name=f"blocks_{i}",
       )  # fmt: skip
-      x = block(x, mask, train=train)
+      x = block(x, attended, train=train)
     tokens = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    return Encoded(self._pool(tokens, ids, mask), tokens, mask)
+    return Encoded(self._pool(tokens, ids, mask), tokens[:, :length], mask)
+
+  def _end_mask(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, L] -> [B, L + 1], what is attended to with the end token.
+
+    One position late, as in open_clip, whose published CoCa weights were trained so: the first padding is
+    seen, and the end token sees itself only after a text without padding.
+    """
+    real = mask if self.pad_id is None else ids != self.pad_id
+    return jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)
 
   def _pool(self, tokens: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """tokens [B, L, D] -> [B, D]; an example without a real token pools to zeros under "mean"."""
+    """tokens [B, L, D], with the end token L + 1 -> [B, D]; zeros under "mean" where no token is real."""
+    if self.pool in ("last", "end_token"):
+      return tokens[:, -1]
     if self.pool == "cls":
       return tokens[:, 0]
     if self.pool == "mean":
