@@ -45,6 +45,7 @@ setuptools.setup(
         "grain>=0.2.18",
         "array_record>=0.8.6",
         "msgpack>=1.0",
+        "safetensors>=0.5",
         "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
         "pillow>=11.3",

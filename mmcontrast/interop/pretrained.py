@@ -1,0 +1,99 @@
+"""What a file of another package holds, in our terms: towers, heads, arrays, and how its inputs are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmcontrast.model import build_model
+from mmcontrast.optim import path_name
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInput:
+  """How an image becomes the image tower's input.
+
+  Attributes:
+    size: side in pixels.
+    mean, std: of each channel, of pixels in [0, 1].
+    resize: "shortest" (the shorter side, then the middle) or "squash" (both sides, whatever the shape was).
+    interpolation: "bilinear" or "bicubic".
+    centre_crop: share of the shorter side that is seen.
+  """
+
+  size: int
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  resize: str = "shortest"
+  interpolation: str = "bicubic"
+  centre_crop: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TextInput:
+  """How a text becomes the text tower's input.
+
+  Attributes:
+    length: tokens, bos and eos included.
+    tokenizer: as config.data.tokenizer; a path of a file beside the weights.
+    token_ids: {"pad", "bos", "eos"}; bos -1 where texts begin with their first token.
+    lower: whether texts are made small first.
+  """
+
+  length: int
+  tokenizer: str
+  token_ids: Mapping[str, int]
+  lower: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A model of another package.
+
+  Attributes:
+    towers: "image", "text" -> encoder options, "name" among them, complete: no default is left to a later version.
+    heads: "image_joint", "text_joint" -> head options, "tower" and "name" among them.
+    arrays: "params/towers/image/..." -> float32 array, all that towers and heads have.
+    image, text: their inputs; None where there is no such tower.
+    logit_scale: the factor itself (one over the temperature), None where the model has none.
+    logit_bias: what is added to logits after it.
+    source: where it was read, for messages.
+  """
+
+  towers: Mapping[str, Mapping[str, Any]]
+  heads: Mapping[str, Mapping[str, Any]]
+  arrays: Mapping[str, np.ndarray]
+  image: ImageInput | None = None
+  text: TextInput | None = None
+  logit_scale: float | None = None
+  logit_bias: float | None = None
+  source: str = ""
+
+
+def model_config(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], text: TextInput | None) -> dict[str, Any]:
+  """The sections of a config that `build_model` reads, for towers "image" and "text" and their heads."""
+  ids = dict(text.token_ids) if text else {"pad": 0, "bos": 1, "eos": 2}
+  data = {"views": {name: int(name in towers) for name in ("image", "text")}, "token_ids": ids,
+          "text_length": text.length if text else 3}
+  return {"data": data, "towers": towers, "heads": heads}
+
+
+def shapes(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], image: ImageInput | None = None,
+           text: TextInput | None = None) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of every array that such towers and heads have: what `naming.to_ours` wants. Nothing is computed.
+
+  Raises UserError for an unknown option.
+  """
+  model = build_model(model_config(towers, heads, text))
+  views = {}
+  if image:
+    views["image"] = jax.ShapeDtypeStruct((1, image.size, image.size, 3), jnp.float32)
+  if text:
+    views["text"] = jax.ShapeDtypeStruct((1, text.length), jnp.int32)
+  made = jax.eval_shape(model.init, jax.random.key(0), views)
+  return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(made)[0]}
