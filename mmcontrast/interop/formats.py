@@ -1,6 +1,6 @@
 """The formats that are read and written, by name. One more is a file here with `read` and `write`, and a line below.
 
-    read(path, torch, allow_unused) -> Pretrained    path: a file, a folder, or "NAME@FILE" where a file says no architecture
+    read(path, torch, allow_unused) -> Pretrained    path: a folder, or "NAME@FILE" where a file says no architecture
     write(pretrained, out) -> None                   out: a new folder
 """
 

@@ -171,8 +171,8 @@ def _check_left(left: Sequence[str], found: Mapping, wanted: Shapes, rules: Sequ
   if unused:
     missing = [name for path in wanted if path not in found for name in _their_names(rules, path)]
     known = missing or [name for path in wanted for name in _their_names(rules, path)]
-    raise UserError(f"{where}: {len(unused)} arrays are not used, the first is {unused[0]!r}; {nearest(unused[0], known)}; "
-                    "if they belong to a part you do not need, name them: --allow_unused REGEX")
+    raise UserError(f"{where}: {len(unused)} arrays are not used, the first is {unused[0]!r}; "
+                    f"{nearest(unused[0], known)}; if you do not need them, say so by name: --allow_unused REGEX")
 
 
 def _short(path: str) -> str:

@@ -98,8 +98,8 @@ def _read_torch(path: pathlib.Path) -> Arrays:
   if not isinstance(found, Mapping) or not all(isinstance(leaf, torch.Tensor) for leaf in found.values()):
     raise UserError(f"{path}: not a table of tensors by name; save the state_dict of the model")
   wrapped = all(name.startswith("module.") for name in found)  # by DistributedDataParallel
-  return {name.removeprefix("module.") if wrapped else name: (leaf.float() if leaf.is_floating_point() else leaf).numpy()
-          for name, leaf in found.items()}
+  return {name.removeprefix("module.") if wrapped else name:
+          (leaf.float() if leaf.is_floating_point() else leaf).numpy() for name, leaf in found.items()}
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
@@ -110,4 +110,4 @@ def _float32(array: np.ndarray) -> np.ndarray:
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> UserError:
-  return UserError(f"{path}: damaged, or not what its name says ({one_line(error, most=120)}); copy or download it again")
+  return UserError(f"{path}: damaged, or not what its name says ({one_line(error, most=120)}); copy it again")
