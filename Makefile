@@ -1,10 +1,12 @@
-# `make quickstart` trains and evaluates on real data; `make test` runs every test.
+# `make quickstart` trains and evaluates on real data; `make test` runs every test; `make oracles` those beside other
+# packages.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORACLES := .venv-oracles
 RUN := runs/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test oracles lint clean
 
 # Python 3.11 or newer, in an environment of its own; installed once a change of setup.py.
 $(BIN)/python:
@@ -21,6 +23,17 @@ $(VENV)/installed-test: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/installed-emoji
 
+# In this order, or pip takes a newer torch with all of CUDA. torchvision: see tests/oracles/torchvision_ops.py.
+$(ORACLES)/installed: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: the oracles need Python 3.11; try: make PYTHON=python3.11 oracles" >&2; exit 2; }
+	$(PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet --upgrade pip
+	$(ORACLES)/bin/python -m pip install --quiet torch==2.13.0
+	$(ORACLES)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31 open_clip_torch==3.3.0
+	$(ORACLES)/bin/python -m pip install --quiet --editable '.[test,oracles]'
+	@touch $@
+
 quickstart: $(VENV)/installed-emoji
 	$(BIN)/mmcontrast data build emoji_views
 	-$(BIN)/mmcontrast data build emoji_noto
@@ -30,8 +43,11 @@ quickstart: $(VENV)/installed-emoji
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations=10
 
+oracles: $(ORACLES)/installed
+	HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m pytest -q tests/oracles --durations=10
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(ORACLES) .cache build *.egg-info

@@ -67,6 +67,9 @@ setuptools.setup(
         "test": [*EMOJI, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
+        # Beside torch, torchvision, timm and open_clip_torch, which the Makefile installs without what they ask for.
+        "oracles": ["transformers==5.23.0", "tokenizers==0.23.3", "huggingface_hub==2.4.0", "safetensors==0.8.0",
+                    "regex", "ftfy>=6.2", "tqdm", "pyyaml", "scikit-image>=0.26"],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
         "peers": ["torch==2.13.0", "tensorflow-cpu==2.21.0", "webdataset==1.0.2", "scikit-image>=0.26"],
     },
