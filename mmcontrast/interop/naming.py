@@ -2,6 +2,7 @@
 
     Rule("resblocks.{i}.mlp.c_fc.weight", "blocks_{i}/mlp/fc1/kernel", LINEAR)
     Rule(("h.{i}.q.weight", "h.{i}.k.weight", "h.{i}.v.weight"), "blocks_{i}/attn/qkv/kernel", STACKED_LINEAR)
+    Rule("attn.in_proj_weight", ("attn_pool/q/kernel", "attn_pool/kv/kernel"), STACKED_LINEAR)
 
 A placeholder such as {i} stands for one word of letters, digits and underscores. A path of ours is
 one in "params" unless it begins with another collection: "batch_stats/bn1/mean".
@@ -25,20 +26,24 @@ _COLLECTIONS = ("params/", "batch_stats/")
 
 
 class Layout(NamedTuple):
-  """How arrays of theirs lie in one of ours.
+  """How arrays of theirs lie in ours.
 
   Attributes:
-    to_ours: list of their arrays -> ours.
-    to_theirs: (ours, how many arrays they have) -> list of theirs.
+    to_ours: (their arrays, the shapes that ours have) -> our arrays.
+    to_theirs: (our arrays, how many they have) -> their arrays.
   """
 
-  to_ours: Callable[[Sequence[np.ndarray]], np.ndarray]
-  to_theirs: Callable[[np.ndarray, int], Sequence[np.ndarray]]
+  to_ours: Callable[[Sequence[np.ndarray], Sequence[tuple[int, ...]]], Sequence[np.ndarray]]
+  to_theirs: Callable[[Sequence[np.ndarray], int], Sequence[np.ndarray]]
 
 
 def one(forward: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Layout:
-  """The layout of a single array."""
-  return Layout(lambda arrays: forward(arrays[0]), lambda array, _: [back(array)])
+  """The layout of one array that becomes one."""
+  return Layout(lambda theirs, _: [forward(theirs[0])], lambda ours, _: [back(ours[0])])
+
+
+def _cut(whole: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+  return np.split(whole, np.cumsum([shape[-1] for shape in shapes])[:-1], axis=-1)
 
 
 SAME = one(lambda a: a, lambda a: a)
@@ -46,8 +51,11 @@ LINEAR = one(np.transpose, np.transpose)  # [O, I] <-> [I, O]
 CONV = one(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
 LEADING = one(lambda a: a[None], lambda a: a[0])  # [L, D] <-> [1, L, D]
 LEADING2 = one(lambda a: a[None, None], lambda a: a[0, 0])  # [D] <-> [1, 1, D]
-STACKED = Layout(lambda a: np.concatenate(a, -1), lambda a, n: np.split(a, n, -1))  # biases [O], [O] <-> [O + O]
-STACKED_LINEAR = Layout(lambda a: np.concatenate([x.T for x in a], 1), lambda a, n: [x.T for x in np.split(a, n, 1)])
+# Laid side by side and cut anew: q, k, v <-> qkv, or in_proj <-> q, kv. Biases [O], and matrices [O, I] <-> [I, O].
+STACKED = Layout(lambda a, shapes: _cut(np.concatenate(a, -1), shapes),
+                 lambda a, n: np.split(np.concatenate(a, -1), n, -1))
+STACKED_LINEAR = Layout(lambda a, shapes: _cut(np.concatenate([x.T for x in a], -1), shapes),
+                        lambda a, n: [x.T for x in np.split(np.concatenate(a, -1), n, -1)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +63,13 @@ class Rule:
   """One line of a table: which of their arrays become which of ours.
 
   Attributes:
-    theirs: template of their name, or several whose arrays make one of ours, in the layout's order.
-    ours: template of our path.
+    theirs: template of their name, or several in the layout's order.
+    ours: template of our path, or several in the layout's order.
     layout: SAME, LINEAR, CONV, ...
   """
 
   theirs: str | tuple[str, ...]
-  ours: str
+  ours: str | tuple[str, ...]
   layout: Layout = SAME
 
   @property
@@ -70,18 +78,24 @@ class Rule:
     return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
   @property
-  def path(self) -> str:
-    """The template of our path, collection included."""
-    return self.ours if self.ours.startswith(_COLLECTIONS) else f"params/{self.ours}"
+  def paths(self) -> tuple[str, ...]:
+    """The templates of our paths, collection included."""
+    ours = (self.ours,) if isinstance(self.ours, str) else self.ours
+    return tuple(path if path.startswith(_COLLECTIONS) else f"params/{path}" for path in ours)
 
 
 def under(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
   """`rules` with their names after the prefix `theirs` ("visual.") and our paths in `ours` ("towers/image")."""
-  moved = []
-  for rule in rules:
-    collection, _, rest = rule.path.partition("/")
-    moved.append(Rule(tuple(theirs + name for name in rule.names), f"{collection}/{ours}/{rest}", rule.layout))
-  return moved
+  return [Rule(tuple(theirs + name for name in rule.names),
+               tuple(path.replace("/", f"/{ours}/", 1) for path in rule.paths), rule.layout) for rule in rules]
+
+
+class _Group(NamedTuple):
+  """A rule with its placeholders filled in."""
+
+  layout: Layout
+  names: tuple[str, ...]
+  paths: tuple[str, ...]
 
 
 def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Shapes, where: str,
@@ -99,33 +113,30 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
   Raises UserError, naming the array, for one of theirs that nothing takes, one of ours that nothing
   gives, and one of another shape.
   """
-  found: dict[str, dict[str, np.ndarray]] = {}  # path of ours -> {name of theirs: array}
-  sources: dict[str, tuple[Rule, tuple[str, ...]]] = {}
-  left = []
-  for name, array in arrays.items():
-    match = _match(rules, name, "theirs")
-    path = match and match[0].path.format(**match[1])
-    if path not in wanted:
-      left.append(name)
-      continue
-    found.setdefault(path, {})[name] = array
-    sources[path] = match[0], tuple(template.format(**match[1]) for template in match[0].names)
-  _check_left(left, found, wanted, rules, where, ignored)
+  groups = [group for path in wanted if (group := _group(rules, path))]
+  used = {name for group in groups for name in group.names}
+  left = [name for name in arrays if name not in used and not any(re.fullmatch(one, name) for one in ignored)]
+  missing = [name for group in groups for name in group.names if name not in arrays]
+  if left:
+    raise UserError(f"{where}: {len(left)} of {len(arrays)} arrays are not used, the first is {left[0]!r}; "
+                    f"{nearest(left[0], missing or used)}; if you do not need them, say so: --allow_unused REGEX")
   result = {}
-  for path, shape in wanted.items():
-    names = sources[path][1] if path in sources else _their_names(rules, path)
-    if missing := [name for name in names if name not in found.get(path, {})] or ([] if names else [path]):
-      raise UserError(f"{where}: no array {missing[0]!r}, which {_short(path)!r} is read from; "
-                      f"{nearest(missing[0], left or arrays)}")
-    theirs = [found[path][name] for name in names]
+  for group in dict.fromkeys(groups):
+    if absent := [name for name in group.names if name not in arrays]:
+      raise UserError(f"{where}: no array {absent[0]!r}, which {_short(group.paths[0])!r} is read from; "
+                      f"{nearest(absent[0], arrays)}")
+    theirs = [arrays[name] for name in group.names]
+    shapes = [tuple(wanted[path]) for path in group.paths]
     try:
-      ours = sources[path][0].layout.to_ours(theirs)
-    except ValueError:  # of a number of axes that the layout does not have
-      ours = theirs[0]
-    if ours.shape != tuple(shape):
-      raise UserError(f"{where}: {names[0]!r} has the shape {list(theirs[0].shape)}, which makes {list(ours.shape)} of "
-                      f"{_short(path)!r}, where {list(shape)} is needed; the file is of another architecture")
-    result[path] = np.asarray(ours, order="C")
+      ours = group.layout.to_ours(theirs, shapes)
+    except (ValueError, IndexError):  # of a number of axes that the layout does not have
+      ours = theirs
+    if (found := [array.shape for array in ours]) != shapes:
+      raise UserError(f"{where}: {group.names[0]!r} has the shape {list(theirs[0].shape)}, which makes {found} of "
+                      f"{_short(group.paths[0])!r}, where {shapes} is needed; the file is of another architecture")
+    result |= {path: np.asarray(array, order="C") for path, array in zip(group.paths, ours)}
+  if unnamed := sorted(wanted.keys() - result.keys()):
+    raise UserError(f"{where}: the format has no name for {_short(unnamed[0])!r}")
   return result
 
 
@@ -134,23 +145,24 @@ def to_theirs(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], where: st
 
   Raises UserError for an array that no rule names.
   """
-  result = {}
-  for path, array in arrays.items():
-    match = _match(rules, path, "ours")
-    if match is None:
+  groups = {path: _group(rules, path) for path in arrays}
+  for path, group in groups.items():
+    if group is None or not set(group.paths) <= arrays.keys():
       raise UserError(f"{where}: the format has no name for {_short(path)!r}; export a model without it")
-    names = [template.format(**match[1]) for template in match[0].names]
-    theirs = match[0].layout.to_theirs(np.asarray(array), len(names))
-    result |= {name: np.asarray(part, order="C") for name, part in zip(names, theirs, strict=True)}
+  result = {}
+  for group in dict.fromkeys(groups.values()):
+    theirs = group.layout.to_theirs([np.asarray(arrays[path]) for path in group.paths], len(group.names))
+    result |= {name: np.asarray(array, order="C") for name, array in zip(group.names, theirs, strict=True)}
   return result
 
 
-def _match(rules: Sequence[Rule], name: str, side: str) -> tuple[Rule, dict[str, str]] | None:
-  """The first rule with a template of `side` that fits `name`, and what its placeholders stand for."""
+def _group(rules: Sequence[Rule], path: str) -> _Group | None:
+  """The first rule with a template that fits our `path`, filled in with what its placeholders stand for."""
   for rule in rules:
-    for template in (rule.names if side == "theirs" else (rule.path,)):
-      if match := _regex(template).fullmatch(name):
-        return rule, match.groupdict()
+    for template in rule.paths:
+      if match := _regex(template).fullmatch(path):
+        names, paths = (tuple(one.format(**match.groupdict()) for one in side) for side in (rule.names, rule.paths))
+        return _Group(rule.layout, names, paths)
   return None
 
 
@@ -158,21 +170,6 @@ def _match(rules: Sequence[Rule], name: str, side: str) -> tuple[Rule, dict[str,
 def _regex(template: str) -> re.Pattern[str]:
   words = re.split(r"\{(\w+)\}", template)  # text and names of placeholders in turn
   return re.compile("".join(f"(?P<{word}>\\w+)" if n % 2 else re.escape(word) for n, word in enumerate(words)))
-
-
-def _their_names(rules: Sequence[Rule], path: str) -> list[str]:
-  match = _match(rules, path, "ours")
-  return [template.format(**match[1]) for template in match[0].names] if match else []
-
-
-def _check_left(left: Sequence[str], found: Mapping, wanted: Shapes, rules: Sequence[Rule], where: str,
-                ignored: Sequence[str]) -> None:
-  unused = [name for name in left if not any(re.fullmatch(pattern, name) for pattern in ignored)]
-  if unused:
-    missing = [name for path in wanted if path not in found for name in _their_names(rules, path)]
-    known = missing or [name for path in wanted for name in _their_names(rules, path)]
-    raise UserError(f"{where}: {len(unused)} arrays are not used, the first is {unused[0]!r}; "
-                    f"{nearest(unused[0], known)}; if you do not need them, say so by name: --allow_unused REGEX")
 
 
 def _short(path: str) -> str:
