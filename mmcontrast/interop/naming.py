@@ -90,6 +90,16 @@ def under(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
                tuple(path.replace("/", f"/{ours}/", 1) for path in rule.paths), rule.layout) for rule in rules]
 
 
+def linear(theirs: str, ours: str) -> list[Rule]:
+  """Rules of torch's Linear, ".weight" and ".bias", and Flax's Dense."""
+  return [Rule(f"{theirs}.weight", f"{ours}/kernel", LINEAR), Rule(f"{theirs}.bias", f"{ours}/bias")]
+
+
+def norm(theirs: str, ours: str) -> list[Rule]:
+  """Rules of torch's LayerNorm, ".weight" and ".bias", and Flax's."""
+  return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
+
+
 class _Group(NamedTuple):
   """A rule with its placeholders filled in."""
 
