@@ -24,7 +24,7 @@ from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
 RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
-                     "batch.microbatches", "data.on_error", "data.read", "data.cache")
+                     "batch.microbatches", "data.on_error", "data.read", "data.cache", "data.resize")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
 _OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
                   "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",

@@ -9,10 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmcontrast.data import transforms
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
-from mmcontrast.data.images import decode
-from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
@@ -64,14 +61,7 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
     raise UserError(f"{workdir}: its model compares tokens, and search compares single vectors; search another run")
   names = tuple(model.config["evaluation"]["sets"])
   name = choose(dataset, names, "--dataset") if dataset else names[-1]
-  given: str | np.ndarray = query
-  if pathlib.Path(query).is_file():
-    try:
-      given = transforms.evaluation_view(decode(pathlib.Path(query).read_bytes()), model.config["data"])
-    except BadRecord as error:
-      raise UserError(f"{query}: {error}; give a PNG or JPEG, or words") from None
-  elif pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
-    raise UserError(f"{query}: no such image file; give the path of one, or words")
+  given = query_of(model, query)
   gallery = EmbeddedSet(_load_set(name, model.config, data_dir), model.embed, name)
   index, cosine = search(model.embed, given, gallery.image, count)
   captions = dict(zip(gallery.data.caption_id.tolist()[::-1], gallery.data.captions[::-1]))
@@ -82,6 +72,15 @@ def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: s
   for caption, value in zip(found, cosine):
     print(f"{value:.3f}  {caption}")
   print(path)
+
+
+def query_of(model: Inference, query: str) -> str | np.ndarray:
+  """The words of a query, or, where it is the path of an image, what the model sees of it. Raises UserError."""
+  if pathlib.Path(query).is_file():
+    return model.view(query)
+  if pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
+    raise UserError(f"{query}: no such image file; give the path of one, or words")
+  return query
 
 
 def check_sets(config: Mapping, data_dir: str | None = None) -> None:

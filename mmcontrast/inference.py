@@ -1,36 +1,54 @@
-"""A trained model as functions: images and captions in, unit rows out."""
+"""A trained model as functions: images and captions in, unit rows out.
+
+    model = mmcontrast.load("runs/x")
+    model.encode_image(["cat.jpg", "dog.jpg"]) @ model.encode_text(["a cat", "a dog"]).T
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
+from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
-from mmcontrast.data.sources import open_source
-from mmcontrast.errors import UserError, choose
+from mmcontrast.data.sources import BadRecord, open_source
+from mmcontrast.data.tokenizers import kept_name
+from mmcontrast.data.transforms import evaluation_view
+from mmcontrast.errors import UserError, choose, one_line
+from mmcontrast.evaluation.embed import unit
 from mmcontrast.model import Model, build_model
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.terms import parse_terms
+from mmcontrast.stages import run_folder
 
 KINDS = ("image", "text", "image_features")
+ImageLike = str | os.PathLike | Image.Image | np.ndarray
+"""The path of an image file, a Pillow image, or uint8 [H, W, 3]."""
 
 
 class Inference:
-  """Embeds images and captions with fixed variables; any number of them, in padded batches."""
+  """Embeds images and captions with fixed variables; any number of them.
+
+  They go through the model in batches of config.evaluation.batch_size. Fewer than that are padded to the next
+  power of two, so that one image does not cost a batch, and few shapes are compiled.
+  """
 
   def __init__(self, config: Mapping, model: Model, variables: Mapping[str, Any], tokenizer: Any):
     """`config.evaluation` says which heads make the joint space and which tower the features."""
     options = config["evaluation"]
-    self.config, self._tokenizer = config, tokenizer
+    self.config, self.model, self.tokenizer, self.data = config, model, tokenizer, resolve(config["data"])
     self._batch_size = options["batch_size"]
     recipe, mean, std = augment.parse_recipe("none"), config["normalize"]["mean"], config["normalize"]["std"]
     heads = {kind: options[kind] for kind in ("image", "text") if options[kind]}
@@ -54,8 +72,52 @@ class Inference:
       return _unit_rows(rows) if head else rows.astype("float32")
 
     self.kinds = (*heads, *(("image_features",) if options["features"] else ()))
+    self.image_kind = "image" if "image" in heads else "image_features"
+    self.encode = encode
+    """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
     self._encode = jax.jit(encode, static_argnums=0)
-    self._variables = jax.tree.map(jax.numpy.asarray, variables)
+    self.variables = jax.tree.map(jax.numpy.asarray, variables)
+
+  def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+    """Unit rows of one image or many, float32 [N, D]: in the joint space, or of a model without one the image tower's.
+
+    Args:
+      images: paths, Pillow images or uint8 [H, W, 3], of any sizes; or uint8 [N, H, W, 3]. They are resized
+        and cropped as in evaluation.
+    Raises UserError for what is no image, and for a model without images or one that compares tokens.
+    """
+    one = isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    many = [images] if one else list(images)
+    rows = self._rows(self.image_kind, many, self._views, "encode_image")
+    return rows if self.image_kind == "image" else unit(rows)
+
+  def encode_text(self, texts: str | Iterable[str]) -> np.ndarray:
+    """Unit rows of one text or many in the joint space, float32 [N, D].
+
+    Raises UserError for what is no text, and for a model without a text head or one that compares tokens.
+    """
+    many = [texts] if isinstance(texts, str) else list(texts)
+    if wrong := [text for text in many if not isinstance(text, str)]:
+      raise UserError(f"encode_text: {one_line(repr(wrong[0]), 40)} is no text; give a str or a list of them")
+    return self._rows("text", many, self._ids, "encode_text")
+
+  def view(self, image: ImageLike) -> np.ndarray:
+    """What the model sees of an image: uint8 [S, S, 3]. Raises UserError for what is no image."""
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
+    try:
+      if isinstance(image, str | os.PathLike):
+        pixels = decode(pathlib.Path(image).read_bytes(), self.data["limits"])
+      elif isinstance(image, Image.Image):
+        pixels = pixels_of(image)
+      else:
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+          raise BadRecord(f"{pixels.dtype} {list(pixels.shape)} is not uint8 [H, W, 3]")
+      return evaluation_view(pixels, self.data)
+    except BadRecord as error:
+      raise UserError(f"{name}: {error}; give a path, a Pillow image or uint8 [H, W, 3]") from None
+    except OSError as error:
+      raise UserError(f"{name}: {error.strerror or one_line(error)}; give the path of an image") from None
 
   def embed(self, kind: str, values: Sequence) -> np.ndarray:
     """Rows for images or captions: the evaluators' only view of a model.
@@ -69,15 +131,40 @@ class Inference:
     Raises UserError for a kind this model has no head for.
     """
     choose(kind, self.kinds, "embed")
-    if kind == "text":
-      values = self._tokenizer.encode(list(values), self.config["data"]["text_length"])
-    values = np.asarray(values)
-    rows = []
-    for start in range(0, len(values), self._batch_size):
-      chunk = values[start:start + self._batch_size]
-      padding = [(0, self._batch_size - len(chunk))] + [(0, 0)] * (chunk.ndim - 1)
-      rows.append(np.asarray(self._encode(kind, self._variables, np.pad(chunk, padding)))[:len(chunk)])
-    return np.concatenate(rows)
+    return self._embed(kind, values, self._ids if kind == "text" else np.asarray)
+
+  def _rows(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray], where: str) -> np.ndarray:
+    if kind not in self.kinds:
+      raise UserError(f"{where}: config.evaluation.{kind} names no head of this run; it has {', '.join(self.kinds)}")
+    if self.compares_tokens:
+      raise UserError(f"{where}: this model compares tokens and has no single vector; use embed and compare")
+    if not values:
+      raise UserError(f"{where}: nothing to encode; give one or more")
+    return self._embed(kind, values, prepare)
+
+  def _embed(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray]) -> np.ndarray:
+    # The last of several batches is padded to a whole one: that shape is compiled already.
+    size = min(self._batch_size, 1 << (len(values) - 1).bit_length())
+    rows, waiting = [], None
+    for start in range(0, len(values), size):
+      chunk = prepare(values[start:start + size])
+      count = len(chunk)
+      if count < size:
+        chunk = np.pad(chunk, [(0, size - count)] + [(0, 0)] * (chunk.ndim - 1))
+      found = self._encode(kind, self.variables, chunk)
+      if waiting is not None:  # one batch is prepared while the device is busy with the one before
+        rows.append(np.asarray(waiting))
+      waiting = found
+    return np.concatenate([*rows, np.asarray(waiting)[:count]])
+
+  def _ids(self, texts: Sequence[str]) -> np.ndarray:
+    return self.tokenizer.encode(list(texts), self.data["text_length"])
+
+  def _views(self, images: Sequence[ImageLike]) -> np.ndarray:
+    if len(images) == 1:
+      return self.view(images[0])[None]
+    with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
+      return np.stack(list(pool.map(self.view, images)))
 
   @property
   def compares_tokens(self) -> bool:
@@ -103,14 +190,16 @@ def load(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | N
   Raises UserError when there is no such checkpoint or its tokenizer is missing.
   """
   config, variables, _ = load_run(workdir, step)
-  tokenizer = load_tokenizer(config, data_dir)
+  tokenizer = load_tokenizer(config, run_folder(workdir), data_dir)
   model = build_model(config, tokenizer.vocab_size if tokenizer else None)
   return Inference(config, model, variables, tokenizer)
 
 
-def load_tokenizer(config: Mapping, data_dir: str | None = None) -> Any:
-  """The tokenizer a config names, or None where there are no text views."""
+def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, data_dir: str | None = None) -> Any:
+  """The tokenizer kept in the folder of a run, else the one its config names; None where there are no text views."""
   settings = resolve(config["data"])
+  if workdir is not None:
+    settings["tokenizer"] = kept_name(settings["tokenizer"], workdir)
   own = settings["views"]["text"] and settings["tokenizer"] == "sentencepiece"  # else the data need not be there
   return open_tokenizer(settings, open_source(settings, settings["split"], data_dir) if own else None)
 

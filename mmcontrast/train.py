@@ -24,9 +24,10 @@ from mmcontrast import distributed, observe, sharding
 from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run
 from mmcontrast.config import check_same_run, to_json
 from mmcontrast.data import pipeline
+from mmcontrast.data.tokenizers import keep_file
 from mmcontrast.errors import Preempted, UserError
 from mmcontrast.evaluate import check_sets, evaluate_model
-from mmcontrast.inference import Inference, load_tokenizer
+from mmcontrast.inference import Inference
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.preemption import Notice
 from mmcontrast.program import Plan, make_plans, variables_of
@@ -98,6 +99,8 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
   window = Window(config["log"]["every_steps"], config["batch"]["size"])
   with (contextlib.closing(checkpoints), contextlib.closing(batches),
         observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
+    if batches.tokenizer and distributed.is_first():
+      keep_file(batches.tokenizer, workdir)
     for step in range(start + 1, config["steps"] + 1):
       watchdog.doing(f"reading batch {step}")
       with window.watch.waiting():
@@ -117,7 +120,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         if due["evaluation"] and not (last or preempted):
           watchdog.doing(f"evaluating after step {step}", PATIENCE)
           variables = distributed.on_this_process(variables_of(state))
-          model = Inference(config, recipe.model, variables, load_tokenizer(config, data_dir))
+          model = Inference(config, recipe.model, variables, batches.tokenizer)
           summary |= evaluate_model(model, config, data_dir)
         writer.write(step, summary)
         progress.update(step, summary)

@@ -1,11 +1,14 @@
 """Own data from end to end: rows in a file, a tokenizer of them, training, evaluation, search."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from own_data import COUNT, OPTIONS, encode, rows, write, write_own_data
 from tiny import tiny_config
 
+import mmcontrast
 from mmcontrast.cli import main
 from mmcontrast.errors import UserError
 from mmcontrast.evaluate import evaluate_model
@@ -31,7 +34,8 @@ def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   workdir = tmp_path / "run"
   sets = {"sets": ("mine", "plain"), "data": {"mine": {}, "plain": {"dataset": f"folder:{tmp_path}/data"}},
           "evaluators": {name: {**options, "sets": ("mine",)} for name, options in MINE["evaluators"].items()}}
-  state = train(config(dataset, data_dir / "emoji_views" / "tokenizer.model", **sets), workdir, data_dir)
+  tokenizer = shutil.copy(data_dir / "emoji_views" / "tokenizer.model", tmp_path / "mine.model")
+  state = train(config(dataset, tokenizer, **sets), workdir, data_dir)
   assert int(state.step) == 2
   assert main(["evaluate", "--workdir", str(workdir)]) == 0
   results = json.loads((workdir / "evaluation.json").read_text())
@@ -42,6 +46,15 @@ def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   model._batch_size = 2 * COUNT
   assert evaluate_model(model, model.config) == pytest.approx(results, abs=1e-6)
   assert load_tokenizer({**model.config, "data": {**model.config["data"], "dataset": "jsonl:/nowhere"}})
+  # Moved, and its data and its tokenizer gone: it still loads, and says the same.
+  before = model.encode_text(["thing 3", "alt of 4"])
+  moved = workdir.rename(tmp_path / "moved")
+  (tmp_path / "data").rename(tmp_path / "gone")
+  (tmp_path / "mine.model").unlink()
+  after = mmcontrast.load(moved).encode_text(["thing 3", "alt of 4"])
+  np.testing.assert_array_equal(after, before)
+  moved.rename(workdir)
+  (tmp_path / "gone").rename(tmp_path / "data")
   out = tmp_path / "found.png"
   assert main(["search", "thing 3", "--workdir", str(workdir), "--out", str(out), "--count", "3"]) == 0
   assert out.is_file() and "  id " in capsys.readouterr().out  # the last set has no captions

@@ -28,6 +28,7 @@ LIMITS = {"pixels": 2**26, "bytes": 2**26}  # of one image: pixels decoded, byte
 # Formats of pictures only: Pillow would hand PostScript to another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 WHITE = (255, 255, 255)
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # What is lost. Fewer than ten stray bytes before the end marker are padding that some cameras write.
 _DAMAGE = re.compile(r"Premature end|Corrupt JPEG data: (?!\d extraneous bytes before marker 0xd9)")
@@ -68,6 +69,11 @@ def header(data: bytes) -> tuple[str, tuple[int, int]] | None:
     return None
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+  """RGB pixels of a Pillow image, as `decode` has them: uint8 [H, W, 3]. BadRecord for 32-bit values."""
+  return _upright(np.asarray(_to_rgb(image)), image.getexif().get(_ORIENTATION))
+
+
 def _decode_jpeg(data: bytes, limits: Mapping[str, int], exact: bool) -> np.ndarray | None:
   """As `decode`; None for what is left to Pillow: CMYK, and headers that break a rule harmlessly."""
   try:
@@ -96,8 +102,7 @@ def _decode_any(data: bytes, limits: Mapping[str, int]) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       _check_size(*image.size, limits)
       image.load()
-      orientation = image.getexif().get(_ORIENTATION)
-      return _upright(np.asarray(_to_rgb(image)), orientation)
+      return pixels_of(image)
   except BadRecord:
     raise
   except Image.UnidentifiedImageError:
@@ -165,6 +170,7 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]
   return np.frombuffer(out.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
-def pillow_resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
-  """As `resize`, by Pillow: what evaluation uses, the same on every machine."""
-  return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box))
+def pillow_resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float],
+                  interpolation: str = "bilinear") -> np.ndarray:
+  """As `resize`, by Pillow, with one of FILTERS: what evaluation uses, the same on every machine."""
+  return np.asarray(Image.fromarray(pixels).resize((size, size), FILTERS[interpolation], box=box))

@@ -53,7 +53,7 @@ class Loader:
   def __init__(self, source: Source, settings: Mapping, seed: int):
     check_views(settings, source)
     self._info, self._settings, self._seed = source.info, settings, seed
-    self._tokenizer = open_tokenizer(settings, source)
+    self.tokenizer = open_tokenizer(settings, source)
     self.attempts = Attempts(settings["on_error"])
     members = members_of(source)
     self.readers = {name: Reader(member, settings, self.attempts, CACHE_BYTES // len(members))
@@ -124,4 +124,4 @@ class Loader:
     for row, found in enumerate(examples):
       # An absent text is an empty one: no tower is made to read padding alone, of which a mean is not a number.
       texts += captions.draw(found, fields, which[row], draws[row]) if found else [""] * views
-    return self._tokenizer.encode(texts, length).reshape(len(examples), views, length)
+    return self.tokenizer.encode(texts, length).reshape(len(examples), views, length)

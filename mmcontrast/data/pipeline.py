@@ -22,6 +22,7 @@ from mmcontrast.data.order import Draws, Epochs, Order, Shares
 from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import Mixture, Source, open_source
+from mmcontrast.data.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Batches(Iterator):
     self.for_filtered += int((why == FOR_FILTERED).sum())
     self.step += 1
     return batch
+
+  @property
+  def tokenizer(self) -> Tokenizer | None:
+    """That of the texts; None without text views."""
+    return self._loader.tokenizer
 
   @property
   def bad_records(self) -> dict[int, str]:

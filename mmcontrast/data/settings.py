@@ -28,6 +28,9 @@ DEFAULTS = {
   # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
   # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
   "centre_crop": 1.0,
+  # How evaluation makes an image square. mode "crop": the middle is cut, then resized; "shortest": resized by the
+  # shorter side, then cut (CLIP, timm, torchvision); "squash": resized to a square whatever its ratio (SigLIP).
+  "resize": {"mode": "crop", "interpolation": "bilinear"},
   # Text views are names in these languages instead of captions: as many views as languages, view k in
   # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
   "languages": (),
@@ -84,6 +87,8 @@ def resolve(config: Mapping) -> dict:
     _check_range(settings["crop"]["ratio"], "data.crop.ratio")
   if not 0 < settings["centre_crop"] <= 1:
     raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
+  choose(settings["resize"]["mode"], ("crop", "shortest", "squash"), "data.resize.mode")
+  choose(settings["resize"]["interpolation"], images.FILTERS, "data.resize.interpolation")
   languages, views = settings["languages"], settings["views"]["text"]
   if isinstance(languages, str) or len(set(languages)) < len(languages):
     raise UserError(f"data.languages: {languages!r} is not a list of different languages, such as ('en', 'de')")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from mmcontrast.data.images import LIMITS, WHITE, pillow_resize, resize
+from mmcontrast.data.images import FILTERS, LIMITS, WHITE, pillow_resize, resize
 from mmcontrast.data.sources.record import BadRecord
 
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
@@ -97,17 +97,49 @@ def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[t
   return canvas, offset, (left, top, left + across, top + down)
 
 
-def centre_crop(pixels: np.ndarray, size: int, share: float = 1.0) -> np.ndarray:
+def centre_crop(pixels: np.ndarray, size: int, share: float = 1.0, interpolation: str = "bilinear") -> np.ndarray:
   """The middle of the largest centred square, `share` of its side, resized: uint8 [size, size, 3]."""
   height, width, _ = pixels.shape
   side = share * min(width, height)
   left, top = (width - side) / 2, (height - side) / 2
-  return pillow_resize(pixels, size, (left, top, left + side, top + side))
+  return pillow_resize(pixels, size, (left, top, left + side, top + side), interpolation)
+
+
+def resize_and_crop(pixels: np.ndarray, size: int, share: float, mode: str, interpolation: str) -> np.ndarray:
+  """The whole image resized, then its middle cut out: uint8 [size, size, 3].
+
+  Pixel for pixel what torchvision's Resize and CenterCrop make of a Pillow image, which open_clip, timm and
+  torchvision's own weights use. `centre_crop` cuts first, within pixels.
+
+  Args:
+    pixels: uint8 [H, W, 3].
+    share: of the resized image's (shorter) side that is cut out: the image is resized to floor(size / share).
+    mode: "shortest", the shorter side has that length and the ratio is kept; "squash", both have.
+    interpolation: of FILTERS; antialiased.
+
+  Raises:
+    BadRecord: too thin for its resized form to be held.
+  """
+  short = math.floor(size / share)
+  height, width, _ = pixels.shape
+  if mode == "squash":
+    wide = high = short
+  else:  # the longer side is cut to a whole number, not rounded
+    wide, high = ((short, int(short * height / width)) if width <= height else (int(short * width / height), short))
+  if wide * high > LIMITS["pixels"]:
+    raise BadRecord(f"image of {width} x {height} pixels, too thin to be {short} pixels wide")
+  resized = Image.fromarray(pixels).resize((wide, high), FILTERS[interpolation])
+  left, top = round((wide - size) / 2), round((high - size) / 2)  # to the even neighbour
+  return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def evaluation_view(pixels: np.ndarray, data: Mapping[str, object]) -> np.ndarray:
-  """What evaluation sees of an image, by `image_size`, `trim` and `centre_crop` of config.data."""
-  return centre_crop(trim(pixels) if data["trim"] else pixels, data["image_size"], data["centre_crop"])
+  """What evaluation sees of an image, by `image_size`, `trim`, `resize` and `centre_crop` of config.data."""
+  pixels = trim(pixels) if data["trim"] else pixels
+  size, share, resize = data["image_size"], data["centre_crop"], data["resize"]
+  if resize["mode"] == "crop":
+    return centre_crop(pixels, size, share, resize["interpolation"])
+  return resize_and_crop(pixels, size, share, resize["mode"], resize["interpolation"])
 
 
 def usable_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -60,7 +60,7 @@ def test_centre_crop_takes_the_middle_square():
 def test_evaluation_sees_a_share_of_the_middle():
   half = transforms.centre_crop(ramp(96, 32), 16, 0.5)
   assert half[0, 0, 0] == 40 and half[0, -1, 0] == 55
-  data = dict(image_size=16, trim=False, centre_crop=0.5)
+  data = dict(image_size=16, trim=False, centre_crop=0.5, resize=dict(mode="crop", interpolation="bilinear"))
   assert (transforms.evaluation_view(ramp(96, 32), data) == half).all()
   dot = np.full((90, 90, 3), 255, np.uint8)
   dot[:30, :30] = 0

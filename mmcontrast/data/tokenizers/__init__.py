@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import pathlib
+import shutil
 from collections.abc import Callable
 
 from mmcontrast.data.tokenizers.clip import ClipTokenizer
@@ -19,7 +21,7 @@ from mmcontrast.data.tokenizers.tokenizer import Tokenizer
 from mmcontrast.data.tokenizers.utf8 import ByteTokenizer
 from mmcontrast.errors import UserError, nearest
 
-__all__ = ["TOKENIZERS", "SentencePieceTokenizer", "Tokenizer", "make_tokenizer", "train"]
+__all__ = ["TOKENIZERS", "SentencePieceTokenizer", "Tokenizer", "keep_file", "kept_name", "make_tokenizer", "train"]
 
 TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
   "sentencepiece": SentencePieceTokenizer,
@@ -27,6 +29,7 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
   "huggingface": HuggingFaceTokenizer,
   "bytes": ByteTokenizer,
 }
+FOLDER = "tokenizer"  # within the folder of a run
 
 
 def make_tokenizer(name: str, *, lower: bool, own: pathlib.Path | None = None, dataset: str = "") -> Tokenizer:
@@ -40,9 +43,7 @@ def make_tokenizer(name: str, *, lower: bool, own: pathlib.Path | None = None, d
 
   Raises UserError for no such kind, a path that is missing or not wanted, or a file of another format.
   """
-  kind, _, path = name.partition(":")
-  if kind not in TOKENIZERS and name.endswith(".model"):
-    kind, path = "sentencepiece", name
+  kind, path = _parse(name)
   if kind not in TOKENIZERS:
     raise UserError(f"data.tokenizer: no kind {kind!r}; {nearest(kind, TOKENIZERS)}, or give the path of a .model")
   if kind == "bytes" and path:
@@ -54,3 +55,33 @@ def make_tokenizer(name: str, *, lower: bool, own: pathlib.Path | None = None, d
       raise UserError(f"data.tokenizer: dataset {dataset} brings no tokenizer; give the path of a sentencepiece .model")
     path = str(own)
   return TOKENIZERS[kind](*([path] if path else []), lower=lower)
+
+
+def keep_file(tokenizer: Tokenizer, workdir: str | pathlib.Path) -> None:
+  """Copies the file of `tokenizer` to `workdir`/tokenizer, so that a run can be moved without its data.
+
+  Raises UserError when another file is kept there.
+  """
+  if tokenizer.file is None:
+    return
+  folder = pathlib.Path(workdir) / FOLDER
+  for kept in folder.glob("*"):
+    if not filecmp.cmp(kept, tokenizer.file, shallow=False):
+      raise UserError(f"{kept}: the run began with this tokenizer, and {tokenizer.file} is another; put it back, or "
+                      "give another --workdir")
+    return
+  folder.mkdir(parents=True, exist_ok=True)
+  scratch = pathlib.Path(workdir) / f".{FOLDER}.partial"
+  shutil.copyfile(tokenizer.file, scratch)
+  scratch.replace(folder / tokenizer.file.name)
+
+
+def kept_name(name: str, workdir: str | pathlib.Path) -> str:
+  """`data.tokenizer` with the path of the copy in the folder of a run; `name` itself where there is none."""
+  kept = list((pathlib.Path(workdir) / FOLDER).glob("*"))
+  return f"{_parse(name)[0]}:{kept[0]}" if kept else name
+
+
+def _parse(name: str) -> tuple[str, str]:
+  kind, _, path = name.partition(":")
+  return ("sentencepiece", name) if kind not in TOKENIZERS and name.endswith(".model") else (kind, path)

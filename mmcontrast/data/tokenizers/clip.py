@@ -45,9 +45,11 @@ class ClipTokenizer(Tokenizer):
     if not lower:
       raise UserError("data.lower=False: CLIP's vocabulary has no upper case; leave it True for data.tokenizer='clip'")
     self._ftfy = package("ftfy", "clip")
-    self._model = _model(_merges(pathlib.Path(path) if path else _shipped()))
+    file = pathlib.Path(path) if path else _shipped()
+    self._model = _model(_merges(file))
     # The texts are made small after entities are resolved, by `_clean`.
-    super().__init__("clip", vocab_size=VOCABULARY, pad_id=0, bos_id=VOCABULARY - 2, eos_id=VOCABULARY - 1, lower=False)
+    super().__init__("clip", vocab_size=VOCABULARY, pad_id=0, bos_id=VOCABULARY - 2, eos_id=VOCABULARY - 1, lower=False,
+                     file=file)
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:
     found = self._model.encode_batch([self._clean(text) for text in texts], add_special_tokens=False)

@@ -48,7 +48,7 @@ class HuggingFaceTokenizer(Tokenizer):
     self._model.no_truncation()
     super().__init__(
       str(path), vocab_size=self._model.get_vocab_size(), bos_id=-1 if ids["bos"] is None else ids["bos"],
-      eos_id=ids["eos"], pad_id=ids["eos"] if ids["pad"] is None else ids["pad"], lower=lower,
+      eos_id=ids["eos"], pad_id=ids["eos"] if ids["pad"] is None else ids["pad"], lower=lower, file=path,
     )  # fmt: skip
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:

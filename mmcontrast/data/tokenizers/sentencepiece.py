@@ -51,7 +51,7 @@ class SentencePieceTokenizer(Tokenizer):
       raise UserError(f"tokenizer {path}: has no eos; train it with eos_id >= 0")
     if ids["pad_id"] < 0:
       ids["pad_id"] = ids["eos_id"]
-    super().__init__(str(path), vocab_size=self._model.vocab_size(), lower=lower, **ids)
+    super().__init__(str(path), vocab_size=self._model.vocab_size(), lower=lower, file=path, **ids)
     self.unk_id: int = self._model.unk_id()
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import importlib
+import pathlib
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -24,12 +25,14 @@ class Tokenizer(abc.ABC):
     eos_id: another than bos.
     pad_id: any id.
     lower: lower-case the texts first.
+    file: what it was read from; None where there is nothing to read.
 
   Raises UserError when bos and eos are the same, since the first eos would be at the start.
   """
 
-  def __init__(self, name: str, *, vocab_size: int, pad_id: int, bos_id: int, eos_id: int, lower: bool):
-    self.name, self.vocab_size, self._lower = name, vocab_size, lower
+  def __init__(self, name: str, *, vocab_size: int, pad_id: int, bos_id: int, eos_id: int, lower: bool,
+               file: pathlib.Path | None = None):
+    self.name, self.vocab_size, self.file, self._lower = name, vocab_size, file, lower
     self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
     if bos_id == eos_id:
       raise UserError(f"tokenizer {name}: bos and eos are both {eos_id}; give one where they differ")
