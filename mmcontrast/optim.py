@@ -26,8 +26,8 @@ from mmcontrast.schedules import Schedule, make_schedule
 
 Rules = Sequence[tuple[str, float]]
 
-NO_DECAY = r"(.*/)?(bias|scale)|terms/.*"
-"""Biases, scales of norms, and the numbers of terms: not decayed unless rules say so."""
+NO_DECAY = r"(.*/)?(bias|scale|gamma)|terms/.*"
+"""Biases, scales of norms and of layers, and the numbers of terms: not decayed unless rules say so."""
 
 _SHARED = {
   "name": "adamw",

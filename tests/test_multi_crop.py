@@ -11,7 +11,7 @@ from tiny import tiny_config
 from mmcontrast import augment, dry_run, sharding
 from mmcontrast import train as training
 from mmcontrast.data import pipeline
-from mmcontrast.encoders.vit import resize_positions
+from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError
 from mmcontrast.observe import read_jsonl
 from mmcontrast.program import build_program

@@ -12,7 +12,17 @@ from mmcontrast.encoders.heads import HEADS, build_head
 from mmcontrast.encoders.registry import build, options_of
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50
 from mmcontrast.encoders.text import TextTransformer
-from mmcontrast.encoders.vit import ViT, vit_base, vit_large, vit_small, vit_tiny
+from mmcontrast.encoders.vit import (
+  ViT,
+  vit_base,
+  vit_giant,
+  vit_giant_opt,
+  vit_huge,
+  vit_large,
+  vit_small,
+  vit_so400m,
+  vit_tiny,
+)
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "resnet18": resnet18,
@@ -23,6 +33,10 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "vit_small": vit_small,
   "vit_base": vit_base,
   "vit_large": vit_large,
+  "vit_so400m": vit_so400m,
+  "vit_huge": vit_huge,
+  "vit_giant": vit_giant,
+  "vit_giant_opt": vit_giant_opt,
   "text_transformer": TextTransformer,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,26 @@ from flax import linen as nn
 from mmcontrast.errors import UserError
 
 
-class PatchDrop(nn.Module):
+class ExampleNoise(nn.Module):
+  """A layer whose randomness `per_example` takes from the examples."""
+
+  def noise(self, shape: tuple[int, ...]) -> jax.Array:
+    """[B, ...] uniform; within `per_example` each row from its example's seed."""
+    return jax.random.uniform(self.make_rng("dropout"), shape)
+
+
+class DropPath(ExampleNoise):
+  """Leaves a residual branch out for some examples (Huang et al., arXiv:1603.09382)."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, rate: jax.Array | float) -> jax.Array:
+    """[B, L, D], the probability to be left out -> [B, L, D]."""
+    keep = 1.0 - rate
+    kept = self.noise((len(x), 1, 1)) < keep
+    return x * jnp.where(kept, 1 / keep, 0).astype(x.dtype)
+
+
+class PatchDrop(ExampleNoise):
   """Keeps a random share of each example's tokens (FLIP, arXiv 2212.00794); in evaluation all.
 
   Of L tokens those int(L * (1 - rate)) of the smallest uniform noise are kept, in their order.
@@ -21,26 +41,26 @@ class PatchDrop(nn.Module):
   rate: float
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """[B, L, D] -> [B, kept, D]; `x` itself unless `train`."""
+  def __call__(self, x: jax.Array, *others: jax.Array, train: bool) -> Any:
+    """[B, L, D] -> [B, kept, D]; `x` itself unless `train`.
+
+    With `others` [B or 1, L, ...], what else belongs to the tokens: (x, *others), the same tokens of each.
+    """
     length = x.shape[1]
     kept = int(length * (1.0 - self.rate) + 1e-6)  # 1e-6: 100 * (1 - 0.9) is a little less than 10
     if not 0.0 <= self.rate < 1.0 or kept < 1:
       raise UserError(f"patch_drop={self.rate}: keeps 1 to {length} of {length} patches when it is a share of 0 or "
                       f"more, at most {1 - 1 / length:.4g}")
     if not train or kept == length:
-      return x
-    places = jnp.sort(jnp.argsort(self.noise(x), axis=1)[:, :kept], axis=1)
-    return jnp.take_along_axis(x, places[..., None], axis=1)
-
-  def noise(self, x: jax.Array) -> jax.Array:
-    """[B, L, D] -> [B, L] uniform; within `per_example` each row from its example's seed."""
-    return jax.random.uniform(self.make_rng("dropout"), x.shape[:2])
+      return (x, *others) if others else x
+    places = jnp.sort(jnp.argsort(self.noise(x.shape[:2]), axis=1)[:, :kept], axis=1)[..., None]
+    x, *others = (jnp.take_along_axis(array, places, axis=1) for array in (x, *others))
+    return (x, *others) if others else x
 
 
 @contextlib.contextmanager
 def per_example(seeds: jax.Array | None) -> Iterator[None]:
-  """Within it, `nn.Dropout` and `PatchDrop` draw example i's mask from its key and `seeds[i]` alone.
+  """Within it, `nn.Dropout` and `ExampleNoise` draw example i's mask from its key and `seeds[i]` alone.
 
   So a batch encoded whole, in chunks or on many devices is dropped alike. `nn.Dropout` draws one
   mask for all the batch, which changes with its shape.
@@ -54,9 +74,9 @@ def per_example(seeds: jax.Array | None) -> Iterator[None]:
 
   def intercept(call, args, kwargs, context):
     module = context.module
-    if isinstance(module, PatchDrop) and context.method_name == "noise":
+    if isinstance(module, ExampleNoise) and context.method_name == "noise":
       keys = jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), seeds)
-      return jax.vmap(lambda key: jax.random.uniform(key, args[0].shape[1:2]))(keys)
+      return jax.vmap(lambda key: jax.random.uniform(key, args[0][1:]))(keys)
     if not isinstance(module, nn.Dropout) or context.method_name != "__call__":
       return call(*args, **kwargs)
     x = args[0]

@@ -1,11 +1,12 @@
 """Pre-norm transformer blocks, shared by the image and text encoders.
 
-Parameter names are timm's: norm1, attn/qkv, attn/proj, norm2, mlp/fc1, mlp/fc2.
+Parameter names are timm's: norm1, attn/{qkv, q_norm, k_norm, proj}, ls1/gamma, norm2, mlp/{fc1, fc2}, ls2/gamma.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mmcontrast.encoders.dropout import DropPath
+from mmcontrast.encoders.positions import rotate
 from mmcontrast.errors import UserError
 
 ACTIVATIONS = {
@@ -20,7 +23,10 @@ ACTIVATIONS = {
   "gelu_tanh": nn.gelu,  # 5 to 8 % faster than the exact form on CPU
   "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
   "relu": nn.relu,
+  "silu": nn.silu,
 }
+ATTENTION = ("xla", "cudnn")
+REMAT = ("none", "full", "dots_saveable", "dots_with_no_batch_dims_saveable")
 
 
 def flat_dot(lhs: jax.Array, rhs: jax.Array, dimension_numbers, **options) -> jax.Array:
@@ -47,19 +53,29 @@ def check_heads(width: int, heads: int) -> None:
     raise UserError(f"width {width} does not split into {heads} heads; the nearest is heads={near}")
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool):
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool,
+           implementation: str = "xla") -> jax.Array:
   """Scaled dot-product attention.
 
   Args:
     q: [B, L, heads, d]; k, v: [B, S, heads, d].
     mask: [B, S] bool, the keys that may be attended to; None for all.
     causal: position i sees positions 0 to i only.
+    implementation: one of ATTENTION, as of `jax.nn.dot_product_attention`.
 
   Returns:
     [B, L, heads * d].
+  Raises UserError for "cudnn" where it cannot run.
   """
+  if implementation == "cudnn":
+    if (platform := jax.default_backend()) != "gpu":
+      raise UserError(f"attention='cudnn' needs an NVIDIA GPU and this process computes on {platform}; "
+                      "set attention='xla'")
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+      raise UserError(f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' "
+                      "or attention='xla'")
   keys = None if mask is None else mask[:, None, None, :]
-  y = jax.nn.dot_product_attention(q, k, v, mask=keys, is_causal=causal)
+  y = jax.nn.dot_product_attention(q, k, v, mask=keys, is_causal=causal, implementation=implementation)
   return y.reshape(*y.shape[:2], -1)
 
 
@@ -72,43 +88,80 @@ def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention with one matrix for queries, keys and values."""
+  """Multi-head self-attention with one matrix for queries, keys and values.
+
+  Attributes:
+    qk_norm: queries and keys are normalised, each head by itself (Dehghani et al., arXiv:2302.05442).
+    implementation: see `attend`.
+  """
 
   heads: int
   causal: bool = False
   dtype: Any = None
+  qkv_bias: bool = True
+  qk_norm: bool = False
+  norm_epsilon: float = 1e-6
+  implementation: str = "xla"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """x [B, L, D], mask [B, L] -> [B, L, D]."""
+  def __call__(self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None) -> jax.Array:
+    """x [B, L, D], mask [B, L], angles [B or 1, L, D / heads / 2] (see `rotate`) -> [B, L, D]."""
     batch, length, width = x.shape
-    qkv = dense(3 * width, dtype=self.dtype, name="qkv")(x)
+    qkv = dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
     q, k, v = jnp.unstack(qkv.reshape(batch, length, 3, self.heads, -1), axis=2)
-    return dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, mask, self.causal))
+    if self.qk_norm:
+      norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+      q, k = norm(name="q_norm")(q), norm(name="k_norm")(k)
+    if angles is not None:
+      q, k = rotate(q, angles), rotate(k, angles)
+    y = attend(q, k, v, mask, self.causal, self.implementation)
+    return dense(width, dtype=self.dtype, name="proj")(y)
 
 
 class Mlp(nn.Module):
-  """Two linear layers with an activation between."""
+  """Two linear layers with an activation between.
+
+  Attributes:
+    gated: the first layer gives a gate and a value, and what goes on is activation(gate) * value;
+      with "silu" SwiGLU (Shazeer, arXiv:2002.05202). `hidden` is the width of each.
+  """
 
   hidden: int
   activation: str = "gelu_tanh"
   dropout: float = 0.0
   dtype: Any = None
+  gated: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """[..., D] -> [..., D]."""
-    y = dense(self.hidden, dtype=self.dtype, name="fc1")(x)
-    y = ACTIVATIONS[self.activation](y)
+    y = dense(self.hidden * (1 + self.gated), dtype=self.dtype, name="fc1")(x)
+    gate, *value = jnp.split(y, 1 + self.gated, axis=-1)
+    y = ACTIVATIONS[self.activation](gate)
+    y = y * value[0] if self.gated else y
     y = nn.Dropout(self.dropout)(y, deterministic=not train)
     return dense(x.shape[-1], dtype=self.dtype, name="fc2")(y)
+
+
+class LayerScale(nn.Module):
+  """A learned factor for each channel of a branch (Touvron et al., arXiv:2103.17239)."""
+
+  initial: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., D] -> [..., D]."""
+    gamma = self.param("gamma", nn.initializers.constant(self.initial), x.shape[-1:], jnp.float32)
+    return x * gamma.astype(x.dtype)
 
 
 class Block(nn.Module):
   """x + attn(norm(x)), then x + mlp(norm(x)).
 
   Attributes:
-    drop_path: probability that an example skips a branch (Huang et al., arXiv:1603.09382).
+    drop_path: probability that an example skips a branch: see `DropPath`.
+    gated: see `Mlp`. qkv_bias, qk_norm: see `Attention`. attention: see `attend`.
+    layer_scale: what each branch's factors start with; None: no factors.
   """
 
   heads: int
@@ -119,17 +172,58 @@ class Block(nn.Module):
   drop_path: float = 0.0
   norm_epsilon: float = 1e-6
   dtype: Any = None
+  gated: bool = False
+  qkv_bias: bool = True
+  qk_norm: bool = False
+  layer_scale: float | None = None
+  attention: str = "xla"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-    """x [B, L, D], mask [B, L] bool or None -> [B, L, D]."""
+  def __call__(self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None,
+               share: jax.Array | float = 1.0, *, train: bool) -> jax.Array:
+    """x [B, L, D], mask [B, L] bool or None, angles as in `Attention`, share of `drop_path` -> [B, L, D]."""
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
 
-    def residual(x, y):
+    def residual(x, y, scale):
+      if self.layer_scale is not None:
+        y = LayerScale(self.layer_scale, name=scale)(y)
       y = nn.Dropout(self.dropout)(y, deterministic=not train)
-      return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
+      return x + (DropPath()(y, self.drop_path * share) if train and self.drop_path else y)
 
-    attn = Attention(self.heads, self.causal, self.dtype, name="attn")
-    mlp = Mlp(self.hidden, self.activation, self.dropout, self.dtype, name="mlp")
-    x = residual(x, attn(norm(name="norm1")(x), mask))
-    return residual(x, mlp(norm(name="norm2")(x), train=train))
+    attn = Attention(
+      self.heads, self.causal, self.dtype, self.qkv_bias, self.qk_norm, self.norm_epsilon, self.attention, name="attn"
+    )
+    mlp = Mlp(self.hidden, self.activation, self.dropout, self.dtype, self.gated, name="mlp")
+    x = residual(x, attn(norm(name="norm1")(x), mask, angles), "ls1")
+    return residual(x, mlp(norm(name="norm2")(x), train=train), "ls2")
+
+
+def apply_blocks(block: Callable[..., Block], depth: int, x: jax.Array, mask: jax.Array | None = None,
+                 angles: jax.Array | None = None, *, train: bool, scan: bool = False, remat: str = "none") -> jax.Array:
+  """x through `depth` blocks, made in the module that calls this.
+
+  Args:
+    block: makes one, given its name; its `drop_path` is that of the last block, rising linearly from
+      zero at the first.
+    x: [B, L, D]. mask, angles: as of `Block`.
+    scan: one block in a loop of XLA, which compiles once whatever the depth. Its parameters are
+      "blocks/..." with a leading axis of layers instead of "blocks_0/...": see `layers.py`.
+    remat: what the backward pass keeps of a block and does not compute again: "none": everything is
+      kept; "full": nothing is; or a policy of `jax.checkpoint_policies`.
+  """
+  def body(block: Block, x: jax.Array, share: jax.Array | float) -> jax.Array:
+    return block(x, mask, angles, share, train=train)
+
+  if remat != "none":
+    policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
+    body = nn.remat(body, policy=policy, prevent_cse=not scan)
+  shares = [i / max(depth - 1, 1) for i in range(depth)]
+  if not scan:
+    for i, share in enumerate(shares):
+      x = body(block(name=f"blocks_{i}"), x, share)
+    return x
+  loop = nn.scan(
+    lambda block, x, share: (body(block, x, share), None), variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True}, length=depth,
+  )  # fmt: skip
+  return loop(block(name="blocks"), x, jnp.asarray(shares))[0]

@@ -1,84 +1,27 @@
 """Vision transformer (Dosovitskiy et al., arXiv:2010.11929), of any shape.
 
-Parameter names are timm's with the dots of lists written as underscores: patch_embed,
-cls_token, pos_embed, blocks_0/..., norm, attn_pool/{latent, q, kv, proj, norm, mlp}.
+Parameter names are timm's with the dots of lists written as underscores: patch_embed, cls_token,
+reg_token, pos_embed, norm_pre, blocks_0/... (see transformer.py), norm or fc_norm,
+attn_pool/{latent, q, kv, proj, norm, mlp}.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
+from mmcontrast.encoders.attention_pool import AttentionPool
 from mmcontrast.encoders.conv import Conv
 from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, Block, Mlp, attend, check_heads, dense
+from mmcontrast.encoders.transformer import ACTIVATIONS, ATTENTION, REMAT, Block, apply_blocks, check_heads
 from mmcontrast.errors import UserError
-
-
-def sincos2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -> np.ndarray:
-  """Fixed positions [height * width, dim] as in MoCo v3: sines and cosines of x, then of y."""
-  if dim % 4:
-    raise UserError(f"positions 'sincos2d' need a width that is a multiple of 4, not {dim}")
-  omega = temperature ** -(np.arange(dim // 4) / max(dim // 4 - 1, 1))
-  y, x = np.mgrid[:height, :width]
-  x, y = x.reshape(-1, 1) * omega, y.reshape(-1, 1) * omega
-  return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
-
-
-def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int) -> jax.Array:
-  """Learned positions for a grid of patches other than the square one they were made for.
-
-  Cubic interpolation without smoothing, as in DINO (Caron et al., arXiv:2104.14294).
-
-  Args:
-    position: [1, extra + n * n, D].
-    grid: rows and columns of patches.
-    extra: positions that are no patch's, at the front.
-  Returns:
-    [1, extra + rows * columns, D]; `position` itself where it has one for each patch.
-  """
-  patches = position[:, extra:]
-  if patches.shape[1] == math.prod(grid):
-    return position
-  side = math.isqrt(patches.shape[1])
-  if side * side != patches.shape[1]:
-    raise UserError(f"{patches.shape[1]} learned positions are of no square of patches, so they cannot be resized to "
-                    f"{grid[0]}x{grid[1]}; use positions='sincos2d'")
-  square = patches.reshape(1, side, side, -1)
-  resized = jax.image.resize(square, (1, *grid, square.shape[-1]), "cubic", antialias=False)
-  return jnp.concatenate([position[:, :extra], resized.reshape(1, -1, square.shape[-1])], axis=1)
-
-
-class AttentionPool(nn.Module):
-  """One learned query over all tokens, then an MLP (Zhai et al., arXiv:2106.04560)."""
-
-  heads: int
-  hidden: int
-  activation: str
-  norm_epsilon: float
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """[B, L, D] -> [B, D]."""
-    batch, length, width = x.shape
-    latent = self.param("latent", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32)
-    latent = jnp.broadcast_to(latent.astype(x.dtype), (batch, 1, width))
-    q = dense(width, dtype=self.dtype, name="q")(latent).reshape(batch, 1, self.heads, -1)
-    kv = dense(2 * width, dtype=self.dtype, name="kv")(x)
-    k, v = jnp.unstack(kv.reshape(batch, length, 2, self.heads, -1), axis=2)
-    y = dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
-    mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
-    norm = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
-    return (y + mlp(norm(y), train=train))[:, 0]
 
 
 class ViT(nn.Module):
@@ -86,17 +29,25 @@ class ViT(nn.Module):
 
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
+    mlp_ratio: hidden width of an MLP over `width`; of each half under mlp="swiglu".
     pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool).
-    positions: "learned" (for the image size at initialisation; resized for another) or "sincos2d" (fixed).
-    activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form.
+    positions: "learned" (for the image size at initialisation; resized for another), "sincos2d"
+      (fixed), "rope" (queries and keys are turned: see `rope2d`), "none".
+    cls_position: whether the learned token of pool="cls" has a learned position too.
+    registers: learned tokens beside the patches that nothing pools (Darcet et al., arXiv:2309.16588).
+    activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form; "swiglu" MLPs have SiLU.
+    pre_norm: a norm before the blocks, as in CLIP.
+    norm_after_pool: the last norm is of the pooled vector ("fc_norm") instead of the tokens ("norm").
+    qkv_bias, qk_norm, layer_scale: see `Block`.
     drop_path: of the last block, rising linearly from zero at the first.
     patch_drop: share of each image's patches that training leaves out, positions being added
       before (FLIP, arXiv 2212.00794); the tokens of a step are those that are left.
+    scan, remat: see `apply_blocks`; attention: see `attend`. They change no output.
   """
 
   CHOICES: ClassVar = {
-    "pool": ("gap", "cls", "map"), "positions": ("learned", "sincos2d"),
-    "activation": tuple(ACTIVATIONS), "dtype": DTYPES,
+    "pool": ("gap", "cls", "map"), "positions": ("learned", "sincos2d", "rope", "none"), "mlp": ("plain", "swiglu"),
+    "activation": tuple(ACTIVATIONS), "remat": REMAT, "attention": ATTENTION, "dtype": DTYPES,
   }  # fmt: skip
 
   width: int = 384
@@ -112,6 +63,18 @@ class ViT(nn.Module):
   patch_drop: float = 0.0
   norm_epsilon: float = 1e-6
   dtype: str = "float32"
+  mlp: str = "plain"
+  cls_position: bool = True
+  registers: int = 0
+  pre_norm: bool = False
+  norm_after_pool: bool = False
+  qkv_bias: bool = True
+  qk_norm: bool = False
+  layer_scale: float | None = None
+  patch_bias: bool = True
+  scan: bool = False
+  remat: str = "none"
+  attention: str = "xla"
 
   def __post_init__(self):
     super().__post_init__()
@@ -122,52 +85,72 @@ class ViT(nn.Module):
     """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`."""
     del mask
     dtype = jnp.dtype(self.dtype)
-    batch, height, width, _ = images.shape
+    height, width = images.shape[1:3]
     if height % self.patch or width % self.patch:
       raise UserError(f"images of {height}x{width} do not split into patches of {self.patch} px")
     hidden = round(self.width * self.mlp_ratio)
+    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     embed = Conv(
-      self.width, self.patch, self.patch, padding=0, use_bias=True, dtype=dtype,
+      self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=dtype,
       lowering="matmul", kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
     )  # fmt: skip
-    x = embed(images)
-    grid = x.shape[1:3]
-    x = x.reshape(batch, -1, self.width)
-    extra = int(self.pool == "cls")
-    normal = nn.initializers.normal(0.02)
-    if extra:
-      cls = self.param("cls_token", normal, (1, 1, self.width), jnp.float32)
-      x = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (batch, 1, self.width)), x], axis=1)
-    if self.positions == "learned":
-      made = self.get_variable("params", "pos_embed", default=x)  # at initialisation: for this grid
-      position = self.param("pos_embed", normal, (1, made.shape[1], self.width), jnp.float32)
-      position = resize_positions(position, grid, extra)
+    x, front, angles = self._placed(embed(images))
+    drop = PatchDrop(self.patch_drop, name="patch_drop")
+    if angles is None:
+      x = drop(x, train=train)
     else:
-      position = np.pad(sincos2d(*grid, self.width), ((extra, 0), (0, 0)))[None]
-    x = x + jnp.asarray(position, dtype)
-    patches = PatchDrop(self.patch_drop, name="patch_drop")(x[:, extra:], train=train)
-    x = jnp.concatenate([x[:, :extra], patches], axis=1) if extra else patches
+      x, angles = drop(x, angles, train=train)
+      angles = jnp.pad(angles, ((0, 0), (front.shape[1], 0), (0, 0)))
+    x = jnp.concatenate([front, x], axis=1) if front.shape[1] else x
+    x = norm(name="norm_pre")(x) if self.pre_norm else x
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    for i in range(self.depth):
-      drop_path = self.drop_path * i / max(self.depth - 1, 1)
-      block = Block(
-        self.heads, hidden, self.activation, dropout=self.dropout, drop_path=drop_path,
-        norm_epsilon=self.norm_epsilon, dtype=dtype, name=f"blocks_{i}",
-      )  # fmt: skip
-      x = block(x, None, train=train)
-    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    tokens = x[:, extra:]
+    block = functools.partial(
+      Block, self.heads, hidden, "silu" if self.mlp == "swiglu" else self.activation, dropout=self.dropout,
+      drop_path=self.drop_path, norm_epsilon=self.norm_epsilon, dtype=dtype, gated=self.mlp == "swiglu",
+      qkv_bias=self.qkv_bias, qk_norm=self.qk_norm, layer_scale=self.layer_scale, attention=self.attention,
+    )  # fmt: skip
+    x = apply_blocks(block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat)
+    x = x if self.norm_after_pool else norm(name="norm")(x)
+    tokens = x[:, front.shape[1]:]
+    if self.pool == "map":
+      pool = AttentionPool(self.heads, hidden, self.activation, self.norm_epsilon, dtype, name="attn_pool")
+      pooled = pool(tokens, train=train)
+    else:
+      pooled = x[:, 0] if self.pool == "cls" else tokens.mean(1)
+    return Encoded(norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled, tokens)
+
+  def _placed(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Patches [B, rows, columns, D] with their positions [B, L, D]; the learned tokens that go before them
+    [B, F, D]; and the angles of rope [1, L, d / 2]."""
+    batch, grid, dtype = len(x), x.shape[1:3], x.dtype
+    x, normal = x.reshape(batch, -1, self.width), nn.initializers.normal(0.02)
+    front = []
     if self.pool == "cls":
-      return Encoded(x[:, 0], tokens)
-    if self.pool == "gap":
-      return Encoded(tokens.mean(1), tokens)
-    pool = AttentionPool(
-      self.heads, hidden, self.activation, self.norm_epsilon, dtype, name="attn_pool"
-    )
-    return Encoded(pool(tokens, train=train), tokens)
+      front.append(self.param("cls_token", normal, (1, 1, self.width), jnp.float32).astype(dtype))
+    extra = int(self.pool == "cls" and self.cls_position)
+    if self.positions == "learned":
+      fresh = jnp.zeros((1, extra + x.shape[1], 1))  # at initialisation: for this grid
+      made = self.get_variable("params", "pos_embed", default=fresh).shape[1]
+      position = self.param("pos_embed", normal, (1, made, self.width), jnp.float32)
+      position = resize_positions(position, grid, extra).astype(dtype)
+      front = [token + position[:, :1] for token in front] if extra else front
+      x = x + position[:, extra:]
+    elif self.positions == "sincos2d":
+      x = x + jnp.asarray(sincos2d(*grid, self.width)[None], dtype)
+    if self.registers:
+      front.append(self.param("reg_token", normal, (1, self.registers, self.width), jnp.float32).astype(dtype))
+    front = jnp.concatenate([jnp.zeros((1, 0, self.width), dtype), *front], axis=1)
+    front = jnp.broadcast_to(front, (batch, *front.shape[1:]))
+    angles = jnp.asarray(rope2d(*grid, self.width // self.heads))[None] if self.positions == "rope" else None
+    return x, front, angles
 
 
+# Shapes of the papers; the patch, and for another image size the positions, are options.
 vit_tiny = functools.partial(ViT, width=192, depth=12, heads=3)
 vit_small = functools.partial(ViT, width=384, depth=12, heads=6)
 vit_base = functools.partial(ViT, width=768, depth=12, heads=12)
 vit_large = functools.partial(ViT, width=1024, depth=24, heads=16)
+vit_so400m = functools.partial(ViT, width=1152, depth=27, heads=16, mlp_ratio=4304 / 1152)  # arXiv:2305.13035
+vit_huge = functools.partial(ViT, width=1280, depth=32, heads=16)
+vit_giant = functools.partial(ViT, width=1408, depth=40, heads=16, mlp_ratio=6144 / 1408)  # arXiv:2106.04560
+vit_giant_opt = functools.partial(ViT, width=1536, depth=40, heads=16)  # SigLIP 2, arXiv:2502.14786

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcontrast.encoders import ENCODERS, HEADS, build_encoder, build_head
-from mmcontrast.encoders.vit import sincos2d
+from mmcontrast.encoders.positions import sincos2d
 from mmcontrast.errors import UserError
 
 SMALL = {

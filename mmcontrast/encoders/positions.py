@@ -1,0 +1,79 @@
+"""Where a token is: fixed and learned positions that are added, and rotations of queries and keys (RoPE)."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmcontrast.errors import UserError
+
+
+def sincos2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -> np.ndarray:
+  """Fixed positions [height * width, dim] as in MoCo v3: sines and cosines of x, then of y."""
+  if dim % 4:
+    raise UserError(f"positions 'sincos2d' need a width that is a multiple of 4, not {dim}")
+  omega = temperature ** -(np.arange(dim // 4) / max(dim // 4 - 1, 1))
+  y, x = np.mgrid[:height, :width]
+  x, y = x.reshape(-1, 1) * omega, y.reshape(-1, 1) * omega
+  return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
+
+
+def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int, antialias: bool = False) -> jax.Array:
+  """Learned positions for a grid of patches other than the square one they were made for.
+
+  Cubic interpolation; without smoothing as in DINO (Caron et al., arXiv:2104.14294), with it as in
+  timm and open_clip, which do so when they load weights for another image size.
+
+  Args:
+    position: [1, extra + n * n, D].
+    grid: rows and columns of patches.
+    extra: positions that are no patch's, at the front.
+    antialias: whether a smaller grid is smoothed first.
+  Returns:
+    [1, extra + rows * columns, D]; `position` itself where it has one for each patch.
+  """
+  patches = position[:, extra:]
+  if patches.shape[1] == math.prod(grid):
+    return position
+  side = math.isqrt(patches.shape[1])
+  if side * side != patches.shape[1]:
+    raise UserError(f"{patches.shape[1]} learned positions are of no square of patches, so they cannot be resized to "
+                    f"{grid[0]}x{grid[1]}; use positions='sincos2d'")
+  square = patches.reshape(1, side, side, -1)
+  resized = jax.image.resize(square, (1, *grid, square.shape[-1]), "cubic", antialias=antialias)
+  return jnp.concatenate([position[:, :extra], resized.reshape(1, -1, square.shape[-1])], axis=1)
+
+
+def rope1d(length: int, dim: int, base: float = 10_000.0) -> np.ndarray:
+  """Angles [length, dim / 2] of the places of a text (Su et al., arXiv:2104.09864), for heads of `dim`."""
+  if dim % 2:
+    raise UserError(f"positions 'rope' need heads of an even size, not {dim}")
+  return np.outer(np.arange(length), base ** -(np.arange(0, dim, 2) / dim)).astype(np.float32)
+
+
+def rope2d(rows: int, columns: int, dim: int, base: float = 100.0) -> np.ndarray:
+  """Angles [rows * columns, dim / 2] of a grid of patches, for heads of `dim`: half for y, half for x.
+
+  As in DINOv3 (Siméoni et al., arXiv:2508.10104): both axes of an image run from -1 to 1, so that a
+  larger image has more places between, not places never seen.
+  """
+  if dim % 4:
+    raise UserError(f"positions 'rope' of images need heads of a multiple of 4, not {dim}")
+  y, x = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in (rows, columns)), indexing="ij")
+  frequency = 2 * np.pi * base ** -(np.arange(dim // 4) / (dim // 4))
+  return np.concatenate([np.outer(y, frequency), np.outer(x, frequency)], axis=1).astype(np.float32)
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+  """Turns each pair of a head's numbers, i and i + d / 2, by its angle.
+
+  Args:
+    x: queries or keys [B, L, heads, d].
+    angles: [B or 1, L, d / 2], radians; zero leaves a token as it is.
+  """
+  cos, sin = (f(angles.astype(jnp.float32))[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+  first, second = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
