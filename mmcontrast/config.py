@@ -94,7 +94,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     # Heads of attention divide the width; a ResNet has none.
     tower.width = 16 if "heads" in tower else 8
     tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
-    if tower.name.startswith("resnet"):
+    if tower.name.startswith(("resnet", "clip_resnet", "convnext")):
       tower.stages = (1, 1)
   for term in c.get("objective", {}).values():
     if ":" in term.get("negatives", ""):

@@ -7,10 +7,18 @@ from typing import Any
 
 from flax import linen as nn
 
+from mmcontrast.encoders.clip_resnet import (
+  clip_resnet50,
+  clip_resnet50x4,
+  clip_resnet50x16,
+  clip_resnet50x64,
+  clip_resnet101,
+)
+from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext_small, convnext_tiny
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.heads import HEADS, build_head
 from mmcontrast.encoders.registry import build, options_of
-from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50
+from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.vit import (
   ViT,
@@ -28,6 +36,17 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "resnet18": resnet18,
   "resnet34": resnet34,
   "resnet50": resnet50,
+  "resnet101": resnet101,
+  "resnet152": resnet152,
+  "clip_resnet50": clip_resnet50,
+  "clip_resnet101": clip_resnet101,
+  "clip_resnet50x4": clip_resnet50x4,
+  "clip_resnet50x16": clip_resnet50x16,
+  "clip_resnet50x64": clip_resnet50x64,
+  "convnext_tiny": convnext_tiny,
+  "convnext_small": convnext_small,
+  "convnext_base": convnext_base,
+  "convnext_large": convnext_large,
   "vit": ViT,
   "vit_tiny": vit_tiny,
   "vit_small": vit_small,

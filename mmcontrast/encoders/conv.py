@@ -148,6 +148,14 @@ def max_pool(
   return x
 
 
+def average_pool(x: jax.Array, size: int) -> jax.Array:
+  """Means of windows of size x size that do not overlap, of x [B, H, W, C]; what fills no window is left out."""
+  if size == 1:
+    return x
+  batch, h, w, channels = x.shape[0], x.shape[1] // size, x.shape[2] // size, x.shape[3]
+  return x[:, : h * size, : w * size].reshape(batch, h, size, w, size, channels).mean((2, 4))
+
+
 class Conv(nn.Module):
   """`flax.linen.Conv` in two dimensions: the same parameters, the lowering an option.
 

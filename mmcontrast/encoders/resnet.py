@@ -63,6 +63,7 @@ class ResNet(nn.Module):
       pool), for images of 64 px or less; "patch2" and "patch4" (2x2 or 4x4, the stride the same,
       as ConvNeXt's), which cost a CPU a fraction of the others for a map of the same size.
     width: channels of the first stage, doubled at each next one.
+    stem_width: channels of the stem; None: `width`.
     zero_init_residual: the last norm of each block starts at zero (Goyal et al., 2017).
     lowering: of convolutions and pooling, see `conv.Conv`.
   """
@@ -75,6 +76,7 @@ class ResNet(nn.Module):
   bottleneck: bool
   stem: str = "imagenet"
   width: int = 64
+  stem_width: int | None = None
   pool: str = "gap"
   zero_init_residual: bool = False
   bn_momentum: float = 0.9
@@ -92,7 +94,7 @@ class ResNet(nn.Module):
       BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, dtype=dtype
     )
     x = images.astype(dtype)
-    x = conv(self.width, *STEMS[self.stem], name="conv1")(x)
+    x = conv(self.stem_width or self.width, *STEMS[self.stem], name="conv1")(x)
     x = nn.relu(norm(name="bn1")(x, train=train))
     if self.stem == "imagenet":
       x = max_pool(x, 3, 2, ((1, 1), (1, 1)), self.lowering)
@@ -110,3 +112,5 @@ class ResNet(nn.Module):
 resnet18 = functools.partial(ResNet, stages=(2, 2, 2, 2), bottleneck=False)
 resnet34 = functools.partial(ResNet, stages=(3, 4, 6, 3), bottleneck=False)
 resnet50 = functools.partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True)
+resnet101 = functools.partial(ResNet, stages=(3, 4, 23, 3), bottleneck=True)
+resnet152 = functools.partial(ResNet, stages=(3, 8, 36, 3), bottleneck=True)

@@ -14,6 +14,8 @@ from mmcontrast.errors import UserError
 SMALL = {
   "resnet18": {"name": "resnet18", "width": 8, "stem": "small", "stages": (1, 2)},
   "resnet50": {"name": "resnet50", "width": 8, "stages": (2, 1), "zero_init_residual": True},
+  "clip_resnet50": {"name": "clip_resnet50", "width": 8, "stages": (2, 1), "head_width": 16},
+  "convnext_tiny": {"name": "convnext_tiny", "width": 8, "stages": (2, 1), "layer_scale": 0.5},
   "vit_gap": {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 8},
   "vit_cls": {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 8, "pool": "cls",
               "positions": "sincos2d"},
@@ -40,6 +42,17 @@ def parameters(config, *inputs):
     ({"name": "resnet18"}, 11_176_512),  # torchvision, classifier removed
     ({"name": "resnet34"}, 21_284_672),
     ({"name": "resnet50"}, 23_508_032),
+    ({"name": "resnet101"}, 42_500_160),
+    ({"name": "resnet152"}, 58_143_808),
+    ({"name": "clip_resnet50"}, 38_316_896 - (2048 + 1) * 1024),  # open_clip's visual without attnpool.c_proj
+    ({"name": "clip_resnet101"}, 56_259_936 - (2048 + 1) * 512),
+    ({"name": "clip_resnet50x4"}, 87_137_080 - (2560 + 1) * 640),
+    ({"name": "clip_resnet50x16"}, 167_328_912 - (3072 + 1) * 768),
+    ({"name": "clip_resnet50x64"}, 420_380_352 - (4096 + 1) * 1024),
+    ({"name": "convnext_tiny"}, 27_820_128),  # timm, num_classes=0
+    ({"name": "convnext_small"}, 49_454_688),
+    ({"name": "convnext_base"}, 87_566_464),
+    ({"name": "convnext_large"}, 196_230_336),
     ({"name": "vit_tiny", "pool": "cls"}, 5_524_416),  # timm *_patch16_224, num_classes=0
     ({"name": "vit_small", "pool": "cls"}, 21_665_664),
     ({"name": "vit_base", "pool": "cls"}, 85_798_656),
@@ -49,7 +62,8 @@ def parameters(config, *inputs):
   ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else "",
 )
 def test_published_parameter_counts(config, count):
-  assert parameters(config, jnp.zeros((1, 224, 224, 3))) == count
+  side = {"clip_resnet50x4": 288, "clip_resnet50x16": 384, "clip_resnet50x64": 448}.get(config["name"], 224)
+  assert parameters(config, jnp.zeros((1, side, side, 3))) == count
 
 
 @pytest.mark.parametrize("stem, cells", [("imagenet", 8), ("small", 32), ("patch2", 16), ("patch4", 8)])
@@ -82,7 +96,7 @@ def test_image_encoders_keep_examples_apart(name):
   _, run = encode(SMALL[name], IMAGES)
   out, order = run(IMAGES), np.array([2, 0, 3, 1])
   assert out.pooled.shape == (4, out.tokens.shape[-1]) and out.mask is None
-  assert out.tokens.shape[:2] == (4, {"resnet18": 256, "resnet50": 16}.get(name, 16))
+  assert out.tokens.shape[:2] == (4, {"resnet18": 256}.get(name, 16))
   permuted = run(IMAGES[order])
   np.testing.assert_allclose(permuted.pooled, out.pooled[order], rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(permuted.tokens, out.tokens[order], rtol=1e-4, atol=1e-5)

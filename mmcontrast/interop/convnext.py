@@ -1,0 +1,74 @@
+"""Names of ConvNeXt's arrays at timm, and what its architectures are here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmcontrast.errors import UserError, choose
+from mmcontrast.interop.naming import CONV, LINEAR, SAME, Layout, Rule
+from mmcontrast.interop.pretrained import ImageInput
+from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD, tower
+from mmcontrast.interop.timm import Encoder, expect, take
+
+INPUT = ImageInput(224, IMAGENET_MEAN, IMAGENET_STD, "shortest", "bicubic", 0.875)
+CLASSIFIER = (r"head\.fc\.(weight|bias)",)
+NAMES = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")  # the same at timm
+# What timm's constructor takes besides depths and dims, and the one value that is computed here.
+FIXED = {"global_pool": "avg", "in_chans": 3, "output_stride": 32, "kernel_sizes": 7, "stem_type": "patch",
+         "patch_size": 4, "head_norm_first": False, "head_hidden_size": None, "conv_mlp": False, "conv_bias": True,
+         "use_grn": False, "norm_layer": None}
+
+
+def biased(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Rule]:
+  """The rules of a linear layer or a convolution with bias."""
+  return [Rule(f"{theirs}.weight", f"{ours}/kernel", layout), Rule(f"{theirs}.bias", f"{ours}/bias", SAME)]
+
+
+def layer_norm(theirs: str, ours: str) -> list[Rule]:
+  """The rules of a layer norm."""
+  return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
+
+
+_THEIRS, _OURS = "stages.{i}.blocks.{j}", "stages_{i}/blocks_{j}"
+TIMM = [
+  *biased("stem.0", "stem_0", CONV),
+  *layer_norm("stem.1", "stem_1"),
+  *layer_norm("stages.{i}.downsample.0", "stages_{i}/downsample_0"),
+  *biased("stages.{i}.downsample.1", "stages_{i}/downsample_1", CONV),
+  *biased(f"{_THEIRS}.conv_dw", f"{_OURS}/conv_dw", CONV),  # [C, 1, 7, 7] <-> [7, 7, 1, C]
+  *layer_norm(f"{_THEIRS}.norm", f"{_OURS}/norm"),
+  *biased(f"{_THEIRS}.mlp.fc1", f"{_OURS}/mlp/fc1"),
+  *biased(f"{_THEIRS}.mlp.fc2", f"{_OURS}/mlp/fc2"),
+  Rule(f"{_THEIRS}.gamma", f"{_OURS}/gamma"),
+  *layer_norm("head.norm", "head/norm"),
+]
+
+
+def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
+  """timm's convnext_tiny to convnext_large; see `timm.FAMILIES`."""
+  choose(architecture, NAMES, f"{where}: architecture")
+  default = tower(architecture)
+  known = {"depths": default["stages"], "dims": [default["width"] * 2**i for i in range(4)], "num_classes": 1000,
+           "act_layer": "gelu", "norm_eps": 1e-6, "ls_init_value": 1e-6, **FIXED}
+  args = take(dict(args), known, where)
+  expect(args, FIXED, where)
+  choose(args["act_layer"], ("gelu", "gelu_tanh"), f"{where}: act_layer")
+  dims = list(args["dims"])
+  if dims != [dims[0] * 2**i for i in range(len(args["depths"]))]:
+    raise UserError(f"{where}: dims={dims} are not doubled at each of {len(args['depths'])} stages")
+  options = tower(architecture, stages=tuple(args["depths"]), width=dims[0], activation=args["act_layer"],
+                  norm_epsilon=args["norm_eps"], layer_scale=args["ls_init_value"])
+  return Encoder(options, TIMM, CLASSIFIER, INPUT)
+
+
+def to_timm(given: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
+  """See `timm.FAMILIES`."""
+  del size  # any
+  full = tower(**given)
+  choose(full["activation"], ("gelu", "gelu_tanh"), f"{where}: towers.image.activation")
+  if len(full["stages"]) != 4:
+    raise UserError(f"{where}: timm's ConvNeXt has four stages, not stages={tuple(full['stages'])}")
+  args = {"depths": list(full["stages"]), "dims": [full["width"] * 2**i for i in range(4)],
+          "act_layer": full["activation"], "norm_eps": full["norm_epsilon"]}
+  return full["name"], args, TIMM

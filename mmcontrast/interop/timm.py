@@ -1,0 +1,140 @@
+"""Image encoders of timm (Wightman): a folder with config.json and weights, or "ARCHITECTURE@FILE" for bare weights.
+
+timm writes such a folder with `timm.models.save_for_hf` and reads it as `timm.create_model("local-dir:DIR",
+pretrained=True)`. A classifier is left out, both ways: what an encoder gives is `num_classes=0` of timm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmcontrast.errors import UserError, choose, nearest, one_line
+from mmcontrast.interop.naming import Rule, to_ours, to_theirs, under
+from mmcontrast.interop.pretrained import ImageInput, Pretrained, shapes
+from mmcontrast.interop.weights import TORCH, read_weights, write_weights
+
+# What an architecture's name begins with -> the file here that knows its family. It has
+#   from_timm(architecture, args, where) -> Encoder     of the arguments that timm's constructor was given
+#   to_timm(tower, size, where) -> (architecture, args, rules)
+# and both raise UserError for what the other side does not compute.
+FAMILIES = {"resnet": "resnet", "convnext": "convnext", "vit": "vit"}
+CENTRE, SQUASH = "center", "squash"  # timm's crop_mode
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """A timm architecture in our terms.
+
+  Attributes:
+    tower: encoder options, "name" among them, complete.
+    rules: timm's names and ours, of the tower alone.
+    ignored: regexes of timm's names that are no encoder's, such as a classifier's.
+    image: its input where the folder does not say otherwise.
+  """
+
+  tower: Mapping[str, Any]
+  rules: Sequence[Rule]
+  ignored: Sequence[str]
+  image: ImageInput
+
+
+def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+  """An encoder of timm as tower "image"; see `formats.Format.read`."""
+  architecture, config, file = _open(path, torch)
+  args = dict(config.get("model_args", {}))
+  for key in ("num_classes", "global_pool"):  # of the classifier's side; said once more at the top
+    if key in config:
+      args.setdefault(key, config[key])
+  encoder = _family(architecture, path).from_timm(architecture.partition(".")[0], args, path)
+  image = _image(config.get("pretrained_cfg", {}), encoder.image, path)
+  wanted = shapes({"image": encoder.tower}, {}, image)
+  arrays = to_ours(under(encoder.rules, "", "towers/image"), read_weights(file, torch), wanted, str(file),
+                   [*encoder.ignored, *allow_unused])
+  return Pretrained({"image": encoder.tower}, {}, arrays, image, source=path)
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes the image tower as a folder of timm; its heads and other towers stay behind."""
+  if "image" not in pretrained.towers:
+    raise UserError(f"{out}: timm holds image encoders, and this model has no tower 'image'")
+  tower, image = pretrained.towers["image"], pretrained.image
+  family = tower["name"].partition("_")[0].rstrip("0123456789")
+  if family not in FAMILIES:
+    raise UserError(f"{out}: timm has no {tower['name']!r}; it has encoders that begin with {', '.join(FAMILIES)}")
+  architecture, args, rules = _family(family, str(out)).to_timm(tower, image.size, str(out))
+  inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", "image"]}
+  arrays = to_theirs(under(rules, "", "towers/image"), inside, str(out))
+  cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
+         "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,
+         "crop_mode": SQUASH if image.resize == "squash" else CENTRE, "custom_load": False}
+  config = {"architecture": architecture, "num_classes": 0, "model_args": args, "pretrained_cfg": cfg}
+  out.mkdir(parents=True, exist_ok=True)
+  write_weights(out / WEIGHTS[0], arrays)
+  (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def take(args: dict[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """timm's arguments over `known`, their defaults.
+
+  Raises UserError for an argument that is not in `known`, unless it acts in training alone.
+  """
+  training = ("drop_rate", "drop_path_rate", "drop_block_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate",
+              "patch_drop_rate", "weight_init", "zero_init_last", "head_init_scale")
+  for key in args:
+    if key not in training:
+      choose(key, known, f"{where}: model_args")
+  return {**known, **{key: value for key, value in args.items() if key in known and value is not None}}
+
+
+def expect(args: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
+  """Raises UserError for an argument of timm with another value than the one our encoder computes."""
+  for key, value in expected.items():
+    if args[key] != value:
+      raise UserError(f"{where}: {key}={args[key]!r} is not computed here, only {key}={value!r}")
+
+
+def _open(path: str, torch: bool) -> tuple[str, dict[str, Any], pathlib.Path]:
+  """The architecture, config.json (empty for bare weights) and the file of weights."""
+  folder = pathlib.Path(path)
+  if not folder.is_dir():
+    architecture, at, file = path.partition("@")
+    if not at:
+      raise UserError(f"{path}: no such folder; give one with config.json, or ARCHITECTURE@FILE for bare weights, such "
+                      "as resnet50@model.safetensors")
+    return architecture, {}, pathlib.Path(file)
+  try:
+    config = json.loads((folder / "config.json").read_text())
+    architecture = config["architecture"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{folder / 'config.json'}: not a model's config of timm ({one_line(error, 120)}); for bare "
+                    "weights give ARCHITECTURE@FILE") from None
+  found = [folder / name for name in WEIGHTS if (folder / name).is_file() and (torch or not name.endswith(TORCH))]
+  if not found:
+    names = [file.name for file in folder.iterdir()]
+    raise UserError(f"{folder}: no {WEIGHTS[0]} there; {nearest(WEIGHTS[0], names)}")
+  return architecture, config, found[0]
+
+
+def _family(architecture: str, where: str) -> Any:
+  words = architecture.partition("_")[0].partition(".")[0]
+  family = choose(words.rstrip("0123456789"), FAMILIES, f"{where}: architecture {architecture!r}")
+  return importlib.import_module(f"mmcontrast.interop.{FAMILIES[family]}")
+
+
+def _image(cfg: Mapping[str, Any], default: ImageInput, where: str) -> ImageInput:
+  """The input as pretrained_cfg gives it, for the rest `default`."""
+  mode, interpolation = cfg.get("crop_mode", CENTRE), cfg.get("interpolation", default.interpolation)
+  choose(mode, (CENTRE, SQUASH), f"{where}: pretrained_cfg.crop_mode")
+  choose(interpolation, ("bilinear", "bicubic"), f"{where}: pretrained_cfg.interpolation")
+  channels, height, width = cfg.get("input_size", (3, default.size, default.size))
+  if channels != 3 or height != width:
+    raise UserError(f"{where}: pretrained_cfg.input_size is {[channels, height, width]}; only squares of 3 channels "
+                    "are read")
+  return ImageInput(height, tuple(cfg.get("mean", default.mean)), tuple(cfg.get("std", default.std)),
+                    "squash" if mode == SQUASH else "shortest", interpolation, cfg.get("crop_pct", default.centre_crop))
