@@ -1,11 +1,15 @@
 """Host transforms: noise, crops, choices."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import datasets
 
 from mmcontrast.data import noise, sources, transforms
+from mmcontrast.data.images import decode
 
 
 def test_noise_is_uniform_and_a_function_of_its_arguments_only():
@@ -55,6 +59,34 @@ def test_whole_image_crop_is_a_plain_resize_and_options_add_white():
 def test_centre_crop_takes_the_middle_square():
   out = transforms.centre_crop(ramp(96, 32), 32)
   assert out[0, 0, 0] == 32 and out[0, -1, 0] == 63 and out[-1, 0, 1] == 31
+
+
+@pytest.mark.parametrize("photo", ["china", "flower"])
+def test_photographs_are_resized_as_by_other_packages(photo):
+  pixels = decode((pathlib.Path(datasets.__file__).parent / "images" / f"{photo}.jpg").read_bytes())
+  pixels = pixels[:401, 3:270] if photo == "flower" else pixels
+  with np.load(pathlib.Path(__file__).parents[1] / "golden" / "preprocessing.npz") as golden:
+    cases = {name: golden[name] for name in golden if name.startswith(photo)}
+  assert len(cases) == 6
+  for name, theirs in cases.items():
+    _, mode, interpolation, share = name.split()
+    above, _, below = share.partition("/")
+    ours = transforms.resize_and_crop(pixels, 32, float(above) / float(below or 1), mode, interpolation)
+    np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+def test_evaluation_resizes_as_it_is_told():
+  image, resize = ramp(60, 45), dict(mode="squash", interpolation="bicubic")
+  data = dict(image_size=15, trim=False, centre_crop=1.0, resize=resize)
+  squashed = transforms.evaluation_view(image, data)
+  assert squashed[7, 0, 0] < 4 and squashed[7, -1, 0] > 55  # the whole width is there
+  shortest = transforms.evaluation_view(image, {**data, "resize": {**resize, "mode": "shortest"}})
+  assert 6 < shortest[7, 0, 0] < 12 and 48 < shortest[7, -1, 0] < 54
+  closer = transforms.evaluation_view(image, {**data, "resize": {**resize, "mode": "shortest"}, "centre_crop": 0.5})
+  assert closer.shape == (15, 15, 3) and 17 < closer[7, 0, 0] < 22
+  with pytest.raises(sources.BadRecord, match="too thin"):
+    transforms.evaluation_view(np.zeros((1, 100_000, 3), np.uint8), {**data, "image_size": 224, "resize":
+                               {**resize, "mode": "shortest"}})
 
 
 def test_evaluation_sees_a_share_of_the_middle():
