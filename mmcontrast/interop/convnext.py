@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.interop.naming import CONV, LINEAR, SAME, Layout, Rule
+from mmcontrast.interop.naming import CONV, Rule, linear, norm
 from mmcontrast.interop.pretrained import ImageInput
 from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD, tower
 from mmcontrast.interop.timm import Encoder, expect, take
@@ -20,28 +20,23 @@ FIXED = {"global_pool": "avg", "in_chans": 3, "output_stride": 32, "kernel_sizes
          "use_grn": False, "norm_layer": None}
 
 
-def biased(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Rule]:
-  """The rules of a linear layer or a convolution with bias."""
-  return [Rule(f"{theirs}.weight", f"{ours}/kernel", layout), Rule(f"{theirs}.bias", f"{ours}/bias", SAME)]
-
-
-def layer_norm(theirs: str, ours: str) -> list[Rule]:
-  """The rules of a layer norm."""
-  return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
+def convolution(theirs: str, ours: str) -> list[Rule]:
+  """The rules of a convolution with bias."""
+  return [Rule(f"{theirs}.weight", f"{ours}/kernel", CONV), Rule(f"{theirs}.bias", f"{ours}/bias")]
 
 
 _THEIRS, _OURS = "stages.{i}.blocks.{j}", "stages_{i}/blocks_{j}"
 TIMM = [
-  *biased("stem.0", "stem_0", CONV),
-  *layer_norm("stem.1", "stem_1"),
-  *layer_norm("stages.{i}.downsample.0", "stages_{i}/downsample_0"),
-  *biased("stages.{i}.downsample.1", "stages_{i}/downsample_1", CONV),
-  *biased(f"{_THEIRS}.conv_dw", f"{_OURS}/conv_dw", CONV),  # [C, 1, 7, 7] <-> [7, 7, 1, C]
-  *layer_norm(f"{_THEIRS}.norm", f"{_OURS}/norm"),
-  *biased(f"{_THEIRS}.mlp.fc1", f"{_OURS}/mlp/fc1"),
-  *biased(f"{_THEIRS}.mlp.fc2", f"{_OURS}/mlp/fc2"),
+  *convolution("stem.0", "stem_0"),
+  *norm("stem.1", "stem_1"),
+  *norm("stages.{i}.downsample.0", "stages_{i}/downsample_0"),
+  *convolution("stages.{i}.downsample.1", "stages_{i}/downsample_1"),
+  *convolution(f"{_THEIRS}.conv_dw", f"{_OURS}/conv_dw"),  # [C, 1, 7, 7] <-> [7, 7, 1, C]
+  *norm(f"{_THEIRS}.norm", f"{_OURS}/norm"),
+  *linear(f"{_THEIRS}.mlp.fc1", f"{_OURS}/mlp/fc1"),
+  *linear(f"{_THEIRS}.mlp.fc2", f"{_OURS}/mlp/fc2"),
   Rule(f"{_THEIRS}.gamma", f"{_OURS}/gamma"),
-  *layer_norm("head.norm", "head/norm"),
+  *norm("head.norm", "head/norm"),
 ]
 
 
@@ -69,6 +64,9 @@ def to_timm(given: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[
   choose(full["activation"], ("gelu", "gelu_tanh"), f"{where}: towers.image.activation")
   if len(full["stages"]) != 4:
     raise UserError(f"{where}: timm's ConvNeXt has four stages, not stages={tuple(full['stages'])}")
-  args = {"depths": list(full["stages"]), "dims": [full["width"] * 2**i for i in range(4)],
+  said = {"depths": full["stages"], "dims": tuple(full["width"] * 2**i for i in range(4)),
           "act_layer": full["activation"], "norm_eps": full["norm_epsilon"]}
-  return full["name"], args, TIMM
+  default = tower(full["name"])
+  known = {"depths": default["stages"], "dims": tuple(default["width"] * 2**i for i in range(4)), "act_layer": "gelu",
+           "norm_eps": 1e-6}
+  return full["name"], {key: value for key, value in said.items() if value != known[key]}, TIMM

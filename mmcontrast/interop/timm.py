@@ -20,7 +20,7 @@ from mmcontrast.interop.weights import TORCH, read_weights, write_weights
 
 # What an architecture's name begins with -> the file here that knows its family. It has
 #   from_timm(architecture, args, where) -> Encoder     of the arguments that timm's constructor was given
-#   to_timm(tower, size, where) -> (architecture, args, rules)
+#   to_timm(tower, size, where) -> (architecture, the arguments that are not its defaults, rules)
 # and both raise UserError for what the other side does not compute.
 FAMILIES = {"resnet": "resnet", "convnext": "convnext", "vit": "vit"}
 CENTRE, SQUASH = "center", "squash"  # timm's crop_mode
@@ -46,37 +46,50 @@ class Encoder:
 
 def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
   """An encoder of timm as tower "image"; see `formats.Format.read`."""
-  architecture, config, file = _open(path, torch)
+  name, config, file = _open(path, torch)
   args = dict(config.get("model_args", {}))
   for key in ("num_classes", "global_pool"):  # of the classifier's side; said once more at the top
     if key in config:
       args.setdefault(key, config[key])
-  encoder = _family(architecture, path).from_timm(architecture.partition(".")[0], args, path)
-  image = _image(config.get("pretrained_cfg", {}), encoder.image, path)
-  wanted = shapes({"image": encoder.tower}, {}, image)
-  arrays = to_ours(under(encoder.rules, "", "towers/image"), read_weights(file, torch), wanted, str(file),
-                   [*encoder.ignored, *allow_unused])
-  return Pretrained({"image": encoder.tower}, {}, arrays, image, source=path)
+  found = encoder(name, args, path)
+  image = _image(config.get("pretrained_cfg", {}), found.image, path)
+  wanted = shapes({"image": found.tower}, {}, image)
+  arrays = to_ours(under(found.rules, "", "towers/image"), read_weights(file, torch), wanted, str(file),
+                   [*found.ignored, *allow_unused])
+  return Pretrained({"image": found.tower}, {}, arrays, image, source=path)
 
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes the image tower as a folder of timm; its heads and other towers stay behind."""
   if "image" not in pretrained.towers:
     raise UserError(f"{out}: timm holds image encoders, and this model has no tower 'image'")
-  tower, image = pretrained.towers["image"], pretrained.image
-  family = tower["name"].partition("_")[0].rstrip("0123456789")
-  if family not in FAMILIES:
-    raise UserError(f"{out}: timm has no {tower['name']!r}; it has encoders that begin with {', '.join(FAMILIES)}")
-  architecture, args, rules = _family(family, str(out)).to_timm(tower, image.size, str(out))
+  image = pretrained.image
+  name, args, rules = architecture(pretrained.towers["image"], image.size, str(out))
   inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", "image"]}
   arrays = to_theirs(under(rules, "", "towers/image"), inside, str(out))
   cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
          "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,
          "crop_mode": SQUASH if image.resize == "squash" else CENTRE, "custom_load": False}
-  config = {"architecture": architecture, "num_classes": 0, "model_args": args, "pretrained_cfg": cfg}
+  config = {"architecture": name, "num_classes": 0, "model_args": args, "pretrained_cfg": cfg}
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / WEIGHTS[0], arrays)
   (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def encoder(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
+  """What timm's `create_model(architecture, **args)` makes, in our terms.
+
+  Raises UserError for an architecture or an argument that is not computed here.
+  """
+  return _family(architecture, where).from_timm(architecture.partition(".")[0], args, where)
+
+
+def architecture(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], Sequence[Rule]]:
+  """timm's name of a tower for images of `size` px, its arguments where they are not the defaults, the names of its arrays.
+
+  Raises UserError for a tower that timm does not have.
+  """
+  return _family(tower["name"], where).to_timm(tower, size, where)
 
 
 def take(args: dict[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -122,8 +135,8 @@ def _open(path: str, torch: bool) -> tuple[str, dict[str, Any], pathlib.Path]:
 
 
 def _family(architecture: str, where: str) -> Any:
-  words = architecture.partition("_")[0].partition(".")[0]
-  family = choose(words.rstrip("0123456789"), FAMILIES, f"{where}: architecture {architecture!r}")
+  beginning = architecture.partition("_")[0].partition(".")[0].rstrip("0123456789")
+  family = choose(beginning, FAMILIES, f"{where}: architecture {architecture!r}")
   return importlib.import_module(f"mmcontrast.interop.{FAMILIES[family]}")
 
 
