@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from mmcontrast.encoders.bert import Bert, bert_large
 from mmcontrast.encoders.clip_resnet import (
   clip_resnet50,
   clip_resnet50x4,
@@ -17,6 +18,7 @@ from mmcontrast.encoders.clip_resnet import (
 from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext_small, convnext_tiny
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.heads import HEADS, build_head
+from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
 from mmcontrast.encoders.registry import build, options_of
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.text import TextTransformer
@@ -57,6 +59,10 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "vit_giant": vit_giant,
   "vit_giant_opt": vit_giant_opt,
   "text_transformer": TextTransformer,
+  "bert": Bert,
+  "bert_large": bert_large,
+  "modern_bert": ModernBert,
+  "modern_bert_large": modern_bert_large,
 }
 
 

@@ -1,0 +1,99 @@
+"""BERT (Devlin et al., arXiv:1810.04805) and the sentence encoders made of it, such as MiniLM.
+
+Parameters: token_embedding, pos_embed, type_embed, norm_pre, blocks_0/{attn/{qkv, proj}, norm1, mlp/{fc1, fc2},
+norm2}, pooler.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.registry import DTYPES
+from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, dense, masked_mean
+from mmcontrast.errors import UserError
+
+
+class PostNormBlock(nn.Module):
+  """norm(x + attn(x)), then norm(x + mlp(x)): the original transformer's (arXiv:1706.03762)."""
+
+  heads: int
+  hidden: int
+  activation: str
+  dropout: float
+  norm_epsilon: float
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    """x [B, L, D], mask [B, L] bool -> [B, L, D]."""
+    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    attn = Attention(self.heads, dtype=self.dtype, name="attn")
+    x = norm(name="norm1")(x + drop(attn(x, mask)))
+    mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
+    return norm(name="norm2")(x + drop(mlp(x, train=train)))
+
+
+class Bert(nn.Module):
+  """Token ids [B, L] and their mask to token vectors and one vector. The defaults are BERT-base's.
+
+  Padding (mask False) is neither attended to nor pooled. A text is one segment: of `type_embed` it is given the first
+  row.
+
+  Attributes:
+    max_length: number of learned positions; L may be shorter.
+    token_types: rows of `type_embed`, those of further segments without use here.
+    pool: "mean" of the real tokens (sentence encoders), "cls" (the first token), or "pooler" (tanh of a layer on it).
+  """
+
+  CHOICES: ClassVar = {"pool": ("mean", "cls", "pooler"), "activation": tuple(ACTIVATIONS), "dtype": DTYPES}
+
+  vocab_size: int
+  width: int = 768
+  depth: int = 12
+  heads: int = 12
+  max_length: int = 512
+  token_types: int = 2
+  mlp_ratio: float = 4.0
+  pool: str = "mean"
+  activation: str = "gelu"
+  dropout: float = 0.0
+  norm_epsilon: float = 1e-12
+  dtype: str = "float32"
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_heads(self.width, self.heads)
+
+  @nn.compact
+  def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
+    """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask."""
+    dtype, normal = jnp.dtype(self.dtype), nn.initializers.normal(0.02)
+    length = ids.shape[1]
+    if length > self.max_length:
+      raise UserError(f"texts of {length} tokens do not fit max_length={self.max_length}")
+    mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+    position = self.param("pos_embed", normal, (self.max_length, self.width), jnp.float32)
+    types = self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)
+    x = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)
+    x = x + (types[0] + position[:length]).astype(dtype)
+    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    for i in range(self.depth):
+      block = PostNormBlock(self.heads, round(self.width * self.mlp_ratio), self.activation, self.dropout,
+                            self.norm_epsilon, dtype, name=f"blocks_{i}")
+      x = block(x, mask, train=train)
+    if self.pool == "mean":
+      return Encoded(masked_mean(x, mask), x, mask)
+    if self.pool == "cls":
+      return Encoded(x[:, 0], x, mask)
+    return Encoded(jnp.tanh(dense(self.width, dtype=dtype, name="pooler")(x[:, 0])), x, mask)
+
+
+bert_large = functools.partial(Bert, width=1024, depth=24, heads=16)
