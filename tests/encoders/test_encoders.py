@@ -24,6 +24,8 @@ SMALL = {
 }  # fmt: skip
 TEXT = {"name": "text_transformer", "vocab_size": 50, "width": 16, "depth": 1, "heads": 2,
         "max_length": 12}  # fmt: skip
+BERT = TEXT | {"name": "bert"}
+MODERN_BERT = TEXT | {"name": "modern_bert", "depth": 2, "global_every": 2, "window": 2}
 IMAGES = np.random.default_rng(0).standard_normal((4, 32, 32, 3), np.float32)
 LENGTHS = np.array([3, 8, 1, 5])
 IDS = np.random.default_rng(0).integers(3, 50, (4, 8)).astype(np.int32)
@@ -79,6 +81,15 @@ def test_text_parameter_count_is_clips():
   assert parameters(config, jnp.zeros((1, 77), jnp.int32)) == clip
 
 
+@pytest.mark.parametrize("name, pool, count", [
+  ("bert", "pooler", 109_482_240), ("bert_large", "pooler", 335_141_888),  # transformers' BertModel
+  ("modern_bert", "cls", 149_014_272), ("modern_bert_large", "cls", 394_781_696),  # answerdotai/ModernBERT-*
+])  # fmt: skip
+def test_text_parameter_counts_are_berts(name, pool, count):
+  words = 30_522 if name.startswith("bert") else 50_368
+  assert parameters({"name": name, "vocab_size": words, "pool": pool}, jnp.zeros((1, 8), jnp.int32)) == count
+
+
 def encode(config, *inputs, train=False, seed=0):
   module = build_encoder(config)
   variables = jax.jit(lambda *x: module.init(jax.random.key(seed), *x, train=False))(*inputs)
@@ -104,8 +115,9 @@ def test_image_encoders_keep_examples_apart(name):
 
 @pytest.mark.parametrize("options", [
   {"pool": "mean"}, {"pool": "cls"}, {"pool": "eos"}, {"pool": "eos", "causal": True},
-  {"pool": "eos", "eos_id": 2, "causal": True}, {"pool": "mean", "causal": True},
-], ids=str)  # fmt: skip
+  {"pool": "eos", "eos_id": 2, "causal": True}, {"pool": "mean", "causal": True}, BERT, BERT | {"pool": "cls"},
+  BERT | {"pool": "pooler"}, MODERN_BERT, MODERN_BERT | {"pool": "cls"},
+], ids=lambda options: " ".join(str(value) for value in options.values()))  # fmt: skip
 def test_padding_and_order_do_not_change_texts(options):
   ids = IDS.copy()
   ids[np.arange(4), LENGTHS - 1] = 2
@@ -139,19 +151,41 @@ def test_a_causal_token_does_not_see_the_next():
     assert same == causal
 
 
-def test_an_empty_text_is_finite_in_value_and_gradient():
-  module = build_encoder(TEXT)
+def test_with_attend_padding_the_last_position_sees_all_ids():
+  options = TEXT | {"pool": "last", "attend_padding": True}
+  _, run = encode(options, IDS, MASK)
+  out, other = run(IDS, MASK), run(np.where(MASK, IDS, 7), MASK)
+  np.testing.assert_array_equal(out.pooled, out.tokens[:, -1])
+  changed = (np.asarray(out.pooled) != other.pooled).any(1)
+  np.testing.assert_array_equal(changed, (np.where(MASK, IDS, 7) != IDS).any(1))
+
+
+@pytest.mark.parametrize("pad_id", [None, 1])
+def test_the_end_token_sees_the_text_and_the_first_padding(pad_id):
+  ids = np.where(MASK, IDS, 1)
+  _, run = encode(TEXT | {"pool": "end_token", "pad_id": pad_id, "causal": True}, ids, MASK)
+  out = run(ids, MASK)
+  assert out.tokens.shape == (4, 8, 16) and out.pooled.shape == (4, 16)
+  assert not np.allclose(out.pooled[0], out.tokens[0, -1])
+  seen = [not np.array_equal(run(np.where(np.arange(8) == i, 5, ids), MASK).pooled[0], out.pooled[0]) for i in range(6)]
+  # Text 0 has 3 tokens. An id other than `pad_id` at a place counts as a token, and shows the next place too.
+  assert seen == [True] * 4 + [False] * 2 if pad_id is None else seen[:4] == [True] * 4
+
+
+@pytest.mark.parametrize("config", [TEXT, MODERN_BERT], ids=lambda config: config["name"])
+def test_an_empty_text_is_finite_in_value_and_gradient(config):
+  module = build_encoder(config)
   mask = np.zeros_like(MASK)
-  variables, _ = encode(TEXT, IDS, mask)
+  variables, _ = encode(config, IDS, mask)
   total = lambda v: module.apply(v, IDS, mask, train=False).pooled.sum()  # noqa: E731
   grads = jax.jit(jax.grad(total))(variables)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("name", [*SMALL, "text"])
-def test_bfloat16_computes_so_and_keeps_float32_parameters(name):
-  config = (TEXT if name == "text" else SMALL[name]) | {"dtype": "bfloat16"}
-  inputs = (IDS, MASK) if name == "text" else (IMAGES,)
+@pytest.mark.parametrize("config", [*SMALL.values(), TEXT, BERT, MODERN_BERT], ids=lambda config: config["name"])
+def test_bfloat16_computes_so_and_keeps_float32_parameters(config):
+  config = config | {"dtype": "bfloat16"}
+  inputs = (IDS, MASK) if "vocab_size" in config else (IMAGES,)
   module = build_encoder(config)
   variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, train=False))
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -219,6 +253,8 @@ def test_heads():
   ({"name": "vit_base", "dtype": "float31"}, r"did you mean 'float32'"),
   ({"name": "text_transformer"}, r"option 'vocab_size' is required"),
   ({"name": "text_transformer", "vocab_size": 9, "causal": True, "pool": "cls"}, "use pool='eos'"),
+  ({"name": "text_transformer", "vocab_size": 9, "pool": "end_token", "attend_padding": True}, "leave attend_padding"),
+  ({"name": "modern_bert", "vocab_size": 9, "width": 9, "heads": 3}, r"a multiple of 2 \* heads"),
   ({"width": 3}, r"towers.image: 'name' is missing"),
 ], ids=str)  # fmt: skip
 def test_a_wrong_config_is_one_line_with_the_nearest_choice(config, message):
@@ -236,5 +272,5 @@ def test_wrong_inputs_say_what_does_not_fit():
 
 def test_every_registered_encoder_builds_from_its_name():
   for name in ENCODERS:
-    required = {"vocab_size": 10} if name == "text_transformer" else {}
+    required = {"vocab_size": 10} if name.startswith(("text", "bert", "modern_bert")) else {}
     assert build_encoder({"name": name, **required}) is not None

@@ -1,0 +1,241 @@
+"""Hugging Face's BertModel and ModernBertModel, and sentence encoders of the two (sentence_transformers.py).
+
+Where no modules.json says how tokens become one vector, it is the model's own: BERT's pooler, or its first token where
+the file has no pooler, and ModernBERT's `classifier_pooling`.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmcontrast.data.tokenizers import make_tokenizer
+from mmcontrast.encoders import ENCODERS, options_of
+from mmcontrast.errors import UserError, choose
+from mmcontrast.interop import sentence_transformers
+from mmcontrast.interop.naming import STACKED, STACKED_LINEAR, Arrays, Rule, linear, norm, to_ours, to_theirs, under
+from mmcontrast.interop.pretrained import Pretrained, TextInput, shapes
+from mmcontrast.interop.weights import write_weights
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+
+_SELF = "encoder.layer.{i}.attention.self"
+BERT = [
+  Rule("embeddings.word_embeddings.weight", "token_embedding/embedding"),
+  Rule("embeddings.position_embeddings.weight", "pos_embed"),
+  Rule("embeddings.token_type_embeddings.weight", "type_embed"),
+  *norm("embeddings.LayerNorm", "norm_pre"),
+  Rule(tuple(f"{_SELF}.{name}.weight" for name in ("query", "key", "value")), "blocks_{i}/attn/qkv/kernel",
+       STACKED_LINEAR),
+  Rule(tuple(f"{_SELF}.{name}.bias" for name in ("query", "key", "value")), "blocks_{i}/attn/qkv/bias", STACKED),
+  *linear("encoder.layer.{i}.attention.output.dense", "blocks_{i}/attn/proj"),
+  *norm("encoder.layer.{i}.attention.output.LayerNorm", "blocks_{i}/norm1"),
+  *linear("encoder.layer.{i}.intermediate.dense", "blocks_{i}/mlp/fc1"),
+  *linear("encoder.layer.{i}.output.dense", "blocks_{i}/mlp/fc2"),
+  *norm("encoder.layer.{i}.output.LayerNorm", "blocks_{i}/norm2"),
+  *linear("pooler.dense", "pooler"),
+]
+MODERN_BERT = [  # it has no biases, so that the second rule of each pair is never used
+  Rule("embeddings.tok_embeddings.weight", "token_embedding/embedding"),
+  *norm("embeddings.norm", "norm_pre"),
+  *norm("layers.{i}.attn_norm", "blocks_{i}/norm1"),
+  *linear("layers.{i}.attn.Wqkv", "blocks_{i}/attn/qkv"),
+  *linear("layers.{i}.attn.Wo", "blocks_{i}/attn/proj"),
+  *norm("layers.{i}.mlp_norm", "blocks_{i}/norm2"),
+  *linear("layers.{i}.mlp.Wi", "blocks_{i}/mlp/fc1"),
+  *linear("layers.{i}.mlp.Wo", "blocks_{i}/mlp/fc2"),
+  *norm("final_norm", "norm"),
+]
+
+
+def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
+         allow_unused: Sequence[str] = ()) -> Pretrained:
+  """The text tower of a folder whose `config` and `arrays` have been read; its one head gives the tower's own vector.
+
+  Raises UserError for a field of the config that our encoders do not compute, and as `naming.to_ours`.
+  """
+  family, where = FAMILIES[config["model_type"]], folder / "config.json"
+  arrays = {_as_saved_alone(name, family.prefix): array for name, array in arrays.items()}
+  try:
+    options = family.tower(config, where)
+  except KeyError as error:
+    raise UserError(f"{where}: has no {error}; copy it again from where the weights come from") from None
+  if config["model_type"] == "bert" and "pooler.dense.weight" in arrays:
+    options["pool"] = "pooler"
+  options["pool"] = sentence_transformers.read_pool(folder) or options["pool"]
+  text = _text_input(folder, options["max_length"])
+  towers, heads = {"text": options}, {"text_joint": {"tower": "text", "name": "identity"}}
+  ignored = [*family.ignored, *([] if options["pool"] == "pooler" else [r"pooler\..*"]), *allow_unused]
+  wanted = shapes(towers, heads, text=text)
+  found = to_ours(under(family.rules, "", "towers/text"), arrays, wanted, str(folder), ignored)
+  return Pretrained(towers, heads, found, text=text, source=str(folder))
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes the folder of a text tower, for transformers, and, unless the tower has a pooler, for sentence-transformers.
+
+  Raises UserError for a head, a tokenizer or an option that the format does not have.
+  """
+  tower = pretrained.towers["text"]
+  options = {**options_of(ENCODERS[tower["name"]]), **tower}
+  model_type = "modernbert" if options["name"].startswith("modern") else "bert"
+  for name, head in pretrained.heads.items():
+    if head["name"] != "identity":
+      raise UserError(f"config.heads.{name}: {head['name']!r} has no place in a folder of {model_type}, whose vector "
+                      "is the tower's own; export a run whose text head is 'identity'")
+  family = FAMILIES[model_type]
+  arrays = to_theirs(under(family.rules, "", "towers/text"), pretrained.arrays, f"export of {pretrained.source}")
+  tokenizer = _tokenizer_files(pretrained.text)
+  config = family.config(options) | {
+    "model_type": model_type, "vocab_size": options["vocab_size"], "hidden_size": options["width"],
+    "num_hidden_layers": options["depth"], "num_attention_heads": options["heads"],
+    "intermediate_size": round(options["width"] * options["mlp_ratio"]),
+    "max_position_embeddings": options["max_length"], "pad_token_id": pretrained.text.token_ids["pad"],
+  }  # fmt: skip
+  out.mkdir(parents=True, exist_ok=True)
+  write_weights(out / "model.safetensors", arrays)
+  for name, content in {"config.json": _json(config), **tokenizer}.items():
+    (out / name).write_text(content)
+  if options["pool"] != "pooler":
+    sentence_transformers.write(out, options["pool"], options["width"], pretrained.text.length)
+
+
+def _bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any]:
+  _require(config, where, {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False})
+  return {
+    "name": "bert", **_sizes(config), "token_types": config["type_vocab_size"], "pool": "cls",
+    "activation": ACTIVATIONS[choose(config["hidden_act"], ACTIVATIONS, f"{where}: hidden_act")],
+    "dropout": 0.0, "norm_epsilon": config["layer_norm_eps"], "dtype": "float32",
+  }  # fmt: skip
+
+
+def _bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
+  return {"architectures": ["BertModel"], "hidden_act": _their_activation(options),
+          "layer_norm_eps": options["norm_epsilon"], "type_vocab_size": options["token_types"],
+          "position_embedding_type": "absolute"}
+
+
+def _modern_bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any]:
+  _require(config, where, {"attention_bias": False, "mlp_bias": False, "norm_bias": False})
+  return {
+    "name": "modern_bert", **_sizes(config),
+    "pool": choose(config["classifier_pooling"], ("cls", "mean"), f"{where}: classifier_pooling"),
+    "activation": ACTIVATIONS[choose(config["hidden_activation"], ACTIVATIONS, f"{where}: hidden_activation")],
+    "global_every": _global_every(config, where), "window": config["local_attention"] // 2,
+    "global_theta": _theta(config, where, "full_attention", "global_rope_theta"),
+    "local_theta": _theta(config, where, "sliding_attention", "local_rope_theta"),
+    "dropout": 0.0, "norm_epsilon": config["norm_eps"], "dtype": "float32",
+  }  # fmt: skip
+
+
+def _modern_bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
+  return {"architectures": ["ModernBertModel"], "hidden_activation": _their_activation(options),
+          "norm_eps": options["norm_epsilon"], "norm_bias": False, "attention_bias": False, "mlp_bias": False,
+          "global_attn_every_n_layers": options["global_every"], "local_attention": 2 * options["window"],
+          "global_rope_theta": options["global_theta"], "local_rope_theta": options["local_theta"],
+          "classifier_pooling": options["pool"]}
+
+
+class Family(NamedTuple):
+  """A model type of theirs.
+
+  Attributes:
+    rules: its names and ours.
+    prefix: before the names in files of models with a head.
+    ignored: regexes of arrays that no embedding needs: those of the heads, and numbers that are no parameters.
+    tower: (config, its file) -> options of our encoder.
+    config: options of our encoder -> what of their config is this type's own.
+  """
+
+  rules: Sequence[Rule]
+  prefix: str
+  ignored: tuple[str, ...]
+  tower: Callable[[Mapping[str, Any], pathlib.Path], dict[str, Any]]
+  config: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+FAMILIES = {
+  "bert": Family(BERT, "bert.", (r"embeddings\.position_ids", r"cls\..*"), _bert_tower, _bert_config),
+  "modernbert": Family(MODERN_BERT, "model.", (r"head\..*", r"decoder\..*"), _modern_bert_tower, _modern_bert_config),
+}
+
+
+def _as_saved_alone(name: str, prefix: str) -> str:
+  """A name of a model with a head, as the model alone has it, with today's names of norms."""
+  name = name.removeprefix(prefix)
+  return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+  width = config["hidden_size"]
+  return {"vocab_size": config["vocab_size"], "width": width, "depth": config["num_hidden_layers"],
+          "heads": config["num_attention_heads"], "max_length": config["max_position_embeddings"],
+          "mlp_ratio": config["intermediate_size"] / width}
+
+
+def _global_every(config: Mapping[str, Any], where: pathlib.Path) -> int:
+  """Every how many layers attend to the whole text: the number, or what the list of newer files amounts to."""
+  layers = config.get("layer_types")
+  if layers is None:
+    return config["global_attn_every_n_layers"]
+  for number in (config.get("global_attn_every_n_layers", 3), *range(1, len(layers) + 1)):
+    if list(layers) == ["sliding_attention" if i % number else "full_attention" for i in range(len(layers))]:
+      return number
+  raise UserError(f"{where}: layer_types is not full_attention every so many layers from the first on, as encoder "
+                  "'modern_bert' has it")
+
+
+def _theta(config: Mapping[str, Any], where: pathlib.Path, kind: str, older: str) -> float:
+  """The base of the rotary positions of a kind of layer, in newer files and in older ones."""
+  if "rope_parameters" not in config:
+    return float(config[older])
+  rope = config["rope_parameters"][kind]
+  _require(rope, f"{where}: rope_parameters.{kind}", {"rope_type": "default"})
+  return float(rope["rope_theta"])
+
+
+def _require(config: Mapping[str, Any], where: pathlib.Path | str, values: Mapping[str, Any]) -> None:
+  """Raises UserError for a field that is there with another value."""
+  for key, value in values.items():
+    if config.get(key, value) != value:
+      raise UserError(f"{where}: {key} is {config[key]!r}, which no encoder here computes; it has to be {value!r}")
+
+
+def _their_activation(options: Mapping[str, Any]) -> str:
+  names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+  return names[choose(options["activation"], names, "config.towers.text.activation")]
+
+
+def _text_input(folder: pathlib.Path, most: int) -> TextInput:
+  file = folder / "tokenizer.json"
+  if not file.is_file():
+    raise UserError(f"{file}: no such file, and texts are tokenised by it; transformers writes it: "
+                    f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})")
+  settings, limits = sentence_transformers.read_settings(folder), folder / "tokenizer_config.json"
+  lower = bool(settings.get("do_lower_case"))  # the tokenizer's own normaliser does it otherwise
+  tokenizer = make_tokenizer(f"huggingface:{file}", lower=lower)
+  longest = json.loads(limits.read_text()).get("model_max_length") if limits.is_file() else None
+  length = min(int(length) for length in (most, longest, settings.get("max_seq_length")) if length)
+  ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
+  return TextInput(length, f"huggingface:{file}", ids, lower)
+
+
+def _tokenizer_files(text: TextInput) -> dict[str, str]:
+  """File name -> content, for transformers' AutoTokenizer."""
+  kind, _, path = text.tokenizer.partition(":")
+  if kind != "huggingface":
+    raise UserError(f"config.data.tokenizer: {text.tokenizer!r} is no tokenizer.json, which a folder of transformers "
+                    "needs; export a run whose tokenizer is 'huggingface:PATH'")
+  content = pathlib.Path(path).read_text()
+  names = {token["id"]: token["content"] for token in json.loads(content)["added_tokens"]}
+  ids = {"pad_token": "pad", "cls_token": "bos", "sep_token": "eos"}
+  special = {theirs: names[text.token_ids[ours]] for theirs, ours in ids.items() if text.token_ids[ours] in names}
+  special |= {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "mask") if f"[{name.upper()}]" in names.values()}
+  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": text.length, **special}
+  return {"tokenizer.json": content, "tokenizer_config.json": _json(settings)}
+
+
+def _json(content: Any) -> str:
+  return json.dumps(content, indent=2) + "\n"
