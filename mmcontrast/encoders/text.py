@@ -6,6 +6,7 @@ Parameters: token_embedding, pos_embed, cls_token, blocks_0/... (see `transforme
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import jax
@@ -14,7 +15,7 @@ from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, Block, check_heads, masked_mean
+from mmcontrast.encoders.transformer import ACTIVATIONS, ATTENTION, REMAT, Block, apply_blocks, check_heads, masked_mean
 from mmcontrast.errors import UserError
 
 
@@ -32,10 +33,12 @@ class TextTransformer(nn.Module):
     eos_id: pool "eos" takes the first token of this id; None: the last real token.
     attend_padding: padding is attended to as any token, as SigLIP does.
     pad_id: pool "end_token" leaves tokens of this id out; None: padding, as the mask has it.
+    scan, remat: see `apply_blocks`; attention: see `attend`. They change no output.
   """
 
   CHOICES: ClassVar = {
-    "pool": ("mean", "cls", "eos", "last", "end_token"), "activation": tuple(ACTIVATIONS), "dtype": DTYPES,
+    "pool": ("mean", "cls", "eos", "last", "end_token"), "activation": tuple(ACTIVATIONS), "remat": REMAT,
+    "attention": ATTENTION, "dtype": DTYPES,
   }  # fmt: skip
 
   vocab_size: int
@@ -53,6 +56,9 @@ class TextTransformer(nn.Module):
   dropout: float = 0.0
   drop_path: float = 0.0
   norm_epsilon: float = 1e-5
+  scan: bool = False
+  remat: str = "none"
+  attention: str = "xla"
   dtype: str = "float32"
 
   def __post_init__(self):
@@ -84,13 +90,11 @@ class TextTransformer(nn.Module):
     position = self.param("pos_embed", normal(0.01), shape, jnp.float32)
     x = x + position[: x.shape[1]].astype(dtype)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    for i in range(self.depth):
-      block = Block(
-        self.heads, round(self.width * self.mlp_ratio), self.activation, causal=self.causal, dropout=self.dropout,
-        drop_path=self.drop_path * i / max(self.depth - 1, 1), norm_epsilon=self.norm_epsilon, dtype=dtype,
-        name=f"blocks_{i}",
-      )  # fmt: skip
-      x = block(x, attended, train=train)
+    block = functools.partial(
+      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, self.causal, self.dropout,
+      self.drop_path, self.norm_epsilon, dtype, attention=self.attention,
+    )  # fmt: skip
+    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat)
     tokens = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     return Encoded(self._pool(tokens, ids, mask), tokens[:, :length], mask)
 

@@ -54,7 +54,7 @@ def check_heads(width: int, heads: int) -> None:
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool,
-           implementation: str = "xla") -> jax.Array:
+           implementation: str = "xla", window: int | None = None) -> jax.Array:
   """Scaled dot-product attention.
 
   Args:
@@ -62,6 +62,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
     mask: [B, S] bool, the keys that may be attended to; None for all.
     causal: position i sees positions 0 to i only.
     implementation: one of ATTENTION, as of `jax.nn.dot_product_attention`.
+    window: how many positions on either side are seen; None for all.
 
   Returns:
     [B, L, heads * d].
@@ -75,7 +76,9 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
       raise UserError(f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' "
                       "or attention='xla'")
   keys = None if mask is None else mask[:, None, None, :]
-  y = jax.nn.dot_product_attention(q, k, v, mask=keys, is_causal=causal, implementation=implementation)
+  y = jax.nn.dot_product_attention(
+    q, k, v, mask=keys, is_causal=causal, implementation=implementation, local_window_size=window
+  )
   return y.reshape(*y.shape[:2], -1)
 
 
@@ -92,7 +95,7 @@ class Attention(nn.Module):
 
   Attributes:
     qk_norm: queries and keys are normalised, each head by itself (Dehghani et al., arXiv:2302.05442).
-    implementation: see `attend`.
+    implementation, window: see `attend`.
   """
 
   heads: int
@@ -102,6 +105,8 @@ class Attention(nn.Module):
   qk_norm: bool = False
   norm_epsilon: float = 1e-6
   implementation: str = "xla"
+  proj_bias: bool = True
+  window: int | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None) -> jax.Array:
@@ -114,8 +119,8 @@ class Attention(nn.Module):
       q, k = norm(name="q_norm")(q), norm(name="k_norm")(k)
     if angles is not None:
       q, k = rotate(q, angles), rotate(k, angles)
-    y = attend(q, k, v, mask, self.causal, self.implementation)
-    return dense(width, dtype=self.dtype, name="proj")(y)
+    y = attend(q, k, v, mask, self.causal, self.implementation, self.window)
+    return dense(width, use_bias=self.proj_bias, dtype=self.dtype, name="proj")(y)
 
 
 class Mlp(nn.Module):
@@ -123,7 +128,7 @@ class Mlp(nn.Module):
 
   Attributes:
     gated: the first layer gives a gate and a value, and what goes on is activation(gate) * value;
-      with "silu" SwiGLU (Shazeer, arXiv:2002.05202). `hidden` is the width of each.
+      with "silu" SwiGLU, with "gelu" GeGLU (Shazeer, arXiv:2002.05202). `hidden` is the width of each.
   """
 
   hidden: int
@@ -131,16 +136,17 @@ class Mlp(nn.Module):
   dropout: float = 0.0
   dtype: Any = None
   gated: bool = False
+  bias: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """[..., D] -> [..., D]."""
-    y = dense(self.hidden * (1 + self.gated), dtype=self.dtype, name="fc1")(x)
+    y = dense(self.hidden * (1 + self.gated), use_bias=self.bias, dtype=self.dtype, name="fc1")(x)
     gate, *value = jnp.split(y, 1 + self.gated, axis=-1)
     y = ACTIVATIONS[self.activation](gate)
     y = y * value[0] if self.gated else y
     y = nn.Dropout(self.dropout)(y, deterministic=not train)
-    return dense(x.shape[-1], dtype=self.dtype, name="fc2")(y)
+    return dense(x.shape[-1], use_bias=self.bias, dtype=self.dtype, name="fc2")(y)
 
 
 class LayerScale(nn.Module):

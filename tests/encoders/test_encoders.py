@@ -254,7 +254,6 @@ def test_heads():
   ({"name": "text_transformer"}, r"option 'vocab_size' is required"),
   ({"name": "text_transformer", "vocab_size": 9, "causal": True, "pool": "cls"}, "use pool='eos'"),
   ({"name": "text_transformer", "vocab_size": 9, "pool": "end_token", "attend_padding": True}, "leave attend_padding"),
-  ({"name": "modern_bert", "vocab_size": 9, "width": 9, "heads": 3}, r"a multiple of 2 \* heads"),
   ({"width": 3}, r"towers.image: 'name' is missing"),
 ], ids=str)  # fmt: skip
 def test_a_wrong_config_is_one_line_with_the_nearest_choice(config, message):
