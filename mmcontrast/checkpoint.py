@@ -1,7 +1,7 @@
 """Checkpoints by Orbax: the state, the resolved config and the format version.
 
-A checkpoint has three items: `model` (parameters and batch statistics, all that
-inference needs), `training` (optimizer, momentum branch, queues, tables, step) and `run`
+A checkpoint has three items: `model` (parameters, batch statistics and, where the run keeps it,
+their average: all that inference needs), `training` (optimizer, momentum branch, queues, tables, step) and `run`
 (config, versions). The position in the data is the step.
 
 A checkpoint is written under a temporary name and renamed when it is whole. What a process that
@@ -31,6 +31,7 @@ import mmcontrast
 from mmcontrast import distributed
 from mmcontrast.config import from_json, to_json
 from mmcontrast.errors import UserError, choose, one_line
+from mmcontrast.lora import Lora
 from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
@@ -167,6 +168,8 @@ def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any, dict, int]:
   """The config and the model variables of a run, or of its last stage, as numpy arrays, on any machine.
 
+  They are the average of the weights where the run keeps one (config.ema), and what LoRA adapted is summed.
+
   Returns:
     (config, {"params", "batch_stats"}, step).
   Raises UserError when there is no checkpoint, or none of that step, or it is damaged or of another format.
@@ -195,12 +198,17 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
       as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(shapes.tree))
       model = manager.restore(step, args=ocp.args.Composite(
           model=ocp.args.PyTreeRestore(restore_args=as_numpy)))["model"]
-  return from_json(json.dumps(run["config"])), model, step
+  config = from_json(json.dumps(run["config"]))
+  lora = Lora(**config.get("lora", {}))  # older checkpoints have none
+  found = model.get("ema") or {**model, "params": lora.merge(model["params"])}
+  return config, found, step
 
 
 def _split(state: TrainState) -> tuple[dict, dict]:
   fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-  model = {name: fields.pop(name) for name in ("params", "batch_stats")}
+  model = {name: fields.pop(name) for name in ("params", "batch_stats", "ema")}
+  if model["ema"] is None:
+    del model["ema"]
   return model, fields
 
 

@@ -56,6 +56,9 @@ def base_config() -> ml_collections.ConfigDict:
   c.update_rule = dict(name="sum")
   c.matrix = dict(impl="auto", tile=512)
   c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.05)
+  c.lora = dict(targets="", rank=8, alpha=16.0)  # a regex of paths, "" for none: lora.py
+  # An average of the weights, which evaluation and all who load the run use. decay: number or schedule; 0: none.
+  c.ema = dict(decay=0.0)
   c.mesh = dict(data=-1, fsdp=1, tensor=1)  # axis -> devices; -1 takes what is left
   c.sharding = "dp"                     # "dp", "fsdp", "fsdp_tp"; `with c.ignore_type():` a list of (regex, cut)
   # mode: "auto" (TPU pod, SLURM or MMCONTRAST_COORDINATOR found), "on" or "off".
@@ -244,7 +247,8 @@ def from_json(text: str) -> dict[str, Any]:
 
 def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) -> None:
   """Raises UserError when `given` would turn the run saved in `workdir` into another one."""
-  old, new = flatten(_plain(saved)), flatten(_plain(given))
+  known = flatten(base_config().to_dict())  # a key that is younger than the checkpoint had its default
+  old, new = {**known, **flatten(_plain(saved))}, {**known, **flatten(_plain(given))}
   for key in sorted(old.keys() | new.keys()):
     free = any(f"{key}.".startswith(f"{name}.") for name in RESUMABLE_CHANGES)
     if not free and old.get(key) != new.get(key):

@@ -4,6 +4,7 @@
         name="adamw", learning_rate=dict(name="warmup_cosine", peak=1e-3, warmup_steps=500),
         weight_decay=0.1,                                  # or a list of (regex, value)
         learning_rate_multipliers=[("towers/image/.*", 0.1)],
+        layer_decay=0.75,                                  # layer_decay.py
         frozen=["towers/text/.*"], clip_norm=1.0)
 
 A parameter's path is its keys joined by "/": "towers/image/stem/kernel". A regex must
@@ -19,9 +20,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.layer_decay import layer_multipliers
 from mmcontrast.schedules import Schedule, make_schedule
 
 Rules = Sequence[tuple[str, float]]
@@ -34,6 +37,7 @@ _SHARED = {
   "learning_rate": None,
   "weight_decay": 0.0,
   "learning_rate_multipliers": (),
+  "layer_decay": 1.0,
   "frozen": (),
   "clip_norm": None,
 }
@@ -63,13 +67,15 @@ def make_optimizer(
   Args:
     config: "name" and the options in OPTIMIZERS, "learning_rate" (see schedules.py),
       "weight_decay" (a number, which spares NO_DECAY, or rules that cover every
-      parameter), "learning_rate_multipliers" (rules; 1 where none matches), "frozen"
-      (regexes), "clip_norm" (None: no clipping).
+      parameter), "learning_rate_multipliers" (rules; 1 where none matches), "layer_decay"
+      (see layer_decay.py; on top of the multipliers), "frozen" (regexes), "clip_norm"
+      (None: no clipping).
     params: the parameters, or their shapes as jax.ShapeDtypeStruct.
 
   Returns:
     The transformation, and {"learning_rate": schedule} for the metrics. Frozen
-    parameters have no optimizer state and stay bit-identical.
+    parameters, and those that LoRA adapts (lora.py), have no optimizer state and stay
+    bit-identical.
 
   Raises:
     UserError: an unknown name or key, a rule that matches nothing, or a parameter that
@@ -93,6 +99,9 @@ def make_optimizer(
   multipliers = assign(
     options["learning_rate_multipliers"], paths, "optimizer.learning_rate_multipliers", default=1.0
   )
+  shapes = dict(zip(paths, (leaf.shape for leaf in jax.tree.leaves(params))))
+  for path, multiplier in layer_multipliers(options["layer_decay"], shapes).items():
+    multipliers[path] = multipliers[path] * multiplier
   transformation = optax.chain(
     optax.identity() if options["clip_norm"] is None
     else optax.clip_by_global_norm(options["clip_norm"]),
@@ -100,10 +109,9 @@ def make_optimizer(
     _multiply(multipliers),
     optax.scale_by_learning_rate(learning_rate),
   )
-  if options["frozen"]:
-    labels = jax.tree.map(
-      lambda frozen: "frozen" if frozen else "trained", frozen_mask(params, options["frozen"])
-    )
+  frozen = frozen_mask(params, options["frozen"])
+  if any(jax.tree.leaves(frozen)):
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", frozen)
     transformation = optax.partition({"trained": transformation, "frozen": _freeze()}, labels)
   return transformation, {"learning_rate": learning_rate}
 
@@ -119,9 +127,12 @@ def parameter_paths(params: Any) -> list[str]:
 
 
 def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
-  """A tree like `params` of bools, True where one of the regexes `patterns` matches."""
+  """A tree like `params` of bools: True where one of the regexes `patterns` matches, or LoRA adapts it."""
   rules = [(pattern, 1.0) for pattern in patterns]
-  frozen = assign(rules, parameter_paths(params), "optimizer.frozen", default=0.0)
+  paths = parameter_paths(params)
+  frozen = assign(rules, paths, "optimizer.frozen", default=0.0)
+  # "lora/towers/.../kernel/a" adapts "towers/.../kernel".
+  frozen |= {path[len("lora/"):].rpartition("/")[0]: 1.0 for path in paths if path.startswith("lora/")}
   return jax.tree_util.tree_map_with_path(lambda path, _: bool(frozen[path_name(path)]), params)
 
 
@@ -188,17 +199,14 @@ def _add_decay(decay: Mapping[str, float]) -> optax.GradientTransformation:
   return optax.stateless(update)
 
 
-def _multiply(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+def _multiply(multipliers: Mapping[str, float | np.ndarray]) -> optax.GradientTransformation:
   """u * multipliers[path]."""
 
-  def update(updates, params):
-    del params
-    return jax.tree_util.tree_map_with_path(
-      lambda path, u: u if multipliers[path_name(path)] == 1 else u * multipliers[path_name(path)],
-      updates,
-    )
+  def scale(path, u):
+    multiplier = multipliers[path_name(path)]
+    return u if np.all(multiplier == 1) else u * jnp.asarray(multiplier, u.dtype)
 
-  return optax.stateless(update)
+  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _freeze() -> optax.GradientTransformation:

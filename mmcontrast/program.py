@@ -15,13 +15,14 @@ from mmcontrast.data.settings import view_counts
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import suite
 from mmcontrast.initialization import initial_arrays
+from mmcontrast.lora import Lora
 from mmcontrast.microbatches import check_microbatches
 from mmcontrast.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.schedules import make_schedule
 from mmcontrast.stages import errors_of, resolve
-from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step
+from mmcontrast.step import Recipe, TrainState, init_state, init_variables, train_step, variables_of
 from mmcontrast.update_rules import make_update_rule
 
 
@@ -60,8 +61,8 @@ def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
       spec = find_spec(run)
       suite.check(run["evaluation"])
       program = build_program(run, spec, mesh)
-      earlier = {stage: functools.partial(variables_of, plan.program.state) for stage, plan in plans.items()}
-      initial_arrays(run["init"], variables_of(program.state), earlier)
+      earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
+      initial_arrays(run["init"], variable_shapes(program), earlier)
       plans[name] = Plan(run, mesh, program)
   return plans
 
@@ -92,9 +93,10 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       token_heads=model.token_heads, weighted_heads=model.weighted_heads, head_dims=model.head_dims,
       examples=spec.examples)
   steps, epoch = config["steps"], spec.steps_per_epoch
-  params = _parameter_shapes(model, terms, spec)
+  lora = Lora(**config["lora"])
+  params, frozen = _parameter_shapes(model, terms, spec, lora), config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
-  model = dataclasses.replace(model, frozen=_frozen_parts(config["optimizer"].get("frozen", ()), params))
+  model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
   return Recipe(
       model=model, terms=terms, optimizer=optimizer, schedules=rates,
       weights={name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight")
@@ -109,7 +111,9 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
       mean=tuple(config["normalize"]["mean"]),
       std=tuple(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
       matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
-      microbatches=config["batch"]["microbatches"])
+      microbatches=config["batch"]["microbatches"], lora=lora,
+      ema=make_schedule(decay, steps, epoch, "config.ema.decay") if (decay := config["ema"]["decay"]) else None,
+      frozen=optim.frozen_mask(params, frozen))
 
 
 def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
@@ -122,9 +126,9 @@ def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
   return batch
 
 
-def variables_of(state: TrainState) -> dict[str, Any]:
-  """The part of a state that encodes: {"params", "batch_stats"}."""
-  return {"params": state.params, "batch_stats": state.batch_stats}
+def variable_shapes(program: Program) -> dict[str, Any]:
+  """The shapes of what a run encodes with: `step.variables_of` its state."""
+  return jax.eval_shape(functools.partial(variables_of, program.recipe), program.state)
 
 
 def view_shapes(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,9 +137,9 @@ def view_shapes(batch: Mapping[str, Any]) -> dict[str, Any]:
   return {name: jax.ShapeDtypeStruct(batch[name].shape, dtype) for name, dtype in dtypes.items() if name in batch}
 
 
-def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec) -> Any:
+def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec, lora: Lora) -> Any:
   views = view_shapes(shapes_of(spec, 8))
-  variables = jax.eval_shape(functools.partial(init_variables, model, terms), jax.random.key(0), views)
+  variables = jax.eval_shape(functools.partial(init_variables, model, terms, lora=lora), jax.random.key(0), views)
   small = [name for name in objective.required_embeddings(terms) if parse_embedding(name).views == "image_small"]
   try:
     jax.eval_shape(functools.partial(model.embed, names=small, train=False), variables, views)
@@ -154,7 +158,7 @@ def _augmentations(recipes: Mapping[str, Any], counts: Mapping[str, int]) -> dic
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
-  """The towers and heads all of whose parameters are frozen."""
+  """The towers and heads all of whose parameters are frozen, and that LoRA does not adapt."""
   mask = optim.frozen_mask(params, patterns)
   return frozenset(f"{kind}/{name}" for kind in ("towers", "heads") for name, tree in mask[kind].items()
-                   if all(jax.tree.leaves(tree)))
+                   if all(jax.tree.leaves((tree, mask.get("lora", {}).get(kind, {}).get(name)))))

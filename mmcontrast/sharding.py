@@ -169,7 +169,7 @@ def _leaves(tree: Any) -> list[tuple[tuple, Any]]:
 def _rule_name(name: str, shape: tuple[int, ...], parameters: Mapping[str, tuple[int, ...]]) -> str:
   """The name that rules see: that of the parameter which the array is, copies or follows."""
   kind, _, rest = name.partition("/")
-  if kind == "momentum":
+  if kind in ("momentum", "ema"):
     kind, _, rest = rest.partition("/")
     name = f"{kind}/{rest}"
   while rest and kind in ("params", "opt_state"):

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from mmcontrast import augment
 from mmcontrast.errors import choose
+from mmcontrast.lora import NO_LORA, Lora
 from mmcontrast.microbatches import encode_in_chunks
 from mmcontrast.model import Model
 from mmcontrast.objectives import terms as objective
@@ -45,6 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
     momentum: {"params", "batch_stats"} of the momentum branch, or None.
     queues: embedding name -> queue (keys, pointer, tags, ids).
     tables: term name -> table of what it remembers of each example.
+    ema: {"params", "batch_stats"}, an average of `variables_of` the steps done, or None.
   """
 
   step: jax.Array
@@ -54,11 +56,15 @@ class TrainState(flax.struct.PyTreeNode):
   momentum: Any
   queues: Any
   tables: Any
+  ema: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What the step is made of, all static: the config turned into objects."""
+  """What the step is made of, all static: the config turned into objects.
+
+  `ema` is the decay of the average that evaluation uses; `frozen` says of each parameter whether it is.
+  """
 
   model: Model
   terms: Mapping[str, Any]
@@ -77,6 +83,9 @@ class Recipe:
   matrix_impl: str = "auto"
   matrix_tile: int = 512
   microbatches: int = 1
+  lora: Lora = NO_LORA
+  ema: Schedule | None = None
+  frozen: Any = None
 
   def __post_init__(self):
     choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
@@ -100,25 +109,38 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
   """
   key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
   views = _views(recipe, batch, train=False)
-  variables = _laid_over(init_variables(recipe.model, recipe.terms, key, views), given or {})
+  variables = _laid_over(init_variables(recipe.model, recipe.terms, key, views, recipe.lora), given or {})
   params = variables["params"]
   _, momentum_names = recipe.names
   momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
-  return TrainState(
+  state = TrainState(
       step=jnp.int32(0), params=params, batch_stats=variables["batch_stats"],
       opt_state=recipe.optimizer.init(params), momentum=jax.tree.map(jnp.copy, momentum),
       queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
       tables={name: table_store.init(recipe.examples, columns)
               for name, columns in objective.tables(recipe.terms).items()})
+  return state if recipe.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(recipe, state)))
 
 
-def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array]) -> Any:
-  """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...]."""
+def variables_of(recipe: Recipe, state: TrainState) -> dict[str, Any]:
+  """What a state encodes with after the run: {"params": {"towers", "heads", "terms"}, "batch_stats"}.
+
+  The average where the run keeps one, else the parameters; what LoRA adapted is summed.
+  """
+  return state.ema or {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+
+
+def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array],
+                   lora: Lora = NO_LORA) -> Any:
+  """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...].
+
+  With `lora` also "lora" among the parameters.
+  """
   variables = model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
   made = jax.eval_shape(lambda: model.embed(variables, views, objective.prototype_spaces(terms), train=False)[0])
   widths = {name: embedding.shape[-1] for name, embedding in made.items()}
   own = objective.init_parameters(terms, jax.random.fold_in(key, 2), widths)
-  return {**variables, "params": {**variables["params"], "terms": own}}
+  return {**variables, "params": lora.init({**variables["params"], "terms": own}, jax.random.fold_in(key, 3))}
 
 
 def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
@@ -148,7 +170,7 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   momentum, keys = state.momentum, {}
   if momentum is not None:
     if recipe.momentum_update == "before_keys":
-      momentum = _follow(model, momentum, state.params, momentum_names, decay)
+      momentum = _follow(model, momentum, recipe.lora.merge(state.params), momentum_names, decay)
     keys, stats = _embed(recipe, mesh, momentum, batch, views, momentum_names, key)
     keys = jax.lax.stop_gradient(keys)
     momentum = {**momentum, "batch_stats": stats}
@@ -156,7 +178,9 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   remembered = {name: table_store.read(table, batch["index"]) for name, table in state.tables.items()}
 
   def embed(params):
-    variables = {"params": params, "batch_stats": state.batch_stats}
+    if recipe.frozen is not None:  # their gradients are not even computed
+      params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, recipe.frozen)
+    variables = {"params": recipe.lora.merge(params), "batch_stats": state.batch_stats}
     return _embed(recipe, mesh, variables, batch, views, online_names, key)
 
   def loss_of(embeddings, parameters, names):
@@ -171,7 +195,7 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   params = optax.apply_updates(state.params, updates)
   params = {**params, "terms": objective.clamp_after_step(terms, params["terms"])}
   if momentum is not None and recipe.momentum_update == "after_step":
-    momentum = _follow(model, momentum, params, momentum_names, decay)
+    momentum = _follow(model, momentum, recipe.lora.merge(params), momentum_names, decay)
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
   queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch))
             for name, queue in state.queues.items()}
@@ -181,7 +205,10 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
              **{name: schedule(state.step) for name, schedule in recipe.schedules.items()}}
   if momentum is not None:
     metrics["momentum_decay"] = decay
-  return TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables), metrics
+  new = TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables)
+  if recipe.ema is not None:
+    new = new.replace(ema=momentum_store.update(state.ema, variables_of(recipe, new), recipe.ema(state.step)))
+  return new, metrics
 
 
 def _embed(recipe: Recipe, mesh: Mesh | None, variables: Any, batch: Mapping[str, jax.Array],

@@ -30,9 +30,9 @@ from mmcontrast.evaluate import check_sets, evaluate_model
 from mmcontrast.inference import Inference
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.preemption import Notice
-from mmcontrast.program import Plan, make_plans, variables_of
+from mmcontrast.program import Plan, make_plans, variable_shapes
 from mmcontrast.stages import errors_of, stages_in
-from mmcontrast.step import TrainState, init_state
+from mmcontrast.step import TrainState, init_state, variables_of
 from mmcontrast.watchdog import PATIENCE, Watchdog
 
 
@@ -85,7 +85,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
     placed = jax.tree.map(lambda leaf: leaf.sharding, like)
     sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
-    given = initial_arrays(config["init"], variables_of(like), sources)
+    given = initial_arrays(config["init"], variable_shapes(plan.program), sources)
     state = jax.jit(functools.partial(init_state, recipe), out_shardings=placed)(zeros, given)
     if distributed.is_first():
       (workdir / "config.json").write_text(to_json(config))
@@ -119,7 +119,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         summary = window.summary() | batches.counts
         if due["evaluation"] and not (last or preempted):
           watchdog.doing(f"evaluating after step {step}", PATIENCE)
-          variables = distributed.on_this_process(variables_of(state))
+          variables = distributed.on_this_process(variables_of(recipe, state))
           model = Inference(config, recipe.model, variables, batches.tokenizer)
           summary |= evaluate_model(model, config, data_dir)
         writer.write(step, summary)

@@ -1,4 +1,4 @@
-"""Exponential moving averages of parameters: the momentum branch."""
+"""Exponential moving averages of parameters: the momentum branch, and the average that is evaluated."""
 
 from __future__ import annotations
 
