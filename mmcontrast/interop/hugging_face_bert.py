@@ -15,11 +15,10 @@ from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.encoders import ENCODERS, options_of
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop import sentence_transformers
+from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
 from mmcontrast.interop.naming import STACKED, STACKED_LINEAR, Arrays, Rule, linear, norm, to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import Pretrained, TextInput, shapes
 from mmcontrast.interop.weights import write_weights
-
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 
 _SELF = "encoder.layer.{i}.attention.self"
 BERT = [
@@ -58,10 +57,8 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
   """
   family, where = FAMILIES[config["model_type"]], folder / "config.json"
   arrays = {_as_saved_alone(name, family.prefix): array for name, array in arrays.items()}
-  try:
+  with missing_fields(where):
     options = family.tower(config, where)
-  except KeyError as error:
-    raise UserError(f"{where}: has no {error}; copy it again from where the weights come from") from None
   if config["model_type"] == "bert" and "pooler.dense.weight" in arrays:
     options["pool"] = "pooler"
   options["pool"] = sentence_transformers.read_pool(folder) or options["pool"]
@@ -103,26 +100,26 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
 
 
 def _bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any]:
-  _require(config, where, {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False})
+  require(config, where, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
   return {
     "name": "bert", **_sizes(config), "token_types": config["type_vocab_size"], "pool": "cls",
-    "activation": ACTIVATIONS[choose(config["hidden_act"], ACTIVATIONS, f"{where}: hidden_act")],
+    "activation": activation(config, "hidden_act", where),
     "dropout": 0.0, "norm_epsilon": config["layer_norm_eps"], "dtype": "float32",
   }  # fmt: skip
 
 
 def _bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
-  return {"architectures": ["BertModel"], "hidden_act": _their_activation(options),
+  return {"architectures": ["BertModel"], "hidden_act": their_activation(options["activation"]),
           "layer_norm_eps": options["norm_epsilon"], "type_vocab_size": options["token_types"],
           "position_embedding_type": "absolute"}
 
 
 def _modern_bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any]:
-  _require(config, where, {"attention_bias": False, "mlp_bias": False, "norm_bias": False})
+  require(config, where, attention_bias=False, mlp_bias=False, norm_bias=False)
   return {
     "name": "modern_bert", **_sizes(config),
     "pool": choose(config["classifier_pooling"], ("cls", "mean"), f"{where}: classifier_pooling"),
-    "activation": ACTIVATIONS[choose(config["hidden_activation"], ACTIVATIONS, f"{where}: hidden_activation")],
+    "activation": activation(config, "hidden_activation", where),
     "global_every": _global_every(config, where), "window": config["local_attention"] // 2,
     "global_theta": _theta(config, where, "full_attention", "global_rope_theta"),
     "local_theta": _theta(config, where, "sliding_attention", "local_rope_theta"),
@@ -131,7 +128,7 @@ def _modern_bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[s
 
 
 def _modern_bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
-  return {"architectures": ["ModernBertModel"], "hidden_activation": _their_activation(options),
+  return {"architectures": ["ModernBertModel"], "hidden_activation": their_activation(options["activation"]),
           "norm_eps": options["norm_epsilon"], "norm_bias": False, "attention_bias": False, "mlp_bias": False,
           "global_attn_every_n_layers": options["global_every"], "local_attention": 2 * options["window"],
           "global_rope_theta": options["global_theta"], "local_rope_theta": options["local_theta"],
@@ -192,20 +189,8 @@ def _theta(config: Mapping[str, Any], where: pathlib.Path, kind: str, older: str
   if "rope_parameters" not in config:
     return float(config[older])
   rope = config["rope_parameters"][kind]
-  _require(rope, f"{where}: rope_parameters.{kind}", {"rope_type": "default"})
+  require(rope, f"{where}: rope_parameters.{kind}", rope_type="default")
   return float(rope["rope_theta"])
-
-
-def _require(config: Mapping[str, Any], where: pathlib.Path | str, values: Mapping[str, Any]) -> None:
-  """Raises UserError for a field that is there with another value."""
-  for key, value in values.items():
-    if config.get(key, value) != value:
-      raise UserError(f"{where}: {key} is {config[key]!r}, which no encoder here computes; it has to be {value!r}")
-
-
-def _their_activation(options: Mapping[str, Any]) -> str:
-  names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-  return names[choose(options["activation"], names, "config.towers.text.activation")]
 
 
 def _text_input(folder: pathlib.Path, most: int) -> TextInput:

@@ -1,0 +1,55 @@
+"""Hugging Face's transformers: folders with config.json, whose `model_type` says which file here knows the model.
+
+Such a file has
+    read(folder, config, arrays, allow_unused) -> Pretrained
+    write(pretrained, out) -> None
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from mmcontrast.errors import UserError, choose, one_line
+from mmcontrast.interop.pretrained import Pretrained
+from mmcontrast.interop.weights import read_weights
+
+MODELS = {  # model_type -> its file
+  "bert": "hugging_face_bert",
+  "modernbert": "hugging_face_bert",
+}
+_WRITERS = {("text",): "hugging_face_bert"}  # towers -> the file that writes them
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+  """A folder that transformers saved; see `formats.Format.read`."""
+  folder = pathlib.Path(path)
+  file = folder / "config.json"
+  if not file.is_file():
+    raise UserError(f"{path}: no config.json there; give a folder as save_pretrained of transformers writes it")
+  try:
+    config = json.loads(file.read_text())
+  except ValueError as error:
+    raise UserError(f"{file}: damaged ({one_line(error)}); copy it again") from None
+  model = choose(str(config.get("model_type")), MODELS, f"{file}: model_type")
+  weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+  if not weights:
+    raise UserError(f"{path}: no weights there; it needs one of {', '.join(_WEIGHTS)}")
+  # Where there is only torch's file and it may not be read, read_weights says so.
+  return _module(MODELS[model]).read(folder, config, read_weights(weights[0], torch), allow_unused)
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes what `AutoModel.from_pretrained(OUT)` loads. Raises UserError for what transformers does not have."""
+  towers = tuple(sorted(pretrained.towers))
+  if towers not in _WRITERS:
+    raise UserError(f"{out}: towers {' and '.join(towers)} are no model of transformers")
+  _module(_WRITERS[towers]).write(pretrained, out)
+
+
+def _module(name: str) -> Any:
+  return importlib.import_module(f"mmcontrast.interop.{name}")
