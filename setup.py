@@ -62,6 +62,7 @@ setuptools.setup(
     extras_require={
         "emoji": EMOJI,
         "text": TEXT,
+        "search": ["faiss-cpu>=1.11"],  # an index of a million embeddings and more
         "gs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
         "test": [*EMOJI, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser = _parser()
   words = sys.argv[1:] if arguments is None else list(arguments)
   options, rest = parser.parse_known_args(words)
-  if rest and options.command not in (_train, _inspect, _convert, _tokenizer):
+  if rest and options.command not in (_train, _inspect, _convert, _tokenizer, _embed):
     parser.error(f"unexpected argument {rest[0]!r}")
   # Orbax and grain talk a lot through absl; what they report there as an error they also raise.
   logging.set_verbosity(logging.FATAL)
@@ -66,12 +66,23 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--workdir", required=True)
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
+  embed = add("embed", _embed, "Embed all images and captions of a source, in shards; running it again resumes. "
+              "Options of the source follow as --source.key=value.")
+  embed.add_argument("--workdir", required=True)
+  embed.add_argument("--out", required=True, help="the folder of the embeddings")
+  embed.add_argument("--kind", choices=["image", "text", "both"], help="default: what both the source and the run have")
+  embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the shards (default: npy)")
+  embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+
   search = add("search", _search, "Find the images nearest to a text, or to an image file.")
   search.add_argument("query", help="words, or the path of an image")
   search.add_argument("--workdir", required=True)
-  search.add_argument("--dataset", help="which evaluation set to search (default: the last of the config's)")
-  search.add_argument("--out", required=True, help="the picture to write")
-  search.add_argument("--count", type=int, default=10, help="how many images")
+  where = search.add_mutually_exclusive_group()
+  where.add_argument("--dataset", help="which evaluation set to search (default: the last of the config's)")
+  where.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made instead")
+  search.add_argument("--kind", choices=["image", "text"], help="with --embeddings: what to find (default: image)")
+  search.add_argument("--out", help="the picture to write; with --embeddings it may be left out")
+  search.add_argument("--count", type=int, default=10, help="how many")
 
   data = commands.add_parser("data", help="Build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
@@ -97,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
                   "Options of the source follow as --source.key=value; --source.image=None reads no images.")
   tokenizer.add_argument("--out", required=True, help="the file to write, such as tokenizer.model")
   tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
-  for command in (inspect, convert, tokenizer):
+  for command in (inspect, convert, tokenizer, embed):
     command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
     command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
   for command in (index, convert):
@@ -127,7 +138,22 @@ def _evaluate(options: argparse.Namespace, _: list[str]) -> None:
   evaluate_workdir(options.workdir, options.step, options.data_dir)
 
 
+def _embed(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.embed import embed
+  print(embed(options.workdir, options.source, options.out, options=_source_options(words), split=options.split,
+              kind=options.kind, format=options.format, step=options.step, data_dir=options.data_dir))
+
+
 def _search(options: argparse.Namespace, _: list[str]) -> None:
+  if options.embeddings:
+    from mmcontrast.search import search_embeddings
+    search_embeddings(options.workdir, options.query, options.embeddings, options.kind, options.count, options.out,
+                      options.data_dir)
+    return
+  if options.kind:
+    raise UserError("--kind chooses among embeddings; give --embeddings too, or leave it out")
+  if not options.out:
+    raise UserError("--out is missing: the picture to write, such as --out found.png")
   from mmcontrast.evaluate import search_workdir
   search_workdir(options.workdir, options.query, options.out, options.dataset, options.count, options.data_dir)
 

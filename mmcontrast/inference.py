@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,10 +46,12 @@ class Inference:
   power of two, so that one image does not cost a batch, and few shapes are compiled.
   """
 
-  def __init__(self, config: Mapping, model: Model, variables: Mapping[str, Any], tokenizer: Any):
-    """`config.evaluation` says which heads make the joint space and which tower the features."""
+  def __init__(self, config: Mapping, model: Model, variables: Mapping[str, Any], tokenizer: Any,
+               step: int | None = None):
+    """`config.evaluation` says which heads make the joint space and which tower the features; `step`: of what."""
     options = config["evaluation"]
-    self.config, self.model, self.tokenizer, self.data = config, model, tokenizer, resolve(config["data"])
+    self.config, self.model, self.tokenizer, self.step = config, model, tokenizer, step
+    self.data = resolve(config["data"])
     self._batch_size = options["batch_size"]
     recipe, mean, std = augment.parse_recipe("none"), config["normalize"]["mean"], config["normalize"]["std"]
     heads = {kind: options[kind] for kind in ("image", "text") if options[kind]}
@@ -166,6 +169,14 @@ class Inference:
     with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
       return np.stack(list(pool.map(self.view, images)))
 
+  @functools.cached_property
+  def digest(self) -> str:
+    """16 hexadecimal digits that another model does not have."""
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(self.variables):
+      digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
   @property
   def compares_tokens(self) -> bool:
     """Whether "image" and "text" are embedded as tokens."""
@@ -189,10 +200,10 @@ def load(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | N
 
   Raises UserError when there is no such checkpoint or its tokenizer is missing.
   """
-  config, variables, _ = load_run(workdir, step)
+  config, variables, step = load_run(workdir, step)
   tokenizer = load_tokenizer(config, run_folder(workdir), data_dir)
   model = build_model(config, tokenizer.vocab_size if tokenizer else None)
-  return Inference(config, model, variables, tokenizer)
+  return Inference(config, model, variables, tokenizer, step)
 
 
 def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, data_dir: str | None = None) -> Any:

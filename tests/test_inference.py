@@ -1,40 +1,17 @@
 """A model as two functions: what they take, and that the number given at once changes nothing."""
 
-import types
-
-import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import tiny_inference
 
-from mmcontrast.config import base_config
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError
-from mmcontrast.inference import Inference
-from mmcontrast.model import build_model
-
-
-def make_inference(**evaluation):
-  c = base_config()
-  c.data.image_size, c.data.text_length = 16, 5
-  c.towers = dict(image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
-                  text=dict(name="text_transformer", width=8, depth=1, heads=2))
-  c.heads = dict(pictures=dict(tower="image", name="linear", dim=4), words=dict(tower="text", name="linear", dim=4))
-  c.evaluation.update(dict(image="pictures", text="words", batch_size=6) | evaluation)
-  config = c.to_dict()
-  model = build_model(config, 30)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32),
-                                                          "text": np.ones((2, 5), np.int32)})
-  draw = np.random.default_rng(0)
-  variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
-  tokenizer = types.SimpleNamespace(
-      encode=lambda texts, length: np.array([[1, 3 + len(text), 2, 0, 0] for text in texts], np.int32))
-  return Inference(config, model, variables, tokenizer)
 
 
 @pytest.fixture(scope="module")
 def model():
-  return make_inference()
+  return tiny_inference()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +50,7 @@ def test_texts(model):
 
 def test_few_are_padded_to_few_shapes(model):
   shapes = []
-  counting = make_inference()
+  counting = tiny_inference()
   counting._encode = lambda kind, variables, values: shapes.append(len(values)) or np.zeros((len(values), 4))
   for count in (1, 2, 3, 4, 5, 6, 7, 20):
     assert len(counting.encode_text(["a"] * count)) == count
@@ -81,7 +58,7 @@ def test_few_are_padded_to_few_shapes(model):
 
 
 def test_without_a_joint_space_images_are_the_towers_features(pictures):
-  alone = make_inference(image="", text="")
+  alone = tiny_inference(image="", text="")
   rows = alone.encode_image(pictures[0][:2])
   assert rows.shape == (2, 8)
   np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)

@@ -55,6 +55,13 @@ def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   np.testing.assert_array_equal(after, before)
   moved.rename(workdir)
   (tmp_path / "gone").rename(tmp_path / "data")
+  there, options = tmp_path / "rows", [f"--source.{key}={value}" for key, value in OPTIONS.items()]
+  words = ["embed", dataset, "--workdir", str(workdir), "--out", str(there), *options]
+  assert main(words) == 0 and f"{COUNT} images and {2 * COUNT} captions of {COUNT}" in capsys.readouterr().out
+  query = ["search", "thing 3", "--workdir", str(workdir), "--embeddings", str(there)]
+  assert main([*query, "--count", "3", "--out", str(tmp_path / "near.png")]) == 0
+  assert len(capsys.readouterr().out.splitlines()) == 4 and (tmp_path / "near.png").is_file()
+  assert main([*query, "--kind", "text"]) == 0 and len(capsys.readouterr().out.splitlines()) == 10
   out = tmp_path / "found.png"
   assert main(["search", "thing 3", "--workdir", str(workdir), "--out", str(out), "--count", "3"]) == 0
   assert out.is_file() and "  id " in capsys.readouterr().out  # the last set has no captions

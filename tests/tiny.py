@@ -1,5 +1,7 @@
 """A run small enough to compile in seconds: its config and made-up batches."""
 
+import types
+
 import numpy as np
 
 from mmcontrast.config import base_config
@@ -64,3 +66,26 @@ def tiny_spec(size: int = 16):
   return Spec(examples=64, steps_per_epoch=4, tag_names=tuple("abcdefghijkl"),
               label_names={"group": ("p", "q", "r", "s")}, styles=("one",), vocab_size=CAPTIONS,
               batch={**shapes, "labels/group": ((size,), np.dtype(np.int32))})
+
+
+def tiny_inference(step=None, seed=0, **evaluation):
+  """A model of two towers, of noise, as functions; a text is told by its length. It takes batches of 6."""
+  import jax
+
+  from mmcontrast.inference import Inference
+  from mmcontrast.model import build_model
+  c = base_config()
+  c.data.image_size, c.data.text_length = 16, 5
+  c.towers = dict(image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
+                  text=dict(name="text_transformer", width=8, depth=1, heads=2))
+  c.heads = dict(pictures=dict(tower="image", name="linear", dim=4), words=dict(tower="text", name="linear", dim=4))
+  c.evaluation.update(dict(image="pictures", text="words", batch_size=6) | evaluation)
+  config = c.to_dict()
+  model = build_model(config, 30)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32),
+                                                          "text": np.ones((2, 5), np.int32)})
+  draw = np.random.default_rng(seed)
+  variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+  tokenizer = types.SimpleNamespace(
+      encode=lambda texts, length: np.array([[1, 3 + len(text), 2, 0, 0] for text in texts], np.int32))
+  return Inference(config, model, variables, tokenizer, step)

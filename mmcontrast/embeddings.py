@@ -1,0 +1,173 @@
+"""A folder of embeddings: shards that appear only when they are complete, and a manifest of what they are.
+
+    manifest.json         the model (run, step, digest), the source, the kinds, the format
+    00000.image.npy       float32 [n, D], unit rows, one an image
+    00000.text.npy        float32 [m, D], unit rows, one a caption
+    00000.json            what each row is, and the bad records; written last: the shard is done
+
+Of the format "parquet", 00000.image.parquet holds the rows as a column `embedding` beside what each row is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmcontrast.errors import UserError, choose
+
+FORMATS = ("npy", "parquet")
+_MANIFEST = "manifest.json"
+COLUMNS = {"image": ("index", "id", "name", "style"), "text": ("index", "id", "name", "field", "text")}
+
+
+class Rows(NamedTuple):
+  """Embeddings float32 [n, D] and, by column, what each row is: `n` values each.
+
+  index: of the record in its source; id: of what it shows; name: for messages; an image's style, or a
+  caption's field and text.
+  """
+
+  rows: np.ndarray
+  columns: Mapping[str, list]
+
+
+class Embeddings:
+  """The embeddings in a folder, as far as they are done. Raises UserError when it holds none."""
+
+  def __init__(self, folder: str | os.PathLike):
+    self.folder = pathlib.Path(folder)
+    file = self.folder / _MANIFEST
+    if not file.is_file():
+      raise UserError(f"{folder}: no embeddings there; make them: mmcontrast embed SOURCE --workdir RUN --out {folder}")
+    self.manifest: dict[str, Any] = json.loads(file.read_text())
+
+  @property
+  def done(self) -> list[int]:
+    """The shards that are complete."""
+    return [shard for shard in range(self.manifest["shards"]) if self._notes(shard).is_file()]
+
+  def bad(self) -> dict[int, str]:
+    """Index of a bad record -> why, in the shards that are done."""
+    return {int(index): why for shard in self.done for index, why in _load(self._notes(shard))["bad"].items()}
+
+  def counts(self, kind: str) -> list[int]:
+    """Rows of `kind` in each shard that is done."""
+    return [_load(self._notes(shard))["rows"][kind] for shard in self.done]
+
+  def rows(self, kind: str) -> Iterator[np.ndarray]:
+    """float32 [n, D] of each shard that is done; an npy file is read as far as it is looked at."""
+    for shard in self.done:
+      path = self._path(shard, kind)
+      if not _load(self._notes(shard))["rows"][kind]:
+        continue
+      if self.manifest["format"] == "npy":
+        yield np.load(path, mmap_mode="r")
+      else:
+        import pyarrow.parquet
+        column = pyarrow.parquet.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
+        yield column.flatten().to_numpy().reshape(len(column), -1)
+
+  def describe(self, kind: str, places: np.ndarray) -> list[dict]:
+    """What the rows at `places`, counted over all shards that are done, are: column -> value."""
+    ends = np.cumsum(self.counts(kind))
+    tables: dict[int, Mapping[str, list]] = {}
+    found = []
+    for place in places.tolist():
+      number = int(np.searchsorted(ends, place, side="right"))
+      if number not in tables:
+        tables[number] = self._columns(self.done[number], kind)
+      at = place - (int(ends[number - 1]) if number else 0)
+      found.append({name: values[at] for name, values in tables[number].items()})
+    return found
+
+  def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str]) -> None:
+    """Writes a shard: what is there under its name is whole."""
+    notes: dict[str, Any] = {"rows": {kind: len(one.rows) for kind, one in found.items()}, "bad": dict(bad)}
+    for kind, (rows, columns) in found.items():
+      path = self._path(shard, kind)
+      if self.manifest["format"] == "npy":
+        notes[kind] = columns
+        _put(path, lambda scratch, rows=rows: _save(scratch, rows))
+      else:
+        _put(path, lambda scratch, rows=rows, columns=columns: _save_parquet(scratch, rows, columns))
+    _put(self._notes(shard), lambda scratch: scratch.write_text(json.dumps(notes)))
+
+  def forget(self, index: int) -> None:
+    """Takes back the shard of record `index`: it will be made again."""
+    self._notes(index // self.manifest["records_a_shard"]).unlink(missing_ok=True)
+
+  def _columns(self, shard: int, kind: str) -> Mapping[str, list]:
+    if self.manifest["format"] == "npy":
+      return _load(self._notes(shard))[kind]
+    import pyarrow.parquet
+    return pyarrow.parquet.read_table(self._path(shard, kind), columns=list(COLUMNS[kind])).to_pydict()
+
+  def _notes(self, shard: int) -> pathlib.Path:
+    return self.folder / f"{shard:05d}.json"
+
+  def _path(self, shard: int, kind: str) -> pathlib.Path:
+    return self.folder / f"{shard:05d}.{kind}.{self.manifest['format']}"
+
+
+def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
+  """The embeddings in `folder`, new or to be gone on with.
+
+  Args:
+    manifest: model, source, records, records_a_shard, kinds and format.
+  Raises UserError when it holds others, or something else.
+  """
+  folder = pathlib.Path(folder)
+  choose(manifest["format"], FORMATS, "--format")
+  if not (folder / _MANIFEST).is_file():
+    if folder.is_dir() and any(folder.iterdir()):
+      raise UserError(f"--out {folder}: not empty; give an empty folder, or a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {**manifest, "shards": -(-manifest["records"] // manifest["records_a_shard"])}
+    _put(folder / _MANIFEST, lambda scratch: scratch.write_text(json.dumps(whole, indent=1) + "\n"))
+    return Embeddings(folder)
+  there = Embeddings(folder)
+  given = json.loads(json.dumps(manifest))
+  for key in ("model", "source", "records", "kinds", "format"):
+    old, new = ({name: value for name, value in one[key].items() if name not in ("workdir", "data_dir")}
+                if isinstance(one[key], Mapping) else one[key] for one in (there.manifest, given))
+    if old != new:
+      raise UserError(f"--out {folder}: holds embeddings of another {key} ({_short(there.manifest[key])}, now "
+                      f"{_short(given[key])}); give an empty folder, or remove this one")
+  return there
+
+
+def remove_scratch(folder: pathlib.Path) -> None:
+  """Removes what a process that died left half-written."""
+  for scratch in folder.glob(".*.partial"):
+    scratch.unlink()
+
+
+def _put(path: pathlib.Path, write) -> None:
+  scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  write(scratch)
+  scratch.replace(path)
+
+
+def _save(path: pathlib.Path, rows: np.ndarray) -> None:
+  with path.open("wb") as file:  # given a path, numpy would add .npy to it
+    np.save(file, rows)
+
+
+def _save_parquet(path: pathlib.Path, rows: np.ndarray, columns: Mapping[str, list]) -> None:
+  import pyarrow
+  import pyarrow.parquet
+  embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), max(1, rows.shape[1]))
+  pyarrow.parquet.write_table(pyarrow.table({**columns, "embedding": embedding}), path)
+
+
+def _load(path: pathlib.Path) -> dict:
+  return json.loads(path.read_text())
+
+
+def _short(value: Any) -> str:
+  return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,174 @@
+"""Embeddings of a source: shards that survive a kill, bad records, other models, and the search of them."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from tiny import tiny_inference
+from toy_source import Toy
+
+from mmcontrast import embed as program
+from mmcontrast import search
+from mmcontrast.data.transforms import evaluation_view
+from mmcontrast.embeddings import Embeddings
+from mmcontrast.errors import UserError
+from mmcontrast.evaluation import nearest
+
+COUNT = 20
+MODELS = {"run": tiny_inference(step=5), "other": tiny_inference(step=5, seed=1)}
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+  """The source "toy" of 20 records, two drawings and two captions each, in shards of 7; the models by name."""
+  broken: dict[int, dict] = {}
+  for module in (program, search):
+    monkeypatch.setattr(module, "open_source", lambda config, split, data_dir: Toy(COUNT, broken))
+    monkeypatch.setattr(module, "load", lambda workdir, step, data_dir: MODELS[str(workdir)])
+  monkeypatch.setattr(program, "RECORDS_A_SHARD", 7)
+  return broken
+
+
+def embed(out, workdir="run", **options):
+  return program.embed(workdir, "toy", out, **options)
+
+
+def files(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("format", ["npy", "parquet"])
+def test_each_row_is_of_its_image_or_caption(tmp_path, format):
+  assert "40 images and 40 captions of 20 records in 3 shards" in embed(tmp_path, format=format)
+  there = Embeddings(tmp_path)
+  assert there.counts("image") == [14, 14, 12]
+  image, text = (np.concatenate(list(there.rows(kind))) for kind in ("image", "text"))
+  model, whole = MODELS["run"], Toy(COUNT)
+  pixels = np.asarray(Image.open(io.BytesIO(whole[9]["images"]["b"])))
+  np.testing.assert_allclose(image[19:20], model.embed("image", evaluation_view(pixels, model.data)[None]), atol=1e-6)
+  np.testing.assert_allclose(text[20:22], model.encode_text(["number 10", "the 10 th"]), atol=1e-6)
+  assert there.describe("image", np.array([19, 0])) == [
+      {"index": 9, "id": 90, "name": "toy-9", "style": "b"}, {"index": 0, "id": 0, "name": "toy-0", "style": "a"}]
+  assert there.describe("text", np.array([20]))[0]["text"] == "number 10"
+  if format == "npy":
+    assert np.load(tmp_path / "00001.text.npy").dtype == np.float32
+  else:
+    table = pyarrow.parquet.read_table(tmp_path / "00001.image.parquet")
+    assert table.column_names == ["index", "id", "name", "style", "embedding"]
+    assert table["embedding"].type.list_size == 4
+
+
+def test_a_killed_command_goes_on(tmp_path, monkeypatch):
+  embed(tmp_path / "whole")
+  calls, model = [], MODELS["run"]
+  real = model.embed
+
+  def killed(kind, values):
+    calls.append(kind)
+    if len(calls) == 7:
+      raise KeyboardInterrupt
+    return real(kind, values)
+
+  monkeypatch.setattr(model, "embed", killed)
+  with pytest.raises(KeyboardInterrupt):
+    embed(tmp_path / "cut")
+  (tmp_path / "cut" / ".00001.image.npy.1.partial").write_bytes(b"half")
+  assert Embeddings(tmp_path / "cut").done == [0]
+  before = (tmp_path / "cut" / "00000.image.npy").stat().st_mtime_ns
+  calls[:] = []
+  monkeypatch.setattr(model, "embed", lambda kind, values: calls.append(kind) or real(kind, values))
+  embed(tmp_path / "cut")
+  assert calls.count("image") == 3 + 2  # of the shards that were not done, 14 and 12 images in batches of 6
+  assert (tmp_path / "cut" / "00000.image.npy").stat().st_mtime_ns == before
+  assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_what_is_another_is_refused(tmp_path, monkeypatch):
+  embed(tmp_path / "rows", kind="image")
+  for options, message in ((dict(workdir="other"), "another model .*step 5"), (dict(kind="text"), "another kinds"),
+                           (dict(kind="image", format="parquet"), r"another format \(npy, now parquet\)"),
+                           (dict(kind="image", split="test"), "another source .*split train.* now .*split test")):
+    with pytest.raises(UserError, match=message) as caught:
+      embed(tmp_path / "rows", **options)
+    assert "\n" not in str(caught.value)
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full" / "mine").write_text("")
+  with pytest.raises(UserError, match="not empty"):
+    embed(tmp_path / "full")
+  alone = tiny_inference(step=5, text="")
+  monkeypatch.setitem(MODELS, "alone", alone)
+  with pytest.raises(UserError, match=r"--kind both: this run has no head for it: config\.evaluation\.text"):
+    embed(tmp_path / "new", "alone", kind="both")
+  assert not (tmp_path / "new").exists() and "40 images of 20" in embed(tmp_path / "new", "alone")
+
+
+def test_bad_records_are_left_out_and_too_many_stop(tmp_path, toy, monkeypatch):
+  toy[3] = {"images": {"a": b"no image"}}
+  with pytest.raises(UserError, match=r"1 of 7 records are bad, .*max_share=0.01: record 3: toy-3: not a readable"):
+    embed(tmp_path)
+  assert Embeddings(tmp_path).done == []
+  monkeypatch.setitem(MODELS["run"].data, "on_error", {**MODELS["run"].data["on_error"], "max_share": 0.1})
+  said = embed(tmp_path)
+  assert "38 images and 38 captions of 19 records" in said and "1 bad records left out: record 3: toy-3" in said
+  assert embed(tmp_path) == said  # what is done is not done again, and still counted
+  assert Embeddings(tmp_path).describe("image", np.array([6]))[0]["name"] == "toy-4"
+
+
+def test_search_of_embeddings(tmp_path, capsys):
+  embed(tmp_path / "rows")
+  Image.fromarray(np.full((12, 12, 3), (17, 0, 0), np.uint8)).save(tmp_path / "query.png")
+  search.search_embeddings("run", str(tmp_path / "query.png"), tmp_path / "rows", count=2, out=tmp_path / "found.png")
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[:2] == ["1.000  toy-17", "1.000  toy-17"] and (tmp_path / "found.png").is_file()
+  search.search_embeddings("run", "the 4 th", tmp_path / "rows", kind="text", count=3)
+  assert len(capsys.readouterr().out.splitlines()) == 3
+  (tmp_path / "rows" / "00002.json").unlink()
+  search.search_embeddings("run", "the 4 th", tmp_path / "rows", count=99)
+  out, err = capsys.readouterr()
+  assert len(out.splitlines()) == 28 and "1 of 3 shards are not made yet" in err
+  for workdir, query, options, message in (
+      ("other", "x", {}, "made by another model"), ("run", " ", {}, "empty"), ("run", "x", {"count": 0}, "--count 0"),
+      ("run", "x", {"kind": "text", "out": "a.png"}, "--out draws images"), ("run", "no.png", {}, "no such image")):
+    with pytest.raises(UserError, match=message):
+      search.search_embeddings(workdir, query, tmp_path / "rows", **options)
+  with pytest.raises(UserError, match="mmcontrast embed SOURCE"):
+    search.search_embeddings("run", "x", tmp_path)
+
+
+def test_many_rows_without_faiss_are_all_read(tmp_path, capsys, monkeypatch):
+  embed(tmp_path, kind="image")
+  search.search_embeddings("run", "x", tmp_path)
+  monkeypatch.setattr(search, "LARGE", 10)
+  monkeypatch.setattr(nearest, "has_faiss", lambda: False)
+  small = capsys.readouterr().out
+  search.search_embeddings("run", "x", tmp_path)
+  large = capsys.readouterr()
+  assert large.out == small and "mmcontrast[search]" in large.err
+
+
+def test_nearest_is_that_of_all_rows_at_once():
+  draw = np.random.default_rng(0)
+  rows, query = draw.normal(size=(50, 6)).astype(np.float32), draw.normal(size=6).astype(np.float32)
+  rows[31] = rows[7]  # of equals the first is first
+  found = nearest.exact(query, np.split(rows, [3, 20, 20]), 50)
+  np.testing.assert_array_equal(found.index, np.argsort(-(rows @ query), kind="stable"))
+  np.testing.assert_allclose(found.cosine, (rows @ query)[found.index], atol=1e-6)
+
+
+def test_an_index_finds_what_all_rows_give(tmp_path):
+  pytest.importorskip("faiss")
+  draw = np.random.default_rng(0)
+  rows = draw.normal(size=(4000, 8)).astype(np.float32)
+  rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+  parts = np.split(rows, 4)
+  hits = 0
+  for query in rows[:20]:
+    found = nearest.by_index(query, tmp_path / "image.faiss", lambda: iter(parts), 4000, 10)
+    true = nearest.exact(query, parts, 10)
+    hits += len(set(found.index) & set(true.index))
+    np.testing.assert_allclose(found.cosine, rows[found.index] @ query, atol=1e-6)
+    assert found.index[0] == true.index[0]
+  assert hits >= 0.9 * 200 and json.dumps([path.name for path in tmp_path.iterdir()]) == '["image.faiss"]'
