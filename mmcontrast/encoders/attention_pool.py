@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -33,3 +34,24 @@ class AttentionPool(nn.Module):
     mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
     norm = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
     return (y + mlp(norm(y), train=train))[:, 0]
+
+
+class QueryPool(nn.Module):
+  """Learned queries over all tokens, as open_clip has CoCa's pooler (Yu et al., arXiv:2205.01917)."""
+
+  queries: int
+  dim: int
+  heads: int
+  norm_epsilon: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, L, D] -> [B, queries, dim]."""
+    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    query = self.param("query", nn.initializers.normal(1.0), (self.queries, self.dim), jnp.float32)
+    q = dense(self.dim, dtype=self.dtype, name="q")(norm(name="norm_q")(query))
+    x = norm(name="norm_k")(x)
+    k, v = (dense(self.dim, dtype=self.dtype, name=name)(x) for name in "kv")
+    q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in (jnp.broadcast_to(q, (len(x), *q.shape)), k, v))
+    return dense(self.dim, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))

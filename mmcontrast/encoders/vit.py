@@ -2,7 +2,7 @@
 
 Parameter names are timm's with the dots of lists written as underscores: patch_embed, cls_token,
 reg_token, pos_embed, norm_pre, blocks_0/... (see transformer.py), norm or fc_norm,
-attn_pool/{latent, q, kv, proj, norm, mlp}.
+attn_pool/{latent, q, kv, proj, norm, mlp}, pooler/{query, norm_q, norm_k, q, k, v, proj}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mmcontrast.encoders.attention_pool import AttentionPool
+from mmcontrast.encoders.attention_pool import AttentionPool, QueryPool
 from mmcontrast.encoders.conv import Conv
 from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.encoded import Encoded
@@ -30,10 +30,11 @@ class ViT(nn.Module):
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
     mlp_ratio: hidden width of an MLP over `width`; of each half under mlp="swiglu".
-    pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool).
+    pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool), "queries" (the first
+      of `pool_queries` attention pools of width `pool_dim`, over a learned token too; the others are the tokens).
     positions: "learned" (for the image size at initialisation; resized for another), "sincos2d"
       (fixed), "rope" (queries and keys are turned: see `rope2d`), "none".
-    cls_position: whether the learned token of pool="cls" has a learned position too.
+    cls_position: whether the learned token of pool="cls" and "queries" has a learned position too.
     registers: learned tokens beside the patches that nothing pools (Darcet et al., arXiv:2309.16588).
     activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form; "swiglu" MLPs have SiLU.
     pre_norm: a norm before the blocks, as in CLIP.
@@ -46,7 +47,8 @@ class ViT(nn.Module):
   """
 
   CHOICES: ClassVar = {
-    "pool": ("gap", "cls", "map"), "positions": ("learned", "sincos2d", "rope", "none"), "mlp": ("plain", "swiglu"),
+    "pool": ("gap", "cls", "map", "queries"), "positions": ("learned", "sincos2d", "rope", "none"),
+    "mlp": ("plain", "swiglu"),
     "activation": tuple(ACTIVATIONS), "remat": REMAT, "attention": ATTENTION, "dtype": DTYPES,
   }  # fmt: skip
 
@@ -72,6 +74,9 @@ class ViT(nn.Module):
   qk_norm: bool = False
   layer_scale: float | None = None
   patch_bias: bool = True
+  pool_queries: int = 256
+  pool_heads: int = 8
+  pool_dim: int | None = None
   scan: bool = False
   remat: str = "none"
   attention: str = "xla"
@@ -110,6 +115,11 @@ class ViT(nn.Module):
       qkv_bias=self.qkv_bias, qk_norm=self.qk_norm, layer_scale=self.layer_scale, attention=self.attention,
     )  # fmt: skip
     x = apply_blocks(block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat)
+    if self.pool == "queries":
+      dim = self.pool_dim or self.width
+      pool = QueryPool(self.pool_queries, dim, self.pool_heads, self.norm_epsilon, dtype, name="pooler")
+      x = norm(name="norm")(pool(x))
+      return Encoded(x[:, 0], x[:, 1:])
     x = x if self.norm_after_pool else norm(name="norm")(x)
     tokens = x[:, front.shape[1]:]
     if self.pool == "map":
@@ -125,9 +135,9 @@ class ViT(nn.Module):
     batch, grid, dtype = len(x), x.shape[1:3], x.dtype
     x, normal = x.reshape(batch, -1, self.width), nn.initializers.normal(0.02)
     front = []
-    if self.pool == "cls":
+    if self.pool in ("cls", "queries"):
       front.append(self.param("cls_token", normal, (1, 1, self.width), jnp.float32).astype(dtype))
-    extra = int(self.pool == "cls" and self.cls_position)
+    extra = int(bool(front) and self.cls_position)
     if self.positions == "learned":
       fresh = jnp.zeros((1, extra + x.shape[1], 1))  # at initialisation: for this grid
       made = self.get_variable("params", "pos_embed", default=fresh).shape[1]

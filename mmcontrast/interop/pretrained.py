@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmcontrast.encoders import ENCODERS, HEADS, options_of
+from mmcontrast.errors import UserError
 from mmcontrast.model import build_model
 from mmcontrast.optim import path_name
+
+# Options that change how an output is computed or trained, not the output of an evaluation.
+_WITHOUT_EFFECT = ("dropout", "drop_path", "patch_drop", "dtype", "scan", "remat", "attention", "lowering",
+                   "bn_momentum", "zero_init_residual", "tower", "modality")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,3 +104,30 @@ def shapes(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], image: I
     views["text"] = jax.ShapeDtypeStruct((1, text.length), jnp.int32)
   made = jax.eval_shape(model.init, jax.random.key(0), views)
   return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(made)[0]}
+
+
+def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+  """The options of an encoder or a head, "name" among them, with every default written out."""
+  defaults = options_of({**HEADS, **ENCODERS}[options["name"]])
+  return {**{key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}, **options}
+
+
+def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:
+  """Raises UserError where an encoder or a head of options `given` computes something else than `needed` says.
+
+  `where` is of `given`, such as "config.towers.image". Options that both leave out, or that act in training
+  alone, are not compared.
+  """
+  mine, theirs = complete(given), complete(needed)
+  if _module(mine["name"]) != _module(theirs["name"]):
+    raise UserError(f"{where}.name is {mine['name']!r}, and {theirs['name']!r} is needed")
+  for key, value in theirs.items():
+    own = mine.get(key)
+    same = list(own) == list(value) if isinstance(value, tuple) and isinstance(own, (list, tuple)) else own == value
+    if key not in ("name", *_WITHOUT_EFFECT) and not same:
+      raise UserError(f"{where}.{key} is {own!r}, and {value!r} is needed")
+
+
+def _module(name: str) -> Any:
+  builder = {**HEADS, **ENCODERS}[name]
+  return getattr(builder, "func", builder)

@@ -85,7 +85,7 @@ def encoder(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
 
 
 def architecture(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], Sequence[Rule]]:
-  """timm's name of a tower for images of `size` px, its arguments where they are not the defaults, the names of its arrays.
+  """timm's name of a tower for images of `size` px, its arguments where they are no defaults, its arrays' names.
 
   Raises UserError for a tower that timm does not have.
   """

@@ -1,0 +1,110 @@
+"""open_clip's models: CLIP, SigLIP, CoCa's two towers, and the ResNets of CLIP. Format of open_clip 3.3.
+
+    open_clip:DIR         a folder with open_clip_config.json and its weights, as open_clip saves and downloads it
+    open_clip:NAME@FILE   a file of weights; NAME: a JSON config, or a model of an installed open_clip
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmcontrast.errors import UserError, nearest, one_line
+from mmcontrast.interop import tokenizer_files
+from mmcontrast.interop.naming import to_ours, to_theirs
+from mmcontrast.interop.open_clip_config import config_of, describe, text_input
+from mmcontrast.interop.pretrained import Pretrained, check_same, shapes
+from mmcontrast.interop.weights import TORCH, read_weights, write_weights
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_FILES = (WEIGHTS, "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
+_IGNORED = (r"text_decoder\..*",  # it makes CoCa's captions, not its embeddings
+            r".*\.num_batches_tracked", "input_resolution", "context_length", "vocab_size", r"(text\.)?attn_mask")
+
+
+def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+  """A model of open_clip; see `formats.Format.read`.
+
+  Raises UserError also for a field of its config, or a value, that our encoders do not compute.
+  """
+  config, file = _find(path, torch)
+  found, text = describe(config, path), text_input(config, file.parent, path)
+  arrays = read_weights(file, torch)
+  scale, bias = (arrays.pop(name, None) for name in ("logit_scale", "logit_bias"))
+  prefix = "text." if any(name.startswith("text.") for name in arrays) else ""
+  wanted = shapes(found.towers, found.heads, found.image, text)
+  ours = to_ours(found.rules(prefix), arrays, wanted, str(file), (*_IGNORED, *allow_unused))
+  return Pretrained(found.towers, found.heads, ours, found.image, text,
+                    None if scale is None else math.exp(scale.item()), None if bias is None else bias.item(), path)
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes what `open_clip.create_model_and_transforms("local-dir:OUT")` and its `get_tokenizer` load.
+
+  Raises UserError for an option of a tower or a head that open_clip does not have.
+  """
+  config = config_of(pretrained, str(out))
+  files, said = tokenizer_files.contents(pretrained.text), describe(config, str(out))
+  for kind, given, understood in (("towers", pretrained.towers, said.towers), ("heads", pretrained.heads, said.heads)):
+    for name in understood:
+      check_same(given[name], understood[name], f"{out}: open_clip has no such {kind}.{name}")
+  rules = said.rules("text." if config["model_cfg"]["custom_text"] else "")
+  arrays = to_theirs(rules, pretrained.arrays, str(out))
+  if pretrained.logit_scale is None:
+    raise UserError(f"{out}: open_clip needs a logit scale, and this model has none; train with a learned temperature")
+  arrays["logit_scale"] = np.float32(math.log(pretrained.logit_scale))
+  if pretrained.logit_bias is not None:
+    arrays["logit_bias"] = np.float32(pretrained.logit_bias)
+  out.mkdir(parents=True, exist_ok=True)
+  write_weights(out / WEIGHTS, arrays)
+  for name, content in {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), **files}.items():
+    (out / name).write_bytes(content)
+
+
+def _find(path: str, torch: bool) -> tuple[dict[str, Any], pathlib.Path]:
+  """The config, {"model_cfg", "preprocess_cfg"}, and the file of weights."""
+  name, at, file = path.partition("@")
+  if at:
+    return _config(_named(name, path)), pathlib.Path(file)
+  folder = pathlib.Path(path)
+  if not (folder / CONFIG).is_file():
+    raise UserError(f"{path}: no {CONFIG} there; give the folder of a model of open_clip, or NAME@FILE, such as "
+                    "ViT-B-32@open_clip_model.safetensors")
+  files = [folder / name for name in _FILES if (folder / name).is_file()]
+  if not files:
+    raise UserError(f"{path}: no weights there; {nearest(WEIGHTS, _FILES)}")
+  return _config(folder / CONFIG), next((file for file in files if torch or file.suffix not in TORCH), files[0])
+
+
+def _named(name: str, path: str) -> pathlib.Path:
+  """The file of the config `name`: a JSON, or one that an installed open_clip brings (found, not imported)."""
+  if name.endswith(".json"):
+    return pathlib.Path(name)
+  spec = importlib.util.find_spec("open_clip")
+  if spec is None:
+    raise UserError(f"{path}: the config of {name!r} is not known without open_clip; give CONFIG.json@FILE, or "
+                    "pip install --no-deps open_clip_torch")
+  configs = pathlib.Path(spec.origin).parent / "model_configs"
+  if not (configs / f"{name}.json").is_file():
+    known = [file.stem for file in configs.iterdir()]
+    raise UserError(f"{path}: open_clip has no model {name!r}; {nearest(name, known)}")
+  return configs / f"{name}.json"
+
+
+def _config(file: pathlib.Path) -> dict[str, Any]:
+  try:
+    found = json.loads(file.read_text())
+    found = found if "model_cfg" in found else {"model_cfg": found}
+    if missing := [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in found["model_cfg"]]:
+      raise UserError(f"{file}: model_cfg has no {missing[0]}; it is no config of open_clip")
+  except (OSError, ValueError, TypeError) as error:
+    if isinstance(error, UserError):
+      raise
+    raise UserError(f"{file}: not a JSON config of open_clip ({one_line(error)})") from None
+  return found
