@@ -7,8 +7,8 @@ from typing import Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.naming import CONV, Rule, linear, norm
-from mmcontrast.interop.pretrained import ImageInput
-from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD, tower
+from mmcontrast.interop.pretrained import ImageInput, complete
+from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD
 from mmcontrast.interop.timm import Encoder, expect, take
 
 INPUT = ImageInput(224, IMAGENET_MEAN, IMAGENET_STD, "shortest", "bicubic", 0.875)
@@ -43,30 +43,27 @@ TIMM = [
 def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
   """timm's convnext_tiny to convnext_large; see `timm.FAMILIES`."""
   choose(architecture, NAMES, f"{where}: architecture")
-  default = tower(architecture)
+  default = complete({"name": architecture})
   known = {"depths": default["stages"], "dims": [default["width"] * 2**i for i in range(4)], "num_classes": 1000,
            "act_layer": "gelu", "norm_eps": 1e-6, "ls_init_value": 1e-6, **FIXED}
   args = take(dict(args), known, where)
   expect(args, FIXED, where)
   choose(args["act_layer"], ("gelu", "gelu_tanh"), f"{where}: act_layer")
   dims = list(args["dims"])
-  if dims != [dims[0] * 2**i for i in range(len(args["depths"]))]:
-    raise UserError(f"{where}: dims={dims} are not doubled at each of {len(args['depths'])} stages")
-  options = tower(architecture, stages=tuple(args["depths"]), width=dims[0], activation=args["act_layer"],
-                  norm_epsilon=args["norm_eps"], layer_scale=args["ls_init_value"])
-  return Encoder(options, TIMM, CLASSIFIER, INPUT)
+  if len(args["depths"]) != 4 or dims != [dims[0] * 2**i for i in range(4)]:
+    raise UserError(f"{where}: depths={list(args['depths'])}, dims={dims} are not four stages, each of twice the "
+                    "channels")
+  options = {"name": architecture, "stages": tuple(args["depths"]), "width": dims[0], "activation": args["act_layer"],
+             "norm_epsilon": args["norm_eps"], "layer_scale": args["ls_init_value"]}
+  return Encoder(complete(options), TIMM, CLASSIFIER, INPUT)
 
 
-def to_timm(given: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
+def to_timm(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
   """See `timm.FAMILIES`."""
-  del size  # any
-  full = tower(**given)
-  choose(full["activation"], ("gelu", "gelu_tanh"), f"{where}: towers.image.activation")
-  if len(full["stages"]) != 4:
-    raise UserError(f"{where}: timm's ConvNeXt has four stages, not stages={tuple(full['stages'])}")
-  said = {"depths": full["stages"], "dims": tuple(full["width"] * 2**i for i in range(4)),
-          "act_layer": full["activation"], "norm_eps": full["norm_epsilon"]}
-  default = tower(full["name"])
-  known = {"depths": default["stages"], "dims": tuple(default["width"] * 2**i for i in range(4)), "act_layer": "gelu",
-           "norm_eps": 1e-6}
-  return full["name"], {key: value for key, value in said.items() if value != known[key]}, TIMM
+  del size, where  # timm takes any size; what else it does not have, `timm.architecture` finds
+  default = complete({"name": tower["name"]})
+  said = {"depths": (tuple(tower["stages"]), default["stages"]),
+          "dims": tuple([one["width"] * 2**i for i in range(4)] for one in (tower, default)),
+          "act_layer": (tower["activation"], "gelu"), "norm_eps": (tower["norm_epsilon"], 1e-6),
+          "ls_init_value": (tower["layer_scale"], 1e-6)}
+  return tower["name"], {key: value for key, (value, usual) in said.items() if value != usual}, TIMM

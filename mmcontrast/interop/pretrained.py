@@ -82,6 +82,18 @@ class Pretrained:
   source: str = ""
 
 
+def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The options, complete, and the arrays of tower "image" alone, for a format without heads.
+
+  Raises UserError, which names `where`, for a model without it.
+  """
+  if "image" not in pretrained.towers:
+    raise UserError(f"{where}: the format holds image encoders, and this model has no tower 'image'; its towers are "
+                    f"{', '.join(sorted(pretrained.towers))}")
+  inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", "image"]}
+  return complete(pretrained.towers["image"]), inside
+
+
 def model_config(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], text: TextInput | None) -> dict[str, Any]:
   """The sections of a config that `build_model` reads, for towers "image" and "text" and their heads."""
   ids = dict(text.token_ids) if text else {"pad": 0, "bos": 1, "eos": 2}

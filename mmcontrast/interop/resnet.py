@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmcontrast.encoders import ENCODERS, options_of
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.naming import CONV, Rule
-from mmcontrast.interop.pretrained import ImageInput
+from mmcontrast.interop.pretrained import ImageInput, complete
 from mmcontrast.interop.timm import Encoder, expect, take
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -16,7 +15,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INPUT = ImageInput(224, IMAGENET_MEAN, IMAGENET_STD, "shortest", "bilinear", 0.875)
 CLASSIFIER = (r"fc\.(weight|bias)", r".*\.num_batches_tracked")  # the latter counts steps, and nothing reads it
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # the same in all packages
-WIDTHS = (64, 128, 256, 512)  # of the stages
+STEM, CHANNELS = 64, (64, 128, 256, 512)  # after the first convolution, and of the stages
 
 
 def convolution(theirs: str, ours: str) -> list[Rule]:
@@ -49,52 +48,29 @@ for _i in range(1, 5):  # its stages are counted from the stem
   ]
 
 
-def tower(name: str, **options: Any) -> dict[str, Any]:
-  """The options of encoder `name`, all of them, with `options` over their defaults."""
-  return {"name": name, **options_of(ENCODERS[name]), **options}
-
-
-def check_published(given: Mapping[str, Any], where: str, free: tuple[str, ...] = ()) -> None:
-  """Raises UserError for an option whose arrays or sums another package's ResNet of that name does not have.
-
-  Args:
-    given: options of a tower.
-    where: the export, for the message.
-    free: options that the format can express.
-  """
-  choose(given["name"], NAMES, f"{where}: towers.image.name")
-  for key, value in tower(given["name"]).items():
-    # These change how it is computed or trained, not what an evaluation gives.
-    if key in (*free, "lowering", "dtype", "bn_momentum", "zero_init_residual"):
-      continue
-    mine = given.get(key, value)
-    mine = tuple(mine) if isinstance(value, tuple) else mine
-    if mine != value and not (key == "stem_width" and mine == given.get("width")):
-      raise UserError(f"{where}: {key}={mine!r} cannot be said of a {given['name']} there, only {key}={value!r}")
-
-
 def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
   """timm's resnet18 to resnet152; see `timm.FAMILIES`."""
   choose(architecture, NAMES, f"{where}: architecture")
   fixed = {"global_pool": "avg", "in_chans": 3, "output_stride": 32, "act_layer": "relu", "norm_layer": "batchnorm2d"}
-  known = {"layers": options_of(ENCODERS[architecture])["stages"], "channels": WIDTHS, "num_classes": 1000, **fixed}
+  known = {"layers": complete({"name": architecture})["stages"], "channels": CHANNELS, "num_classes": 1000, **fixed}
   args = take(dict(args), known, where)
   expect(args, fixed, where)
   channels = list(args["channels"])
-  if channels != [channels[0] * 2**i for i in range(len(args["layers"]))]:
-    raise UserError(f"{where}: channels={channels} are not doubled at each of {len(args['layers'])} stages")
-  options = tower(architecture, stages=tuple(args["layers"]), width=channels[0], stem_width=64)
-  return Encoder(options, TORCHVISION, CLASSIFIER, INPUT)
+  if len(args["layers"]) != 4 or channels != [channels[0] * 2**i for i in range(4)]:
+    raise UserError(f"{where}: layers={list(args['layers'])}, channels={channels} are not four stages, each of twice "
+                    "the channels")
+  width = channels[0]
+  options = {"name": architecture, "stages": tuple(args["layers"]), "width": width,
+             "stem_width": None if width == STEM else STEM}
+  return Encoder(complete(options), TORCHVISION, CLASSIFIER, INPUT)
 
 
-def to_timm(given: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
+def to_timm(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
   """See `timm.FAMILIES`."""
-  del size  # any
-  full = tower(**given)
-  check_published(full, where, free=("stages", "width", "stem_width"))
-  if (full["stem_width"] or full["width"]) != 64:
-    raise UserError(f"{where}: timm's stem has 64 channels, not stem_width={full['stem_width'] or full['width']}")
-  channels = [full["width"] * 2**i for i in range(len(full["stages"]))]
-  defaults = tower(full["name"])
-  args = {} if tuple(full["stages"]) == defaults["stages"] else {"layers": list(full["stages"])}
-  return full["name"], args | ({} if channels == list(WIDTHS) else {"channels": channels}), TORCHVISION
+  del size, where  # timm takes any size; what else it does not have, `timm.architecture` finds
+  name, args = tower["name"], {}
+  if tuple(tower["stages"]) != complete({"name": name})["stages"]:
+    args["layers"] = list(tower["stages"])
+  if tower["width"] != CHANNELS[0]:
+    args["channels"] = [tower["width"] * 2**i for i in range(4)]
+  return name, args, TORCHVISION

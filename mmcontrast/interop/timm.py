@@ -15,7 +15,7 @@ from typing import Any
 
 from mmcontrast.errors import UserError, choose, nearest, one_line
 from mmcontrast.interop.naming import Rule, to_ours, to_theirs, under
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, shapes
+from mmcontrast.interop.pretrained import ImageInput, Pretrained, check_same, complete, image_tower, shapes
 from mmcontrast.interop.weights import TORCH, read_weights, write_weights
 
 # What an architecture's name begins with -> the file here that knows its family. It has
@@ -61,11 +61,9 @@ def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pr
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes the image tower as a folder of timm; its heads and other towers stay behind."""
-  if "image" not in pretrained.towers:
-    raise UserError(f"{out}: timm holds image encoders, and this model has no tower 'image'")
+  tower, inside = image_tower(pretrained, str(out))
   image = pretrained.image
-  name, args, rules = architecture(pretrained.towers["image"], image.size, str(out))
-  inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", "image"]}
+  name, args, rules = architecture(tower, image.size, str(out))
   arrays = to_theirs(under(rules, "", "towers/image"), inside, str(out))
   cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
          "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,
@@ -89,7 +87,10 @@ def architecture(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, 
 
   Raises UserError for a tower that timm does not have.
   """
-  return _family(tower["name"], where).to_timm(tower, size, where)
+  name, args, rules = _family(tower["name"], where).to_timm(complete(tower), size, where)
+  # What is written is read again, so that nothing is left unsaid.
+  check_same(tower, encoder(name, args, where).tower, f"{where}: timm has no such {name}: its")
+  return name, args, rules
 
 
 def take(args: dict[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -136,8 +137,9 @@ def _open(path: str, torch: bool) -> tuple[str, dict[str, Any], pathlib.Path]:
 
 def _family(architecture: str, where: str) -> Any:
   beginning = architecture.partition("_")[0].partition(".")[0].rstrip("0123456789")
-  family = choose(beginning, FAMILIES, f"{where}: architecture {architecture!r}")
-  return importlib.import_module(f"mmcontrast.interop.{FAMILIES[family]}")
+  if beginning not in FAMILIES:
+    raise UserError(f"{where}: timm's {architecture!r} is not computed here; {nearest(beginning, FAMILIES)}")
+  return importlib.import_module(f"mmcontrast.interop.{FAMILIES[beginning]}")
 
 
 def _image(cfg: Mapping[str, Any], default: ImageInput, where: str) -> ImageInput:

@@ -1,0 +1,45 @@
+"""torchvision's ResNets: the state_dict of `torchvision.models.resnet50()` and its kin, version 1.5.
+
+    torchvision:resnet50@FILE    FILE: .safetensors, or .pth in the import command
+
+Version 1 has the same names and shapes with its strides on the 1x1 convolutions: such a file cannot be told apart
+and gives other outputs. A classifier (fc) is left out, both ways.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from mmcontrast.errors import UserError, choose
+from mmcontrast.interop.naming import to_ours, to_theirs, under
+from mmcontrast.interop.pretrained import Pretrained, check_same, complete, image_tower, shapes
+from mmcontrast.interop.resnet import CLASSIFIER, INPUT, NAMES, TORCHVISION
+from mmcontrast.interop.weights import read_weights, write_weights
+
+
+def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+  """A ResNet as tower "image"; see `formats.Format.read`."""
+  name, at, file = path.partition("@")
+  if not at:
+    raise UserError(f"{path}: a file of torchvision does not say its architecture; give ARCHITECTURE@FILE, such as "
+                    "resnet50@resnet50.pth")
+  tower = complete({"name": choose(name, NAMES, f"{path}: architecture")})
+  arrays = to_ours(under(TORCHVISION, "", "towers/image"), read_weights(file, torch),
+                   shapes({"image": tower}, {}, INPUT), file, [*CLASSIFIER, *allow_unused])
+  return Pretrained({"image": tower}, {}, arrays, INPUT, source=path)
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes the image tower as "ARCHITECTURE.safetensors", a state_dict without fc.
+
+      model = torchvision.models.resnet50()
+      model.fc = torch.nn.Identity()
+      model.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
+  """
+  tower, arrays = image_tower(pretrained, str(out))
+  name = choose(tower["name"], NAMES, f"{out}: towers.image.name")
+  check_same(tower, {"name": name}, f"{out}: torchvision has no such {name}: its")
+  theirs = to_theirs(under(TORCHVISION, "", "towers/image"), arrays, str(out))
+  out.mkdir(parents=True, exist_ok=True)
+  write_weights(out / f"{name}.safetensors", theirs)
