@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"blocks_(\d+)|stages_(\d+)(?:_.*)?|layer(\d+)_\d+")
 """The first part of a path within a tower: timm's and torchvision's names; those of a ResNet count from 1."""
 _SCANNED = "blocks"
 """One array for all blocks, the leading axis being theirs."""
-_AFTER = re.compile(r"norm|fc_norm|attn_pool|attnpool|head_.*|head")
+_AFTER = re.compile("norm|fc_norm|attn_pool|attnpool|pooler|head")
 
 
 def layer_multipliers(decay: float | Mapping[str, float],
