@@ -44,7 +44,7 @@ DEFAULTS = {
   "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   "text_length": 16,  # tokens, bos and eos included
   "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
-  "lower": True,
+  "lower": True,  # texts first made small; "canonicalize": without punctuation too (SigLIP)
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
   # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
   # timeout_seconds, is tried again, after backoff_seconds and then twice as long each time.
@@ -108,6 +108,7 @@ def resolve(config: Mapping) -> dict:
     if not isinstance(value := settings["on_error"][key], int | float) or not low <= value <= high:
       raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
   filters.check(settings["filter"])
+  choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
   choose(settings["missing"], ("skip", "mask"), "data.missing")
   choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")

@@ -86,8 +86,9 @@ class Rule:
 
 def under(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
   """`rules` with their names after the prefix `theirs` ("visual.") and our paths in `ours` ("towers/image")."""
+  inner = f"/{ours}/" if ours else "/"
   return [Rule(tuple(theirs + name for name in rule.names),
-               tuple(path.replace("/", f"/{ours}/", 1) for path in rule.paths), rule.layout) for rule in rules]
+               tuple(path.replace("/", inner, 1) for path in rule.paths), rule.layout) for rule in rules]
 
 
 def linear(theirs: str, ours: str) -> list[Rule]:

@@ -233,12 +233,13 @@ def _timm(fields: Mapping[str, Any], model: Mapping[str, Any], where: str) -> tu
 
 def _timm_fields(tower: Mapping[str, Any], head: Mapping[str, Any], size: int, where: str) -> dict[str, Any]:
   name, args, _ = timm.architecture(tower, size, where)
-  pool = args.pop("global_pool", "")
+  pool = args.pop("global_pool", {"map": "map", "gap": "avg", "cls": "token"}[tower["pool"]])
   if args:
-    raise UserError(f"{where}: open_clip takes timm's {name} as it is, and this tower differs by {args}")
+    raise UserError(f"{where}: open_clip takes timm's {name} as it is, and this tower at {size} px has other {args}; "
+                    "for CLIP's own ViT: pool='cls', pre_norm=True, patch_bias=False")
   fields = {"timm_model_name": name, "timm_pool": pool, "timm_proj": "none" if head["name"] == "identity" else "linear",
             "timm_proj_bias": head.get("bias", False)}
-  return _changed(fields, _TIMM, ("timm_pool", "timm_proj"))
+  return _changed(fields, _TIMM, ("timm_model_name", "timm_pool", "timm_proj"))
 
 
 def _text(fields: Mapping[str, Any], model: Mapping[str, Any], where: str) -> tuple[dict, dict, list[Rule]]:

@@ -127,17 +127,27 @@ def complete(options: Mapping[str, Any]) -> dict[str, Any]:
 def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:
   """Raises UserError where an encoder or a head of options `given` computes something else than `needed` says.
 
-  `where` is of `given`, such as "config.towers.image". Options that both leave out, or that act in training
-  alone, are not compared.
+  `where` is of `given`, such as "config.towers.image".
   """
-  mine, theirs = complete(given), complete(needed)
-  if _module(mine["name"]) != _module(theirs["name"]):
-    raise UserError(f"{where}.name is {mine['name']!r}, and {theirs['name']!r} is needed")
-  for key, value in theirs.items():
-    own = mine.get(key)
-    same = list(own) == list(value) if isinstance(value, tuple) and isinstance(own, (list, tuple)) else own == value
-    if key not in ("name", *_WITHOUT_EFFECT) and not same:
-      raise UserError(f"{where}.{key} is {own!r}, and {value!r} is needed")
+  if key := difference(given, needed):
+    mine, theirs = complete(given), complete(needed)
+    raise UserError(f"{where}.{key} is {mine.get(key)!r}, and {theirs.get(key)!r} is needed")
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+  """The first option in which two encoders or heads differ; None where both compute the same.
+
+  Left out is what acts in training alone, or changes only how an output is computed.
+  """
+  one, other = complete(one), complete(other)
+  if _module(one["name"]) != _module(other["name"]):
+    return "name"
+  keys = [key for key in {**other, **one} if key not in ("name", *_WITHOUT_EFFECT)]
+  return next((key for key in keys if _listed(one.get(key)) != _listed(other.get(key))), None)
+
+
+def _listed(value: Any) -> Any:
+  return list(value) if isinstance(value, tuple) else value
 
 
 def _module(name: str) -> Any:

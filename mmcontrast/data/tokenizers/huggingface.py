@@ -19,7 +19,8 @@ class HuggingFaceTokenizer(Tokenizer):
   """A `tokenizer.json`: its own normaliser and pre-tokenizer; bos, eos, cut and padding are ours.
 
   pad is that of the file's padding, else a token of a usual name, else eos, which is as good: a
-  text ends with its first eos. Without bos texts have none (T5).
+  text ends with its first eos. Texts have a bos unless there is none (T5), or the file's own texts end
+  with eos and begin with their first token (SigLIP 2's Gemma).
 
   Args:
     path: the file.
@@ -29,7 +30,7 @@ class HuggingFaceTokenizer(Tokenizer):
     UserError: no such file, not of the format, without eos, or the package is missing.
   """
 
-  def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
+  def __init__(self, path: str | pathlib.Path, *, lower: bool | str = True):
     library = package("tokenizers", "huggingface")
     path = pathlib.Path(path)
     if not path.is_file():
@@ -44,6 +45,9 @@ class HuggingFaceTokenizer(Tokenizer):
       ids["pad"] = self._model.padding["pad_id"]
     if ids["eos"] is None:
       raise UserError(f"tokenizer {path}: has no eos token; add one of {', '.join(_NAMES['eos'])} to it")
+    own = self._model.encode("").ids
+    if ids["eos"] in own and ids["bos"] not in own:
+      ids["bos"] = None
     self._model.no_padding()
     self._model.no_truncation()
     super().__init__(

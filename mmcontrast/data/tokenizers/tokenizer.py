@@ -5,12 +5,15 @@ from __future__ import annotations
 import abc
 import importlib
 import pathlib
+import string
 from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
 
 from mmcontrast.errors import UserError
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Tokenizer(abc.ABC):
@@ -24,13 +27,14 @@ class Tokenizer(abc.ABC):
     bos_id: -1 when texts begin with their first token.
     eos_id: another than bos.
     pad_id: any id.
-    lower: lower-case the texts first.
+    lower: what is done to texts first: True makes them small; "canonicalize" also takes out ASCII punctuation and
+      makes white space single, as SigLIP's were.
     file: what it was read from; None where there is nothing to read.
 
   Raises UserError when bos and eos are the same, since the first eos would be at the start.
   """
 
-  def __init__(self, name: str, *, vocab_size: int, pad_id: int, bos_id: int, eos_id: int, lower: bool,
+  def __init__(self, name: str, *, vocab_size: int, pad_id: int, bos_id: int, eos_id: int, lower: bool | str,
                file: pathlib.Path | None = None):
     self.name, self.vocab_size, self.file, self._lower = name, vocab_size, file, lower
     self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
@@ -42,7 +46,8 @@ class Tokenizer(abc.ABC):
     # What UTF-8 cannot hold (half of a surrogate pair, as JSON may bring) becomes "?".
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     start = [self.bos_id] if self.bos_id >= 0 else []
-    rows = self._pieces([text.lower() for text in texts] if self._lower else texts)
+    rows = self._pieces([_canonical(text) if self._lower == "canonicalize" else text.lower() for text in texts]
+                        if self._lower else texts)
     out = np.full((len(rows), length), self.pad_id, np.int32)
     for row, tokens in zip(out, rows):
       tokens = [*start, *tokens[: length - 1 - len(start)], self.eos_id]
@@ -77,6 +82,10 @@ class Tokenizer(abc.ABC):
   @abc.abstractmethod
   def _text(self, ids: list[int]) -> str:
     """The text of ids without bos and eos."""
+
+
+def _canonical(text: str) -> str:
+  return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
 
 
 def package(name: str, kind: str) -> ModuleType:

@@ -1,0 +1,63 @@
+"""What tests of every format do: run what was read, and compare it with what the other package gave."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+
+from mmcontrast.interop.naming import Arrays
+from mmcontrast.interop.pretrained import Pretrained, model_config
+from mmcontrast.model import build_model
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
+
+
+def variables(arrays: Arrays) -> dict:
+  """Arrays by path, as the variables of a model."""
+  found = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
+  for path, array in arrays.items():
+    *holders, last = path.split("/")
+    tree = found
+    for name in holders:
+      tree = tree.setdefault(name, {})
+    tree[last] = array
+  return found
+
+
+def outputs(pretrained: Pretrained, images: np.ndarray | None, ids: np.ndarray | None) -> dict[str, np.ndarray]:
+  """{"image", "text": rows [B, D] of the joint space, not normalised; "logits": [images, texts]}, of what is given."""
+  model = build_model(model_config(pretrained.towers, pretrained.heads, pretrained.text))
+
+  @jax.jit
+  def run(weights, images, ids):
+    found = {}
+    for kind, values in (("image", images), ("text", ids)):
+      if values is not None:
+        found[kind] = model.project(weights, f"{kind}_joint", model.encode(weights, kind, values)[0])[0]
+    return found
+
+  rows = {kind: np.asarray(array) for kind, array in run(variables(pretrained.arrays), images, ids).items()}
+  if len(rows) == 2 and pretrained.logit_scale is not None:
+    image, text = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (rows["image"], rows["text"]))
+    rows["logits"] = pretrained.logit_scale * image @ text.T + (pretrained.logit_bias or 0)
+  return rows
+
+
+def assert_outputs(pretrained: Pretrained, file: pathlib.Path) -> None:
+  """`pretrained` gives what the other package did: embeddings to 1e-4, logits to 1e-3."""
+  golden = np.load(file)
+  found = outputs(pretrained, golden["images"], golden["ids"])
+  for name, tolerance in (("image", 1e-4), ("text", 1e-4), ("logits", 1e-3)):
+    np.testing.assert_allclose(found[name], golden[name], rtol=0, atol=tolerance, err_msg=name)
+    assert golden[name].std() > 0.1  # or else the tolerance says nothing
+
+
+def assert_same_file(one: pathlib.Path, other: pathlib.Path, without: str = "") -> None:
+  """Two files of weights have the same names, shapes and bits; names of `one` that fit `without` are left out."""
+  from safetensors.numpy import load_file
+  a, b = load_file(one), load_file(other)
+  a = {name: array for name, array in a.items() if not re.fullmatch(without, name)}
+  assert a.keys() == b.keys()
+  for name, array in a.items():
+    assert array.shape == b[name].shape and array.dtype == b[name].dtype and array.tobytes() == b[name].tobytes(), name
