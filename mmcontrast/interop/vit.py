@@ -9,8 +9,8 @@ from typing import Any
 from mmcontrast.encoders.transformer import ACTIVATIONS
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.naming import CONV, Rule, linear, norm
-from mmcontrast.interop.pretrained import ImageInput
-from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD, tower
+from mmcontrast.interop.pretrained import ImageInput, complete
+from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD
 from mmcontrast.interop.timm import Encoder, expect, take
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -95,50 +95,54 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
     raise UserError(f"{where}: reg_tokens={args['reg_tokens']} with positions (no_embed_class=False) are not computed "
                     "here")
   size, patch = (_side(args[key], f"{where}: {key}") for key in ("img_size", "patch_size"))
-  width = args["embed_dim"]
-  activation = args["act_layer"] or "gelu"
+  width, activation = args["embed_dim"], args["act_layer"] or "gelu"
   choose(activation, ("silu",) if swiglu else ACTIVATIONS, f"{where}: act_layer")
+  if swiglu and pool == "map":
+    raise UserError(f"{where}: global_pool='map' with SwiGLU is not computed here")
   hidden = int(width * args["mlp_ratio"]) // (1 + swiglu)
-  fc_norm = pool == "avg" if args["fc_norm"] is None else args["fc_norm"]
-  options = tower(
-    "vit", width=width, depth=args["depth"], heads=args["num_heads"], patch=patch, mlp_ratio=hidden / width,
-    mlp=args["mlp"], pool=POOLS[pool], activation=activation, norm_epsilon=args["norm_epsilon"],
-    positions={"learn": "learned"}.get(args["pos_embed"], "none"), cls_position=not args["no_embed_class"],
-    registers=args["reg_tokens"], pre_norm=args["pre_norm"], patch_bias=not args["pre_norm"],
-    norm_after_pool=fc_norm, qkv_bias=args["qkv_bias"], qk_norm=args["qk_norm"], layer_scale=args["init_values"],
-  )  # fmt: skip
+  options = {
+    "name": "vit", "width": width, "depth": args["depth"], "heads": args["num_heads"], "patch": patch,
+    "mlp_ratio": hidden / width, "mlp": args["mlp"], "pool": POOLS[pool], "norm_epsilon": args["norm_epsilon"],
+    "positions": "learned" if args["pos_embed"] == "learn" else "none", "registers": args["reg_tokens"],
+    "pre_norm": args["pre_norm"], "patch_bias": not args["pre_norm"], "qkv_bias": args["qkv_bias"],
+    "qk_norm": args["qk_norm"], "layer_scale": args["init_values"] or None,
+    "norm_after_pool": pool == "avg" if args["fc_norm"] is None else args["fc_norm"],
+    **({} if swiglu else {"activation": activation}),
+    **({"cls_position": not args["no_embed_class"]} if pool == "token" else {}),
+  }  # fmt: skip
   mean, std, crop = INPUTS.get(_NAME.fullmatch(architecture)[3], (HALF, HALF, 0.9))
-  return Encoder(options, RULES, CLASSIFIER, ImageInput(size, mean, std, "shortest", "bicubic", crop))
+  return Encoder(complete(options), RULES, CLASSIFIER, ImageInput(size, mean, std, "shortest", "bicubic", crop))
 
 
-def to_timm(given: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
+def to_timm(full: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], list[Rule]]:
   """See `timm.FAMILIES`. The architecture is that of NAMES which needs the fewest arguments."""
-  full = tower(**given)
   swiglu, width = full["mlp"] == "swiglu", full["width"]
-  _check(full, swiglu, where)
+  pools = {ours: theirs for theirs, ours in POOLS.items()}
+  choose(full["pool"], pools, f"{where}: timm's pool")
   hidden = round(width * full["mlp_ratio"]) * (1 + swiglu)
   said = {
     "img_size": size, "patch_size": full["patch"], "embed_dim": width, "depth": full["depth"],
     "num_heads": full["heads"], "mlp_ratio": (hidden + 0.25) / width, "qkv_bias": full["qkv_bias"],
-    "qk_norm": full["qk_norm"], "init_values": full["layer_scale"], "class_token": full["pool"] == "cls",
+    "qk_norm": full["qk_norm"], "init_values": full["layer_scale"] or 0.0, "class_token": full["pool"] == "cls",
     "pos_embed": "learn" if full["positions"] == "learned" else "none",
     "no_embed_class": full["registers"] > 0 or not full["cls_position"], "reg_tokens": full["registers"],
     "pre_norm": full["pre_norm"], "fc_norm": full["norm_after_pool"],
     "act_layer": "silu" if swiglu else full["activation"],
-    "global_pool": {ours: theirs for theirs, ours in POOLS.items()}[full["pool"]],
+    "global_pool": pools[full["pool"]],
   }  # fmt: skip
   found = []
   for name in NAMES:
     known = arguments(name)
     if (known["norm_epsilon"], known["mlp"]) != (full["norm_epsilon"], full["mlp"]):
       continue
-    known["act_layer"] = known["act_layer"] or "gelu"
+    known |= {"act_layer": known["act_layer"] or "gelu", "init_values": known["init_values"] or 0.0}
     known["fc_norm"] = said["global_pool"] == "avg" if known["fc_norm"] is None else known["fc_norm"]
-    if known["init_values"] and said["init_values"]:  # what the factors begin with is in the weights
-      known["init_values"] = said["init_values"]
     if int(known["embed_dim"] * known["mlp_ratio"]) == hidden:
       known["mlp_ratio"] = said["mlp_ratio"]
     found.append((name, {key: value for key, value in said.items() if known[key] != value}))
+  if not found:
+    raise UserError(f"{where}: timm has no ViT of norm_epsilon={full['norm_epsilon']} and mlp={full['mlp']!r}; it has "
+                    "1e-6, and 1e-5 with 'plain'")
   return *min(found, key=lambda pair: len(pair[1])), RULES
 
 
@@ -148,23 +152,6 @@ def _side(given: int | list[int], where: str) -> int:
   if height != width:
     raise UserError(f"{where}={given} is no square, and only squares are read")
   return height
-
-
-def _check(full: Mapping[str, Any], swiglu: bool, where: str) -> None:
-  """Raises UserError for a tower that timm's VisionTransformer is not."""
-  said = f"{where}: timm's ViT has no"
-  if full["norm_epsilon"] not in ((1e-6,) if swiglu else (1e-6, 1e-5)):
-    raise UserError(f"{said} norm_epsilon={full['norm_epsilon']} with mlp={full['mlp']!r}; it has 1e-6, and 1e-5 with "
-                    "'plain'")
-  if full["positions"] not in ("learned", "none"):
-    raise UserError(f"{said} positions={full['positions']!r}, only 'learned' and 'none'")
-  if full["patch_bias"] == full["pre_norm"]:
-    raise UserError(f"{said} patch_bias={full['patch_bias']} with pre_norm={full['pre_norm']}, only one of the two")
-  if full["registers"] and full["pool"] == "cls" and full["cls_position"] and full["positions"] == "learned":
-    raise UserError(f"{said} registers without positions beside a class token with one; set cls_position=False")
-  if swiglu and full["pool"] == "map":
-    raise UserError(f"{said} mlp='swiglu' with pool='map'")
-  choose(full["pool"], POOLS.values(), f"{where}: timm's ViT: pool")
 
 
 def arguments(architecture: str) -> dict[str, Any]:

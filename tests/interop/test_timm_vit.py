@@ -10,7 +10,6 @@ import pytest
 
 from mmcontrast.errors import UserError
 from mmcontrast.interop import formats, timm, vit
-from mmcontrast.interop.resnet import tower
 from mmcontrast.interop.weights import read_weights, write_weights
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "interop"
@@ -47,6 +46,13 @@ def test_what_each_case_is():
 def test_bare_weights_of_another_architecture_than_is_said():
   with pytest.raises(UserError, match="another architecture"):
     formats.read(f"timm:vit_tiny_patch16_224@{GOLDEN / 'timm_vit' / 'model.safetensors'}")
+
+
+@pytest.mark.parametrize("options", [
+  {"mlp": "swiglu", "mlp_ratio": 8 / 3}, {"registers": 2, "pool": "gap"}, {"positions": "none", "qk_norm": True},
+], ids=str)  # fmt: skip
+def test_an_option_without_effect_does_not_matter(options):
+  assert timm.architecture({"name": "vit", **options}, 224, "out")
 
 
 @pytest.mark.parametrize("name", vit.NAMES)
@@ -96,11 +102,11 @@ def test_an_array_more_or_less_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-  ({"positions": "rope"}, "positions='rope'"), ({"positions": "sincos2d"}, "positions='sincos2d'"),
+  ({"positions": "rope"}, "positions is 'rope', and 'none' is needed"), ({"positions": "sincos2d"}, "'sincos2d'"),
   ({"norm_epsilon": 1e-12}, "norm_epsilon=1e-12"), ({"norm_epsilon": 1e-5, "mlp": "swiglu"}, "mlp='swiglu'"),
-  ({"patch_bias": False}, "patch_bias=False with pre_norm=False"),
-  ({"registers": 2, "pool": "cls"}, "set cls_position=False"), ({"mlp": "swiglu", "pool": "map"}, "with pool='map'"),
+  ({"patch_bias": False}, "patch_bias is False"), ({"registers": 2, "pool": "cls"}, "cls_position is True"),
+  ({"mlp": "swiglu", "pool": "map"}, "'map' with SwiGLU"), ({"pool": "queries"}, "no such choice 'queries'"),
 ], ids=str)  # fmt: skip
 def test_a_tower_that_timm_does_not_have_is_not_written(options, message):
   with pytest.raises(UserError, match=message):
-    timm.architecture(tower("vit", **options), 224, "out")
+    timm.architecture({"name": "vit", **options}, 224, "out")
