@@ -46,6 +46,7 @@ setuptools.setup(
         "array_record>=0.8.6",
         "msgpack>=1.0",
         "safetensors>=0.5",
+        "flatbuffers>=24.3",  # jax.export needs it and does not ask for it
         "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
         "pillow>=11.3",
@@ -62,6 +63,7 @@ setuptools.setup(
     extras_require={
         "emoji": EMOJI,
         "text": TEXT,
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],  # mmcontrast export --to onnx
         "search": ["faiss-cpu>=1.11"],  # an index of a million embeddings and more
         "gs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
@@ -70,7 +72,8 @@ setuptools.setup(
         "cuda": ["jax[cuda13]>=0.10"],
         # Beside torch, torchvision, timm and open_clip_torch, which the Makefile installs without what they ask for.
         "oracles": ["transformers==5.23.0", "tokenizers==0.23.3", "huggingface_hub==2.4.0", "safetensors==0.8.0",
-                    "regex", "ftfy>=6.2", "tqdm", "pyyaml", "scikit-image>=0.26"],
+                    "regex", "ftfy>=6.2", "tqdm", "pyyaml", "scikit-image>=0.26", "jax2onnx>=0.17",
+                    "onnxruntime>=1.20"],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
         "peers": ["torch==2.13.0", "tensorflow-cpu==2.21.0", "webdataset==1.0.2", "scikit-image>=0.26"],
     },

@@ -53,7 +53,7 @@ class Inference:
     self.config, self.model, self.tokenizer, self.step = config, model, tokenizer, step
     self.data = resolve(config["data"])
     self._batch_size = options["batch_size"]
-    recipe, mean, std = augment.parse_recipe("none"), config["normalize"]["mean"], config["normalize"]["std"]
+    mean, std = config["normalize"]["mean"], config["normalize"]["std"]
     heads = {kind: options[kind] for kind in ("image", "text") if options[kind]}
     for kind, head in heads.items():
       choose(head, model.heads, f"config.evaluation.{kind}")
@@ -63,9 +63,7 @@ class Inference:
 
     def encode(kind, variables, values):
       if kind != "text":
-        seeds = np.zeros(len(values), np.uint32)
-        safe = np.zeros(len(values), bool)
-        values = augment.normalize(augment.augment(recipe, values, seeds, 0, safe), mean, std)
+        values = augment.normalize(augment.to_float(values), mean, std)
       head = heads.get(kind)
       tower = model.tower_of_head[head] if head else options["features"]
       encoded = model.encode(variables, tower, values)[0]

@@ -173,7 +173,8 @@ def real_tokens(ids: jax.Array, pad_id: int, eos_id: int) -> jax.Array:
   """
   ends = ids == eos_id
   before = jax.numpy.cumsum(ends, axis=1) - ends == 0
-  return jax.numpy.where(ends.any(axis=1, keepdims=True), before, ids != pad_id)
+  has_end = ends.any(axis=1, keepdims=True)
+  return has_end & before | ~has_end & (ids != pad_id)  # ONNX programs have no `where` of truth values
 
 
 def build_model(config: Mapping, vocab_size: int | None = None) -> Model:

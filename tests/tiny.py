@@ -68,7 +68,7 @@ def tiny_spec(size: int = 16):
               batch={**shapes, "labels/group": ((size,), np.dtype(np.int32))})
 
 
-def tiny_inference(step=None, seed=0, **evaluation):
+def tiny_inference(step=None, seed=0, towers=None, **evaluation):
   """A model of two towers, of noise, as functions; a text is told by its length. It takes batches of 6."""
   import jax
 
@@ -78,6 +78,8 @@ def tiny_inference(step=None, seed=0, **evaluation):
   c.data.image_size, c.data.text_length = 16, 5
   c.towers = dict(image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
                   text=dict(name="text_transformer", width=8, depth=1, heads=2))
+  for name, options in (towers or {}).items():
+    c.towers[name].update(options)
   c.heads = dict(pictures=dict(tower="image", name="linear", dim=4), words=dict(tower="text", name="linear", dim=4))
   c.evaluation.update(dict(image="pictures", text="words", batch_size=6) | evaluation)
   config = c.to_dict()

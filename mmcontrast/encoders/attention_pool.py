@@ -53,5 +53,5 @@ class QueryPool(nn.Module):
     q = dense(self.dim, dtype=self.dtype, name="q")(norm(name="norm_q")(query))
     x = norm(name="norm_k")(x)
     k, v = (dense(self.dim, dtype=self.dtype, name=name)(x) for name in "kv")
-    q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in (jnp.broadcast_to(q, (len(x), *q.shape)), k, v))
+    q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in (jnp.broadcast_to(q, (x.shape[0], *q.shape)), k, v))
     return dense(self.dim, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))

@@ -84,7 +84,7 @@ class TextTransformer(nn.Module):
     x, attended = embedding(ids), None if self.attend_padding else mask
     if self.pool == "end_token":
       cls = self.param("cls_token", normal(0.01), (self.width,), jnp.float32)
-      x = jnp.concatenate([x, jnp.broadcast_to(cls.astype(dtype), (len(x), 1, self.width))], axis=1)
+      x = jnp.concatenate([x, jnp.broadcast_to(cls.astype(dtype), (x.shape[0], 1, self.width))], axis=1)
       attended = self._end_mask(ids, mask)
     shape = (self.max_length + (self.pool == "end_token"), self.width)
     position = self.param("pos_embed", normal(0.01), shape, jnp.float32)

@@ -132,7 +132,7 @@ class ViT(nn.Module):
   def _placed(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Patches [B, rows, columns, D] with their positions [B, L, D]; the learned tokens that go before them
     [B, F, D]; and the angles of rope [1, L, d / 2]."""
-    batch, grid, dtype = len(x), x.shape[1:3], x.dtype
+    batch, grid, dtype = x.shape[0], x.shape[1:3], x.dtype
     x, normal = x.reshape(batch, -1, self.width), nn.initializers.normal(0.02)
     front = []
     if self.pool in ("cls", "queries"):

@@ -1,0 +1,100 @@
+"""The towers of a run as functions of flat weights: what the formats of programs (StableHLO, ONNX) are made from."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from mmcontrast.errors import UserError
+from mmcontrast.inference import Inference
+
+Weights = dict[str, Any]  # "params/towers/image/patch_embed/kernel" -> array
+
+
+class Program(NamedTuple):
+  """One tower with its head.
+
+  Attributes:
+    function: (weights, inputs [B, ...]) -> rows [B, D].
+    weights: all that the function reads.
+    shape, dtype: of one input: uint8 [S, S, 3] of an image, int32 [L] of a text's ids.
+  """
+
+  function: Callable[[Weights, jax.Array], jax.Array]
+  weights: Weights
+  shape: tuple[int, ...]
+  dtype: Any
+
+
+def programs(model: Inference) -> dict[str, Program]:
+  """"image" and "text", as far as the run has them -> the tower, as `encode_image` and `encode_text` use it.
+
+  Raises UserError for towers whose attention is of one kind of device.
+  """
+  size, found = model.data["image_size"], {}
+  for kind, shape, dtype in (("image", (size, size, 3), np.uint8), ("text", (model.data["text_length"],), np.int32)):
+    name = model.image_kind if kind == "image" else kind
+    if name not in model.kinds:
+      continue
+    for tower in model.model.towers.values():
+      if getattr(tower, "attention", "xla") != "xla":
+        raise UserError("attention='cudnn' computes on NVIDIA GPUs alone; export a run with attention='xla'")
+    weights = traverse_util.flatten_dict(_part(model, name), sep="/")
+    found[kind] = Program(lambda weights, inputs, name=name: model.encode(name, _nested(weights), inputs),
+                          {key: np.asarray(leaf) for key, leaf in weights.items()}, shape, np.dtype(dtype))
+  return found
+
+
+def begin(out: str | pathlib.Path) -> pathlib.Path:
+  """The new folder `out`. Raises UserError when it is not empty."""
+  folder = pathlib.Path(out)
+  if folder.is_dir() and any(folder.iterdir()):
+    raise UserError(f"--out {out}: not empty; give an empty folder, or a new one")
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
+
+
+def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Path, **more: Any) -> None:
+  """Writes inputs.json, how images and texts become the programs' inputs, and the tokenizer's file beside it."""
+  data, notes = model.data, dict(more)
+  if "image" in found:
+    notes["image"] = {"shape": ["batch", *found["image"].shape], "dtype": "uint8", "size": data["image_size"],
+                      "resize": data["resize"]["mode"], "interpolation": data["resize"]["interpolation"],
+                      "centre_crop": data["centre_crop"], "trim": data["trim"],
+                      "normalised_inside": {key: list(model.config["normalize"][key]) for key in ("mean", "std")}}
+  if "text" in found:
+    file = getattr(model.tokenizer, "file", None)
+    notes["text"] = {"shape": ["batch", *found["text"].shape], "dtype": "int32", "length": data["text_length"],
+                     "tokenizer": data["tokenizer"].partition(":")[0], "file": file.name if file else None,
+                     "lower": data["lower"], "token_ids": dict(data["token_ids"])}
+    if file:
+      shutil.copyfile(file, folder / file.name)
+  (folder / "inputs.json").write_text(json.dumps(notes, indent=1) + "\n")
+
+
+def _part(model: Inference, kind: str) -> dict:
+  """The variables that a kind of embedding needs."""
+  evaluation = model.config["evaluation"]
+  if kind != "image_features":
+    return model.model.branch(model.variables, [f"{kind}[0]/{evaluation[kind]}"])
+  tower = evaluation["features"]
+  return {collection: {"towers": {tower: tree["towers"][tower]} if tower in tree["towers"] else {}}
+          for collection, tree in model.variables.items()}
+
+
+def _nested(weights: Weights) -> dict:
+  empty = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
+  for name, leaf in weights.items():
+    *path, last = name.split("/")
+    place = empty
+    for key in path:
+      place = place.setdefault(key, {})
+    place[last] = leaf
+  return empty

@@ -1,0 +1,40 @@
+"""StableHLO by `jax.export`: programs that any JAX of the next months runs, and any compiler of StableHLO reads.
+
+    image.stablehlo, text.stablehlo      (weights, inputs of any batch size) -> unit rows; for CPU, CUDA and TPU
+    image.safetensors, text.safetensors  the weights, by name
+    inputs.json, the tokenizer's file    how images and texts become inputs
+
+docs/inference.md shows how they are loaded without this package.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+from jax import export
+
+from mmcontrast.inference import Inference
+from mmcontrast.interop.program import begin, programs, write_inputs
+from mmcontrast.interop.weights import write_weights
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
+  """Writes the towers of `model` into the new folder `out`; returns the programs' paths.
+
+  Raises UserError when `out` is not empty, or a tower is made for one kind of device.
+  """
+  found, written = programs(model), []
+  folder = begin(out)
+  for kind, (function, weights, shape, dtype) in found.items():
+    batch = export.symbolic_shape("batch")
+    inputs = jax.ShapeDtypeStruct((*batch, *shape), dtype)
+    given = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
+    exported = export.export(jax.jit(function), platforms=PLATFORMS)(given, inputs)
+    written.append(folder / f"{kind}.stablehlo")
+    written[-1].write_bytes(exported.serialize())
+    write_weights(folder / f"{kind}.safetensors", weights)
+  write_inputs(model, found, folder, jax=jax.__version__, platforms=list(PLATFORMS))
+  return written
