@@ -2,11 +2,14 @@
 
     init={"towers/image": "pretrain:towers/image",   # an earlier stage of this run
           "heads/text_joint": "runs/clip:heads/text_joint",  # another run's folder
+          "towers/text": "hf:models/bert",           # a file of another package
           "*": "masked:*"}                           # everything
 
 A key is a part of this run: a path in its parameters, "*" for all. A value is "WHERE:PATH", the
 same kind of path in the newest checkpoint of WHERE. Batch statistics travel with the parameters.
-Both parts must have the same arrays, by name and shape; the optimizer starts anew.
+Both parts must have the same arrays, by name and shape; the optimizer starts anew. Of another
+package's file ("KIND:PATH": interop/formats.py) the architecture, the ids of tokens and the
+normalisation of images must be this run's too; `:PATH` may be left out where it is the key.
 """
 
 from __future__ import annotations
@@ -19,31 +22,36 @@ import jax
 
 from mmcontrast.checkpoint import load_run
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.interop import initial
 from mmcontrast.optim import path_name
 
 COLLECTIONS = ("params", "batch_stats")
 Arrays = dict[str, Any]  # "params/towers/image/patch_embed/kernel" -> array
 
 
-def initial_arrays(init: Mapping[str, str], variables: Mapping[str, Any],
+def initial_arrays(config: Mapping[str, Any], variables: Mapping[str, Any],
                    stages: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Arrays:
-  """The arrays that `init` names, by their path in this run.
+  """The arrays that `config.init` names, by their path in this run.
 
   Args:
-    init: `config.init`.
+    config: of this run.
     variables: {"params", "batch_stats"} of this run; shapes will do.
     stages: name of an earlier stage -> a function that gives its variables, or their shapes.
   Raises UserError for a part, a place or a path that does not exist, for parts that overlap, and
   where two parts do not have the same names and shapes.
   """
   target, arrays = _flat(variables), {}
-  for part, source in init.items():
+  for part, source in config["init"].items():
     where = f"config.init[{part!r}]"
     place, colon, path = source.rpartition(":") if isinstance(source, str) else ("", "", "")
     if not (place and colon):
       raise UserError(f"{where}: {source!r} is not 'WHERE:PATH', such as 'pretrain:towers/image'")
     wanted = _part(target, part, where, "this run")
-    found = _part(_flat(_open(place, stages, where)), path, f"{where}={source!r}", place)
+    if source.partition(":")[0] not in stages and initial.is_of_a_format(source):
+      path, opened = initial.open_part(source, part, target, config, where)
+    else:
+      opened = _flat(_open(place, stages, where))
+    found = _part(opened, path, f"{where}={source!r}", place)
     _check_same(wanted, found, f"{where}={source!r}")
     new = {_join(part, name): found[name] for name in wanted}
     if both := sorted(new.keys() & arrays.keys()):
@@ -54,7 +62,7 @@ def initial_arrays(init: Mapping[str, str], variables: Mapping[str, Any],
 
 
 def _open(place: str, stages: Mapping[str, Callable[[], Any]], where: str) -> Mapping[str, Any]:
-  """The variables of an earlier stage, or of a run by its folder. Other kinds of source belong here."""
+  """The variables of an earlier stage, or of a run by its folder."""
   if place in stages:
     return stages[place]()
   if not pathlib.Path(place).is_dir():

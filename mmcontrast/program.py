@@ -62,7 +62,7 @@ def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
       suite.check(run["evaluation"])
       program = build_program(run, spec, mesh)
       earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
-      initial_arrays(run["init"], variable_shapes(program), earlier)
+      initial_arrays(run, variable_shapes(program), earlier)
       plans[name] = Plan(run, mesh, program)
   return plans
 

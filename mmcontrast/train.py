@@ -85,7 +85,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
     placed = jax.tree.map(lambda leaf: leaf.sharding, like)
     sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
-    given = initial_arrays(config["init"], variable_shapes(plan.program), sources)
+    given = initial_arrays(config, variable_shapes(plan.program), sources)
     state = jax.jit(functools.partial(init_state, recipe), out_shardings=placed)(zeros, given)
     if distributed.is_first():
       (workdir / "config.json").write_text(to_json(config))

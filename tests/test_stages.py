@@ -136,13 +136,13 @@ def test_another_run_as_the_source(whole, data_dir, tmp_path):
   workdir, state = whole
   init = {"towers/text": f"{workdir}:towers/text", "heads/text_joint": f"{workdir}/locked:heads/text_joint"}
   variables = dict(params=state.params, batch_stats=state.batch_stats)
-  found = initial_arrays(init, variables, {})
+  found = initial_arrays({"init": init}, variables, {})
   assert_same(found["params/heads/text_joint/fc1/kernel"], state.params["heads"]["text_joint"]["fc1"]["kernel"])
   assert all(name.startswith(("params/towers/text/", "params/heads/text_joint/")) for name in found)
-  assert len(initial_arrays({"*": f"{workdir}:*"}, variables, {})) == len(jax.tree.leaves(variables))
+  assert len(initial_arrays({"init": {"*": f"{workdir}:*"}}, variables, {})) == len(jax.tree.leaves(variables))
   (tmp_path / "empty").mkdir()
   with pytest.raises(UserError, match="empty: no checkpoints there"):
-    initial_arrays({"*": f"{tmp_path}/empty:*"}, variables, {})
+    initial_arrays({"init": {"*": f"{tmp_path}/empty:*"}}, variables, {})
 
 
 def test_a_stage_lies_over_the_config():

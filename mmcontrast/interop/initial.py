@@ -1,0 +1,83 @@
+"""`config.init` from files of other packages: "KIND:PATH", or "KIND:PATH:PART" for a part of another name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmcontrast.encoders.layers import layers_as
+from mmcontrast.encoders.positions import resize_positions
+from mmcontrast.errors import UserError, choose
+from mmcontrast.interop.formats import FORMATS, read
+from mmcontrast.interop.pretrained import Pretrained, check_same
+
+Arrays = dict[str, Any]  # "params/towers/image/..." -> array
+
+
+def is_of_a_format(source: str) -> bool:
+  """Whether a value of `config.init` begins with a kind of file that is read."""
+  kind = source.partition(":")[0]
+  return kind in FORMATS and FORMATS[kind].reads
+
+
+def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any], where: str) -> tuple[str, Arrays]:
+  """What the file of `source` has for `part` of this run.
+
+  Args:
+    source: "hf:PATH", "hf:PATH:towers/text".
+    part: "towers/text", "heads/image_joint".
+    wanted: path -> array or shape, all of this run.
+    config: of this run; its tower or head has to compute what the file's does, of the same inputs.
+    where: of the entry, for messages.
+  Returns:
+    The part's path in the file, and the file's arrays: blocks in a loop or one by one as `wanted` has them,
+    learned positions of patches resized to as many as it has.
+  Raises UserError where the two differ, and as `formats.read`.
+  """
+  place, _, path = source.rpartition(":")
+  if path.partition("/")[0] not in ("towers", "heads"):
+    place, path = source, part
+  kind, _, name = part.partition("/")
+  their_kind, _, their_name = path.partition("/")
+  if kind not in ("towers", "heads") or not name or "/" in name + their_name or kind != their_kind:
+    raise UserError(f"{where}: a file gives a whole tower or head, such as 'towers/text'")
+  pretrained = read(place)
+  parts = getattr(pretrained, kind)
+  choose(their_name, parts, f"{where}: {place} has {kind}")
+  given = config[kind].get(name)
+  if given is None:
+    choose(name, config[kind], f"{where}: config.{kind}")
+  modality = given.get("modality", name)
+  if kind == "towers" and modality == "text":  # what build_model fills in
+    given = {"vocab_size": parts[their_name]["vocab_size"], "max_length": config["data"]["text_length"], **given}
+  check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
+  if kind == "towers":
+    _check_inputs(modality, pretrained, config, where)
+  inside = {key: value for key, value in wanted.items() if f"/{part}/" in key}
+  return path, {key: _resized(array, inside.get(key.replace(path, part, 1)), key)
+                for key, array in layers_as(inside, pretrained.arrays).items()}
+
+
+def _check_inputs(modality: str, pretrained: Pretrained, config: Mapping[str, Any], where: str) -> None:
+  if modality == "text":
+    given, text = dict(config["data"]["token_ids"]), pretrained.text
+    if text.tokenizer and given != dict(text.token_ids):
+      raise UserError(f"{where}: config.data.token_ids is {given}, and {dict(text.token_ids)} is needed; set "
+                      f"config.data.tokenizer={text.tokenizer!r} too")
+  elif pretrained.image:
+    for key in ("mean", "std"):
+      given, needed = config["normalize"][key], getattr(pretrained.image, key)
+      if not np.allclose(given, needed, atol=1e-4):
+        raise UserError(f"{where}: config.normalize.{key} is {tuple(given)}, and {tuple(needed)} is needed")
+
+
+def _resized(array: np.ndarray, like: Any, path: str) -> np.ndarray:
+  """Learned positions [1, N, D] of an image tower for another image size."""
+  if like is None or not path.endswith("/pos_embed") or array.ndim != 3 or array.shape == like.shape:
+    return array
+  extra = array.shape[1] - math.isqrt(array.shape[1]) ** 2
+  side = math.isqrt(like.shape[1] - extra)
+  return np.asarray(resize_positions(array, (side, side), extra, antialias=True))
