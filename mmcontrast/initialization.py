@@ -2,7 +2,7 @@
 
     init={"towers/image": "pretrain:towers/image",   # an earlier stage of this run
           "heads/text_joint": "runs/clip:heads/text_joint",  # another run's folder
-          "towers/text": "hf:models/bert",           # a file of another package
+          "towers/text": "hf:weights/bert",           # a file of another package
           "*": "masked:*"}                           # everything
 
 A key is a part of this run: a path in its parameters, "*" for all. A value is "WHERE:PATH", the
