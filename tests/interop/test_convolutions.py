@@ -4,13 +4,13 @@ tests/golden/make_interop_convolutions.py made the models and what they give.
 """
 
 import json
-import pathlib
 import pickle
 import pickletools
 
 import jax
 import numpy as np
 import pytest
+from models import GOLDEN, variables
 
 from mmcontrast.encoders import build_encoder
 from mmcontrast.errors import UserError
@@ -19,7 +19,6 @@ from mmcontrast.interop.naming import to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, complete, shapes
 from mmcontrast.interop.weights import read_weights, write_weights
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "interop"
 INPUT = ImageInput(64, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "shortest", "bicubic", 0.9)
 NARROW = {"name": "resnet50", "stages": (2, 1, 1, 1), "width": 2, "stem_width": 64}
 
@@ -28,24 +27,10 @@ def golden(case):
   return dict(np.load(GOLDEN / case / "outputs.npz"))
 
 
-def nested(arrays, part):
-  """{"params/PART/a/b": array} -> {"params": {"a": {"b": array}}}."""
-  tree = {}
-  for path, array in arrays.items():
-    collection, _, rest = path.partition("/")
-    if rest.startswith(f"{part}/"):
-      *folders, leaf = rest.removeprefix(f"{part}/").split("/")
-      node = tree.setdefault(collection, {})
-      for folder in folders:
-        node = node.setdefault(folder, {})
-      node[leaf] = array
-  return tree
-
-
 def encode(tower, arrays, images):
   module = build_encoder(tower)
-  variables = nested(arrays, "towers/image")
-  return jax.jit(lambda variables, images: module.apply(variables, images, train=False))(variables, images)
+  own = {collection: tree["towers"]["image"] for collection, tree in variables(arrays).items() if tree["towers"]}
+  return jax.jit(lambda own, images: module.apply(own, images, train=False))(own, images)
 
 
 def drawn(tower, image=INPUT):
