@@ -67,10 +67,9 @@ def our_config(case: str, size: int, dtype: str) -> dict:
   c.towers = dict(image=dict(image, dtype=dtype),
                   text=dict(name="text_transformer", width=512, depth=12, heads=8, causal=True, pool="eos",
                             activation="gelu", dtype=dtype))
-  c.heads = dict(image_joint=dict(tower="image", name="linear" if dim == 512 else "identity"),
+  biased = image["name"].startswith("clip_resnet")  # its head is the end of CLIP's attention pool
+  c.heads = dict(image_joint=dict(tower="image", name="linear", dim=dim, bias=biased, dtype=dtype),
                  text_joint=dict(tower="text", name="linear", dim=dim, dtype=dtype))
-  if dim == 512:  # CLIP's ResNet projects in its attention pool
-    c.heads.image_joint.update(dim=dim, dtype=dtype)
   c.objective = dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
                                      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")))
   c.optimizer = dict(name="adamw", learning_rate=5e-4, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.2)
