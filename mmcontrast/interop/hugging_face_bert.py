@@ -11,13 +11,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmcontrast.data.tokenizers import make_tokenizer
-from mmcontrast.encoders import ENCODERS, options_of
 from mmcontrast.errors import UserError, choose
-from mmcontrast.interop import sentence_transformers
+from mmcontrast.interop import sentence_transformers, tokenizer_files
 from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
 from mmcontrast.interop.naming import STACKED, STACKED_LINEAR, Arrays, Rule, linear, norm, to_ours, to_theirs, under
-from mmcontrast.interop.pretrained import Pretrained, TextInput, shapes
+from mmcontrast.interop.pretrained import Pretrained, TextInput, complete, shapes
 from mmcontrast.interop.weights import write_weights
 
 _SELF = "encoder.layer.{i}.attention.self"
@@ -75,16 +73,15 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
 
   Raises UserError for a head, a tokenizer or an option that the format does not have.
   """
-  tower = pretrained.towers["text"]
-  options = {**options_of(ENCODERS[tower["name"]]), **tower}
-  model_type = "modernbert" if options["name"].startswith("modern") else "bert"
+  options = complete(pretrained.towers["text"])
+  model_type = _MODEL_TYPES[choose(options["name"], _MODEL_TYPES, "config.towers.text.name")]
   for name, head in pretrained.heads.items():
     if head["name"] != "identity":
       raise UserError(f"config.heads.{name}: {head['name']!r} has no place in a folder of {model_type}, whose vector "
                       "is the tower's own; export a run whose text head is 'identity'")
   family = FAMILIES[model_type]
   arrays = to_theirs(under(family.rules, "", "towers/text"), pretrained.arrays, f"export of {pretrained.source}")
-  tokenizer = _tokenizer_files(pretrained.text)
+  tokenizer = tokenizer_files.contents(pretrained.text, bos="cls_token", eos="sep_token")
   config = family.config(options) | {
     "model_type": model_type, "vocab_size": options["vocab_size"], "hidden_size": options["width"],
     "num_hidden_layers": options["depth"], "num_attention_heads": options["heads"],
@@ -93,8 +90,8 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   }  # fmt: skip
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / "model.safetensors", arrays)
-  for name, content in {"config.json": _json(config), **tokenizer}.items():
-    (out / name).write_text(content)
+  for name, content in {"config.json": (json.dumps(config, indent=2) + "\n").encode(), **tokenizer}.items():
+    (out / name).write_bytes(content)
   if options["pool"] != "pooler":
     sentence_transformers.write(out, options["pool"], options["width"], pretrained.text.length)
 
@@ -159,6 +156,9 @@ FAMILIES = {
 }
 
 
+_MODEL_TYPES = {"bert": "bert", "bert_large": "bert", "modern_bert": "modernbert", "modern_bert_large": "modernbert"}
+
+
 def _as_saved_alone(name: str, prefix: str) -> str:
   """A name of a model with a head, as the model alone has it, with today's names of norms."""
   name = name.removeprefix(prefix)
@@ -194,33 +194,9 @@ def _theta(config: Mapping[str, Any], where: pathlib.Path, kind: str, older: str
 
 
 def _text_input(folder: pathlib.Path, most: int) -> TextInput:
-  file = folder / "tokenizer.json"
-  if not file.is_file():
-    raise UserError(f"{file}: no such file, and texts are tokenised by it; transformers writes it: "
-                    f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})")
   settings, limits = sentence_transformers.read_settings(folder), folder / "tokenizer_config.json"
   lower = bool(settings.get("do_lower_case"))  # the tokenizer's own normaliser does it otherwise
-  tokenizer = make_tokenizer(f"huggingface:{file}", lower=lower)
+  tokenizer, ids = tokenizer_files.find(folder, lower)
   longest = json.loads(limits.read_text()).get("model_max_length") if limits.is_file() else None
   length = min(int(length) for length in (most, longest, settings.get("max_seq_length")) if length)
-  ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos")}
-  return TextInput(length, f"huggingface:{file}", ids, lower)
-
-
-def _tokenizer_files(text: TextInput) -> dict[str, str]:
-  """File name -> content, for transformers' AutoTokenizer."""
-  kind, _, path = text.tokenizer.partition(":")
-  if kind != "huggingface":
-    raise UserError(f"config.data.tokenizer: {text.tokenizer!r} is no tokenizer.json, which a folder of transformers "
-                    "needs; export a run whose tokenizer is 'huggingface:PATH'")
-  content = pathlib.Path(path).read_text()
-  names = {token["id"]: token["content"] for token in json.loads(content)["added_tokens"]}
-  ids = {"pad_token": "pad", "cls_token": "bos", "sep_token": "eos"}
-  special = {theirs: names[text.token_ids[ours]] for theirs, ours in ids.items() if text.token_ids[ours] in names}
-  special |= {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "mask") if f"[{name.upper()}]" in names.values()}
-  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": text.length, **special}
-  return {"tokenizer.json": content, "tokenizer_config.json": _json(settings)}
-
-
-def _json(content: Any) -> str:
-  return json.dumps(content, indent=2) + "\n"
+  return TextInput(length, tokenizer, ids, lower)

@@ -39,8 +39,10 @@ def with_padding(text: TextInput) -> bytes:
   return json.dumps(file, ensure_ascii=False).encode()
 
 
-def contents(text: TextInput) -> dict[str, bytes]:
+def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token") -> dict[str, bytes]:
   """File name -> content of what transformers' AutoTokenizer reads in a folder; CLIP's own tokenizer needs none.
+
+  `bos` and `eos`: what the model calls them there (BERT: "cls_token", "sep_token").
 
   Raises UserError for a tokenizer that it cannot read, or whose texts do not end as ours.
   """
@@ -51,9 +53,10 @@ def contents(text: TextInput) -> dict[str, bytes]:
     raise UserError(f"config.data.tokenizer: {text.tokenizer!r} is none that transformers reads; export a run whose "
                     "tokenizer is 'clip' or 'huggingface:PATH'")
   file = json.loads(pathlib.Path(path).read_text())
-  special = {f"{name}_token": _token(file, number) for name, number in text.token_ids.items() if number >= 0}
+  special = {name: _token(file, text.token_ids[own]) for name, own in (("pad_token", "pad"), (bos, "bos"), (eos, "eos"))
+             if text.token_ids[own] >= 0}
   own = make_tokenizer(text.tokenizer, lower=False)
-  whole = _library().Tokenizer.from_str(json.dumps(file)).encode("").ids
+  whole = _library().Tokenizer.from_str(json.dumps(file | {"padding": None})).encode("").ids
   if whole != [number for number in (own.bos_id, own.eos_id) if number >= 0]:
     raise UserError(f"{path}: transformers would give texts the ids {whole} around them, and the model had bos "
                     f"{own.bos_id} and eos {own.eos_id}; give the file a post_processor that adds them")

@@ -1,0 +1,82 @@
+"""config.init from files of other packages: what is taken over, and what has to be the same."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmcontrast.config import base_config
+from mmcontrast.encoders.layers import unstack_layers
+from mmcontrast.errors import UserError
+from mmcontrast.initialization import initial_arrays
+from mmcontrast.interop.formats import read
+from mmcontrast.interop.initial import open_part
+from mmcontrast.model import build_model
+
+BERT = pathlib.Path(__file__).parent.parent / "golden" / "interop" / "hf_bert"
+TOWER = dict(name="bert", vocab_size=26, width=24, depth=2, heads=3, mlp_ratio=40 / 24, max_length=20, dropout=0.1)
+IDS = dict(pad=0, bos=2, eos=3)
+
+
+def config_of(source, part="towers/text", tower=(), ids=()):
+  c = base_config().to_dict()
+  c["data"] |= dict(views=dict(text=1), text_length=8, token_ids=IDS | dict(ids))
+  c["towers"] = dict(text=TOWER | dict(tower))
+  c["heads"] = dict(text_joint=dict(tower="text", name="linear", dim=4))
+  c["init"] = {part: source}
+  return c
+
+
+def arrays_of(config):
+  shapes = jax.eval_shape(build_model(config).init, jax.random.key(0), {"text": jnp.zeros((1, 8), jnp.int32)})
+  return initial_arrays(config, shapes, {})
+
+
+@pytest.mark.parametrize("source", [f"hf:{BERT}", f"hf:{BERT}:towers/text"])
+def test_a_tower_starts_from_a_file(source):
+  found = arrays_of(config_of(source))
+  assert found.keys() == read(f"hf:{BERT}").arrays.keys()
+  np.testing.assert_array_equal(found["params/towers/text/pos_embed"], read(f"hf:{BERT}").arrays[
+    "params/towers/text/pos_embed"])
+
+
+@pytest.mark.parametrize("changes, message", [
+  (dict(tower=dict(pool="cls")), r"\['towers/text'\]: config.towers.text.pool is 'cls', and 'mean' is needed"),
+  (dict(tower=dict(depth=1)), r"config.towers.text.depth is 1, and 2 is needed"),
+  (dict(tower=dict(name="modern_bert")), r"config.towers.text.name is 'modern_bert', and 'bert' is needed"),
+  (dict(tower=dict(max_length=8)), r"config.towers.text.max_length is 8, and 20 is needed"),
+  (dict(ids=dict(eos=1)), r"config.data.token_ids is .* is needed; set config.data.tokenizer='huggingface:"),
+  (dict(part="*"), r"a file gives a whole tower or head"),
+  (dict(part="towers/text/norm_pre"), r"a file gives a whole tower or head"),
+  (dict(part="heads/text_joint"), r"config.heads.text_joint.name is 'linear', and 'identity' is needed"),
+  (dict(source=f"hf:{BERT}:towers/txt"), r"no such choice 'txt'; did you mean 'text'"),
+  (dict(source="hf:nowhere"), r"nowhere: no config.json there"),
+], ids=str)  # fmt: skip
+def test_what_differs_is_named(changes, message):
+  with pytest.raises(UserError, match=message) as error:
+    arrays_of(config_of(**{"source": f"hf:{BERT}"} | changes))
+  assert "\n" not in str(error.value)
+
+
+def test_images_are_normalised_as_in_the_file_and_positions_are_resized(monkeypatch):
+  import mmcontrast.interop.initial as initial
+  from mmcontrast.interop.pretrained import ImageInput, Pretrained
+
+  tower = dict(name="vit", width=8, depth=2, heads=2, patch=4, pool="cls")
+  position = np.random.default_rng(0).standard_normal((1, 5, 8), np.float32)
+  given = {"params/towers/image/pos_embed": position, "params/towers/image/blocks_0/norm1/bias": np.zeros(8),
+           "params/towers/image/blocks_1/norm1/bias": np.ones(8)}
+  image = ImageInput(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+  monkeypatch.setattr(initial, "read", lambda place: Pretrained(dict(image=tower), {}, given, image))
+  wanted = {"params/towers/image/pos_embed": jax.ShapeDtypeStruct((1, 17, 8), np.float32),
+            "params/towers/image/blocks/norm1/bias": jax.ShapeDtypeStruct((2, 8), np.float32)}
+  config = base_config().to_dict() | dict(towers=dict(image=tower | dict(scan=True)))
+  with pytest.raises(UserError, match=r"config.normalize.mean is \(0.485, .* and \(0.5, 0.5, 0.5\) is needed"):
+    open_part("timm:x", "towers/image", wanted, config, "here")
+  config["normalize"] = dict(mean=image.mean, std=image.std)
+  path, found = open_part("timm:x", "towers/image", wanted, config, "here")
+  assert path == "towers/image" and found["params/towers/image/pos_embed"].shape == (1, 17, 8)
+  np.testing.assert_array_equal(found["params/towers/image/pos_embed"][:, 0], position[:, 0])
+  np.testing.assert_array_equal(unstack_layers(found)["params/towers/image/blocks_1/norm1/bias"], np.ones(8))
