@@ -101,14 +101,15 @@ def test_small_crops_in_microbatches(spec):
   assert "small/loss" in metrics
 
 
-def test_positions_are_resized_as_a_picture():
-  y, x = np.mgrid[:6, :6] + 0.5
-  plane = np.stack([x / 6, y / 6], -1).reshape(1, 36, 2).astype(np.float32)
-  position = np.concatenate([np.full((1, 1, 2), 7, np.float32), plane], axis=1)
-  assert resize_positions(position, (6, 6), 1) is position
-  found = np.asarray(resize_positions(position, (12, 4), 1))
-  assert found.shape == (1, 49, 2) and (found[0, 0] == 7).all()
-  grid = found[0, 1:].reshape(12, 4, 2)
-  np.testing.assert_allclose(grid[4:8, 1], np.stack([np.full(4, 1.5 / 4), (np.arange(4, 8) + 0.5) / 12], -1), atol=1e-5)
+def test_positions_are_resized_as_pytorch_resizes_a_picture():
+  """Numbers of torch 2.13's interpolate(mode="bicubic")."""
+  position = np.concatenate([[7.0], np.arange(9) ** 1.5]).reshape(1, 10, 1).astype(np.float32)
+  assert resize_positions(position, (3, 3), 1) is position
+  found = np.asarray(resize_positions(position, (5, 2), 1))
+  assert found.shape == (1, 11, 1) and found[0, 0] == 7
+  expected = [[-0.37122, 1.67086], [1.62018, 4.78399], [5.71959, 10.55837], [12.05561, 18.04125], [16.34989, 22.9135]]
+  np.testing.assert_allclose(found[0, 1:].reshape(5, 2), expected, atol=2e-5)
+  smooth = np.asarray(resize_positions(position, (1, 1), 1, antialias=True))[0, 1]
+  np.testing.assert_allclose(smooth, np.mean(np.arange(9) ** 1.5), rtol=0.1)  # a smaller grid, of all it was made of
   with pytest.raises(UserError, match="12 learned positions are of no square"):
-    resize_positions(position[:, :13], (6, 6), 1)
+    resize_positions(np.zeros((1, 13, 1)), (6, 6), 1)

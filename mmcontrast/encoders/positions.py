@@ -24,8 +24,8 @@ def sincos2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -
 def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int, antialias: bool = False) -> jax.Array:
   """Learned positions for a grid of patches other than the square one they were made for.
 
-  Cubic interpolation; without smoothing as in DINO (Caron et al., arXiv:2104.14294), with it as in
-  timm and open_clip, which do so when they load weights for another image size.
+  Cubic interpolation: without smoothing as in DINO (Caron et al., arXiv:2104.14294) and DINOv2, which do so at
+  every call, by PyTorch's kernel; with it as in timm and open_clip when they load weights for another image size.
 
   Args:
     position: [1, extra + n * n, D].
@@ -42,9 +42,28 @@ def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int, ant
   if side * side != patches.shape[1]:
     raise UserError(f"{patches.shape[1]} learned positions are of no square of patches, so they cannot be resized to "
                     f"{grid[0]}x{grid[1]}; use positions='sincos2d'")
-  square = patches.reshape(1, side, side, -1)
-  resized = jax.image.resize(square, (1, *grid, square.shape[-1]), "cubic", antialias=antialias)
+  square = patches.reshape(side, side, -1)
+  if antialias:
+    resized = jax.image.resize(square, (*grid, square.shape[-1]), "cubic", antialias=True)
+  else:
+    rows, columns = (cubic_weights(side, size).astype(position.dtype) for size in grid)
+    resized = jnp.einsum("iy,jx,yxd->ijd", rows, columns, square, precision="highest")
   return jnp.concatenate([position[:, :extra], resized.reshape(1, -1, square.shape[-1])], axis=1)
+
+
+def cubic_weights(old: int, new: int, a: float = -0.75) -> np.ndarray:
+  """[new, old]: the weights by which PyTorch's interpolate(mode="bicubic") makes `new` points of `old`.
+
+  Keys' kernel with -0.75 for its parameter, where `jax.image` and Pillow have -0.5; the edges are repeated.
+  """
+  at = (np.arange(new) + 0.5) * old / new - 0.5
+  taps = np.floor(at)[:, None] + np.arange(-1, 3)
+  far = np.abs(at[:, None] - taps)
+  near = (a + 2) * far**3 - (a + 3) * far**2 + 1
+  weights = np.where(far <= 1, near, a * (far**3 - 5 * far**2 + 8 * far - 4))
+  table = np.zeros((new, old))
+  np.add.at(table, (np.arange(new)[:, None], np.clip(taps, 0, old - 1).astype(int)), weights)
+  return table
 
 
 def rope1d(length: int, dim: int, base: float = 10_000.0) -> np.ndarray:

@@ -35,6 +35,7 @@ class ViT(nn.Module):
     positions: "learned" (for the image size at initialisation; resized for another), "sincos2d"
       (fixed), "rope" (queries and keys are turned: see `rope2d`), "none".
     cls_position: whether the learned token of pool="cls" and "queries" has a learned position too.
+    position_antialias: whether learned positions for a smaller grid are smoothed: see `resize_positions`.
     registers: learned tokens beside the patches that nothing pools (Darcet et al., arXiv:2309.16588).
     activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form; "swiglu" MLPs have SiLU.
     pre_norm: a norm before the blocks, as in CLIP.
@@ -67,6 +68,7 @@ class ViT(nn.Module):
   dtype: str = "float32"
   mlp: str = "plain"
   cls_position: bool = True
+  position_antialias: bool = False
   registers: int = 0
   pre_norm: bool = False
   norm_after_pool: bool = False
@@ -142,7 +144,7 @@ class ViT(nn.Module):
       fresh = jnp.zeros((1, extra + x.shape[1], 1))  # at initialisation: for this grid
       made = self.get_variable("params", "pos_embed", default=fresh).shape[1]
       position = self.param("pos_embed", normal, (1, made, self.width), jnp.float32)
-      position = resize_positions(position, grid, extra).astype(dtype)
+      position = resize_positions(position, grid, extra, self.position_antialias).astype(dtype)
       front = [token + position[:, :1] for token in front] if extra else front
       x = x + position[:, extra:]
     elif self.positions == "sincos2d":

@@ -20,8 +20,11 @@ from mmcontrast.interop.weights import read_weights
 MODELS = {  # model_type -> its file
   "bert": "hugging_face_bert",
   "modernbert": "hugging_face_bert",
+  "vit": "hugging_face_vit",
+  "dinov2": "hugging_face_vit",
+  "dinov2_with_registers": "hugging_face_vit",
 }
-_WRITERS = {("text",): "hugging_face_bert"}  # towers -> the file that writes them
+_WRITERS = {("text",): "hugging_face_bert", ("image",): "hugging_face_vit"}  # towers -> the file that writes them
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 

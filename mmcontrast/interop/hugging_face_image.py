@@ -1,0 +1,66 @@
+"""preprocessor_config.json of transformers: how an image becomes a model's input."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from typing import Any
+
+from mmcontrast.errors import UserError, choose, one_line
+from mmcontrast.interop.hugging_face_config import missing_fields, require
+from mmcontrast.interop.pretrained import ImageInput
+
+NAME = "preprocessor_config.json"
+_RESAMPLE = {"2": "bilinear", "3": "bicubic"}  # Pillow's numbers
+
+
+def read_image_input(folder: pathlib.Path) -> ImageInput:
+  """The image input of a folder that transformers saved.
+
+  Raises UserError where there is none: a model does not say how it was trained to see.
+  """
+  file = folder / NAME
+  if not file.is_file():
+    raise UserError(f"{folder}: no {NAME} there, which says the size, mean and deviation of the images; copy it from "
+                    "where the weights come from")
+  try:
+    config = json.loads(file.read_text())
+  except ValueError as error:
+    raise UserError(f"{file}: damaged ({one_line(error)}); copy it again") from None
+  require(config, file, do_resize=True, do_rescale=True, do_normalize=True)
+  if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
+    raise UserError(f"{file}: rescale_factor is {config['rescale_factor']}; only 1/255 is computed here")
+  with missing_fields(file):
+    size, cropped = config["size"], config.get("do_center_crop", False)
+    interpolation = _RESAMPLE[choose(str(config.get("resample", 2)), _RESAMPLE, f"{file}: resample")]
+    mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+    shortest = size if isinstance(size, int) else size.get("shortest_edge")
+    if cropped and shortest:
+      side = _square(config["crop_size"], file)
+      share = side / shortest
+      share = share if int(side / share) == shortest else math.nextafter(share, 0)  # we round down what they say
+      return ImageInput(side, mean, std, "shortest", interpolation, share)
+    if cropped or (isinstance(size, dict) and "shortest_edge" in size):
+      raise UserError(f"{file}: do_center_crop={cropped} with size={size} is not computed here")
+    return ImageInput(_square(size, file), mean, std, "squash", interpolation)
+
+
+def image_config(image: ImageInput) -> dict[str, Any]:
+  """The inverse: the content of the file."""
+  side, squash = {"height": image.size, "width": image.size}, image.resize == "squash"
+  shortest = int(image.size / image.centre_crop)  # rounded down, as where we resize
+  return {
+    "image_processor_type": "ViTImageProcessor" if squash else "BitImageProcessor", "do_resize": True,
+    "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
+    "image_mean": list(image.mean), "image_std": list(image.std), "do_center_crop": not squash,
+    "resample": {name: int(number) for number, name in _RESAMPLE.items()}[image.interpolation],
+    **({"size": side} if squash else {"size": {"shortest_edge": shortest}, "crop_size": side}),
+  }  # fmt: skip
+
+
+def _square(size: Any, file: pathlib.Path) -> int:
+  sides = {size} if isinstance(size, int) else {size["height"], size["width"]}
+  if len(sides) > 1:
+    raise UserError(f"{file}: {size} is no square, and only squares are read")
+  return sides.pop()
