@@ -32,6 +32,7 @@ from mmcontrast import distributed
 from mmcontrast.config import from_json, to_json
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.lora import Lora
+from mmcontrast.model import complete_config
 from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
@@ -80,7 +81,8 @@ class Checkpoints:
       choose(self._best_metric, metrics, "config.checkpoint.best_metric")
       best = {"best": float(metrics[self._best_metric])}
     model, training = _split(state)
-    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__, "config": json.loads(to_json(config))}
+    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__,
+           "config": json.loads(to_json(complete_config(config)))}
     self._wait()
     self._step = int(state.step)
     if jax.process_count() > 1:  # Orbax's barriers are collectives: never beside those of a training step
@@ -168,7 +170,8 @@ def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any, dict, int]:
   """The config and the model variables of a run, or of its last stage, as numpy arrays, on any machine.
 
-  They are the average of the weights where the run keeps one (config.ema), and what LoRA adapted is summed.
+  The config has every option of towers and heads. The variables are the average of the weights where the
+  run keeps one (config.ema), and what LoRA adapted is summed.
 
   Returns:
     (config, {"params", "batch_stats"}, step).
@@ -198,7 +201,7 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
       as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(shapes.tree))
       model = manager.restore(step, args=ocp.args.Composite(
           model=ocp.args.PyTreeRestore(restore_args=as_numpy)))["model"]
-  config = from_json(json.dumps(run["config"]))
+  config = complete_config(from_json(json.dumps(run["config"])))  # older checkpoints leave defaults out
   lora = Lora(**config.get("lora", {}))  # older checkpoints have none
   found = model.get("ema") or {**model, "params": lora.merge(model["params"])}
   return config, found, step

@@ -84,6 +84,20 @@ def _parser() -> argparse.ArgumentParser:
   search.add_argument("--out", help="the picture to write; with --embeddings it may be left out")
   search.add_argument("--count", type=int, default=10, help="how many")
 
+  take = add("import", _import, "Make a run of another package's weights, to evaluate, search, embed and export.",
+             reads_data=False)
+  take.add_argument("place", metavar="KIND:PATH", help="such as open_clip:DIR, hf:DIR or timm:resnet50@FILE")
+  take.add_argument("--workdir", required=True, help="the folder of the run, which must be empty")
+  take.add_argument("--allow_unused", metavar="REGEX", action="append", default=[],
+                    help="names of arrays that may be left out; may be given again")
+
+  export = add("export", _export, "Write the model of a run for another package.", reads_data=False)
+  export.add_argument("--workdir", required=True)
+  export.add_argument("--to", required=True, metavar="FORMAT", help="open_clip, hf, timm, torchvision, detectron2, "
+                      "stablehlo or onnx")
+  export.add_argument("--out", required=True, help="the folder to write, which must be empty")
+  export.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+
   data = commands.add_parser("data", help="Build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
   build = add("build", _build, "Build a dataset from its packages.")
@@ -156,6 +170,16 @@ def _search(options: argparse.Namespace, _: list[str]) -> None:
     raise UserError("--out is missing: the picture to write, such as --out found.png")
   from mmcontrast.evaluate import search_workdir
   search_workdir(options.workdir, options.query, options.out, options.dataset, options.count, options.data_dir)
+
+
+def _import(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.interop.run import import_run
+  print(import_run(options.place, options.workdir, options.allow_unused))
+
+
+def _export(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.interop.run import export_run
+  print(export_run(options.workdir, options.to, options.out, options.step))
 
 
 def _build(options: argparse.Namespace, _: list[str]) -> None:

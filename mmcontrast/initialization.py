@@ -23,6 +23,7 @@ import jax
 from mmcontrast.checkpoint import load_run
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.interop import initial
+from mmcontrast.interop.formats import FORMATS
 from mmcontrast.optim import path_name
 
 COLLECTIONS = ("params", "batch_stats")
@@ -67,7 +68,8 @@ def _open(place: str, stages: Mapping[str, Callable[[], Any]], where: str) -> Ma
     return stages[place]()
   if not pathlib.Path(place).is_dir():
     known = nearest(place, stages) if stages else "there is no earlier stage"
-    raise UserError(f"{where}: {place!r} is neither an earlier stage nor the folder of a run; {known}")
+    raise UserError(f"{where}: {place!r} is neither an earlier stage nor the folder of a run, nor a file of a known "
+                    f"kind ({', '.join(FORMATS)}); {known}")
   return load_run(place)[1]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from mmcontrast.encoders import Encoded, build_encoder
+from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights, takes
 from mmcontrast.errors import UserError, choose
@@ -210,6 +210,15 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
   return Model(towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared)
+
+
+def complete_config(config: Mapping) -> dict[str, Any]:
+  """`config` with every option of its towers and heads written out: what a checkpoint says of its architecture.
+
+  So a default that changes later does not change a model that was trained before.
+  """
+  return {**config, **{kind: {name: complete(options) for name, options in config[kind].items()}
+                       for kind in ("towers", "heads")}}
 
 
 def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:

@@ -29,6 +29,7 @@ from mmcontrast.errors import Preempted, UserError
 from mmcontrast.evaluate import check_sets, evaluate_model
 from mmcontrast.inference import Inference
 from mmcontrast.initialization import initial_arrays
+from mmcontrast.model import complete_config
 from mmcontrast.preemption import Notice
 from mmcontrast.program import Plan, make_plans, variable_shapes
 from mmcontrast.stages import errors_of, stages_in
@@ -204,7 +205,7 @@ def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
   for name, plan in plans.items():
     if _holds_checkpoints(folders[name]):
       saved, _, steps[name] = load_run(folders[name])
-      check_same_run(saved, plan.config, folders[name])
+      check_same_run(saved, complete_config(plan.config), folders[name])
       if steps[name] > plan.config["steps"]:
         raise UserError(f"{folders[name]}: already at step {steps[name]}, beyond "
                         f"config.steps={plan.config['steps']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,4 +76,10 @@ def build_encoder(config: Mapping[str, Any], where: str = "towers") -> nn.Module
   return build(ENCODERS, config, where)
 
 
-__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "options_of"]
+def complete(options: Mapping[str, Any]) -> dict[str, Any]:
+  """The options of an encoder or a head, "name" among them, with every default written out."""
+  defaults = options_of({**HEADS, **ENCODERS}[options["name"]])
+  return {**{key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}, **options}
+
+
+__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "complete", "options_of"]

@@ -28,7 +28,7 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
 
   Args:
     source: "hf:PATH", "hf:PATH:towers/text".
-    part: "towers/text", "heads/image_joint".
+    part: "towers/text", "heads/image_joint", or "terms/NAME": its scale and bias.
     wanted: path -> array or shape, all of this run.
     config: of this run; its tower or head has to compute what the file's does, of the same inputs.
     where: of the entry, for messages.
@@ -40,11 +40,13 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   place, _, path = source.rpartition(":")
   if path.partition("/")[0] not in ("towers", "heads"):
     place, path = source, part
+  if part.startswith("terms/"):
+    return part, _logits(_read(source, where), part, wanted, where)
   kind, _, name = part.partition("/")
   their_kind, _, their_name = path.partition("/")
   if kind not in ("towers", "heads") or not name or "/" in name + their_name or kind != their_kind:
-    raise UserError(f"{where}: a file gives a whole tower or head, such as 'towers/text'")
-  pretrained = read(place)
+    raise UserError(f"{where}: a file gives a whole tower or head, such as 'towers/text', or the scale of 'terms/NAME'")
+  pretrained = _read(place, where)
   parts = getattr(pretrained, kind)
   choose(their_name, parts, f"{where}: {place} has {kind}")
   given = config[kind].get(name)
@@ -75,9 +77,29 @@ def _check_inputs(modality: str, pretrained: Pretrained, config: Mapping[str, An
 
 
 def _resized(array: np.ndarray, like: Any, path: str) -> np.ndarray:
-  """Learned positions [1, N, D] of an image tower for another image size."""
-  if like is None or not path.endswith("/pos_embed") or array.ndim != 3 or array.shape == like.shape:
+  """Learned positions of an image tower, [1, N, D] or those of an attention pool [N, D], for another image size."""
+  of_images = (path.endswith("/pos_embed") and array.ndim == 3) or path.endswith("/attnpool/positional_embedding")
+  if like is None or not of_images or array.shape == like.shape:
     return array
-  extra = array.shape[1] - math.isqrt(array.shape[1]) ** 2
-  side = math.isqrt(like.shape[1] - extra)
-  return np.asarray(resize_positions(array, (side, side), extra, antialias=True))
+  extra = array.shape[-2] - math.isqrt(array.shape[-2]) ** 2
+  side = math.isqrt(like.shape[-2] - extra)
+  return np.asarray(resize_positions(array.reshape(1, *array.shape[-2:]), (side, side), extra, antialias=True)
+                    ).reshape(*array.shape[:-2], -1, array.shape[-1])
+
+
+def _logits(pretrained: Pretrained, part: str, wanted: Arrays, where: str) -> Arrays:
+  """What a term learns: its scale, in its form, and its bias."""
+  if pretrained.logit_scale is None:
+    raise UserError(f"{where}: the file has no logit scale")
+  known = {"log_scale": math.log(pretrained.logit_scale), "tau": 1 / pretrained.logit_scale}
+  found = {name: value for name, value in known.items() if f"params/{part}/{name}" in wanted}
+  if pretrained.logit_bias is not None:
+    found["bias"] = pretrained.logit_bias
+  return {f"params/{part}/{name}": np.float32(value) for name, value in found.items()}
+
+
+def _read(place: str, where: str) -> Pretrained:
+  try:
+    return read(place)
+  except UserError as error:
+    raise UserError(f"{where}: {error}") from None

@@ -122,7 +122,7 @@ def text_input(config: Mapping[str, Any], folder: pathlib.Path, where: str) -> T
   else:
     tokenizer, ids = tokenizer_files.find(folder, lower)
   ends = {"eos": fields["eos_id"], "argmax": fields["vocab_size"] - 1}.get(fields["pool_type"], ids["eos"])
-  if not fields["embed_cls"] and ends != ids["eos"]:
+  if tokenizer and not fields["embed_cls"] and ends != ids["eos"]:
     raise UserError(f"{where}.pool_type: {fields['pool_type']!r} takes the token {ends}, and the tokenizer ends texts "
                     f"with {ids['eos']}")
   return TextInput(fields["context_length"], tokenizer, ids, lower)

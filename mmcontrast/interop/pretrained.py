@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcontrast.encoders import ENCODERS, HEADS, options_of
+from mmcontrast.encoders import ENCODERS, HEADS, complete
 from mmcontrast.errors import UserError
 from mmcontrast.model import build_model
 from mmcontrast.optim import path_name
@@ -118,10 +117,16 @@ def shapes(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], image: I
   return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(made)[0]}
 
 
-def complete(options: Mapping[str, Any]) -> dict[str, Any]:
-  """The options of an encoder or a head, "name" among them, with every default written out."""
-  defaults = options_of({**HEADS, **ENCODERS}[options["name"]])
-  return {**{key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}, **options}
+def variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Arrays by path as the variables of a model: {"params", "batch_stats"}, each of {"towers", "heads"}."""
+  found: dict[str, Any] = {collection: {"towers": {}, "heads": {}} for collection in ("params", "batch_stats")}
+  for path, array in arrays.items():
+    *holders, last = path.split("/")
+    tree = found
+    for name in holders:
+      tree = tree.setdefault(name, {})
+    tree[last] = array
+  return found
 
 
 def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:

@@ -6,23 +6,10 @@ import re
 import jax
 import numpy as np
 
-from mmcontrast.interop.naming import Arrays
-from mmcontrast.interop.pretrained import Pretrained, model_config
+from mmcontrast.interop.pretrained import Pretrained, model_config, variables
 from mmcontrast.model import build_model
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
-
-
-def variables(arrays: Arrays) -> dict:
-  """Arrays by path, as the variables of a model."""
-  found = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
-  for path, array in arrays.items():
-    *holders, last = path.split("/")
-    tree = found
-    for name in holders:
-      tree = tree.setdefault(name, {})
-    tree[last] = array
-  return found
 
 
 def outputs(pretrained: Pretrained, images: np.ndarray | None, ids: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -1,0 +1,195 @@
+"""From a file of another package to the folder of a run, and back: `mmcontrast import` and `mmcontrast export`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from mmcontrast.checkpoint import Checkpoints, load_run
+from mmcontrast.config import base_config, to_json
+from mmcontrast.data.settings import resolve
+from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
+from mmcontrast.encoders.layers import unstack_layers
+from mmcontrast.errors import UserError, choose
+from mmcontrast.inference import load
+from mmcontrast.interop import formats, tokenizer_files
+from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
+from mmcontrast.model import build_model
+from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.terms import Term, parse_terms
+from mmcontrast.stages import run_folder
+from mmcontrast.step import TrainState
+
+KINDS = ("image", "text")
+PROGRAMS = ("stablehlo", "onnx")
+TERM = "image_text"  # of an imported run: what its logits are of
+
+
+def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[str] = ()) -> pathlib.Path:
+  """Makes `workdir` a run of what KIND:PATH holds: its checkpoint, resolved config and tokenizer.
+
+  All that loads a run works on it; it has been trained for 0 steps, and is not trained further:
+  a run that starts from its weights names them in config.init.
+
+  Args:
+    place: of `formats.read`; torch's own files are read too.
+    allow_unused: regexes of arrays' names that may be left over.
+  Raises UserError, before anything is written, for what cannot be read or has no tokenizer, and where
+  `workdir` holds something.
+  """
+  workdir = pathlib.Path(workdir)
+  if workdir.exists() and any(workdir.iterdir()):
+    raise UserError(f"{workdir}: is not empty; give another --workdir, or delete it")
+  pretrained = formats.read(place, torch=True, allow_unused=allow_unused)
+  config = config_of(pretrained, place)
+  vocabulary = None
+  if pretrained.text:
+    if not pretrained.text.tokenizer:
+      raise UserError(f"{place}: no tokenizer beside the weights; put its tokenizer.json there, as "
+                      "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes it")
+    tokenizer = make_tokenizer(pretrained.text.tokenizer, lower=pretrained.text.lower)
+    vocabulary = tokenizer.vocab_size
+  build_model(config, vocabulary)
+  workdir.mkdir(parents=True, exist_ok=True)
+  if pretrained.text:
+    _keep(pretrained.text, tokenizer, workdir)
+  (workdir / "config.json").write_text(to_json(config))
+  state = TrainState(step=jnp.int32(0), **_variables(pretrained), opt_state={}, momentum=None, queues={}, tables={})
+  checkpoints = Checkpoints(workdir, config["checkpoint"])
+  checkpoints.save(state, config, None)
+  checkpoints.close()
+  return workdir
+
+
+def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
+  """Writes the model of a run as the folder `out` of format `to`, one of `formats.FORMATS` or PROGRAMS.
+
+  Raises UserError for a model that the format cannot express, naming the option, and where `out` holds something;
+  then nothing is written.
+  """
+  out, writable = pathlib.Path(out), [name for name, one in formats.FORMATS.items() if one.writes]
+  choose(to, (*writable, *PROGRAMS), "--to")
+  if to in PROGRAMS:
+    importlib.import_module(f"mmcontrast.interop.{to}").write(load(workdir, step), out)
+    return out
+  if out.exists() and any(out.iterdir()):
+    raise UserError(f"{out}: is not empty; give another --out, or delete it")
+  scratch = out.parent / f".{out.name}.partial"
+  shutil.rmtree(scratch, ignore_errors=True)
+  try:
+    formats.FORMATS[to].write(pretrained_of(workdir, step), scratch)
+    scratch.replace(out)
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+  return out
+
+
+def config_of(pretrained: Pretrained, source: str) -> dict[str, Any]:
+  """The config of a run with these towers and heads: base_config with all that is known of them."""
+  c = base_config()
+  c.steps, c.towers, c.heads = 0, pretrained.towers, pretrained.heads
+  c.data.views = {kind: int(kind in pretrained.towers) for kind in KINDS}
+  if image := pretrained.image:
+    c.data.update(image_size=image.size, centre_crop=image.centre_crop,
+                  resize=dict(mode=image.resize, interpolation=image.interpolation))
+    c.normalize = dict(mean=image.mean, std=image.std)
+  if text := pretrained.text:
+    c.data.update(text_length=text.length, tokenizer=text.tokenizer, token_ids=dict(text.token_ids))
+    with c.data.ignore_type():
+      c.data.lower = text.lower
+  for kind in KINDS:
+    c.evaluation[kind] = f"{kind}_joint" if f"{kind}_joint" in pretrained.heads else ""
+  c.evaluation.features = "image" if pretrained.image else ""
+  if pretrained.logit_scale is not None:
+    term = dict(query="image[0]/image_joint", key="text[0]/text_joint",
+                temperature=dict(init=1 / pretrained.logit_scale, learned=True))
+    if pretrained.logit_bias is None:
+      term["direction"] = "both"
+    else:
+      term |= dict(criterion="sigmoid", bias=dict(init=pretrained.logit_bias))
+    c.objective = {TERM: term}
+  return c.to_dict()
+
+
+def _variables(pretrained: Pretrained) -> dict[str, Any]:
+  """The arrays of a file, and what its logits have learned, as the variables of a run."""
+  learned = {}
+  if pretrained.logit_scale is not None:
+    learned[f"params/terms/{TERM}/log_scale"] = np.float32(math.log(pretrained.logit_scale))
+  if pretrained.logit_bias is not None:
+    learned[f"params/terms/{TERM}/bias"] = np.float32(pretrained.logit_bias)
+  return jax.tree.map(jnp.asarray, {"params": {"terms": {}}, **variables({**pretrained.arrays, **learned})})
+
+
+def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretrained:
+  """The model of a run in the terms of a file: the heads that config.evaluation names, and their towers.
+
+  A run without them gives the tower of config.evaluation.features alone.
+  Raises UserError when there is no checkpoint, or a head shares parameters with another.
+  """
+  config, found, _ = load_run(workdir, step)
+  options, data = config["evaluation"], resolve(config["data"])
+  own_heads = {f"{kind}_joint": options[kind] for kind in KINDS if options[kind]}
+  own_towers = {name.removesuffix("_joint"): config["heads"][own]["tower"] for name, own in own_heads.items()}
+  own_towers = own_towers or {"image": options["features"]}
+  arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
+  heads, towers = {}, {}
+  for name, own in own_heads.items():
+    heads[name] = {**config["heads"][own], "tower": name.removesuffix("_joint")}
+    if heads[name].pop("shared", None):
+      raise UserError(f"{workdir}: config.heads.{own} shares parameters with another head, which no other package has; "
+                      "export a run whose heads have their own")
+  for name, own in own_towers.items():
+    towers[name] = {**config["towers"][own], **({"scan": False} if "scan" in config["towers"][own] else {})}
+    towers[name].pop("modality", None)
+  image = text = None
+  if "image" in towers:
+    mode = "squash" if data["resize"]["mode"] == "squash" else "shortest"
+    image = ImageInput(data["image_size"], tuple(config["normalize"]["mean"]), tuple(config["normalize"]["std"]), mode,
+                       data["resize"]["interpolation"], data["centre_crop"])
+  if "text" in towers:
+    vocabulary = len(arrays["params/towers/text/token_embedding/embedding"])
+    towers["text"] = {"vocab_size": vocabulary, **towers["text"]}
+    text = TextInput(data["text_length"], kept_name(data["tokenizer"], run_folder(workdir)), data["token_ids"],
+                     data["lower"])
+  scale, bias = _logits(config, found["params"], own_heads)
+  return Pretrained(towers, heads, arrays, image, text, scale, bias, str(workdir))
+
+
+def _renamed(trees: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
+  """Path -> array of the towers and heads in `names`: kind -> name there -> name in the run."""
+  kept = {collection: {kind: {name: trees[collection][kind].get(own, {}) for name, own in named.items()}
+                        for kind, named in names.items()} for collection in ("params", "batch_stats")}
+  return {path: np.asarray(array) for path, array in traverse_util.flatten_dict(kept, sep="/").items()}
+
+
+def _logits(config: Mapping[str, Any], params: Mapping[str, Any],
+            heads: Mapping[str, str]) -> tuple[float | None, float | None]:
+  """Scale and bias of the first term between the two heads; None where there is none."""
+  for term in parse_terms(config["objective"]).values():
+    if isinstance(term, Term) and term.temperature.schedule is None:
+      sides = {parse_embedding(name).head for name in (*term.query, *term.key)}
+      if len(sides) == 2 and sides == set(heads.values()):
+        learned = params["terms"].get(term.temperature_of, {})
+        # The logarithm again of this number is the same float32.
+        scale = math.exp(learned["log_scale"]) if "log_scale" in learned else float(term.temperature.scale(learned))
+        bias = term.temperature.offset(learned)
+        return scale, None if bias is None else float(bias)
+  return None, None
+
+
+def _keep(text: TextInput, tokenizer: Any, workdir: pathlib.Path) -> None:
+  if text.tokenizer.startswith("huggingface:"):
+    (workdir / FOLDER).mkdir()
+    (workdir / FOLDER / "tokenizer.json").write_bytes(tokenizer_files.with_padding(text))
+  else:
+    keep_file(tokenizer, workdir)

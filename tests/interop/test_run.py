@@ -1,0 +1,189 @@
+"""mmcontrast import and export, and config.init from another package's file."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from models import GOLDEN, assert_same_file, outputs
+from PIL import Image
+from tiny import tiny_config
+
+import mmcontrast
+from mmcontrast.checkpoint import load_run
+from mmcontrast.cli import main
+from mmcontrast.errors import UserError
+from mmcontrast.initialization import initial_arrays
+from mmcontrast.interop import formats, open_clip
+from mmcontrast.interop.run import export_run, import_run, pretrained_of
+from mmcontrast.model import build_model
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+  """A folder of open_clip with a tokenizer: the tiny CLIP, its texts ended by id 1."""
+  folder = tmp_path_factory.mktemp("clip")
+  shutil.copytree(GOLDEN / "open_clip_clip", folder, dirs_exist_ok=True)
+  shutil.copy(GOLDEN / "open_clip_siglip" / "tokenizer.json", folder)
+  config = json.loads((folder / open_clip.CONFIG).read_text())
+  config["model_cfg"]["text_cfg"] |= {"pool_type": "eos", "eos_id": 1, "hf_tokenizer_name": "somewhere"}
+  config["preprocess_cfg"] = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3], "resize_mode": "squash"}
+  (folder / open_clip.CONFIG).write_text(json.dumps(config))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(clip, tmp_path_factory):
+  """The run that `mmcontrast import` makes of it."""
+  folder = tmp_path_factory.mktemp("runs") / "imported"
+  assert main(["import", f"open_clip:{clip}", "--workdir", str(folder)]) == 0
+  return folder
+
+
+def test_an_imported_run_is_loaded_as_any_other(clip, workdir, tmp_path):
+  model, pretrained = mmcontrast.load(workdir), formats.read(f"open_clip:{clip}")
+  images = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), np.uint8)
+  texts = ["a red heart", "two dogs"]
+  ids = model.tokenizer.encode(texts, 8)
+  assert ids[0].tolist() == [3, 4, 5, 1, 0, 0, 0, 0]
+  given = (images / 255 - np.array([0.4, 0.5, 0.6])) / np.array([0.2, 0.25, 0.3])
+  theirs = outputs(pretrained, given.astype(np.float32), ids)
+  for rows, name in ((model.encode_image(images), "image"), (model.encode_text(texts), "text")):
+    np.testing.assert_allclose(rows, theirs[name] / np.linalg.norm(theirs[name], axis=1, keepdims=True), atol=1e-5)
+  Image.fromarray(images[0]).resize((40, 20)).save(tmp_path / "wide.png")
+  assert model.view(tmp_path / "wide.png").shape == (16, 16, 3) and model.data["resize"]["mode"] == "squash"
+
+
+def test_the_architecture_travels_whole(workdir, monkeypatch):
+  """A default that changes later changes nothing in a checkpoint."""
+  from mmcontrast.encoders import vit
+  config = load_run(workdir)[0]
+  image = config["towers"]["image"]
+  assert (image["activation"], image["norm_epsilon"], image["registers"]) == ("gelu", 1e-5, 0)
+  monkeypatch.setattr(vit.ViT, "registers", 4)
+  assert load_run(workdir)[0] == config
+
+
+def test_what_was_imported_is_exported_bit_for_bit(clip, workdir, tmp_path):
+  out = tmp_path / "out"
+  assert main(["export", "--workdir", str(workdir), "--to", "open_clip", "--out", str(out)]) == 0
+  assert_same_file(clip / open_clip.WEIGHTS, out / open_clip.WEIGHTS)
+  before, after = formats.read(f"open_clip:{clip}"), formats.read(f"open_clip:{out}")
+  assert (after.towers, after.heads, after.image) == (before.towers, before.heads, before.image)
+  assert after.text.token_ids == before.text.token_ids and after.logit_scale == before.logit_scale
+
+
+def test_what_open_clip_cannot_express_is_named_and_nothing_is_left(workdir, tmp_path, monkeypatch):
+  from mmcontrast.interop import run
+  found = pretrained_of(workdir)
+  found.towers["text"]["pool"] = "mean"
+  monkeypatch.setattr(run, "pretrained_of", lambda *_: found)
+  with pytest.raises(UserError, match=r"open_clip has no such towers\.text\.pool is 'mean', and 'eos' is needed"):
+    export_run(workdir, "open_clip", tmp_path / "out")
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_is_left_alone(clip, workdir, tmp_path, capsys):
+  (tmp_path / "mine").write_text("x")
+  assert main(["import", f"open_clip:{clip}", "--workdir", str(tmp_path)]) == 2
+  assert main(["export", "--workdir", str(workdir), "--to", "open_clip", "--out", str(tmp_path)]) == 2
+  assert capsys.readouterr().err.count("is not empty") == 2 and [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("place, message", [
+    ("open_clop:x", "no such choice 'open_clop'; did you mean 'open_clip'"), ("open_clip:", "not KIND:PATH"),
+    ("open_clip:/nowhere", "no open_clip_config.json there")])
+def test_a_wrong_place_is_an_error(place, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    import_run(place, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_without_a_tokenizer_there_is_no_run(clip, tmp_path):
+  shutil.copytree(clip, tmp_path / "clip")
+  (tmp_path / "clip" / "tokenizer.json").unlink()
+  with pytest.raises(UserError, match="no tokenizer beside the weights"):
+    import_run(f"open_clip:{tmp_path / 'clip'}", tmp_path / "run")
+
+
+def own_config(clip, **changes):
+  """A run of ours whose towers are those of the file, and that starts from them."""
+  pretrained = formats.read(f"open_clip:{clip}")
+  image = {key: pretrained.towers["image"][key] for key in (
+      "name", "width", "depth", "heads", "patch", "patch_bias", "pre_norm", "pool", "activation", "norm_epsilon")}
+  text = {key: pretrained.towers["text"][key] for key in (
+      "name", "width", "depth", "heads", "causal", "pool", "activation")}
+  config = tiny_config(
+      towers=dict(image=image, text=text), normalize=dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)),
+      heads=dict(image_joint=dict(tower="image", name="linear", dim=12),
+                 words=dict(tower="text", name="linear", dim=12)),
+      objective=dict(pairs=dict(query="image[0]/image_joint", key="text[0]/words",
+                                temperature=dict(init=0.1, learned=True))),
+      init={"towers/image": f"open_clip:{clip}", "towers/text": f"open_clip:{clip}:towers/text",
+            "heads/words": f"open_clip:{clip}:heads/text_joint", "terms/pairs": f"open_clip:{clip}"})
+  config["data"] |= dict(text_length=8, image_size=16, token_ids=dict(pad=0, bos=-1, eos=1))
+  for key, value in changes.items():
+    *holders, last = key.split("__")
+    section = config
+    for name in holders:
+      section = section[name]
+    section[last] = value
+  return config
+
+
+def shapes_of(config):
+  import jax
+  model = build_model(config, 40)
+  size = config["data"]["image_size"]
+  views = {"image": jax.ShapeDtypeStruct((1, size, size, 3), "float32"),
+           "text": jax.ShapeDtypeStruct((1, config["data"]["text_length"]), "int32")}
+  found = dict(jax.eval_shape(model.init, jax.random.key(0), views))
+  found["params"] = {**found["params"], "terms": {"pairs": {"log_scale": jax.ShapeDtypeStruct((), "float32")}}}
+  return found
+
+
+def test_a_run_starts_from_the_file(clip):
+  config = own_config(clip)
+  found, theirs = initial_arrays(config, shapes_of(config), {}), formats.read(f"open_clip:{clip}")
+  assert np.array_equal(found["params/towers/image/norm/bias"], theirs.arrays["params/towers/image/norm/bias"])
+  assert np.array_equal(found["params/heads/words/fc1/kernel"], theirs.arrays["params/heads/text_joint/fc1/kernel"])
+  assert found["params/terms/pairs/log_scale"] == np.float32(2.125)
+  assert not any("image_joint" in name for name in found)  # it was not named
+
+
+def test_positions_are_resized_to_another_image_size(clip):
+  config = own_config(clip, data__image_size=32, init={"towers/image": f"open_clip:{clip}"})
+  found, theirs = initial_arrays(config, shapes_of(config), {}), formats.read(f"open_clip:{clip}")
+  position, before = (one["params/towers/image/pos_embed"] for one in (found, theirs.arrays))
+  assert before.shape == (1, 1 + 2 * 2, 16) and position.shape == (1, 1 + 4 * 4, 16)
+  assert np.array_equal(position[:, 0], before[:, 0])
+  np.testing.assert_allclose(position[:, 1:].mean(1), before[:, 1:].mean(1), atol=0.05)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(towers__image__activation="quick_gelu"),
+     r"towers\.image\.activation is 'quick_gelu', and 'gelu' is needed"),
+    (dict(towers__image__pool="gap"), r"towers\.image\.pool is 'gap', and 'cls' is needed"),
+    (dict(towers__image__pre_norm=False), r"towers\.image\.pre_norm is False, and True is needed"),
+    (dict(towers__image__norm_epsilon=1e-6), r"towers\.image\.norm_epsilon is 1e-06, and 1e-05 is needed"),
+    (dict(towers__image__heads=4), r"towers\.image\.heads is 4, and 2 is needed"),
+    (dict(towers__text__causal=False), r"towers\.text\.causal is False, and True is needed"),
+    (dict(towers__text__pool="mean", init={}), None),
+    (dict(heads__words=dict(tower="text", name="linear", dim=12, bias=True)),
+     r"heads\.words\.bias is True, and False is needed"),
+    (dict(normalize=dict(mean=(0.5, 0.5, 0.5), std=(0.2, 0.25, 0.3))),
+     r"config\.normalize\.mean is \(0\.5, 0\.5, 0\.5\), and \(0\.4, 0\.5, 0\.6\) is needed"),
+    (dict(data__token_ids=dict(pad=0, bos=3, eos=1)), r"config\.data\.token_ids is .* is needed"),
+    (dict(init={"heads/words": "open_clip:{clip}"}), r"has heads: no such choice 'words'"),
+    (dict(init={"towers/image": "open_clip:/nowhere"}), r"no open_clip_config\.json there"),
+    (dict(init={"towers/image": "open_clop:/nowhere"}), r"nor a file of a known kind \(open_clip, hf"),
+])
+def test_what_would_compute_something_else_is_refused(clip, change, message):
+  config = own_config(clip, **change)
+  config["init"] = {part: source.format(clip=clip) for part, source in config["init"].items()}
+  if message is None:
+    assert initial_arrays(config, shapes_of(config), {}) == {}
+    return
+  with pytest.raises(UserError, match=message) as error:
+    initial_arrays(config, shapes_of(config), {})
+  assert "\n" not in str(error.value) and str(error.value).startswith("config.init[")
