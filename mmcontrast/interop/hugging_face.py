@@ -18,13 +18,17 @@ from mmcontrast.interop.pretrained import Pretrained
 from mmcontrast.interop.weights import read_weights
 
 MODELS = {  # model_type -> its file
+  "clip": "hugging_face_clip",
+  "siglip": "hugging_face_clip",
   "bert": "hugging_face_bert",
   "modernbert": "hugging_face_bert",
   "vit": "hugging_face_vit",
   "dinov2": "hugging_face_vit",
   "dinov2_with_registers": "hugging_face_vit",
 }
-_WRITERS = {("text",): "hugging_face_bert", ("image",): "hugging_face_vit"}  # towers -> the file that writes them
+_WRITERS = {  # towers -> the file that writes them
+  ("image", "text"): "hugging_face_clip", ("text",): "hugging_face_bert", ("image",): "hugging_face_vit",
+}  # fmt: skip
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
+import string
 from types import ModuleType
 
 from mmcontrast.data.tokenizers import make_tokenizer
+from mmcontrast.data.tokenizers.clip import ClipTokenizer
 from mmcontrast.data.tokenizers.tokenizer import package
 from mmcontrast.errors import UserError
 from mmcontrast.interop.pretrained import TextInput
@@ -39,30 +42,66 @@ def with_padding(text: TextInput) -> bytes:
   return json.dumps(file, ensure_ascii=False).encode()
 
 
-def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token") -> dict[str, bytes]:
-  """File name -> content of what transformers' AutoTokenizer reads in a folder; CLIP's own tokenizer needs none.
+def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token", with_clip: bool = False
+             ) -> dict[str, bytes]:
+  """File name -> content of what transformers' AutoTokenizer reads in a folder.
 
-  `bos` and `eos`: what the model calls them there (BERT: "cls_token", "sep_token").
-
+  Args:
+    bos, eos: what the model calls them there (BERT: "cls_token", "sep_token").
+    with_clip: CLIP's own tokenizer too, which open_clip has without a file. There it mends texts with ftfy first,
+      and transformers does not.
   Raises UserError for a tokenizer that it cannot read, or whose texts do not end as ours.
   """
   kind, _, path = text.tokenizer.partition(":")
-  if kind == "clip":
-    return {}
-  if kind != "huggingface":
+  if kind not in ("clip", "huggingface"):
     raise UserError(f"config.data.tokenizer: {text.tokenizer!r} is none that transformers reads; export a run whose "
                     "tokenizer is 'clip' or 'huggingface:PATH'")
+  if kind == "clip" and not with_clip:
+    return {}
+  own = make_tokenizer(text.tokenizer, lower=text.lower)
+  if kind == "clip":
+    return _files(_clip(own), text, {bos: own.bos_id, eos: own.eos_id, "pad_token": own.eos_id})
   file = json.loads(pathlib.Path(path).read_text())
-  special = {name: _token(file, text.token_ids[own]) for name, own in (("pad_token", "pad"), (bos, "bos"), (eos, "eos"))
-             if text.token_ids[own] >= 0}
-  own = make_tokenizer(text.tokenizer, lower=False)
   whole = _library().Tokenizer.from_str(json.dumps(file | {"padding": None})).encode("").ids
   if whole != [number for number in (own.bos_id, own.eos_id) if number >= 0]:
     raise UserError(f"{path}: transformers would give texts the ids {whole} around them, and the model had bos "
                     f"{own.bos_id} and eos {own.eos_id}; give the file a post_processor that adds them")
-  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": text.length, **special}
-  return {"tokenizer.json": pathlib.Path(path).read_bytes(),
+  if text.lower:
+    steps = [*_NORMALISERS[text.lower], *([file["normalizer"]] if file["normalizer"] else [])]
+    file["normalizer"] = {"type": "Sequence", "normalizers": steps}
+  ids = text.token_ids
+  return _files(file, text, {bos: ids["bos"], eos: ids["eos"], "pad_token": ids["pad"]})
+
+
+# What `data.lower` does to texts, in the words of a tokenizer.json.
+_NORMALISERS = {
+  True: [{"type": "Lowercase"}],
+  "canonicalize": [
+    {"type": "Replace", "pattern": {"String": "_"}, "content": " "},
+    {"type": "Replace", "pattern": {"Regex": f"[{re.escape(string.punctuation)}]"}, "content": ""},
+    {"type": "Lowercase"}, {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+    {"type": "Strip", "strip_left": True, "strip_right": True}],
+}  # fmt: skip
+
+
+def _files(file: dict, text: TextInput, special: dict[str, int]) -> dict[str, bytes]:
+  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": text.length,
+              **{name: _token(file, number) for name, number in special.items() if number >= 0}}
+  return {"tokenizer.json": json.dumps(file, ensure_ascii=False).encode(),
           "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode()}
+
+
+def _clip(own: ClipTokenizer) -> dict:
+  """CLIP's tokenizer as a tokenizer.json: its merges, small letters and single spaces, bos and eos."""
+  library = _library()
+  model = library.Tokenizer.from_str(own.json())
+  start, end = "<|startoftext|>", "<|endoftext|>"
+  model.add_special_tokens([start, end])
+  spaces = library.normalizers.Replace(library.Regex(r"\s+"), " ")
+  model.normalizer = library.normalizers.Sequence([library.normalizers.NFC(), spaces, library.normalizers.Lowercase()])
+  model.post_processor = library.processors.TemplateProcessing(
+    single=f"{start} $A {end}", special_tokens=[(start, own.bos_id), (end, own.eos_id)])  # fmt: skip
+  return json.loads(model.to_str())
 
 
 def _pad(folder: pathlib.Path, number: int) -> int:

@@ -51,6 +51,10 @@ class ClipTokenizer(Tokenizer):
     super().__init__("clip", vocab_size=VOCABULARY, pad_id=0, bos_id=VOCABULARY - 2, eos_id=VOCABULARY - 1, lower=False,
                      file=file)
 
+  def json(self) -> str:
+    """The model in the JSON format of the `tokenizers` package, without what mends texts, bos and eos."""
+    return self._model.to_str()
+
   def _pieces(self, texts: list[str]) -> list[list[int]]:
     found = self._model.encode_batch([self._clean(text) for text in texts], add_special_tokens=False)
     return [text.ids for text in found]

@@ -1,0 +1,215 @@
+"""Hugging Face's CLIPModel and SiglipModel, which SigLIP 2 of a fixed resolution is too.
+
+A config.json leaves out what is the default in transformers 5; those defaults are here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmcontrast.errors import UserError
+from mmcontrast.interop import tokenizer_files
+from mmcontrast.interop.hugging_face_config import activation, require, their_activation
+from mmcontrast.interop.hugging_face_image import NAME, image_config, read_image_input
+from mmcontrast.interop.naming import (
+  CONV,
+  LEADING,
+  LEADING2,
+  LINEAR,
+  STACKED,
+  STACKED_LINEAR,
+  Arrays,
+  Rule,
+  linear,
+  norm,
+  to_ours,
+  to_theirs,
+  under,
+)
+from mmcontrast.interop.pretrained import Pretrained, TextInput, check_same, complete, shapes
+from mmcontrast.interop.weights import write_weights
+
+_CLIP, _SIGLIP = "clip", "siglip"
+_LAYERS = {"num_hidden_layers": 12, "attention_dropout": 0.0}
+_TEXT = {
+  _CLIP: {**_LAYERS, "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8,
+          "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "eos_token_id": 49407},
+  _SIGLIP: {**_LAYERS, "vocab_size": 32000, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+            "max_position_embeddings": 64, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
+            "projection_size": None},
+}  # fmt: skip
+_VISION = {
+  _CLIP: {**_LAYERS, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_channels": 3,
+          "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+  _SIGLIP: {**_LAYERS, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_channels": 3,
+            "image_size": 224, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
+            "vision_use_head": True},
+}  # fmt: skip
+_IGNORED = (r".*\.position_ids",)  # 0, 1, 2, ..., which older files have
+
+_BLOCKS = under([
+  *norm("layer_norm1", "norm1"), *norm("layer_norm2", "norm2"), *linear("mlp.fc1", "mlp/fc1"),
+  *linear("mlp.fc2", "mlp/fc2"), *linear("self_attn.out_proj", "attn/proj"),
+  Rule(tuple(f"self_attn.{x}_proj.weight" for x in "qkv"), "attn/qkv/kernel", STACKED_LINEAR),
+  Rule(tuple(f"self_attn.{x}_proj.bias" for x in "qkv"), "attn/qkv/bias", STACKED),
+], "encoder.layers.{i}.", "blocks_{i}")  # fmt: skip
+_TEXT_TOWER = under([
+  *_BLOCKS, Rule("embeddings.token_embedding.weight", "token_embedding/embedding"),
+  Rule("embeddings.position_embedding.weight", "pos_embed"), *norm("final_layer_norm", "norm"),
+], "text_model.", "towers/text")  # fmt: skip
+_IMAGE_TOWER = under([
+  *_BLOCKS, Rule("embeddings.patch_embedding.weight", "patch_embed/kernel", CONV),
+  Rule("embeddings.patch_embedding.bias", "patch_embed/bias"),
+  Rule("embeddings.class_embedding", "cls_token", LEADING2),
+  Rule("embeddings.position_embedding.weight", "pos_embed", LEADING),
+  *norm("pre_layrnorm", "norm_pre"),  # spelled so
+  *norm("post_layernorm", "norm"),
+  Rule("head.probe", "attn_pool/latent"), *norm("head.layernorm", "attn_pool/norm"),
+  Rule("head.attention.in_proj_weight", ("attn_pool/q/kernel", "attn_pool/kv/kernel"), STACKED_LINEAR),
+  Rule("head.attention.in_proj_bias", ("attn_pool/q/bias", "attn_pool/kv/bias"), STACKED),
+  *linear("head.attention.out_proj", "attn_pool/proj"), *linear("head.mlp.fc1", "attn_pool/mlp/fc1"),
+  *linear("head.mlp.fc2", "attn_pool/mlp/fc2"),
+], "vision_model.", "towers/image")  # fmt: skip
+_HEADS = {
+  _CLIP: [Rule("visual_projection.weight", "heads/image_joint/fc1/kernel", LINEAR),
+          Rule("text_projection.weight", "heads/text_joint/fc1/kernel", LINEAR)],
+  _SIGLIP: linear("text_model.head", "heads/text_joint/fc1"),
+}  # fmt: skip
+
+
+def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
+         allow_unused: Sequence[str] = ()) -> Pretrained:
+  """Both towers of a folder whose `config` and `arrays` have been read.
+
+  Raises UserError for a field of the config that our encoders do not compute, and as `naming.to_ours`.
+  """
+  file = folder / "config.json"
+  towers, heads = _described(config, file)
+  image, text = read_image_input(folder), _text_input(folder, config, towers["text"])
+  if image.size != (side := _section(config, "vision")["image_size"]):
+    raise UserError(f"{file}: image_size is {side}, and {NAME} makes images of {image.size} px")
+  arrays = dict(arrays)
+  scale, bias = (arrays.pop(name, None) for name in ("logit_scale", "logit_bias"))
+  rules = _TEXT_TOWER + _IMAGE_TOWER + _HEADS[config["model_type"]]
+  found = to_ours(rules, arrays, shapes(towers, heads, image, text), str(folder), (*_IGNORED, *allow_unused))
+  return Pretrained(towers, heads, found, image, text, None if scale is None else math.exp(scale.item()),
+                    None if bias is None else bias.item(), str(folder))
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes what `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` of transformers load from OUT.
+
+  Raises UserError for an option of a tower or a head that neither CLIPModel nor SiglipModel has.
+  """
+  config = _config(pretrained, out)
+  kind = config["model_type"]
+  towers, heads = _described(config, out)
+  for part, given, said in (("towers", pretrained.towers, towers), ("heads", pretrained.heads, heads)):
+    for name in said:
+      check_same(given[name], said[name], f"{out}: transformers has no {kind} whose {part}.{name}")
+  tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True)
+  arrays = to_theirs(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, str(out))
+  if pretrained.logit_scale is None:
+    raise UserError(f"{out}: {kind} has a logit scale, and this model has none; train with a learned temperature")
+  scale = np.float32(math.log(pretrained.logit_scale))
+  arrays["logit_scale"] = scale if kind == _CLIP else scale.reshape(1)
+  if kind == _SIGLIP:
+    arrays["logit_bias"] = np.float32([pretrained.logit_bias or 0.0])
+  out.mkdir(parents=True, exist_ok=True)
+  write_weights(out / "model.safetensors", arrays)
+  image = {**image_config(pretrained.image),
+           "image_processor_type": {_CLIP: "CLIPImageProcessor", _SIGLIP: "SiglipImageProcessor"}[kind]}
+  for name, content in {"config.json": config, NAME: image}.items():
+    (out / name).write_text(json.dumps(content, indent=2) + "\n")
+  for name, content in tokenizer.items():
+    (out / name).write_bytes(content)
+
+
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+  """The fields of "text" or "vision" over their defaults; older files say them twice, the second time whole."""
+  defaults = {"text": _TEXT, "vision": _VISION}[name][config["model_type"]]
+  return {**defaults, **(config.get(f"{name}_config") or {}), **(config.get(f"{name}_config_dict") or {})}
+
+
+def _described(config: Mapping[str, Any], where: pathlib.Path) -> tuple[dict[str, dict], dict[str, dict]]:
+  """(towers, heads) of a config. Raises UserError for a value that is not computed."""
+  text, vision, clip = _section(config, "text"), _section(config, "vision"), config["model_type"] == _CLIP
+  require(vision, f"{where}: vision_config", num_channels=3, vision_use_head=True)
+  for name, section in (("vision", vision), ("text", text)):
+    if any(isinstance(section.get(key), list) for key in ("image_size", "patch_size")):
+      raise UserError(f"{where}: {name}_config: {section['image_size']} is no square, and only squares are read")
+  towers = {
+    "image": {
+      "name": "vit", **_transformer(vision, f"{where}: vision_config"), "patch": vision["patch_size"],
+      "positions": "learned", "pool": "cls" if clip else "map", "cls_position": True, "pre_norm": clip,
+      "patch_bias": not clip,
+    },
+    "text": {
+      "name": "text_transformer", **_transformer(text, f"{where}: text_config"), "vocab_size": text["vocab_size"],
+      "max_length": text["max_position_embeddings"], "causal": clip, "pool": "eos" if clip else "last",
+      "attend_padding": not clip,  # CLIP's eos is before it
+    },
+  }  # fmt: skip
+  if clip:
+    linear_head = {"name": "linear", "dim": config.get("projection_dim", 512), "bias": False}
+    image_head = text_head = linear_head
+  else:
+    image_head = {"name": "identity"}
+    text_head = {"name": "linear", "dim": text["projection_size"] or text["hidden_size"], "bias": True}
+  heads = {"image_joint": {"tower": "image", **image_head}, "text_joint": {"tower": "text", **text_head}}
+  return {name: complete(tower) for name, tower in towers.items()}, heads
+
+
+def _transformer(section: Mapping[str, Any], where: str) -> dict[str, Any]:
+  width = section["hidden_size"]
+  return {"width": width, "depth": section["num_hidden_layers"], "heads": section["num_attention_heads"],
+          "mlp_ratio": section["intermediate_size"] / width, "norm_epsilon": section["layer_norm_eps"],
+          "activation": activation(section, "hidden_act", where)}
+
+
+def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[str, Any]) -> TextInput:
+  settings = folder / "tokenizer_config.json"
+  kind = json.loads(settings.read_text()).get("tokenizer_class", "") if settings.is_file() else ""
+  # SigLIP's texts were canonical; SigLIP 2's small, which the Gemma tokenizer that it borrows does not do.
+  lower = {"Siglip": "canonicalize", "Gemma": True}.get(kind.partition("Tokenizer")[0], False)
+  tokenizer, ids = tokenizer_files.find(folder, lower)
+  eos = _section(config, "text").get("eos_token_id")
+  if tokenizer and config["model_type"] == _CLIP:
+    eos = tower["vocab_size"] - 1 if eos == 2 else eos  # 2 was a mistake, which means the highest id
+    if eos != ids["eos"]:
+      raise UserError(f"{folder}: text_config.eos_token_id is {eos}, and the tokenizer ends texts with {ids['eos']}")
+  return TextInput(tower["max_length"], tokenizer, ids, lower)
+
+
+def _config(pretrained: Pretrained, out: pathlib.Path) -> dict[str, Any]:
+  """The config.json that comes nearest to a model; where it says something else, `_described` shows it."""
+  for name in ("image", "text"):
+    if f"{name}_joint" not in pretrained.heads:
+      raise UserError(f"{out}: transformers' CLIP and SigLIP have a head of {name}s, and this model has none")
+  image, text = (complete(pretrained.towers[name]) for name in ("image", "text"))
+  kind = _SIGLIP if image.get("pool") == "map" else _CLIP
+  for name, tower in (("image", image), ("text", text)):
+    if not tower["name"].startswith(("vit", "text_transformer")):
+      raise UserError(f"{out}: transformers' CLIP and SigLIP have no {name} tower {tower['name']!r}")
+  head, ids = pretrained.heads["text_joint"], pretrained.text.token_ids
+  vision = {**_fields(image), "patch_size": image["patch"], "image_size": pretrained.image.size, "num_channels": 3}
+  words = {**_fields(text), "vocab_size": text["vocab_size"], "max_position_embeddings": text["max_length"],
+           "bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]}
+  config = {"model_type": kind, "text_config": words, "vision_config": vision}
+  if kind == _CLIP:
+    return config | {"architectures": ["CLIPModel"], "projection_dim": head.get("dim", text["width"])}
+  words["projection_size"] = head.get("dim", text["width"])
+  return config | {"architectures": ["SiglipModel"]}
+
+
+def _fields(tower: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `_transformer`."""
+  return {"hidden_size": tower["width"], "num_hidden_layers": tower["depth"], "num_attention_heads": tower["heads"],
+          "intermediate_size": round(tower["width"] * tower["mlp_ratio"]), "layer_norm_eps": tower["norm_epsilon"],
+          "hidden_act": their_activation(tower["activation"])}
