@@ -126,7 +126,7 @@ class Inference:
     Args:
       kind: "image" or "text" (unit rows in the joint space), or "image_features"
         (the tower's pooled output, for probes).
-      values: uint8 images [N, H, W, 3], or N strings.
+      values: uint8 images [N, H, W, 3], or N strings, or their token ids [N, L].
     Returns:
       [N, D] float32; of a head of tokens [N, L, D], for `compare` alone.
     Raises UserError for a kind this model has no head for.
@@ -158,8 +158,8 @@ class Inference:
       waiting = found
     return np.concatenate([*rows, np.asarray(waiting)[:count]])
 
-  def _ids(self, texts: Sequence[str]) -> np.ndarray:
-    return self.tokenizer.encode(list(texts), self.data["text_length"])
+  def _ids(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
+    return texts if isinstance(texts, np.ndarray) else self.tokenizer.encode(list(texts), self.data["text_length"])
 
   def _views(self, images: Sequence[ImageLike]) -> np.ndarray:
     if len(images) == 1:
