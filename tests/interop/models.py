@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 
+from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.interop.pretrained import Pretrained, model_config, variables
 from mmcontrast.model import build_model
 
@@ -29,6 +30,20 @@ def outputs(pretrained: Pretrained, images: np.ndarray | None, ids: np.ndarray |
     image, text = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (rows["image"], rows["text"]))
     rows["logits"] = pretrained.logit_scale * image @ text.T + (pretrained.logit_bias or 0)
   return rows
+
+
+def encode_images(pretrained: Pretrained, images: np.ndarray) -> Encoded:
+  """What the image tower makes of images [B, H, W, 3], normalised."""
+  tower = build_encoder(pretrained.towers["image"])
+  params = variables(pretrained.arrays)["params"]["towers"]["image"]
+  return jax.jit(lambda params, x: tower.apply({"params": params}, x, train=False))(params, images)
+
+
+def assert_same_arrays(found: Pretrained, expected: Pretrained) -> None:
+  """The same paths, shapes and bits."""
+  assert found.arrays.keys() == expected.arrays.keys()
+  for path, array in expected.arrays.items():
+    assert found.arrays[path].shape == array.shape and found.arrays[path].tobytes() == array.tobytes(), path
 
 
 def assert_outputs(pretrained: Pretrained, file: pathlib.Path) -> None:

@@ -1,10 +1,9 @@
 """transformers' ViT and DINOv2: outputs of its own tiny models, out and in again, and what is refused."""
 
 import json
-import pathlib
 import shutil
 
-import image_tower
+import models
 import numpy as np
 import pytest
 
@@ -13,23 +12,22 @@ from mmcontrast.interop import formats, hugging_face_image
 from mmcontrast.interop.pretrained import ImageInput, Pretrained
 from mmcontrast.interop.weights import read_weights
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "interop"
 CASES = ("hf_vit", "hf_dinov2", "hf_dinov2_registers")
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_are_theirs_at_any_size_and_out_and_in_again_is_the_same(case, tmp_path):
-  found = formats.read(f"hf:{GOLDEN / case}")
-  expected = np.load(GOLDEN / case / "outputs.npz")
+  found = formats.read(f"hf:{models.GOLDEN / case}")
+  expected = np.load(models.GOLDEN / case / "outputs.npz")
   for size in (16, 24):
-    out = image_tower.encode(found, expected[f"images{size}"])
+    out = models.encode_images(found, expected[f"images{size}"])
     np.testing.assert_allclose(out.pooled, expected[f"pooled{size}"], atol=1e-4)
     np.testing.assert_allclose(out.tokens, expected[f"tokens{size}"], atol=1e-4)
   formats.FORMATS["hf"].write(found, tmp_path / "out")
   again = formats.read(f"hf:{tmp_path / 'out'}")
-  image_tower.check_same_arrays(again, found)
+  models.assert_same_arrays(again, found)
   assert again.towers == found.towers and again.image == found.image
-  theirs, ours = (read_weights(folder / "model.safetensors") for folder in (GOLDEN / case, tmp_path / "out"))
+  theirs, ours = (read_weights(folder / "model.safetensors") for folder in (models.GOLDEN / case, tmp_path / "out"))
   theirs = {name.removeprefix("vit."): array for name, array in theirs.items()}
   left = {name for name in theirs if name.startswith("classifier.") or name.endswith("mask_token")}
   assert theirs.keys() - left == {name for name in ours if not name.startswith("pooler.")}
@@ -37,8 +35,9 @@ def test_outputs_are_theirs_at_any_size_and_out_and_in_again_is_the_same(case, t
 
 
 def test_images_are_made_as_their_processor_says():
-  assert formats.read(f"hf:{GOLDEN / 'hf_vit'}").image == ImageInput(16, (0.5,) * 3, (0.5,) * 3, "squash", "bilinear")
-  image = formats.read(f"hf:{GOLDEN / 'hf_dinov2'}").image
+  image = formats.read(f"hf:{models.GOLDEN / 'hf_vit'}").image
+  assert image == ImageInput(16, (0.5,) * 3, (0.5,) * 3, "squash", "bilinear")
+  image = formats.read(f"hf:{models.GOLDEN / 'hf_dinov2'}").image
   assert (image.size, image.resize, image.interpolation, image.mean[0]) == (16, "shortest", "bicubic", 0.485)
   assert int(image.size / image.centre_crop) == 18
 
@@ -56,7 +55,7 @@ def test_the_shorter_side_is_theirs_to_the_pixel(tmp_path, size, shortest):
 
 def edited(tmp_path, case, file="config.json", **fields):
   folder = tmp_path / "edited"
-  shutil.copytree(GOLDEN / case, folder)
+  shutil.copytree(models.GOLDEN / case, folder)
   config = json.loads((folder / file).read_text()) | fields
   (folder / file).write_text(json.dumps({key: value for key, value in config.items() if value != "gone"}))
   return f"hf:{folder}"
@@ -89,7 +88,7 @@ def test_images_that_are_made_otherwise_are_refused(tmp_path, fields, message):
 
 
 def test_a_folder_that_does_not_say_how_images_are_made_is_refused(tmp_path):
-  shutil.copytree(GOLDEN / "hf_vit", tmp_path / "x")
+  shutil.copytree(models.GOLDEN / "hf_vit", tmp_path / "x")
   (tmp_path / "x" / "preprocessor_config.json").unlink()
   with pytest.raises(UserError, match=r"no preprocessor_config\.json"):
     formats.read(f"hf:{tmp_path / 'x'}")

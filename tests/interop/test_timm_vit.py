@@ -1,10 +1,9 @@
 """timm's vision transformers: outputs of its own tiny models, out and in again, and what is refused."""
 
 import json
-import pathlib
 import shutil
 
-import image_tower
+import models
 import numpy as np
 import pytest
 
@@ -12,40 +11,39 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import formats, timm, vit
 from mmcontrast.interop.weights import read_weights, write_weights
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "interop"
 CASES = ("timm_vit", "timm_vit_clip", "timm_vit_dinov2", "timm_vit_siglip", "timm_vit_gap")
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_are_timms_and_out_and_in_again_is_the_same(case, tmp_path):
-  found = formats.read(f"timm:{GOLDEN / case}")
-  expected = np.load(GOLDEN / case / "outputs.npz")
-  out = image_tower.encode(found, expected["images"])
+  found = formats.read(f"timm:{models.GOLDEN / case}")
+  expected = np.load(models.GOLDEN / case / "outputs.npz")
+  out = models.encode_images(found, expected["images"])
   np.testing.assert_allclose(out.pooled, expected["pooled"], atol=1e-4)
   np.testing.assert_allclose(out.tokens, expected["tokens"], atol=1e-4)
   formats.FORMATS["timm"].write(found, tmp_path / "out")
   again = formats.read(f"timm:{tmp_path / 'out'}")
-  image_tower.check_same_arrays(again, found)
+  models.assert_same_arrays(again, found)
   assert again.towers == found.towers and again.image == found.image
-  theirs, ours = (read_weights(folder / "model.safetensors") for folder in (GOLDEN / case, tmp_path / "out"))
+  theirs, ours = (read_weights(folder / "model.safetensors") for folder in (models.GOLDEN / case, tmp_path / "out"))
   assert {name for name in theirs if not name.startswith("head.")} == ours.keys()
   assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
 
 
 def test_what_each_case_is():
-  towers = {case: formats.read(f"timm:{GOLDEN / case}").towers["image"] for case in CASES}
+  towers = {case: formats.read(f"timm:{models.GOLDEN / case}").towers["image"] for case in CASES}
   assert {case: (one["pool"], one["norm_epsilon"], one["activation"]) for case, one in towers.items()} == {
     "timm_vit": ("cls", 1e-6, "gelu"), "timm_vit_clip": ("cls", 1e-5, "quick_gelu"),
     "timm_vit_dinov2": ("cls", 1e-6, "gelu"), "timm_vit_siglip": ("map", 1e-6, "gelu"),
     "timm_vit_gap": ("gap", 1e-6, "gelu_tanh")}  # fmt: skip
   assert towers["timm_vit_dinov2"]["registers"] == 4 and not towers["timm_vit_dinov2"]["cls_position"]
-  image = formats.read(f"timm:{GOLDEN / 'timm_vit_clip'}").image
+  image = formats.read(f"timm:{models.GOLDEN / 'timm_vit_clip'}").image
   assert image.size == 16 and image.mean == vit.CLIP_MEAN and image.interpolation == "bicubic"
 
 
 def test_bare_weights_of_another_architecture_than_is_said():
   with pytest.raises(UserError, match="another architecture"):
-    formats.read(f"timm:vit_tiny_patch16_224@{GOLDEN / 'timm_vit' / 'model.safetensors'}")
+    formats.read(f"timm:vit_tiny_patch16_224@{models.GOLDEN / 'timm_vit' / 'model.safetensors'}")
 
 
 @pytest.mark.parametrize("options", [
@@ -65,7 +63,7 @@ def test_each_architecture_goes_out_under_its_own_name(name):
 
 def edited(tmp_path, case, **args):
   folder = tmp_path / "edited"
-  shutil.copytree(GOLDEN / case, folder)
+  shutil.copytree(models.GOLDEN / case, folder)
   config = json.loads((folder / "config.json").read_text())
   config["model_args"] |= args
   (folder / "config.json").write_text(json.dumps(config))
@@ -90,7 +88,7 @@ def test_what_our_encoder_does_not_compute_is_refused(tmp_path, args, message):
 
 
 def test_an_array_more_or_less_is_an_error(tmp_path):
-  shutil.copytree(GOLDEN / "timm_vit", tmp_path / "x")
+  shutil.copytree(models.GOLDEN / "timm_vit", tmp_path / "x")
   arrays = read_weights(tmp_path / "x" / "model.safetensors")
   write_weights(tmp_path / "x" / "model.safetensors", arrays | {"norm_pre.weight": np.ones(24, np.float32)})
   with pytest.raises(UserError, match=r"'norm_pre\.weight'"):
