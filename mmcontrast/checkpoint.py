@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
@@ -165,6 +166,18 @@ def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
       raise
     raise UserError(f"{workdir}: {error.strerror}; the last checkpoint is intact: mend that, then run the same "
                     "command again") from error
+
+
+def save_untrained(workdir: pathlib.Path, config: Mapping, variables: Mapping[str, Any]) -> None:
+  """Makes the folder `workdir` a run that has been trained for 0 steps: config.json and a checkpoint.
+
+  It can be loaded, not trained further. `variables`: {"params", "batch_stats"}, numpy or JAX arrays.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / "config.json").write_text(to_json(config))
+  state = TrainState(jnp.int32(0), **variables, opt_state={}, momentum=None, queues={}, tables={})
+  with contextlib.closing(Checkpoints(workdir, config["checkpoint"])) as checkpoints:
+    checkpoints.save(jax.tree.map(jnp.asarray, state), config, None)
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any, dict, int]:

@@ -98,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
   export.add_argument("--out", required=True, help="the folder to write, which must be empty")
   export.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
+  between = add("interpolate", _interpolate, "Make a run of the weights between two runs' (WiSE-FT).", reads_data=False)
+  between.add_argument("first", help="the folder of a run")
+  between.add_argument("second", help="the folder of one that was fine-tuned from it")
+  between.add_argument("--alpha", type=float, default=0.5, help="0: the first, 1: the second (default: 0.5)")
+  between.add_argument("--workdir", required=True, help="the folder of the new run, which must be empty")
+
   data = commands.add_parser("data", help="Build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
   build = add("build", _build, "Build a dataset from its packages.")
@@ -180,6 +186,11 @@ def _import(options: argparse.Namespace, _: list[str]) -> None:
 def _export(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.interop.run import export_run
   print(export_run(options.workdir, options.to, options.out, options.step))
+
+
+def _interpolate(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.interpolation import interpolate
+  print(interpolate(options.first, options.second, options.alpha, options.workdir))
 
 
 def _build(options: argparse.Namespace, _: list[str]) -> None:

@@ -3,6 +3,7 @@
     init={"towers/image": "pretrain:towers/image",   # an earlier stage of this run
           "heads/text_joint": "runs/clip:heads/text_joint",  # another run's folder
           "towers/text": "hf:weights/bert",           # a file of another package
+          "heads": (("runs/a:heads", 0.5), ("runs/b:heads", 0.5)),  # a weighted sum
           "*": "masked:*"}                           # everything
 
 A key is a part of this run: a path in its parameters, "*" for all. A value is "WHERE:PATH", the
@@ -10,15 +11,20 @@ same kind of path in the newest checkpoint of WHERE. Batch statistics travel wit
 Both parts must have the same arrays, by name and shape; the optimizer starts anew. Of another
 package's file ("KIND:PATH": interop/formats.py) the architecture, the ids of tokens and the
 normalisation of images must be this run's too; `:PATH` may be left out where it is the key.
+Weights that were trained from the same start may be summed, by weights whose sum is 1: between a
+model and what it was fine-tuned to (WiSE-FT, Wortsman et al., arXiv:2109.01903; `mmcontrast
+interpolate` makes a run of that), or over several runs (model soups, arXiv:2203.05482).
 """
 
 from __future__ import annotations
 
+import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from mmcontrast.checkpoint import load_run
 from mmcontrast.errors import UserError, nearest
@@ -42,24 +48,53 @@ def initial_arrays(config: Mapping[str, Any], variables: Mapping[str, Any],
   where two parts do not have the same names and shapes.
   """
   target, arrays = _flat(variables), {}
-  for part, source in config["init"].items():
+  for part, given in config["init"].items():
     where = f"config.init[{part!r}]"
-    place, colon, path = source.rpartition(":") if isinstance(source, str) else ("", "", "")
-    if not (place and colon):
-      raise UserError(f"{where}: {source!r} is not 'WHERE:PATH', such as 'pretrain:towers/image'")
     wanted = _part(target, part, where, "this run")
-    if source.partition(":")[0] not in stages and initial.is_of_a_format(source):
-      path, opened = initial.open_part(source, part, target, config, where)
-    else:
-      opened = _flat(_open(place, stages, where))
-    found = _part(opened, path, f"{where}={source!r}", place)
-    _check_same(wanted, found, f"{where}={source!r}")
-    new = {_join(part, name): found[name] for name in wanted}
+    weights = _weights(given, where)
+    found = [_found(source, part, wanted, target, config, stages, where) for source in weights]
+    new = {_join(part, name): _sum([arrays[name] for arrays in found], list(weights.values())) for name in wanted}
     if both := sorted(new.keys() & arrays.keys()):
       raise UserError(f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; "
                       "name each parameter once")
     arrays.update(new)
   return arrays
+
+
+def _weights(given: Any, where: str) -> dict[str, float]:
+  """The sources that an entry names, and what each weighs."""
+  if isinstance(given, str):
+    return {given: 1.0}
+  try:
+    weights = {source: float(weight) for source, weight in given}
+  except (TypeError, ValueError):
+    raise UserError(f"{where}: {given!r} is neither 'WHERE:PATH', such as 'pretrain:towers/image', nor several "
+                    "(source, weight)") from None
+  if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-6):
+    raise UserError(f"{where}: the weights {list(weights.values())} sum to {sum(weights.values()):g}; make it 1")
+  return weights
+
+
+def _found(source: str, part: str, wanted: Arrays, target: Arrays, config: Mapping[str, Any],
+           stages: Mapping[str, Callable[[], Any]], where: str) -> Arrays:
+  """The arrays of one source that are wanted, by collection and the rest of their path."""
+  place, colon, path = source.rpartition(":")
+  if not (place and colon):
+    raise UserError(f"{where}: {source!r} is not 'WHERE:PATH', such as 'pretrain:towers/image'")
+  if source.partition(":")[0] not in stages and initial.is_of_a_format(source):
+    path, opened = initial.open_part(source, part, target, config, where)
+  else:
+    opened = _flat(_open(place, stages, where))
+  found = _part(opened, path, f"{where}={source!r}", place)
+  _check_same(wanted, found, f"{where}={source!r}")
+  return found
+
+
+def _sum(arrays: Sequence[Any], weights: Sequence[float]) -> Any:
+  """The weighted sum in the type of the first; of shapes, the first."""
+  if len(arrays) == 1 or any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays):
+    return arrays[0]
+  return sum(weight * np.asarray(array) for weight, array in zip(weights, arrays)).astype(arrays[0].dtype)
 
 
 def _open(place: str, stages: Mapping[str, Callable[[], Any]], where: str) -> Mapping[str, Any]:

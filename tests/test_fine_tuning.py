@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from tiny import tiny_batch, tiny_config, tiny_spec
 
-from mmcontrast.checkpoint import Checkpoints, load_run
+from mmcontrast import cli
+from mmcontrast.checkpoint import Checkpoints, load_run, save_untrained
 from mmcontrast.config import check_same_run
 from mmcontrast.errors import UserError
+from mmcontrast.initialization import initial_arrays
 from mmcontrast.lora import Lora
 from mmcontrast.program import make_recipe
 from mmcontrast.step import init_state, train_step, variables_of
@@ -175,3 +177,57 @@ def test_mistakes_stop_before_compilation(lora, says):
   with pytest.raises(UserError, match=says) as error:
     make_recipe(config(lora=dict(rank=2, alpha=6.0) | lora), tiny_spec())
   assert "\n" not in str(error.value)
+
+
+def run_of(folder, variables, **changes):
+  """A run of `variables` in the folder `folder`; the folder."""
+  own = config(ema=dict(decay=0.0), lora=dict(targets="", rank=8, alpha=16.0), **changes)
+  save_untrained(folder, own, variables)
+  return str(folder)
+
+
+def test_interpolation(whole, tmp_path):
+  """WiSE-FT: towers, heads and batch statistics between two runs', all else the second's."""
+  workdir, state = whole
+  start = jax.tree.map(jnp.cos, state.ema)
+  first = run_of(tmp_path / "first", start)
+  for alpha, made in ((0.25, tmp_path / "between"), (0.0, tmp_path / "zero"), (1.0, tmp_path / "one")):
+    assert cli.main(["interpolate", first, str(workdir), "--alpha", str(alpha), "--workdir", str(made)]) == 0
+  saved, between, step = load_run(tmp_path / "between")
+  assert step == 0 and saved["init"]["towers"] == ((f"{first}:towers", 0.75), (f"{workdir}:towers", 0.25))
+  assert (tmp_path / "between/tokenizer").is_dir()
+  found, zero, one, (a, b) = leaves(between), leaves(load_run(tmp_path / "zero")[1]), leaves(
+      load_run(tmp_path / "one")[1]), (leaves(start), leaves(state.ema))
+  assert found.keys() == a.keys()
+  for name, leaf in found.items():
+    own = "/terms/" in name
+    np.testing.assert_allclose(leaf, b[name] if own else 0.75 * a[name] + 0.25 * b[name], atol=1e-7, err_msg=name)
+    np.testing.assert_array_equal(zero[name], b[name] if own else a[name])
+    np.testing.assert_array_equal(one[name], b[name])
+
+
+def test_interpolation_writes_nothing_on_a_mistake(whole, tmp_path, capsys):
+  workdir, state = whole
+  towers = {**config()["towers"], "image": {**config()["towers"]["image"], "activation": "relu"}}
+  other = run_of(tmp_path / "other", state.ema, towers=towers)
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full/file").write_text("")
+  for words, says in (([other, str(workdir), "--workdir", "new"], "config.towers.image.activation is 'gelu_tanh', and "
+                       "'relu' is needed"), ([other, other, "--workdir", str(tmp_path / "full")], "is not empty"),
+                      ([other, other, "--alpha", "1.5", "--workdir", "new"], "--alpha 1.5: give a number from 0")):
+    words = [str(tmp_path / word) if word == "new" else word for word in words]
+    assert cli.main(["interpolate", *words]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_sums_of_sources(whole, tmp_path):
+  workdir, state = whole
+  shapes = jax.eval_shape(lambda: state.ema)
+  halves = ((f"{workdir}:towers", 0.5), ("stage:towers", 0.5))
+  doubled = jax.tree.map(lambda leaf: 3 * leaf, state.ema)
+  found = initial_arrays(config(init={"towers": halves}), shapes, {"stage": lambda: doubled})
+  name = "params/towers/text/blocks_0/attn/qkv/kernel"
+  np.testing.assert_allclose(found[name], 2 * leaves(state.ema)[name], rtol=1e-6)
+  for given, says in (((halves[0],), r"sum to 0\.5; make it 1"), (3, "neither"), ((("a", "b", "c"),), "neither")):
+    with pytest.raises(UserError, match=says):
+      initial_arrays(config(init={"towers": given}), shapes, {})

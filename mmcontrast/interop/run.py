@@ -9,13 +9,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from mmcontrast.checkpoint import Checkpoints, load_run
-from mmcontrast.config import base_config, to_json
+from mmcontrast.checkpoint import load_run, save_untrained
+from mmcontrast.config import base_config
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
 from mmcontrast.encoders.layers import unstack_layers
@@ -27,7 +25,6 @@ from mmcontrast.model import build_model
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.terms import Term, parse_terms
 from mmcontrast.stages import run_folder
-from mmcontrast.step import TrainState
 
 KINDS = ("image", "text")
 PROGRAMS = ("stablehlo", "onnx")
@@ -62,11 +59,7 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
   workdir.mkdir(parents=True, exist_ok=True)
   if pretrained.text:
     _keep(pretrained.text, tokenizer, workdir)
-  (workdir / "config.json").write_text(to_json(config))
-  state = TrainState(step=jnp.int32(0), **_variables(pretrained), opt_state={}, momentum=None, queues={}, tables={})
-  checkpoints = Checkpoints(workdir, config["checkpoint"])
-  checkpoints.save(state, config, None)
-  checkpoints.close()
+  save_untrained(workdir, config, _variables(pretrained))
   return workdir
 
 
@@ -127,7 +120,7 @@ def _variables(pretrained: Pretrained) -> dict[str, Any]:
     learned[f"params/terms/{TERM}/log_scale"] = np.float32(math.log(pretrained.logit_scale))
   if pretrained.logit_bias is not None:
     learned[f"params/terms/{TERM}/bias"] = np.float32(pretrained.logit_bias)
-  return jax.tree.map(jnp.asarray, {"params": {"terms": {}}, **variables({**pretrained.arrays, **learned})})
+  return {"params": {"terms": {}}, **variables({**pretrained.arrays, **learned})}
 
 
 def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretrained:
