@@ -168,7 +168,7 @@ def _renamed(trees: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -
 def _logits(config: Mapping[str, Any], params: Mapping[str, Any],
             heads: Mapping[str, str]) -> tuple[float | None, float | None]:
   """Scale and bias of the first term between the two heads; None where there is none."""
-  for term in parse_terms(config["objective"]).values():
+  for term in (parse_terms(config["objective"]) if config["objective"] else {}).values():
     if isinstance(term, Term) and term.temperature.schedule is None:
       sides = {parse_embedding(name).head for name in (*term.query, *term.key)}
       if len(sides) == 2 and sides == set(heads.values()):

@@ -39,6 +39,13 @@ def encode_images(pretrained: Pretrained, images: np.ndarray) -> Encoded:
   return jax.jit(lambda params, x: tower.apply({"params": params}, x, train=False))(params, images)
 
 
+def encode_texts(pretrained: Pretrained, ids: np.ndarray, mask: np.ndarray) -> Encoded:
+  """What the text tower makes of ids [B, L], of which `mask` [B, L] says the real ones."""
+  tower = build_encoder(pretrained.towers["text"])
+  params = variables(pretrained.arrays)["params"]["towers"]["text"]
+  return jax.jit(lambda params, *x: tower.apply({"params": params}, *x, train=False))(params, ids, mask)
+
+
 def assert_same_arrays(found: Pretrained, expected: Pretrained) -> None:
   """The same paths, shapes and bits."""
   assert found.arrays.keys() == expected.arrays.keys()
