@@ -28,7 +28,7 @@ from mmcontrast.data.tokenizers import kept_name
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import unit
-from mmcontrast.model import Model, build_model
+from mmcontrast.model import Model, build_model, real_tokens
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.terms import parse_terms
@@ -100,7 +100,7 @@ class Inference:
     many = [texts] if isinstance(texts, str) else list(texts)
     if wrong := [text for text in many if not isinstance(text, str)]:
       raise UserError(f"encode_text: {one_line(repr(wrong[0]), 40)} is no text; give a str or a list of them")
-    return self._rows("text", many, self._ids, "encode_text")
+    return self._rows("text", many, self._short_ids, "encode_text")
 
   def view(self, image: ImageLike) -> np.ndarray:
     """What the model sees of an image: uint8 [S, S, 3]. Raises UserError for what is no image."""
@@ -160,6 +160,14 @@ class Inference:
 
   def _ids(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
     return texts if isinstance(texts, np.ndarray) else self.tokenizer.encode(list(texts), self.data["text_length"])
+
+  def _short_ids(self, texts: Sequence[str]) -> np.ndarray:
+    """Ids without padding that all these texts have and the tower does not see, but of few different lengths."""
+    ids, tokens = self._ids(texts), self.data["token_ids"]
+    if getattr(self.model.towers[self.model.tower_of_head[self.config["evaluation"]["text"]]], "sees_padding", True):
+      return ids
+    longest = int(real_tokens(ids, tokens["pad"], tokens["eos"]).sum(1).max())
+    return ids[:, :max(8, 1 << (longest - 1).bit_length())]
 
   def _views(self, images: Sequence[ImageLike]) -> np.ndarray:
     if len(images) == 1:

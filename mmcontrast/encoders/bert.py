@@ -53,6 +53,7 @@ class Bert(nn.Module):
   """
 
   CHOICES: ClassVar = {"pool": ("mean", "cls", "pooler"), "activation": tuple(ACTIVATIONS), "dtype": DTYPES}
+  sees_padding: ClassVar = False  # `pooled` does not depend on it
 
   vocab_size: int
   width: int = 768

@@ -61,6 +61,7 @@ class ModernBert(nn.Module):
   """
 
   CHOICES: ClassVar = {"pool": ("mean", "cls"), "activation": tuple(ACTIVATIONS), "dtype": DTYPES}
+  sees_padding: ClassVar = False  # `pooled` does not depend on it
 
   vocab_size: int
   width: int = 768

