@@ -100,6 +100,8 @@ def describe(config: Mapping[str, Any], where: str) -> Described:
   else:
     tower, head, image_rules = _vit(_fields(vision, _VISION, place), model, place)
   place = f"{where}: text_cfg"
+  if "hf_model_name" in model["text_cfg"]:
+    raise UserError(f"{place}.hf_model_name: a text tower of transformers within open_clip is not read")
   text_tower, text_head, text_rules = _text(_fields(model["text_cfg"], _TEXT, place), model, place)
   towers = {"image": complete(tower), "text": complete(text_tower)}
   heads = {"image_joint": {"tower": "image", **head}, "text_joint": {"tower": "text", **text_head}}
@@ -138,6 +140,8 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
       raise UserError(f"{where}: open_clip needs towers of images and of texts, and a head of each; this model has no "
                       f"{name} tower, or none with a head; for one tower alone: --to hf or --to timm")
   image, text = (complete(pretrained.towers[name]) for name in ("image", "text"))
+  if text["name"] != "text_transformer":
+    raise UserError(f"{where}: open_clip has no such towers.text.name as {text['name']!r}, only 'text_transformer'")
   image_head, text_head = pretrained.heads["image_joint"], pretrained.heads["text_joint"]
   # QuickGELU is said of a whole model, whose image tower may have an activation of its own.
   quick = text["activation"] == "quick_gelu"

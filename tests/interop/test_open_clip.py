@@ -1,5 +1,6 @@
 """open_clip's models: our outputs are theirs, what is read is written bit for bit, and what does not fit is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,9 @@ import pytest
 from models import GOLDEN, assert_outputs, assert_same_file
 
 from mmcontrast.data.tokenizers import make_tokenizer
+from mmcontrast.errors import UserError
 from mmcontrast.interop import formats, open_clip, tokenizer_files, vit
+from mmcontrast.interop.weights import read_weights, write_weights
 
 CASES = ("clip", "quickgelu", "resnet", "siglip", "coca")
 FORMAT = formats.FORMATS["open_clip"]
@@ -64,3 +67,85 @@ def test_texts_become_their_ids(read, tmp_path):
   tokenizer = make_tokenizer(f"huggingface:{tmp_path}/tokenizer.json", lower=text.lower)
   assert tokenizer.pad_id == 1
   assert tokenizer.encode(golden["texts"].tolist(), text.length).tolist() == golden["texts_ids"].tolist()
+
+
+@pytest.mark.parametrize("section, change, message", [
+    ("vision_cfg", {"pool_type": "avg"}, r"vision_cfg\.pool_type: 'avg' is not computed here, only 'tok'"),
+    ("vision_cfg", {"attentional_pool": "parallel"}, r"vision_cfg\.attentional_pool: 'parallel' is not computed"),
+    ("vision_cfg", {"qk_norm": True}, r"vision_cfg\.qk_norm: True is not computed here, only False"),
+    ("vision_cfg", {"act_kwargs": {"alpha": 2}}, r"act_kwargs \{'alpha': 2\} .*only approximate and eps"),
+    ("vision_cfg", {"patchsize": 8}, r"no such choice 'patchsize'; did you mean 'patch_size'"),
+    ("vision_cfg", {"layers": 3}, r"no array 'visual\.transformer\.resblocks\.2\."),
+    ("vision_cfg", {"layers": 1}, r"12 of 61 arrays are not used, the first is 'visual\.transformer\.resblocks\.1\."),
+    ("vision_cfg", {"patch_size": 4}, r"'visual\.conv1\.weight' has the shape \[16, 3, 8, 8\].*another architecture"),
+    ("vision_cfg", {"no_ln_pre": True}, r"2 of 61 arrays are not used, the first is 'visual\.ln_pre\."),
+    ("text_cfg", {"hf_model_name": "roberta-base"}, r"a text tower of transformers within open_clip is not read"),
+    ("text_cfg", {"pool_type": "mean"}, r"text_cfg\.pool_type: no such choice 'mean'"),
+    ("text_cfg", {"ls_init_value": 0.1}, r"text_cfg\.ls_init_value: text towers have no layer scale here"),
+    ("text_cfg", {"tokenizer_kwargs": {"strip_sep_token": True}}, r"'strip_sep_token' is not done here"),
+])
+def test_what_a_config_says_and_we_do_not_compute_is_refused(section, change, message, tmp_path):
+  shutil.copytree(folder("clip"), tmp_path, dirs_exist_ok=True)
+  config = json.loads((tmp_path / open_clip.CONFIG).read_text())
+  config["model_cfg"][section] |= change
+  (tmp_path / open_clip.CONFIG).write_text(json.dumps(config))
+  with pytest.raises(UserError, match=message) as error:
+    FORMAT.read(str(tmp_path))
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"interpolation": "random"}, r"preprocess_cfg\.interpolation: no such choice 'random'"),
+    ({"resize_mode": "longest"}, r"preprocess_cfg\.resize_mode: no such choice 'longest'"),
+    (None, r"no preprocess_cfg, and vit_tiny_patch8_siglip_16 may need another than CLIP's")])
+def test_an_input_that_is_not_ours_is_refused(change, message, tmp_path):
+  shutil.copytree(folder("siglip"), tmp_path, dirs_exist_ok=True)
+  config = json.loads((tmp_path / open_clip.CONFIG).read_text())
+  config["preprocess_cfg"] = None if change is None else config["preprocess_cfg"] | change
+  (tmp_path / open_clip.CONFIG).write_text(json.dumps(config))
+  with pytest.raises(UserError, match=message):
+    FORMAT.read(str(tmp_path))
+
+
+def test_an_array_too_many_or_too_few_and_a_cut_file(tmp_path):
+  shutil.copytree(folder("clip"), tmp_path, dirs_exist_ok=True)
+  file = tmp_path / open_clip.WEIGHTS
+  arrays = read_weights(file)
+  write_weights(file, {**arrays, "visual.teacher.head": np.zeros(3, np.float32)})
+  with pytest.raises(UserError, match=r"'visual\.teacher\.head'.*--allow_unused REGEX"):
+    FORMAT.read(str(tmp_path))
+  assert FORMAT.read(str(tmp_path), allow_unused=[r"visual\.teacher\..*"]).towers["image"]["depth"] == 2
+  del arrays["visual.proj"]
+  write_weights(file, arrays)
+  with pytest.raises(UserError, match=r"no array 'visual\.proj', which 'heads/image_joint/fc1/kernel' is read from"):
+    FORMAT.read(str(tmp_path))
+  file.write_bytes(file.read_bytes()[:2000])
+  with pytest.raises(UserError, match=r"open_clip_model\.safetensors: damaged"):
+    FORMAT.read(str(tmp_path))
+  file.unlink()
+  (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"cos\nabort\n(tR.")
+  with pytest.raises(UserError, match="read by the import command only"):
+    FORMAT.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("part, name, change, message", [
+    ("towers", "image", {"registers": 4}, r"towers\.image\.registers is 4, and 0 is needed"),
+    ("towers", "image", {"positions": "rope"}, r"towers\.image\.positions is 'rope', and 'learned' is needed"),
+    ("towers", "image", {"patch_bias": True}, r"timm"),
+    ("towers", "text", {"pool": "mean"}, r"towers\.text\.pool is 'mean', and 'eos' is needed"),
+    ("towers", "text", {"name": "bert"}, r"no such towers\.text\.name as 'bert'"),
+    ("heads", "text_joint", {"name": "mlp", "depth": 3}, r"heads\.text_joint\.name is 'mlp', and 'linear' is needed"),
+])
+def test_what_open_clip_does_not_have_is_not_written(part, name, change, message, read, tmp_path):
+  given = {key: dict(options) for key, options in getattr(read["clip"], part).items()}
+  given[name] |= change
+  with pytest.raises(UserError, match=message):
+    FORMAT.write(dataclasses.replace(read["clip"], **{part: given}), tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"logit_scale": None}, "needs a logit scale"), ({"heads": {}}, "towers of images and of texts")])
+def test_a_model_that_is_no_pair_is_not_written(change, message, read, tmp_path):
+  with pytest.raises(UserError, match=message):
+    FORMAT.write(dataclasses.replace(read["clip"], **change), tmp_path / "out")
