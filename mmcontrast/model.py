@@ -186,14 +186,13 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   views, ids = config["data"]["views"], config["data"]["token_ids"]
   towers, modality_of_tower = {}, {}
   for name, options in config["towers"].items():
-    options = dict(options)
+    options = {**_of_data(name, options, config), **options}
     modality = options.pop("modality", name)
     choose(modality, views, f"config.towers.{name}.modality")
     if modality == "text":
       if vocab_size is not None and options.setdefault("vocab_size", vocab_size) < vocab_size:
         raise UserError(f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
                         f"{vocab_size} pieces; leave the key out to use the tokenizer's")
-      options.setdefault("max_length", config["data"]["text_length"])
       if options.get("eos_id") not in (None, ids["eos"]):
         raise UserError(f"config.towers.{name}.eos_id is {options['eos_id']}, but a text ends with "
                         f"config.data.token_ids.eos={ids['eos']}; leave the key out to pool there")
@@ -217,8 +216,14 @@ def complete_config(config: Mapping) -> dict[str, Any]:
 
   So a default that changes later does not change a model that was trained before.
   """
-  return {**config, **{kind: {name: complete(options) for name, options in config[kind].items()}
-                       for kind in ("towers", "heads")}}
+  towers = {name: complete({**_of_data(name, options, config), **options})
+            for name, options in config["towers"].items()}
+  return {**config, "towers": towers, "heads": {name: complete(head) for name, head in config["heads"].items()}}
+
+
+def _of_data(name: str, options: Mapping[str, Any], config: Mapping) -> dict[str, Any]:
+  """Options of a tower whose default is what config.data says."""
+  return {"max_length": config["data"]["text_length"]} if options.get("modality", name) == "text" else {}
 
 
 def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_config
 
 from mmcontrast.errors import UserError
-from mmcontrast.model import build_model, real_tokens
+from mmcontrast.model import build_model, complete_config, real_tokens
 
 
 def test_a_text_reaches_to_its_first_eos():
@@ -46,3 +46,12 @@ def test_the_text_tower_ends_where_the_tokenizer_does():
     build_model(config, 40)
   config["towers"]["text"]["eos_id"] = 2
   assert build_model(config, 40).eos_id == 2
+
+
+def test_a_complete_config_is_the_same_model():
+  """What a checkpoint says of its architecture; a text tower is as long as the config's texts."""
+  config = tiny_config()
+  whole = complete_config(config)
+  assert whole["towers"]["text"]["max_length"] == config["data"]["text_length"]
+  assert whole["towers"]["image"]["registers"] == 0 and whole["heads"]["image_joint"]["bias"] is False
+  assert build_model(whole, 40) == build_model(config, 40) and complete_config(whole) == whole

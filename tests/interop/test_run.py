@@ -14,7 +14,7 @@ from mmcontrast.checkpoint import load_run
 from mmcontrast.cli import main
 from mmcontrast.errors import UserError
 from mmcontrast.initialization import initial_arrays
-from mmcontrast.interop import formats, open_clip
+from mmcontrast.interop import formats, open_clip, vit
 from mmcontrast.interop.run import export_run, import_run, pretrained_of
 from mmcontrast.model import build_model
 
@@ -71,6 +71,21 @@ def test_what_was_imported_is_exported_bit_for_bit(clip, workdir, tmp_path):
   before, after = formats.read(f"open_clip:{clip}"), formats.read(f"open_clip:{out}")
   assert (after.towers, after.heads, after.image) == (before.towers, before.heads, before.image)
   assert after.text.token_ids == before.text.token_ids and after.logit_scale == before.logit_scale
+
+
+@pytest.mark.parametrize("case", ["clip", "siglip"])
+def test_from_one_package_to_the_other_and_back(case, clip, tmp_path, monkeypatch):
+  monkeypatch.setitem(vit.SIZES, "tiny", (16, 2, 2, 4.0))
+  monkeypatch.setattr(vit, "NAMES", (*vit.NAMES, "vit_tiny_patch8_siglip_16"))
+  given = formats.read(f"open_clip:{clip if case == 'clip' else GOLDEN / 'open_clip_siglip'}")
+  formats.FORMATS["hf"].write(given, tmp_path / "hf")
+  found = formats.read(f"hf:{tmp_path / 'hf'}")
+  formats.FORMATS["open_clip"].write(found, tmp_path / "back")
+  back = formats.read(f"open_clip:{tmp_path / 'back'}")
+  for one in (found, back):
+    assert (one.image, one.logit_scale, one.logit_bias) == (given.image, given.logit_scale, given.logit_bias)
+    assert one.arrays.keys() == given.arrays.keys() and one.text.token_ids == given.text.token_ids
+    assert all(np.array_equal(one.arrays[path], given.arrays[path]) for path in given.arrays)
 
 
 def test_what_open_clip_cannot_express_is_named_and_nothing_is_left(workdir, tmp_path, monkeypatch):
