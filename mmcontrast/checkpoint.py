@@ -73,25 +73,25 @@ class Checkpoints:
   def save(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
     """Saves `state` under its step; returns before the files are written.
 
-    Waits for the save before this one, if it is still under way, and for a copy of `state` in the
-    memory of the host. `metrics`: None for a checkpoint that is no candidate for the best.
+    Waits for the save before this one, if it is still under way, and for a copy of `state`: on CPU one that JAX
+    makes, else one in the memory of the host. `metrics`: None for a checkpoint that is no candidate for the best.
     Raises UserError when `metrics` lacks config.checkpoint.best_metric, or the save before failed.
     """
     best = None
     if metrics is not None:
       choose(self._best_metric, metrics, "config.checkpoint.best_metric")
       best = {"best": float(metrics[self._best_metric])}
-    model, training = _split(state)
-    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__,
-           "config": json.loads(to_json(complete_config(config)))}
     self._wait()
-    self._step = int(state.step)
     if jax.process_count() > 1:  # Orbax's barriers are collectives: never beside those of a training step
       with self._one_line():
-        self._manager.save(self._step, metrics=best, args=_arguments(model, training, run))
+        self._start(state, config, best)
     else:  # what Orbax does before its own threads take over takes long beside a small step
-      arguments = _arguments(*_on_host((model, training)), run)
-      self._writing = self._writer.submit(self._write, self._step, best, arguments)
+      self._writing = self._writer.submit(self._write, _copy(state), config, best)
+
+  def prepare(self, state: TrainState) -> None:
+    """Compiles the copy of states such as `state`, so that the first save does not wait for that."""
+    if _on_cpu_alone():
+      _copy(state)
 
   def check(self) -> None:
     """Raises UserError when a save under way has failed; does not wait for it."""
@@ -124,9 +124,16 @@ class Checkpoints:
       with contextlib.suppress(*[Exception] * self._failed):  # it raises again what was said before
         self._manager.close()
 
-  def _write(self, step: int, metrics: Mapping[str, float] | None, arguments: ocp.args.Composite) -> None:
-    self._manager.save(step, metrics=metrics, args=arguments)
+  def _write(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
+    self._start(jax.tree.map(np.asarray, state), config, metrics)
     self._manager.wait_until_finished()
+
+  def _start(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
+    self._step = int(state.step)
+    model, training = _split(state)
+    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__, "config": json.loads(to_json(complete_config(config)))}
+    self._manager.save(self._step, metrics=metrics, args=ocp.args.Composite(
+        model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training), run=ocp.args.JsonSave(run)))
 
   def _wait(self) -> None:
     self._result()
@@ -228,15 +235,25 @@ def _split(state: TrainState) -> tuple[dict, dict]:
   return model, fields
 
 
-def _arguments(model: Any, training: Any, run: Mapping) -> ocp.args.Composite:
-  return ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training),
-                            run=ocp.args.JsonSave(run))
+def _on_cpu_alone() -> bool:
+  return jax.process_count() == 1 and jax.default_backend() == "cpu"
 
 
-def _on_host(tree: Any) -> Any:
-  """A copy of `tree` as numpy arrays; the next step, to which `tree` is donated, does not touch it."""
-  jax.tree.map(lambda leaf: leaf.copy_to_host_async(), tree)
-  return jax.tree.map(np.array, tree)
+def _copy(state: TrainState) -> TrainState:
+  """A copy of `state`; the next step, to which `state` is donated, does not touch it.
+
+  On an accelerator, whose memory may not hold two states, it is on the host. On CPU one call of a compiled function
+  makes it: what is done array by array lets the threads that read data take the interpreter each time.
+  """
+  if _on_cpu_alone():
+    return _copy_on_device(state)
+  jax.tree.map(lambda leaf: leaf.copy_to_host_async(), state)
+  return jax.tree.map(np.asarray, state)
+
+
+@jax.jit
+def _copy_on_device(state: TrainState) -> TrainState:
+  return jax.tree.map(jnp.copy, state)
 
 
 def _numbered(directory: pathlib.Path) -> list[pathlib.Path]:

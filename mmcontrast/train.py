@@ -91,6 +91,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
     if distributed.is_first():
       (workdir / "config.json").write_text(to_json(config))
     _say(observe.parameter_overview(like.params))
+  checkpoints.prepare(state)
 
   start = int(state.step)
   batches = pipeline.train_batches(

@@ -133,6 +133,14 @@ def test_the_best_is_remembered_across_a_resume(tmp_path):
     assert complete_steps(tmp_path / "checkpoints") == [1, max(losses)]
 
 
+def test_the_copy_shares_no_memory_with_the_state():
+  state = jax.jit(lambda state: state, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like()))(state_of(4))
+  where = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+  copied = jax.tree.leaves(checkpoint._copy(state))
+  assert {leaf.unsafe_buffer_pointer() for leaf in copied}.isdisjoint(where)
+  assert all(np.array_equal(a, b) for a, b in zip(copied, jax.tree.leaves(state), strict=True))
+
+
 @pytest.mark.parametrize("error, reason", [
     (ValueError("Error writing \"a\" at: x: No space left on device [os_error_code='28']"), "No space left on device"),
     (json.JSONDecodeError("Expecting value", "", 0), "Expecting value: line 1 column 1 (char 0)"),
