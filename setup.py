@@ -34,6 +34,7 @@ setuptools.setup(
         "flax>=0.12.8",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "tensorstore>=0.1.84",  # of orbax-checkpoint
         "ml_collections>=1.1",
         "absl-py>=2.3",
         "numpy>=2.0",

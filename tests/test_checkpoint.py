@@ -4,11 +4,13 @@ import contextlib
 import json
 import resource
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 from tiny import tiny_config
 
 from mmcontrast import checkpoint
@@ -139,6 +141,17 @@ def test_the_copy_shares_no_memory_with_the_state():
   copied = jax.tree.leaves(checkpoint._copy(state))
   assert {leaf.unsafe_buffer_pointer() for leaf in copied}.isdisjoint(where)
   assert all(np.array_equal(a, b) for a, b in zip(copied, jax.tree.leaves(state), strict=True))
+
+
+def test_saves_leave_nothing_behind_in_memory(tmp_path):
+  def blocks(folder):
+    before = sys.getallocatedblocks()
+    for _ in range(1000):
+      spec = tensorstore.KvStore.Spec({"driver": "file", "path": f"{folder}/"})
+      assert spec.to_json()["path"] == f"{folder}/"
+    return sys.getallocatedblocks() - before
+  blocks(tmp_path)
+  assert blocks(tmp_path) < 500  # each call of TensorStore's own leaves four
 
 
 @pytest.mark.parametrize("error, reason", [
