@@ -41,7 +41,7 @@ from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
 FORMAT = 2  # 1: without tables, and params["terms"] was "temperatures"
-_SPECS = 16  # of TensorStore that are remembered: those of one save are six
+_SPECS = 16  # of TensorStore that are remembered: more than those of one save
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MARKERS = ("_CHECKPOINT_METADATA", *(f"{name}commit_success.txt" for name in ("", "model/", "training/", "run/")))
 
