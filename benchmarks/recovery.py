@@ -9,8 +9,8 @@ come while one is written.
 
 Compared are the examples of each step, as the run that counts saw them (steps after the last checkpoint are
 done again by the next life, and must see the same), and the final parameters, bit by bit. Then, on the
-quickstart's model, what a save costs the training loop: time in `Checkpoints.save`, and in each of the five steps
-after it, while the files are written, beside the other steps.
+quickstart's model, what a save costs the training loop: time in `snapshot` and `Checkpoints.save`, in the step that
+reports, which waits for the device, and in each of the five steps after it, while the files are written, beside others.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def saving_config() -> dict[str, Any]:
 
 def child(kind: str, steps: int, workdir: str, log: str, data_dir: str | None) -> None:
   """One life of a run; writes a line of JSON for each batch, with its examples, and for each save."""
+  from mmcontrast import train as program
   from mmcontrast.checkpoint import Checkpoints
   from mmcontrast.data.pipeline import Batches
-  from mmcontrast.train import train
   faulty_source.register()
-  read, save = Batches.__next__, Checkpoints.save
+  read, snapshot, save = Batches.__next__, program.snapshot, Checkpoints.save
+  asked = 0.0  # seconds
 
   def write(**what: Any) -> None:
     with open(log, "a") as file:
@@ -77,13 +78,20 @@ def child(kind: str, steps: int, workdir: str, log: str, data_dir: str | None) -
     write(step=batches.step, examples=batch["index"].tolist(), began=began)
     return batch
 
-  def timed_save(checkpoints: Checkpoints, *arguments: Any) -> None:
+  def timed_snapshot(state: Any) -> Any:
+    nonlocal asked
     began = time.perf_counter()
-    save(checkpoints, *arguments)
-    write(saved=int(arguments[0].step), seconds=time.perf_counter() - began)
+    kept = snapshot(state)
+    asked = time.perf_counter() - began
+    return kept
 
-  Batches.__next__, Checkpoints.save = logged_read, timed_save
-  train(saving_config() if kind == "saving" else recovery_config(steps), workdir, data_dir)
+  def timed_save(checkpoints: Checkpoints, state: Any, *arguments: Any) -> None:
+    began = time.perf_counter()
+    save(checkpoints, state, *arguments)
+    write(saved=int(state.step), seconds=asked + time.perf_counter() - began)
+
+  Batches.__next__, program.snapshot, Checkpoints.save = logged_read, timed_snapshot, timed_save
+  program.train(saving_config() if kind == "saving" else recovery_config(steps), workdir, data_dir)
 
 
 class Life:
@@ -192,13 +200,18 @@ def saves(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
   life.finish()
   saved = {entry["saved"]: entry["seconds"] for entry in life.entries() if "saved" in entry}
   began = {entry["step"]: entry["began"] for entry in life.entries() if "step" in entry}
-  # The loop waits for the device when it reports: from the batch after a report to that after the next one.
+  # The loop waits for the device when it reports: a step that reports ends with all before it. Beside what is timed in
+  # a save, the copy of the state is made there.
+  reports = {step: began[step + 1] - began[step] for step in range(REPORT, max(began), REPORT)}
+  # From the batch after a report to that after the next one.
   seconds = {step: (began[step + REPORT + 1] - began[step + 1] - saved.get(step + REPORT, 0.0)) / REPORT
              for step in range(REPORT, max(began) - REPORT, REPORT)}
   after = [seconds[step] for step in saved if step in seconds]
   others = [time for step, time in seconds.items() if step not in saved]
   return {f"{name}_milliseconds": round(1000 * value, 2) for name, value in {
     "save": statistics.median(saved.values()), "slowest_save": max(saved.values()),
+    "reports_with_a_save": statistics.median(value for step, value in reports.items() if step in saved),
+    "other_reports": statistics.median(value for step, value in reports.items() if step not in saved),
     "steps_after_a_save": statistics.median(after), "other_steps": statistics.median(others)}.items()}  # fmt: skip
 
 

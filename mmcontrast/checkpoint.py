@@ -12,27 +12,24 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import copy
 import dataclasses
 import errno
-import functools
 import json
 import operator
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from orbax.checkpoint import checkpoint_managers
 
 import mmcontrast
-from mmcontrast import distributed
+from mmcontrast import distributed, tensorstore_leak
 from mmcontrast.config import from_json, to_json
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.lora import Lora
@@ -41,7 +38,6 @@ from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
 FORMAT = 2  # 1: without tables, and params["terms"] was "temperatures"
-_SPECS = 16  # of TensorStore that are remembered: more than those of one save
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MARKERS = ("_CHECKPOINT_METADATA", *(f"{name}commit_success.txt" for name in ("", "model/", "training/", "run/")))
 
@@ -51,6 +47,7 @@ class Checkpoints:
 
   def __init__(self, workdir: str | pathlib.Path, options: Mapping[str, Any]):
     """`options`: config.checkpoint (keep_last, keep_best, best_metric, best_mode)."""
+    tensorstore_leak.mend()
     choose(options["best_mode"], ("min", "max"), "config.checkpoint.best_mode")
     policies, best = [checkpoint_managers.LatestN(n=options["keep_last"])], operator.itemgetter("best")
     if options["keep_best"]:
@@ -77,8 +74,8 @@ class Checkpoints:
   def save(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
     """Saves `state` under its step; returns before the files are written.
 
-    Waits for the save before this one, if it is still under way, and for a copy of `state`: on CPU one that JAX
-    makes, else one in the memory of the host. `metrics`: None for a checkpoint that is no candidate for the best.
+    Waits for the save before this one, if it is still under way. `state`: a `snapshot`, or one that is not donated
+    later. `metrics`: None for a checkpoint that is no candidate for the best.
     Raises UserError when `metrics` lacks config.checkpoint.best_metric, or the save before failed.
     """
     best = None
@@ -90,12 +87,7 @@ class Checkpoints:
       with self._one_line():
         self._start(state, config, best)
     else:  # what Orbax does before its own threads take over takes long beside a small step
-      self._writing = self._writer.submit(self._write, _copy(state), config, best)
-
-  def prepare(self, state: TrainState) -> None:
-    """Compiles the copy of states such as `state`, so that the first save does not wait for that."""
-    if _on_cpu_alone():
-      _copy(state)
+      self._writing = self._writer.submit(self._write, state, config, best)
 
   def check(self) -> None:
     """Raises UserError when a save under way has failed; does not wait for it."""
@@ -135,7 +127,8 @@ class Checkpoints:
   def _start(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
     self._step = int(state.step)
     model, training = _split(state)
-    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__, "config": json.loads(to_json(complete_config(config)))}
+    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__,
+           "config": json.loads(to_json(complete_config(config)))}
     self._manager.save(self._step, metrics=metrics, args=ocp.args.Composite(
         model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training), run=ocp.args.JsonSave(run)))
 
@@ -160,6 +153,20 @@ class Checkpoints:
       intact = f"the last good one, of step {kept[-1]}, is intact" if kept else "there is none before it"
       raise UserError(f"{self._directory}: the checkpoint of step {self._step} could not be written "
                       f"({_reason(error)}); {intact}: mend that, then run the same command again") from error
+
+
+def snapshot(state: TrainState) -> TrainState:
+  """A copy of `state` for `Checkpoints.save`; the next step, to which `state` is donated, does not touch it.
+
+  On CPU it is asked for, not waited for: a compiled function makes it behind the steps under way. An accelerator's
+  memory may not hold two states, so there it is on the host. Several processes save before the next step.
+  """
+  if jax.process_count() > 1:
+    return state
+  if jax.default_backend() == "cpu":
+    return _copy(state)
+  jax.tree.map(lambda leaf: leaf.copy_to_host_async(), state)
+  return jax.tree.map(np.asarray, state)
 
 
 def complete_steps(directory: pathlib.Path) -> list[int]:
@@ -239,24 +246,8 @@ def _split(state: TrainState) -> tuple[dict, dict]:
   return model, fields
 
 
-def _on_cpu_alone() -> bool:
-  return jax.process_count() == 1 and jax.default_backend() == "cpu"
-
-
-def _copy(state: TrainState) -> TrainState:
-  """A copy of `state`; the next step, to which `state` is donated, does not touch it.
-
-  On an accelerator, whose memory may not hold two states, it is on the host. On CPU one call of a compiled function
-  makes it: what is done array by array lets the threads that read data take the interpreter each time.
-  """
-  if _on_cpu_alone():
-    return _copy_on_device(state)
-  jax.tree.map(lambda leaf: leaf.copy_to_host_async(), state)
-  return jax.tree.map(np.asarray, state)
-
-
 @jax.jit
-def _copy_on_device(state: TrainState) -> TrainState:
+def _copy(state: TrainState) -> TrainState:
   return jax.tree.map(jnp.copy, state)
 
 
@@ -293,27 +284,3 @@ def _reason(error: Exception) -> str:
   text = one_line(error, most=10_000)
   found = re.search(r"([^:]+) \[os_error_code", text)
   return found[1].strip() if found else text[:120]
-
-
-def _remembered(to_json: Callable[..., Any]) -> Callable[..., Any]:
-  """TensorStore's `to_json`, asked once for each of the last specs.
-
-  Each key and value of what it returns has one reference too many (seen in 0.1.80, 0.1.84 and 0.1.86) and is never
-  freed; Orbax asks for each array of each save, though all arrays of an item have the same spec.
-  """
-  known: dict[str, Any] = {}
-
-  @functools.wraps(to_json)
-  def remembered(*arguments: Any, **options: Any) -> Any:
-    key = repr((arguments, options))
-    found = known.get(key)
-    if found is None:
-      if len(known) >= _SPECS:
-        known.clear()
-      found = known[key] = to_json(*arguments, **options)
-    return copy.deepcopy(found)
-
-  return remembered
-
-
-tensorstore.KvStore.Spec.to_json = _remembered(tensorstore.KvStore.Spec.to_json)

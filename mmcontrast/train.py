@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from mmcontrast import distributed, observe, sharding
-from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run
+from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run, snapshot
 from mmcontrast.config import check_same_run, to_json
 from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import keep_file
@@ -91,7 +91,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
     if distributed.is_first():
       (workdir / "config.json").write_text(to_json(config))
     _say(observe.parameter_overview(like.params))
-  checkpoints.prepare(state)
+  snapshot(state)  # compiled before the loop
 
   start = int(state.step)
   batches = pipeline.train_batches(
@@ -117,6 +117,9 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
       checkpoints.check()
       preempted = notice.reached(step) and not last
       due = {name: last or (bool(period) and step % period == 0) for name, period in every.items()}
+      saves = due["checkpoint"] or preempted
+      if saves:
+        kept = snapshot(state)  # before the report waits for the device
       if window.full or any(due.values()) or preempted:
         summary = window.summary() | batches.counts
         if due["evaluation"] and not (last or preempted):
@@ -126,11 +129,11 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
           summary |= evaluate_model(model, config, data_dir)
         writer.write(step, summary)
         progress.update(step, summary)
-        if due["checkpoint"] or preempted:
+        if saves:
           watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
           # One that only preemption asks for, or whose evaluation it left out, does not compete for the best.
           competes = due["checkpoint"] and not (preempted and due["evaluation"])
-          checkpoints.save(state, config, summary if competes else None)
+          checkpoints.save(kept, config, summary if competes else None)
         if preempted:
           break
     progress.print(batches.summary())

@@ -13,7 +13,7 @@ import pytest
 import tensorstore
 from tiny import tiny_config
 
-from mmcontrast import checkpoint
+from mmcontrast import checkpoint, tensorstore_leak
 from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run
 from mmcontrast.errors import UserError
 from mmcontrast.step import TrainState
@@ -52,7 +52,9 @@ def test_a_save_is_of_the_state_when_it_was_asked_for(tmp_path):
   step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
   state = step(state_of(4))
   with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
-    checkpoints.save(state, CONFIG, {"loss": 1.0})
+    kept = checkpoint.snapshot(state)
+    state = step(state)
+    checkpoints.save(kept, CONFIG, {"loss": 1.0})
     for _ in range(10):
       state = step(state)  # the buffers of the saved one are used again
   found, at = restored(tmp_path)[1], restored(tmp_path)[0]
@@ -138,12 +140,14 @@ def test_the_best_is_remembered_across_a_resume(tmp_path):
 def test_the_copy_shares_no_memory_with_the_state():
   state = jax.jit(lambda state: state, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like()))(state_of(4))
   where = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
-  copied = jax.tree.leaves(checkpoint._copy(state))
+  copied = jax.tree.leaves(checkpoint.snapshot(state))
   assert {leaf.unsafe_buffer_pointer() for leaf in copied}.isdisjoint(where)
   assert all(np.array_equal(a, b) for a, b in zip(copied, jax.tree.leaves(state), strict=True))
 
 
 def test_saves_leave_nothing_behind_in_memory(tmp_path):
+  tensorstore_leak.mend()
+
   def blocks(folder):
     before = sys.getallocatedblocks()
     for _ in range(1000):
