@@ -106,7 +106,7 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None
   labels = _label_names(config)
   shapes = {
-      **(image_views.shapes(settings) if views["image"] else {}),
+      **image_views.shapes(settings),
       "text": ((views["text"], settings["text_length"]), np.int32),
       "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
       "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),

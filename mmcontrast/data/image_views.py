@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,43 +26,57 @@ def shapes(settings: Mapping) -> Shapes:
   return found
 
 
-def draw(examples: Sequence[Mapping[str, np.ndarray]], settings: Mapping, seed: int, index: np.ndarray,
-         epochs: np.ndarray) -> dict:
+def draw(example: Callable[[int], tuple[int, Mapping[str, np.ndarray]]], settings: Mapping, seed: int,
+         wanted: np.ndarray, epochs: np.ndarray) -> dict:  # fmt: skip
   """The views of examples, a pure function of (seed, index, epoch) and the example.
 
   The small crops go on where the views stop: of V distinct drawings, small crop k is of the one that
   view V + k would show.
 
   Args:
-    examples: pixels by style, uint8 [H, W, 3]; one without any keeps black views and empty boxes.
+    example: gives (index, pixels by style, uint8 [H, W, 3]) of row 0, 1, ... N - 1, each when the one before is drawn
+      and let go. One without pixels has black views and empty boxes.
     settings: resolved config.data.
-    index, epochs: int [N].
+    wanted, epochs: int [N]; an example of another index replaces the one wanted.
+
   Returns:
-    Arrays by name, as above: uint8, float32 for boxes.
+    Arrays by name, as above: uint8, float32 for boxes. None without views of images.
   """
-  families = list(_families(settings))
-  views = sum(count for _, count, _, _ in families)
-  styles = noise.uniform(seed, index, epochs, noise.STYLE, views)
-  draws = noise.uniform(seed, index, epochs, noise.IMAGE, views * transforms.DRAWS)
-  draws = draws.reshape(len(index), views, transforms.DRAWS)
-  arrays = {name: np.zeros((len(index), *shape), dtype) for name, (shape, dtype) in shapes(settings).items()}
-  for row, drawings in enumerate(examples):
-    if not drawings:
-      continue
-    chosen = _choose(list(drawings.values()), styles[row], settings["drawings"])
-    given = zip(chosen, draws[row])
-    for name, count, size, crop in families:
-      for view, (image, numbers) in zip(range(count), given):
-        arrays[name][row, view] = transforms.random_crop(image, size, numbers, crop)
-        if settings["crop_boxes"]:
-          arrays[f"boxes/{name}"][row, view] = transforms.crop_box(image.shape[1], image.shape[0], numbers, crop)
+  styles, draws = _numbers(settings, seed, wanted, epochs)
+  arrays = {name: np.zeros((len(wanted), *shape), dtype) for name, (shape, dtype) in shapes(settings).items()}
+  for row in range(len(wanted)):
+    index, drawings = example(row)
+    if drawings and arrays:
+      if index != wanted[row]:
+        styles[row], draws[row] = (own[0] for own in _numbers(settings, seed, np.array([index]), epochs[row : row + 1]))
+      _draw_one(drawings, settings, styles[row], draws[row], {name: array[row] for name, array in arrays.items()})
+    del drawings  # its memory is warm, and free for the next
   boxes = {name.removeprefix("boxes/"): arrays.pop(name) for name in list(arrays) if name.startswith("boxes/")}
   return arrays | ({"boxes": boxes} if boxes else {})
 
 
+def _numbers(settings: Mapping, seed: int, index: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(choices of drawings [N, V], numbers for the crops [N, V, DRAWS]), all uniform, of V views of both sizes."""
+  views = sum(count for _, count, _, _ in _families(settings))
+  styles = noise.uniform(seed, index, epochs, noise.STYLE, views)
+  draws = noise.uniform(seed, index, epochs, noise.IMAGE, views * transforms.DRAWS)
+  return styles, draws.reshape(len(index), views, transforms.DRAWS)
+
+
+def _draw_one(drawings: Mapping[str, np.ndarray], settings: Mapping, styles: np.ndarray, draws: np.ndarray,
+              into: Mapping[str, np.ndarray]) -> None:  # fmt: skip
+  given = zip(_choose(list(drawings.values()), styles, settings["drawings"]), draws)
+  for name, count, size, crop in _families(settings):
+    for view, (image, numbers) in zip(range(count), given):
+      into[name][view] = transforms.random_crop(image, size, numbers, crop)
+      if settings["crop_boxes"]:
+        into[f"boxes/{name}"][view] = transforms.crop_box(image.shape[1], image.shape[0], numbers, crop)
+
+
 def _families(settings: Mapping) -> Iterator[tuple[str, int, int, Mapping]]:
   """(name in the batch, views, pixels, crop) of the views of each size."""
-  yield "image", settings["views"]["image"], settings["image_size"], settings["crop"]
+  if settings["views"]["image"]:
+    yield "image", settings["views"]["image"], settings["image_size"], settings["crop"]
   small = settings["multi_crop"]
   if small["views"]:
     yield "image_small", small["views"], small["size"], {**settings["crop"], "scale": small["scale"]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import threading
 import warnings
 from collections.abc import Mapping
 
@@ -33,6 +34,8 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 # What is lost. Fewer than ten stray bytes before the end marker are padding that some cameras write.
 _DAMAGE = re.compile(r"Premature end|Corrupt JPEG data: (?!\d extraneous bytes before marker 0xd9)")
 _ORIENTATION = 0x0112  # EXIF tag: 1 upright, 2 to 8 turned and mirrored
+
+_kept = threading.local()  # a resizer of each thread, with its scratch memory
 
 # Once and for all: `catch_warnings` is not safe with threads. Errors are not touched by it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -88,13 +91,23 @@ def _decode_jpeg(data: bytes, limits: Mapping[str, int], exact: bool) -> np.ndar
     if _DAMAGE.match(str(error)):
       raise BadRecord(f"not a readable image ({error})") from None
     return None
-  if b"Exif\0" not in data:
+  if not _has_exif(data):
     return pixels
   try:
     orientation = Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(_ORIENTATION)
   except Exception:  # of the many ways in which EXIF can be broken, none touches the picture
     return pixels
   return _upright(pixels, orientation)
+
+
+def _has_exif(data: bytes) -> bool:
+  """Whether a JPEG has EXIF: looked for in the segments before the picture only, most of whose bytes come after."""
+  at = 2
+  while data[at : at + 1] == b"\xff" and (marker := data[at + 1 : at + 2]) not in (b"\xda", b""):
+    if data[at + 4 : at + 9] == b"Exif\0":
+      return True
+    at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4])
+  return False
 
 
 def _decode_any(data: bytes, limits: Mapping[str, int]) -> np.ndarray:
@@ -166,7 +179,9 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]
     crop_box=cykooz_resizer.CropBox(left - x, top - y, right - left, bottom - top),
     use_alpha=False,
   )
-  cykooz_resizer.Resizer().resize(data, out, options)
+  if not hasattr(_kept, "resizer"):
+    _kept.resizer = cykooz_resizer.Resizer()
+  _kept.resizer.resize(data, out, options)
   return np.frombuffer(out.get_buffer(), np.uint8).reshape(size, size, 3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmcontrast.data import captions, image_views, noise, tokenizers
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
-from mmcontrast.data.sources import Source, members_of
+from mmcontrast.data.sources import Record, Source, members_of
 from mmcontrast.errors import UserError, choose
 
 
@@ -62,17 +62,24 @@ class Loader:
 
   def __call__(self, chunk: tuple[np.ndarray, np.ndarray]) -> dict:
     epochs, wanted = chunk
-    places, found = zip(*(self._usable(int(index)) for index in wanted))
+    found: list[tuple[int, int, Record, bool]] = []  # (index, why, record, whether it has an image): no pixels
+
+    def example(row: int) -> tuple[int, Mapping]:
+      place, usable = self._usable(int(wanted[row]))
+      found.append((place, usable.why, usable.record, bool(usable.drawings)))
+      return place, usable.drawings
+
+    images = image_views.draw(example, self._settings, self._seed, wanted, epochs)
+    places, why, records, with_image = zip(*found)
     index = np.array(places, np.int32)
-    records = [example.record for example in found]
     seeds = noise.hashed(self._seed, index, epochs, noise.DEVICE) >> np.uint64(32)
-    batch = {
+    batch = images | {
       "id": np.array([self._identity(record) for record in records], np.int32),
       "index": index,
       "seed": seeds.astype(np.uint32),
       "mirror_safe": np.array([record["mirror_safe"] for record in records], bool),
       "valid": np.ones(len(index), bool),
-      "why": np.array([example.why for example in found], np.uint8),
+      "why": np.array(why, np.uint8),
     }
     if self._info.tag_names:
       batch["tags"] = np.stack([record["tags"] for record in records])
@@ -82,8 +89,7 @@ class Loader:
       }
     there = {}
     if self._settings["views"]["image"]:
-      batch |= image_views.draw([example.drawings for example in found], self._settings, self._seed, index, epochs)
-      there["image"] = np.array([bool(example.drawings) for example in found])
+      there["image"] = np.array(with_image)
     if self._settings["views"]["text"]:
       batch["text"] = self._text_views([record["captions"] for record in records], index, epochs)
       there["text"] = np.array([bool(record["captions"]) for record in records])

@@ -46,7 +46,7 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   tokenizer = open_tokenizer(settings, source)
   views, info = settings["views"], source.info
   shapes = {
-    **(image_views.shapes(settings) if views["image"] else {}),
+    **image_views.shapes(settings),
     "text": ((views["text"], settings["text_length"]), np.int32) if views["text"] else None,
     "tags": ((len(info.tag_names),), np.uint8) if info.tag_names else None,
     "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),

@@ -135,7 +135,7 @@ def test_small_crops_go_on_with_the_drawings():
   index = np.arange(20)
   for how in ("distinct", "same"):
     settings = resolve({**SETTINGS, "drawings": how})
-    views = image_views.draw([drawings] * 20, settings, 0, index, np.zeros(20, int))
+    views = image_views.draw(lambda row: (row, drawings), settings, 0, index, np.zeros(20, int))
     large, small = (views[name][:, :, 5, 5, 0] for name in ("image", "image_small"))
     expected = large[:, [0, 1, 0]] if how == "distinct" else large[:, [0, 0, 0]]
     np.testing.assert_array_equal(small, expected)
@@ -143,7 +143,7 @@ def test_small_crops_go_on_with_the_drawings():
 
 
 def test_an_example_without_images_is_black_and_its_boxes_empty():
-  views = image_views.draw([{}], resolve(SETTINGS), 0, np.arange(1), np.zeros(1, int))
+  views = image_views.draw(lambda row: (row, {}), resolve(SETTINGS), 0, np.arange(1), np.zeros(1, int))
   assert not any(array.any() for array in (views["image"], views["image_small"], *views["boxes"].values()))
 
 
