@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import collections
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -64,10 +64,12 @@ class Loader:
     epochs, wanted = chunk
     found: list[tuple[int, int, Record, bool]] = []  # (index, why, record, whether it has an image): no pixels
 
+    usable = self._ahead(wanted.tolist())
+
     def example(row: int) -> tuple[int, Mapping]:
-      place, usable = self._usable(int(wanted[row]))
-      found.append((place, usable.why, usable.record, bool(usable.drawings)))
-      return place, usable.drawings
+      place, its = usable(row)
+      found.append((place, its.why, its.record, bool(its.drawings)))
+      return place, its.drawings
 
     images = image_views.draw(example, self._settings, self._seed, wanted, epochs)
     places, why, records, with_image = zip(*found)
@@ -110,12 +112,21 @@ class Loader:
     copies = (dict(reader.filtered) for reader in self.readers.values())  # in one go: they grow meanwhile
     return sum(map(collections.Counter, copies), collections.Counter())
 
-  def _usable(self, index: int) -> tuple[int, Found]:
-    """(index, example) of the first usable example from `index` on, in the same source."""
-    member = bisect.bisect_right(self._ends, index)
-    first = self._ends[member - 1] if member else 0
-    found = list(self.readers.values())[member].usable(index - first)
-    return first + found.index, found
+  def _ahead(self, indices: Sequence[int]) -> Callable[[int], tuple[int, Found]]:
+    """Begins to read `indices`; the function returned gives, by place, (index, example) of the first usable example
+    from indices[place] on, in the same source."""
+    firsts, readers = [0, *self._ends], list(self.readers.values())
+    members = [bisect.bisect_right(self._ends, index) for index in indices]
+    own = [index - firsts[member] for index, member in zip(indices, members)]
+    reads = {member: readers[member].ahead(index for index, of in zip(own, members) if of == member)
+             for member in set(members)}  # fmt: skip
+
+    def usable(place: int) -> tuple[int, Found]:
+      member = members[place]
+      found = readers[member].usable(own[place], reads[member])
+      return firsts[member] + found.index, found
+
+    return usable
 
   def _identity(self, record: Mapping) -> int:
     by_caption = self._settings["identity"] == "caption" and record["captions"]

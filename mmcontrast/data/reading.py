@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -19,6 +20,9 @@ CACHE_BYTES = 512 * 2**20
 _TEXT_BYTES = 2_000  # of a record without its images, about
 _ENOUGH_SEEN = 10_000  # records, before which a share of bad ones says little
 _UNSEEN, _USABLE, _BAD, _FILTERED = range(4)
+Reads = dict[int, Callable[[], Record]]
+"""Index -> a read that has begun, and gives its record."""
+
 AS_WANTED, FOR_BAD, FOR_FILTERED = range(3)
 """Why an example is in its place: it belongs there, or it replaces a bad record, or a filtered one."""
 
@@ -63,14 +67,26 @@ class Reader:
       each = _TEXT_BYTES + sum(image.nbytes for image in images)
       self._caching = each * len(source) <= cache_bytes
 
-  def usable(self, index: int) -> Found:
-    """The first usable example from `index` on. Raises UserError when there is none, or too many are bad."""
+  def ahead(self, indices: Iterable[int]) -> Reads:
+    """Begins to read what `indices` will need; for `usable`."""
+    needed = [index for index in dict.fromkeys(indices)
+              if index not in self._cache and self._state[index] in (_UNSEEN, _USABLE)]  # fmt: skip
+    reads = [functools.partial(self._source.__getitem__, index) for index in needed]
+    return dict(zip(needed, self._attempts.ahead(reads))) if reads else {}
+
+  def usable(self, index: int, reads: Reads | None = None) -> Found:
+    """The first usable example from `index` on. Raises UserError when there is none, or too many are bad.
+
+    Args:
+      reads: begun already; those that are used are taken out.
+    """
+    reads = {} if reads is None else reads
     why = AS_WANTED
     for place in range(index, index + len(self._source)):
       place %= len(self._source)
       if self._state[place] in (_UNSEEN, _USABLE):
         try:
-          record, drawings = self._read(place)
+          record, drawings = self._read(place, reads)
           self._note(place, _USABLE)
           return Found(place, why, record, drawings)
         except BadRecord as error:
@@ -113,13 +129,14 @@ class Reader:
                      f"{len(self._source)}: {len(self.bad)} bad, {self.filtered.total()} filtered"
                      + (f" ({took}); loosen data.filter" if took else ""))  # fmt: skip
 
-  def _read(self, index: int) -> tuple[Record, dict]:
+  def _read(self, index: int, reads: Reads) -> tuple[Record, dict]:
     """The record and its decoded drawings; raises BadRecord, naming the record, or Filtered."""
     if index in self._cache:
       return self._cache[index]
     name = ""
     try:
-      record = self._attempts(lambda: self._source[index])
+      begun = reads.pop(index, None)
+      record = begun() if begun else self._attempts(lambda: self._source[index])
       name = record["name"]
       result = self._prepared(record)
     except (BadRecord, OSError) as error:
