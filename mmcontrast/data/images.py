@@ -106,7 +106,7 @@ def _has_exif(data: bytes) -> bool:
   while data[at : at + 1] == b"\xff" and (marker := data[at + 1 : at + 2]) not in (b"\xda", b""):
     if data[at + 4 : at + 9] == b"Exif\0":
       return True
-    at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4])
+    at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
   return False
 
 

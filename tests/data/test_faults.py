@@ -3,12 +3,13 @@
 import contextlib
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 from toy_source import BATCH, Toy, take
 
-from mmcontrast.data import attempts, captions, filters, pipeline, reading
+from mmcontrast.data import attempts, captions, filters, images, pipeline, reading
 from mmcontrast.data.settings import DEFAULTS, resolve
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError
@@ -75,6 +76,70 @@ def test_backoff_doubles(monkeypatch):
   with pytest.raises(OSError, match="never"):
     attempt(lambda: (_ for _ in ()).throw(OSError("never")))
   assert waited == [0.5, 1.0, 2.0, 4.0]
+
+
+def test_reads_go_ahead_of_who_asks_for_them():
+  ahead, seen = attempts.Attempts(dict(retries=1, backoff_seconds=0.001, timeout_seconds=20.0)), []
+
+  def read(place):
+    seen.append(place)
+    if place == 2 and seen.count(2) == 1:
+      raise OSError("flaky")
+    return 10 * place
+
+  results = ahead.ahead([lambda place=place: read(place) for place in range(4)])
+  assert results[3]() == 30 and seen == [0, 1, 2, 3]  # in order, whatever is asked for first
+  assert [result() for result in results[:3]] == [0, 10, 20] and seen == [0, 1, 2, 3, 2] and ahead.repeated == 1
+  ahead.close()
+
+
+def test_what_is_read_after_a_hanging_read_still_comes():
+  release = threading.Event()
+  before = threading.active_count()
+  ahead = attempts.Attempts(dict(retries=0, backoff_seconds=0.001, timeout_seconds=0.3))
+  first, hanging, last = ahead.ahead([lambda: 1, lambda: release.wait(), lambda: 3])
+  assert last() == 3 and first() == 1
+  with pytest.raises(TimeoutError, match="no answer within"):
+    hanging()
+  ahead.close()
+  release.set()
+  deadline = time.monotonic() + 10
+  while threading.active_count() > before and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert threading.active_count() <= before
+
+
+def test_closing_ends_the_waiting_for_a_read_that_goes_ahead():
+  release = threading.Event()
+  ahead = attempts.Attempts(dict(retries=3, backoff_seconds=9.0, timeout_seconds=60.0))
+  result = ahead.ahead([lambda: release.wait(), lambda: 2])[1]
+  threading.Timer(0.1, ahead.close).start()
+  began = time.monotonic()
+  with pytest.raises(attempts.Closed):
+    result()
+  assert time.monotonic() - began < 5
+  release.set()
+
+
+def test_a_record_is_read_once_a_chunk():
+  source = Failing(60, {7: fail(BadRecord("broken")), **{index: lambda attempt: None for index in (6, 8, 9)}})
+  batches, _ = take(1, IMAGES, source, batch_size=60)
+  # 8 stands in two rows, for itself and for 7; the source is asked again for the second alone.
+  assert source.attempts == {7: 1, 6: 1, 8: 2, 9: 1} and (indices(batches) == 8).sum() == 2
+
+
+def test_pixels_are_let_go_before_the_next_are_decoded(monkeypatch):
+  alive, most = [], []
+
+  def decode(*args, **kwargs):
+    most.append(sum(ref() is not None for ref in alive))
+    pixels = images.decode(*args, **kwargs)
+    alive.append(weakref.ref(pixels))
+    return pixels
+
+  monkeypatch.setattr(reading, "decode", decode)
+  take(1, IMAGES, Toy(60, {index: dict(images={"a": Toy(1)[0]["images"]["a"]}) for index in range(60)}), batch_size=60)
+  assert len(most) >= 60 and max(most) == 0
 
 
 def test_a_read_that_hangs_is_given_up():

@@ -111,6 +111,15 @@ def test_exif_orientation_is_applied(form):
     assert np.abs(out.astype(int) - FLOWER).mean() < 6, orientation
 
 
+def test_exif_is_found_behind_other_segments():
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  turned, text = encoded(FLOWER, "jpeg", exif=exif), b"\xff\xda" + 9000 * b"-"
+  # A start of scan inside a segment is no end of the header; nor does padding hide what follows.
+  behind = turned[:2] + b"\xff\xfe" + (2 + len(text)).to_bytes(2, "big") + text + b"\xff\xff" + turned[2:]
+  np.testing.assert_array_equal(images.decode(behind), images.decode(turned))
+
+
 def test_broken_exif_does_not_touch_the_picture():
   exif = Image.Exif()
   exif[0x0112] = 6
