@@ -47,7 +47,7 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
   if workdir.exists() and any(workdir.iterdir()):
     raise UserError(f"{workdir}: is not empty; give another --workdir, or delete it")
   pretrained = formats.read(place, torch=True, allow_unused=allow_unused)
-  config = config_of(pretrained, place)
+  config = config_of(pretrained)
   vocabulary = None
   if pretrained.text:
     if not pretrained.text.tokenizer:
@@ -86,7 +86,7 @@ def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, st
   return out
 
 
-def config_of(pretrained: Pretrained, source: str) -> dict[str, Any]:
+def config_of(pretrained: Pretrained) -> dict[str, Any]:
   """The config of a run with these towers and heads: base_config with all that is known of them."""
   c = base_config()
   c.steps, c.towers, c.heads = 0, pretrained.towers, pretrained.heads

@@ -10,11 +10,13 @@ from PIL import Image
 from tiny import tiny_config
 
 import mmcontrast
-from mmcontrast.checkpoint import load_run
+from mmcontrast.checkpoint import load_run, save_untrained
 from mmcontrast.cli import main
+from mmcontrast.encoders.layers import stack_layers
 from mmcontrast.errors import UserError
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.interop import formats, open_clip, vit
+from mmcontrast.interop.pretrained import variables
 from mmcontrast.interop.run import export_run, import_run, pretrained_of
 from mmcontrast.model import build_model
 
@@ -144,6 +146,38 @@ def own_config(clip, **changes):
       section = section[name]
     section[last] = value
   return config
+
+
+def test_a_run_of_ours_is_exported_under_their_names(clip, tmp_path):
+  """Heads and towers of other names, layers in a loop: the file is that of the model it has the weights of."""
+  given, config = formats.read(f"open_clip:{clip}"), own_config(clip)
+  config["towers"]["photo"] = {**config["towers"].pop("image"), "modality": "image", "scan": True}
+  config["heads"]["image_joint"]["tower"] = "photo"
+  config["evaluation"] |= dict(image="image_joint", text="words")
+  config["data"] |= dict(tokenizer=given.text.tokenizer, lower=False)
+  names = {"towers/image": "towers/photo", "heads/text_joint": "heads/words"}
+  arrays = {}
+  for path, array in given.arrays.items():
+    for theirs, own in names.items():
+      path = path.replace(f"params/{theirs}/", f"params/{own}/")
+    arrays[path] = array
+  image = stack_layers({path: array for path, array in arrays.items() if "/photo/" in path})
+  arrays = {path: array for path, array in arrays.items() if "/photo/" not in path} | image
+  save_untrained(tmp_path / "run", config, variables({**arrays, "params/terms/pairs/log_scale": np.float32(2.125)}))
+  export_run(tmp_path / "run", "open_clip", tmp_path / "out")
+  assert "params/towers/photo/blocks/norm1/bias" in arrays
+  assert_same_file(clip / open_clip.WEIGHTS, tmp_path / "out" / open_clip.WEIGHTS)
+
+
+@pytest.mark.parametrize("place", ["timm:{}/timm_resnet", "hf:{}/hf_dinov2"])
+def test_an_image_tower_alone_is_a_run_too(place, tmp_path):
+  place = place.format(GOLDEN)
+  import_run(place, tmp_path / "run")
+  found, given = pretrained_of(tmp_path / "run"), formats.read(place)
+  assert found.towers == given.towers and found.image == given.image and not found.heads and found.text is None
+  assert found.arrays.keys() == given.arrays.keys()
+  model = mmcontrast.load(tmp_path / "run")
+  assert model.kinds == ("image_features",) and model.data["image_size"] == given.image.size
 
 
 def shapes_of(config):
