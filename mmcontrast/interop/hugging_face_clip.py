@@ -90,7 +90,7 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
   Raises UserError for a field of the config that our encoders do not compute, and as `naming.to_ours`.
   """
   file = folder / "config.json"
-  towers, heads = _described(config, file)
+  towers, heads = describe(config, file)
   image, text = read_image_input(folder), _text_input(folder, config, towers["text"])
   if image.size != (side := _section(config, "vision")["image_size"]):
     raise UserError(f"{file}: image_size is {side}, and {NAME} makes images of {image.size} px")
@@ -107,9 +107,9 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
 
   Raises UserError for an option of a tower or a head that neither CLIPModel nor SiglipModel has.
   """
-  config = _config(pretrained, out)
+  config = config_of(pretrained, out)
   kind = config["model_type"]
-  towers, heads = _described(config, out)
+  towers, heads = describe(config, out)
   for part, given, said in (("towers", pretrained.towers, towers), ("heads", pretrained.heads, heads)):
     for name in said:
       check_same(given[name], said[name], f"{out}: transformers has no {kind} whose {part}.{name}")
@@ -137,7 +137,7 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
   return {**defaults, **(config.get(f"{name}_config") or {}), **(config.get(f"{name}_config_dict") or {})}
 
 
-def _described(config: Mapping[str, Any], where: pathlib.Path) -> tuple[dict[str, dict], dict[str, dict]]:
+def describe(config: Mapping[str, Any], where: pathlib.Path) -> tuple[dict[str, dict], dict[str, dict]]:
   """(towers, heads) of a config. Raises UserError for a value that is not computed."""
   text, vision, clip = _section(config, "text"), _section(config, "vision"), config["model_type"] == _CLIP
   require(vision, f"{where}: vision_config", num_channels=3, vision_use_head=True)
@@ -187,8 +187,8 @@ def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[
   return TextInput(tower["max_length"], tokenizer, ids, lower)
 
 
-def _config(pretrained: Pretrained, out: pathlib.Path) -> dict[str, Any]:
-  """The config.json that comes nearest to a model; where it says something else, `_described` shows it."""
+def config_of(pretrained: Pretrained, out: pathlib.Path) -> dict[str, Any]:
+  """The config.json that comes nearest to a model; where it says something else, `describe` shows it."""
   for name in ("image", "text"):
     if f"{name}_joint" not in pretrained.heads:
       raise UserError(f"{out}: transformers' CLIP and SigLIP have a head of {name}s, and this model has none")

@@ -10,7 +10,8 @@ from models import GOLDEN, assert_outputs, assert_same_file
 
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import UserError
-from mmcontrast.interop import formats, open_clip, tokenizer_files, vit
+from mmcontrast.interop import formats, hugging_face_clip, open_clip, open_clip_config, tokenizer_files, vit
+from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, difference
 from mmcontrast.interop.weights import read_weights, write_weights
 
 CASES = ("clip", "quickgelu", "resnet", "siglip", "coca")
@@ -149,3 +150,32 @@ def test_what_open_clip_does_not_have_is_not_written(part, name, change, message
 def test_a_model_that_is_no_pair_is_not_written(change, message, read, tmp_path):
   with pytest.raises(UserError, match=message):
     FORMAT.write(dataclasses.replace(read["clip"], **change), tmp_path / "out")
+
+
+CLIPS = dict(
+    image=dict(name="vit", width=768, depth=12, heads=12, patch=32, pool="cls", pre_norm=True, patch_bias=False,
+               activation="gelu", norm_epsilon=1e-5),
+    text=dict(name="text_transformer", width=512, depth=12, heads=8, causal=True, pool="eos", activation="gelu"))
+SIGLIPS = dict(
+    image=dict(name="vit_base", pool="map", activation="gelu"),
+    text=dict(name="text_transformer", width=768, depth=12, heads=12, pool="last", attend_padding=True,
+              activation="gelu", norm_epsilon=1e-6))
+
+
+@pytest.mark.parametrize("towers, heads, name", [
+    (CLIPS, dict(image_joint=dict(name="linear", dim=512), text_joint=dict(name="linear", dim=512)), None),
+    (SIGLIPS, dict(image_joint=dict(name="identity"), text_joint=dict(name="linear", dim=768, bias=True)),
+     "vit_base_patch16_siglip_224")])
+def test_the_towers_of_the_docs_are_theirs(towers, heads, name, tmp_path):
+  """A run with these (docs/weights.md), both packages can load: their configs say the same model."""
+  text = TextInput(77, "clip", dict(pad=0, bos=49406, eos=49407))
+  towers = {**towers, "text": dict(towers["text"], vocab_size=49408, max_length=77)}
+  given = Pretrained(towers, heads, {}, ImageInput(224, (0.5,) * 3, (0.5,) * 3), text, 10.0)
+  config = open_clip_config.config_of(given, "out")
+  said = open_clip_config.describe(config, "out")
+  theirs = hugging_face_clip.describe(hugging_face_clip.config_of(given, tmp_path), tmp_path)
+  for found in (said.towers, theirs[0]):
+    assert [difference(towers[kind], found[kind]) for kind in towers] == [None, None]
+  for found in (said.heads, theirs[1]):
+    assert [difference(heads[kind], found[kind]) for kind in heads] == [None, None]
+  assert config["model_cfg"]["vision_cfg"].get("timm_model_name") == name
