@@ -8,7 +8,8 @@
 
 A key is a part of this run: a path in its parameters, "*" for all. A value is "WHERE:PATH", the
 same kind of path in the newest checkpoint of WHERE. Batch statistics travel with the parameters.
-Both parts must have the same arrays, by name and shape; the optimizer starts anew. Of another
+Both parts must have the same arrays, by name and shape, whether blocks are one by one or in a loop
+(encoders/layers.py); the optimizer starts anew. Of another
 package's file ("KIND:PATH": interop/formats.py) the architecture, the ids of tokens and the
 normalisation of images must be this run's too; `:PATH` may be left out where it is the key.
 Weights that were trained from the same start may be summed, by weights whose sum is 1: between a
@@ -27,6 +28,7 @@ import jax
 import numpy as np
 
 from mmcontrast.checkpoint import load_run
+from mmcontrast.encoders.layers import layers_as
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.interop import initial
 from mmcontrast.interop.formats import FORMATS
@@ -85,7 +87,7 @@ def _found(source: str, part: str, wanted: Arrays, target: Arrays, config: Mappi
     path, opened = initial.open_part(source, part, target, config, where)
   else:
     opened = _flat(_open(place, stages, where))
-  found = _part(opened, path, f"{where}={source!r}", place)
+  found = layers_as(wanted, _part(opened, path, f"{where}={source!r}", place))
   _check_same(wanted, found, f"{where}={source!r}")
   return found
 

@@ -37,10 +37,14 @@ SMALL = 1 << 16
 
 _INTO = r"towers/.*/(attn/qkv|attn_pool/(q|kv)|mlp/fc1)"  # their outputs are cut ...
 _OUT = r"towers/.*/(attn/proj|attn_pool/proj|mlp/fc2)"  # ... which are the inputs of these
+_LOOPED = r"towers/.*/blocks/"  # their first axis is that of the layers, which are not cut
 PRESETS: dict[str, tuple[Rule, ...]] = {
   "dp": ((".*", ()),),
   "fsdp": ((".*", "fsdp"),),
-  "fsdp_tp": ((f"{_INTO}/kernel", ("fsdp", "tensor")), (f"{_INTO}/bias", ("tensor",)),
+  "fsdp_tp": ((f"{_LOOPED}.*(attn/qkv|mlp/fc1)/kernel", (None, "fsdp", "tensor")),
+              (f"{_LOOPED}.*(attn/qkv|mlp/fc1)/bias", (None, "tensor")),
+              (f"{_LOOPED}.*(attn/proj|mlp/fc2)/kernel", (None, "tensor", "fsdp")),
+              (f"{_INTO}/kernel", ("fsdp", "tensor")), (f"{_INTO}/bias", ("tensor",)),
               (f"{_OUT}/kernel", ("tensor", "fsdp")), (".*", "fsdp")),
 }
 """dp: all devices hold everything. fsdp: cut, gathered where used (Zhao et al., arXiv:2304.11277).

@@ -63,6 +63,20 @@ def test_a_preset_cuts_the_large_arrays():
   assert whole < 0.01 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
+def test_blocks_in_a_loop_are_cut_as_those_one_by_one():
+  """The first axis, of the layers, stays whole."""
+  tower, cuts = dict(name="vit", width=64, depth=4, heads=4, patch=4), []
+  for scan in (False, True):
+    towers = tiny_config()["towers"] | dict(image={**tower, "scan": scan})
+    recipe = make_recipe(tiny_config(towers=towers), tiny_spec())
+    state = jax.eval_shape(functools.partial(init_state, recipe), shapes_of(tiny_spec()))
+    found = sharding.shard_state("fsdp_tp", MESH, state).params["towers"]["image"]
+    block = found["blocks" if scan else "blocks_0"]
+    cuts.append([tuple(block[a][b][name].spec) for a, b, name in (
+      ("attn", "qkv", "kernel"), ("attn", "proj", "kernel"), ("mlp", "fc1", "bias"), ("mlp", "fc2", "kernel"))])
+  assert cuts[1] == [(None, *cut) for cut in cuts[0]] and cuts[0][0] == ("fsdp", "tensor")
+
+
 @pytest.mark.parametrize("preset", sharding.PRESETS)
 def test_an_axis_of_size_one_cuts_nothing(preset):
   found = sharding.shard_state(preset, AbstractMesh((8, 1, 1), sharding.AXES), large_state())

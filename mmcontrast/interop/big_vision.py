@@ -113,7 +113,7 @@ def _image(arrays: Arrays, path: str) -> tuple[dict[str, Any], int]:
   pool = "cls" if own else "map" if "MAPHead_0/probe" in arrays else "gap"
   return complete({
     "name": "vit", "patch": patch, "pool": pool, "cls_position": not own or grid**2 != count,
-    **_transformer(arrays, "Transformer", path)}), grid * patch  # fmt: skip
+    "position_antialias": True, **_transformer(arrays, "Transformer", path)}), grid * patch  # fmt: skip
 
 
 def _text(arrays: Arrays, path: str) -> dict[str, Any]:

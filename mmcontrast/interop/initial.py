@@ -58,8 +58,9 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
   if kind == "towers":
     _check_inputs(modality, pretrained, config, where)
+  antialias = parts[their_name].get("position_antialias", True)
   inside = {key: value for key, value in wanted.items() if f"/{part}/" in key}
-  return path, {key: _resized(array, inside.get(key.replace(path, part, 1)), key)
+  return path, {key: _resized(array, inside.get(key.replace(path, part, 1)), key, antialias)
                 for key, array in layers_as(inside, pretrained.arrays).items()}
 
 
@@ -76,14 +77,17 @@ def _check_inputs(modality: str, pretrained: Pretrained, config: Mapping[str, An
         raise UserError(f"{where}: config.normalize.{key} is {tuple(given)}, and {tuple(needed)} is needed")
 
 
-def _resized(array: np.ndarray, like: Any, path: str) -> np.ndarray:
-  """Learned positions of an image tower, [1, N, D] or those of an attention pool [N, D], for another image size."""
+def _resized(array: np.ndarray, like: Any, path: str, antialias: bool) -> np.ndarray:
+  """Learned positions of an image tower, [1, N, D] or those of an attention pool [N, D], for another image size.
+
+  `antialias`: as the other package resizes them, when it loads weights or at every call.
+  """
   of_images = (path.endswith("/pos_embed") and array.ndim == 3) or path.endswith("/attnpool/positional_embedding")
   if like is None or not of_images or array.shape == like.shape:
     return array
   extra = array.shape[-2] - math.isqrt(array.shape[-2]) ** 2
   side = math.isqrt(like.shape[-2] - extra)
-  return np.asarray(resize_positions(array.reshape(1, *array.shape[-2:]), (side, side), extra, antialias=True)
+  return np.asarray(resize_positions(array.reshape(1, *array.shape[-2:]), (side, side), extra, antialias)
                     ).reshape(*array.shape[:-2], -1, array.shape[-1])
 
 

@@ -205,8 +205,8 @@ def _vit(fields: Mapping[str, Any], model: Mapping[str, Any], where: str) -> tup
     raise UserError(f"{where}.pool_type: {fields['pool_type']!r} is not computed here, only 'tok'")
   tower = {"name": "vit", **_transformer(fields, model, where), "heads": fields["width"] // fields["head_width"],
            "patch": fields["patch_size"], "patch_bias": False, "patch_drop": fields["patch_dropout"],
-           "positions": "learned", "cls_position": True, "pre_norm": not fields["no_ln_pre"],
-           "layer_scale": fields["ls_init_value"], "pool": "cls"}
+           "positions": "learned", "cls_position": True, "position_antialias": True,
+           "pre_norm": not fields["no_ln_pre"], "layer_scale": fields["ls_init_value"], "pool": "cls"}
   if pooler:
     tower |= {"pool": "queries", "pool_queries": fields["attn_pooler_queries"], "pool_dim": dim,
               "pool_heads": fields["attn_pooler_heads"]}

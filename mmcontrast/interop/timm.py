@@ -64,6 +64,10 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   tower, inside = image_tower(pretrained, str(out))
   image = pretrained.image
   name, args, rules = architecture(tower, image.size, str(out))
+  for path, shape in shapes({"image": tower}, {}, image).items():
+    if inside[path].shape != shape:
+      raise UserError(f"{out}: {path.removeprefix('params/')} is for images of another size than {image.size} px, and "
+                      "timm resizes otherwise; start a run of that size from these weights (config.init), export it")
   arrays = to_theirs(under(rules, "", "towers/image"), inside, str(out))
   cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
          "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,

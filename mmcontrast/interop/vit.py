@@ -105,7 +105,7 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
     "mlp_ratio": hidden / width, "mlp": args["mlp"], "pool": POOLS[pool], "norm_epsilon": args["norm_epsilon"],
     "positions": "learned" if args["pos_embed"] == "learn" else "none", "registers": args["reg_tokens"],
     "pre_norm": args["pre_norm"], "patch_bias": not args["pre_norm"], "qkv_bias": args["qkv_bias"],
-    "qk_norm": args["qk_norm"], "layer_scale": args["init_values"] or None,
+    "position_antialias": True, "qk_norm": args["qk_norm"], "layer_scale": args["init_values"] or None,
     "norm_after_pool": pool == "avg" if args["fc_norm"] is None else args["fc_norm"],
     **({} if swiglu else {"activation": activation}),
     **({"cls_position": not args["no_embed_class"]} if pool == "token" else {}),

@@ -9,6 +9,7 @@ import pytest
 
 from mmcontrast.config import base_config
 from mmcontrast.encoders.layers import unstack_layers
+from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.interop.formats import read
@@ -80,3 +81,23 @@ def test_images_are_normalised_as_in_the_file_and_positions_are_resized(monkeypa
   assert path == "towers/image" and found["params/towers/image/pos_embed"].shape == (1, 17, 8)
   np.testing.assert_array_equal(found["params/towers/image/pos_embed"][:, 0], position[:, 0])
   np.testing.assert_array_equal(unstack_layers(found)["params/towers/image/blocks_1/norm1/bias"], np.ones(8))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_an_image_tower_of_another_size_and_with_its_blocks_in_a_loop(scan):
+  """DINOv2's positions are resized as it does at every call."""
+  place = f"hf:{BERT.parent / 'hf_dinov2'}"
+  theirs = read(place)
+  c = config_of(place, part="towers/image")
+  c["data"] |= dict(views=dict(image=1), image_size=24)
+  c["towers"] = dict(image=theirs.towers["image"] | dict(scan=scan, drop_path=0.1))
+  c["heads"] = dict(image_joint=dict(tower="image", name="linear", dim=4))
+  c["normalize"] = dict(mean=theirs.image.mean, std=theirs.image.std)
+  made = jax.eval_shape(build_model(c).init, jax.random.key(0), {"image": jnp.zeros((1, 24, 24, 3))})
+  found = initial_arrays(c, made, {})
+  assert any("/blocks/" in path for path in found) == scan
+  position = found["params/towers/image/pos_embed"]
+  expected = resize_positions(theirs.arrays["params/towers/image/pos_embed"], (6, 6), 1)
+  np.testing.assert_allclose(position, expected, atol=1e-6)
+  again = unstack_layers(found)
+  assert all((again[path] == array).all() for path, array in theirs.arrays.items() if not path.endswith("pos_embed"))

@@ -1,5 +1,6 @@
 """timm's vision transformers: outputs of its own tiny models, out and in again, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -108,3 +109,10 @@ def test_an_array_more_or_less_is_an_error(tmp_path):
 def test_a_tower_that_timm_does_not_have_is_not_written(options, message):
   with pytest.raises(UserError, match=message):
     timm.architecture({"name": "vit", **options}, 224, "out")
+
+
+def test_positions_for_another_size_than_the_images_are_not_written(tmp_path):
+  found = formats.read(f"timm:{models.GOLDEN / 'timm_vit'}")
+  smaller = dataclasses.replace(found, image=dataclasses.replace(found.image, size=8))
+  with pytest.raises(UserError, match=r"towers/image/pos_embed is for images of another size than 8 px"):
+    formats.FORMATS["timm"].write(smaller, tmp_path / "out")
