@@ -23,6 +23,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Measured on CPU, forward and backward:
 SMALL_MAP = 16  # up to so many output positions one matrix product beats Eigen's convolution
 FEW_CHANNELS = 16  # below so many channels patches in memory beat one matrix product a tap
+SOME_CHANNELS = 64  # up to so many, one product of copies for rows and for columns of the kernel does
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -89,7 +90,7 @@ def _conv_split_forward(x, kernel, stride, padding):
 
 def _conv_split_backward(stride, padding, saved, dy):
   x, kernel = saved
-  kh, kw, channels, out = kernel.shape
+  kh, kw = kernel.shape[:2]
   # Input: dy spread by the stride, convolved with the kernel turned by 180 degrees.
   edges = []
   for k, (low, _), size, steps in zip((kh, kw), padding, x.shape[1:3], dy.shape[1:3]):
@@ -97,17 +98,29 @@ def _conv_split_backward(stride, padding, saved, dy):
     edges.append((before, size + k - 1 - before - ((steps - 1) * stride + 1), stride - 1))
   spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
   dx = conv_xla(spread, kernel[::-1, ::-1].swapaxes(2, 3), 1, ((0, 0), (0, 0)))
-  # Kernel: dy [N, O] transposed times the patches [N, kh kw C], all taps in one product when
-  # the image has few channels, else a product a tap, so that the patches are never written.
-  dy, x = dy.reshape(-1, out), pad(x, padding)
+  return dx, _kernel_gradient(pad(x, padding), dy, kernel.shape, stride)
+
+
+def _kernel_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
+  """[kh, kw, C, O] of a padded x and dy: sums over positions, as products of matrices that are not too narrow."""
+  kh, kw, channels, out = shape
+  over_positions = (((0,), (0,)), ((), ()))
+  if FEW_CHANNELS <= channels <= SOME_CHANNELS and stride == 1:
+    # One product: x at each row of the kernel [N, kh C], and dy at each of its columns [N, kw O].
+    rows = jnp.concatenate(taps(x, kh, 1, 1), axis=-1)
+    sides = [((0, 0, 0), (0, 0, 0), (j, kw - 1 - j, 0), (0, 0, 0)) for j in range(kw)]
+    columns = jnp.concatenate([lax.pad(dy, jnp.zeros((), dy.dtype), side) for side in sides], axis=-1)
+    product = lax.dot_general(columns.reshape(-1, kw * out), rows.reshape(-1, kh * channels), over_positions)
+    return product.reshape(kw, out, kh, channels).transpose(2, 0, 3, 1)
+  # Else dy [N, O] times the patches [N, kh kw C], all taps in one product when the image has
+  # few channels, otherwise a product a tap, so that the patches are never written.
+  dy = dy.reshape(-1, out)
   if channels < FEW_CHANNELS:
     views = [patches(x, (kh, kw), stride)]
   else:
     views = [tap for row in taps(x, kh, stride, 1) for tap in taps(row, kw, stride, 2)]
-  rows = (((0,), (0,)), ((), ()))
-  products = [lax.dot_general(dy, v.reshape(-1, v.shape[-1]), rows).T for v in views]
-  dkernel = jnp.stack(products).reshape(kernel.shape)
-  return dx, dkernel
+  products = [lax.dot_general(dy, v.reshape(-1, v.shape[-1]), over_positions).T for v in views]
+  return jnp.stack(products).reshape(shape)
 
 
 conv_split.defvjp(_conv_split_forward, _conv_split_backward)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from models import GOLDEN, variables
 
+from mmcontrast.checkpoint import load_run
 from mmcontrast.encoders import build_encoder
 from mmcontrast.errors import UserError
 from mmcontrast.interop import convnext, detectron2, resnet, timm, torchvision
 from mmcontrast.interop.naming import to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, complete, shapes
+from mmcontrast.interop.run import export_run, import_run
 from mmcontrast.interop.weights import read_weights, write_weights
 
 INPUT = ImageInput(64, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "shortest", "bicubic", 0.9)
@@ -61,6 +63,19 @@ def test_timm_in_and_out_is_bit_equal(case, tmp_path):
                  for folder in (GOLDEN / case, tmp_path / "out"))
   assert {key: args[key] for key in again} == again and again
   assert timm.read(str(tmp_path / "out")).image == INPUT
+
+
+def test_a_run_of_a_tower_alone_is_imported_and_exported_as_it_was(tmp_path):
+  run = import_run(f"timm:{GOLDEN / 'timm_resnet'}", tmp_path / "run")
+  out = export_run(run, "timm", tmp_path / "out")
+  config, variables, _ = load_run(run)
+  assert config["normalize"] == {"mean": list(INPUT.mean), "std": list(INPUT.std)}
+  assert config["towers"]["image"]["stem_width"] == 64 and "var" in variables["batch_stats"]["towers"]["image"]["bn1"]
+  timm.write(timm.read(str(GOLDEN / "timm_resnet")), tmp_path / "direct")
+  for name in ("config.json", "model.safetensors"):
+    assert (out / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()
+  with pytest.raises(UserError, match="detectron2 has no such resnet50: its"):
+    export_run(run, "detectron2", tmp_path / "pkl")
 
 
 def test_torchvisions_names_give_the_same_outputs():
