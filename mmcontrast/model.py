@@ -77,10 +77,15 @@ class Model:
     return variables
 
   def encode(self, variables: Variables, tower: str, inputs: jax.Array, *, train: bool = False,
-             key: jax.Array | None = None) -> tuple[Encoded, dict]:
-    """One view through one tower. Returns (Encoded, new batch statistics of the tower)."""
+             key: jax.Array | None = None, pooled_only: bool = False) -> tuple[Encoded, dict]:
+    """One view through one tower. Returns (Encoded, new batch statistics of the tower).
+
+    `pooled_only`: tokens are not wanted, so that encoders which can (POOLS_ALONE) need not compute them.
+    """
     inputs, mask = self._inputs({self.modality_of_tower[tower]: inputs}, self.modality_of_tower[tower])
-    return self._apply(self.towers[tower], variables, "towers", tower, (inputs, mask), train, key)
+    module = self.towers[tower]
+    options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
+    return self._apply(module, variables, "towers", tower, (inputs, mask), train, key, **options)
 
   def project(self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False,
               key: jax.Array | None = None) -> tuple[jax.Array, dict]:
@@ -150,7 +155,7 @@ class Model:
     return tuple(getattr(encoded, field) for field in takes(self.heads[head]))
 
   def _apply(self, module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple,
-             train: bool, key: jax.Array | None) -> tuple[Any, dict]:
+             train: bool, key: jax.Array | None, **options: Any) -> tuple[Any, dict]:
     params = variables["params"][kind].get(name, {})
     stats = variables["batch_stats"][kind].get(name)
     if f"{kind}/{name}" in self.frozen:
@@ -159,9 +164,9 @@ class Model:
       params = {**params, part: variables["params"]["heads"][owner][part]}
     own = {"params": params, **({"batch_stats": stats} if stats else {})}
     if not train:
-      return module.apply(own, *inputs, train=False), stats or {}
+      return module.apply(own, *inputs, train=False, **options), stats or {}
     rngs = {"dropout": key} if key is not None else None
-    outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])
+    outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options)
     return outputs, new.get("batch_stats", {})
 
 

@@ -15,7 +15,16 @@ from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, ATTENTION, REMAT, Block, apply_blocks, check_heads, masked_mean
+from mmcontrast.encoders.transformer import (
+  ACTIVATIONS,
+  ATTENTION,
+  REMAT,
+  Block,
+  apply_blocks,
+  check_heads,
+  masked_mean,
+  pick,
+)
 from mmcontrast.errors import UserError
 
 
@@ -36,6 +45,7 @@ class TextTransformer(nn.Module):
     scan, remat: see `apply_blocks`; attention: see `attend`. They change no output.
   """
 
+  POOLS_ALONE: ClassVar = True  # see `Model.encode`
   CHOICES: ClassVar = {
     "pool": ("mean", "cls", "eos", "last", "end_token"), "activation": tuple(ACTIVATIONS), "remat": REMAT,
     "attention": ATTENTION, "dtype": DTYPES,
@@ -77,8 +87,10 @@ class TextTransformer(nn.Module):
     return self.attend_padding or self.pool in ("last", "end_token")
 
   @nn.compact
-  def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
-    """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask."""
+  def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool,
+               pooled_only: bool = False) -> Encoded:
+    """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask; or pooled alone, for
+    which the last block computes the position that is pooled alone."""
     dtype = jnp.dtype(self.dtype)
     length = ids.shape[1]
     if length > self.max_length:
@@ -99,9 +111,14 @@ class TextTransformer(nn.Module):
       Block, self.heads, round(self.width * self.mlp_ratio), self.activation, self.causal, self.dropout,
       self.drop_path, self.norm_epsilon, dtype, attention=self.attention,
     )  # fmt: skip
-    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat)
+    at = self._pooled_position(ids, mask, x.shape[1])
+    alone = pooled_only and at is not None
+    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat,
+                     at=at if alone else None)
     tokens = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    return Encoded(self._pool(tokens, ids, mask), tokens[:, :length], mask)
+    if alone:
+      return Encoded(tokens[:, 0], mask=mask)
+    return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, :length], mask)
 
   def _end_mask(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """[B, L] -> [B, L + 1], what is attended to with the end token.
@@ -112,16 +129,13 @@ class TextTransformer(nn.Module):
     real = mask if self.pad_id is None else ids != self.pad_id
     return jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)
 
-  def _pool(self, tokens: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """tokens [B, L, D], with the end token L + 1 -> [B, D]; zeros under "mean" where no token is real."""
-    if self.pool in ("last", "end_token"):
-      return tokens[:, -1]
-    if self.pool == "cls":
-      return tokens[:, 0]
+  def _pooled_position(self, ids: jax.Array, mask: jax.Array, length: int) -> jax.Array | int | None:
+    """Where in [0, length) the vector that is pooled stands, the same for all or [B]; None: it is a mean, of zeros
+    where no token is real."""
+    if self.pool in ("last", "end_token", "cls"):
+      return 0 if self.pool == "cls" else length - 1
     if self.pool == "mean":
-      return masked_mean(tokens, mask)
+      return None
     if self.eos_id is not None:
-      at = jnp.argmax((ids == self.eos_id) & mask, axis=1)
-    else:
-      at = jnp.max(jnp.where(mask, jnp.arange(ids.shape[1]), 0), axis=1)
-    return jnp.take_along_axis(tokens, at[:, None, None], axis=1)[:, 0]
+      return jnp.argmax((ids == self.eos_id) & mask, axis=1)
+    return jnp.max(jnp.where(mask, jnp.arange(ids.shape[1]), 0), axis=1)

@@ -47,6 +47,7 @@ class ViT(nn.Module):
     scan, remat: see `apply_blocks`; attention: see `attend`. They change no output.
   """
 
+  POOLS_ALONE: ClassVar = True  # see `Model.encode`
   CHOICES: ClassVar = {
     "pool": ("gap", "cls", "map", "queries"), "positions": ("learned", "sincos2d", "rope", "none"),
     "mlp": ("plain", "swiglu"),
@@ -88,8 +89,9 @@ class ViT(nn.Module):
     check_heads(self.width, self.heads)
 
   @nn.compact
-  def __call__(self, images: jax.Array, mask: None = None, *, train: bool) -> Encoded:
-    """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`."""
+  def __call__(self, images: jax.Array, mask: None = None, *, train: bool, pooled_only: bool = False) -> Encoded:
+    """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`; or pooled alone, for which
+    the last block of pool="cls" computes the learned token alone."""
     del mask
     dtype = jnp.dtype(self.dtype)
     height, width = images.shape[1:3]
@@ -116,14 +118,16 @@ class ViT(nn.Module):
       drop_path=self.drop_path, norm_epsilon=self.norm_epsilon, dtype=dtype, gated=self.mlp == "swiglu",
       qkv_bias=self.qkv_bias, qk_norm=self.qk_norm, layer_scale=self.layer_scale, attention=self.attention,
     )  # fmt: skip
-    x = apply_blocks(block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat)
+    alone = pooled_only and self.pool == "cls"
+    x = apply_blocks(block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat,
+                     at=0 if alone else None)
     if self.pool == "queries":
       dim = self.pool_dim or self.width
       pool = QueryPool(self.pool_queries, dim, self.pool_heads, self.norm_epsilon, dtype, name="pooler")
       x = norm(name="norm")(pool(x))
       return Encoded(x[:, 0], x[:, 1:])
     x = x if self.norm_after_pool else norm(name="norm")(x)
-    tokens = x[:, front.shape[1]:]
+    tokens = None if alone else x[:, front.shape[1]:]
     if self.pool == "map":
       pool = AttentionPool(self.heads, hidden, self.activation, self.norm_epsilon, dtype, name="attn_pool")
       pooled = pool(tokens, train=train)
