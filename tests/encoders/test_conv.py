@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mmcontrast.encoders.conv import Conv, conv, max_pool
+from mmcontrast.encoders.conv import Conv, average_pool, conv, max_pool
 
 # side, channels, out, kernel, stride, padding: stems, 3x3 of both strides, 1x1, patches,
 # odd sides, and images smaller than the kernel.
@@ -74,3 +74,9 @@ def test_max_pool_agrees_in_value_and_gradient(side):
   want, got = (jax.value_and_grad(total)(x, name) for name in ("conv", "split"))
   np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
   np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [8, 7])
+def test_average_pool_is_flax_and_leaves_out_the_odd_edge(side):
+  x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+  np.testing.assert_allclose(average_pool(x, 2), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-5, atol=1e-6)
