@@ -25,6 +25,7 @@ MODELS = {  # model_type -> its file
   "vit": "hugging_face_vit",
   "dinov2": "hugging_face_vit",
   "dinov2_with_registers": "hugging_face_vit",
+  "dinov3_vit": "hugging_face_dinov3",
 }
 _WRITERS = {  # towers -> the file that writes them
   ("image", "text"): "hugging_face_clip", ("text",): "hugging_face_bert", ("image",): "hugging_face_vit",

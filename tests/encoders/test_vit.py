@@ -62,18 +62,14 @@ def test_parameters_of_each_option(options, added, gone):
 
 
 @pytest.mark.parametrize("options", [
-  {"registers": 2}, {"positions": "rope"}, {"pre_norm": True}, {"layer_scale": 0.1}, {"qk_norm": True},
-  {"mlp": "swiglu"}, {"pool": "cls", "cls_position": False}, {"norm_after_pool": True},
-  {"pool": "map", "registers": 1, "positions": "rope", "layer_scale": 1.0},
+  {"pool": "cls"}, {"pool": "map", "registers": 1, "positions": "rope", "layer_scale": 1.0},
+  {"registers": 2, "mlp": "swiglu", "qk_norm": True, "pre_norm": True, "norm_after_pool": True},
 ], ids=str)  # fmt: skip
-def test_each_option_changes_the_outputs_which_are_of_the_patches(options):
+def test_tokens_are_those_of_the_patches(options):
+  """What each option computes is tested beside other packages, in tests/interop."""
   tower, variables = made(**options)
-  out = tower.apply(variables, IMAGES, train=False)
-  assert out.pooled.shape == (3, 16) and out.tokens.shape == (3, 6, 16) and np.isfinite(out.pooled).all()
-  plain, others = made(pool=options.get("pool", "gap"))
-  own = flat(variables)
-  alike = {path: own[path] if np.shape(own.get(path)) == leaf.shape else leaf for path, leaf in flat(others).items()}
-  assert not np.allclose(plain.apply(nested(alike), IMAGES, train=False).pooled, out.pooled, atol=1e-3)
+  out = jax.eval_shape(lambda v: tower.apply(v, IMAGES, train=False), variables)
+  assert out.pooled.shape == (3, 16) and out.tokens.shape == (3, 6, 16) and out.mask is None
 
 
 def test_a_norm_after_the_pool_leaves_the_tokens():
@@ -89,11 +85,11 @@ def test_a_loop_and_remat_change_neither_outputs_nor_gradients():
 
   def run(tower, params):
     total = lambda p: jnp.square(tower.apply({"params": p}, IMAGES, train=True).pooled).sum()  # noqa: E731
-    value, gradient = jax.value_and_grad(total)(params)
+    value, gradient = jax.jit(jax.value_and_grad(total))(params)
     return value, unstack_layers(flat(gradient))
 
   value, gradient = run(plain, variables["params"])
-  for scan, remat in ((False, "full"), (True, "none"), (True, "dots_saveable")):
+  for scan, remat in ((False, "full"), (True, "dots_saveable")):
     tower = build_encoder(SMALL | {"layer_scale": 0.1, "pool": "map", "scan": scan, "remat": remat})
     params = nested(stack_layers(flat(variables["params"]))) if scan else variables["params"]
     shapes = jax.eval_shape(lambda tower=tower: tower.init(jax.random.key(0), IMAGES, train=False))
@@ -109,12 +105,11 @@ def test_a_loop_and_remat_change_neither_outputs_nor_gradients():
 def test_remat_keeps_less_for_the_backward_pass():
   """Numbers kept between the passes, counted in the traced program."""
   def kept(**options):
-    tower, variables = made(depth=3, **options)
+    tower, variables = made(**options)
     passes = jax.eval_shape(lambda v: jax.vjp(lambda v: tower.apply(v, IMAGES, train=True).pooled, v)[1], variables)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(passes))
 
-  whole, some, least = kept(), kept(remat="dots_saveable"), kept(remat="full")
-  assert least < 0.5 * whole and least < some < whole
+  assert kept(remat="full") < 0.5 * kept()
 
 
 def test_a_loop_initialises_its_layers_differently():
@@ -172,8 +167,8 @@ def test_rope_knows_how_far_and_in_which_direction():
 
 def test_patches_left_out_take_their_angles_along():
   tower, variables = made(positions="rope", pool="cls", patch_drop=0.5, depth=1)
-  out = tower.apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(0)})
-  assert out.tokens.shape == (3, 3, 16) and np.isfinite(out.pooled).all()
+  out = jax.eval_shape(lambda: tower.apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(0)}))
+  assert out.tokens.shape == (3, 3, 16)
   places, angles = jnp.tile(jnp.arange(6.0)[None, :, None], (3, 1, 1)), rope2d(2, 3, 8)
   kept, turned = PatchDrop(0.5).apply({}, places, angles[None], train=True, rngs={"dropout": jax.random.key(0)})
   np.testing.assert_array_equal(turned, angles[np.asarray(kept[..., 0]).astype(int)])
@@ -197,7 +192,8 @@ def test_positions_tell_places_apart(positions, same):
 
 def test_learned_positions_are_resized_at_the_call():
   tower, variables = made(size=(8, 8), pool="cls", registers=1)
-  assert tower.apply(variables, np.zeros((1, 16, 12, 3), np.float32), train=False).tokens.shape == (1, 12, 16)
+  images = np.zeros((1, 16, 12, 3), np.float32)
+  assert jax.eval_shape(lambda: tower.apply(variables, images, train=False)).tokens.shape == (1, 12, 16)
 
 
 def test_cudnn_where_it_cannot_run_is_an_error_before_compilation():

@@ -1,4 +1,4 @@
-"""Writes tests/golden/interop/hf_vit, hf_dinov2*: tiny models by transformers' own saving, and their outputs.
+"""Writes tests/golden/interop/hf_{vit,dinov2*,dinov3*}: tiny models by transformers' own saving, and their outputs.
 
     HF_HUB_OFFLINE=1 PYTHONPATH=tests/oracles .venv-oracles/bin/python tests/golden/make_interop_hf_vit.py
 """
@@ -30,8 +30,9 @@ def save(case: str, model: transformers.PreTrainedModel, processor, registers: i
   model.save_pretrained(folder)
   processor.save_pretrained(folder)
   arrays = {}
-  for size in (16, 24):  # the second as they resize positions
-    images = np.random.default_rng(size).standard_normal((2, size, size, 3)).astype(np.float32)
+  for size in (16, 24):  # the second as they resize positions; of DINOv3 a rectangle
+    shape = (2, size, 32 if "dinov3" in case else size, 3)
+    images = np.random.default_rng(size).standard_normal(shape).astype(np.float32)
     options = {"interpolate_pos_encoding": True} if case == "hf_vit" else {}
     with torch.no_grad():
       tokens = (base or model)(torch.from_numpy(images.transpose(0, 3, 1, 2)), **options).last_hidden_state.numpy()
@@ -51,6 +52,9 @@ def main() -> None:
   save("hf_dinov2", transformers.Dinov2Model(transformers.Dinov2Config(use_swiglu_ffn=True, **SHARED)), crop)
   save("hf_dinov2_registers", transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(
     mlp_ratio=2, num_register_tokens=3, qkv_bias=False, **SHARED)), crop, registers=3)
+  for case, options in (("hf_dinov3", {}), ("hf_dinov3_gated", dict(use_gated_mlp=True, hidden_act="silu"))):
+    options |= SHARED | {"num_attention_heads": 2, "intermediate_size": 40, "num_register_tokens": 2}
+    save(case, transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**options)), crop, registers=2)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,15 @@ def test_outputs_are_theirs_at_any_size_and_out_and_in_again_is_the_same(case, t
   assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs.keys() - left)
 
 
+@pytest.mark.parametrize("case", ["hf_dinov3", "hf_dinov3_gated"])
+def test_rope_is_theirs_at_any_size(case):
+  found, expected = formats.read(f"hf:{models.GOLDEN / case}"), np.load(models.GOLDEN / case / "outputs.npz")
+  for size in (16, 24):
+    out = models.encode_images(found, expected[f"images{size}"])
+    np.testing.assert_allclose(out.pooled, expected[f"pooled{size}"], atol=1e-4)
+    np.testing.assert_allclose(out.tokens, expected[f"tokens{size}"], atol=1e-4)
+
+
 def test_images_are_made_as_their_processor_says():
   image = formats.read(f"hf:{models.GOLDEN / 'hf_vit'}").image
   assert image == ImageInput(16, (0.5,) * 3, (0.5,) * 3, "squash", "bilinear")
