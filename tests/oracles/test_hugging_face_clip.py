@@ -20,11 +20,12 @@ from models import assert_same_file, outputs  # noqa: E402
 
 FORMAT = formats.FORMATS["hf"]
 IDS = dict(bos_token_id=3, eos_token_id=1)
-MODELS = {  # the configs of clip-vit-base-patch32, siglip-base-patch16-224 and siglip2-base-patch16-224
+MODELS = {  # clip-vit-base-patch32, siglip-base-patch16-224, and siglip2-base-patch16-224 with a fourth of its layers
   "clip": (transformers.CLIPModel, transformers.CLIPConfig(text_config=dict(IDS, pad_token_id=0))),
   "siglip": (transformers.SiglipModel, transformers.SiglipConfig(text_config=dict(IDS, pad_token_id=1))),
   "siglip2": (transformers.SiglipModel, transformers.SiglipConfig(
-    text_config=dict(IDS, pad_token_id=1, vocab_size=256_000), vision_config=dict(image_size=224))),
+    text_config=dict(IDS, pad_token_id=1, vocab_size=256_000, num_hidden_layers=3),
+    vision_config=dict(num_hidden_layers=3))),
 }
 PROCESSORS = {"clip": transformers.CLIPImageProcessor, "siglip": transformers.SiglipImageProcessor,
               "siglip2": transformers.SiglipImageProcessor}
