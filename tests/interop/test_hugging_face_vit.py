@@ -7,8 +7,9 @@ import models
 import numpy as np
 import pytest
 
+import mmcontrast
 from mmcontrast.errors import UserError
-from mmcontrast.interop import formats, hugging_face_image
+from mmcontrast.interop import formats, hugging_face_image, run
 from mmcontrast.interop.pretrained import ImageInput, Pretrained
 from mmcontrast.interop.weights import read_weights
 
@@ -84,6 +85,19 @@ def edited(tmp_path, case, file="config.json", **fields):
 def test_a_config_that_is_not_the_weights_or_not_computed_here_is_refused(tmp_path, fields, message):
   with pytest.raises(UserError, match=message):
     formats.read(edited(tmp_path, "hf_vit", **fields))
+
+
+def test_a_run_of_images_smaller_than_the_positions_are_for(tmp_path):
+  """As DINOv2's: 224 px with positions for 518."""
+  place = edited(tmp_path, "hf_dinov2", "preprocessor_config.json", crop_size={"height": 8, "width": 8})
+  run.import_run(place, tmp_path / "run")
+  picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+  assert np.isfinite(mmcontrast.load(tmp_path / "run").encode_image([picture])).all()
+  run.export_run(tmp_path / "run", "hf", tmp_path / "out")
+  theirs, ours = formats.read(place), formats.read(f"hf:{tmp_path / 'out'}")
+  models.assert_same_arrays(ours, theirs)
+  assert ours.image == theirs.image and ours.image.size == 8
+  assert json.loads((tmp_path / "out" / "config.json").read_text())["image_size"] == 16
 
 
 @pytest.mark.parametrize("fields, message", [
