@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
+from mmcontrast.compilation import compiler_options
 from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
@@ -78,7 +79,8 @@ class Inference:
     self.image_kind = "image" if "image" in heads else "image_features"
     self.encode = encode
     """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
-    self._encode = jax.jit(lambda kind, weights, values: encode(kind, _as_usual(weights), values), static_argnums=0)
+    self._encode = jax.jit(lambda kind, weights, values: encode(kind, _as_usual(weights), values), static_argnums=0,
+                           compiler_options=compiler_options(jax.default_backend()))
     self._weights = jax.tree_util.tree_map_with_path(_for_products, variables)
 
   @property

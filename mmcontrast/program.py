@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mmcontrast import augment, optim, sharding
+from mmcontrast.compilation import compiler_options
 from mmcontrast.data import pipeline
 from mmcontrast.data.settings import view_counts
 from mmcontrast.errors import UserError
@@ -77,7 +78,8 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
   state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
   step = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
                  in_shardings=(placed, sharding.batch_sharding(mesh)),
-                 out_shardings=(placed, sharding.replicated(mesh)))
+                 out_shardings=(placed, sharding.replicated(mesh)),
+                 compiler_options=compiler_options(mesh.devices.flat[0].platform))
   return Program(recipe, shapes, state, step)
 
 
