@@ -7,8 +7,8 @@ import functools
 import jax
 
 _EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-"""On a CPU matrix products by Eigen, sums by YNNPACK: XLA of jax 0.10 gives most products to YNNPACK too, which takes up
-to 1.5 times as long for the large ones of a transformer in float32 (benchmarks/matrix_products.py)."""
+"""On a CPU matrix products by Eigen, sums by YNNPACK: XLA of jax 0.10 gives most products to YNNPACK too, which takes
+up to 1.5 times as long for the large ones of a transformer in float32 (benchmarks/matrix_products.py)."""
 
 
 @functools.cache

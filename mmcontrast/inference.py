@@ -79,14 +79,8 @@ class Inference:
     self.image_kind = "image" if "image" in heads else "image_features"
     self.encode = encode
     """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
-    self._encode = jax.jit(lambda kind, weights, values: encode(kind, _as_usual(weights), values), static_argnums=0,
-                           compiler_options=compiler_options(jax.default_backend()))
-    self._weights = jax.tree_util.tree_map_with_path(_for_products, variables)
-
-  @property
-  def variables(self) -> Mapping[str, Any]:
-    """{"params", "batch_stats"}, as numpy arrays."""
-    return _as_usual(jax.tree.map(np.asarray, self._weights))
+    self._encode = jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend()))
+    self.variables = jax.tree.map(jax.numpy.asarray, variables)
 
   def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
     """Unit rows of one image or many, float32 [N, D]: in the joint space, or of a model without one the image tower's.
@@ -161,7 +155,7 @@ class Inference:
       count = len(chunk)
       if count < size:
         chunk = np.pad(chunk, [(0, size - count)] + [(0, 0)] * (chunk.ndim - 1))
-      found = self._encode(kind, self._weights, chunk)
+      found = self._encode(kind, self.variables, chunk)
       if waiting is not None:  # one batch is prepared while the device is busy with the one before
         rows.append(np.asarray(waiting))
       waiting = found
@@ -253,20 +247,6 @@ def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> di
                       "name two heads that one does, or heads that give one vector")
     found[kind] = (sides[wanted], False) if wanted in sides else (sides[wanted[::-1]], True)
   return found
-
-
-def _is_matrix(path: tuple, leaf: Any) -> bool:
-  return getattr(path[-1], "key", "") == "kernel" and leaf.ndim == 2
-
-
-def _for_products(path: tuple, leaf: Any) -> jax.Array:
-  """A matrix of weights by columns: XLA's products on a CPU are up to a tenth faster when they need not turn it."""
-  return jax.numpy.asarray(np.ascontiguousarray(np.asarray(leaf).T) if _is_matrix(path, leaf) else leaf)
-
-
-def _as_usual(weights: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The variables of which `_for_products` made `weights`; no array is moved."""
-  return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf.T if _is_matrix(path, leaf) else leaf, weights)
 
 
 def _unit_rows(rows: jax.Array) -> jax.Array:
