@@ -30,7 +30,8 @@ $(ORACLES)/installed: setup.py
 	$(PYTHON) -m venv $(ORACLES)
 	$(ORACLES)/bin/python -m pip install --quiet --upgrade pip
 	$(ORACLES)/bin/python -m pip install --quiet torch==2.13.0
-	$(ORACLES)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31 open_clip_torch==3.3.0
+	$(ORACLES)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31 open_clip_torch==3.3.0 \
+	  jax2onnx==0.17.1
 	$(ORACLES)/bin/python -m pip install --quiet --editable '.[test,oracles]'
 	@touch $@
 

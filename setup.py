@@ -18,6 +18,10 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
     "resvg_py>=0.3",
 ]
 
+# Of `mmcontrast export --to onnx`, beside jax2onnx==0.17.1 itself: that is installed without what it asks for
+# (pip install --no-deps), since it wants an older orbax-checkpoint, which it does not use.
+ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
+
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
 setuptools.setup(
@@ -64,7 +68,7 @@ setuptools.setup(
     extras_require={
         "emoji": EMOJI,
         "text": TEXT,
-        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],  # mmcontrast export --to onnx
+        "onnx": ONNX,
         "search": ["faiss-cpu>=1.11"],  # an index of a million embeddings and more
         "gs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
@@ -73,8 +77,7 @@ setuptools.setup(
         "cuda": ["jax[cuda13]>=0.10"],
         # Beside torch, torchvision, timm and open_clip_torch, which the Makefile installs without what they ask for.
         "oracles": ["transformers==5.23.0", "tokenizers==0.23.3", "huggingface_hub==2.4.0", "safetensors==0.8.0",
-                    "regex", "ftfy>=6.2", "tqdm", "pyyaml", "scikit-image>=0.26", "jax2onnx>=0.17",
-                    "onnxruntime>=1.20"],
+                    "regex", "ftfy>=6.2", "tqdm", "pyyaml", "scikit-image>=0.26", *ONNX],
         # The other side of the benchmarks. Python 3.11 has a CPU build of torch 2.13.0.
         "peers": ["torch==2.13.0", "tensorflow-cpu==2.21.0", "webdataset==1.0.2", "scikit-image>=0.26"],
     },

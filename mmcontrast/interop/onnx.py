@@ -32,7 +32,8 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
     import jax2onnx
     import onnxruntime
   except ImportError as error:
-    raise UserError(f"--to onnx needs the package {error.name}; pip install 'mmcontrast[onnx]'") from None
+    raise UserError(f"--to onnx needs the package {error.name}; pip install 'mmcontrast[onnx]', then "
+                    "pip install --no-deps jax2onnx") from None
   found, written = programs(model), []
   folder = begin(out)
   logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape
