@@ -1,8 +1,10 @@
 """mmcontrast import and export, and config.init from another package's file."""
 
+import functools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from models import GOLDEN, assert_same_file, outputs
@@ -15,10 +17,12 @@ from mmcontrast.cli import main
 from mmcontrast.encoders.layers import stack_layers
 from mmcontrast.errors import UserError
 from mmcontrast.initialization import initial_arrays
-from mmcontrast.interop import formats, open_clip, vit
+from mmcontrast.interop import formats, initial, open_clip, vit
 from mmcontrast.interop.pretrained import variables
 from mmcontrast.interop.run import export_run, import_run, pretrained_of
 from mmcontrast.model import build_model
+
+read = functools.cache(formats.read)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def workdir(clip, tmp_path_factory):
 
 
 def test_an_imported_run_is_loaded_as_any_other(clip, workdir, tmp_path):
-  model, pretrained = mmcontrast.load(workdir), formats.read(f"open_clip:{clip}")
+  model, pretrained = mmcontrast.load(workdir), read(f"open_clip:{clip}")
   images = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), np.uint8)
   texts = ["a red heart", "two dogs"]
   ids = model.tokenizer.encode(texts, 8)
@@ -70,7 +74,7 @@ def test_what_was_imported_is_exported_bit_for_bit(clip, workdir, tmp_path):
   out = tmp_path / "out"
   assert main(["export", "--workdir", str(workdir), "--to", "open_clip", "--out", str(out)]) == 0
   assert_same_file(clip / open_clip.WEIGHTS, out / open_clip.WEIGHTS)
-  before, after = formats.read(f"open_clip:{clip}"), formats.read(f"open_clip:{out}")
+  before, after = read(f"open_clip:{clip}"), formats.read(f"open_clip:{out}")
   assert (after.towers, after.heads, after.image) == (before.towers, before.heads, before.image)
   assert after.text.token_ids == before.text.token_ids and after.logit_scale == before.logit_scale
 
@@ -79,7 +83,7 @@ def test_what_was_imported_is_exported_bit_for_bit(clip, workdir, tmp_path):
 def test_from_one_package_to_the_other_and_back(case, clip, tmp_path, monkeypatch):
   monkeypatch.setitem(vit.SIZES, "tiny", (16, 2, 2, 4.0))
   monkeypatch.setattr(vit, "NAMES", (*vit.NAMES, "vit_tiny_patch8_siglip_16"))
-  given = formats.read(f"open_clip:{clip if case == 'clip' else GOLDEN / 'open_clip_siglip'}")
+  given = read(f"open_clip:{clip if case == 'clip' else GOLDEN / 'open_clip_siglip'}")
   formats.FORMATS["hf"].write(given, tmp_path / "hf")
   found = formats.read(f"hf:{tmp_path / 'hf'}")
   formats.FORMATS["open_clip"].write(found, tmp_path / "back")
@@ -123,9 +127,15 @@ def test_without_a_tokenizer_there_is_no_run(clip, tmp_path):
     import_run(f"open_clip:{tmp_path / 'clip'}", tmp_path / "run")
 
 
+@pytest.fixture
+def read_once(monkeypatch):
+  """config.init reads a file that has been read before."""
+  monkeypatch.setattr(initial, "read", read)
+
+
 def own_config(clip, **changes):
   """A run of ours whose towers are those of the file, and that starts from them."""
-  pretrained = formats.read(f"open_clip:{clip}")
+  pretrained = read(f"open_clip:{clip}")
   image = {key: pretrained.towers["image"][key] for key in (
       "name", "width", "depth", "heads", "patch", "patch_bias", "pre_norm", "pool", "activation", "norm_epsilon")}
   text = {key: pretrained.towers["text"][key] for key in (
@@ -150,7 +160,7 @@ def own_config(clip, **changes):
 
 def test_a_run_of_ours_is_exported_under_their_names(clip, tmp_path):
   """Heads and towers of other names, layers in a loop: the file is that of the model it has the weights of."""
-  given, config = formats.read(f"open_clip:{clip}"), own_config(clip)
+  given, config = read(f"open_clip:{clip}"), own_config(clip)
   config["towers"]["photo"] = {**config["towers"].pop("image"), "modality": "image", "scan": True}
   config["heads"]["image_joint"]["tower"] = "photo"
   config["evaluation"] |= dict(image="image_joint", text="words")
@@ -169,7 +179,7 @@ def test_a_run_of_ours_is_exported_under_their_names(clip, tmp_path):
   assert_same_file(clip / open_clip.WEIGHTS, tmp_path / "out" / open_clip.WEIGHTS)
 
 
-@pytest.mark.parametrize("place", ["timm:{}/timm_resnet", "hf:{}/hf_dinov2"])
+@pytest.mark.parametrize("place", ["timm:{}/timm_vit_clip", "hf:{}/hf_dinov2"])
 def test_an_image_tower_alone_is_a_run_too(place, tmp_path):
   place = place.format(GOLDEN)
   import_run(place, tmp_path / "run")
@@ -180,29 +190,27 @@ def test_an_image_tower_alone_is_a_run_too(place, tmp_path):
   assert model.kinds == ("image_features",) and model.data["image_size"] == given.image.size
 
 
-def shapes_of(config):
-  import jax
-  model = build_model(config, 40)
-  size = config["data"]["image_size"]
-  views = {"image": jax.ShapeDtypeStruct((1, size, size, 3), "float32"),
-           "text": jax.ShapeDtypeStruct((1, config["data"]["text_length"]), "int32")}
-  found = dict(jax.eval_shape(model.init, jax.random.key(0), views))
+@functools.cache
+def shapes_of(clip, size=16):
+  """The shapes of the run of `own_config`, for images of that size."""
+  config = own_config(clip)
+  views = {"image": jax.ShapeDtypeStruct((1, size, size, 3), "float32"), "text": jax.ShapeDtypeStruct((1, 8), "int32")}
+  found = dict(jax.eval_shape(build_model(config, 40).init, jax.random.key(0), views))
   found["params"] = {**found["params"], "terms": {"pairs": {"log_scale": jax.ShapeDtypeStruct((), "float32")}}}
   return found
 
 
-def test_a_run_starts_from_the_file(clip):
-  config = own_config(clip)
-  found, theirs = initial_arrays(config, shapes_of(config), {}), formats.read(f"open_clip:{clip}")
+def test_a_run_starts_from_the_file(clip, read_once):
+  found, theirs = initial_arrays(own_config(clip), shapes_of(clip), {}), read(f"open_clip:{clip}")
   assert np.array_equal(found["params/towers/image/norm/bias"], theirs.arrays["params/towers/image/norm/bias"])
   assert np.array_equal(found["params/heads/words/fc1/kernel"], theirs.arrays["params/heads/text_joint/fc1/kernel"])
   assert found["params/terms/pairs/log_scale"] == np.float32(2.125)
   assert not any("image_joint" in name for name in found)  # it was not named
 
 
-def test_positions_are_resized_to_another_image_size(clip):
+def test_positions_are_resized_to_another_image_size(clip, read_once):
   config = own_config(clip, data__image_size=32, init={"towers/image": f"open_clip:{clip}"})
-  found, theirs = initial_arrays(config, shapes_of(config), {}), formats.read(f"open_clip:{clip}")
+  found, theirs = initial_arrays(config, shapes_of(clip, 32), {}), read(f"open_clip:{clip}")
   position, before = (one["params/towers/image/pos_embed"] for one in (found, theirs.arrays))
   assert before.shape == (1, 1 + 2 * 2, 16) and position.shape == (1, 1 + 4 * 4, 16)
   assert np.array_equal(position[:, 0], before[:, 0])
@@ -227,12 +235,12 @@ def test_positions_are_resized_to_another_image_size(clip):
     (dict(init={"towers/image": "open_clip:/nowhere"}), r"no open_clip_config\.json there"),
     (dict(init={"towers/image": "open_clop:/nowhere"}), r"nor a file of a known kind \(open_clip, hf"),
 ])
-def test_what_would_compute_something_else_is_refused(clip, change, message):
-  config = own_config(clip, **change)
+def test_what_would_compute_something_else_is_refused(clip, read_once, change, message):
+  config, shapes = own_config(clip, **change), shapes_of(clip)
   config["init"] = {part: source.format(clip=clip) for part, source in config["init"].items()}
   if message is None:
-    assert initial_arrays(config, shapes_of(config), {}) == {}
+    assert initial_arrays(config, shapes, {}) == {}
     return
   with pytest.raises(UserError, match=message) as error:
-    initial_arrays(config, shapes_of(config), {})
+    initial_arrays(config, shapes, {})
   assert "\n" not in str(error.value) and str(error.value).startswith("config.init[")
