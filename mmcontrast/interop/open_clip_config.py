@@ -120,7 +120,7 @@ def text_input(config: Mapping[str, Any], folder: pathlib.Path, where: str) -> T
   lower = _CLEAN[choose(clean, _CLEAN, f"{where}.tokenizer_kwargs.clean")]
   if own:
     last = fields["vocab_size"] - 1
-    tokenizer, ids = "clip", {"pad": 0, "bos": last - 1, "eos": last}
+    tokenizer, ids = tokenizer_files.clip(folder), {"pad": 0, "bos": last - 1, "eos": last}
   else:
     tokenizer, ids = tokenizer_files.find(folder, lower)
   ends = {"eos": fields["eos_id"], "argmax": fields["vocab_size"] - 1}.get(fields["pool_type"], ids["eos"])

@@ -17,7 +17,7 @@ from mmcontrast.config import base_config
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
 from mmcontrast.encoders.layers import unstack_layers
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import MissingData, UserError, choose
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
@@ -53,7 +53,10 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
     if not pretrained.text.tokenizer:
       raise UserError(f"{place}: no tokenizer beside the weights; put its tokenizer.json there, as "
                       "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes it")
-    tokenizer = make_tokenizer(pretrained.text.tokenizer, lower=pretrained.text.lower)
+    try:
+      tokenizer = make_tokenizer(pretrained.text.tokenizer, lower=pretrained.text.lower)
+    except MissingData as error:
+      raise MissingData(f"{place}: {error}; or put that file beside the weights") from None
     vocabulary = tokenizer.vocab_size
   build_model(config, vocabulary)
   workdir.mkdir(parents=True, exist_ok=True)

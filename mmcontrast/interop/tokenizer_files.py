@@ -9,7 +9,7 @@ import string
 from types import ModuleType
 
 from mmcontrast.data.tokenizers import make_tokenizer
-from mmcontrast.data.tokenizers.clip import ClipTokenizer
+from mmcontrast.data.tokenizers.clip import FILE, ClipTokenizer
 from mmcontrast.data.tokenizers.tokenizer import package
 from mmcontrast.errors import UserError
 from mmcontrast.interop.pretrained import TextInput
@@ -31,6 +31,11 @@ def find(folder: pathlib.Path, lower: bool | str) -> tuple[str, dict[str, int]]:
         ids["pad"] = _pad(folder, ids["pad"])
       return f"{kind}:{folder / name}", ids
   return "", {"pad": -1, "bos": -1, "eos": -1}
+
+
+def clip(folder: pathlib.Path) -> str:
+  """CLIP's own tokenizer, as config.data.tokenizer: its file in `folder`, else that of an installed open_clip."""
+  return f"clip:{folder / FILE}" if (folder / FILE).is_file() else "clip"
 
 
 def with_padding(text: TextInput) -> bytes:

@@ -133,6 +133,16 @@ def read_once(monkeypatch):
   monkeypatch.setattr(initial, "read", read)
 
 
+def test_clips_tokenizer_is_looked_for_beside_the_weights(tmp_path, monkeypatch):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no open_clip
+  shutil.copytree(GOLDEN / "open_clip_clip", tmp_path / "clip")
+  with pytest.raises(UserError, match=r"no open_clip is installed; .*; or put that file beside the weights"):
+    import_run(f"open_clip:{tmp_path}/clip", tmp_path / "run")
+  (tmp_path / "clip" / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"x")
+  with pytest.raises(UserError, match=r"clip/bpe_simple_vocab_16e6\.txt\.gz: not a gzip file"):
+    import_run(f"open_clip:{tmp_path}/clip", tmp_path / "run")
+
+
 def own_config(clip, **changes):
   """A run of ours whose towers are those of the file, and that starts from them."""
   pretrained = read(f"open_clip:{clip}")
