@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from mmcontrast.encoders import ENCODERS, HEADS, build_encoder, build_head
+from mmcontrast.encoders.layers import stack_layers
 from mmcontrast.encoders.positions import sincos2d
 from mmcontrast.errors import UserError
 
@@ -146,6 +148,15 @@ def test_eos_is_the_last_real_token_or_the_first_of_its_id():
   np.testing.assert_array_equal(out.pooled, out.tokens[np.arange(4), LENGTHS - 1])
   _, run = encode(TEXT | {"pool": "eos", "eos_id": 2}, ids, MASK)
   np.testing.assert_array_equal(run(ids, MASK).pooled[0], run(ids, MASK).tokens[0, 1])
+
+
+def test_texts_in_a_loop_are_the_same():
+  config = TEXT | {"depth": 2, "pool": "end_token", "causal": True}
+  variables, run = encode(config, IDS, MASK)
+  looped = traverse_util.unflatten_dict(stack_layers(traverse_util.flatten_dict(variables["params"], sep="/")), sep="/")
+  module = build_encoder(config | {"scan": True, "remat": "full"})
+  out = jax.jit(lambda params: module.apply({"params": params}, IDS, MASK, train=False))(looped)
+  np.testing.assert_allclose(out.pooled, run(IDS, MASK).pooled, rtol=1e-5, atol=1e-6)
 
 
 def test_a_causal_token_does_not_see_the_next():
