@@ -29,6 +29,7 @@ class ViT(nn.Module):
 
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
+    cut_edges: they need not; pixels after the last whole patch are not seen (SigLIP's 384 px in patches of 14).
     mlp_ratio: hidden width of an MLP over `width`; of each half under mlp="swiglu".
     pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool), "queries" (the first
       of `pool_queries` attention pools of width `pool_dim`, over a learned token too; the others are the tokens).
@@ -77,6 +78,7 @@ class ViT(nn.Module):
   qk_norm: bool = False
   layer_scale: float | None = None
   patch_bias: bool = True
+  cut_edges: bool = False
   pool_queries: int = 256
   pool_heads: int = 8
   pool_dim: int | None = None
@@ -95,8 +97,9 @@ class ViT(nn.Module):
     del mask
     dtype = jnp.dtype(self.dtype)
     height, width = images.shape[1:3]
-    if height % self.patch or width % self.patch:
-      raise UserError(f"images of {height}x{width} do not split into patches of {self.patch} px")
+    if (height % self.patch or width % self.patch) and not self.cut_edges:
+      raise UserError(f"images of {height}x{width} do not split into patches of {self.patch} px; to leave the last "
+                      "pixels out set cut_edges=True")
     hidden = round(self.width * self.mlp_ratio)
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     embed = Conv(

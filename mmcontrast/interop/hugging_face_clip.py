@@ -148,7 +148,7 @@ def describe(config: Mapping[str, Any], where: pathlib.Path) -> tuple[dict[str, 
     "image": {
       "name": "vit", **_transformer(vision, f"{where}: vision_config"), "patch": vision["patch_size"],
       "positions": "learned", "pool": "cls" if clip else "map", "cls_position": True, "pre_norm": clip,
-      "patch_bias": not clip,
+      "patch_bias": not clip, "cut_edges": vision["image_size"] % vision["patch_size"] > 0,
     },
     "text": {
       "name": "text_transformer", **_transformer(text, f"{where}: text_config"), "vocab_size": text["vocab_size"],

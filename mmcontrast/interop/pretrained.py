@@ -17,7 +17,7 @@ from mmcontrast.optim import path_name
 
 # Options that change how an output is computed or trained, not that of an evaluation on images of the size trained on.
 _WITHOUT_EFFECT = ("dropout", "drop_path", "patch_drop", "dtype", "scan", "remat", "attention", "lowering",
-                   "bn_momentum", "zero_init_residual", "position_antialias", "tower", "modality")
+                   "bn_momentum", "zero_init_residual", "position_antialias", "cut_edges", "tower", "modality")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -224,3 +224,13 @@ def test_wrong_options(options, message):
 def test_rope_needs_heads_that_split_into_two_axes():
   with pytest.raises(UserError, match="heads of a multiple of 4, not 2"):
     made(positions="rope", heads=8)
+
+
+def test_pixels_after_the_last_whole_patch_are_an_error_or_not_seen():
+  images = np.random.default_rng(1).standard_normal((1, 11, 14, 3)).astype(np.float32)
+  with pytest.raises(UserError, match=r"images of 11x14 do not split into patches of 4 px; .* set cut_edges=True"):
+    made(size=(11, 14))
+  tower, variables = made(size=(11, 14), cut_edges=True, depth=0)
+  whole = build_encoder(SMALL | {"depth": 0})
+  out, expected = (t.apply(variables, x, train=False) for t, x in ((tower, images), (whole, images[:, :8, :12])))
+  np.testing.assert_array_equal(out.tokens, expected.tokens)
