@@ -84,6 +84,8 @@ def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, st
   try:
     formats.FORMATS[to].write(pretrained_of(workdir, step), scratch)
     scratch.replace(out)
+  except UserError as error:
+    raise UserError(str(error).replace(str(scratch), str(out))) from None
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
   return out

@@ -101,6 +101,8 @@ def test_what_open_clip_cannot_express_is_named_and_nothing_is_left(workdir, tmp
   monkeypatch.setattr(run, "pretrained_of", lambda *_: found)
   with pytest.raises(UserError, match=r"open_clip has no such towers\.text\.pool is 'mean', and 'eos' is needed"):
     export_run(workdir, "open_clip", tmp_path / "out")
+  with pytest.raises(UserError, match=r"/out: .*'vit'"):
+    export_run(workdir, "torchvision", tmp_path / "out")
   assert not list(tmp_path.iterdir())
 
 
