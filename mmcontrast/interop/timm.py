@@ -71,7 +71,8 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   arrays = to_theirs(under(rules, "", "towers/image"), inside, str(out))
   cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
          "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,
-         "crop_mode": SQUASH if image.resize == "squash" else CENTRE, "custom_load": False}
+         "crop_mode": SQUASH if image.resize == "squash" else CENTRE, "custom_load": False,
+         "fixed_input_size": name.startswith("vit")}  # or timm builds it for 224 px
   config = {"architecture": name, "num_classes": 0, "model_args": args, "pretrained_cfg": cfg}
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / WEIGHTS[0], arrays)

@@ -23,6 +23,8 @@ def test_outputs_are_timms_and_out_and_in_again_is_the_same(case, tmp_path):
   np.testing.assert_allclose(out.pooled, expected["pooled"], atol=1e-4)
   np.testing.assert_allclose(out.tokens, expected["tokens"], atol=1e-4)
   formats.FORMATS["timm"].write(found, tmp_path / "out")
+  cfg = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
+  assert cfg["input_size"] == [3, 16, 16] and cfg["fixed_input_size"]  # or timm builds it for its own default
   again = formats.read(f"timm:{tmp_path / 'out'}")
   models.assert_same_arrays(again, found)
   assert again.towers == found.towers and again.image == found.image

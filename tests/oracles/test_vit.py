@@ -47,6 +47,7 @@ def close(ours, theirs):
   ("vit_base_patch16_224", 224, {}), ("vit_base_patch16_siglip_224", 224, {}),
   ("vit_base_patch14_reg4_dinov2", 224, {"img_size": 224}),
   ("vit_large_patch14_clip_quickgelu_224", 224, {"depth": 4}),
+  ("vit_so400m_patch14_siglip_384", 384, {"depth": 2}),  # 27 patches of 14 px, and 6 px that nothing sees
   ("vit_giant_patch14_dinov2", 112, {"depth": 2, "img_size": 112}),
 ])
 def test_timm_in_and_out(architecture, size, options, tmp_path):
