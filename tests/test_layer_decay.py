@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcontrast.encoders import ENCODERS, build_encoder
+from mmcontrast.encoders import build_encoder
 from mmcontrast.errors import UserError
 from mmcontrast.layer_decay import layer_multipliers
 from mmcontrast.optim import make_optimizer, path_name
@@ -64,24 +64,30 @@ def test_mistakes(decay, says):
     rates(layer_decay=decay)
 
 
-STEMS = {"resnet": {"conv1", "bn1"}, "vit": {"patch_embed", "pos_embed"},
-         "text_transformer": {"token_embedding", "pos_embed"}}
+STAGES, BLOCKS = dict(stages=(1, 1), width=8), dict(width=8, depth=2, heads=2)
+TOWERS = {  # options, what comes before the blocks
+  "resnet18": (STAGES, {"conv1", "bn1"}),
+  "clip_resnet50": (dict(STAGES, head_width=4), {f"{kind}{i}" for kind in ("conv", "bn") for i in (1, 2, 3)}),
+  "convnext_tiny": (STAGES, {"stem_0", "stem_1"}),
+  "vit": (BLOCKS, {"patch_embed", "pos_embed"}),
+  "text_transformer": (dict(BLOCKS, vocab_size=5), {"token_embedding", "pos_embed"}),
+  "bert": (dict(BLOCKS, vocab_size=5, pool="pooler"), {"token_embedding", "pos_embed", "type_embed", "norm_pre"}),
+}
 
 
-@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize("name", TOWERS)
 def test_layers_of_real_towers(name):
-  """Depth 2: what comes before the blocks, each block, and what comes after, has its own rate."""
-  kind = next(known for known in ENCODERS if known.startswith(name))
-  small = dict(stages=(1, 1), width=8) if name == "resnet" else dict(width=8, depth=2, heads=2)
-  small |= dict(vocab_size=5) if name == "text_transformer" else {}
-  inputs = jnp.zeros((1, 4), jnp.int32) if name == "text_transformer" else jnp.zeros((1, 32, 32, 3))
-  encoder = build_encoder(dict(name=kind, **small))
+  """Of two blocks or stages: what comes before them, each of them, and what comes after has a rate of its own."""
+  options, before = TOWERS[name]
+  inputs = jnp.zeros((1, 4), jnp.int32) if "vocab_size" in options else jnp.zeros((1, 32, 32, 3))
+  encoder = build_encoder(dict(name=name, **options))
   params = jax.eval_shape(lambda: encoder.init(jax.random.key(0), inputs, train=False))["params"]
   shapes = {f"towers/t/{path_name(path)}": leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
   found = layer_multipliers(0.1, shapes)
   by_part = {}
   for path in shapes:
     by_part.setdefault(path.split("/")[2], set()).add(round(found.get(path, 1.0), 6))
-  assert {part for part, rate in by_part.items() if rate == {0.001}} == STEMS[name]
-  assert {next(iter(rate)) for rate in by_part.values()} == {0.001, 0.01, 0.1} | ({1.0} if name != "resnet" else set())
+  assert {part for part, rate in by_part.items() if rate == {0.001}} == before
+  after = set() if name == "resnet18" else {1.0}
+  assert {next(iter(rate)) for rate in by_part.values()} == {0.001, 0.01, 0.1} | after
   assert all(len(rate) == 1 for rate in by_part.values())
