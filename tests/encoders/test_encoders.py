@@ -62,12 +62,12 @@ def parameters(config, *inputs):
     ({"name": "vit_base", "pool": "cls"}, 85_798_656),
     ({"name": "vit_large", "pool": "cls"}, 303_301_632),
     ({"name": "vit_base", "pool": "map"}, 92_884_224),  # SigLIP's ViT-B/16 image tower
-    ({"name": "vit_so400m", "patch": 14, "pool": "map"}, 427_680_704),  # timm vit_so400m_patch14_siglip_224
-    ({"name": "vit_huge", "patch": 14, "pool": "cls"}, 630_764_800),
-    ({"name": "vit_giant", "patch": 14, "pool": "cls"}, 1_011_202_432),
-    ({"name": "vit_giant_opt", "pool": "map"}, 1_163_168_256 - 60 * 1536),  # timm's is for 256 px
+    ({"name": "vit_so400m", "patch": 14, "pool": "map", "scan": True}, 427_680_704),  # SigLIP's
+    ({"name": "vit_huge", "patch": 14, "pool": "cls", "scan": True}, 630_764_800),
+    ({"name": "vit_giant", "patch": 14, "pool": "cls", "scan": True}, 1_011_202_432),
+    ({"name": "vit_giant_opt", "pool": "map", "scan": True}, 1_163_168_256 - 60 * 1536),  # timm's is for 256 px
     ({"name": "vit_giant_opt", "heads": 24, "patch": 14, "pool": "cls", "mlp": "swiglu", "mlp_ratio": 8 / 3,
-      "layer_scale": 1e-5}, 1_136_479_232 - 1113 * 1536),  # DINOv2's ViT-g/14; timm's is for 518 px
+      "layer_scale": 1e-5, "scan": True}, 1_136_479_232 - 1113 * 1536),  # DINOv2's ViT-g/14; timm's is for 518 px
   ],
   ids=lambda x: "-".join(map(str, x.values())) if isinstance(x, dict) else "",
 )

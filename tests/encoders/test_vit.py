@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcontrast.encoders import build_encoder
-from mmcontrast.encoders.dropout import PatchDrop
+from mmcontrast.encoders.dropout import PatchDrop, per_example
 from mmcontrast.encoders.layers import layers_as, stack_layers, unstack_layers
 from mmcontrast.encoders.positions import rope1d, rope2d, rotate
 from mmcontrast.encoders.transformer import attend
@@ -81,7 +81,7 @@ def test_a_norm_after_the_pool_leaves_the_tokens():
 
 
 def test_a_loop_and_remat_change_neither_outputs_nor_gradients():
-  plain, variables = made(layer_scale=0.1, drop_path=0.0, pool="map")
+  plain, variables = made(layer_scale=0.1)
 
   def run(tower, params):
     total = lambda p: jnp.square(tower.apply({"params": p}, IMAGES, train=True).pooled).sum()  # noqa: E731
@@ -90,7 +90,7 @@ def test_a_loop_and_remat_change_neither_outputs_nor_gradients():
 
   value, gradient = run(plain, variables["params"])
   for scan, remat in ((False, "full"), (True, "dots_saveable")):
-    tower = build_encoder(SMALL | {"layer_scale": 0.1, "pool": "map", "scan": scan, "remat": remat})
+    tower = build_encoder(SMALL | {"layer_scale": 0.1, "scan": scan, "remat": remat})
     params = nested(stack_layers(flat(variables["params"]))) if scan else variables["params"]
     shapes = jax.eval_shape(lambda tower=tower: tower.init(jax.random.key(0), IMAGES, train=False))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes["params"])
@@ -146,6 +146,21 @@ def test_drop_path_rises_to_the_last_block(scan):
   for i, keep in enumerate((1.0, 0.75, 0.5)):
     assert {round(float(x), 3) for x in added[:, i]} <= {0.0, round(1 / keep, 3)}
     assert abs((added[:, i] > 0).mean() - keep) < 0.1  # four standard deviations
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_which_examples_skip_a_branch_belongs_to_their_seeds(scan):
+  tower, variables = made(drop_path=0.9, scan=scan)
+  images, seeds = np.tile(IMAGES[:1], (16, 1, 1, 1)), np.arange(16, dtype=np.uint32)
+
+  @jax.jit
+  def pooled(seeds):
+    with per_example(seeds):
+      return tower.apply(variables, images, train=True, rngs={"dropout": jax.random.key(0)}).pooled
+
+  out = np.asarray(pooled(seeds))
+  np.testing.assert_allclose(pooled(seeds[::-1].copy())[::-1], out, rtol=1e-4, atol=1e-5)
+  assert len(np.unique(out.round(3), axis=0)) > 1
 
 
 def test_rope_knows_how_far_and_in_which_direction():
