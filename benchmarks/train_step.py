@@ -175,9 +175,7 @@ def serve(case: str, contender: str, size: int, dtype: str) -> None:
     run, known = ours(case, size, dtype)
   else:
     run, known = theirs(case, size, dtype, contender == COMPILED)
-  started = time.perf_counter()
   run()
-  known["first_step_seconds"] = time.perf_counter() - started
   print(json.dumps(known), flush=True)
   for _ in sys.stdin:
     wall, processor = time.perf_counter(), time.process_time()
@@ -189,16 +187,22 @@ class Contender:
   """A process that takes a step when asked."""
 
   def __init__(self, case: str, name: str, size: int, dtype: str):
-    """Starts it and takes its first step; raises RuntimeError when that fails."""
-    self.name, self.size = name, size
+    """Starts it."""
+    self.case, self.name, self.size = case, name, size
     words = [sys.executable, __file__, "--serve", name, "--cases", case, "--batch", str(size), "--dtype", dtype]
     self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    line = self._process.stdout.readline()
-    if not line.startswith("{"):
-      raise RuntimeError(f"{case}, {name}, batch {size}: did not start; its error is above")
-    self.known = json.loads(line)
+    self.known: dict = {}
     self.seconds: list[float] = []
     self.processor: list[float] = []
+
+  def ready(self) -> bool:
+    """Waits for its first step; False where that fails."""
+    line = self._process.stdout.readline()
+    if not line.startswith("{"):
+      print(f"{self.case}, {self.name}, batch {self.size}: did not start; its error is above", flush=True)
+      return False
+    self.known = json.loads(line)
+    return True
 
   def turn(self, warm: bool) -> None:
     """A timed step; `warm`: after one that is not, which pays for caches that others filled."""
@@ -216,20 +220,14 @@ class Contender:
     self._process.wait()
 
 
-def start(case: str, name: str, size: int, dtype: str, largest: bool) -> Contender | None:
-  """The contender, with the largest power of two from `size` on that fits if asked; None where it cannot run."""
-  try:
-    best = Contender(case, name, size, dtype)
-    while largest:
-      best.end()
-      try:
-        best = Contender(case, name, best.size * 2, dtype)
-      except RuntimeError:
-        return Contender(case, name, best.size, dtype)
-    return best
-  except RuntimeError as error:
-    print(error, flush=True)
-    return None
+def largest(case: str, name: str, size: int, dtype: str) -> Contender | None:
+  """The contender with the largest power of two from `size` on that fits; None where `size` does not."""
+  fits = 0
+  while (contender := Contender(case, name, size, dtype)).ready():
+    contender.end()
+    fits, size = size, size * 2
+  contender = Contender(case, name, fits, dtype) if fits else None
+  return contender if contender and contender.ready() else None
 
 
 def measure(case: str, names: list[str], rounds: int, size: int, gpu: bool) -> list[dict]:
@@ -238,13 +236,14 @@ def measure(case: str, names: list[str], rounds: int, size: int, gpu: bool) -> l
   if gpu:  # one after the other: each wants all of the memory
     contenders = []
     for name in names:
-      if contender := start(case, name, size, dtype, largest=True):
+      if contender := largest(case, name, size, dtype):
         for _ in range(rounds):
           contender.turn(warm=False)
         contender.end()
         contenders.append(contender)
   else:
-    contenders = [found for name in names if (found := start(case, name, size, dtype, largest=False))]
+    started = [Contender(case, name, size, dtype) for name in names]
+    contenders = [contender for contender in started if contender.ready()]
     for _ in range(rounds):
       for contender in contenders:
         contender.turn(warm=CASES[case][1] is None)
@@ -258,8 +257,7 @@ def row(case: str, contender: Contender, contenders: list[Contender], gpu: bool)
   rate = contender.size / statistics.median(contender.seconds)
   found = {"case": case, "px": CASES[case][0], "contender": contender.name, "batch": contender.size,
            "seconds": statistics.median(contender.seconds), "images/s": rate,
-           "processor_s": statistics.median(contender.processor),
-           "first_step_s": contender.known["first_step_seconds"], "parameters": contender.known.get("parameters")}
+           "processor_s": statistics.median(contender.processor), "parameters": contender.known.get("parameters")}
   others = [other for other in contenders if other.name != OURS]
   if contender.name == OURS and others:
     best = min(others, key=lambda other: statistics.median(other.seconds) / other.size)
@@ -283,11 +281,10 @@ def page(content: dict) -> str:
       f"{name} {version}" for name, version in content["versions"].items()), "", f"    {content['command']}", "",
       "Written by that script, whose docstring says what a step is. Medians of the rounds; `times` are medians of each "
       "round's ratio of images a second, ours to eager torch's and to the faster torch's.", "",
-      "| case | px | contender | batch | s a step | images/s | processor s | first step s | times eager | times best |",
-      "|---|---|---|---|---|---|---|---|---|---|"]
+      "| case | px | contender | batch | s a step | images/s | processor s | times eager | times best |",
+      "|---|---|---|---|---|---|---|---|---|"]
   for one in content["rows"]:
-    numbers = [one["seconds"], one["images/s"], one["processor_s"], one["first_step_s"], one.get("times_eager"),
-               one.get("times_best")]
+    numbers = [one["seconds"], one["images/s"], one["processor_s"], one.get("times_eager"), one.get("times_best")]
     cells = [str(one[key]) for key in ("case", "px", "contender", "batch")]
     lines.append("| " + " | ".join(cells + ["" if n is None else f"{n:.3g}" for n in numbers]) + " |")
   return "\n".join(lines) + "\n"
@@ -297,7 +294,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--cases", nargs="+", default=ON_CPU, choices=list(CASES))
   parser.add_argument("--contenders", nargs="+", default=[OURS, EAGER, COMPILED], choices=[OURS, EAGER, COMPILED])
-  parser.add_argument("--rounds", type=int, default=3, help="three times as many for a ResNet-50 alone")
+  parser.add_argument("--rounds", type=int, default=3, help="twice as many for a ResNet-50 alone")
   parser.add_argument("--batch", type=int, default=32, help="examples; on a GPU the least that is tried")
   parser.add_argument("--gpu", action="store_true")
   parser.add_argument("--out", help="the JSON to write; a page of the same name beside it")
@@ -309,9 +306,10 @@ def main() -> None:
   if options.gpu:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process, too, opens the device
   from record import record
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/mmcontrast/compiled"))
   rows = []
   for case in options.cases:
-    rounds = options.rounds * (3 if CASES[case][1] is None else 1)
+    rounds = options.rounds * (2 if CASES[case][1] is None else 1)
     rows += measure(case, list(options.contenders), rounds, options.batch, options.gpu)
   record(rows, options.out)
   if options.out:
