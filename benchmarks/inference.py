@@ -221,12 +221,14 @@ def main() -> None:
     if options.first:
       return print(BY_NAME[options.first](folder)("image", 1).shape)
     return serve(options.serve, folder)
-  from record import record
+  from record import record, table
   with tempfile.TemporaryDirectory() as scratch:
     folder = pathlib.Path(scratch)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
     subprocess.run(words(folder, "--prepare", options.model, "--contenders", *options.contenders), check=True)
-    rows = speeds(folder, options.contenders, options.rounds) + cold_starts(folder, options.contenders, 3)
+    rows = speeds(folder, options.contenders, options.rounds)
+    print(table(rows), flush=True)  # cold starts take minutes
+    rows += cold_starts(folder, options.contenders, 3)
   record(rows, options.out)
 
 
