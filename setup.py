@@ -22,6 +22,7 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
 # (pip install --no-deps), since it wants an older orbax-checkpoint, which it does not use.
 ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
 
+SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
 setuptools.setup(
@@ -69,10 +70,10 @@ setuptools.setup(
         "emoji": EMOJI,
         "text": TEXT,
         "onnx": ONNX,
-        "search": ["faiss-cpu>=1.11"],  # an index of a million embeddings and more
+        "search": SEARCH,
         "gs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
-        "test": [*EMOJI, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
+        "test": [*EMOJI, *SEARCH, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
         # Beside torch, torchvision, timm and open_clip_torch, which the Makefile installs without what they ask for.

@@ -159,7 +159,6 @@ def test_nearest_is_that_of_all_rows_at_once():
 
 
 def test_an_index_finds_what_all_rows_give(tmp_path):
-  pytest.importorskip("faiss")
   draw = np.random.default_rng(0)
   rows = draw.normal(size=(4000, 8)).astype(np.float32)
   rows /= np.linalg.norm(rows, axis=1, keepdims=True)
