@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
+from mmcontrast.folders import check_empty
 
 FORMATS = ("npy", "parquet")
 _MANIFEST = "manifest.json"
@@ -124,8 +125,7 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
   folder = pathlib.Path(folder)
   choose(manifest["format"], FORMATS, "--format")
   if not (folder / _MANIFEST).is_file():
-    if folder.is_dir() and any(folder.iterdir()):
-      raise UserError(f"--out {folder}: not empty; give an empty folder, or a new one")
+    check_empty(folder, "--out")
     folder.mkdir(parents=True, exist_ok=True)
     whole = {**manifest, "shards": -(-manifest["records"] // manifest["records_a_shard"])}
     _put(folder / _MANIFEST, lambda scratch: scratch.write_text(json.dumps(whole, indent=1) + "\n"))

@@ -16,6 +16,7 @@ import jax
 from mmcontrast.checkpoint import load_run, save_untrained
 from mmcontrast.data.tokenizers import FOLDER
 from mmcontrast.errors import UserError
+from mmcontrast.folders import check_empty, whole
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.interop.pretrained import check_same
 from mmcontrast.lora import NO_LORA
@@ -34,11 +35,9 @@ def interpolate(first: str, second: str, alpha: float, workdir: str | pathlib.Pa
     alpha: 0 gives the first, 1 the second.
   Raises UserError, before anything is written, where the two compute different functions, or `workdir` holds something.
   """
-  workdir = pathlib.Path(workdir)
   if not 0 <= alpha <= 1:
     raise UserError(f"--alpha {alpha:g}: give a number from 0, the first run, to 1, the second")
-  if workdir.exists() and any(workdir.iterdir()):
-    raise UserError(f"{workdir}: is not empty; give another --workdir, or delete it")
+  check_empty(workdir, "--workdir")
   (start, _, _), (config, variables, _) = load_run(first), load_run(second)
   for kind in ("towers", "heads"):
     for name in start[kind].keys() & config[kind].keys():
@@ -48,8 +47,8 @@ def interpolate(first: str, second: str, alpha: float, workdir: str | pathlib.Pa
   config = {**config, "steps": 0, "init": init, "ema": {"decay": 0.0}, "lora": vars(NO_LORA)}
   arrays = initial_arrays(config, variables, {})
   found = jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path_name(path), leaf), variables)
-  workdir.mkdir(parents=True, exist_ok=True)
-  if (tokenizer := run_folder(second) / FOLDER).is_dir():
-    shutil.copytree(tokenizer, workdir / FOLDER)
-  save_untrained(workdir, config, found)
-  return workdir
+  with whole(workdir, "--workdir") as folder:
+    if (tokenizer := run_folder(second) / FOLDER).is_dir():
+      shutil.copytree(tokenizer, folder / FOLDER)
+    save_untrained(folder, config, found)
+  return pathlib.Path(workdir)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from mmcontrast.data import parallel
 from mmcontrast.data.sources import BadRecord, Source, array_record, open_source
 from mmcontrast.errors import UserError, one_line
+from mmcontrast.folders import check_empty
 
 RECORDS_A_FILE = 10_000  # where the number of files is not given
 MOST_BAD = 0.01  # share of the records; a conversion with more is refused
@@ -91,8 +92,7 @@ def _begin(folder: pathlib.Path, plan: dict) -> bool:
     if json.loads(going_on.read_text()) != json.loads(json.dumps(plan)):
       raise UserError(f"{another} (or finish it by the words that began it: {going_on.read_text()})")
     return False
-  if folder.is_dir() and any(folder.iterdir()):
-    raise UserError(f"--out {folder}: not empty; give an empty folder, or a new one")
+  check_empty(folder, "--out")
   folder.mkdir(parents=True, exist_ok=True)
   _write(going_on, plan)
   return False

@@ -1,7 +1,7 @@
 """The formats that are read and written, by name. One more is a file here with `read` and `write`, and a line below.
 
     read(path, torch, allow_unused) -> Pretrained    path: a folder, or "NAME@FILE" where a file says no architecture
-    write(pretrained, out) -> None                   out: a new folder
+    write(pretrained, out) -> None                   out: an empty folder
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Sequence
 
 from mmcontrast.errors import UserError, choose
+from mmcontrast.folders import whole
 from mmcontrast.interop.pretrained import Pretrained
 
 
@@ -39,8 +40,12 @@ class Format:
     return importlib.import_module(f"mmcontrast.interop.{self.module}").read(path, torch, allow_unused)
 
   def write(self, pretrained: Pretrained, out: str | pathlib.Path) -> None:
-    """Writes the folder `out`, which the other package loads. Raises UserError where it cannot express an option."""
-    importlib.import_module(f"mmcontrast.interop.{self.module}").write(pretrained, pathlib.Path(out))
+    """Writes the folder `out`, which the other package loads.
+
+    Raises UserError where it cannot express an option, and where `out` holds something; then nothing is written.
+    """
+    with whole(out, "--out") as folder:
+      importlib.import_module(f"mmcontrast.interop.{self.module}").write(pretrained, folder)
 
 
 FORMATS = {

@@ -16,8 +16,9 @@ import numpy as np
 from jax import export
 
 from mmcontrast.errors import UserError, one_line
+from mmcontrast.folders import whole
 from mmcontrast.inference import Inference
-from mmcontrast.interop.program import Program, begin, programs, write_inputs
+from mmcontrast.interop.program import Program, programs, write_inputs
 
 MOST = 1e-4  # by which an embedding may differ
 
@@ -26,7 +27,7 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
   """Writes the towers of `model` into the new folder `out`; returns the programs' paths.
 
   Raises UserError when `out` is not empty, a package is missing, or a tower cannot be converted or comes out
-  different; then there is no file of it.
+  different; then nothing is written.
   """
   try:
     import jax2onnx
@@ -34,28 +35,25 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
   except ImportError as error:
     raise UserError(f"--to onnx needs the package {error.name}; pip install 'mmcontrast[onnx]', then "
                     "pip install --no-deps jax2onnx") from None
-  found, written = programs(model), []
-  folder = begin(out)
+  found = programs(model)
   logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape
-  for kind, program in found.items():
-    path = folder / f"{kind}.onnx"
-    inputs = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *program.shape), program.dtype)
-    try:
-      with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        jax2onnx.to_onnx(lambda values, program=program: program.function(program.weights, values), [inputs],
-                         return_mode="file", output_path=str(path), input_names=[kind], output_names=["rows"])
-      difference = _difference(onnxruntime.InferenceSession(str(path)), program)
-    except Exception as error:  # of many kinds: those of tracing, of the converter, of the runtime
-      path.unlink(missing_ok=True)
-      raise UserError(f"--to onnx: jax2onnx cannot convert the {kind} tower ({one_line(error)}); {_OTHERWISE}"
-                      ) from error
-    if not difference <= MOST:
-      path.unlink()
-      raise UserError(f"--to onnx: the {kind} tower comes out different, by {difference:.1e}; {_OTHERWISE}")
-    written.append(path)
-  write_inputs(model, found, folder, opset=23)
-  return written
+  with whole(out, "--out") as folder:
+    for kind, program in found.items():
+      path = folder / f"{kind}.onnx"
+      inputs = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *program.shape), program.dtype)
+      try:
+        with warnings.catch_warnings():
+          warnings.simplefilter("ignore")
+          jax2onnx.to_onnx(lambda values, program=program: program.function(program.weights, values), [inputs],
+                           return_mode="file", output_path=str(path), input_names=[kind], output_names=["rows"])
+        difference = _difference(onnxruntime.InferenceSession(str(path)), program)
+      except Exception as error:  # of many kinds: those of tracing, of the converter, of the runtime
+        raise UserError(f"--to onnx: jax2onnx cannot convert the {kind} tower ({one_line(error)}); {_OTHERWISE}"
+                        ) from error
+      if not difference <= MOST:
+        raise UserError(f"--to onnx: the {kind} tower comes out different, by {difference:.1e}; {_OTHERWISE}")
+    write_inputs(model, found, folder, opset=23)
+  return [pathlib.Path(out) / f"{kind}.onnx" for kind in found]
 
 
 _OTHERWISE = "write --to open_clip, hf or timm and convert that by torch.onnx"

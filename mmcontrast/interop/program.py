@@ -52,15 +52,6 @@ def programs(model: Inference) -> dict[str, Program]:
   return found
 
 
-def begin(out: str | pathlib.Path) -> pathlib.Path:
-  """The new folder `out`. Raises UserError when it is not empty."""
-  folder = pathlib.Path(out)
-  if folder.is_dir() and any(folder.iterdir()):
-    raise UserError(f"--out {out}: not empty; give an empty folder, or a new one")
-  folder.mkdir(parents=True, exist_ok=True)
-  return folder
-
-
 def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Path, **more: Any) -> None:
   """Writes inputs.json, how images and texts become the programs' inputs, and the tokenizer's file beside it."""
   data, notes = model.data, dict(more)

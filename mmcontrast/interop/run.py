@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from mmcontrast.data.settings import resolve
 from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.errors import MissingData, UserError, choose
+from mmcontrast.folders import check_empty, whole
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
@@ -43,9 +43,7 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
   Raises UserError, before anything is written, for what cannot be read or has no tokenizer, and where
   `workdir` holds something.
   """
-  workdir = pathlib.Path(workdir)
-  if workdir.exists() and any(workdir.iterdir()):
-    raise UserError(f"{workdir}: is not empty; give another --workdir, or delete it")
+  check_empty(workdir, "--workdir")
   pretrained = formats.read(place, torch=True, allow_unused=allow_unused)
   config = config_of(pretrained)
   vocabulary = None
@@ -59,11 +57,11 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
       raise MissingData(f"{place}: {error}; or put that file beside the weights") from None
     vocabulary = tokenizer.vocab_size
   build_model(config, vocabulary)
-  workdir.mkdir(parents=True, exist_ok=True)
-  if pretrained.text:
-    _keep(pretrained.text, tokenizer, workdir)
-  save_untrained(workdir, config, _variables(pretrained))
-  return workdir
+  with whole(workdir, "--workdir") as folder:
+    if pretrained.text:
+      _keep(pretrained.text, tokenizer, folder)
+    save_untrained(folder, config, _variables(pretrained))
+  return pathlib.Path(workdir)
 
 
 def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
@@ -72,23 +70,14 @@ def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, st
   Raises UserError for a model that the format cannot express, naming the option, and where `out` holds something;
   then nothing is written.
   """
-  out, writable = pathlib.Path(out), [name for name, one in formats.FORMATS.items() if one.writes]
+  writable = [name for name, one in formats.FORMATS.items() if one.writes]
   choose(to, (*writable, *PROGRAMS), "--to")
+  check_empty(out, "--out")
   if to in PROGRAMS:
     importlib.import_module(f"mmcontrast.interop.{to}").write(load(workdir, step), out)
-    return out
-  if out.exists() and any(out.iterdir()):
-    raise UserError(f"{out}: is not empty; give another --out, or delete it")
-  scratch = out.parent / f".{out.name}.partial"
-  shutil.rmtree(scratch, ignore_errors=True)
-  try:
-    formats.FORMATS[to].write(pretrained_of(workdir, step), scratch)
-    scratch.replace(out)
-  except UserError as error:
-    raise UserError(str(error).replace(str(scratch), str(out))) from None
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
-  return out
+  else:
+    formats.FORMATS[to].write(pretrained_of(workdir, step), out)
+  return pathlib.Path(out)
 
 
 def config_of(pretrained: Pretrained) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import pathlib
 import jax
 from jax import export
 
+from mmcontrast.folders import whole
 from mmcontrast.inference import Inference
-from mmcontrast.interop.program import begin, programs, write_inputs
+from mmcontrast.interop.program import programs, write_inputs
 from mmcontrast.interop.weights import write_weights
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -26,15 +27,14 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
 
   Raises UserError when `out` is not empty, or a tower is made for one kind of device.
   """
-  found, written = programs(model), []
-  folder = begin(out)
-  for kind, (function, weights, shape, dtype) in found.items():
-    batch = export.symbolic_shape("batch")
-    inputs = jax.ShapeDtypeStruct((*batch, *shape), dtype)
-    given = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
-    exported = export.export(jax.jit(function), platforms=PLATFORMS)(given, inputs)
-    written.append(folder / f"{kind}.stablehlo")
-    written[-1].write_bytes(exported.serialize())
-    write_weights(folder / f"{kind}.safetensors", weights)
-  write_inputs(model, found, folder, jax=jax.__version__, platforms=list(PLATFORMS))
-  return written
+  found = programs(model)
+  with whole(out, "--out") as folder:
+    for kind, (function, weights, shape, dtype) in found.items():
+      batch = export.symbolic_shape("batch")
+      inputs = jax.ShapeDtypeStruct((*batch, *shape), dtype)
+      given = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
+      exported = export.export(jax.jit(function), platforms=PLATFORMS)(given, inputs)
+      (folder / f"{kind}.stablehlo").write_bytes(exported.serialize())
+      write_weights(folder / f"{kind}.safetensors", weights)
+    write_inputs(model, found, folder, jax=jax.__version__, platforms=list(PLATFORMS))
+  return [pathlib.Path(out) / f"{kind}.stablehlo" for kind in found]

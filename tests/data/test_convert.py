@@ -163,7 +163,7 @@ def test_mistakes(part, tmp_path):
   table = json.loads((out / "metadata.json").read_text())
   for words, do in {
     "--out .*: holds another conversion": lambda: convert("part", {}, "validation", out, workers=1),
-    "--out .*: not empty": lambda: convert("part", {}, "train", tmp_path, workers=1),
+    "--out .*: is not empty": lambda: convert("part", {}, "train", tmp_path, workers=1),
     "--shards 0": lambda: convert("part", {}, "train", tmp_path / "new", shards=0),
     "--out gs://": lambda: convert("part", {}, "train", "gs://bucket/new"),
     "no such choice 'prat'": lambda: convert("prat:x", {}, "train", tmp_path / "new"),
