@@ -43,7 +43,7 @@ def encoded(pretrained, images=IMAGES):
   return jax.jit(lambda weights: model.encode(weights, "image", images)[0])(weights)
 
 
-def close(ours, theirs, atol=1e-4):
+def assert_close(ours, theirs, atol=1e-4):
   theirs = theirs.detach().numpy()
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
   assert 0.1 < theirs.std() < 5  # or else the tolerance says nothing, or too much
@@ -58,8 +58,8 @@ def test_timm_in_and_out(architecture, tmp_path):
     cells = model.forward_features(BATCH)
     pooled = model.forward_head(cells, pre_logits=True)
   got = encoded(pretrained)
-  close(got.pooled, pooled)
-  close(got.tokens, cells.flatten(2).mT)
+  assert_close(got.pooled, pooled)
+  assert_close(got.tokens, cells.flatten(2).mT)
   FORMATS["timm"].write(pretrained, tmp_path / "out")
   again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
   assert again.pretrained_cfg["mean"] == list(pretrained.image.mean) and again.num_classes == 0
@@ -75,7 +75,7 @@ def test_torchvision_in_and_out(architecture, tmp_path):
   model.fc = torch.nn.Identity()
   with torch.no_grad():
     pooled = model(BATCH)
-  close(encoded(pretrained).pooled, pooled)
+  assert_close(encoded(pretrained).pooled, pooled)
   FORMATS["torchvision"].write(pretrained, tmp_path / "out")
   again = getattr(torchvision.models, architecture)()
   again.fc = torch.nn.Identity()
@@ -96,7 +96,7 @@ def test_open_clips_resnets(name, px, tmp_path):
   got = encoded(pretrained, images)
   head = variables(pretrained.arrays)["params"]["heads"]["image_joint"]["fc1"]
   with torch.no_grad():
-    close(got.pooled @ head["kernel"] + head["bias"], model.visual(torch.from_numpy(images).permute(0, 3, 1, 2)))
+    assert_close(got.pooled @ head["kernel"] + head["bias"], model.visual(torch.from_numpy(images).permute(0, 3, 1, 2)))
 
 
 def test_detectron2_takes_arrays_from_our_pickle(tmp_path):

@@ -37,7 +37,7 @@ def pictures(size):
   return images, torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def close(ours, theirs):
+def assert_close(ours, theirs):
   theirs = theirs.detach().numpy()
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
   assert 0.1 < theirs.std() < 5  # or else the tolerance says nothing, or too much
@@ -59,8 +59,8 @@ def test_timm_in_and_out(architecture, size, options, tmp_path):
     tokens = model.forward_features(batch)
     pooled = model.forward_head(tokens, pre_logits=True)
   got = models.encode_images(pretrained, images)
-  close(got.pooled, pooled)
-  close(got.tokens, tokens[:, model.num_prefix_tokens:])
+  assert_close(got.pooled, pooled)
+  assert_close(got.tokens, tokens[:, model.num_prefix_tokens:])
   FORMATS["timm"].write(pretrained, tmp_path / "out")
   again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
   assert again.num_classes == 0 and again.pretrained_cfg["mean"] == list(pretrained.image.mean)
@@ -135,8 +135,8 @@ def test_transformers_in_and_out(name, tmp_path):
   with torch.no_grad():
     theirs = model(batch).last_hidden_state
   got = models.encode_images(pretrained, images)
-  close(got.pooled, theirs[:, 0])
-  close(got.tokens, theirs[:, 1 + pretrained.towers["image"]["registers"]:])
+  assert_close(got.pooled, theirs[:, 0])
+  assert_close(got.tokens, theirs[:, 1 + pretrained.towers["image"]["registers"]:])
   FORMATS["hf"].write(pretrained, tmp_path / "out")
   again = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
   with torch.no_grad():
