@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from mmcontrast.errors import UserError
 from mmcontrast.inference import Inference
+from mmcontrast.interop.pretrained import variables
 
 Weights = dict[str, Any]  # "params/towers/image/patch_embed/kernel" -> array
 
@@ -47,7 +48,7 @@ def programs(model: Inference) -> dict[str, Program]:
       if getattr(tower, "attention", "xla") != "xla":
         raise UserError("attention='cudnn' computes on NVIDIA GPUs alone; export a run with attention='xla'")
     weights = traverse_util.flatten_dict(_part(model, name), sep="/")
-    found[kind] = Program(lambda weights, inputs, name=name: model.encode(name, _nested(weights), inputs),
+    found[kind] = Program(lambda weights, inputs, name=name: model.encode(name, variables(weights), inputs),
                           {key: np.asarray(leaf) for key, leaf in weights.items()}, shape, np.dtype(dtype))
   return found
 
@@ -78,14 +79,3 @@ def _part(model: Inference, kind: str) -> dict:
   tower = evaluation["features"]
   return {collection: {"towers": {tower: tree["towers"][tower]} if tower in tree["towers"] else {}}
           for collection, tree in model.variables.items()}
-
-
-def _nested(weights: Weights) -> dict:
-  empty = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
-  for name, leaf in weights.items():
-    *path, last = name.split("/")
-    place = empty
-    for key in path:
-      place = place.setdefault(key, {})
-    place[last] = leaf
-  return empty
