@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_batch, tiny_config, tiny_spec
+from tiny import assert_same, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast import cli
 from mmcontrast.checkpoint import Checkpoints, load_run, save_untrained
@@ -46,11 +46,6 @@ def first_state(make=config):
 def leaves(tree):
   return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
           for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def assert_same(a, b):
-  pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-  assert pairs and all(np.array_equal(x, y) for x, y in pairs)
 
 
 @pytest.fixture(scope="module")

@@ -27,18 +27,18 @@ def test_what_was_written_is_there_at_the_end(tmp_path, there):
 def test_an_error_leaves_nothing_and_names_the_folder_that_was_given(tmp_path, there):
   if there:
     (tmp_path / "out").mkdir()
-  with pytest.raises(MissingData, match=f"^{tmp_path}/out/file: no space$"):
-    with whole(tmp_path / "out", "--out") as folder:
-      (folder / "file").write_text("half")
-      raise MissingData(f"{folder}/file: no space")
+  with (pytest.raises(MissingData, match=f"^{tmp_path}/out/file: no space$"),
+        whole(tmp_path / "out", "--out") as folder):
+    (folder / "file").write_text("half")
+    raise MissingData(f"{folder}/file: no space")
   assert [path.name for path in tmp_path.rglob("*")] == ["out"] * there
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
   (tmp_path / "mine").write_text("x")
-  with pytest.raises(UserError, match=f"--out {tmp_path}: is not empty; give an empty folder, or a new one"):
-    with whole(tmp_path, "--out"):
-      raise AssertionError("the block was begun")
+  with (pytest.raises(UserError, match=f"--out {tmp_path}: is not empty; give an empty folder, or a new one"),
+        whole(tmp_path, "--out")):
+    raise AssertionError("the block was begun")
   assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -52,6 +52,6 @@ def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):
     write(path, weights)
 
   monkeypatch.setattr(stablehlo, "write_weights", fails)
-  with pytest.raises(UserError, match="out/text.safetensors: no space"):
+  with pytest.raises(UserError, match=r"out/text\.safetensors: no space"):
     stablehlo.write(tiny_inference(), tmp_path / "out")
   assert calls == ["image.safetensors", "text.safetensors"] and not list(tmp_path.iterdir())

@@ -4,9 +4,8 @@ import json
 import shutil
 
 import jax
-import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import assert_same, tiny_config
 
 from mmcontrast.checkpoint import load_run
 from mmcontrast.config import load_config
@@ -33,11 +32,6 @@ def staged(*stages, **changes) -> dict:
   checkpoint = {**tiny_config()["checkpoint"], "every_steps": 2, "keep_last": 2}
   return tiny_config(stages=stages or (IMAGES, LOCKED), heads=heads, objective=objective, optimizer=ADAM,
                      checkpoint=checkpoint, **changes)
-
-
-def assert_same(a, b):
-  pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-  assert pairs and all(np.array_equal(x, y) for x, y in pairs)
 
 
 @pytest.fixture(scope="module")

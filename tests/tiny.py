@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 
 from mmcontrast.config import base_config
@@ -70,8 +71,6 @@ def tiny_spec(size: int = 16):
 
 def tiny_inference(step=None, seed=0, towers=None, **evaluation):
   """A model of two towers, of noise, as functions; a text is told by its length. It takes batches of 6."""
-  import jax
-
   from mmcontrast.inference import Inference
   from mmcontrast.model import build_model
   c = base_config()
@@ -91,3 +90,9 @@ def tiny_inference(step=None, seed=0, towers=None, **evaluation):
   tokenizer = types.SimpleNamespace(
       encode=lambda texts, length: np.array([[1, 3 + len(text), 2, 0, 0] for text in texts], np.int32))
   return Inference(config, model, variables, tokenizer, step)
+
+
+def assert_same(a, b):
+  """Two trees of arrays are the same bit by bit, and not empty."""
+  pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+  assert pairs and all(np.array_equal(x, y) for x, y in pairs)

@@ -15,8 +15,7 @@ from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, dense, masked_mean
-from mmcontrast.errors import UserError
+from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, dense, masked_mean, token_mask
 
 
 class PostNormBlock(nn.Module):
@@ -77,9 +76,7 @@ class Bert(nn.Module):
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask."""
     dtype, normal = jnp.dtype(self.dtype), nn.initializers.normal(0.02)
     length = ids.shape[1]
-    if length > self.max_length:
-      raise UserError(f"texts of {length} tokens do not fit max_length={self.max_length}")
-    mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+    mask = token_mask(ids, mask, self.max_length)
     position = self.param("pos_embed", normal, (self.max_length, self.width), jnp.float32)
     types = self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)
     x = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)

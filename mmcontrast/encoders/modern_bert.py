@@ -17,8 +17,7 @@ from flax import linen as nn
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.positions import rope1d
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, masked_mean
-from mmcontrast.errors import UserError
+from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, masked_mean, token_mask
 
 
 class ModernBertBlock(nn.Module):
@@ -88,9 +87,7 @@ class ModernBert(nn.Module):
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask."""
     dtype = jnp.dtype(self.dtype)
     length = ids.shape[1]
-    if length > self.max_length:
-      raise UserError(f"texts of {length} tokens do not fit max_length={self.max_length}")
-    mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+    mask = token_mask(ids, mask, self.max_length)
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=dtype)
     embedding = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(0.02),
                          name="token_embedding")

@@ -24,6 +24,7 @@ from mmcontrast.encoders.transformer import (
   check_heads,
   masked_mean,
   pick,
+  token_mask,
 )
 from mmcontrast.errors import UserError
 
@@ -92,10 +93,7 @@ class TextTransformer(nn.Module):
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask; or pooled alone, for
     which the last block computes the position that is pooled alone."""
     dtype = jnp.dtype(self.dtype)
-    length = ids.shape[1]
-    if length > self.max_length:
-      raise UserError(f"texts of {length} tokens do not fit max_length={self.max_length}")
-    mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+    mask = token_mask(ids, mask, self.max_length)
     normal = nn.initializers.normal
     embedding = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(0.02), name="token_embedding")
     x, attended = embedding(ids), None if self.attend_padding else mask
@@ -118,7 +116,7 @@ class TextTransformer(nn.Module):
     tokens = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     if alone:
       return Encoded(tokens[:, 0], mask=mask)
-    return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, :length], mask)
+    return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, :ids.shape[1]], mask)
 
   def _end_mask(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """[B, L] -> [B, L + 1], what is attended to with the end token.

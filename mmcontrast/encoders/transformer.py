@@ -90,6 +90,13 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
   return y.reshape(*y.shape[:2], -1)
 
 
+def token_mask(ids: jax.Array, mask: jax.Array | None, max_length: int) -> jax.Array:
+  """Which token ids [B, L] are real: `mask` as bool [B, L], all without one. Raises UserError for L > max_length."""
+  if ids.shape[1] > max_length:
+    raise UserError(f"texts of {ids.shape[1]} tokens do not fit max_length={max_length}")
+  return jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+
+
 def pick(x: jax.Array, at: jax.Array | int) -> jax.Array:
   """[B, L, ...] -> [B, 1, ...]: position `at` of each example, the same for all or [B]."""
   if isinstance(at, int):
