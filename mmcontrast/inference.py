@@ -20,7 +20,7 @@ from PIL import Image
 
 from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
-from mmcontrast.compilation import compiler_options
+from mmcontrast.compilation import FEW, compiler_options
 from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
@@ -79,7 +79,9 @@ class Inference:
     self.image_kind = "image" if "image" in heads else "image_features"
     self.encode = encode
     """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
-    self._encode = jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend()))
+    few, many = (jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend(), examples))
+                 for examples in (FEW, None))
+    self._encode = lambda kind, variables, values: (few if len(values) <= FEW else many)(kind, variables, values)
     self.variables = jax.tree.map(jax.numpy.asarray, variables)
 
   def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:

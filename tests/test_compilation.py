@@ -22,5 +22,9 @@ def test_products_on_a_cpu_are_the_same_by_another_library():
   assert options or jax.__version_info__[:2] != (0, 10)  # which knows it
 
 
+def test_few_examples_are_left_to_xla():
+  assert compiler_options("cpu", 4) == {} and compiler_options("cpu", 5) == compiler_options("cpu")
+
+
 def test_elsewhere_xla_is_left_alone():
   assert compiler_options("tpu") == {} and compiler_options("gpu") == {}
