@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mmcontrast.encoders.transformer import Mlp, attend, dense
+from mmcontrast.encoders.attention import attend
+from mmcontrast.encoders.transformer import Mlp, dense
 
 
 class AttentionPool(nn.Module):

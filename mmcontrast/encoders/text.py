@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import (
   ACTIVATIONS,
-  ATTENTION,
   REMAT,
   Block,
   apply_blocks,

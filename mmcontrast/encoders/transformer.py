@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mmcontrast.encoders.attention import attend
 from mmcontrast.encoders.dropout import DropPath
 from mmcontrast.encoders.positions import rotate
 from mmcontrast.errors import UserError
@@ -33,7 +34,6 @@ ACTIVATIONS = {
   "relu": nn.relu,
   "silu": nn.silu,
 }
-ATTENTION = ("xla", "cudnn")
 REMAT = ("none", "full", "dots_saveable", "dots_with_no_batch_dims_saveable")
 
 
@@ -59,35 +59,6 @@ def check_heads(width: int, heads: int) -> None:
     valid = [h for h in range(1, width + 1) if width % h == 0]
     near = min(valid, key=lambda h: (abs(h - heads), h))
     raise UserError(f"width {width} does not split into {heads} heads; the nearest is heads={near}")
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool,
-           implementation: str = "xla", window: int | None = None) -> jax.Array:
-  """Scaled dot-product attention.
-
-  Args:
-    q: [B, L, heads, d]; k, v: [B, S, heads, d].
-    mask: [B, S] bool, the keys that may be attended to; None for all.
-    causal: position i sees positions 0 to i only.
-    implementation: one of ATTENTION, as of `jax.nn.dot_product_attention`.
-    window: how many positions on either side are seen; None for all.
-
-  Returns:
-    [B, L, heads * d].
-  Raises UserError for "cudnn" where it cannot run.
-  """
-  if implementation == "cudnn":
-    if (platform := jax.default_backend()) != "gpu":
-      raise UserError(f"attention='cudnn' needs an NVIDIA GPU and this process computes on {platform}; "
-                      "set attention='xla'")
-    if q.dtype not in (jnp.bfloat16, jnp.float16):
-      raise UserError(f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' "
-                      "or attention='xla'")
-  keys = None if mask is None else mask[:, None, None, :]
-  y = jax.nn.dot_product_attention(
-    q, k, v, mask=keys, is_causal=causal, implementation=implementation, local_window_size=window
-  )
-  return y.reshape(*y.shape[:2], -1)
 
 
 def token_mask(ids: jax.Array, mask: jax.Array | None, max_length: int) -> jax.Array:

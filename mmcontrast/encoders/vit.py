@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.attention_pool import AttentionPool, QueryPool
 from mmcontrast.encoders.conv import Conv
 from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
 from mmcontrast.encoders.registry import DTYPES
-from mmcontrast.encoders.transformer import ACTIVATIONS, ATTENTION, REMAT, Block, apply_blocks, check_heads
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
 from mmcontrast.errors import UserError
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mmcontrast.encoders import build_encoder
+from mmcontrast.encoders.attention import attend
 from mmcontrast.encoders.dropout import PatchDrop, per_example
 from mmcontrast.encoders.layers import layers_as, stack_layers, unstack_layers
 from mmcontrast.encoders.positions import rope1d, rope2d, rotate
-from mmcontrast.encoders.transformer import attend
 from mmcontrast.errors import UserError
 from mmcontrast.optim import path_name
 
