@@ -4,8 +4,9 @@
 
 open_clip makes a ViT-B/32 of random weights and writes it; `mmcontrast import` makes a run of that, and `mmcontrast
 export --to hf` what transformers loads. Ours gets uint8 images [N, 224, 224, 3], as `encode_image` hands them to the
-device, and normalises them; the others get normalised floats, so that part of the work is not theirs. All get the ids
-of texts, and give unit rows, which are compared: the table has the largest difference from open_clip's.
+device, and normalises them; the others get normalised floats, so that part of the work is not theirs. Of a text all
+get the ids, [N, 77]; of a caption its words, by each package's own tokenizer and padding. All give unit rows, which are
+compared: the table has the largest difference from open_clip's.
 
 Each contender is a process of its own that waits for its turn. The table has medians of the rounds, and the median of
 each round's ratio of speed, ours to each of the others'. A cold start is a fresh process from its first line to the
@@ -26,24 +27,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONTENDERS = ("mmcontrast", "open_clip", "transformers")
-CASES = [("image", 32), ("image", 1), ("text", 32), ("text", 1)]
+CASES = [("image", 32), ("image", 1), ("text", 32), ("text", 1), ("caption", 32), ("caption", 1)]
 SIZE, LENGTH, BEGIN, END = 224, 77, 49406, 49407
+WORDS = ("a", "the", "of", "on", "with", "and", "two", "small", "red", "wooden", "dog", "child", "street", "table", "window",
+         "mountain", "river", "boat", "bicycle", "umbrella", "kitchen", "standing", "next", "to", "under", "photograph")
 Encode = Callable[[str, int], np.ndarray]  # (kind, how many) -> unit rows
 
 
-def inputs() -> dict[str, np.ndarray]:
-  """Images uint8 [32, S, S, 3] and ids int32 [32, 77] of texts of 3 to 75 words."""
+def inputs() -> dict[str, Any]:
+  """Images uint8 [32, S, S, 3], ids int32 [32, 77] of texts of 3 to 75 words, and 32 captions of 5 to 20 words."""
   draw = np.random.default_rng(0)
   ids = draw.integers(1, BEGIN - 1, (32, LENGTH)).astype(np.int32)
   ids[:, 0] = BEGIN
   for row, length in zip(ids, draw.integers(4, LENGTH, 32)):
     row[length], row[length + 1:] = END, 0
-  return {"image": draw.integers(0, 256, (32, SIZE, SIZE, 3)).astype(np.uint8), "text": ids}
+  captions = [" ".join(draw.choice(WORDS, count)) for count in draw.integers(5, 21, 32)]
+  return {"image": draw.integers(0, 256, (32, SIZE, SIZE, 3)).astype(np.uint8), "text": ids, "caption": captions}
 
 
 def prepare(folder: pathlib.Path, model: str, names: list[str]) -> None:
@@ -69,20 +74,26 @@ def ours(folder: pathlib.Path) -> Encode:
   """The run, by `mmcontrast.load`."""
   import mmcontrast
   model, given = mmcontrast.load(folder / "mmcontrast"), inputs()
-  return lambda kind, count: model.embed(kind, given[kind][:count])
+
+
+  def encode(kind: str, count: int) -> np.ndarray:
+    values = given[kind][:count]
+    return model.encode_text(values) if kind == "caption" else model.embed(kind, values)
+
+  return encode
 
 
 def by_open_clip(folder: pathlib.Path) -> Encode:
   """open_clip's model, eager."""
   import open_clip
   import torch
-  model = open_clip.create_model(f"local-dir:{folder / 'open_clip'}").eval()
+  model, tokenizer = open_clip.create_model(f"local-dir:{folder / 'open_clip'}").eval(), open_clip.SimpleTokenizer()
   given = tensors()
 
   def encode(kind: str, count: int) -> np.ndarray:
     with torch.inference_mode():
-      function = model.encode_image if kind == "image" else model.encode_text
-      return function(given[kind][:count], normalize=True).numpy()
+      function, values = model.encode_image if kind == "image" else model.encode_text, given[kind][:count]
+      return function(tokenizer(values) if kind == "caption" else values, normalize=True).numpy()
 
   return encode
 
@@ -90,14 +101,19 @@ def by_open_clip(folder: pathlib.Path) -> Encode:
 def by_transformers(folder: pathlib.Path) -> Encode:
   """transformers' CLIPModel, eager, with the attention that it chooses."""
   import torch
-  from transformers import CLIPModel
-  model = CLIPModel.from_pretrained(folder / "transformers").eval()
+  from transformers import AutoTokenizer, CLIPModel
+  model, tokenizer = (one.from_pretrained(folder / "transformers") for one in (CLIPModel, AutoTokenizer))
+  model.eval()
   given = tensors()
 
   def encode(kind: str, count: int) -> np.ndarray:
+    values = given[kind][:count]
     with torch.inference_mode():
-      found = (model.get_image_features(pixel_values=given[kind][:count]) if kind == "image" else
-               model.get_text_features(input_ids=given[kind][:count]))
+      if kind == "image":
+        found = model.get_image_features(pixel_values=values)
+      else:
+        found = model.get_text_features(**(tokenizer(values, padding=True, return_tensors="pt") if kind == "caption"
+                                           else {"input_ids": values}))
       rows = getattr(found, "pooler_output", found)
       return (rows / rows.norm(dim=-1, keepdim=True)).numpy()
 
@@ -113,7 +129,7 @@ def tensors() -> dict:
                                                                   open_clip.OPENAI_DATASET_STD))
   given = inputs()
   images = torch.from_numpy(given["image"]).permute(0, 3, 1, 2).float() / 255
-  return {"image": ((images - mean) / std).contiguous(), "text": torch.from_numpy(given["text"]).long()}
+  return {**given, "image": ((images - mean) / std).contiguous(), "text": torch.from_numpy(given["text"]).long()}
 
 
 BY_NAME = dict(zip(CONTENDERS, (ours, by_open_clip, by_transformers)))

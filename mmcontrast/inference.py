@@ -37,6 +37,7 @@ from mmcontrast.objectives.terms import parse_terms
 from mmcontrast.stages import run_folder
 
 KINDS = ("image", "text", "image_features")
+_LENGTHS = 8  # Texts are cut to a multiple of it: one program each.
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 """The path of an image file, a Pillow image, or uint8 [H, W, 3]."""
 
@@ -172,7 +173,7 @@ class Inference:
     if getattr(self.model.towers[self.model.tower_of_head[self.config["evaluation"]["text"]]], "sees_padding", True):
       return ids
     longest = int(real_tokens(ids, tokens["pad"], tokens["eos"]).sum(1).max())
-    return ids[:, :max(8, 1 << (longest - 1).bit_length())]
+    return ids[:, :max(1, -(-longest // _LENGTHS)) * _LENGTHS]
 
   def _views(self, images: Sequence[ImageLike]) -> np.ndarray:
     if len(images) == 1:
