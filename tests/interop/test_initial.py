@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import tiny_config
 
 from mmcontrast.config import base_config
 from mmcontrast.encoders.layers import unstack_layers
@@ -14,9 +15,13 @@ from mmcontrast.errors import UserError
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.interop.formats import read
 from mmcontrast.interop.initial import open_part
+from mmcontrast.interop.run import export_run
 from mmcontrast.model import build_model
+from mmcontrast.optim import path_name
+from mmcontrast.train import train
 
-BERT = pathlib.Path(__file__).parent.parent / "golden" / "interop" / "hf_bert"
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
+BERT = GOLDEN / "hf_bert"
 TOWER = dict(name="bert", vocab_size=26, width=24, depth=2, heads=3, mlp_ratio=40 / 24, max_length=20, dropout=0.1)
 IDS = dict(pad=0, bos=2, eos=3)
 
@@ -86,7 +91,7 @@ def test_images_are_normalised_as_in_the_file_and_positions_are_resized(monkeypa
 @pytest.mark.parametrize("scan", [False, True])
 def test_an_image_tower_of_another_size_and_with_its_blocks_in_a_loop(scan):
   """DINOv2's positions are resized as it does at every call."""
-  place = f"hf:{BERT.parent / 'hf_dinov2'}"
+  place = f"hf:{GOLDEN / 'hf_dinov2'}"
   theirs = read(place)
   c = config_of(place, part="towers/image")
   c["data"] |= dict(views=dict(image=1), image_size=24)
@@ -101,3 +106,27 @@ def test_an_image_tower_of_another_size_and_with_its_blocks_in_a_loop(scan):
   np.testing.assert_allclose(position, expected, atol=1e-6)
   again = unstack_layers(found)
   assert all((again[path] == array).all() for path, array in theirs.arrays.items() if not path.endswith("pos_embed"))
+
+
+def test_a_run_from_files_of_two_packages_trains_and_is_written_back(tmp_path, data_dir):
+  """LiT: timm's image tower is locked, a text tower of transformers goes on learning."""
+  places = {"towers/image": f"timm:{GOLDEN / 'timm_vit'}", "towers/text": f"hf:{BERT}"}
+  image, text = map(read, places.values())
+  towers = dict(image=image.towers["image"], text=text.towers["text"])
+  heads = dict(image_joint=dict(tower="image", name="linear", dim=8),
+               text_joint=dict(tower="text", name="linear", dim=8))
+  config = tiny_config(steps=2, init=places, towers=towers, heads=heads, normalize=dict(
+      mean=image.image.mean, std=image.image.std), optimizer=dict(
+      name="adamw", learning_rate=1e-2, frozen=("towers/image/.*",)), objective=dict(
+      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both")))
+  config["data"] |= dict(tokenizer=text.text.tokenizer, token_ids=dict(text.text.token_ids))
+  state = train(config, tmp_path / "run", data_dir)
+  found = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
+  for path, array in (image.arrays | text.arrays).items():
+    moved = np.abs(found[path.removeprefix("params/")] - array)
+    assert moved.max() == 0 if "/image/" in path else moved.max() < 0.05, path
+  moved = found["towers/text/blocks_0/mlp/fc1/kernel"] - text.arrays["params/towers/text/blocks_0/mlp/fc1/kernel"]
+  assert np.abs(moved).max() > 1e-3
+  back = read(f"timm:{export_run(tmp_path / 'run', 'timm', tmp_path / 'timm')}")
+  assert back.arrays.keys() == image.arrays.keys()
+  assert all(np.array_equal(back.arrays[path], array) for path, array in image.arrays.items())
