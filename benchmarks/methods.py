@@ -21,6 +21,7 @@ import queue
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from record import record
@@ -37,12 +38,12 @@ EVALUATORS = ("retrieval", "knn", "linear_probe")
 REPORT_EVERY = 25  # steps
 
 
-def config_of(method: str, steps: int = 0, seed: int = 0) -> dict[str, Any]:
-  """The resolved config, `steps` steps long over all stages (0: as it is)."""
+def config_of(method: str, steps: int = 0, seed: int = 0, overrides: Sequence[str] = ()) -> dict[str, Any]:
+  """The resolved config, `steps` steps long over all stages (0: as it is); `overrides` as of `load_config`."""
   from mmcontrast import stages
   from mmcontrast.config import load_config
 
-  config = load_config(str(CONFIGS / f"{method}.py"))
+  config = load_config(str(CONFIGS / f"{method}.py"), overrides)
   runs = stages.resolve(config)
   whole = sum(run["steps"] for run in runs.values())
   share = steps / whole if steps else 1.0
@@ -77,12 +78,13 @@ def has_joint_space(method: str) -> bool:
   return bool(last["evaluation"]["image"] and last["evaluation"]["text"])
 
 
-def run(method: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[str, float | None]:
+def run(method: str, steps: int, seed: int, workdir: pathlib.Path,
+        overrides: Sequence[str] = ()) -> dict[str, float | None]:
   """Trains and evaluates; {column: per cent}."""
   from mmcontrast.evaluate import evaluate_workdir
   from mmcontrast.train import train
 
-  config = config_of(method, steps, seed)
+  config = config_of(method, steps, seed, overrides)
   train(config, workdir)
   with contextlib.redirect_stdout(sys.stderr):
     results = evaluate_workdir(workdir)
