@@ -75,7 +75,6 @@ def ours(folder: pathlib.Path) -> Encode:
   import mmcontrast
   model, given = mmcontrast.load(folder / "mmcontrast"), inputs()
 
-
   def encode(kind: str, count: int) -> np.ndarray:
     values = given[kind][:count]
     return model.encode_text(values) if kind == "caption" else model.embed(kind, values)

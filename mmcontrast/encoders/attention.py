@@ -54,6 +54,7 @@ def _on_cpu(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, ca
 
   All masks are one, heads stand before positions, and the weights are divided by their sum only after
   the product with the values, as in FlashAttention (arXiv:2205.14135). Logits and sums are float32.
+  Returns [B, L, heads, d].
   """
   q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
   batch = ((0, 1), (0, 1))
