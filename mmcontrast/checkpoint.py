@@ -150,6 +150,8 @@ class Checkpoints:
       yield
     except Exception as error:  # of many kinds: OSError, ValueError of TensorStore, ...
       self._failed, kept = True, complete_steps(self._directory)
+      if distributed.lost_another(error):
+        raise
       intact = f"the last good one, of step {kept[-1]}, is intact" if kept else "there is none before it"
       raise UserError(f"{self._directory}: the checkpoint of step {self._step} could not be written "
                       f"({_reason(error)}); {intact}: mend that, then run the same command again") from error
@@ -159,10 +161,11 @@ def snapshot(state: TrainState) -> TrainState:
   """A copy of `state` for `Checkpoints.save`; the next step, to which `state` is donated, does not touch it.
 
   On CPU it is asked for, not waited for: a compiled function makes it behind the steps under way. An accelerator's
-  memory may not hold two states, so there it is on the host. Several processes save before the next step.
+  memory may not hold two states, so there it is on the host. Several processes save before the next step, and not
+  before the last one has ended on each of their devices: Orbax's barriers are collectives too.
   """
   if jax.process_count() > 1:
-    return state
+    return jax.block_until_ready(state)
   if jax.default_backend() == "cpu":
     return _copy(state)
   jax.tree.map(lambda leaf: leaf.copy_to_host_async(), state)

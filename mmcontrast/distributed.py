@@ -124,6 +124,11 @@ def first_says(value: bool) -> bool:
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
+def lost_another(error: BaseException) -> bool:
+  """Whether `error` is that another process of the run ended or cannot be reached."""
+  return isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in _LOST)
+
+
 def on_this_process(tree: Any) -> Any:
   """Global arrays -> arrays of this process's first device; alone, they are what they are."""
   if jax.process_count() == 1:
@@ -152,7 +157,7 @@ def _leave(error: BaseException) -> None:
   first = jax.process_index() == 0
   if isinstance(error, UserError):
     print(f"error: {error}", file=sys.stderr)
-  elif isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in _LOST):
+  elif lost_another(error):
     print(f"error: process {jax.process_index()} lost another process of this run, which ended or cannot be "
           f"reached; its own output says why ({str(error).splitlines()[0]}); start all of them again to resume "
           "from the last checkpoint", file=sys.stderr)

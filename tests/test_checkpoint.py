@@ -120,6 +120,17 @@ def test_a_full_disk_names_the_folder_and_keeps_the_last_one(tmp_path):
   assert restored(tmp_path)[0] == 6
 
 
+def test_a_lost_process_is_no_failure_to_write(tmp_path, monkeypatch):
+  """Of several processes, the one that saves when another dies: there is nothing to mend on its disk."""
+  with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
+    def lost():
+      raise jax.errors.JaxRuntimeError("UNAVAILABLE: Failed to send RPC to coordination service.")
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", lost)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="coordination service"):
+      checkpoints.save(state_of(3), CONFIG, {"loss": 1.0})
+    monkeypatch.undo()
+
+
 def test_a_full_disk_elsewhere_is_one_line(tmp_path):
   with pytest.raises(UserError, match=r"run: No space left on device; the last checkpoint is intact"), \
       disk_errors(tmp_path / "run"):
