@@ -98,7 +98,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     tower.width = 16 if "heads" in tower else 8
     tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
     if tower.name.startswith(("resnet", "clip_resnet", "convnext")):
-      tower.stages = (1, 1)
+      tower.stages = (1,)
   for term in c.get("objective", {}).values():
     if ":" in term.get("negatives", ""):
       term.negatives = term.negatives.split(":")[0] + ":32"
