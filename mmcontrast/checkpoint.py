@@ -76,7 +76,8 @@ class Checkpoints:
 
     Waits for the save before this one, if it is still under way. `state`: a `snapshot`, or one that is not donated
     later. `metrics`: None for a checkpoint that is no candidate for the best.
-    Raises UserError when `metrics` lacks config.checkpoint.best_metric, or the save before failed.
+    Raises UserError when `metrics` lacks config.checkpoint.best_metric, or the save before failed; of several
+    processes, JAX's error when another is lost.
     """
     best = None
     if metrics is not None:
@@ -149,9 +150,10 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # of many kinds: OSError, ValueError of TensorStore, ...
-      self._failed, kept = True, complete_steps(self._directory)
+      self._failed = True
       if distributed.lost_another(error):
         raise
+      kept = complete_steps(self._directory)
       intact = f"the last good one, of step {kept[-1]}, is intact" if kept else "there is none before it"
       raise UserError(f"{self._directory}: the checkpoint of step {self._step} could not be written "
                       f"({_reason(error)}); {intact}: mend that, then run the same command again") from error
