@@ -30,6 +30,7 @@ from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.encoders.heads import takes
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.model import Model, build_model, real_tokens
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
@@ -61,22 +62,26 @@ class Inference:
     for kind, head in heads.items():
       choose(head, model.heads, f"config.evaluation.{kind}")
     self._scores = _token_scores(config, model, heads)
+    self.joined = joined_terms(config["objective"])
+    """The terms that join the keys of an example; `embed` takes what they read as kinds such as "text/text_joint"."""
+    own = {path.kind: path.head for term in self.joined for path in (term.query, *term.keys)}
     if options["features"]:
       choose(options["features"], model.towers, "config.evaluation.features")
 
     def encode(kind, variables, values):
-      if kind != "text":
+      if kind.partition("/")[0] != "text":
         values = augment.normalize(augment.to_float(values), mean, std)
-      head = heads.get(kind)
+      head = heads.get(kind) or own.get(kind)
       tower = model.tower_of_head[head] if head else options["features"]
       alone = not head or takes(model.heads[head]) == ("pooled",)
       encoded = model.encode(variables, tower, values, pooled_only=alone)[0]
       rows = model.project(variables, head, encoded)[0] if head else encoded.pooled
-      if head and self._scores:
+      if kind in self._scores:
         return self._scores[kind][0].prepare(rows)
       return _unit_rows(rows) if head else rows.astype("float32")
 
     self.kinds = (*heads, *(("image_features",) if options["features"] else ()))
+    self._own = tuple(own)
     self.image_kind = "image" if "image" in heads else "image_features"
     self.encode = encode
     """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
@@ -130,15 +135,15 @@ class Inference:
     """Rows for images or captions: the evaluators' only view of a model.
 
     Args:
-      kind: "image" or "text" (unit rows in the joint space), or "image_features"
-        (the tower's pooled output, for probes).
+      kind: "image" or "text" (unit rows in the joint space), "image_features"
+        (the tower's pooled output, for probes), or what a term of `joined` reads ("text/text_joint").
       values: uint8 images [N, H, W, 3], or N strings, or their token ids [N, L].
     Returns:
       [N, D] float32; of a head of tokens [N, L, D], for `compare` alone.
     Raises UserError for a kind this model has no head for.
     """
-    choose(kind, self.kinds, "embed")
-    return self._embed(kind, values, self._ids if kind == "text" else np.asarray)
+    choose(kind, [*self.kinds, *self._own], "embed")
+    return self._embed(kind, values, self._ids if kind.partition("/")[0] == "text" else np.asarray)
 
   def _rows(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray], where: str) -> np.ndarray:
     if kind not in self.kinds:

@@ -23,6 +23,11 @@ class EmbeddingPath(NamedTuple):
     """"image", of image_small too: small crops go through the same tower."""
     return self.views.removesuffix("_small")
 
+  @property
+  def kind(self) -> str:
+    """"image/image_ssl": what embeds it, whichever view it is of."""
+    return f"{self.modality}/{self.head}"
+
 
 def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
   """Takes "image[1]/image_ssl@momentum" apart.

@@ -1,0 +1,88 @@
+"""Scores of a term that joins the keys of an example (gram_volume, multilinear), for evaluation and search.
+
+Such a term never trains the cosine of two embeddings: its queries choose among examples, each with all of its keys,
+so that is how they are searched. Keys and queries are rows of any length; a score prepares them as in training.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmcontrast.evaluation.embed import row_chunks
+
+if TYPE_CHECKING:
+  from mmcontrast.objectives.embedding_path import EmbeddingPath
+  from mmcontrast.objectives.multiway_scores import TupleScore
+
+
+class JoinedTerm(NamedTuple):
+  """A term whose keys are joined: `query` and `keys` are paths such as text[1]/text_joint taken apart."""
+
+  name: str
+  score: TupleScore
+  query: EmbeddingPath
+  keys: tuple[EmbeddingPath, ...]
+
+  @property
+  def words(self) -> str:
+    """"image[0] with text[0] and text[1]"."""
+    first, *keys = (f"{path.views}[{path.view}]" for path in (self.query, *self.keys))
+    return f"{first} with {' and '.join(keys)}"
+
+
+def joined_terms(objective: Mapping[str, Any]) -> list[JoinedTerm]:
+  """The terms of `config.objective` that join keys; none of most runs."""
+  from mmcontrast.objectives.embedding_path import parse_embedding
+  from mmcontrast.objectives.regularizers import Regularizer
+  from mmcontrast.objectives.terms import parse_terms
+
+  if not objective:
+    return []
+  terms = (term for term in parse_terms(objective).values() if not isinstance(term, Regularizer))
+  return [JoinedTerm(term.name, term.score, parse_embedding(term.query[0]), tuple(map(parse_embedding, term.key)))
+          for term in terms if term.score.joins]  # fmt: skip
+
+
+def columns(score: TupleScore, keys: Sequence[np.ndarray]) -> np.ndarray:
+  """One column an example of its keys, float [N, D] each: what `scores` takes, [N, ...]."""
+  return np.asarray(_join(score, tuple(np.asarray(key, np.float32) for key in keys)))
+
+
+def scores(score: TupleScore, queries: np.ndarray, joined: np.ndarray) -> np.ndarray:
+  """float32 [Q, N]: the score of each query, float [Q, D], with each of the `columns` of N examples.
+
+  Computed in tiles: beside the result, memory does not grow with Q x N.
+  """
+  queries = np.asarray(_prepare(score, np.asarray(queries, np.float32)))
+  out = np.empty((len(queries), len(joined)), np.float32)
+  if not out.size:
+    return out
+  cells = score.cells(queries[0], joined[0])
+  for rows in row_chunks(len(queries), cells * min(len(joined), _TILE)):
+    for part in row_chunks(len(joined), 1, _TILE):
+      out[rows, part] = _scores(score, queries[rows], joined[part])
+  return out
+
+
+_TILE = 1 << 16  # examples a tile
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _join(score: TupleScore, keys: tuple[jax.Array, ...]) -> jax.Array:
+  return score.join([score.prepare(key) for key in keys])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _prepare(score: TupleScore, x: jax.Array) -> jax.Array:
+  return score.prepare(x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(score: TupleScore, rows: jax.Array, joined: jax.Array) -> jax.Array:
+  return score.tile(jnp.asarray(rows), jnp.asarray(joined))
