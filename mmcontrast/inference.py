@@ -31,10 +31,12 @@ from mmcontrast.encoders.heads import takes
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.joined import joined_terms
+from mmcontrast.finite import check_rows
 from mmcontrast.model import Model, build_model, real_tokens
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.terms import parse_terms
+from mmcontrast.optim import path_name
 from mmcontrast.stages import run_folder
 
 KINDS = ("image", "text", "image_features")
@@ -131,19 +133,21 @@ class Inference:
     except OSError as error:
       raise UserError(f"{name}: {error.strerror or one_line(error)}; give the path of an image") from None
 
-  def embed(self, kind: str, values: Sequence) -> np.ndarray:
+  def embed(self, kind: str, values: Sequence, name: Callable[[int], str] | None = None) -> np.ndarray:
     """Rows for images or captions: the evaluators' only view of a model.
 
     Args:
       kind: "image" or "text" (unit rows in the joint space), "image_features"
         (the tower's pooled output, for probes), or what a term of `joined` reads ("text/text_joint").
       values: uint8 images [N, H, W, 3], or N strings, or their token ids [N, L].
+      name: what the value of an index is called in messages.
     Returns:
       [N, D] float32; of a head of tokens [N, L, D], for `compare` alone.
-    Raises UserError for a kind this model has no head for.
+    Raises UserError for a kind this model has no head for, and for embeddings that are not finite.
     """
     choose(kind, [*self.kinds, *self._own], "embed")
-    return self._embed(kind, values, self._ids if kind.partition("/")[0] == "text" else np.asarray)
+    rows = self._embed(kind, values, self._ids if kind.partition("/")[0] == "text" else np.asarray)
+    return self._finite(rows, "embed", name or f"{kind} {{}}".format)
 
   def _rows(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray], where: str) -> np.ndarray:
     if kind not in self.kinds:
@@ -152,7 +156,14 @@ class Inference:
       raise UserError(f"{where}: this model compares tokens and has no single vector; use embed and compare")
     if not values:
       raise UserError(f"{where}: nothing to encode; give one or more")
-    return self._embed(kind, values, prepare)
+    rows = self._embed(kind, values, prepare)
+    return self._finite(rows, where, lambda index: _called(values[index], index))
+
+  def _finite(self, rows: np.ndarray, where: str, name: Callable[[int], str]) -> np.ndarray:
+    if not np.isfinite(rows).all():
+      weights = jax.tree_util.tree_flatten_with_path(self.variables)[0]
+      check_rows(rows, where, name, {path_name(path): np.asarray(leaf) for path, leaf in weights})
+    return rows
 
   def _embed(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray]) -> np.ndarray:
     # The last of several batches is padded to a whole one: that shape is compiled already.
@@ -255,6 +266,11 @@ def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> di
                       "name two heads that one does, or heads that give one vector")
     found[kind] = (sides[wanted], False) if wanted in sides else (sides[wanted[::-1]], True)
   return found
+
+
+def _called(value: Any, index: int) -> str:
+  """What a value that was given is called in messages: a path or a text by itself, pixels by their number."""
+  return one_line(repr(os.fspath(value)), 60) if isinstance(value, str | os.PathLike) else f"image {index}"
 
 
 def _unit_rows(rows: jax.Array) -> jax.Array:

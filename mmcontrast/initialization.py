@@ -30,6 +30,7 @@ import numpy as np
 from mmcontrast.checkpoint import load_run
 from mmcontrast.encoders.layers import layers_as
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.finite import check_weights
 from mmcontrast.interop import initial
 from mmcontrast.interop.formats import FORMATS
 from mmcontrast.optim import path_name
@@ -46,8 +47,8 @@ def initial_arrays(config: Mapping[str, Any], variables: Mapping[str, Any],
     config: of this run.
     variables: {"params", "batch_stats"} of this run; shapes will do.
     stages: name of an earlier stage -> a function that gives its variables, or their shapes.
-  Raises UserError for a part, a place or a path that does not exist, for parts that overlap, and
-  where two parts do not have the same names and shapes.
+  Raises UserError for a part, a place or a path that does not exist, for parts that overlap, where two parts
+  do not have the same names and shapes, and for weights that are not finite.
   """
   target, arrays = _flat(variables), {}
   for part, given in config["init"].items():
@@ -59,6 +60,7 @@ def initial_arrays(config: Mapping[str, Any], variables: Mapping[str, Any],
     if both := sorted(new.keys() & arrays.keys()):
       raise UserError(f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; "
                       "name each parameter once")
+    check_weights({name: leaf for name, leaf in new.items() if not isinstance(leaf, jax.ShapeDtypeStruct)}, where)
     arrays.update(new)
   return arrays
 

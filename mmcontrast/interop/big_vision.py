@@ -21,7 +21,7 @@ from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop import tokenizer_files
 from mmcontrast.interop.naming import SAME, STACKED, Arrays, Layout, Rule, one, to_ours, under
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, complete, shapes
+from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, complete, shapes, take_logits
 from mmcontrast.interop.weights import read_weights
 
 HALF = (0.5, 0.5, 0.5)
@@ -61,7 +61,7 @@ def _image_tower(arrays: Arrays, path: str, allow_unused: Sequence[str]) -> Pret
 
 
 def _two_towers(kind: str, arrays: Arrays, path: str, allow_unused: Sequence[str]) -> Pretrained:
-  scale, bias = (arrays.pop(name, None) for name in ("t", "b"))
+  arrays, scale, bias = take_logits(arrays, ("t", "b"), path)
   if scale is None:
     raise UserError(f"{path}: no array 't', the temperature; was the file written to the end?")
   parts = {side: {name.removeprefix(f"{side}/"): array for name, array in arrays.items() if name.startswith(f"{side}/")}
@@ -81,8 +81,7 @@ def _two_towers(kind: str, arrays: Arrays, path: str, allow_unused: Sequence[str
       for side, name in (("img", "image"), ("txt", "text")) for leaf in ("kernel", "bias")),
   ]  # fmt: skip
   found = to_ours(rules, arrays, shapes(towers, heads, image, text), path, allow_unused)
-  return Pretrained(towers, heads, found, image, text, math.exp(scale.item()),
-                    None if bias is None else bias.item(), path)
+  return Pretrained(towers, heads, found, image, text, scale, bias, path)
 
 
 def _arrays(file: pathlib.Path) -> Arrays:

@@ -32,7 +32,7 @@ from mmcontrast.interop.naming import (
   to_theirs,
   under,
 )
-from mmcontrast.interop.pretrained import Pretrained, TextInput, check_same, complete, shapes
+from mmcontrast.interop.pretrained import Pretrained, TextInput, check_same, complete, shapes, take_logits
 from mmcontrast.interop.weights import write_weights
 
 _CLIP, _SIGLIP = "clip", "siglip"
@@ -94,12 +94,10 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
   image, text = read_image_input(folder), _text_input(folder, config, towers["text"])
   if image.size != (side := _section(config, "vision")["image_size"]):
     raise UserError(f"{file}: image_size is {side}, and {NAME} makes images of {image.size} px")
-  arrays = dict(arrays)
-  scale, bias = (arrays.pop(name, None) for name in ("logit_scale", "logit_bias"))
+  arrays, scale, bias = take_logits(arrays, ("logit_scale", "logit_bias"), str(folder))
   rules = _TEXT_TOWER + _IMAGE_TOWER + _HEADS[config["model_type"]]
   found = to_ours(rules, arrays, shapes(towers, heads, image, text), str(folder), (*_IGNORED, *allow_unused))
-  return Pretrained(towers, heads, found, image, text, None if scale is None else math.exp(scale.item()),
-                    None if bias is None else bias.item(), str(folder))
+  return Pretrained(towers, heads, found, image, text, scale, bias, str(folder))
 
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.finite import check_weights
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -122,7 +123,7 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
   Returns:
     path -> array, for every path of `wanted`.
   Raises UserError, naming the array, for one of theirs that nothing takes, one of ours that nothing
-  gives, and one of another shape.
+  gives, one of another shape, and one with numbers that are not finite.
   """
   groups = [group for path in wanted if (group := _group(rules, path))]
   used = {name for group in groups for name in group.names}
@@ -146,6 +147,7 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
       raise UserError(f"{where}: {group.names[0]!r} has the shape {list(theirs[0].shape)}, which makes {found} of "
                       f"{_short(group.paths[0])!r}, where {shapes} is needed; the file is of another architecture")
     result |= {path: np.asarray(array, order="C") for path, array in zip(group.paths, ours)}
+  check_weights({name: arrays[name] for name in arrays if name in used}, where)
   if unnamed := sorted(wanted.keys() - result.keys()):
     raise UserError(f"{where}: the format has no name for {_short(unnamed[0])!r}")
   return result

@@ -19,7 +19,7 @@ from mmcontrast.errors import UserError, nearest, one_line
 from mmcontrast.interop import tokenizer_files
 from mmcontrast.interop.naming import to_ours, to_theirs
 from mmcontrast.interop.open_clip_config import config_of, describe, text_input
-from mmcontrast.interop.pretrained import Pretrained, check_same, shapes
+from mmcontrast.interop.pretrained import Pretrained, check_same, shapes, take_logits
 from mmcontrast.interop.weights import TORCH, read_weights, write_weights
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -35,13 +35,11 @@ def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pr
   """
   config, file = _find(path, torch)
   found, text = describe(config, path), text_input(config, file.parent, path)
-  arrays = read_weights(file, torch)
-  scale, bias = (arrays.pop(name, None) for name in ("logit_scale", "logit_bias"))
+  arrays, scale, bias = take_logits(read_weights(file, torch), ("logit_scale", "logit_bias"), str(file))
   prefix = "text." if any(name.startswith("text.") for name in arrays) else ""
   wanted = shapes(found.towers, found.heads, found.image, text)
   ours = to_ours(found.rules(prefix), arrays, wanted, str(file), (*_IGNORED, *allow_unused))
-  return Pretrained(found.towers, found.heads, ours, found.image, text,
-                    None if scale is None else math.exp(scale.item()), None if bias is None else bias.item(), path)
+  return Pretrained(found.towers, found.heads, ours, found.image, text, scale, bias, path)
 
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:

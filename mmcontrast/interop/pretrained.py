@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from mmcontrast.optim import path_name
 # Options that change how an output is computed or trained, not that of an evaluation on images of the size trained on.
 _WITHOUT_EFFECT = ("dropout", "drop_path", "patch_drop", "dtype", "scan", "remat", "attention", "lowering",
                    "bn_momentum", "zero_init_residual", "position_antialias", "cut_edges", "tower", "modality")
+
+_MOST_LOG = math.log(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +130,31 @@ def variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
       tree = tree.setdefault(name, {})
     tree[last] = array
   return found
+
+
+def take_logits(arrays: Mapping[str, np.ndarray], names: tuple[str, str], where: str
+                ) -> tuple[dict[str, np.ndarray], float | None, float | None]:
+  """Takes the logarithm of the logit scale, and the bias, out of a file's arrays.
+
+  Args:
+    names: of the two in the file, which may lack them.
+    where: the file, for messages.
+  Returns:
+    (the other arrays, the scale itself, the bias).
+  Raises UserError for one that is no single finite number, and for a scale beyond float32.
+  """
+  rest, found = dict(arrays), []
+  for name in names:
+    array = rest.pop(name, None)
+    if array is not None and (array.size != 1 or not np.isfinite(array).all()):
+      shown = array.item() if array.size == 1 else f"an array of shape {list(array.shape)}"
+      raise UserError(f"{where}: {name!r} is {shown}, and one finite number is needed")
+    found.append(None if array is None else array.item())
+  scale, bias = found
+  if scale is not None and not abs(scale) < _MOST_LOG:
+    raise UserError(f"{where}: {names[0]!r} is {scale:g}, the logarithm of a number beyond float32; it has to be the "
+                    "logarithm of the scale, such as 4.6052 for 100")
+  return rest, None if scale is None else math.exp(scale), bias
 
 
 def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:

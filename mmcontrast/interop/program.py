@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from mmcontrast.errors import UserError
+from mmcontrast.finite import check_weights
 from mmcontrast.inference import Inference
 from mmcontrast.interop.pretrained import variables
 
@@ -37,7 +38,7 @@ class Program(NamedTuple):
 def programs(model: Inference) -> dict[str, Program]:
   """"image" and "text", as far as the run has them -> the tower, as `encode_image` and `encode_text` use it.
 
-  Raises UserError for towers whose attention is of one kind of device.
+  Raises UserError for towers whose attention is of one kind of device, and for weights that are not finite.
   """
   size, found = model.data["image_size"], {}
   for kind, shape, dtype in (("image", (size, size, 3), np.uint8), ("text", (model.data["text_length"],), np.int32)):
@@ -48,8 +49,10 @@ def programs(model: Inference) -> dict[str, Program]:
       if getattr(tower, "attention", "xla") != "xla":
         raise UserError("attention='cudnn' computes on NVIDIA GPUs alone; export a run with attention='xla'")
     weights = traverse_util.flatten_dict(_part(model, name), sep="/")
+    weights = {key: np.asarray(leaf) for key, leaf in weights.items()}
+    check_weights(weights, f"the {kind} tower")
     found[kind] = Program(lambda weights, inputs, name=name: model.encode(name, variables(weights), inputs),
-                          {key: np.asarray(leaf) for key, leaf in weights.items()}, shape, np.dtype(dtype))
+                          weights, shape, np.dtype(dtype))
   return found
 
 

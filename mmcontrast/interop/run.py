@@ -17,6 +17,7 @@ from mmcontrast.data.settings import resolve
 from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.errors import MissingData, UserError, choose
+from mmcontrast.finite import check_weights
 from mmcontrast.folders import check_empty, whole
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
@@ -121,7 +122,7 @@ def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretr
   """The model of a run in the terms of a file: the heads that config.evaluation names, and their towers.
 
   A run without them gives the tower of config.evaluation.features alone.
-  Raises UserError when there is no checkpoint, or a head shares parameters with another.
+  Raises UserError when there is no checkpoint, a head shares parameters with another, or a weight is not finite.
   """
   config, found, _ = load_run(workdir, step)
   options, data = config["evaluation"], resolve(config["data"])
@@ -129,6 +130,7 @@ def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretr
   own_towers = {name.removesuffix("_joint"): config["heads"][own]["tower"] for name, own in own_heads.items()}
   own_towers = own_towers or {"image": options["features"]}
   arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
+  check_weights(arrays, str(workdir))
   heads, towers = {}, {}
   for name, own in own_heads.items():
     heads[name] = {**config["heads"][own], "tower": name.removesuffix("_joint")}
@@ -167,6 +169,7 @@ def _logits(config: Mapping[str, Any], params: Mapping[str, Any],
       sides = {parse_embedding(name).head for name in (*term.query, *term.key)}
       if len(sides) == 2 and sides == set(heads.values()):
         learned = params["terms"].get(term.temperature_of, {})
+        check_weights(learned, f"config.objective.{term.temperature_of}")
         # The logarithm again of this number is the same float32.
         scale = math.exp(learned["log_scale"]) if "log_scale" in learned else float(term.temperature.scale(learned))
         bias = term.temperature.offset(learned)
