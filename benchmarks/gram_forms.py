@@ -3,7 +3,7 @@
     python benchmarks/gram_forms.py --steps 250 --out docs/results/gram_forms.json
 
 The same data and schedule in three forms: the English name as the anchor with one text tower (drawing and German name
-are the tuple); the drawing as the anchor with one text tower; and configs/methods/gram.py, the drawing as the anchor
+are the tuple); the drawing as the anchor with one text tower; and the config methods/gram, the drawing as the anchor
 with a text tower for each language. Of each, on drawings whose style was not trained on: the median rank, among all
 concepts, of the right pair of names by the volume that a drawing spans with it, and of the right drawing, among all,
 by that of a pair of names; and how often the German name alone finds its English one, by the volume of the two. A
