@@ -166,7 +166,10 @@ class Model:
     if not train:
       return module.apply(own, *inputs, train=False, **options), stats or {}
     rngs = {"dropout": key} if key is not None else None
-    outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options)
+    try:
+      outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options)
+    except UserError as error:
+      raise UserError(f"config.{kind}.{name}: {error}") from None
     return outputs, new.get("batch_stats", {})
 
 

@@ -73,6 +73,8 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
   recipe = make_recipe(config, spec)
   shapes = shapes_of(spec)
   state = jax.eval_shape(functools.partial(init_state, recipe), shapes)
+  if config["batch"]["size"] == 1:  # What a module cannot do with one example, it says when it is traced.
+    jax.eval_shape(functools.partial(train_step, recipe, mesh), state, shapes)
   check_microbatches(recipe.microbatches, config["batch"]["size"], mesh, state.batch_stats, recipe.model.frozen)
   placed = sharding.shard_state(config["sharding"], mesh, state)
   state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)

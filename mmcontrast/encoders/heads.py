@@ -15,6 +15,7 @@ from flax import linen as nn
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
 from mmcontrast.encoders.registry import DTYPES, build
+from mmcontrast.errors import UserError
 
 
 class Linear(nn.Module):
@@ -52,6 +53,13 @@ class Mlp(nn.Module):
   bn_momentum: float = 0.9
   bn_epsilon: float = 1e-5
   dtype: str = "float32"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not isinstance(self.depth, int) or self.depth < 1:
+      raise UserError(f"depth={self.depth!r} is not a number of linear layers; give 1 or more (MoCo v2: 2)")
+    if self.depth == 1 and self.batch_norm:
+      raise UserError("batch_norm=True is after inner layers, and depth=1 has none; use depth=2, or leave one out")
 
   @nn.compact
   def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:

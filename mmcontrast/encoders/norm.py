@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+
+from mmcontrast.errors import UserError
 
 
 class BatchNorm(nn.Module):
@@ -29,7 +32,14 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """[..., C] -> [..., C]; with `train`, by and into the statistics of this batch."""
+    """[..., C] -> [..., C]; with `train`, by and into the statistics of this batch.
+
+    Raises UserError for a batch of one value a channel, which is its own mean: nothing is left of it, and the gradient
+    grows by 1 / sqrt(epsilon) in each layer.
+    """
+    if train and not self.is_initializing() and math.prod(x.shape[:-1]) == 1:
+      raise UserError("batch norm over one value: the batch is one example, and nothing is left of what is its own "
+                      "mean; raise config.batch.size to 2 or more, or take the batch norm out")
     shape = x.shape[-1:]
     scale = self.param("scale", self.scale_init, shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
