@@ -121,9 +121,9 @@ class Softmax(Criterion):
 
 @dataclass(frozen=True)
 class Decoupled(Softmax):
-  """A softmax whose denominator holds negatives only."""
+  """A softmax whose denominator holds negatives only: that is no option here."""
 
-  decoupled: bool = True
+  decoupled: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

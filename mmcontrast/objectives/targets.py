@@ -13,6 +13,7 @@ kind says what the weights are:
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,23 +36,42 @@ def same(rows: Facts, columns: Facts, fact: str = "position") -> jax.Array:
 
 
 @dataclass(frozen=True)
-class Identity:
-  """An example and itself: CLIP, SimCLR, MoCo."""
+class Target(abc.ABC):
+  """Which pairs are positive, and by how much; its fields are a config's options.
 
-  kind: ClassVar[str] = "own"
+  Attributes:
+    kind: what the weights are, as the module says.
+    needs: what it reads of a batch beside embeddings: "id", "tags", "labels", "seed".
+    embeddings: the embeddings it reads beside those of its term.
+    required: the option that a config must give; "" for none.
+  """
+
+  kind: ClassVar[str]
   needs: ClassVar[tuple[str, ...]] = ()
   embeddings: ClassVar[tuple[str, ...]] = ()
   required: ClassVar[str] = ""
 
   def facts(self, info: Mapping[str, Any]) -> Facts:
+    """What it must know of each example of a batch or queue: name -> [N, ...]."""
     return {}
+
+  @abc.abstractmethod
+  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
+    """Weights [r, c] of a tile, for the rows as anchors (`axis` "row") or the columns ("column")."""
+
+
+@dataclass(frozen=True)
+class Identity(Target):
+  """An example and itself: CLIP, SimCLR, MoCo."""
+
+  kind: ClassVar[str] = "own"
 
   def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
     return same(rows, columns).astype(jnp.float32)
 
 
 @dataclass(frozen=True)
-class SameId(Identity):
+class SameId(Target):
   """Examples of one concept ("id"): several captions or drawings of it are all positives."""
 
   kind: ClassVar[str] = "set"
@@ -65,7 +85,7 @@ class SameId(Identity):
 
 
 @dataclass(frozen=True)
-class SameLabel(Identity):
+class SameLabel(Target):
   """Examples of one class: SupCon (Khosla et al. 2020). Negative labels are of no class."""
 
   label: str = ""
@@ -82,7 +102,7 @@ class SameLabel(Identity):
 
 
 @dataclass(frozen=True)
-class SharedLabels(Identity):
+class SharedLabels(Target):
   """Examples of one class, at several levels: SupCon weighted by a tree of labels (SPACE-2, He et al. 2022).
 
   labels: name of a label -> weight of two examples of its class, in (0, 1]; of several that match, the
@@ -113,7 +133,7 @@ class SharedLabels(Identity):
 
 
 @dataclass(frozen=True)
-class SharedTags(Identity):
+class SharedTags(Target):
   """Examples whose tag sets overlap by more than `threshold`: MCT's tag supervision.
 
   overlap: "count" of shared tags, "jaccard" (shared / union, 0 for two empty sets), or "any"
@@ -149,7 +169,7 @@ class SharedTags(Identity):
 
 
 @dataclass(frozen=True)
-class SoftSimilarity(Identity):
+class SoftSimilarity(Target):
   """Similarity of other features, `(cos + 1) / 2`: CWCL (Srinivasa et al. 2023).
 
   of: the embedding whose features are compared, usually of a frozen tower.
@@ -171,7 +191,7 @@ class SoftSimilarity(Identity):
 
 
 @dataclass(frozen=True)
-class Teacher(Identity):
+class Teacher(Target):
   """A teacher's softmax, mixed with identity: `share * softmax(teacher) + (1 - share) * own`.
 
   query, key: the teacher's embeddings of rows and columns; lists of them for several teachers,
@@ -201,9 +221,12 @@ class Teacher(Identity):
       raise UserError(f"key: must be given for each of the {count} teachers; without it the columns are the term's own")
     if any(t is not None and not t > 0 for t in self.temperatures):
       raise UserError(f"temperature: {self.temperature} is not above 0")
-    for share in extremes(self.share, "share"):
+    shares = extremes(self.share, "share")
+    for share in shares:
       if not 0 <= share <= 1:
         raise UserError(f"share: {share} is not in [0, 1]; ALBEF uses 0.4")
+    if shares == (0, 0):
+      raise UserError("share: 0 leaves the teacher out; use target='identity', or a share above 0 (ALBEF: 0.4)")
 
   @property
   def queries(self) -> tuple[str, ...]:
@@ -239,7 +262,7 @@ class Teacher(Identity):
 
 
 @dataclass(frozen=True)
-class Mixed(Identity):
+class Mixed(Target):
   """Queries mixed with those of a partner in the batch: both own keys are positives (M3CoL, arXiv:2409.17777).
 
   The query becomes `share * x + (1 - share) * x[partner]` before its score, and its target is
@@ -261,6 +284,8 @@ class Mixed(Identity):
       raise UserError(f"alpha: {self.alpha} is not above 0; M3CoL uses 0.15")
     if not 0 <= self.probability <= 1:
       raise UserError(f"probability: {self.probability} is not in [0, 1]; M3CoL uses 0.5")
+    if self.probability == 0:
+      raise UserError("probability: 0 mixes nothing; use target='identity', or a probability above 0 (M3CoL: 0.5)")
 
   def draw(self, info: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
     """(partner [N], own share [N]) of the batch, or those of info["mix"]."""
@@ -278,7 +303,6 @@ class Mixed(Identity):
     return share * same(rows, columns) + (1.0 - share) * partners
 
 
-Target = Identity
 TARGETS: dict[str, type[Target]] = {
   "identity": Identity,
   "same_id": SameId,
