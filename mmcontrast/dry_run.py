@@ -1,6 +1,6 @@
 """What a config would cost, without training it: the step is compiled and read, nothing runs.
 
-    mmcontrast train --config clip --dry_run --devices 256
+    mmcontrast train --config configs/methods/clip.py --dry_run --devices 256
 
 Simulated devices are CPU devices: shardings and collectives are those of XLA's partitioner, which
 all platforms share; FLOPs and bytes are the CPU compiler's, and only ratios carry over.
@@ -27,7 +27,6 @@ from mmcontrast.data.settings import resolve
 from mmcontrast.errors import MissingData, UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
-from mmcontrast.objectives.regularizers import Regularizer
 from mmcontrast.program import Plan, Program, make_plans, view_shapes
 
 _ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
@@ -129,40 +128,13 @@ def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> li
   names = objective.required_embeddings(terms)
   embed = functools.partial(model.embed, names=names, train=False)
   found, _ = jax.eval_shape(embed, variables, views)
-  devices = sharding.batch_parts(mesh)
-  size, impl, lines = config["batch"]["size"], config["matrix"]["impl"], []
-
-  def add(name, rows, columns, kind, dim, cells):
-    chosen = choose_impl(rows, columns, dim, devices, cells) if impl == "auto" else impl
-    lines.append(f"  {name}: {rows:,} x {columns:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
-
+  devices, impl = sharding.batch_parts(mesh), config["matrix"]["impl"]
+  lines = []
   for name, term in terms.items():
-    if isinstance(term, Regularizer):
-      if cells := term.function.cells:  # An alignment has no matrix.
-        dim = max(found[name].shape[-1] for name in term.embeddings)
-        add(name, size, size, "regularizer", dim, cells)
-      continue
-    query, key, keys = found[term.query[0]], found[term.key[0]], len(term.key)
-    if term.score.joins:
-      key, keys = jax.eval_shape(functools.partial(_join, term.score), *map(found.get, term.key)), 1
-    dim = max(math.prod(x.shape[1:]) for x in (key, *map(found.get, (*term.key, *term.target.embeddings))))
-    cells = term.score.cells(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (query, key)))
-    rows, columns, queue = size * len(term.query), size * keys, term.queue_length
-    columns *= key.shape[1] if term.token_keys else 1
-    queued = {"queue": (queue, columns) if term.direction == "columns" else (rows, queue)} if queue else {}
-    kind = "permuted" if term.negatives == "permuted" else "batch"  # combined: parts of this shape
-    shapes = {} if term.negatives == "queue" else {kind: (rows, columns)}
-    shapes |= {"hard negative keys": (rows, size * len(term.negative_keys))} if term.negative_keys else {}
-    shapes |= {"hard negative queries": (size * len(term.negative_queries), columns)} if term.negative_queries else {}
-    if term.prototypes:
-      shapes["prototypes"] = (term.prototypes, columns) if term.direction == "columns" else (rows, term.prototypes)
-    for kind, (rows, count) in (shapes | queued).items():
-      add(name, rows, count, kind, dim, cells)
+    for rows, columns, kind, dim, cells in term.matrices(found, config["batch"]["size"]):
+      chosen = choose_impl(rows, columns, dim, devices, cells) if impl == "auto" else impl
+      lines.append(f"  {name}: {rows:,} x {columns:,} ({kind}), dim {dim}: {chosen}{' (auto)' * (impl == 'auto')}")
   return lines
-
-
-def _join(score: Any, *keys: jax.Array) -> jax.Array:
-  return score.join([score.prepare(key) for key in keys])
 
 
 def collectives(text: str) -> dict[str, int]:

@@ -35,7 +35,7 @@ from mmcontrast.finite import check_rows
 from mmcontrast.model import Model, build_model, real_tokens
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
-from mmcontrast.objectives.terms import parse_terms
+from mmcontrast.objectives.terms import comparisons, parse_terms
 from mmcontrast.optim import path_name
 from mmcontrast.stages import run_folder
 
@@ -256,11 +256,11 @@ def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> di
   """
   if not set(heads.values()) & model.token_heads:
     return {}
-  terms, found = parse_terms(config["objective"]), {}
+  compared, found = comparisons(parse_terms(config["objective"])), {}
   for kind, other in (("image", "text"), ("text", "image")):
     wanted = heads.get(kind), heads.get(other)
-    sides = {(parse_embedding(term.query[0]).head, parse_embedding(term.key[0]).head): term.score
-             for term in reversed(terms.values()) if term.score.tokens}
+    sides = {(parse_embedding(one.query[0]).head, parse_embedding(one.key[0]).head): one.score
+             for one in reversed(compared) if one.score.tokens}
     if wanted not in sides and wanted[::-1] not in sides:
       raise UserError(f"config.evaluation.{kind}: no term compares the tokens of {wanted[0]!r} and {wanted[1]!r}; "
                       "name two heads that one does, or heads that give one vector")

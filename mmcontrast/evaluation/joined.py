@@ -39,14 +39,11 @@ class JoinedTerm(NamedTuple):
 def joined_terms(objective: Mapping[str, Any]) -> list[JoinedTerm]:
   """The terms of `config.objective` that join keys; none of most runs."""
   from mmcontrast.objectives.embedding_path import parse_embedding
-  from mmcontrast.objectives.regularizers import Regularizer
-  from mmcontrast.objectives.terms import parse_terms
+  from mmcontrast.objectives.terms import comparisons, parse_terms
 
-  if not objective:
-    return []
-  terms = (term for term in parse_terms(objective).values() if not isinstance(term, Regularizer))
-  return [JoinedTerm(term.name, term.score, parse_embedding(term.query[0]), tuple(map(parse_embedding, term.key)))
-          for term in terms if term.score.joins]  # fmt: skip
+  compared = comparisons(parse_terms(objective)) if objective else []
+  return [JoinedTerm(one.name, one.score, parse_embedding(one.query[0]), tuple(map(parse_embedding, one.key)))
+          for one in compared if one.score.joins]  # fmt: skip
 
 
 def columns(score: TupleScore, keys: Sequence[np.ndarray]) -> np.ndarray:

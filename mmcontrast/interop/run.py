@@ -24,7 +24,7 @@ from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
 from mmcontrast.model import build_model
 from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.terms import Term, parse_terms
+from mmcontrast.objectives.terms import parse_terms
 from mmcontrast.stages import run_folder
 
 KINDS = ("image", "text")
@@ -165,15 +165,12 @@ def _logits(config: Mapping[str, Any], params: Mapping[str, Any],
             heads: Mapping[str, str]) -> tuple[float | None, float | None]:
   """Scale and bias of the first term between the two heads; None where there is none."""
   for term in (parse_terms(config["objective"]) if config["objective"] else {}).values():
-    if isinstance(term, Term) and term.temperature.schedule is None:
-      sides = {parse_embedding(name).head for name in (*term.query, *term.key)}
+    if compared := term.compares:
+      sides = {parse_embedding(name).head for name in (*compared.query, *compared.key)}
       if len(sides) == 2 and sides == set(heads.values()):
-        learned = params["terms"].get(term.temperature_of, {})
-        check_weights(learned, f"config.objective.{term.temperature_of}")
-        # The logarithm again of this number is the same float32.
-        scale = math.exp(learned["log_scale"]) if "log_scale" in learned else float(term.temperature.scale(learned))
-        bias = term.temperature.offset(learned)
-        return scale, None if bias is None else float(bias)
+        check_weights(traverse_util.flatten_dict(params["terms"], sep="/"), "config.objective")
+        if logits := term.logit_scale(params["terms"]):
+          return logits
   return None, None
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.objectives.comparison import LossMatrix
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.global_matrix import Values, reduce_tiles
 from mmcontrast.objectives.presence import taking_part
@@ -152,6 +153,26 @@ class Regularizer:
   embeddings: tuple[str, ...]
   function: Any  # one of REGULARIZERS
   weight: Any
+
+  @property
+  def compares(self) -> None:
+    """It compares nothing that could be searched by."""
+    return None
+
+  def logit_scale(self, parameters: Mapping[str, Any]) -> None:
+    """It has no logits."""
+    return None
+
+  def after_step(self, parameters: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """What it has learned, after the optimizer's step."""
+    return parameters
+
+  def matrices(self, embeddings: Mapping[str, Any], size: int) -> list[LossMatrix]:
+    """The matrices that its loss goes over, from the shapes of embeddings and of the global batch."""
+    if not self.function.cells:  # An alignment has no matrix.
+      return []
+    dim = max(embeddings[name].shape[-1] for name in self.embeddings)
+    return [LossMatrix(size, size, "regularizer", dim, self.function.cells)]
 
 
 _KEYS = ("regularizer", "embeddings", "weight")

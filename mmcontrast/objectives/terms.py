@@ -27,14 +27,17 @@ An entry with "regularizer" asks something of embeddings themselves (regularizer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives.comparison import Comparison, LossMatrix
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
@@ -52,6 +55,7 @@ __all__ = [
   "Terms",
   "check_terms",
   "clamp_after_step",
+  "comparisons",
   "evaluate",
   "evaluate_and_remember",
   "init_parameters",
@@ -66,6 +70,10 @@ __all__ = [
 
 DIRECTIONS = ("rows", "columns", "both")
 NEGATIVES = ("batch", "queue", "batch+queue", "permuted", "combined")
+
+
+def _join(score: Score, *keys: jax.Array) -> jax.Array:
+  return score.join([score.prepare(key) for key in keys])
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,45 @@ class Term:
   @property
   def embeddings(self) -> tuple[str, ...]:
     return (*self.query, *self.key, *self.negative_keys, *self.negative_queries, *self.target.embeddings)
+
+  @property
+  def compares(self) -> Comparison | None:
+    """What the term compares, and by which score; of a kind of term that compares nothing, None."""
+    return Comparison(self.name, self.query, self.key, self.score)
+
+  def logit_scale(self, parameters: Mapping[str, Any]) -> tuple[float, float | None] | None:
+    """(scale, bias or None) of its logits, from what all terms have learned; None where a schedule says it."""
+    if self.temperature.schedule is not None:
+      return None
+    own = parameters.get(self.temperature_of, {})
+    own = self.temperature.clip(own) if self.temperature.clamp == "forward" else own
+    # In double precision, so that the logarithm again of this number is the same float32.
+    scale = math.exp(own["log_scale"]) if "log_scale" in own else float(self.temperature.scale(own))
+    bias = self.temperature.offset(own)
+    return scale, None if bias is None else float(bias)
+
+  def after_step(self, parameters: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """What the term has learned, after the optimizer's step: moved back within its bounds."""
+    return self.temperature.clip(parameters) if self.temperature.clamp == "after_step" else parameters
+
+  def matrices(self, embeddings: Mapping[str, Any], size: int) -> list[LossMatrix]:
+    """The matrices that its loss goes over, from the shapes of embeddings and of the global batch."""
+    query, key, keys = embeddings[self.query[0]], embeddings[self.key[0]], len(self.key)
+    if self.score.joins:
+      key, keys = jax.eval_shape(partial(_join, self.score), *map(embeddings.get, self.key)), 1
+    dim = max(math.prod(x.shape[1:]) for x in (key, *map(embeddings.get, (*self.key, *self.target.embeddings))))
+    cells = self.score.cells(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (query, key)))
+    rows, columns, queue = size * len(self.query), size * keys, self.queue_length
+    columns *= key.shape[1] if self.token_keys else 1
+    kind = "permuted" if self.negatives == "permuted" else "batch"  # combined: parts of this shape
+    shapes = {} if self.negatives == "queue" else {kind: (rows, columns)}
+    shapes |= {"hard negative keys": (rows, size * len(self.negative_keys))} if self.negative_keys else {}
+    shapes |= {"hard negative queries": (size * len(self.negative_queries), columns)} if self.negative_queries else {}
+    more = {"prototypes": self.prototypes, "queue": queue}
+    for kind, count in more.items():
+      if count:
+        shapes[kind] = (count, columns) if self.direction == "columns" else (rows, count)
+    return [LossMatrix(*shape, kind, dim, cells) for kind, shape in shapes.items()]
 
   @property
   def queued(self) -> str | None:
@@ -284,6 +331,11 @@ def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
   return found
 
 
+def comparisons(terms: Terms) -> list[Comparison]:
+  """What terms compare, of those that compare something, in order."""
+  return [found for term in terms.values() if (found := term.compares)]
+
+
 def prototype_spaces(terms: Terms) -> tuple[str, ...]:
   """The embeddings, one of each term with prototypes, whose length these have."""
   return tuple(dict.fromkeys(term.query[0] for term in _compared(terms) if term.prototypes))
@@ -310,12 +362,7 @@ def init_parameters(
 
 def clamp_after_step(terms: Terms, parameters: Mapping[str, Any]) -> dict[str, Any]:
   """Moves the learned temperatures that ask for it back within their bounds."""
-  return {
-    name: terms[name].temperature.clip(own)
-    if terms[name].temperature.clamp == "after_step"
-    else own
-    for name, own in parameters.items()
-  }
+  return {name: terms[name].after_step(own) for name, own in parameters.items()}
 
 
 def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -325,6 +372,13 @@ def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str,
     for term in _compared(terms)
     if term.queued
   }
+
+
+def _number(value: Any, where: str, argument: str) -> float:
+  """A number of a config that is not given now; raises UserError when it follows a schedule."""
+  if hasattr(value, "keys"):
+    raise UserError(f"{where}: follows the schedule {value.get('name')!r}; give its value now in {argument}")
+  return value
 
 
 def evaluate(*arguments: Any, **options: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -357,9 +411,9 @@ def evaluate_and_remember(
       "weight" [N] >= 0, if there: of each anchor in the mean over anchors (metrics are unweighted).
     parameters: what the terms learn, as from `init_parameters`.
     queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.
-    weights: term -> its weight now.
+    weights: term -> its weight now; of a term that is not there, the one of its config, which must be a number.
     mesh, impl, tile: how the matrix is computed (global_matrix.reduce_tiles).
-    scheduled: term -> the values now of its `schedules`.
+    scheduled: term -> the values now of its `schedules`; those that are numbers need not be there.
     remembered: term -> the rows [N] of its table (`tables`) for the examples of the batch.
 
   Returns:
@@ -369,14 +423,17 @@ def evaluate_and_remember(
   """
   total, metrics, remember = jnp.zeros(()), {}, {}
   for name, term in terms.items():
-    now, how = (scheduled or {}).get(name, {}), {"mesh": mesh, "impl": impl, "tile": tile}
+    now, how = dict((scheduled or {}).get(name, {})), {"mesh": mesh, "impl": impl, "tile": tile}
+    for key, (schedule, where) in schedules({name: term}).get(name, {}).items():
+      if key not in now:
+        now[key] = _number(schedule, where, "`scheduled`")
     if isinstance(term, Regularizer):
       loss, found, rows = regularize(term, embeddings, info, **how), {}, {}
     else:
       own = {**parameters.get(term.temperature_of, {}), **parameters.get(name, {}), **now}
       rows = (remembered or {}).get(name, {})
       loss, found, rows = pairwise(term, embeddings, info, own, queues.get(term.queued), rows, **how)
-    weight = weights.get(name, 1.0)
+    weight = weights[name] if name in weights else _number(term.weight, f"objective.{name}.weight", "`weights`")
     total = total + weight * loss
     found |= {"loss": loss, "weight": weight, **now}
     if rows:

@@ -445,3 +445,48 @@ def test_a_config_dict_and_what_it_needs():
   assert objective.queues(terms) == {KEY: 64}
   keys = objective.keys_to_push(terms, {KEY: 3 * random(16, 8)})[KEY]
   np.testing.assert_allclose(jnp.linalg.norm(keys, axis=1), 1.0, rtol=1e-6)
+
+
+# ---- Defaults are the term's own ------------------------------------------------------------------
+
+
+def test_without_weights_a_term_has_the_one_of_its_config():
+  embeddings = {IMAGE: random(6, 4), TEXT: random(6, 4, seed=1)}
+  config = {"off": dict(CLIP, weight=0.0), "half": dict(CLIP, weight=0.5)}
+  terms = objective.parse_terms(config | {"pull": dict(regularizer="alignment", embeddings=(IMAGE, TEXT), weight=0.0)})
+  loss, metrics = objective.evaluate(terms, embeddings, {}, {}, {}, {})
+  np.testing.assert_allclose(loss, 0.5 * metrics["half/loss"], rtol=1e-6)
+  assert metrics["off/weight"] == metrics["pull/weight"] == 0.0 and metrics["off/loss"] > 0
+
+
+@pytest.mark.parametrize(
+  ("changes", "key"),
+  [
+    (dict(weight=dict(name="linear", init=0.0, end=1.0)), r"t\.weight: follows the schedule 'linear'.*`weights`"),
+    (dict(temperature=dict(schedule=dict(name="cosine", init=0.2, end=0.1))), r"t\.temperature\.schedule.*`scheduled`"),
+    (
+      dict(target=dict(name="teacher", query=IMAGE, key=TEXT, share=dict(name="linear", init=0.1, end=0.4))),
+      r"t\.target\.share: follows the schedule",
+    ),
+  ],
+)
+def test_what_follows_a_schedule_must_be_given(changes, key):
+  terms = objective.parse_terms({"t": dict(CLIP, **changes)})
+  embeddings = {IMAGE: random(6, 4), TEXT: random(6, 4, seed=1)}
+  with pytest.raises(UserError, match=key) as error:
+    objective.evaluate(terms, embeddings, {}, {}, {}, {})
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(criterion=dict(name="decoupled", decoupled=False)), r"t\.criterion: no option 'decoupled'"),
+    (dict(target=dict(name="teacher", query=IMAGE, key=TEXT, share=0.0)), r"t\.target\.share: 0 leaves .*'identity'"),
+    (dict(target=dict(name="mixed", probability=0.0)), r"t\.target\.probability: 0 mixes nothing; .*'identity'"),
+  ],
+)
+def test_an_option_does_not_turn_a_thing_into_another(changes, message):
+  with pytest.raises(UserError, match=message) as error:
+    objective.parse_terms({"t": dict(CLIP, **changes)})
+  assert "\n" not in str(error.value)
