@@ -6,11 +6,16 @@ A path is local, or a URL of a filesystem that fsspec knows: gs://, s3://, memor
 from __future__ import annotations
 
 import concurrent.futures
+import difflib
+import fnmatch
 import itertools
 import posixpath
 import re
+from collections.abc import Sequence
 from typing import BinaryIO
 
+from mmcontrast.data.sources import local_files
+from mmcontrast.data.sources.left_behind import is_left_behind
 from mmcontrast.errors import UserError, nearest, one_line
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}  # of the extras "gs" and "s3"
@@ -19,14 +24,18 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _LOOKS_AT_ONCE = 16  # a look at a file of a bucket takes tens of milliseconds
 
 
-def find(pattern: str) -> list[str]:
+def find(pattern: str, endings: Sequence[str] = ()) -> list[str]:
   """The files that `pattern` names, sorted, each once.
 
   Args:
-    pattern: a path or URL, with any of {a,b}, {000..012}, *, ?, [abc] and **.
+    pattern: a path or URL, with any of {a,b}, {000..012}, *, ?, [abc] and **. The path of a file that exists is no
+      pattern, whatever signs are in it; what systems leave behind (left_behind.py) matches no wildcard.
+    endings: how the names of such files end, for the message about a folder, such as (".tar",).
   Raises:
     UserError: a part of the pattern names no file, or the protocol is not known or its package missing.
   """
+  if any(sign in pattern for sign in "{[*?") and _match_exactly(pattern):
+    return _match_exactly(pattern)
   found: set[str] = set()
   missing = []
   with concurrent.futures.ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
@@ -36,21 +45,33 @@ def find(pattern: str) -> list[str]:
         missing.append(part)
   if missing:
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    raise UserError(f"{missing[0]}: no such file{more}; {_hint(missing[0])}")
+    raise UserError(f"{missing[0]}: no such file{more}; {_hint(missing[0], endings)}")
   return sorted(found)
 
 
 def find_below(folder: str) -> dict[str, str]:
-  """{path seen from `folder`: path} of every file in it and the folders in it, sorted. UserError when there is none."""
+  """{path seen from `folder`: path} of every file in it and the folders in it, sorted.
+
+  Links are followed on a local disk; what systems leave behind (left_behind.py) is not listed.
+  Raises UserError when there is none, or a folder cannot be listed.
+  """
   system, inner = _open_system(folder)
+  start = len(inner.rstrip("/")) + 1
   try:
-    found = system.find(inner)
+    is_file = system.isfile(inner)
+    found = [] if is_file or not system.isdir(inner) else _below(system, inner)
   except Exception as error:
     raise UserError(f"{folder}: cannot be listed ({_reason(error)})") from None
-  if not found or found == [inner]:
-    raise UserError(f"{folder}: {'is a file, not a folder' if found else 'no such folder, or it is empty'}")
-  start = len(inner.rstrip("/")) + 1
+  if not found:
+    raise UserError(f"{folder}: {'is a file, not a folder' if is_file else 'no such folder, or it is empty'}")
   return {path[start:]: _whole(system, path) for path in sorted(found)}
+
+
+def _below(system, inner: str) -> list[str]:
+  if _is_of_disk(system):
+    return list(local_files.walk(inner))
+  start = len(inner.rstrip("/")) + 1
+  return [path for path in system.find(inner) if not any(map(is_left_behind, path[start:].split("/")))]
 
 
 def read(path: str, start: int = 0, length: int | None = None) -> bytes:
@@ -118,27 +139,63 @@ def expand_braces(pattern: str) -> list[str]:
   return list(itertools.chain.from_iterable(expand_braces(f"{before}{option}{after}") for option in options))
 
 
+def _match_exactly(path: str) -> list[str]:
+  """The file of this name, whatever signs of a pattern are in it; none where there is none."""
+  system, inner = _open_system(path)
+  try:
+    return [_whole(system, inner)] if system.isfile(inner) else []
+  except Exception:  # no name that this system could have
+    return []
+
+
 def _match(part: str) -> list[str]:
   system, inner = _open_system(part)
   try:
+    if _is_of_disk(system):
+      return local_files.match(inner)
     found = system.glob(inner) if _is_glob(part) else [inner]
-    return [_whole(system, path) for path in found if system.isfile(path)]
+    return [_whole(system, path) for path in found if _is_wanted(path, inner) and system.isfile(path)]
   except Exception as error:
     raise UserError(f"{part}: cannot be looked up ({_reason(error)})") from None
 
 
-def _hint(part: str) -> str:
+def _is_wanted(path: str, pattern: str) -> bool:
+  """Whether no part of a path is left behind by a system, but for those that the pattern spells."""
+  spelt = pattern.split("/")
+  return not any(
+    is_left_behind(name)
+    and not any(part == name or (part.startswith(".") and fnmatch.fnmatchcase(name, part)) for part in spelt)
+    for name in path.split("/")
+  )
+
+
+def _hint(part: str, endings: Sequence[str]) -> str:
   """What is near a pattern that names no file."""
   system, inner = _open_system(part)
   try:
     if system.isdir(inner):
-      return f"it is a folder: give the files in it, such as {part.rstrip('/')}/*"
+      return _hint_in_folder(part.rstrip("/"), inner, _below(system, inner), endings)
     if _is_glob(part):
       return "no file matches the pattern"
     there = [posixpath.basename(path.rstrip("/")) for path in system.ls(posixpath.dirname(inner), detail=False)]
   except Exception:
     return "nor is there such a folder"
-  return nearest(posixpath.basename(inner), there) if there else "the folder is empty"
+  there = [name for name in there if not is_left_behind(name)]
+  if not there:
+    return "the folder is empty"
+  near = difflib.get_close_matches(posixpath.basename(inner), there, n=3)
+  return (f"did you mean {' or '.join(map(repr, near))}?" if near else
+          f"of the {len(there)} names in that folder none is like it")
+
+
+def _hint_in_folder(folder: str, inner: str, below: Sequence[str], endings: Sequence[str]) -> str:
+  """What to give instead of a folder, of which `inner` is the path in its system and `below` are the files."""
+  known = [path for path in below if not endings or path.lower().endswith(tuple(endings))]
+  if not known:
+    return "it is a folder without a file" + (f" that ends in {' or '.join(endings)}" if endings else "")
+  direct = [path for path in known if posixpath.dirname(path) == inner.rstrip("/")]
+  ending = next((one for one in endings if (direct or known)[0].lower().endswith(one)), "")
+  return f"it is a folder: give the files in it, such as {folder}/{'' if direct else '**/'}*{ending}"
 
 
 def _open_system(path: str):
@@ -163,9 +220,13 @@ def _open_system(path: str):
 
 def _whole(system, inner: str) -> str:
   """The path that `_open_system` takes for `inner`."""
+  return inner if _is_of_disk(system) else system.unstrip_protocol(inner)
+
+
+def _is_of_disk(system) -> bool:
   from fsspec.implementations.local import LocalFileSystem
 
-  return inner if isinstance(system, LocalFileSystem) else system.unstrip_protocol(inner)
+  return isinstance(system, LocalFileSystem)
 
 
 def _is_local(path: str) -> bool:

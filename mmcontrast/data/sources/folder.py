@@ -16,14 +16,15 @@ from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.errors import UserError, nearest
 
 DEFAULTS = {"splits": {}}
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
+          ".jp2")  # fmt: skip
 
 
 class FolderSource:
-  """The images of a folder, sorted by path; an image's id is its place.
+  """The images of a folder, sorted by path; an image's id is its place. Linked folders and files are as any other.
 
   Raises:
-    UserError: unknown option, no such folder or split, no image, images with a class and without.
+    UserError: unknown option, no such folder or split, no image, images with a class and without, a link to nowhere.
   """
 
   def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
@@ -38,6 +39,7 @@ class FolderSource:
     folder = splits.fill_path(path, split, shares, name).rstrip("/")
     found = files.find_below(folder)
     inner = [one for one in found if one.lower().endswith(IMAGES)]
+    _refuse_dangling(found, name)
     if not inner:
       raise UserError(f"{name}: no image in it; known are {', '.join(IMAGES)}")
     self._texts = {path for one, path in found.items() if one.endswith(".txt")}
@@ -77,6 +79,14 @@ class FolderSource:
       return files.read(text).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
       raise BadRecord(f"{text}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _refuse_dangling(found: Mapping[str, str], where: str) -> None:
+  """UserError for a link to nowhere that may have been a folder: without it classes would count differently."""
+  for inner, path in found.items():
+    if not inner.lower().endswith((*IMAGES, ".txt")) and os.path.islink(path) and not os.path.exists(path):
+      raise UserError(f"{where}: {inner} is a link to {os.readlink(path)}, which is not there; "
+                      "bring it back, or remove the link")  # fmt: skip
 
 
 def _text_of(path: str) -> str:

@@ -58,7 +58,7 @@ class TableSource:
     name = f"{kind}:{path}"
     self._fields = fields = Fields(options, name, {"splits": {}, **defaults})
     shares = fields.options["splits"]
-    paths = files.find(splits.fill_path(path, split, shares, name))
+    paths = files.find(splits.fill_path(path, split, shares, name), (f".{kind}",))
     with concurrent.futures.ThreadPoolExecutor(_OPEN_AT_ONCE) as pool:
       self._tables = list(pool.map(lambda path: _open(open_table, path, fields), paths))
     for table in self._tables:

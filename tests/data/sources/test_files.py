@@ -66,6 +66,79 @@ def test_a_pattern_that_names_no_file(folder, pattern, message):
     files.find(f"{folder}/{pattern}")
 
 
+def test_a_missing_file_is_compared_with_like_names_alone(folder):
+  for number in range(25):
+    write(f"{folder}/other/unrelated{number}.dat", b"x")
+  with pytest.raises(UserError, match=r"other/rows\.jsonl: no such file; of the 25 names in that folder none is like"):
+    files.find(f"{folder}/other/rows.jsonl")
+  with pytest.raises(UserError, match=r"did you mean 'unrelated7\.dat' or 'unrelated17\.dat' or 'unrelated9\.dat'\?$"):
+    files.find(f"{folder}/other/unrelated7.da")
+
+
+@pytest.mark.parametrize(("name", "endings", "message"), [
+  ("", (".bin",), r"such as .*/\*\.bin$"), ("", (".tar", ".bin"), r"such as .*/\*\.bin$"),
+  ("", (".tar",), r"a folder without a file that ends in \.tar$"),
+  ("deep", (".tar",), r"such as .*/deep/\*\*/\*\.tar$"),
+])  # fmt: skip
+def test_a_folder_instead_of_its_files(folder, name, endings, message):
+  write(f"{folder}/deep/x/y.TAR" if name else f"{folder}/notes.json", b"x")
+  with pytest.raises(UserError, match=message):
+    files.find(f"{folder}/{name}", endings)
+
+
+LEFT_BEHIND = (".DS_Store", "._s-000.bin", ".ipynb_checkpoints/s-000-checkpoint.bin", "__MACOSX/t/._u.bin", "Thumbs.db",
+               "t/desktop.ini", "@eaDir/s-000.bin", "t/@eaDir/u.bin/SYNO.bin", ".hidden/s-009.bin", "_SUCCESS",
+               "$RECYCLE.BIN/x.bin", "lost+found/y.bin")  # fmt: skip
+
+
+def test_what_systems_leave_behind_is_not_data(folder):
+  wanted = {name: files.find(f"{folder}/{name}") for name in ("*", "**", "**/*.bin", "*/*", "?-*.bin", "[st]-*.bin")}
+  below = files.find_below(folder)
+  for name in LEFT_BEHIND:
+    write(f"{folder}/{name}", b"not data")
+  assert {name: files.find(f"{folder}/{name}") for name in wanted} == wanted
+  assert files.find_below(folder) == below
+  # What is spelt is meant.
+  for name, count in {".hidden/*.bin": 1, ".hid*/*": 1, "@eaDir/*": 1, "._s-000.bin": 1, "._*.bin": 1}.items():
+    assert len(files.find(f"{folder}/{name}")) == count, name
+
+
+def test_a_hidden_folder_that_is_named_holds_data(tmp_path):
+  write(f"{tmp_path}/.cache/@eaDir/a.bin", b"x")
+  assert len(files.find(f"{tmp_path}/.cache/@eaDir/*.bin")) == 1
+  with pytest.raises(UserError, match="no file matches the pattern"):
+    files.find(f"{tmp_path}/.cache/**/*.bin")
+  assert list(files.find_below(f"{tmp_path}/.cache/@eaDir")) == ["a.bin"]
+
+
+def test_a_path_that_exists_is_no_pattern(tmp_path):
+  for name in ("run1/m", "run2/m", "run[12]/m", "a*b", "ab", "x{1,2}", "x1", "x2", "run[12]/n1", "run1/n2"):
+    write(f"{tmp_path}/{name}", name.encode())
+
+  def found(pattern):
+    return [files.read(path).decode() for path in files.find(f"{tmp_path}/{pattern}")]
+
+  assert found("run[12]/m") == ["run[12]/m"] and found("a*b") == ["a*b"] and found("x{1,2}") == ["x{1,2}"]
+  assert found("run[12]/n*") == ["run[12]/n1"]  # neither is a folder, before the pattern in it
+  assert found("run[1]/m") == ["run1/m"] and found("x{2,1}") == ["x1", "x2"]
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+  folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+  write(f"{folder}/a/1.bin", b"1")
+  write(f"{elsewhere}/deep/2.bin", b"2")
+  (folder / "b").symlink_to(elsewhere)
+  (folder / "3.bin").symlink_to(elsewhere / "deep/2.bin")
+  (folder / "a/up").symlink_to(folder)
+  (elsewhere / "deep/round").symlink_to(elsewhere)
+  (folder / "gone.bin").symlink_to(tmp_path / "nowhere")
+  assert list(files.find_below(str(folder))) == ["3.bin", "a/1.bin", "b/deep/2.bin", "gone.bin"]
+  assert [path.removeprefix(f"{folder}/") for path in files.find(f"{folder}/*/*/*.bin")] == [
+    "a/up/3.bin", "b/deep/2.bin"]  # fmt: skip
+  assert [path.removeprefix(f"{folder}/") for path in files.find(f"{folder}/**/*.bin")] == [
+    "3.bin", "a/1.bin", "b/deep/2.bin"]  # fmt: skip
+
+
 def test_folders_that_are_none(folder):
   with pytest.raises(UserError, match="no such folder, or it is empty"):
     files.find_below(f"{folder}/none")

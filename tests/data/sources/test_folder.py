@@ -49,6 +49,48 @@ def test_splits(folder):
     open_(f"{folder}/{{split}}", "all")
 
 
+def test_linked_classes_keep_their_numbers(tmp_path):
+  for number, name in enumerate(("data/cat/a.png", "elsewhere/b.png", "data/owl/c.png", "data/yak/e.png")):
+    write(f"{tmp_path}/{name}", picture(number))
+  (tmp_path / "data/dog").symlink_to(tmp_path / "elsewhere")
+  (tmp_path / "data/owl/d.png").symlink_to(tmp_path / "data/cat/a.png")
+  (tmp_path / "elsewhere/all").symlink_to(tmp_path / "data")  # a loop by another way round
+  (tmp_path / "data/yak/self").symlink_to(tmp_path / "data/yak")
+  source = open_(tmp_path / "data")
+  records = [source[index] for index in range(len(source))]
+  assert source.info.label_names == {"class": ("cat", "dog", "owl", "yak")}
+  named = {record["name"]: record["labels"]["class"] for record in records}
+  assert named == {"cat/a.png": 0, "dog/b.png": 1, "owl/c.png": 2, "owl/d.png": 2, "yak/e.png": 3}
+
+
+def test_a_class_that_is_a_link_to_nowhere_is_no_smaller_set_of_classes(tmp_path):
+  for number, name in enumerate(("cat/a.png", "yak/b.png")):
+    write(f"{tmp_path}/{name}", picture(number))
+  (tmp_path / "dog").symlink_to("/not/mounted")
+  with pytest.raises(UserError, match=r"dog is a link to /not/mounted, which is not there; bring it back, or remove"):
+    open_(tmp_path)
+  (tmp_path / "dog").unlink()
+  (tmp_path / "cat/c.png").symlink_to("/not/mounted/c.png")  # one image: a bad record, which messages name
+  with pytest.raises(FileNotFoundError, match=r"cat/c\.png: no such file"):
+    open_(tmp_path)[1]
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_image(folder):
+  before = open_(folder)
+  for name in (".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/cat/._c.png", "cat/._c.png", ".DS_Store", "Thumbs.db",
+               "cat/desktop.ini", "@eaDir/c.png/THUMB.jpg", "cat/@eaDir/c.png", ".c.txt", "cat/._c.txt"):  # fmt: skip
+    write(f"{folder}/{name}", picture(99))
+  source = open_(folder)
+  assert source.info == before.info
+  assert source[0]["name"] == "cat/c.png" and len(source) == len(before) == 4
+
+
+def test_the_suffixes_of_every_format_that_is_read(tmp_path):
+  for name in ("a.jfif", "b.JPE", "c.avif", "d.jp2", "e.mpo", "f.apng", "g.png"):
+    write(f"{tmp_path}/{name}", picture(0))
+  assert len(open_(tmp_path)) == 7
+
+
 def test_mistakes(folder):
   write(f"{folder}/cat/c.txt", b"\xff")
   with pytest.raises(BadRecord, match=r"cat/c\.txt: not UTF-8"):

@@ -1,0 +1,19 @@
+"""Names that systems and programs leave beside data: never an image, a class, a shard or a table."""
+
+from __future__ import annotations
+
+_NAMES = frozenset({
+  "__macosx", "icon\r",  # macOS, in archives and folders; its others begin with a dot
+  "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
+  "@eadir", "#recycle", "#snapshot", "@__thumb", "@recycle",  # network disks
+  "lost+found", "__pycache__",
+  "_success", "_metadata", "_common_metadata",  # Spark and Dask, beside the files that they write
+})  # fmt: skip
+
+
+def is_left_behind(name: str) -> bool:
+  """Whether a file or folder of this name (the last part of a path) is hidden, or is a system's and no data.
+
+  Hidden is what begins with a dot: .ipynb_checkpoints, ._picture.png, .DS_Store, .git.
+  """
+  return (name.startswith(".") and name not in (".", "..")) or name.lower() in _NAMES
