@@ -39,7 +39,7 @@ $(ORACLES)/installed: setup.py
 quickstart: $(VENV)/installed-emoji
 	$(BIN)/mmcontrast data build emoji_views
 	-$(BIN)/mmcontrast data build emoji_noto
-	$(BIN)/mmcontrast train --config configs/quickstart.py --workdir $(RUN)
+	$(BIN)/mmcontrast train --config quickstart --workdir $(RUN)
 	$(BIN)/mmcontrast evaluate --workdir $(RUN)
 
 test: $(VENV)/installed-test

@@ -35,13 +35,10 @@ METRICS = {
   "probe group": "emoji_noto/linear_probe/group_accuracy",
 }
 CONFIG = '''"""Made by benchmarks/mct_ablation.py."""
-import importlib.util
+from mmcontrast.configs import quickstart
 
 def get_config(arg=None):
-  spec = importlib.util.spec_from_file_location("quickstart", {quickstart!r})
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  c = module.get_config()
+  c = quickstart.get_config()
   c.seed, c.steps, c.data.image_size = {seed}, {steps}, {size}
   for name in [name for name in c.objective if name not in {terms!r}]:
     del c.objective[name]
@@ -65,8 +62,7 @@ def run(name: str, seed: int, steps: int, size: int, folder: pathlib.Path) -> di
   if not results.exists():
     workdir.mkdir(parents=True, exist_ok=True)
     config = workdir / "config_of_run.py"
-    quickstart = str(pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py")
-    config.write_text(CONFIG.format(quickstart=quickstart, seed=seed, steps=steps, size=size, terms=VARIANTS[name]))
+    config.write_text(CONFIG.format(seed=seed, steps=steps, size=size, terms=VARIANTS[name]))
     program = [sys.executable, "-m", "mmcontrast"]
     print(f"seed {seed}: {name}", flush=True)
     for command in (["train", "--config", str(config), "--workdir", str(workdir)],

@@ -3,10 +3,10 @@
     python benchmarks/methods.py --steps 300 --seeds 1 --parallel 2 --out docs/results/methods.json
     python benchmarks/methods.py --methods clip siglip
 
-The configs of configs/methods whose last stage has a joint space, --steps steps long (stages, and schedules given in
-steps, in the proportion of their own). Numbers are per cent on emoji_noto, of the last checkpoint, by the config's own
-evaluation; what a step costs, step_times.py measures. With --parallel every run has one core of its own. Finished runs
-in --workdir are reused. Rows are sorted by image-to-text R@1.
+The configs "methods/..." of the package whose last stage has a joint space, --steps steps long (stages, and schedules
+given in steps, in the proportion of their own). Numbers are per cent on emoji_noto, of the last checkpoint, by the
+config's own evaluation; what a step costs, step_times.py measures. With --parallel every run has one core of its own.
+Finished runs in --workdir are reused. Rows are sorted by image-to-text R@1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from typing import Any
 
 from record import record
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "methods"
+from mmcontrast.config_files import shipped
+
+METHODS = [name.removeprefix("methods/") for name in shipped() if name.startswith("methods/")]
 METRICS = {
   "i2t R@1": "emoji_noto/image_to_text/recall@1",
   "i2t R@10": "emoji_noto/image_to_text/recall@10",
@@ -43,7 +45,7 @@ def config_of(method: str, steps: int = 0, seed: int = 0, overrides: Sequence[st
   from mmcontrast import stages
   from mmcontrast.config import load_config
 
-  config = load_config(str(CONFIGS / f"{method}.py"), overrides)
+  config = load_config(method, overrides)
   runs = stages.resolve(config)
   whole = sum(run["steps"] for run in runs.values())
   share = steps / whole if steps else 1.0
@@ -111,7 +113,7 @@ def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--methods", nargs="+", help="names of configs/methods (default: all with a joint space)")
+  parser.add_argument("--methods", nargs="+", help="methods of the package (default: all with a joint space)")
   parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=1)
   parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, each on one core")
@@ -126,7 +128,7 @@ def main() -> None:
     row = run(options.one, options.steps, options.one_seed, options.workdir)
     (options.workdir / "row.json").write_text(json.dumps(row) + "\n")
     return
-  methods = options.methods or [p.stem for p in sorted(CONFIGS.glob("*.py")) if has_joint_space(p.stem)]
+  methods = options.methods or [method for method in METHODS if has_joint_space(method)]
   cores: queue.Queue = queue.Queue()
   available = sorted(os.sched_getaffinity(0))
   for number in range(options.parallel):

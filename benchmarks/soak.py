@@ -23,7 +23,6 @@ import numpy as np
 from absl import logging
 from record import record
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 FAULTS = dict(bad=0.005, failing=0.01, slow=0.002, seconds=0.05)
 
 
@@ -70,7 +69,7 @@ def soak(minutes: float, data_dir: str | None) -> dict[str, Any]:
   from mmcontrast.train import train
 
   opened = faulty_source.register()
-  config = load_config(str(CONFIGS / "quickstart.py:smoke"))
+  config = load_config("quickstart:smoke")
   config |= dict(
     steps=10**7, log={**config["log"], "every_steps": 50}, checkpoint={**config["checkpoint"], "every_steps": 100},
     data={**config["data"], "dataset": "faulty", "source": FAULTS, "cache": "none",

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import pathlib
 import statistics
 import time
 
@@ -32,8 +31,6 @@ from mmcontrast.data.pipeline import Spec
 from mmcontrast.encoders import build_encoder, build_head
 from mmcontrast.program import make_recipe
 from mmcontrast.step import TrainState, init_state, train_step
-
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 
 def made_up(config: dict, tags: int = 241, vocabulary: int = 2000) -> tuple[Spec, dict]:
@@ -165,7 +162,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
 
 def measure(name: str, rounds: int) -> dict:
   """One row: medians of both steps and their ratio."""
-  config = load_config(str(CONFIGS / f"{name}.py"))
+  config = load_config(name)
   config["heads"] = {k: v for k, v in config["heads"].items()
                      if any(f"/{k}" in t[s] for t in config["objective"].values() for s in ("query", "key"))}
   spec, batch = made_up(config)

@@ -2,7 +2,7 @@
 
     python benchmarks/step_times.py --rounds 7 --out docs/results/step_times.json
 
-The configs of configs/methods that end with a joint space, as they are: the step of their last stage, on one batch
+The configs "methods/..." that end with a joint space, as they are: the step of their last stage, on one batch
 of their data. Each round takes every method's step once, so that what else the machine does hits all alike; the
 table gives the median of the rounds and the median of each round's ratio to `clip`. `temp MiB` is what XLA plans for
 temporaries of the step, `GFLOP` what it counts.
@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from absl import flags
-from methods import CONFIGS, config_of, has_joint_space
+from methods import METHODS, config_of, has_joint_space
 from record import record
 
 from mmcontrast.data import pipeline
@@ -56,12 +56,12 @@ def prepare(method: str) -> tuple[Callable[[], float], dict]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--methods", nargs="+", help="names of configs/methods (default: all with a joint space)")
+  parser.add_argument("--methods", nargs="+", help="methods of the package (default: all with a joint space)")
   parser.add_argument("--rounds", type=int, default=7)
   parser.add_argument("--out")
   options = parser.parse_args()
   flags.FLAGS.mark_as_parsed()  # grain reads absl flags
-  methods = options.methods or [p.stem for p in sorted(CONFIGS.glob("*.py")) if has_joint_space(p.stem)]
+  methods = options.methods or [method for method in METHODS if has_joint_space(method)]
   methods = list(dict.fromkeys(["clip", *methods]))
   prepared = {}
   for method in methods:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Several processes on this machine, as on several hosts: to try a run out, or one process a GPU.
 #
-#   launch/local.sh 2 --config configs/quickstart.py --workdir runs/quickstart
+#   launch/local.sh 2 --config quickstart --workdir runs/quickstart
 #
 # On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=2 gives each process two devices.
 # On GPUs, process i sees GPU i alone (never run by us: no machine with two GPUs).

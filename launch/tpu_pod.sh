@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A TPU pod slice by gcloud: installs this checkout on every host and trains. Never run by us.
 #
-#   launch/tpu_pod.sh NAME ZONE --config configs/mct_coco.py --workdir /mnt/shared/runs/mct_coco
+#   launch/tpu_pod.sh NAME ZONE --config mct_coco --workdir /mnt/shared/runs/mct_coco
 #
 # The slice must exist (gcloud compute tpus tpu-vm create). All hosts run the same command; JAX finds
 # the others in the metadata server, which is why distributed.mode is "on". The working directory must

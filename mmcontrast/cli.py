@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
+from mmcontrast import __version__
 from mmcontrast.errors import Preempted, UserError
 
 DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser("mmcontrast", description=__doc__, allow_abbrev=False)
+  parser.add_argument("--version", action="version", version=f"mmcontrast {__version__}")
   commands = parser.add_subparsers(required=True, metavar="command")
 
   def add(name, function, text, reads_data=True):
@@ -56,11 +58,15 @@ def _parser() -> argparse.ArgumentParser:
 
   train = add("train", _train, "Train a config; running it again resumes. "
               "Overrides follow as --config.key=value.")
-  train.add_argument("--config", required=True, metavar="FILE[:ARG]", help="such as configs/quickstart.py")
+  train.add_argument("--config", required=True, metavar="NAME[:ARG]",
+                     help="a config of the package, such as quickstart or clip:smoke (mmcontrast configs lists them), "
+                     "or a file, such as mine.py")
   train.add_argument("--workdir", help="where checkpoints and metrics go")
   train.add_argument("--dry_run", action="store_true",
                      help="compile only: print parameters, shardings, FLOPs, memory and collectives; needs no data")
   train.add_argument("--devices", type=int, help="with --dry_run: how many devices to simulate (default: those here)")
+
+  add("configs", _configs, "List the configs that come with the package.", reads_data=False)
 
   evaluate = add("evaluate", _evaluate, "Evaluate a run: evaluation.json, retrieval.png, a table.")
   evaluate.add_argument("--workdir", required=True)
@@ -151,6 +157,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
   from mmcontrast.train import train
   with distributed.session(config["distributed"]):
     train(config, options.workdir, options.data_dir)
+
+
+def _configs(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast import config_files
+  lines = config_files.shipped()
+  print("\n".join(f"{name:<{max(map(len, lines))}}  {line}" for name, line in lines.items()))
+  print("\nto train one: mmcontrast train --config NAME --workdir DIR; NAME:smoke is the same in seconds")
 
 
 def _evaluate(options: argparse.Namespace, _: list[str]) -> None:

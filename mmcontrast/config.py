@@ -1,8 +1,9 @@
 """Configs: load a file, apply overrides, resolve, check every key, compare two.
 
-A config is made by `get_config(arg)` in a Python file, as an `ml_collections.ConfigDict`
-that starts from `base_config()`: every key of the program with its default. A key that is
-not there is an error that names the nearest one. The program sees it as plain dictionaries.
+A config is made by `get_config(arg)` in a Python file (config_files.py), as an
+`ml_collections.ConfigDict` that starts from `base_config()`: every key of the program with its
+default. A key that is not there is an error that names the nearest one. The program sees it as
+plain dictionaries.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import ast
 import json
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +18,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from mmcontrast import config_files
 from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
-from mmcontrast.errors import UserError, nearest, one_line
+from mmcontrast.errors import UserError, choose, nearest, one_line
 from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
@@ -91,6 +92,13 @@ def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return c
 
 
+def sized(c: ml_collections.ConfigDict, arg: str | None) -> ml_collections.ConfigDict:
+  """`c` without an argument, its `smoke` for the argument "smoke"; raises UserError for any other."""
+  if arg is not None:
+    choose(arg, ("smoke",), "the argument after the colon")
+  return c if arg is None else smoke(c)
+
+
 def _shrink(c: ml_collections.ConfigDict) -> None:
   """Small towers and queues, and no warm-up, in the sections that `c` has."""
   for tower in c.get("towers", {}).values():
@@ -108,10 +116,11 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-  """Runs `get_config` of the file at `path` ("file.py" or "file.py:arg") and applies overrides.
+  """Runs `get_config` of the config that `path` means, once, and applies overrides.
 
   Args:
-    path: the config file, with an optional argument after a colon.
+    path: the config file, "mine.py", or a config of the package, "methods/clip" or "clip", with an optional argument
+      after a colon, "clip:smoke".
     overrides: command-line words such as "--config.batch.size=64", or, in one stage alone,
       "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's. In
       config.data.source a key may be new.
@@ -119,16 +128,16 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     The resolved and checked config, as nested dictionaries.
   Raises UserError when the file is missing or fails, or a key is unknown.
   """
-  file = path.split(":")[0]
-  if not pathlib.Path(file).is_file():
-    near = [str(p) for p in sorted(pathlib.Path("configs").rglob("*.py"))]
-    raise UserError(f"--config {file}: no such file; {nearest(file, near) if near else 'give the path of a config'}")
+  made = config_files.run(path)
+  if not isinstance(made, Mapping | ml_collections.ConfigDict):
+    raise UserError(f"{path}: get_config returned {type(made).__name__}; it must return the config, as a ConfigDict")
+  made = ml_collections.ConfigDict(made)
   own = [word for word in overrides if word.startswith("--config.stages.")]
   source = [word for word in overrides if word.startswith(_SOURCE)]
   whole = [word for word in overrides if word not in own + source]
   for word in whole:
-    _check_override(word, path, _run(path, ()))
-  config = _run(path, whole)
+    _check_override(word, path, _dictionaries(made))
+  config = _overridden(made, whole, path)
   for word in whole:
     _check_effect(word.split("=")[0], config)
   for word in source:  # what options there are only the source knows; it checks them
@@ -166,7 +175,7 @@ def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str
     try:
       section[last] = literal(text)
     except TypeError as error:
-      raise UserError(f"--config.stages.{name}: {_one_line(error)}") from error
+      raise UserError(f"--config.stages.{name}: {one_line(error)}") from error
     changed = name.split(".")[1]
     stages[stage][changed] = _dictionaries(run)[changed]
   return {**config, "stages": tuple(stages.values())}
@@ -180,23 +189,15 @@ def literal(text: str) -> Any:
     return text
 
 
-def _run(path: str, overrides: Sequence[str]) -> dict[str, Any]:
-  words = ["mmcontrast", f"--config={path}", *overrides]
+def _overridden(made: ml_collections.ConfigDict, overrides: Sequence[str], path: str) -> dict[str, Any]:
+  words = ["mmcontrast", *overrides]
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-  file = pathlib.Path(path.split(":")[0]).resolve()
-  folders = [str(file.parent), str(file.parent.parent)]  # a config may import one beside or above it
-  sys.path[:0] = folders
+  config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=words)
   try:
     values(words)
     return _dictionaries(values.config)
   except (flags.Error, TypeError) as error:
-    raise UserError(f"{path}: {_one_line(error)}") from error
-  except Exception as error:
-    raise UserError(f"{path}: get_config failed: {type(error).__name__}: {_one_line(error)}") from error
-  finally:
-    for folder in folders:
-      sys.path.remove(folder)
+    raise UserError(f"{path}: {one_line(error, most=10_000)}") from error
 
 
 def _check_override(word: str, path: str, config: Mapping) -> None:
@@ -276,12 +277,3 @@ def _tuples(value: Any) -> Any:
   if isinstance(value, dict):
     return {key: _tuples(item) for key, item in value.items()}
   return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _one_line(error: Exception) -> str:
-  text = str(error)
-  if "Traceback" in text:  # of the config file itself: its last lines say what and where
-    where = [line.strip() for line in text.splitlines() if line.strip().startswith("File ")]
-    text = f"{text.strip().splitlines()[-1]} ({where[-1] if where else ''})"
-  return one_line(text, most=10_000)
-

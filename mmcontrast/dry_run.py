@@ -1,6 +1,6 @@
 """What a config would cost, without training it: the step is compiled and read, nothing runs.
 
-    mmcontrast train --config configs/methods/clip.py --dry_run --devices 256
+    mmcontrast train --config clip --dry_run --devices 256
 
 Simulated devices are CPU devices: shardings and collectives are those of XLA's partitioner, which
 all platforms share; FLOPs and bytes are the CPU compiler's, and only ratios carry over.

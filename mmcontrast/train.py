@@ -1,7 +1,7 @@
 """The training program, top to bottom.
 
-    mmcontrast train --config configs/quickstart.py --workdir runs/quickstart
-    python -m mmcontrast.train --config configs/quickstart.py --workdir runs/quickstart
+    mmcontrast train --config quickstart --workdir runs/quickstart
+    python -m mmcontrast.train --config quickstart --workdir runs/quickstart
 
 Running the same command again resumes from the newest checkpoint. A config with stages is trained
 stage by stage, each in the folder of its name in `workdir` (stages.py).

@@ -1,4 +1,4 @@
-"""The objectives of configs/methods, as they are shipped, give the numbers of their reference implementations.
+"""The objectives of the methods, as they are shipped, give the numbers of their reference implementations.
 
 Waves and their values are of public code run in float64 (sources: docs/methods); the cases of
 tests/golden name theirs. tests/objectives holds the same losses to their gradients.
@@ -26,7 +26,7 @@ def float64():
 
 
 def config_of(method):
-  return load_config(str(ROOT / "configs" / "methods" / f"{method}.py"))["objective"]
+  return load_config(method)["objective"]
 
 
 def function_of(config, info=None):

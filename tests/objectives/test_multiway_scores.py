@@ -272,3 +272,13 @@ def test_vectors_must_be_long_enough(dims, message):
     objective.check_terms(terms, **run, head_dims=dims)
   assert "\n" not in str(error.value)
   objective.check_terms(terms, **run, head_dims={"joint": 3, "words": 3})
+
+
+def test_no_two_of_the_shipped_triple_are_said_to_one_tower():
+  """Two names through one tower find each other, and solve the volume without the drawing."""
+  from mmcontrast.config import load_config
+  from mmcontrast.evaluation.joined import joined_terms
+  config = load_config("methods/gram")
+  (term,) = joined_terms(config["objective"])
+  towers = [config["heads"][path.head]["tower"] for path in (term.query, *term.keys)]
+  assert towers == ["image", "text", "german"] and config["data"]["languages"] == ("en", "de")

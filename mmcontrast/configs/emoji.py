@@ -1,0 +1,49 @@
+"""What every method on emoji starts from: the quickstart's data, towers, schedule and evaluation, without its terms."""
+
+from mmcontrast.configs import quickstart
+
+
+def pair(image=1, text=1):
+  """Both towers, each with one linear head into the joint space, and so many views of each."""
+  c = quickstart.get_config()
+  c.data.views = dict(image=image, text=text)
+  del c.heads.image_ssl, c.heads.text_ssl
+  c.objective = dict()
+  return c
+
+
+def images(views=2):
+  """The image tower alone, with a head of its own; without a joint space to retrieve in, probes say what it learns."""
+  c = quickstart.get_config()
+  c.data.views = dict(image=views)
+  del c.towers.text, c.heads.image_joint, c.heads.text_ssl, c.heads.text_joint
+  c.objective = dict()
+  c.evaluation.update(image="", text="")
+  del c.evaluation.evaluators.retrieval, c.evaluation.evaluators.zero_shot
+  return c
+
+
+def tokens(head="token_linear"):
+  """Both towers, each with one head that gives tokens; zero-shot means of prompts need single vectors."""
+  c = pair()
+  c.heads = {f"{tower}_tokens": dict(tower=tower, name=head, dim=128) for tower in ("image", "text")}
+  c.evaluation.update(image="image_tokens", text="text_tokens")
+  del c.evaluation.evaluators.zero_shot
+  return c
+
+
+def texts(views=2):
+  """The text tower alone, with a head of its own; there is nothing to evaluate."""
+  c = quickstart.get_config()
+  c.data.views = dict(text=views)
+  del c.towers.image, c.heads.image_ssl, c.heads.image_joint, c.heads.text_joint
+  c.objective = dict()
+  c.evaluation.update(image="", text="", features="", sets=())
+  c.evaluation.evaluators = dict()
+  return c
+
+
+def stage(c, name, steps, **changes):
+  """A stage (mmcontrast/stages.py) of the views, towers, heads, terms and evaluation of `c`."""
+  sections = dict(towers=c.towers, heads=c.heads, objective=c.objective, evaluation=c.evaluation)
+  return dict(name=name, steps=steps, data=dict(views=c.data.views), **sections, **changes)

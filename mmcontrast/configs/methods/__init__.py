@@ -1,0 +1,1 @@
+"""One method of the literature a file, on the data, towers and schedule of the quickstart."""
