@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import sys
 from collections.abc import Iterable
 
 
@@ -33,6 +35,12 @@ class Preempted(SystemExit):
 def one_line(error: object, most: int = 200) -> str:
   """What an error of another library says, as one line of at most so many characters; its type if it is silent."""
   return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+@functools.cache
+def note(line: str) -> None:
+  """Says on stderr what a user should know and need not mend; a process says the same line once."""
+  print(line, file=sys.stderr)
 
 
 def nearest(value: object, choices: Iterable[object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -107,17 +108,20 @@ def _evaluate(model: Inference, config: Mapping,
         raise
       print(f"left out of the evaluation: {error}", file=sys.stderr)
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
-  sets = embed_sets(model.embed, options, loaded.__getitem__, model.compare if model.compares_tokens else cosines)
+  sets = embed_sets(model.embed, options, loaded.__getitem__, model.compare if model.compares_tokens else cosines,
+                    token_ids=model.token_ids if "text" in model.kinds else None, joined=model.joined)
   return run_suite(model.embed, options, loaded.__getitem__, sets=sets), sets
 
 
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
   """`name` is one of config.evaluation.data, or an emoji dataset or, for one style of it, "dataset:style"."""
   if name in (own := _own_sets(config)):
-    return load_own_set(name, own[name], config["data"], data_dir)
-  dataset, _, style = name.partition(":")
-  choose(dataset, [*own, *SETS], "evaluation.sets")
-  return load_evaluation_set(dataset, "all", config["data"], data_dir, style or None)
+    found = load_own_set(name, own[name], config["data"], data_dir)
+  else:
+    dataset, _, style = name.partition(":")
+    choose(dataset, [*own, *SETS], "evaluation.sets")
+    found = load_evaluation_set(dataset, "all", config["data"], data_dir, style or None)
+  return found if config["steps"] else dataclasses.replace(found, seen=False)  # an imported run was not trained on it
 
 
 def _own_sets(config: Mapping) -> Mapping:

@@ -180,6 +180,10 @@ class Inference:
       waiting = found
     return np.concatenate([*rows, np.asarray(waiting)[:count]])
 
+  def token_ids(self, texts: Sequence[str]) -> np.ndarray:
+    """int [N, L]: what the model sees of texts."""
+    return self._ids(texts)
+
   def _ids(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
     return texts if isinstance(texts, np.ndarray) else self.tokenizer.encode(list(texts), self.data["text_length"])
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from mmcontrast.data import sources, transforms
+from mmcontrast.data import sources, trained_on, transforms
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.captions import clean
 from mmcontrast.data.images import decode
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import emoji
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError, choose, nearest, note
 
 SETS = ("emoji_views", "emoji_noto")
 _OWN = ("dataset", "source", "split", "style")
+_NUMBERED = ("jsonl", "csv", "parquet", "webdataset", "tfrecord", "array_record", "folder")  # ids are rows by default
 DataDir = str | os.PathLike | None
 
 
@@ -30,7 +33,7 @@ class EvaluationSet:
   """
 
   name: str
-  seen: bool  # whether these drawings, or this style of drawing, are trained on
+  seen: bool  # whether the run trains on them, or on some of them
   images: np.ndarray  # uint8 [M, H, W, 3]
   image_id: np.ndarray  # int [M]
   captions: list[str]
@@ -40,6 +43,12 @@ class EvaluationSet:
   tags: np.ndarray  # uint8 multi-hot [M, T]
   tag_names: list[str]
   split: np.ndarray  # str [M]: train, validation, test
+  trains_probes: bool = False  # whether probes may train on it where the config names no train_sets and none is seen
+  id_space: np.ndarray | None = None  # int [M]: ids of two images can be compared where it is equal; None: all can
+  # For terms that join several texts of an example: its text views, "" where it lacks one, its id, and its image (-1).
+  text_views: tuple[list[str], ...] = ()
+  example_id: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))  # int [E]
+  example_image: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))  # int [E]
 
 
 def load_evaluation_set(
@@ -62,12 +71,12 @@ def load_evaluation_set(
   """
   choose(name, SETS, "evaluation set")
   source = emoji.open_built(name, split, data_dir)
-  found = _read(name, source, style, data or {})
-  concepts = source.info.concepts
+  found, concepts = _read(name, source, style, data or {}), source.info.concepts
   return dataclasses.replace(
     found,
     name=f"{name}_{style or source.info.styles[0]}" if len(source.info.styles) > 1 else name,
-    seen=name == "emoji_views",
+    seen=_is_seen(name, name, {}, split, data or {}),
+    trains_probes=name == "emoji_views",
     captions=[concept["name"] for concept in concepts],
     caption_id=np.arange(len(concepts)),
     split=np.array([concepts[identity]["split"] for identity in found.image_id], dtype="U10"),
@@ -106,20 +115,41 @@ def open_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
 def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None) -> EvaluationSet:
   """Loads an evaluation set of the user's own; see `open_own_set`.
 
-  It is seen when it is of the dataset and the split that are trained on. Probes train on sets of
-  split "train", and are tested on the others.
+  It is seen when some of it is trained on (trained_on.relation). Probes train on sets of split "train", and are
+  tested on the others.
 
   Raises:
     UserError: as `open_own_set`; no such style; too many bad records.
   """
   source, split = open_own_set(name, given, data, data_dir), given.get("split", "all")
   found = _read(name, source, given.get("style"), data)
-  trained_on = any(
-    given.get("dataset", one["dataset"]) == one["dataset"] and split in ("all", one.get("split", data["split"]))
-    for one in (data.get("mixture") or {"": data}).values()
-  )
   part = split if split in ("train", "test") else "validation"
-  return dataclasses.replace(found, seen=trained_on, split=np.full(len(found.images), part, "U10"))
+  settings = resolve(data)
+  chosen = [given] if "dataset" in given else list((settings["mixture"] or {"": settings}).values())
+  seen = [_is_seen(name, one["dataset"], given.get("source", one.get("source")) or {}, split, data) for one in chosen]
+  data_of = [[one["dataset"], one.get("source") or {}] for one in chosen]
+  place = json.dumps([split, data_of], sort_keys=True, default=str)
+  return dataclasses.replace(
+    found, seen=any(seen), trains_probes=part == "train", split=np.full(len(found.images), part, "U10"),
+    id_space=_id_space(len(found.images), chosen, place))  # fmt: skip
+
+
+def _is_seen(name: str, dataset: str, source: Mapping, split: str, data: Mapping) -> bool:
+  """Whether the run of `data` trains on a set, or on some of it; says in a line that its data are others."""
+  settings = resolve(data)
+  found = trained_on.relation(dataset, source, split, settings)
+  if found == trained_on.OTHER_DATA:
+    note(f"evaluation set {name} is of other data ({dataset}) than the run trains on "
+         f"({trained_on.described(settings)})")  # fmt: skip
+  return found == trained_on.TRAINED_ON
+
+
+def _id_space(count: int, chosen: list[Mapping], place: str) -> np.ndarray:
+  """Ids that were given can be compared with those of other data, those that stand for a row with those of the same
+  data and split `place` only."""
+  rows = any(one["dataset"].partition(":")[0] in _NUMBERED and not (one.get("source") or {}).get("id")
+             for one in chosen)  # fmt: skip
+  return np.full(count, zlib.crc32(place.encode() if rows else b"given") >> 1, np.int64)
 
 
 def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -> EvaluationSet:
@@ -132,6 +162,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
     style = choose(style or info.styles[0], info.styles, f"evaluation set {name}, style")
   size, bad = data["image_size"], []
   images, shown, captions = np.zeros((len(source) if info.styles else 0, size, size, 3), np.uint8), [], []
+  examples = []  # (the text views, id, place of the image) of each
   attempts, most = Attempts(data["on_error"]), data["limits"]["caption_characters"]
   for index in range(len(source)):
     where = f"record {index}"
@@ -140,12 +171,14 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
       where = record["name"]
       texts = [clean(text, most) for texts in record["captions"].values() for text in texts]
       texts = [text for text in texts if text.strip()]
+      views = _text_views(record, data)
       if style in record["images"]:
         image = decode(record["images"][style], data["limits"])
         images[len(shown)] = transforms.evaluation_view(image, data)
         shown.append({**record, "images": {}})
       elif not texts:
         raise sources.BadRecord("neither an image nor a caption")
+      examples.append((views, record["id"], len(shown) - 1 if style in record["images"] else -1))
       captions += [(text, record["id"]) for text in texts]
     except (sources.BadRecord, OSError) as error:
       bad.append(str(error) if where in str(error) else f"{where}: {error}")
@@ -168,4 +201,24 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
     tags=np.array([record["tags"] for record in shown], np.uint8).reshape(len(shown), len(info.tag_names)),
     tag_names=list(info.tag_names),
     split=np.full(len(shown), "", "U10"),
+    text_views=tuple([views[view] for views, _, _ in examples] for view in range(data["views"]["text"])),
+    example_id=np.array([identity for _, identity, _ in examples], np.int64),
+    example_image=np.array([image for _, _, image in examples], np.int64),
   )
+
+
+def _text_views(record: sources.Record, data: Mapping) -> list[str]:
+  """The text of each text view of resolved `data`: in its language or field, else one caption after the other; "" where
+  there is none."""
+  count, languages, fields = data["views"]["text"], data["languages"], data["captions"]
+  most = data["limits"]["caption_characters"]
+  if languages:
+    texts = [[record["names"].get(language, "")] for language in languages[:count]]
+  elif fields and not isinstance(fields, Mapping):
+    texts = [record["captions"].get(field, []) for field in fields]
+  else:
+    every = [text for field, found in record["captions"].items() if not fields or field in fields for text in found]
+    every = [text for text in every if text.strip()]
+    texts = [[every[view % len(every)]] if every else [] for view in range(count)]
+  cleaned = ([clean(text, most) for text in found if text.strip()] for found in texts)
+  return [found[0] if found else "" for found in cleaned]

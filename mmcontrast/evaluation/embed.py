@@ -17,7 +17,10 @@ Compare = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 def unit(x: np.ndarray) -> np.ndarray:
   """Rows of `x` [N, D] as float32 of length one; a row of zeros stays zero."""
   x = np.asarray(x, np.float32)
-  return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+  out = np.empty_like(x)
+  for rows in row_chunks(len(x), x[:1].size):  # the norm takes a copy of what it is of
+    out[rows] = x[rows] / np.maximum(np.linalg.norm(x[rows], axis=-1, keepdims=True), 1e-12)
+  return out
 
 
 def cosines(kind: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:

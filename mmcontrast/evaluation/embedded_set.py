@@ -1,34 +1,54 @@
-"""Evaluation sets with their embeddings, and what probes train and are tested on."""
+"""Evaluation sets with their embeddings, and which of their images and captions belong together."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import Compare, Embed, cosines, unit
+from mmcontrast.evaluation.matches import Matches, groups, matches_of
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
+  from mmcontrast.evaluation.joined import JoinedTerm
+  from mmcontrast.objectives.embedding_path import EmbeddingPath
+
+TokenIds = Callable[[Sequence[str]], np.ndarray]
+"""N texts -> int [N, L], what the model sees of them."""
+
+
+class Views(NamedTuple):
+  """Views of E examples, in the order of the paths asked for: rows float32 [E, D] each; groups int [E] each, equal
+  where the model sees the same; concept int [E]."""
+
+  rows: list[np.ndarray]
+  groups: list[np.ndarray]
+  concept: np.ndarray
 
 
 class EmbeddedSet:
   """An evaluation set and its embeddings, each computed at first use and then shared.
 
-  `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name.
+  `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `token_ids`: what the
+  model sees of texts; without it they are compared as they are written. `joined`: the terms whose keys are joined.
   """
 
-  def __init__(self, data: EvaluationSet, embed: Embed, name: str | None = None, compare: Compare = cosines):
+  def __init__(self, data: EvaluationSet, embed: Embed, name: str | None = None, compare: Compare = cosines, *,
+               token_ids: TokenIds | None = None, joined: Sequence[JoinedTerm] = ()):
     self.data = data
     self.embed = embed
     self.compare = compare
     self.name = name or data.name
+    self.token_ids = token_ids
+    self.joined = tuple(joined)
 
   @property
   def seen(self) -> bool:
+    """Whether it is of what the run trains on."""
     return self.data.seen
 
   @functools.cached_property
@@ -45,6 +65,53 @@ class EmbeddedSet:
   def features(self) -> np.ndarray:
     """float32 [M, F], the pooled output of the image tower, not normalised."""
     return self._checked("image_features", self.data.images)
+
+  @functools.cached_property
+  def image_groups(self) -> np.ndarray:
+    """int [M], equal for images whose pixels are equal, in other sets too."""
+    return groups(self.data.images)
+
+  @functools.cached_property
+  def caption_groups(self) -> np.ndarray:
+    """int [C], equal for captions that the model cannot tell apart."""
+    return self._text_groups(self.data.captions)
+
+  @functools.cached_property
+  def matches(self) -> Matches:
+    """Which caption is right for which image: see retrieval.py."""
+    return matches_of(self.data.image_id, self.data.caption_id, self.image_groups, self.caption_groups)
+
+  def views_of(self, paths: Sequence[EmbeddingPath]) -> Views | str:
+    """The embeddings of several views of each example that has them all, or why there are none.
+
+    A set shows one image an example: any one image view is it.
+    """
+    data, keep = self.data, np.ones(len(self.data.example_id), bool)
+    if len({path.view for path in paths if path.modality == "image"}) > 1:
+      return "it reads several image views, and a set shows one image an example"
+    for path in paths:
+      if path.modality == "image":
+        keep &= data.example_image >= 0
+      elif path.view >= len(data.text_views):
+        return f"its examples have no text[{path.view}]"
+      else:
+        keep &= np.array([bool(text) for text in data.text_views[path.view]], bool)
+    if not (places := np.flatnonzero(keep)).size:
+      return "none of its examples has all of the views"
+    rows, found = [], []
+    for path in paths:
+      if path.modality == "image":
+        at = data.example_image[places]
+        rows.append(self._checked(path.kind, data.images[at]))
+        found.append(self.image_groups[at])
+      else:
+        texts = [data.text_views[path.view][place] for place in places]
+        rows.append(self._checked(path.kind, texts))
+        found.append(self._text_groups(texts))
+    return Views(rows, found, data.example_id[places])
+
+  def _text_groups(self, texts: Sequence[str]) -> np.ndarray:
+    return groups(self.token_ids(list(texts)) if self.token_ids and len(texts) else texts)
 
   def labels(self, label: str, where: str) -> np.ndarray:
     """int [M], -1 for no label. `label="concept"` is the identity of the image."""
@@ -79,66 +146,3 @@ class EmbeddedSet:
         f"{self.name!r}; evaluate an earlier checkpoint"
       )
     return out
-
-
-class Labelled(NamedTuple):
-  """Examples of a probe: features float32 [N, F], target [N] or [N, T], concept int [N]."""
-
-  features: np.ndarray
-  target: np.ndarray
-  concept: np.ndarray
-
-
-def gather(
-  sets: Sequence[EmbeddedSet],
-  target: str,
-  splits: Sequence[str] | None,
-  where: str,
-  like: EmbeddedSet | None = None,
-) -> Labelled:
-  """The labelled images of several sets that share a label space.
-
-  Args:
-    sets: one or more.
-    target: a label name, "concept" or "tags".
-    splits: of concepts; None for all.
-    where: the config key that asked, for errors.
-    like: a set whose label space they must share too.
-
-  Raises:
-    UserError: when a set lacks the target, numbers its classes otherwise, or nothing is left.
-  """
-  parts, like = [], like or sets[0]
-  for one in sets:
-    if _class_names(one, target) != _class_names(like, target):
-      raise UserError(
-        f"{where}: {one.name!r} and {like.name!r} do not name the classes of {target!r} "
-        "alike; a probe needs sets of one label space, choose them with `sets`"
-      )
-    values = one.tags(where) if target == "tags" else one.labels(target, where)
-    keep = np.ones(len(values), bool) if values.ndim == 2 else values >= 0
-    if splits is not None:
-      keep &= np.isin(np.asarray(one.data.split), list(splits))
-    parts.append(Labelled(one.features[keep], values[keep], np.asarray(one.data.image_id)[keep]))
-  out = Labelled(*map(np.concatenate, zip(*parts)))
-  if not len(out.target):
-    raise UserError(
-      f"{where}: no image of {', '.join(one.name for one in sets)} has {target!r}"
-      + (f" and is of split {', '.join(splits)}" if splits is not None else "")
-    )
-  return out
-
-
-def held_out_concepts(concept: np.ndarray, fraction: float = 0.2, seed: int = 0) -> np.ndarray:
-  """bool [N]: a held-out part, by whole concepts, so no drawing of one is on both sides."""
-  names, of = np.unique(concept, return_inverse=True)
-  if len(names) < 2:
-    raise UserError(f"a probe needs two concepts or more to train on, there are {len(names)}")
-  count = min(max(1, round(fraction * len(names))), len(names) - 1)
-  chosen = np.random.default_rng(seed).permutation(len(names))[:count]
-  return np.isin(of, chosen)
-
-
-def _class_names(one: EmbeddedSet, target: str) -> list[str]:
-  names = one.data.tag_names if target == "tags" else one.data.label_names.get(target)
-  return [] if names is None else list(names)

@@ -3,10 +3,11 @@
 Each of the k nearest images of the bank, by cosine, votes for its class with the weight
 exp(cosine / 0.07) (Wu et al., arXiv 1805.01978; DINO's `eval_knn.py`).
 
-For a class label the bank is the train-split concepts of the seen sets and the queries are
-the held-out concepts of each set: the neighbours are never the concept itself. For
-`label="concept"` the bank is all images of the *other* seen sets and the queries are all
-images whose concept is among them: the same thing, drawn by another hand.
+For a class label the bank is the train-split images of the sets that probes train on and the
+queries are the images of the other splits of each set. For `label="concept"` the bank is all
+images of the *other* such sets and the queries are all images whose concept (id) is among them:
+the same thing, drawn by another hand. A query whose very pixels are in the bank is left out, and
+a line says how many are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embed import row_chunks, unit
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, Labelled, gather
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.labelled import Labelled, accuracies, concepts, gather, leave_out, tested
 
 
 def classify(
@@ -69,7 +71,7 @@ def evaluate(
   temperature: float = 0.07,
   test_splits: Sequence[str] = ("validation", "test"),
 ) -> dict[str, dict[str, float]]:
-  """Accuracy (fraction) of weighted k-NN on the tower's features, per set and label."""
+  """Accuracy (fraction) of weighted k-NN on the tower's features, per set and label; of a label per class too."""
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for name in [label] if isinstance(label, str) else label:
     for test in tests:
@@ -77,10 +79,12 @@ def evaluate(
         near, query = _other_hands(test, bank)
       else:
         near = gather(bank, name, ("train",), "knn.label")
-        query = gather([test], name, test_splits, "knn.label", like=bank[0])
+        query = tested(test, name, test_splits, "knn.label", bank, near)
       names, numbers = np.unique(near.target, return_inverse=True)
       guess = names[classify(query.features, near.features, numbers, k=k, temperature=temperature)]
-      out[test.name][f"knn/{name}_accuracy"] = float(np.mean(guess == query.target))
+      found = accuracies(guess, query.target)
+      wanted = ("accuracy",) if name == "concept" else found
+      out[test.name] |= {f"knn/{name}_{metric}": found[metric] for metric in wanted}
   return out
 
 
@@ -89,9 +93,11 @@ def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet]) -> tuple[Labell
   others = [one for one in bank if one.name != test.name]
   if not others:
     raise UserError(f"knn.label: 'concept' needs a seen set other than {test.name!r}; leave it out")
+  known = np.unique(np.concatenate([concepts(one) for one in others]))
+  if not np.isin(concepts(test), known).any():
+    raise UserError(f"knn.label: {test.name!r} shares no concept with the other seen sets; ids of different data are "
+                    "of one thing only where data.source.id names a column of them")
   near = gather(others, "concept", None, "knn.label")
   query = gather([test], "concept", None, "knn.label")
-  shared = np.isin(query.target, near.target)
-  if not shared.any():
-    raise UserError(f"knn.label: {test.name!r} shares no concept with the other seen sets")
-  return near, Labelled(*(part[shared] for part in query))
+  query = query.only(np.isin(query.target, near.target))
+  return near, leave_out(query, near, test.name, "knn.label")

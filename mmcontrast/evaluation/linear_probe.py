@@ -3,8 +3,10 @@
 Protocol `lbfgs-l2-v1`. Features are standardised by the training part. The loss is the mean
 cross entropy plus l2 / 2 * |W|^2 (the bias is free). Of a grid of l2 the one of the highest
 accuracy on a held-out fifth of the training concepts is taken, the stronger of equals; then
-it is fitted again on all of them. The test part is looked at once. Chosen on a grid because
-the best strength depends on the scale and width of the features.
+it is fitted again on all of them. The test part is looked at once, and holds no image that is
+trained on. Chosen on a grid because the best strength depends on the scale and width of the
+features. The classes are those of the training part; one that the test part lacks has no share
+in the mean per class.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, gather, held_out_concepts
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.labelled import accuracies, gather, held_out_concepts, tested
 
 PROTOCOL = "lbfgs-l2-v1"
 L2_GRID = (10.0, 1.0, 0.1, 0.01, 0.001)
@@ -88,15 +91,15 @@ def evaluate(
   steps: int = 200,
   test_splits: Sequence[str] = ("validation", "test"),
 ) -> dict[str, dict[str, float]]:
-  """Accuracy (fraction) on held-out concepts of each set, of one probe on the seen sets."""
+  """Accuracy (fraction), in all and per class, on held-out images of each set, of one probe on the seen sets."""
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for name in [label] if isinstance(label, str) else label:
     train = gather(bank, name, ("train",), "linear_probe.label")
-    probe = fit(*train, l2_grid=l2_grid, steps=steps)
+    probe = fit(train.features, train.target, train.concept, l2_grid=l2_grid, steps=steps)
     for test in tests:
-      query = gather([test], name, test_splits, "linear_probe.label", like=bank[0])
-      out[test.name][f"linear_probe/{name}_accuracy"] = probe.accuracy(query.features, query.target)
-      out[test.name][f"linear_probe/{name}_l2"] = probe.l2
+      query = tested(test, name, test_splits, "linear_probe.label", bank, train)
+      found = accuracies(probe.predict(query.features), query.target) | {"l2": probe.l2}
+      out[test.name] |= {f"linear_probe/{name}_{metric}": value for metric, value in found.items()}
   return out
 
 

@@ -2,7 +2,7 @@
 
     evaluation = dict(
         sets=("emoji_views:twemoji", "emoji_views:openmoji", "emoji_noto"),
-        train_sets=(),                # what probes train on; default: the seen ones of `sets`
+        train_sets=(),                # what probes train on; default: those of `sets` that the run trains on
         evaluators=dict(
             retrieval=dict(),
             zero_shot=dict(label="group", templates=("{}", "a drawing of {}")),
@@ -12,24 +12,25 @@
 
 Retrieval, zero-shot and k-NN of "concept" use all images of a set. k-NN of a label, the
 linear probe and tagging train on the train-split concepts of the training sets and are
-tested on the other concepts (`test_splits`) of each set: new concepts for the probe, in a
-style that the encoder has seen or not. Pretraining itself may have seen those concepts and
-their captions and tags, in the training styles; it sees no other label.
+tested on the others (`test_splits`) of each set: new concepts for the probe, in a style that the
+encoder has seen or not; never on an image that it trains on. Pretraining itself may have seen
+those concepts and their captions and tags, in the training styles; it sees no other label.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import knn, linear_probe, retrieval, tagging, zero_shot
 from mmcontrast.evaluation.embed import Compare, Embed, cosines
-from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, TokenIds
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
+  from mmcontrast.evaluation.joined import JoinedTerm
 
 # evaluate(tests, bank, **options) -> {set name: {"task/metric": value}}
 EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
@@ -61,14 +62,17 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def embed_sets(
-  embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet], compare: Compare = cosines
+  embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet], compare: Compare = cosines, *,
+  token_ids: TokenIds | None = None, joined: Sequence[JoinedTerm] = ()
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
-  In that order, so that a set to report on comes before one that only trains a probe.
+  In that order, so that a set to report on comes before one that only trains a probe. `token_ids`, `joined`: see
+  EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
-  return {name: EmbeddedSet(load_set(name), embed, name, compare) for name in names}
+  return {name: EmbeddedSet(load_set(name), embed, name, compare, token_ids=token_ids, joined=joined)
+          for name in names}  # fmt: skip
 
 
 def run_suite(
@@ -95,12 +99,13 @@ def run_suite(
   check(config)
   embedded = embed_sets(embed, config, load_set) if sets is None else sets
   bank = [embedded[name] for name in _names(config, "train_sets")]
-  bank = bank or [embedded[name] for name in _names(config, "sets") if embedded[name].seen]
+  tests = [embedded[name] for name in _names(config, "sets")]
+  bank = bank or [one for one in tests if one.seen] or [one for one in tests if one.data.trains_probes]
   out: dict[str, float] = {}
   for name, options in config["evaluators"].items():
     if name in NEED_A_BANK and not bank:
       raise UserError(
-        f"evaluation.evaluators.{name}: none of the sets is of a trained style; "
+        f"evaluation.evaluators.{name}: the run trains on none of the sets; "
         "name what to train the probe on in evaluation.train_sets"
       )
     options = dict(options or {})

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, gather, held_out_concepts
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.labelled import gather, held_out_concepts, tested
 
 PROTOCOL = "ridge-l2-v1"
 L2_GRID = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
@@ -125,10 +126,11 @@ def evaluate(
   test_splits: Sequence[str] = ("validation", "test"),
 ) -> dict[str, dict[str, float]]:
   """mAP (fractions) on held-out concepts of each set, of one tagger on the seen sets."""
-  tagger = fit(*gather(bank, "tags", ("train",), "tagging"), l2_grid=l2_grid)
+  train = gather(bank, "tags", ("train",), "tagging")
+  tagger = fit(train.features, train.target, train.concept, l2_grid=l2_grid)
   out = {}
   for test in tests:
-    query = gather([test], "tags", test_splits, "tagging", like=bank[0])
+    query = tested(test, "tags", test_splits, "tagging", bank, train)
     found = mean_average_precision(query.target, tagger.score(query.features))
     out[test.name] = {f"tagging/{k}": v for k, v in (found | {"l2": tagger.l2}).items()}
   return out

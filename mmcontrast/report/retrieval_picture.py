@@ -6,11 +6,11 @@ import pathlib
 import textwrap
 
 import numpy as np
-from scipy import sparse
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.retrieval import ranks, relevance
+from mmcontrast.evaluation.matches import Matches
+from mmcontrast.evaluation.retrieval import found, ranks
 from mmcontrast.report.canvas import GREEN, GREY, INK, Canvas, clip
 
 _ROW, _TILE, _TOP, _MARGIN = 1.12, 0.96, 1.62, 0.4  # inches
@@ -35,17 +35,15 @@ def draw(
   Raises:
     UserError: when no caption of the set has an image.
   """
-  data = embedded.data
-  matches = relevance(data.image_id, data.caption_id, data.captions)
-  to_image = _Side(embedded.text, embedded.image, matches.T.tocsr(), rows, top, seed)
+  data, matches = embedded.data, embedded.matches
+  to_image = _Side(embedded.text, embedded.image, matches.T, rows, top, seed)
   to_text = _Side(embedded.image, embedded.text, matches, rows, top, seed + 1)
   left_width = _QUERY + top * (_TILE + _GAP)
   right = _MARGIN + left_width + 0.45
   bottom = _TOP + _ROW * max(len(to_image.queries), len(to_text.queries))
   page = Canvas(right + _LIST + _MARGIN, bottom + 0.2)
 
-  style = "style seen in training" if embedded.seen else "style never seen in training"
-  page.text(_MARGIN, 0.42, f"{embedded.name}  ·  {style}", 17, weight="bold")
+  page.text(_MARGIN, 0.42, f"{embedded.name}  ·  {'trained on' if embedded.seen else 'held out'}", 17, weight="bold")
   page.text(
     _MARGIN,
     0.78,
@@ -64,22 +62,22 @@ def draw(
     page.rule(x, 1.42, x + width, 1.42)
   page.rule(right - 0.22, 1.08, right - 0.22, bottom)
 
-  for row, (query, found, right_ones, rank) in enumerate(to_image):
+  for row, (query, nearest, right_ones, rank) in enumerate(to_image):
     y = _TOP + row * _ROW
     lines = textwrap.wrap(clip(data.captions[query], 54), 20)[:3]
     middle = y + _TILE / 2 - (0.1 if rank > top else 0)
     for n, words in enumerate(lines):
       page.text(_MARGIN, middle + (n - (len(lines) - 1) / 2) * 0.19, words, 10.5, weight="bold")
     page.text(_MARGIN, middle + len(lines) * 0.095 + 0.11, *_rank(rank, top), color=GREY)
-    for n, (index, hit) in enumerate(zip(found, right_ones)):
+    for n, (index, hit) in enumerate(zip(nearest, right_ones)):
       x = _MARGIN + _QUERY + _GAP + n * (_TILE + _GAP)
       page.picture(data.images[index], x, y, _TILE, *((GREEN, 2.8) if hit else ()))
 
-  for row, (query, found, right_ones, rank) in enumerate(to_text):
+  for row, (query, nearest, right_ones, rank) in enumerate(to_text):
     y = _TOP + row * _ROW
     page.picture(data.images[query], right, y, _TILE)
     page.text(right + _LIST, y + 0.1, *_rank(rank, top), color=GREY, ha="right")
-    for n, (index, hit) in enumerate(zip(found, right_ones)):
+    for n, (index, hit) in enumerate(zip(nearest, right_ones)):
       page.text(
         right + _TILE + 0.2,
         y + 0.1 + n * (_TILE - 0.2) / max(top - 1, 1),
@@ -92,26 +90,16 @@ def draw(
 
 
 class _Side:
-  """One direction: its R@1 over all answerable queries, and a few of them to show."""
+  """One direction: its R@1 over all answerable queries, and a few of them to show, in the order that makes ranks."""
 
-  def __init__(
-    self,
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    positives: sparse.csr_array,
-    rows: int,
-    top: int,
-    seed: int,
-  ):
-    answerable = np.flatnonzero(positives.sum(axis=1))
+  def __init__(self, queries: np.ndarray, gallery: np.ndarray, positives: Matches, rows: int, top: int, seed: int):
+    answerable = positives.answerable()
     if not len(answerable):
       raise UserError("retrieval picture: no caption has an image, there is nothing to show")
-    rank = ranks(queries[answerable], gallery, positives[answerable])
-    self.recall = float(np.mean(rank <= 1))
-    shown = np.random.default_rng(seed).permutation(len(answerable))[:rows]
-    self.queries, self._rank = answerable[shown], rank[shown]
-    self._found = np.argsort(-(queries[self.queries] @ gallery.T), axis=1, kind="stable")[:, :top]
-    self._right = np.take_along_axis(positives[self.queries].toarray(), self._found, axis=1)
+    self.recall = float(np.mean(ranks(queries, gallery, positives, which=answerable) <= 1))
+    self.queries = np.random.default_rng(seed).permutation(answerable)[:rows]
+    nearest, right, self._rank = found(queries, gallery, positives, self.queries)
+    self._found, self._right = nearest[:, :top], right[:, :top]
 
   def __iter__(self):
     return iter(zip(self.queries, self._found, self._right, self._rank))

@@ -1,4 +1,4 @@
-"""The table of results for the terminal: a row a metric, a column a dataset, seen or unseen."""
+"""The table of results for the terminal: a row a metric, a column a dataset, trained on or held out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 _NOT_SHOWN = ("queries", "candidates", "tags", "tags_left_out", "l2")
+_NOT_SHOWN_ENDS = ("_l2", "_classes")
+_LABELS = {True: "trained on", False: "held out"}
 _NOT_A_FRACTION = ("median_rank",)
 
 
@@ -20,20 +22,19 @@ def table(results: Mapping[str, float], seen: Mapping[str, bool]) -> Table:
 
   Args:
     results: {"dataset/task/metric": value}.
-    seen: dataset -> whether its style was trained on.
+    seen: dataset -> whether the run trained on it, or on some of it.
   """
   cells: dict[tuple[str, str], dict[str, float]] = {}
   for name, value in results.items():
     dataset, task, metric = name.split("/", 2)
-    if metric not in _NOT_SHOWN and not metric.endswith("_l2"):
+    if metric not in _NOT_SHOWN and not metric.endswith(_NOT_SHOWN_ENDS):
       cells.setdefault((task, metric), {})[dataset] = value
   datasets = list(dict.fromkeys(name.split("/", 1)[0] for name in results))
   out = Table(title="Results (per cent unless said)", title_justify="left", header_style="bold")
   out.add_column("task")
   out.add_column("metric")
   for dataset in datasets:
-    label = {True: "seen style", False: "UNSEEN style"}.get(seen.get(dataset), "")
-    out.add_column(f"{dataset}\n{label}", justify="right")
+    out.add_column(f"{dataset}\n{_LABELS.get(seen.get(dataset), '')}", justify="right")
   previous = None
   for (task, metric), values in cells.items():
     if previous not in (None, task):

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from own_data import COUNT, OPTIONS, encode, rows, write, write_own_data
 
+from mmcontrast.data import trained_on
 from mmcontrast.data.evaluation_set import load_evaluation_set, load_own_set, open_own_set
+from mmcontrast.data.settings import resolve
 from mmcontrast.errors import UserError
+
+SEEN, HELD, OTHER = trained_on.TRAINED_ON, trained_on.HELD_OUT, trained_on.OTHER_DATA
 
 
 def test_emoji_views_by_style(data_dir):
@@ -48,13 +52,13 @@ def test_wrong_choices_are_named(data_dir, wrong, message):
     load_evaluation_set(data=dict(image_size=16), data_dir=data_dir, **wrong)
 
 
-def own(tmp_path, data=b"", **given):
+def own(tmp_path, data=b"", trained_source=OPTIONS, **given):
   """A set of your own, of a folder with 24 images and two captions each, 16 px."""
   folder = tmp_path / "own"
   write_own_data(str(folder), "jsonl")
   if data:
     write(str(folder / "rows-001.jsonl"), data)
-  trained_on = {"dataset": f"jsonl:{folder}/*.jsonl", "source": OPTIONS, "split": "train", "image_size": 16}
+  trained_on = {"dataset": f"jsonl:{folder}/*.jsonl", "source": trained_source, "split": "train", "image_size": 16}
   return load_own_set("mine", given, trained_on)
 
 
@@ -72,7 +76,7 @@ def test_a_set_of_your_own(tmp_path):
 
 def test_the_split_says_what_is_seen_and_what_probes_train_on(tmp_path):
   source = {**OPTIONS, "splits": {"train": 0.5, "validation": 0.5}}
-  parts = [own(tmp_path, source=source, split=split) for split in ("train", "validation")]
+  parts = [own(tmp_path, trained_source=source, split=split) for split in ("train", "validation")]
   assert [part.seen for part in parts] == [True, False]
   assert [set(part.split) for part in parts] == [{"train"}, {"validation"}]
   assert sum(len(part.images) for part in parts) == COUNT
@@ -80,9 +84,62 @@ def test_the_split_says_what_is_seen_and_what_probes_train_on(tmp_path):
   seen = [load_own_set("mine", {**mixture[name], **given}, {"dataset": "", "split": "train", "mixture": mixture,
                        "image_size": 4}, tmp_path).seen for name, given in (
     ("b", {"split": "all", "source": {}}), ("b", {"split": "validation", "source": source}))]  # fmt: skip
-  assert seen == [True, False]
-  other = own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-000.jsonl", source={"image": "image"})
-  assert len(other.images) == COUNT // 2 and not other.seen and other.labels == {}
+  assert seen == [True, True]  # without shares of its own, all of b is trained on
+  one_file = own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-000.jsonl", source={"image": "image"})
+  assert len(one_file.images) == COUNT // 2 and one_file.seen and one_file.labels == {}
+
+
+SHARES = {"splits": {"train": 0.8, "validation": 0.2}}
+
+
+@pytest.mark.parametrize("trained, given, expected", [
+  (dict(dataset="csv:/d/a.csv", source=SHARES), dict(dataset="csv:/d/a.csv", source=SHARES, split="validation"), HELD),
+  (dict(dataset="csv:/d/a.csv", source=SHARES), dict(dataset="csv:/d/../d/a.csv", source=SHARES, split="all"), SEEN),
+  (dict(dataset="csv:/d/a.csv", source=SHARES, split="all"),
+   dict(dataset="csv:/d/a.csv", source=SHARES, split="validation"), SEEN),
+  (dict(dataset="csv:/d/a.csv"), dict(dataset="csv:/d/a.csv", source=SHARES, split="validation"), SEEN),
+  (dict(dataset="csv:/d/train.csv"), dict(dataset="csv:/d/val.csv"), HELD),
+  (dict(dataset="csv:/d/{split}.csv"), dict(dataset="csv:/d/{split}.csv", split="val"), HELD),
+  (dict(dataset="csv:/d/{split}.csv"), dict(dataset="csv:/d/train.csv", split="all"), SEEN),
+  (dict(dataset="folder:/d/{split}"), dict(dataset="folder:/d/{split}", split="val"), HELD),
+  (dict(dataset="folder:/d/train"), dict(dataset="folder:/d"), SEEN),
+  (dict(dataset="coco:/d"), dict(dataset="coco:/d", split="val"), HELD),
+  (dict(dataset="coco:/d", split="val"), dict(dataset="coco:/d", split="validation"), SEEN),
+  (dict(dataset="folder:/d"), dict(dataset="emoji_views"), OTHER),
+  (dict(dataset="csv:/d/a.csv"), dict(dataset="csv:/e/a.csv"), OTHER),
+  (dict(dataset="emoji_views"), dict(dataset="emoji_noto"), HELD),
+  (dict(dataset="emoji_views"), dict(dataset="emoji_views", split="validation"), SEEN),
+  (dict(mixture={"a": {"dataset": "folder:/d"}, "b": {"dataset": "csv:/d/a.csv"}}), dict(dataset="csv:/d/a.csv"), SEEN),
+])  # fmt: skip
+def test_what_is_trained_on_and_what_is_held_out(trained, given, expected):
+  data = resolve({"image_size": 4, **trained})
+  given = {"source": {}, "split": "train", **given}
+  assert trained_on.relation(data=data, **given) == expected
+
+
+def test_the_emoji_are_other_data_to_a_run_that_trains_on_a_folder(data_dir, capsys):
+  found = load_evaluation_set("emoji_views", "test", dict(image_size=4, dataset="folder:/d/a folder"), data_dir)
+  assert not found.seen and found.trains_probes
+  said = capsys.readouterr().err
+  assert said.strip() == ("evaluation set emoji_views is of other data (emoji_views) than the run trains on "
+                          "(folder:/d/a folder)")
+
+
+def test_ids_that_stand_for_rows_are_of_their_own_data(tmp_path):
+  source = {"caption": "caption"}
+  parts = [own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-00{n}.jsonl", source=source) for n in (0, 1)]
+  assert (parts[0].image_id == parts[1].image_id).all() and parts[0].id_space[0] != parts[1].id_space[0]
+  keyed = [own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-00{n}.jsonl", source={**source, "id": "key"})
+           for n in (0, 1)]  # fmt: skip
+  assert keyed[0].id_space[0] == keyed[1].id_space[0]
+
+
+def test_text_views_of_each_example(tmp_path):
+  found = own(tmp_path)  # two text views of two fields, one caption each
+  table = rows()
+  assert [found.text_views[1][n] for n in (0, 5)] == [table[n]["alt"] for n in (0, 5)]
+  assert found.text_views[0][0] == table[0]["caption"].replace("\n", " ")
+  assert (found.example_image == np.arange(COUNT)).all() and (found.example_id == found.image_id).all()
 
 
 def test_images_alone_and_captions_alone(tmp_path):

@@ -7,7 +7,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import knn, linear_probe, zero_shot
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, held_out_concepts
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.labelled import held_out_concepts
 
 
 def test_zero_shot_hand_computed():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation import joined
+from mmcontrast.evaluation import joined, retrieval
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.objectives.multiway_scores import GramVolume, Multilinear
 
 
@@ -58,3 +59,27 @@ def test_a_model_embeds_what_a_joined_term_reads():
   np.testing.assert_array_equal(again.embed("text/words", ["a", "bcd"]), model.embed("text", ["a", "bcd"]))
   images = np.zeros((2, 16, 16, 3), np.uint8)
   np.testing.assert_array_equal(again.embed("image/pictures", images), model.embed("image", images))
+
+
+def test_retrieval_by_the_terms_own_score(world, capsys):
+  """Three that are alike only in product: cosines of two say nothing, the term's score finds all."""
+  draw = np.random.default_rng(0)
+  signs = draw.choice([-1.0, 1.0], (2, 40, 64))
+  rows = {"image": signs[0] * signs[1], "text/words": None}
+  objective = dict(product=dict(query="image[0]/pictures", key=("text[0]/words", "text[1]/words"), score="multilinear"))
+
+  def embed(kind, values):
+    if kind.startswith("image"):
+      return rows["image"][[int(image[0, 0, 0]) for image in values]]
+    return np.stack([signs[int(text.split()[0] == "de")][int(text.split()[1])] for text in values])
+
+  views = tuple([f"{language} {n}" if n else "" for n in range(40)] for language in ("en", "de"))
+  data = world.set("s", False, range(40), captions=[f"en {n}" for n in range(40)], caption_id=np.arange(40),
+                   text_views=views, example_id=np.arange(40), example_image=np.arange(40))  # fmt: skip
+  found = retrieval.evaluate([EmbeddedSet(data, embed, joined=joined.joined_terms(objective))], [])["s"]
+  assert found["image_to_text/recall@1"] < 0.2
+  for way in ("query_to_keys", "keys_to_query"):
+    assert found[f"product_{way}/recall@1"] == 1.0
+    assert found[f"product_{way}/candidates"] == 39  # the first has no names
+  alone = EmbeddedSet(world.set("s", False, range(40)), embed, joined=joined.joined_terms(objective))
+  assert isinstance(alone.views_of(joined.joined_terms(objective)[0].keys), str)

@@ -1,5 +1,7 @@
 """Ranks and recall against hand-computed answers and a plain loop."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.evaluation import embed as embed_module
 from mmcontrast.evaluation import retrieval
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.matches import matches_of
 
 
 def _by_hand(queries, gallery, positives):
@@ -49,6 +52,65 @@ def test_several_images_a_caption():
 def test_captions_of_equal_wording_share_their_images():
   matches = retrieval.relevance(np.array([0, 1]), np.array([0, 1, 2]), ["zap", "zap", "bolt"])
   assert matches.toarray().tolist() == [[True, True, False], [True, True, False]]
+
+
+def test_captions_that_the_tokenizer_makes_equal_are_no_rivals(world):
+  """Two images, "A dog" and "a dog": the same ids, and so the same embedding."""
+  vector = {"a dog": [1.0, 0.2], "a red cat": [0.0, 1.0]}
+  ids = {"a dog": [1, 5, 2], "a red cat": [1, 6, 2]}  # "a red cat", "a red cat on a mat": cut to the same
+
+  def seen(texts):
+    return [next(key for key in ids if text.lower().startswith(key)) for text in texts]
+
+  def embed(kind, values):
+    if kind == "text":
+      return np.array([vector[key] for key in seen(values)])
+    return np.array([[1.0, 0.2], [1, 0.2], [0, 1], [0, 1]])
+
+  words = ["A dog", "a dog", "a red cat", "a red cat on a mat"]
+  data = world.set("s", False, range(4), captions=words, caption_id=np.arange(4))
+  rivals = EmbeddedSet(data, embed)
+  one = EmbeddedSet(data, embed, token_ids=lambda texts: np.array([ids[key] for key in seen(texts)]))
+  assert retrieval.evaluate([rivals], [])["s"]["image_to_text/recall@1"] == 0.0
+  found = retrieval.evaluate([one], [])["s"]
+  assert found["image_to_text/recall@1"] == found["text_to_image/recall@1"] == 1.0
+
+
+def test_images_of_equal_pixels_share_their_captions():
+  images = np.zeros((3, 2, 2, 3), np.uint8)
+  images[2] = 1
+  matches = retrieval.relevance(np.arange(3), np.arange(3), ["a", "b", "c"], images)
+  assert matches.toarray().tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+  assert matches.T.toarray().tolist() == matches.toarray().T.tolist()
+
+
+@pytest.mark.parametrize("captions", [["a", "b"] * 2000, [f"{'long ' * 20000}{n // 4}" for n in range(16)] * 250])
+def test_memory_grows_with_the_answers_and_not_with_their_product(captions):
+  """4,000 images of 2 class names match 8,000,000 captions, and a letter of the longest one costs 4,000: neither is
+  ever in memory."""
+  count, label = len(captions), np.array([ord(caption[-1]) for caption in captions])
+  rows = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+  tracemalloc.start()
+  matches = retrieval.relevance(label, label, captions)
+  of_matches = tracemalloc.get_traced_memory()[1]
+  found = retrieval.retrieval(rows[:64], rows, matches_of(label[:64], label, None, matches.columns))
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert of_matches < 400 * count  # a few numbers each
+  assert peak < 4e6  # chunks included
+  assert found["queries"] == 64 and found["recall@1"] == 1.0
+
+
+def test_a_query_with_very_many_matches_is_ranked_as_by_hand():
+  rng = np.random.default_rng(2)
+  image_id, caption_id = rng.integers(0, 3, 30), rng.integers(0, 3, 40)
+  captions = [f"caption {n}" for n in rng.integers(0, 20, 40)]
+  dense = np.array([[any(i == caption_id[k] for k in range(40) if captions[k] == captions[j]) for j in range(40)]
+                    for i in image_id])  # fmt: skip
+  matches = retrieval.relevance(image_id, caption_id, captions)
+  assert (matches.toarray() == dense).all()
+  images, texts = rng.normal(size=(30, 5)), rng.normal(size=(40, 5))
+  assert retrieval.ranks(images, texts, matches).tolist() == _by_hand(images, texts, dense).tolist()
 
 
 def test_queries_without_a_match_are_left_out_but_stay_candidates():

@@ -36,8 +36,9 @@ def test_names_values_and_shared_embeddings(world):
   assert {name.removeprefix("new/") for name in results if name.startswith("new/")} == {
     *(f"{way}/{metric}" for way in ("image_to_text", "text_to_image")
       for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "queries", "candidates")),
-    "zero_shot/group_top1", "knn/concept_accuracy", "knn/group_accuracy",
-    "linear_probe/group_accuracy", "linear_probe/group_l2",
+    "zero_shot/group_top1", "knn/concept_accuracy",
+    *(f"{task}/group_{metric}" for task in ("knn", "linear_probe")
+      for metric in ("accuracy", "mean_per_class", "classes")), "linear_probe/group_l2",
     "tagging/map_macro", "tagging/map_micro", "tagging/tags", "tagging/tags_left_out",
     "tagging/l2",
   }  # fmt: skip
@@ -108,6 +109,13 @@ def test_label_spaces_must_be_one(world):
   sets = {**_sets(world), "new": other}
   with pytest.raises(UserError, match="'new' and 'a:one' do not name the classes of 'group' alike"):
     run_suite(world.embed, _config(evaluators={"knn": {"label": "group"}}), sets.__getitem__)
+
+
+def test_the_sets_of_a_run_trained_on_other_data_still_train_probes(world):
+  """Where the run trains on none of the sets, probes train on those that are made for it."""
+  load = lambda name: world.set(name, False, style=int(name[-1]), trains_probes=name == "a0")  # noqa: E731
+  config = {"sets": ("a0", "a1"), "evaluators": {"linear_probe": {}}}
+  assert run_suite(world.embed, config, load)["a1/linear_probe/group_accuracy"] > 0.8
 
 
 def test_bad_embeddings_are_named(world):
