@@ -1,12 +1,12 @@
 # `make quickstart` trains and evaluates on real data; `make test` runs every test; `make oracles` those beside other
-# packages.
+# packages; `make launchers` launch/slurm.sbatch on a SLURM of one node.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ORACLES := .venv-oracles
 RUN := runs/quickstart
 
-.PHONY: quickstart test oracles lint clean
+.PHONY: quickstart test oracles launchers lint clean
 
 # Python 3.11 or newer, in an environment of its own; installed once a change of setup.py.
 $(BIN)/python:
@@ -47,6 +47,10 @@ test: $(VENV)/installed-test
 
 oracles: $(ORACLES)/installed
 	HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m pytest -q tests/oracles --durations=10
+
+# A SLURM of one node, from Debian's packages: run `apt-get update` once before.
+launchers: $(VENV)/installed-test
+	$(BIN)/python tests/launch/check_slurm.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

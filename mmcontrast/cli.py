@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mmcontrast import distributed
     if distributed.is_first():
       print(f"{stop}; to continue: {shlex.join(['mmcontrast', *words])}")
-    return 0
+    from mmcontrast.preemption import exit_code
+    return exit_code()
   except KeyboardInterrupt:
     print("interrupted; run the same command again to resume from what is saved", file=sys.stderr)
     return 130
@@ -154,7 +155,9 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     print(dry_run(config, options.devices, options.data_dir))
     return
   from mmcontrast import distributed
+  from mmcontrast.preemption import exit_code
   from mmcontrast.train import train
+  exit_code()  # one that is no number is said before the run, not after
   with distributed.session(config["distributed"]):
     train(config, options.workdir, options.data_dir)
 

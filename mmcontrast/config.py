@@ -63,7 +63,9 @@ def base_config() -> ml_collections.ConfigDict:
   c.mesh = dict(data=-1, fsdp=1, tensor=1)  # axis -> devices; -1 takes what is left
   c.sharding = "dp"                     # "dp", "fsdp", "fsdp_tp"; `with c.ignore_type():` a list of (regex, cut)
   # mode: "auto" (TPU pod, SLURM or MMCONTRAST_COORDINATOR found), "on" or "off".
-  c.distributed = dict(mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300)
+  # start_timeout_seconds: until all processes have started. timeout_seconds: of silence, then a process is lost.
+  c.distributed = dict(mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300,
+                       start_timeout_seconds=300)
   c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.

@@ -36,6 +36,7 @@ class Plan(NamedTuple):
   coordinator: str | None
   processes: int | None
   process_id: int | None
+  local_devices: tuple[int, ...] | None = None
 
 
 def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan | None:
@@ -44,13 +45,14 @@ def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ)
   Raises UserError when the three numbers of a run are incomplete or impossible.
   """
   mode = choose(config["mode"], MODES, "config.distributed.mode")
-  if not config["timeout_seconds"] >= 1:
-    raise UserError(f"config.distributed.timeout_seconds={config['timeout_seconds']}: give at least 1")
+  for key in ("timeout_seconds", "start_timeout_seconds"):
+    if not config[key] >= 1:
+      raise UserError(f"config.distributed.{key}={config[key]}: give at least 1")
   coordinator = config["coordinator"] or environment.get("MMCONTRAST_COORDINATOR", "")
   if mode == "off":
     return None
   if not coordinator:
-    return Plan(None, None, None) if mode == "on" or _cluster(environment) else None
+    return Plan(None, None, None, _slurm_gpus(environment)) if mode == "on" or _cluster(environment) else None
   processes = _number(config["processes"] or environment.get("MMCONTRAST_PROCESSES"), "processes")
   given = config["process_id"] if config["process_id"] >= 0 else environment.get("MMCONTRAST_PROCESS_ID")
   process_id = _number(given, "process_id")
@@ -65,22 +67,24 @@ def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ)
 def initialize(config: Mapping[str, Any]) -> bool:
   """Joins the other processes if there are any; call it before JAX's first computation.
 
-  A process whose heartbeats stop for `config.distributed.timeout_seconds` ends the others: JAX
-  says which one is gone ("another task died") and stops the process.
+  All of them must have started within `config.distributed.start_timeout_seconds`: hosts that are still
+  installing need more patience than a run under way. A process whose heartbeats stop for
+  `config.distributed.timeout_seconds` ends the others: JAX says which one is gone ("another task died")
+  and stops the process.
 
   Returns whether this is now one of several processes.
   """
   found = plan(config)
   if found is None:
     return False
-  timeout = int(config["timeout_seconds"])
+  start, timeout = int(config["start_timeout_seconds"]), int(config["timeout_seconds"])
   try:
     jax.distributed.initialize(
-        found.coordinator, found.processes, found.process_id, initialization_timeout=timeout,
+        found.coordinator, found.processes, found.process_id, found.local_devices, initialization_timeout=start,
         heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout)
   except (ValueError, RuntimeError) as error:
     reason = str(error).strip().splitlines()[0]
-    raise UserError(f"config.distributed: the processes did not find each other within {timeout} seconds "
+    raise UserError(f"config.distributed: the processes did not find each other within {start} seconds "
                     f"({reason}); check coordinator, processes and process_id, or set mode='off'") from error
   return True
 
@@ -143,6 +147,31 @@ def _cluster(environment: Mapping[str, str]) -> bool:
   """Whether SLURM's srun or a TPU pod started several of us."""
   tasks = environment.get("SLURM_NTASKS", "1") if "SLURM_STEP_NUM_NODES" in environment else "1"
   return int(tasks) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _slurm_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
+  """Which of the GPUs it sees are this task's; None where srun says nothing of GPUs.
+
+  JAX takes the one numbered as the task on its node, which is wrong where a task sees its GPUs alone
+  (--gpus-per-task), where one task has all of a node, and where a task has several.
+  """
+  visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+  if "SLURM_LOCALID" not in environment or not visible:
+    return None
+  count = len(visible.split(","))
+  # "2(x3),1": two tasks on each of three nodes, one on the fourth.
+  tasks_of_nodes = []
+  for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+    tasks, _, times = part.rstrip(")").partition("(x")
+    tasks_of_nodes += [int(tasks)] * int(times or 1)
+  node = int(environment.get("SLURM_NODEID", "0"))
+  tasks, task = tasks_of_nodes[min(node, len(tasks_of_nodes) - 1)], int(environment["SLURM_LOCALID"])
+  if count == 1 or tasks == 1:
+    return tuple(range(count))
+  if count % tasks:
+    raise UserError(f"SLURM started {tasks} tasks on this node, which see {count} GPUs (CUDA_VISIBLE_DEVICES={visible}): "
+                    "start one task a GPU (--ntasks-per-node), or one a node")
+  return tuple(range(task * count // tasks, (task + 1) * count // tasks))
 
 
 def _number(value: Any, name: str) -> int:

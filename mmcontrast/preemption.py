@@ -13,12 +13,29 @@ Schedulers send SIGTERM some seconds before they take a machine away.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+from collections.abc import Mapping
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
+
+from mmcontrast.errors import UserError
+
+EXIT_CODE = "MMCONTRAST_PREEMPTED_EXIT_CODE"
+
+
+def exit_code(environment: Mapping[str, str] = os.environ) -> int:
+  """With which code a run ends that was asked to: 0, or what the launcher sets, to tell it from one that is done.
+
+  Raises UserError when $MMCONTRAST_PREEMPTED_EXIT_CODE is no exit code.
+  """
+  code = environment.get(EXIT_CODE, "0")
+  if not code.isdigit() or int(code) > 255:
+    raise UserError(f"${EXIT_CODE}={code}: give a number from 0 to 255")
+  return int(code)
 
 
 class Notice(contextlib.AbstractContextManager):
