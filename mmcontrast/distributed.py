@@ -169,8 +169,8 @@ def _slurm_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
   if count == 1 or tasks == 1:
     return tuple(range(count))
   if count % tasks:
-    raise UserError(f"SLURM started {tasks} tasks on this node, which see {count} GPUs (CUDA_VISIBLE_DEVICES={visible}): "
-                    "start one task a GPU (--ntasks-per-node), or one a node")
+    raise UserError(f"SLURM started {tasks} tasks on this node, which see {count} GPUs "
+                    f"(CUDA_VISIBLE_DEVICES={visible}): start one task a GPU (--ntasks-per-node), or one a node")
   return tuple(range(task * count // tasks, (task + 1) * count // tasks))
 
 

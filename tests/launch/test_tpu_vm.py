@@ -33,9 +33,9 @@ def launch(cloud, *words, waits=1, preempt_after=None, failing_ssh=0, **environm
   """Runs tpu_vm.sh; returns the finished process and the calls of gcloud, as lists of words."""
   script = {"waits": waits, "preempt_after": preempt_after, "failing_ssh": failing_ssh}
   (cloud / "script").write_text(json.dumps(script))
-  done = subprocess.run(
-      [cloud.parent / "tree/launch/tpu_vm.sh", *words], capture_output=True, text=True, timeout=60,
-      env=os.environ | {"GCLOUD_CLOUD": str(cloud), "PATH": f"{cloud}/bin:{STAND_INS}:{os.environ['PATH']}"} | environment)
+  path = f"{cloud}/bin:{STAND_INS}:{os.environ['PATH']}"
+  done = subprocess.run([cloud.parent / "tree/launch/tpu_vm.sh", *words], capture_output=True, text=True, timeout=60,
+                        env=os.environ | {"GCLOUD_CLOUD": str(cloud), "PATH": path} | environment)
   return done, [json.loads(line) for line in (cloud / "calls.jsonl").read_text().splitlines()]
 
 
@@ -110,7 +110,7 @@ def test_an_ssh_that_fails_once_does_not_end_the_run(cloud):
   launch(cloud, "create", "mct", "--zone", "z", "--type", "v6e-8", "--poll", "0")
   launch(cloud, "install", "mct", "--zone", "z")
   train = ["train", "mct", "--zone", "z", "--poll", "0", "--", "--config", "c", "--workdir", str(cloud / "bin" / "run")]
-  done, calls = launch(cloud, *train, failing_ssh=1)
+  done, _ = launch(cloud, *train, failing_ssh=1)
   assert done.returncode == 125  # the start itself is not tried twice: a second one would be a second run
   done, _ = launch(cloud, *train)
   assert done.returncode == 0, done.stdout + done.stderr
