@@ -1,8 +1,8 @@
 """COCO-format data: a folder of images, captions_*.json, instances_*.json.
 
-Captions of an image are its texts; the set of its instances' categories are its tags
-(an image without instances has none). `data.dataset` is "coco:ROOT" (default: `coco` in the
-data folder); options are templates of `{split}`, in COCO's own names: train, val, test.
+Captions of an image are its texts; the set of its instances' categories are its tags (an image without instances has
+none). `data.dataset` is "coco:ROOT" (default: `coco` in the data folder); options are templates of `{split}`, in COCO's
+own names: train, val, test. The rows that they make go through `Fields`, as those of tables do.
 """
 
 from __future__ import annotations
@@ -11,94 +11,140 @@ import collections
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-
-import numpy as np
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mmcontrast.data import build
-from mmcontrast.data.sources.record import Info, Record
-from mmcontrast.errors import MissingData, UserError, nearest
+from mmcontrast.data.sources.fields import Fields
+from mmcontrast.data.sources.record import BadRecord, Info, Record
+from mmcontrast.data.sources.values import is_missing, name_of, number_first
+from mmcontrast.errors import MissingData, UserError, nearest, note
 
 DEFAULTS = {
   "images": "{split}2017",
-  "captions": "annotations/captions_{split}2017.json",
-  "instances": "annotations/instances_{split}2017.json",
+  "captions": "annotations/captions_{split}2017.json",  # None: no captions
+  "instances": "annotations/instances_{split}2017.json",  # None: no tags; nor are there where the default is not there
 }
 
 
 class CocoSource:
-  """Records of a COCO-format split, in the order of the image ids.
+  """Records of a COCO-format split, in the order of the image ids, which are numbers or texts.
 
   Raises:
-    UserError: unknown option, missing or malformed file, an annotation of an unknown image.
+    UserError: unknown option, missing or malformed file, an annotation of an unknown image, an image id of two images.
   """
 
   def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
     if unknown := set(options) - set(DEFAULTS):
       key = min(unknown)
       raise UserError(f"data.source: unknown key {key!r}; {nearest(key, DEFAULTS)}")
-    options = {**DEFAULTS, **options}
     data_dir = pathlib.Path(data_dir or build.default_data_dir())
-    root = pathlib.Path(path or data_dir / "coco")
-    split = {"validation": "val"}.get(split, split)
-    paths = {key: root / options[key].format(split=split) for key in DEFAULTS}
+    root = pathlib.Path(path or data_dir / "coco").expanduser()
+    paths = _paths(root, options, {"validation": "val"}.get(split, split))
     self._folder = paths["images"]
-    if not self._folder.is_dir():
+    if self._folder is None or not self._folder.is_dir():
       raise MissingData(
         f"data.source.images: no folder {self._folder}; set data.dataset to coco:ROOT, ROOT being the "
         "folder that holds COCO's images and annotations"
       )
-    captions = _read(paths["captions"], "captions")
-    instances = _read(paths["instances"], "instances")
-    images = sorted(captions["images"], key=lambda image: image["id"])
-    self._files = [(image["id"], image["file_name"]) for image in images]
-    self._captions = _by_image(captions, "caption", paths["captions"])
-    self._categories = _by_image(instances, "category_id", paths["instances"])
-    categories = sorted(instances["categories"], key=lambda category: category["id"])
-    self._column = {category["id"]: column for column, category in enumerate(categories)}
-    self.info = Info(
-      name="coco", styles=("image",), tag_names=tuple(c["name"] for c in categories), label_names={}
-    )
+    captions, instances = _read(paths["captions"], "captions"), _read(paths["instances"], "instances")
+    if captions is None and instances is None:
+      raise UserError("data.source: captions and instances are both None; give one of them, or read folder:PATH")
+    images = _images((captions or instances)["images"], paths["captions"] or paths["instances"])
+    texts = _by_image(captions, "caption", paths["captions"])
+    categories = _by_image(instances, "category_id", paths["instances"])
+    self._names = _categories(instances["categories"], paths["instances"]) if instances else {}
+    self._rows = [{"image": image.get("file_name"), "id": key, "caption": texts[key], "categories": categories[key]}
+                  for key, image in sorted(images.items(), key=lambda item: number_first(item[0]))]  # fmt: skip
+    self._fields = Fields(
+      {"caption": "caption" if captions else None, "tags": "categories" if instances else None, "id": "id",
+       "name": "image", "tag_names": tuple(dict.fromkeys(self._names.values()))}, f"coco:{path}")  # fmt: skip
+    self.info: Info = self._fields.info("coco")
 
   def __len__(self) -> int:
-    return len(self._files)
+    return len(self._rows)
 
   def __getitem__(self, index: int) -> Record:
-    identity, file = self._files[index]
-    tags = np.zeros(len(self._column), np.uint8)
-    tags[[self._column[category] for category in set(self._categories[identity])]] = 1
-    return Record(
-      images={"image": (self._folder / file).read_bytes()},
-      captions={"caption": self._captions[identity]},
-      names={},
-      tags=tags,
-      labels={},
-      id=identity,
-      name=file,
-      mirror_safe=True,
-    )
+    row = self._rows[index]
+    name = f"image {row['id']}" if is_missing(row["image"]) else row["image"]
+    try:
+      found = [name_of(one, "category_id") for one in row["categories"] if not is_missing(one)]
+      if unlisted := [one for one in found if one not in self._names]:
+        raise BadRecord(f"an instance is of category {unlisted[0]}, which is not in 'categories'")
+      row = {**row, "categories": [self._names[one] for one in found]}
+      return self._fields.record(row, index, name, str(self._folder))
+    except BadRecord as error:
+      raise BadRecord(f"{name}: {error}") from None
 
 
-def _read(path: pathlib.Path, key: str) -> dict:
+def _paths(root: pathlib.Path, options: Mapping, split: str) -> dict[str, pathlib.Path | None]:
+  """The path of each option; None where it is None, or where its default of `instances` is not there."""
+  paths: dict[str, pathlib.Path | None] = {}
+  for key, template in {**DEFAULTS, **options}.items():
+    if template is not None and not isinstance(template, str):
+      raise UserError(f"data.source.{key}: {template!r} is not a path")
+    paths[key] = None if template is None else root / template.replace("{split}", split)
+  if "instances" not in options and not paths["instances"].is_file():
+    note(f"coco: no file {paths['instances']}, so there are no tags (data.source.instances=None says the same)")
+    paths["instances"] = None
+  return paths
+
+
+def _read(path: pathlib.Path | None, key: str) -> dict | None:
+  if path is None:
+    return None
   if not path.is_file():
-    raise MissingData(f"data.source.{key}: no file {path}; set data.dataset to coco:ROOT, or data.source.{key}")
+    raise MissingData(f"data.source.{key}: no file {path}; set data.dataset to coco:ROOT, or data.source.{key}, to "
+                      "None where there are none")  # fmt: skip
   try:
-    table = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
+    table = json.loads(path.read_text(encoding="utf-8-sig"))
+  except (ValueError, RecursionError) as error:
     raise UserError(f"data.source.{key}: {path} is not JSON ({error})") from None
   needed = {"images", "annotations"} | ({"categories"} if key == "instances" else set())
   if not isinstance(table, dict) or (missing := needed - table.keys()):
     what = f"has no {min(missing)!r}" if isinstance(table, dict) else "is not a table"
     raise UserError(f"data.source.{key}: {path} {what}; expected COCO's format")
+  for name in sorted(needed):
+    if not isinstance(table[name], list) or not all(isinstance(one, dict) for one in table[name]):
+      raise UserError(f"data.source.{key}: {path}: {name!r} is not a list of tables; expected COCO's format")
   return table
 
 
-def _by_image(table: dict, field: str, path: pathlib.Path) -> dict[int, list]:
-  known = {image["id"] for image in table["images"]}
-  found = collections.defaultdict(list)
+def _images(images: Iterable[Mapping[str, Any]], path: pathlib.Path) -> dict[str, Mapping[str, Any]]:
+  """The images of a file by id."""
+  found: dict[str, Mapping[str, Any]] = {}
+  for image in images:
+    key = _key(image, "id", "an image", path)
+    if key in found:
+      raise UserError(f"{path}: two images have the id {key}, so that it is not known whose captions are whose")
+    found[key] = image
+  return found
+
+
+def _categories(categories: Iterable[Mapping[str, Any]], path: pathlib.Path) -> dict[str, str]:
+  """Id -> name, in the order of the ids. Categories of one name are one."""
+  found = {_key(one, "id", "a category", path): _key(one, "name", "a category", path) for one in categories}
+  return dict(sorted(found.items(), key=lambda item: number_first(item[0])))
+
+
+def _by_image(table: Mapping[str, Any] | None, field: str, path: pathlib.Path | None) -> Mapping[str, list]:
+  """The values of `field` of each image's annotations, by id of the image."""
+  found: dict[str, list] = collections.defaultdict(list)
+  if table is None:
+    return found
+  known = _images(table["images"], path)
   for annotation in table["annotations"]:
-    if annotation["image_id"] not in known:
-      raise UserError(f"{path}: annotation {annotation.get('id')} is of image "
-                      f"{annotation['image_id']}, which is not in 'images'")  # fmt: skip
-    found[annotation["image_id"]].append(annotation[field])
-  return {identity: found[identity] for identity in known}
+    key = _key(annotation, "image_id", f"annotation {annotation.get('id')}", path)
+    if key not in known:
+      raise UserError(f"{path}: annotation {annotation.get('id')} is of image {key}, which is not in 'images'")
+    found[key].append(annotation.get(field))
+  return found
+
+
+def _key(row: Mapping[str, Any], field: str, what: str, path: pathlib.Path) -> str:
+  if is_missing(row.get(field)):
+    raise UserError(f"{path}: {what} has no {field!r}; expected COCO's format")
+  try:
+    return name_of(row[field], field)
+  except BadRecord as error:
+    raise UserError(f"{path}: {what}: {error}") from None

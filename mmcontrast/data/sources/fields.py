@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import base64
 import binascii
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmcontrast.data.sources import files
-from mmcontrast.data.sources.record import BadRecord, Info, Record, id_of_text
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.data.sources.record import BadRecord, Info, Record
+from mmcontrast.data.sources.values import (
+  id_of,
+  is_missing,
+  name_of,
+  number_of,
+  place_of,
+  text_of,
+  texts_of,
+  vocabulary,
+)
+from mmcontrast.errors import UserError, nearest, note
 
 DEFAULTS = {
   # Column of the image, or {style: column} of several drawings of one thing; None: no images. It holds
   # bytes, {"bytes", "path"} as Hugging Face writes, a data URL, or a path or URL, relative to the table.
   "image": "image",
   "base64": False,  # text in the image column is base64, not a path
-  "caption": "caption",  # column, or a list of them, each a caption field; None: no captions. Text or list of texts.
+  # Column, or a list of them, each a caption field; None: no captions. Text or list of texts. A text with columns in
+  # braces, such as "a photo of a {class}", makes the captions of one field, "caption".
+  "caption": "caption",
   "tags": None,  # column: a list, or text with separators
   "tag_separator": ",",
   "tag_names": (),  # the vocabulary, tags outside it are dropped; empty: every tag of the data, sorted
@@ -27,8 +40,9 @@ DEFAULTS = {
   "id": None,  # column: rows with the same id show the same thing; None: the row's number
   "name": None,  # column for messages; None: the row's place
   "languages": {},  # language -> column of the thing's name in it
+  "missing": (),  # texts that say that there is nothing, beside white space and NaN
 }
-_MOST_IDS = 2**31
+_USUAL_CAPTIONS = ("text", "captions", "TEXT")  # columns taken for captions where the options name none
 
 
 class Fields:
@@ -49,18 +63,25 @@ class Fields:
     for key in options:
       if key not in known:
         raise UserError(f"{where}: data.source.{key}: unknown key; {nearest(key, known)}")
-    self.options = options = {**known, **options}
+    given, self.options = options, {**known, **options}
+    options = self.options
     self._where = where
     if options["image"] is None or isinstance(options["image"], str):
       self._images = {"image": options["image"]} if options["image"] else {}
     else:
       self._images = self._table("image")
-    self._captions = _names(options["caption"], f"{where}: data.source.caption")
+    self._caption_is_given = "caption" in given
+    self._template = _template(options["caption"], f"{where}: data.source.caption")
+    self._captions = ("caption",) if self._template else _names(options["caption"], f"{where}: data.source.caption")
+    self._missing = frozenset(_names(options["missing"], f"{where}: data.source.missing"))
     self._labels = _names(options["labels"], f"{where}: data.source.labels")
     self._languages = self._table("languages")
     self._tag_names = _names(options["tag_names"], f"{where}: data.source.tag_names")
     self._label_names = {key: _names(names, f"{where}: data.source.label_names.{key}")
                          for key, names in self._table("label_names").items()}  # fmt: skip
+    for key, names in (("tag_names", self._tag_names), *self._label_names.items()):
+      if len({name_of(name, key) for name in names}) < len(names):
+        raise UserError(f"{where}: data.source: two names of {key} are one but for white space")
     for key in self._label_names:
       if key not in self._labels:
         raise UserError(f"{where}: data.source.label_names.{key}: not in data.source.labels {self._labels}")
@@ -68,11 +89,16 @@ class Fields:
     for key, column in single.items():
       if column is not None and not isinstance(column, str):
         raise UserError(f"{where}: data.source.{key}: {column!r} is not the name of a column")
-    named = (*self._images.values(), *self._captions, *self._labels, *self._languages.values(), *single.values())
-    self.columns = tuple(dict.fromkeys(column for column in named if column is not None))
+    self._single = tuple(single.values())
     tags = (options["tags"],) if options["tags"] and not self._tag_names else ()
     self.uncollected = (*tags, *(key for key in self._labels if key not in self._label_names))
     self._index()
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    captions = _columns_in(self._template) if self._template else self._captions
+    named = (*self._images.values(), *captions, *self._labels, *self._languages.values(), *self._single)
+    return tuple(dict.fromkeys(column for column in named if column is not None))
 
   def _table(self, key: str) -> dict:
     if not isinstance(self.options[key], Mapping):
@@ -80,17 +106,25 @@ class Fields:
     return dict(sorted(self.options[key].items()))  # a config from a checkpoint has lost the order it was written in
 
   def _index(self) -> None:
-    self._tag_at = {name: at for at, name in enumerate(self._tag_names)}
-    self._label_at = {key: {name: at for at, name in enumerate(names)} for key, names in self._label_names.items()}
+    self._tag_at = {name_of(name, "tags"): at for at, name in enumerate(self._tag_names)}
+    self._label_at = {key: {name_of(name, key): at for at, name in enumerate(names)}
+                      for key, names in self._label_names.items()}  # fmt: skip
 
   def check_columns(self, columns: Iterable[str], file: str) -> None:
     """UserError when `file`, which has `columns`, lacks one that the options name."""
     columns = list(columns)
     for column in self.columns:
       if column not in columns:
-        key = next(key for key in DEFAULTS if column in _values(self.options[key]))
+        key = next(key for key in DEFAULTS if column in (*_values(self.options[key]), *_columns_in(self.options[key])))
         raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; "
                         f"{nearest(column, columns)}; name another, or set it to None")  # fmt: skip
+
+  def guess_captions(self, columns: Iterable[str], file: str) -> None:
+    """Takes a column of another usual name for captions, and says so, where the options name none."""
+    usual = [name for name in _USUAL_CAPTIONS if name in columns]
+    if usual and not self._caption_is_given and "caption" not in columns:
+      self._captions = (usual[0],)
+      note(f"{file}: no column 'caption'; captions are read from {usual[0]!r}, as by data.source.caption={usual[0]!r}")
 
   def add_label_names(self, names: Mapping[str, Sequence[str]]) -> None:
     """Takes the class names of columns for which the options give none."""
@@ -109,33 +143,33 @@ class Fields:
         try:
           if column == self.options["tags"]:
             names.update(self._tags_of(value))
-          elif value is not None and value != "":
-            names.add(_text(value, column))
+          elif not self._is_missing(value):
+            names.add(name_of(value, column))
         except BadRecord:
           pass  # `record` will say so
     for column in self._labels:
       if column in found:
-        self._label_names[column] = tuple(sorted(found[column], key=_number_first))
+        self._label_names[column] = vocabulary(found[column])
     if self.options["tags"] in found:
-      self._tag_names = tuple(sorted(found[self.options["tags"]], key=_number_first))
+      self._tag_names = vocabulary(found[self.options["tags"]])
     self._index()
 
   def info(self, name: str) -> Info:
     """The schema of a source of this name."""
     return Info(name=name, styles=tuple(self._images), tag_names=self._tag_names,
                 label_names={key: self._label_names[key] for key in self._labels},
-                languages=tuple(self._languages), caption_fields=self._captions)  # fmt: skip
+                languages=tuple(self._languages), caption_fields=self._captions,
+                row_ids=not self.options["id"])  # fmt: skip
 
   def id_of(self, row: Mapping[str, Any], index: int) -> int:
-    """A whole number from 0 to 2**31 - 1 as it is; any other text by a hash of 31 bits; without one, `index`."""
-    value = row.get(self.options["id"]) if self.options["id"] else None
-    if value is None or value == "":
-      return index
-    text = _text(value, self.options["id"])
-    number = _number(text)
-    if number is not None and number < _MOST_IDS and str(number) == text:
-      return number
-    return id_of_text(text)
+    """The id of a row: see values.id_of; without a column of ids, `index`."""
+    column = self.options["id"]
+    return id_of(self._given(row.get(column)), column, index) if column else index
+
+  def place_of(self, row: Mapping[str, Any], index: int) -> int:
+    """What splits go by: see values.place_of."""
+    column = self.options["id"]
+    return place_of(self._given(row.get(column)), column, index) if column else index
 
   def record(self, row: Mapping[str, Any], index: int, where: str, folder: str = "") -> Record:
     """The record of `row`.
@@ -153,24 +187,47 @@ class Fields:
     if self.options["tags"]:
       tags[[self._tag_at[tag] for tag in self._tags_of(row.get(self.options["tags"])) if tag in self._tag_at]] = 1
     images = {style: self._image(row.get(column), column, folder) for style, column in self._images.items()}
-    name = row.get(self.options["name"]) if self.options["name"] else None
+    name = self._given(row.get(self.options["name"])) if self.options["name"] else None
+    labels = {column: self._label(row.get(column), column) for column in self._labels}
     return Record(
       images={style: data for style, data in images.items() if data is not None},
-      captions={column: _texts(row.get(column), column) for column in self._captions},
-      names={key: "" if row.get(column) is None else _text(row[column], column)
+      captions={"caption": self._filled(row, labels)} if self._template else
+               {column: self._texts(row.get(column), column) for column in self._captions},
+      names={key: "" if self._is_missing(row.get(column)) else text_of(row[column], column)
              for key, column in self._languages.items()},
       tags=tags,
-      labels={column: self._label(row.get(column), column) for column in self._labels},
+      labels=labels,
       id=self.id_of(row, index),
-      name=where if name is None else _text(name, self.options["name"]),
+      name=where if is_missing(name) else text_of(name, self.options["name"]),
       mirror_safe=True,
     )  # fmt: skip
+
+  def _given(self, value: Any) -> Any:
+    """`value`; None for a text that `missing` lists."""
+    if self._missing and isinstance(value, (str, bytes)):
+      text = value if isinstance(value, str) else value.decode(errors="replace")
+      return None if text.strip() in self._missing else value
+    return value
+
+  def _is_missing(self, value: Any) -> bool:
+    return is_missing(self._given(value))
+
+  def _texts(self, value: Any, column: str) -> list[str]:
+    values = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    return [text for one in values for text in texts_of(self._given(one), column)]
+
+  def _filled(self, row: Mapping[str, Any], labels: Mapping[str, int]) -> list[str]:
+    """The captions that the template makes, one for each text of its column; none where a column is empty."""
+    columns = _columns_in(self._template)
+    found = [[self._label_names[column][labels[column]]] if column in labels else
+             [text for text in self._texts(row.get(column), column) if text.strip()] for column in columns]  # fmt: skip
+    return fill(self._template, dict(zip(columns, found)))
 
   def _image(self, value: Any, column: str, folder: str) -> bytes | None:
     """The encoded image; None where there is none."""
     if isinstance(value, Mapping):
-      value = value.get("bytes") or value.get("path")
-    if value is None or value == "":
+      value = value.get("path") if is_missing(value.get("bytes")) else value["bytes"]
+    if self._is_missing(value):
       return None
     if isinstance(value, (bytes, bytearray, memoryview)):
       return bytes(value)
@@ -187,21 +244,21 @@ class Fields:
         raise BadRecord(f"column {column!r} is not base64: {value[:20]!r}...") from None
     if "\0" in value or len(value) > 4096:
       raise BadRecord(f"column {column!r} is not a path: {value[:20]!r}...; where it is base64, set data.source.base64")
-    return files.read(files.join(folder, value))
+    return _read_image(folder, value)
 
   def _tags_of(self, value: Any) -> set[str]:
     column = self.options["tags"]
     if isinstance(value, (str, bytes)):
-      value = _text(value, column).split(self.options["tag_separator"])
-    return {text for one in _texts(value, column) if (text := one.strip())}
+      value = text_of(value, column).split(self.options["tag_separator"])
+    return {name_of(one, column) for one in self._texts(value, column) if not is_missing(one)}
 
   def _label(self, value: Any, column: str) -> int:
-    if value is None or value == "":
+    if self._is_missing(value):
       raise BadRecord(f"column {column!r} is empty; a label is needed")
-    text, at = _text(value, column), self._label_at[column]
+    text, at = name_of(value, column), self._label_at[column]
     if text in at:
       return at[text]
-    if (number := _number(text)) is not None and number < len(at):
+    if (number := number_of(text)) is not None and number < len(at):
       return number  # an index into the names given
     raise BadRecord(f"column {column!r} is {text[:40]!r}, which is none of its {len(at)} names")
 
@@ -221,31 +278,43 @@ def _values(option: Any) -> tuple:
   return tuple(option) if isinstance(option, (list, tuple)) else (option,)
 
 
-def _text(value: Any, column: str) -> str:
-  """Text of one value; raises BadRecord for what is neither text nor a number."""
-  if isinstance(value, bytes):
-    try:
-      return value.decode()
-    except UnicodeDecodeError as error:
-      raise BadRecord(f"column {column!r} is not UTF-8 ({error.reason} at byte {error.start})") from None
-  if isinstance(value, (str, int, float, np.integer, np.floating)):
-    return str(value)
-  raise BadRecord(f"column {column!r} is a {type(value).__name__}, not text")
+def fill(template: str, texts: Mapping[str, Sequence[str]]) -> list[str]:
+  """The captions of a template such as "a photo of a {class}": one for each choice of its columns' texts."""
+  made = [template.strip()]
+  for column, found in texts.items():
+    made = [caption.replace(f"{{{column}}}", text.strip()) for caption in made for text in found]
+  return made
 
 
-def _texts(value: Any, column: str) -> list[str]:
-  if value is None:
-    return []
-  values = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
-  return [_text(one, column) for one in values if one is not None]
+def _template(option: Any, where: str) -> str:
+  """`option` where it is a text with columns in braces, else ""."""
+  if not isinstance(option, str) or not set("{}") & set(option):
+    return ""
+  try:
+    parts = list(string.Formatter().parse(option))
+  except ValueError:
+    parts = [("", "", None, None)]
+  if any(column == "" or spec or conversion for _, column, spec, conversion in parts):
+    raise UserError(f"{where}: {option!r} is not a text with columns in braces, such as 'a photo of a {{class}}'")
+  return option
 
 
-def _number_first(text: str) -> tuple[int, int, str]:
-  """Sorts "2" before "10", and numbers before words."""
-  number = _number(text)
-  return (1, 0, text) if number is None else (0, number, text)
+def _columns_in(template: Any) -> tuple[str, ...]:
+  """The columns that a template names."""
+  try:
+    named = [column for _, column, _, _ in string.Formatter().parse(template) if column]
+  except (ValueError, TypeError):  # no template
+    return ()
+  return tuple(dict.fromkeys(named))
 
 
-def _number(text: str) -> int | None:
-  """The number that a text of at most ten digits writes: Python refuses to read thousands of them."""
-  return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else None
+def _read_image(folder: str, path: str) -> bytes:
+  try:
+    return files.read(files.join(folder, path))
+  except FileNotFoundError as error:
+    if "\\" not in path:
+      raise
+    if path[1:3] == ":\\" or path.startswith("\\\\"):
+      raise FileNotFoundError(f"{error} (a path of Windows, and not of this machine: write it as seen from the table's "
+                              "folder, with /)") from None  # fmt: skip
+    return files.read(files.join(folder, path.replace("\\", "/")))

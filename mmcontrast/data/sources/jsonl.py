@@ -21,7 +21,7 @@ _LOOKED_AT = 100  # rows that say what columns there are: one row may leave some
 
 def open_jsonl(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None) -> TableSource:
   """Opens the rows of the files that `path` names."""
-  return TableSource("jsonl", JsonLines, path, options, split)
+  return TableSource("jsonl", JsonLines, path, options, split, guesses_captions=True)
 
 
 class JsonLines:

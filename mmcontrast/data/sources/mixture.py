@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data.sources.record import Info, Record, Source, id_of_text
+from mmcontrast.data.sources.record import Info, Record, Source, id_of_row, id_of_text, is_id_of_row
 from mmcontrast.errors import UserError
 
 
@@ -16,8 +16,9 @@ class Mixture:
   """Sources by name; index: the lengths of those before, plus the index in its own.
 
   Styles, caption fields, languages and tags are united, so an example may lack some of them. Labels too: an example
-  of a source without a label has -1, which is of no class. Ids of different sources differ: they are hashed with the
-  source's place, so two sources that hold the same thing do not say so (config.data.identity="caption" does).
+  of a source without a label has -1, which is of no class. Ids of different sources differ: those that are given are
+  hashed with the source's place, others are of the place in the mixture. So two sources that hold the same thing do
+  not say so (config.data.identity="caption" does).
 
   Attributes:
     members: the sources by name, each giving records of the mixture's schema.
@@ -31,12 +32,13 @@ class Mixture:
     total = sum(weights.values())
     self.weights = {name: weights[name] / total for name in sources}
     self.info = _merged({name: source.info for name, source in sources.items()})
-    self.members = {name: _Member(name, place, source, self.info)
+    firsts = [0, *itertools.accumulate(len(source) for source in sources.values())]
+    self.members = {name: _Member(name, place, firsts[place], source, self.info)
                     for place, (name, source) in enumerate(sources.items())}  # fmt: skip
     for name, source in sources.items():
       if not len(source):
         raise UserError(f"data.mixture.{name}: {source.info.name} has no examples; leave it out")
-    self._ends = list(itertools.accumulate(len(source) for source in sources.values()))
+    self._ends = firsts[1:]
 
   def __len__(self) -> int:
     return self._ends[-1]
@@ -51,9 +53,10 @@ class Mixture:
 class _Member:
   """A source that gives records of the mixture's schema."""
 
-  def __init__(self, name: str, place: int, source: Source, whole: Info):
+  def __init__(self, name: str, place: int, first: int, source: Source, whole: Info):
     self.info = dataclasses.replace(source.info, name=f"{name} ({source.info.name})")
-    self._place, self._source, self._labels = place, source, dict.fromkeys(whole.label_names, -1)
+    self._place, self._first, self._source = place, first, source
+    self._labels = dict.fromkeys(whole.label_names, -1)
     self._columns = np.array([whole.tag_names.index(tag) for tag in source.info.tag_names], np.int64)
     self._tags = len(whole.tag_names)
 
@@ -64,8 +67,9 @@ class _Member:
     record = self._source[index]
     tags = np.zeros(self._tags, np.uint8)
     tags[self._columns] = record["tags"]
-    return {**record, "tags": tags, "labels": {**self._labels, **record["labels"]},
-            "id": id_of_text(f"{self._place} {record['id']}")}  # fmt: skip
+    its_own = self.info.row_ids or is_id_of_row(record["id"])
+    identity = id_of_row(self._first + index) if its_own else id_of_text(f"{self._place} {record['id']}")
+    return {**record, "tags": tags, "labels": {**self._labels, **record["labels"]}, "id": identity}
 
 
 def _merged(infos: Mapping[str, Info]) -> Info:
@@ -81,6 +85,7 @@ def _merged(infos: Mapping[str, Info]) -> Info:
   return Info(
     name=" + ".join(infos), label_names=labels,
     tokenizer=tokenizers.pop() if len(tokenizers) == 1 else None,
+    row_ids=all(info.row_ids for info in infos.values()),
     **{key: _united(getattr(info, key) for info in infos.values())
        for key in ("styles", "tag_names", "languages", "caption_fields")})  # fmt: skip
 

@@ -28,7 +28,8 @@ DEFAULTS = {"cache_bytes": 2**29}  # of row groups in memory, those used last; o
 def open_parquet(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None) -> TableSource:
   """Opens the rows of the files that `path` names."""
   groups = RowGroups(options.get("cache_bytes", DEFAULTS["cache_bytes"]))
-  return TableSource("parquet", functools.partial(ParquetTable, groups), path, options, split, DEFAULTS)
+  return TableSource("parquet", functools.partial(ParquetTable, groups), path, options, split, DEFAULTS,
+                     guesses_captions=True)  # fmt: skip
 
 
 class RowGroups:
@@ -69,19 +70,22 @@ class ParquetTable:
       try:
         opened = pyarrow.parquet.ParquetFile(file)
       except (pyarrow.ArrowException, OSError) as error:
+        if path.endswith(".arrow"):
+          raise UserError(f"{path}: is an Arrow file, as datasets' save_to_disk writes, and of those none is read; "
+                          "write Parquet instead: dataset.to_parquet('train.parquet')") from None
         raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)})") from None
       self._metadata, self.columns = opened.metadata, opened.schema_arrow.names
       self.label_names = _class_names(opened.schema_arrow.metadata or {})
     sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
     self._ends = np.cumsum(sizes, dtype=np.int64)
-    self._wanted = [column for column in self.columns if column in fields.columns]
+    self._fields = fields
 
   def __len__(self) -> int:
     return self._metadata.num_rows
 
   def __getitem__(self, row: int) -> Row:
     group = int(np.searchsorted(self._ends, row, side="right"))
-    table = self._groups.get((self.path, group), lambda: self._read(group, self._wanted))
+    table = self._groups.get((self.path, group), lambda: self._read(group, self._wanted()))
     try:
       return table.slice(row - int(self._ends[group]) + table.num_rows, 1).to_pylist()[0]
     except UnicodeDecodeError as error:
@@ -99,6 +103,9 @@ class ParquetTable:
         yield from table.to_pylist()
       except UnicodeDecodeError:  # of one row at least: one by one
         yield from (_row_or_nothing(table, row) for row in range(table.num_rows))
+
+  def _wanted(self) -> list[str]:
+    return [column for column in self.columns if column in self._fields.columns]
 
   def _read(self, group: int, columns: list[str]) -> Any:
     import pyarrow

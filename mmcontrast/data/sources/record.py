@@ -15,10 +15,31 @@ class BadRecord(ValueError):
   """A record that cannot be used; the message says why."""
 
 
-def id_of_text(text: str) -> int:
-  """A number in [0, 2**31) that stands for a text: two texts share one once in two thousand million pairs."""
+MOST_ROWS = 2**28  # that have ids of their own
+
+
+def hashed_text(text: str) -> int:
+  """A number in [0, 2**31) that stands for a text."""
   digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).digest()
   return int.from_bytes(digest) % 2**31
+
+
+# Ids are int32, and none is by accident that of another kind: from 0 on they are numbers as given, -1 is nobody's
+# (empty places of a queue have it), the next MOST_ROWS below belong to records without an id, and below those are
+# hashes of texts.
+def id_of_row(row: int) -> int:
+  """The id of a record that has none: of its place, and so of no other record of its source."""
+  return -2 - row % MOST_ROWS
+
+
+def id_of_text(text: str) -> int:
+  """The id that stands for a text: two texts share one once in nearly two thousand million pairs."""
+  return hashed_text(text) % (2**31 - MOST_ROWS - 1) - 2**31
+
+
+def is_id_of_row(identity: int) -> bool:
+  """Whether `id_of_row` made it."""
+  return -2 - MOST_ROWS < identity < -1
 
 
 class Record(TypedDict):
@@ -29,7 +50,7 @@ class Record(TypedDict):
   names: dict[str, str]  # by language, of every language in `Info.languages`
   tags: np.ndarray  # uint8 multi-hot [T]; all zero when the example has none
   labels: dict[str, int]
-  id: int  # 0 to 2**31 - 1; examples with the same id show the same thing
+  id: int  # of 32 bits; examples with the same id show the same thing
   name: str  # for messages: a key, a file name
   mirror_safe: bool
 
@@ -46,6 +67,7 @@ class Info:
   tokenizer: pathlib.Path | None = None  # the dataset's own
   languages: tuple[str, ...] = ()  # in which every example has a name
   caption_fields: tuple[str, ...] = ("caption",)  # keys of `Record.captions`; none: no captions
+  row_ids: bool = False  # ids are places, and no two records have one
 
   @property
   def modalities(self) -> tuple[str, ...]:

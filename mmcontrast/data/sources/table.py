@@ -47,13 +47,14 @@ class TableSource:
   """
 
   def __init__(self, kind: str, open_table: Callable[[str, Fields], Table], path: str, options: Mapping, split: str,
-               defaults: Mapping[str, Any] = {}):  # fmt: skip
+               defaults: Mapping[str, Any] = {}, guesses_captions: bool = False):  # fmt: skip
     """
     Args:
       open_table: (path, fields) -> table; the fields say which columns and options are wanted.
       path: the pattern, see files.find, with {split} in it or not.
       options: `data.source`.
       defaults: the options that this kind of table has besides, with their defaults.
+      guesses_captions: whether captions may be read from another column of a usual name.
     """
     name = f"{kind}:{path}"
     self._fields = fields = Fields(options, name, {"splits": {}, **defaults})
@@ -61,6 +62,8 @@ class TableSource:
     paths = files.find(splits.fill_path(path, split, shares, name), (f".{kind}",))
     with concurrent.futures.ThreadPoolExecutor(_OPEN_AT_ONCE) as pool:
       self._tables = list(pool.map(lambda path: _open(open_table, path, fields), paths))
+    if guesses_captions and self._tables:
+      fields.guess_captions(self._tables[0].columns, self._tables[0].path)
     for table in self._tables:
       fields.check_columns(table.columns, table.path)
       fields.add_label_names(table.label_names)
@@ -88,14 +91,14 @@ class TableSource:
       yield from table.scan(columns)
 
   def _ids(self, shares: Mapping[str, float]) -> np.ndarray:
-    """The id of every row, read only where it matters."""
+    """What splits go by, of every row, read only where it matters."""
     column = self._fields.options["id"]
     if not (shares and column):
       return np.arange(self._ends[-1])
     ids = []
     for number, row in enumerate(self._scan((column,))):
       try:
-        ids.append(self._fields.id_of(row, number))
+        ids.append(self._fields.place_of(row, number))
       except BadRecord:  # `record` will say so
         ids.append(number)
     return np.array(ids, np.int64)
