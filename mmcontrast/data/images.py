@@ -1,22 +1,26 @@
 """Images: decoding of untrusted bytes within limits, and the resize of training crops.
 
-JPEG is decoded by libjpeg-turbo (simplejpeg), all else by Pillow. What is damaged is bad, even
-where a decoder could show a part of it. Content decides, never a file name.
+JPEG is decoded by libjpeg-turbo (simplejpeg), all else by Pillow. A picture that is damaged is bad, even where a
+decoder could show a part of it; whatever else in the file is damaged (EXIF, a profile, a comment) is passed over.
+Content decides, never a file name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import pathlib
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from mmcontrast.data.image_parts import is_exif, jpeg_segments, picture_only
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.errors import one_line
 
@@ -65,65 +69,100 @@ def decode(data: bytes, limits: Mapping[str, int] = LIMITS, exact: bool = True) 
 
 def header(data: bytes) -> tuple[str, tuple[int, int]] | None:
   """(format, (width, height) in pixels) that an encoded image says of itself; None where nothing is known of it."""
-  try:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      return image.format, image.size
-  except Exception:  # whatever it is, decoding will meet it and say so
-    return None
+  for part in _tries(data):
+    try:
+      with Image.open(io.BytesIO(part), formats=FORMATS) as image:
+        return image.format, image.size
+    except Exception:  # whatever it is, decoding will meet it and say so
+      continue
+  return None
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-  """RGB pixels of a Pillow image, as `decode` has them: uint8 [H, W, 3]. BadRecord for 32-bit values."""
-  return _upright(np.asarray(_to_rgb(image)), image.getexif().get(_ORIENTATION))
+  """RGB pixels of a Pillow image, as `decode` has them: uint8 [H, W, 3].
+
+  Raises BadRecord for 32-bit values, and for what Pillow cannot read.
+  """
+  try:
+    return _upright(np.asarray(_to_rgb(image)), _orientation(image))
+  except BadRecord:
+    raise
+  except Exception as error:  # of the file behind the image, which is read only now
+    if data := _stored(image):
+      return decode(data)
+    raise BadRecord(f"not a readable image ({one_line(error, most=80)})") from None
+
+
+def _stored(image: Image.Image) -> bytes:
+  """What the file behind a Pillow image holds; nothing where there is none."""
+  try:
+    image.fp.seek(0)
+    return image.fp.read()
+  except Exception:
+    try:
+      return pathlib.Path(image.filename).read_bytes()
+    except Exception:
+      return b""
+
+
+def _orientation(image: Image.Image) -> int | None:
+  try:
+    return image.getexif().get(_ORIENTATION)
+  except Exception:  # of the many ways in which EXIF can be broken, none touches the picture
+    return None
+
+
+def _tries(data: bytes) -> Iterator[bytes]:
+  """An encoded image, and where that fails, its picture alone."""
+  yield data
+  if (part := picture_only(data)) and part != data:
+    yield part
 
 
 def _decode_jpeg(data: bytes, limits: Mapping[str, int], exact: bool) -> np.ndarray | None:
   """As `decode`; None for what is left to Pillow: CMYK, and headers that break a rule harmlessly."""
-  try:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    _check_size(width, height, limits)
-    if colours in ("CMYK", "YCCK"):
-      return None
-    pixels = simplejpeg.decode_jpeg(data, "RGB", fastupsample=not exact)
-  except BadRecord:
-    raise
-  except ValueError as error:
-    if _DAMAGE.match(str(error)):
-      raise BadRecord(f"not a readable image ({error})") from None
-    return None
-  if not _has_exif(data):
+  damage = ""
+  for part in _tries(data):
+    try:
+      height, width, colours, _ = simplejpeg.decode_jpeg_header(part)
+      _check_size(width, height, limits)
+      if colours in ("CMYK", "YCCK"):
+        return None
+      pixels = simplejpeg.decode_jpeg(part, "RGB", fastupsample=not exact)
+      break
+    except BadRecord:
+      raise
+    except ValueError as error:
+      if not _DAMAGE.match(str(error)):
+        return None
+      damage = damage or str(error)
+  else:
+    raise BadRecord(f"not a readable image ({damage})")
+  if not any(is_exif(data, marker, start) for marker, start, _ in jpeg_segments(data)):
     return pixels
-  try:
-    orientation = Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(_ORIENTATION)
-  except Exception:  # of the many ways in which EXIF can be broken, none touches the picture
-    return pixels
-  return _upright(pixels, orientation)
-
-
-def _has_exif(data: bytes) -> bool:
-  """Whether a JPEG has EXIF: looked for in the segments before the picture only, most of whose bytes come after."""
-  at = 2
-  while data[at : at + 1] == b"\xff" and (marker := data[at + 1 : at + 2]) not in (b"\xda", b""):
-    if data[at + 4 : at + 9] == b"Exif\0":
-      return True
-    at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-  return False
+  for part in _tries(data):
+    with contextlib.suppress(Exception):  # another segment may be broken, or this one
+      return _upright(pixels, _orientation(Image.open(io.BytesIO(part), formats=FORMATS)))
+  return pixels
 
 
 def _decode_any(data: bytes, limits: Mapping[str, int]) -> np.ndarray:
-  try:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      _check_size(*image.size, limits)
-      image.load()
-      return pixels_of(image)
-  except BadRecord:
-    raise
-  except Image.UnidentifiedImageError:
-    raise BadRecord(f"not a readable image (of no known format; it begins with {data[:8]!r})") from None
-  except Image.DecompressionBombError:
-    raise BadRecord(f"image over data.limits.pixels={limits['pixels']}") from None
-  except Exception as error:  # Pillow's readers raise nearly anything on bytes that make no sense
-    raise BadRecord(f"not a readable image ({one_line(error, most=80)})") from None
+  bad = None
+  for part in _tries(data):
+    try:
+      with Image.open(io.BytesIO(part), formats=FORMATS) as image:
+        _check_size(*image.size, limits)
+        image.load()
+        return _upright(np.asarray(_to_rgb(image)), _orientation(image))
+    except BadRecord as error:
+      bad = bad or error
+    except Image.UnidentifiedImageError:
+      bad = bad or BadRecord(f"not a readable image (of no known format; it begins with {data[:8]!r})")
+    except Image.DecompressionBombError:
+      bad = bad or BadRecord(f"image over data.limits.pixels={limits['pixels']}")
+    except Exception as error:  # Pillow's readers raise nearly anything on bytes that make no sense
+      bad = bad or BadRecord(f"not a readable image ({one_line(error, most=80)})")
+  raise bad
 
 
 def _check_size(width: int, height: int, limits: Mapping[str, int]) -> None:
