@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+
+from mmcontrast.report.fonts import drawable
 
 INK, GREY, RULE, GREEN = "#1c1e21", "#7a7f87", "#d9dce1", "#1a8f4c"
 
@@ -48,8 +51,9 @@ class Canvas:
     self._axes.add_patch(box)
 
   def text(self, x: float, y: float, words: str, size: float = 10, **style: Any) -> None:
-    """Writes `words` with its middle at height y; left aligned unless `ha` says otherwise."""
-    style = {"color": INK, "ha": "left", "va": "center"} | style
+    """Writes `words` with its middle at height y; left aligned unless `ha` says otherwise. See fonts.drawable."""
+    words, families = drawable(words)
+    style = {"color": INK, "ha": "left", "va": "center", "family": families} | style
     self._axes.text(x, y, words, fontsize=size, parse_math=False, **style)
 
   def rule(self, x0: float, y0: float, x1: float, y1: float) -> None:
@@ -60,10 +64,11 @@ class Canvas:
     """Writes a PNG, making its folder; the page size never depends on the content."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    self._figure.savefig(path, dpi=dpi, format="png")
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)  # a font of another script need not be there in bold
+    try:
+      self._figure.savefig(path, dpi=dpi, format="png")
+    finally:
+      log.setLevel(level)
     return path
-
-
-def clip(words: str, length: int) -> str:
-  """`words` in at most `length` characters, an ellipsis for what is cut."""
-  return words if len(words) <= length else words[: length - 1].rstrip() + "…"

@@ -10,7 +10,7 @@ import pytest
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import retrieval
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.report import found_picture, retrieval_picture, table
+from mmcontrast.report import fonts, found_picture, retrieval_picture, table
 
 
 def _embedded(images=12, captions=20, noise=0.5, **changes):
@@ -97,6 +97,26 @@ def test_found_picture(tmp_path, query, count):
   assert 400 < pixels.shape[1] < 1400 and 250 < pixels.shape[0] < 1400
   assert (pixels[:, -1] == 255).all()
   assert (pixels == 0).all(axis=-1).sum() > count * 100 * 100
+
+
+def test_letters_that_no_font_has_are_code_points(monkeypatch, tmp_path, recwarn, caplog):
+  has = {"/dejavu": "abc d", "/noto": "红心", "/last": "\u4e2d"}
+  monkeypatch.setattr(fonts, "_installed", lambda: [("DejaVu Sans", "/dejavu"), ("Noto Sans CJK", "/noto")])
+  monkeypatch.setattr(fonts, "_letters_of", lambda path: frozenset(map(ord, has[path])))
+  fonts._family_of.cache_clear()
+  assert fonts.drawable("a 红\u4e2d\ufe0f\n") == ("a 红\\u4e2d ", ["DejaVu Sans", "Noto Sans CJK"])
+  assert fonts.columns("ab红") == 4 and fonts.cut("红红红红", 6) == "红红…"
+  assert fonts.wrap("红" * 5 + " d", 6) == ["红红红", "红红 d"]
+  monkeypatch.undo()
+  fonts._family_of.cache_clear()
+  query = "红心 \U0001f469\u200d\U0001f680 \ud800 ❤️ " + "ᚠ" * 30  # whatever fonts there are: no box, nothing said
+  found_picture.draw_found(tmp_path / "f.png", query, [np.zeros((4, 4, 3), np.uint8)], [query], [0.5], title=query)
+  assert not recwarn.list and not caplog.records
+
+
+def test_fonts_that_only_show_boxes_are_not_used():
+  assert not any("lastresort" in path.lower() or "color" in path.lower() for _, path in fonts._installed())
+  assert fonts._installed()[0][0] == "DejaVu Sans" and ord("a") in fonts._letters_of(fonts._installed()[0][1])
 
 
 RESULTS = {
