@@ -1,4 +1,4 @@
-"""Words that can be drawn: installed fonts for scripts that the usual one lacks, and code points where none has them."""
+"""Words that can be drawn: installed fonts for scripts that the usual one lacks, code points where none has them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def columns(words: str) -> int:
   return sum(map(_columns_of, words))
 
 
-def cut(words: str, most: int) -> str:
+def clip(words: str, most: int) -> str:
   """`words`, as they can be drawn, in at most `most` columns, an ellipsis for what is cut."""
   words = drawable(words)[0]
   if columns(words) <= most:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.report.canvas import GREY, Canvas
-from mmcontrast.report.fonts import cut, wrap
+from mmcontrast.report.fonts import clip, wrap
 
 _TILE, _GAP, _COLUMNS, _MARGIN = 1.3, 0.22, 5, 0.4  # inches
 
@@ -38,10 +38,10 @@ def draw_found(
   head = 1.15 if text_query else 1.85
   step = _TILE + 0.7
   rows = -(-len(images) // columns)
-  title = cut(title, 16 * columns if text_query else 16 * (columns - 1))
+  title = clip(title, 16 * columns if text_query else 16 * (columns - 1))
   page = Canvas(2 * _MARGIN + columns * (_TILE + _GAP) - _GAP, head + rows * step)
   if text_query:
-    page.text(_MARGIN, 0.4, cut(f"“{query}”", 9 * columns), 16, weight="bold")
+    page.text(_MARGIN, 0.4, clip(f"“{query}”", 9 * columns), 16, weight="bold")
     page.text(_MARGIN, 0.74, title, 9.5, color=GREY)
   else:
     page.picture(query, _MARGIN, 0.3, _TILE)
@@ -50,7 +50,7 @@ def draw_found(
   for n, (image, name, value) in enumerate(zip(images, names, cosine)):
     x, y = _MARGIN + n % columns * (_TILE + _GAP), head + n // columns * step
     page.picture(image, x, y, _TILE)
-    lines = wrap(cut(name, 36), 19)[:2]
+    lines = wrap(clip(name, 36), 19)[:2]
     for line, words in enumerate(lines):
       page.text(x + _TILE / 2, y + _TILE + 0.13 + line * 0.155, words, 8.5, ha="center")
     below = y + _TILE + 0.13 + len(lines) * 0.155

@@ -11,7 +11,7 @@ from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.matches import Matches
 from mmcontrast.evaluation.retrieval import found, ranks
 from mmcontrast.report.canvas import GREEN, GREY, INK, Canvas
-from mmcontrast.report.fonts import cut, wrap
+from mmcontrast.report.fonts import clip, wrap
 
 _ROW, _TILE, _TOP, _MARGIN = 1.12, 0.96, 1.62, 0.4  # inches
 _QUERY, _GAP, _LIST = 2.1, 0.1, 4.6  # the query's column, between tiles, the right side's width
@@ -64,7 +64,7 @@ def draw(
 
   for row, (query, nearest, right_ones, rank) in enumerate(to_image):
     y = _TOP + row * _ROW
-    lines = wrap(cut(data.captions[query], 54), 20)[:3]
+    lines = wrap(clip(data.captions[query], 54), 20)[:3]
     middle = y + _TILE / 2 - (0.1 if rank > top else 0)
     for n, words in enumerate(lines):
       page.text(_MARGIN, middle + (n - (len(lines) - 1) / 2) * 0.19, words, 10.5, weight="bold")
@@ -81,7 +81,7 @@ def draw(
       page.text(
         right + _TILE + 0.2,
         y + 0.1 + n * (_TILE - 0.2) / max(top - 1, 1),
-        f"{n + 1}  {cut(data.captions[index], 36)}",
+        f"{n + 1}  {clip(data.captions[index], 36)}",
         9.5,
         color=GREEN if hit else INK,
         weight="bold" if hit else "normal",

@@ -105,7 +105,7 @@ def test_letters_that_no_font_has_are_code_points(monkeypatch, tmp_path, recwarn
   monkeypatch.setattr(fonts, "_letters_of", lambda path: frozenset(map(ord, has[path])))
   fonts._family_of.cache_clear()
   assert fonts.drawable("a 红\u4e2d\ufe0f\n") == ("a 红\\u4e2d ", ["DejaVu Sans", "Noto Sans CJK"])
-  assert fonts.columns("ab红") == 4 and fonts.cut("红红红红", 6) == "红红…"
+  assert fonts.columns("ab红") == 4 and fonts.clip("红红红红", 6) == "红红…"
   assert fonts.wrap("红" * 5 + " d", 6) == ["红红红", "红红 d"]
   monkeypatch.undo()
   fonts._family_of.cache_clear()
