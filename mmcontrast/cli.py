@@ -244,7 +244,7 @@ def _tokenizer(options: argparse.Namespace, words: list[str]) -> None:
 
 def _source_options(words: list[str]) -> dict[str, object]:
   """The `data.source` that words such as "--source.caption=alt" write."""
-  from mmcontrast.config import literal
+  from mmcontrast.overrides import literal
   given = {}
   for word in words:
     name, equals, text = word.partition("=")

@@ -8,30 +8,26 @@ plain dictionaries.
 
 from __future__ import annotations
 
-import ast
+import copy
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from mmcontrast import config_files
 from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
-from mmcontrast.errors import UserError, choose, nearest, one_line
+from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.overrides import PREFIX, keys_of, override, parse
 from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
 RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
                      "batch.microbatches", "data.on_error", "data.read", "data.cache", "data.resize")
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
-_OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "momentum", "init",
-                  "update_rule", "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source",
-                  "data.mixture")
-
-_SOURCE = "--config.data.source."
+_OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "init", "update_rule",
+                  "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source", "data.mixture")
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -124,8 +120,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     path: the config file, "mine.py", or a config of the package, "methods/clip" or "clip", with an optional argument
       after a colon, "clip:smoke".
     overrides: command-line words such as "--config.batch.size=64", or, in one stage alone,
-      "--config.stages.NAME.batch.size=64". A key that a stage gives itself is the stage's. In
-      config.data.source a key may be new.
+      "--config.stages.NAME.batch.size=64"; any option that exists can be given (overrides.py). A key that a stage
+      gives itself is the stage's.
   Returns:
     The resolved and checked config, as nested dictionaries.
   Raises UserError when the file is missing or fails, or a key is unknown.
@@ -133,82 +129,75 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   made = config_files.run(path)
   if not isinstance(made, Mapping | ml_collections.ConfigDict):
     raise UserError(f"{path}: get_config returned {type(made).__name__}; it must return the config, as a ConfigDict")
-  made = ml_collections.ConfigDict(made)
-  own = [word for word in overrides if word.startswith("--config.stages.")]
-  source = [word for word in overrides if word.startswith(_SOURCE)]
-  whole = [word for word in overrides if word not in own + source]
-  for word in whole:
-    _check_override(word, path, _dictionaries(made))
-  config = _overridden(made, whole, path)
-  for word in whole:
-    _check_effect(word.split("=")[0], config)
-  for word in source:  # what options there are only the source knows; it checks them
-    name, equals, text = word.removeprefix(_SOURCE).partition("=")
-    if not equals:
-      raise UserError(f"unexpected argument {word!r}; overrides look like {_SOURCE}caption=alt")
-    config["data"]["source"] |= {name: literal(text)}
-  config = _override_stages(config, own, path)
-  for name, run in resolve(config).items():
-    check_keys(run, where=f"{path}, stage {name}" if name else path)
+  return overridden(made, overrides, path)
+
+
+def overridden(config: Mapping[str, Any] | ml_collections.ConfigDict, overrides: Sequence[str] = (),
+               where: str = "the config") -> dict[str, Any]:
+  """`config` as nested dictionaries, with overrides carried out, every default written out, and its keys checked.
+
+  Args:
+    config: of whole or part; what it does not give is as in `base_config`. It is not changed.
+    overrides: as of `load_config`.
+    where: whose config it is, for messages.
+  """
+  base = base_config().to_dict()
+  made = ml_collections.ConfigDict(_dictionaries(config)) if isinstance(config, Mapping) else copy.deepcopy(config)
+  words = parse(overrides, flatten(_completed(_dictionaries(made), base)))
+  whole = [pair for pair in words if not pair[0].startswith("stages.")]
+  for key, text in whole:
+    override(made, key, text, base, where=where)
+  found = _completed(_dictionaries(made), base)
+  for key, _ in whole:
+    _check_effect(key, found)
+  found = _override_stages(found, [pair for pair in words if pair not in whole], base, where)
+  for name, run in resolve(found).items():
+    check_keys(run, where=f"{where}, stage {name}" if name else where)
+  return found
+
+
+def _completed(config: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """`config` with the defaults of the keys that it leaves out, in the sections whose keys are the program's."""
+  missing = {key: value for key, value in base.items() if key not in config}
+  return missing | {
+      key: _completed(value, base[key], f"{prefix}{key}.")
+      if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) and f"{prefix}{key}" not in _OPEN_SECTIONS
+      else value for key, value in config.items()}
+
+
+def _check_effect(key: str, config: Mapping) -> None:
+  """Raises UserError when every stage gives the overridden key itself."""
+  runs, path = resolve(config), keys_of(key)
+  if key != "stages" and all(_at(run, path) != _at(config, path) for run in runs.values()):
+    raise UserError(f"{PREFIX}{key}: every stage gives its own; override {PREFIX}stages.{next(iter(runs))}.{key}")
+
+
+def _at(config: Any, path: Sequence[str]) -> Any:
+  """What stands at `path`; None where nothing does."""
+  for key in path:
+    if isinstance(config, list | tuple):
+      config = config[int(key.strip("[]"))] if int(key.strip("[]")) < len(config) else None
+    else:
+      config = config.get(key) if isinstance(config, Mapping) else None
   return config
 
 
-def _check_effect(name: str, config: Mapping) -> None:
-  """Raises UserError when every stage gives the overridden key itself."""
-  key = name.removeprefix("--config.")
-  runs = resolve(config)
-  if key != "stages" and all(flatten(run).get(key) != flatten(config)[key] for run in runs.values()):
-    raise UserError(f"{name}: every stage gives its own; override --config.stages.{next(iter(runs))}.{key}")
-
-
-def _override_stages(config: dict[str, Any], overrides: Sequence[str], path: str) -> dict[str, Any]:
-  """`config` with words such as "--config.stages.align.batch.size=64" carried out."""
+def _override_stages(config: dict[str, Any], pairs: Sequence[tuple[str, str]], base: Mapping[str, Any],
+                     where: str) -> dict[str, Any]:
+  """`config` with overrides such as ("stages.align.batch.size", "64") carried out."""
   stages = {stage: dict(given) for stage, given in zip(resolve(config), config["stages"])}
-  for word in overrides:
-    name, equals, text = word.removeprefix("--config.stages.").partition("=")
-    runs = resolve({**config, "stages": tuple(stages.values())})
-    keys = [f"{stage}.{key}" for stage in stages for key in flatten(runs[stage])]
-    if not equals or name not in keys:
-      raise UserError(f"--config.stages.{name}: {path} has no such key; {nearest(name, keys)}")
-    stage, *holders, last = name.split(".")
-    run = section = ml_collections.ConfigDict(runs[stage])
-    for key in holders:
-      section = section[key]
-    try:
-      section[last] = literal(text)
-    except TypeError as error:
-      raise UserError(f"--config.stages.{name}: {one_line(error)}") from error
-    changed = name.split(".")[1]
+  for whole, text in pairs:
+    _, stage, key = (*whole.split(".", 2), "", "")[:3]
+    if stage not in stages or not key:
+      if not stages:
+        raise UserError(f"{PREFIX}{whole}: {where} has no stages; leave out 'stages.{stage}'")
+      raise UserError(f"{PREFIX}{whole}: {where} has no stage {stage!r}; {nearest(stage, stages)}; "
+                      f"overrides of one look like {PREFIX}stages.{next(iter(stages))}.batch.size=64")
+    run = ml_collections.ConfigDict(resolve({**config, "stages": tuple(stages.values())})[stage])
+    override(run, key, text, base, prefix=f"{PREFIX}stages.{stage}.", where=where)
+    changed = keys_of(key)[0]
     stages[stage][changed] = _dictionaries(run)[changed]
   return {**config, "stages": tuple(stages.values())}
-
-
-def literal(text: str) -> Any:
-  """The Python value that `text` writes, or `text` itself."""
-  try:
-    return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-  except (ValueError, SyntaxError):
-    return text
-
-
-def _overridden(made: ml_collections.ConfigDict, overrides: Sequence[str], path: str) -> dict[str, Any]:
-  words = ["mmcontrast", *overrides]
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=words)
-  try:
-    values(words)
-    return _dictionaries(values.config)
-  except (flags.Error, TypeError) as error:
-    raise UserError(f"{path}: {one_line(error, most=10_000)}") from error
-
-
-def _check_override(word: str, path: str, config: Mapping) -> None:
-  name, equals, _ = word.partition("=")
-  if not name.startswith("--config.") or not equals:
-    raise UserError(f"unexpected argument {word!r}; overrides look like --config.batch.size=64")
-  known = [f"--config.{key}" for key in flatten(config)]
-  if name not in known:
-    raise UserError(f"{name}: {path} has no such key; {nearest(name, known)}")
 
 
 def check_keys(config: Mapping, where: str) -> None:

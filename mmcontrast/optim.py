@@ -49,6 +49,11 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 """Each optimizer's own options and their defaults."""
 
 
+def options_of(name: str) -> dict[str, Any]:
+  """The options of the optimizer `name` and their defaults; those that all share where there is none of that name."""
+  return {**_SHARED, **OPTIMIZERS.get(name, {})}
+
+
 def make_optimizer(
   config: Mapping[str, Any],
   params: Any,
@@ -82,7 +87,7 @@ def make_optimizer(
       no weight decay rule covers.
   """
   name = choose(config.get("name", "adamw"), OPTIMIZERS, "optimizer.name")
-  known = {**_SHARED, **OPTIMIZERS[name]}
+  known = options_of(name)
   for key in config:
     if key not in known:
       raise UserError(f"optimizer: {name!r} has no option {key!r}; {nearest(key, known)}")

@@ -13,6 +13,7 @@ its first value, after its end at its last one.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,18 @@ SCHEDULES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
   "warmup_linear": (("peak",), {"init": 0.0, "end": 0.0}),
   "warmup_cosine": (("peak",), {"init": 0.0, "end": 0.0}),
 }
+
+
+def options_of(name: str) -> dict[str, Any]:
+  """The options of the schedule `name`, `name` aside, and their defaults (`inspect.Parameter.empty`: required; None:
+  not limited); none for what is no schedule."""
+  if name not in SCHEDULES:
+    return {}
+  required, defaults = SCHEDULES[name]
+  lengths = [] if name == "constant" else ["begin", ""]
+  lengths += ["warmup"] if name.startswith("warmup_") else []
+  in_units = [f"{key}_{unit}".lstrip("_") for key in lengths for unit in ("steps", "epochs")]
+  return {**dict.fromkeys(required, inspect.Parameter.empty), **defaults, **dict.fromkeys(in_units)}
 
 
 def make_schedule(
@@ -118,10 +131,7 @@ def _decay(shape: str, start: float, end: float, steps: int) -> optax.Schedule:
 
 def _values(spec: Mapping[str, Any], name: str, where: str) -> dict[str, float]:
   required, defaults = SCHEDULES[name]
-  lengths = [] if name == "constant" else ["begin", ""]
-  lengths += ["warmup"] if name.startswith("warmup_") else []
-  known = {"name", *required, *defaults}
-  known |= {f"{key}_{unit}".lstrip("_") for key in lengths for unit in ("steps", "epochs")}
+  known = {"name", *options_of(name)}
   for key in spec:
     if key not in known:
       raise UserError(f"{where}: {name!r} has no option {key!r}; {nearest(key, known)}")

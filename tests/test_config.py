@@ -26,15 +26,15 @@ def test_argument_and_overrides(config_file):
 
 def test_options_of_a_source_need_not_be_there_before(config_file):
   words = ["--config.data.source.caption=['alt', 'title']", "--config.data.source.image=None"]
-  assert load_config(config_file, words)["data"]["source"] == {"caption": ["alt", "title"], "image": None}
-  with pytest.raises(UserError, match=r"overrides look like --config\.data\.source\.caption=alt"):
+  assert load_config(config_file, words)["data"]["source"] == {"caption": ("alt", "title"), "image": None}
+  with pytest.raises(UserError, match=r"the = is missing; write --config\.data\.source\.caption=VALUE"):
     load_config(config_file, ["--config.data.source.caption"])
 
 
 @pytest.mark.parametrize("override, expected", [
     ("--config.objective.a.wieght=1", "config.objective.a.weight"),
     ("--config.batch.sise=1", "config.batch.size"),
-    ("--steps=1", "--config.batch.size=64"),
+    ("--steps=1", "did you mean --config.steps=1?"),
 ])
 def test_an_unknown_override_names_the_nearest_key(config_file, override, expected):
   with pytest.raises(UserError, match=r"no such key|unexpected argument") as error:

@@ -169,8 +169,9 @@ def test_overrides(tmp_path):
   assert [run["data"]["lower"] for run in runs.values()] == [True, False]
   for word, message in [
       ("--config.steps=5", r"config\.steps: every stage gives its own; override --config\.stages\.one\.steps"),
-      ("--config.stages.on.steps=5", r"no such key; did you mean 'one\.steps'"),
-      ("--config.stages.one.steps=many", r"stages\.one\.steps: .*many")]:
+      ("--config.stages.on.steps=5", r"no stage 'on'; did you mean 'one'"),
+      ("--config.stages.one.stepz=5", r"no such key; did you mean '--config\.stages\.one\.steps'"),
+      ("--config.stages.one.steps=many", r"stages\.one\.steps=many: a whole number")]:
     with pytest.raises(UserError, match=message) as error:
       load_config(str(file), [word])
     assert "\n" not in str(error.value)

@@ -11,6 +11,7 @@ are those of anchors, of which a regularizer has none.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -175,15 +176,16 @@ class Regularizer:
     return [LossMatrix(size, size, "regularizer", dim, self.function.cells)]
 
 
-_KEYS = ("regularizer", "embeddings", "weight")
+DEFAULTS = {"regularizer": inspect.Parameter.empty, "embeddings": (), "weight": 1.0}
+"""The options of an entry and their defaults (`inspect.Parameter.empty`: required)."""
 
 
 def parse_regularizer(name: str, config: Mapping[str, Any]) -> Regularizer:
   """Makes a regularizer of its config; raises UserError naming entry, key and nearest choice."""
   where = f"objective.{name}"
   for key in config:
-    if key not in _KEYS:
-      raise UserError(f"{where}: no key {key!r} beside 'regularizer'; {nearest(key, _KEYS)}")
+    if key not in DEFAULTS:
+      raise UserError(f"{where}: no key {key!r} beside 'regularizer'; {nearest(key, DEFAULTS)}")
   function = build(REGULARIZERS, config["regularizer"], f"{where}.regularizer")
   given = config.get("embeddings", ())
   embeddings = (given,) if isinstance(given, str) else tuple(given)

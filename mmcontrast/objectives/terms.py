@@ -27,6 +27,7 @@ An entry with "regularizer" asks something of embeddings themselves (regularizer
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,23 +157,24 @@ class Term:
 
 Terms = dict[str, Term | Regularizer]
 
-_KEYS = (
-  "query",
-  "key",
-  "score",
-  "target",
-  "criterion",
-  "negatives",
-  "negative_keys",
-  "negative_queries",
-  "negative_weights",
-  "token_keys",
-  "prototypes",
-  "direction",
-  "temperature",
-  "bias",
-  "weight",
-)
+DEFAULTS: dict[str, Any] = {
+  "query": inspect.Parameter.empty,
+  "key": inspect.Parameter.empty,
+  "score": "cosine",
+  "target": "identity",
+  "criterion": "softmax",
+  "negatives": "batch",
+  "negative_keys": (),
+  "negative_queries": (),
+  "negative_weights": None,
+  "token_keys": False,
+  "prototypes": 0,
+  "direction": "rows",
+  "temperature": None,  # the criterion's own
+  "bias": None,
+  "weight": 1.0,
+}
+"""The options of a term and their defaults (`inspect.Parameter.empty`: required)."""
 
 
 def parse_terms(objective: Mapping[str, Any]) -> Terms:
@@ -209,15 +211,16 @@ def _plain(config: Any) -> Any:
 def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -> Term:
   where = f"objective.{name}"
   for key in config:
-    if key not in _KEYS:
-      raise UserError(f"{where}: no key {key!r}; {nearest(key, (*_KEYS, 'regularizer'))}")
+    if key not in DEFAULTS:
+      raise UserError(f"{where}: no key {key!r}; {nearest(key, (*DEFAULTS, 'regularizer'))}")
   for key in ("query", "key"):
     if key not in config:
       raise UserError(f"{where}.{key}: must be given, such as 'image[0]/image_joint'")
+  options = DEFAULTS | config
   query, key = (_names(config[side], f"{where}.{side}") for side in ("query", "key"))
-  negatives, length = _negatives(config.get("negatives", "batch"), f"{where}.negatives")
-  criterion = build_criterion(config.get("criterion", "softmax"), f"{where}.criterion")
-  target = build_target(config.get("target", "identity"), f"{where}.target")
+  negatives, length = _negatives(options["negatives"], f"{where}.negatives")
+  criterion = build_criterion(options["criterion"], f"{where}.criterion")
+  target = build_target(options["target"], f"{where}.target")
   for embedding in target.embeddings:
     parse_embedding(embedding, f"{where}.target")
   owner = share(temperatures, name)
@@ -230,20 +233,20 @@ def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -
     name=name,
     query=query,
     key=key,
-    score=build_score(config.get("score", "cosine"), f"{where}.score"),
+    score=build_score(options["score"], f"{where}.score"),
     target=target,
     criterion=criterion,
     negatives=negatives,
-    negative_keys=_names(config.get("negative_keys", ()), f"{where}.negative_keys", some=False),
-    negative_queries=_names(config.get("negative_queries", ()), f"{where}.negative_queries", some=False),
-    negative_weights=_negative_weights(config.get("negative_weights"), f"{where}.negative_weights"),
-    prototypes=_prototypes(config.get("prototypes", 0), f"{where}.prototypes"),
-    token_keys=bool(config.get("token_keys", False)),
+    negative_keys=_names(options["negative_keys"], f"{where}.negative_keys", some=False),
+    negative_queries=_names(options["negative_queries"], f"{where}.negative_queries", some=False),
+    negative_weights=_negative_weights(options["negative_weights"], f"{where}.negative_weights"),
+    prototypes=_prototypes(options["prototypes"], f"{where}.prototypes"),
+    token_keys=bool(options["token_keys"]),
     queue_length=length,
-    direction=choose(config.get("direction", "rows"), DIRECTIONS, f"{where}.direction"),
+    direction=choose(options["direction"], DIRECTIONS, f"{where}.direction"),
     temperature=parse_temperature(shared["temperature"], shared["bias"], f"objective.{owner}"),
     temperature_of=owner,
-    weight=config.get("weight", 1.0),
+    weight=options["weight"],
   )
   check_combination(term, where)
   return term
