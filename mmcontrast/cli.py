@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
   take.add_argument("--workdir", required=True, help="the folder of the run, which must be empty")
   take.add_argument("--allow_unused", metavar="REGEX", action="append", default=[],
                     help="names of arrays that may be left out; may be given again")
+  take.add_argument("--weights", default="", metavar="NAME", help="which of several in one file, such as "
+                    "state_dict_ema or teacher (default: the usual one, and a line says which)")
 
   export = add("export", _export, "Write the model of a run for another package.", reads_data=False)
   export.add_argument("--workdir", required=True)
@@ -196,7 +198,7 @@ def _search(options: argparse.Namespace, _: list[str]) -> None:
 
 def _import(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.interop.run import import_run
-  print(import_run(options.place, options.workdir, options.allow_unused))
+  print(import_run(options.place, options.workdir, options.allow_unused, options.weights))
 
 
 def _export(options: argparse.Namespace, _: list[str]) -> None:

@@ -22,7 +22,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.interop import tokenizer_files
 from mmcontrast.interop.naming import SAME, STACKED, Arrays, Layout, Rule, one, to_ours, under
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, complete, shapes, take_logits
-from mmcontrast.interop.weights import read_weights
+from mmcontrast.interop.weights import PLAIN, Reading, read_weights
 
 HALF = (0.5, 0.5, 0.5)
 KINDS: dict[str, dict[str, int]] = {"vit": {}, "siglip": {"pad": 1, "bos": -1, "eos": 1},
@@ -36,9 +36,8 @@ _OLD = ((r"encoderblock_(\d+)/LayerNorm_2", r"encoderblock_\1/LayerNorm_1"), (r"
 _ATTENTION = "MultiHeadDotProductAttention_0"
 
 
-def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A file of big_vision; see `formats.Format.read`."""
-  del torch
   kind, at, name = path.partition("@")
   if not at:
     raise UserError(f"{path}: a file of big_vision has no config; say what it is: {', '.join(KINDS)}, such as "
@@ -48,7 +47,7 @@ def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pr
   two = any(name.startswith("img/") for name in arrays)
   if two != (kind != "vit"):
     raise UserError(f"{name}: holds {'two towers; name it siglip@ or siglip2@' if two else 'one tower; name it vit@'}")
-  return _two_towers(kind, arrays, path, allow_unused) if two else _image_tower(arrays, path, allow_unused)
+  return _two_towers(kind, arrays, path, how.allow_unused) if two else _image_tower(arrays, path, how.allow_unused)
 
 
 def _image_tower(arrays: Arrays, path: str, allow_unused: Sequence[str]) -> Pretrained:

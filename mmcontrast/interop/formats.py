@@ -1,7 +1,7 @@
 """The formats that are read and written, by name. One more is a file here with `read` and `write`, and a line below.
 
-    read(path, torch, allow_unused) -> Pretrained    path: a folder, or "NAME@FILE" where a file says no architecture
-    write(pretrained, out) -> None                   out: an empty folder
+    read(path, how) -> Pretrained     path: a folder, or "NAME@FILE" where a file says no architecture
+    write(pretrained, out) -> None    out: an empty folder
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pathlib
-from collections.abc import Sequence
+from typing import Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.folders import whole
 from mmcontrast.interop.pretrained import Pretrained
+from mmcontrast.interop.weights import Reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +30,12 @@ class Format:
   reads: bool = True
   writes: bool = True
 
-  def read(self, path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
-    """What the file or folder at `path` holds.
+  def read(self, path: str, **how: Any) -> Pretrained:
+    """What the file or folder at `path` holds. `how`: torch, weights, allow_unused of `weights.Reading`.
 
-    Args:
-      torch: read torch's .bin, .pt and .pth too.
-      allow_unused: regexes of arrays' names that may be left over.
     Raises UserError when it is not there, damaged, or holds what our encoders do not compute.
     """
-    return importlib.import_module(f"mmcontrast.interop.{self.module}").read(path, torch, allow_unused)
+    return importlib.import_module(f"mmcontrast.interop.{self.module}").read(path, Reading(**how))
 
   def write(self, pretrained: Pretrained, out: str | pathlib.Path) -> None:
     """Writes the folder `out`, which the other package loads.
@@ -58,10 +56,10 @@ FORMATS = {
 }
 
 
-def read(place: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
-  """`place`: "KIND:PATH" with a kind of FORMATS that is read. Raises as `Format.read`."""
+def read(place: str, **how: Any) -> Pretrained:
+  """`place`: "KIND:PATH" with a kind of FORMATS that is read. `how` and what is raised: as `Format.read`."""
   kind, colon, path = place.partition(":")
   readable = [name for name, one in FORMATS.items() if one.reads]
   if not colon or not path:
     raise UserError(f"{place}: not KIND:PATH, such as open_clip:DIR; the kinds are {', '.join(readable)}")
-  return FORMATS[choose(kind, readable, place)].read(path, torch, allow_unused)
+  return FORMATS[choose(kind, readable, place)].read(path, **how)

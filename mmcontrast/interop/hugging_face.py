@@ -10,12 +10,11 @@ from __future__ import annotations
 import importlib
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.interop.pretrained import Pretrained
-from mmcontrast.interop.weights import read_weights
+from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weights
 
 MODELS = {  # model_type -> its file
   "clip": "hugging_face_clip",
@@ -30,10 +29,9 @@ MODELS = {  # model_type -> its file
 _WRITERS = {  # towers -> the file that writes them
   ("image", "text"): "hugging_face_clip", ("text",): "hugging_face_bert", ("image",): "hugging_face_vit",
 }  # fmt: skip
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
-def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A folder that transformers saved; see `formats.Format.read`."""
   folder = pathlib.Path(path)
   file = folder / "config.json"
@@ -44,11 +42,8 @@ def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pr
   except ValueError as error:
     raise UserError(f"{file}: damaged ({one_line(error)}); copy it again") from None
   model = choose(str(config.get("model_type")), MODELS, f"{file}: model_type")
-  weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
-  if not weights:
-    raise UserError(f"{path}: no weights there; it needs one of {', '.join(_WEIGHTS)}")
-  # Where there is only torch's file and it may not be read, read_weights says so.
-  return _module(MODELS[model]).read(folder, config, read_weights(weights[0], torch), allow_unused)
+  arrays = read_weights(find_weights(folder), how.torch, how.weights)
+  return _module(MODELS[model]).read(folder, config, arrays, how.allow_unused)
 
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.finite import check_weights
+from mmcontrast.interop.wrappings import under_which
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -129,6 +130,9 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
   used = {name for group in groups for name in group.names}
   left = [name for name in arrays if name not in used and not any(re.fullmatch(one, name) for one in ignored)]
   missing = [name for group in groups for name in group.names if name not in arrays]
+  if missing and (prefixes := under_which(arrays, missing)):
+    raise UserError(f"{where}: no array {missing[0]!r}, but one under {' and '.join(map(repr, prefixes))}, as all "
+                    f"that are missing; to choose: mmcontrast import ... --weights {prefixes[0]}")
   if left:
     raise UserError(f"{where}: {len(left)} of {len(arrays)} arrays are not used, the first is {left[0]!r}; "
                     f"{nearest(left[0], missing or used)}; if you do not need them, say so: --allow_unused REGEX")
@@ -138,6 +142,9 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
       raise UserError(f"{where}: no array {absent[0]!r}, which {_short(group.paths[0])!r} is read from; "
                       f"{nearest(absent[0], arrays)}")
     theirs = [arrays[name] for name in group.names]
+    if whole := [name for name in group.names if arrays[name].dtype.kind in "iubc"]:
+      raise UserError(f"{where}: {whole[0]!r} is of {arrays[whole[0]].dtype}, and weights are floats; save it in full "
+                      "or half precision, not quantised")
     shapes = [tuple(wanted[path]) for path in group.paths]
     try:
       ours = group.layout.to_ours(theirs, shapes)

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,25 +19,27 @@ from mmcontrast.interop import tokenizer_files
 from mmcontrast.interop.naming import to_ours, to_theirs
 from mmcontrast.interop.open_clip_config import config_of, describe, text_input
 from mmcontrast.interop.pretrained import Pretrained, check_same, shapes, take_logits
-from mmcontrast.interop.weights import TORCH, read_weights, write_weights
+from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weights, write_weights
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-_FILES = (WEIGHTS, "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
+_FILES = (WEIGHTS, "open_clip_pytorch_model.bin")
 _IGNORED = (r"text_decoder\..*",  # it makes CoCa's captions, not its embeddings
-            r".*\.num_batches_tracked", "input_resolution", "context_length", "vocab_size", r"(text\.)?attn_mask")
+            r".*\.num_batches_tracked", "input_resolution", "context_length", "vocab_size",
+            r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask")
 
 
-def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A model of open_clip; see `formats.Format.read`.
 
   Raises UserError also for a field of its config, or a value, that our encoders do not compute.
   """
-  config, file = _find(path, torch)
+  config, file = _find(path)
   found, text = describe(config, path), text_input(config, file.parent, path)
-  arrays, scale, bias = take_logits(read_weights(file, torch), ("logit_scale", "logit_bias"), str(file))
+  arrays = read_weights(file, how.torch, how.weights)
+  arrays, scale, bias = take_logits(arrays, ("logit_scale", "logit_bias"), str(file))
   prefix = "text." if any(name.startswith("text.") for name in arrays) else ""
   wanted = shapes(found.towers, found.heads, found.image, text)
-  ours = to_ours(found.rules(prefix), arrays, wanted, str(file), (*_IGNORED, *allow_unused))
+  ours = to_ours(found.rules(prefix), arrays, wanted, str(file), (*_IGNORED, *how.allow_unused))
   return Pretrained(found.towers, found.heads, ours, found.image, text, scale, bias, path)
 
 
@@ -65,7 +66,7 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     (out / name).write_bytes(content)
 
 
-def _find(path: str, torch: bool) -> tuple[dict[str, Any], pathlib.Path]:
+def _find(path: str) -> tuple[dict[str, Any], pathlib.Path]:
   """The config, {"model_cfg", "preprocess_cfg"}, and the file of weights."""
   name, at, file = path.partition("@")
   if at:
@@ -74,10 +75,7 @@ def _find(path: str, torch: bool) -> tuple[dict[str, Any], pathlib.Path]:
   if not (folder / CONFIG).is_file():
     raise UserError(f"{path}: no {CONFIG} there; give the folder of a model of open_clip, or NAME@FILE, such as "
                     "ViT-B-32@open_clip_model.safetensors")
-  files = [folder / name for name in _FILES if (folder / name).is_file()]
-  if not files:
-    raise UserError(f"{path}: no weights there; {nearest(WEIGHTS, _FILES)}")
-  return _config(folder / CONFIG), next((file for file in files if torch or file.suffix not in TORCH), files[0])
+  return _config(folder / CONFIG), find_weights(folder, _FILES)
 
 
 def _named(name: str, path: str) -> pathlib.Path:

@@ -32,7 +32,8 @@ PROGRAMS = ("stablehlo", "onnx")
 TERM = "image_text"  # of an imported run: what its logits are of
 
 
-def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[str] = ()) -> pathlib.Path:
+def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[str] = (),
+               weights: str = "") -> pathlib.Path:
   """Makes `workdir` a run of what KIND:PATH holds: its checkpoint, resolved config and tokenizer.
 
   All that loads a run works on it; it has been trained for 0 steps, and is not trained further:
@@ -41,11 +42,12 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
   Args:
     place: of `formats.read`; torch's own files are read too.
     allow_unused: regexes of arrays' names that may be left over.
+    weights: which of several sets of weights in one file: see `wrappings.choose_table`.
   Raises UserError, before anything is written, for what cannot be read or has no tokenizer, and where
   `workdir` holds something.
   """
   check_empty(workdir, "--workdir")
-  pretrained = formats.read(place, torch=True, allow_unused=allow_unused)
+  pretrained = formats.read(place, torch=True, allow_unused=allow_unused, weights=weights)
   config = config_of(pretrained)
   vocabulary = None
   if pretrained.text:

@@ -16,7 +16,7 @@ from typing import Any
 from mmcontrast.errors import UserError, choose, nearest, one_line
 from mmcontrast.interop.naming import Rule, to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, check_same, complete, image_tower, shapes
-from mmcontrast.interop.weights import TORCH, read_weights, write_weights
+from mmcontrast.interop.weights import NAMES, PLAIN, Reading, find_weights, read_weights, write_weights
 
 # What an architecture's name begins with -> the file here that knows its family. It has
 #   from_timm(architecture, args, where) -> Encoder     of the arguments that timm's constructor was given
@@ -24,7 +24,6 @@ from mmcontrast.interop.weights import TORCH, read_weights, write_weights
 # and both raise UserError for what the other side does not compute.
 FAMILIES = {"resnet": "resnet", "convnext": "convnext", "vit": "vit"}
 CENTRE, SQUASH = "center", "squash"  # timm's crop_mode
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Encoder:
   image: ImageInput
 
 
-def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """An encoder of timm as tower "image"; see `formats.Format.read`."""
-  name, config, file = _open(path, torch)
+  name, config, file = _open(path)
   args = dict(config.get("model_args", {}))
   for key in ("num_classes", "global_pool"):  # of the classifier's side; said once more at the top
     if key in config:
@@ -54,8 +53,8 @@ def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pr
   found = encoder(name, args, path)
   image = _image(config.get("pretrained_cfg", {}), found.image, path)
   wanted = shapes({"image": found.tower}, {}, image)
-  arrays = to_ours(under(found.rules, "", "towers/image"), read_weights(file, torch), wanted, str(file),
-                   [*found.ignored, *allow_unused])
+  arrays = to_ours(under(found.rules, "", "towers/image"), read_weights(file, how.torch, how.weights), wanted,
+                   str(file), [*found.ignored, *how.allow_unused])
   return Pretrained({"image": found.tower}, {}, arrays, image, source=path)
 
 
@@ -75,7 +74,7 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
          "fixed_input_size": name.startswith("vit")}  # or timm builds it for 224 px
   config = {"architecture": name, "num_classes": 0, "model_args": args, "pretrained_cfg": cfg}
   out.mkdir(parents=True, exist_ok=True)
-  write_weights(out / WEIGHTS[0], arrays)
+  write_weights(out / NAMES[0], arrays)
   (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -118,7 +117,7 @@ def expect(args: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> 
       raise UserError(f"{where}: {key}={args[key]!r} is not computed here, only {key}={value!r}")
 
 
-def _open(path: str, torch: bool) -> tuple[str, dict[str, Any], pathlib.Path]:
+def _open(path: str) -> tuple[str, dict[str, Any], pathlib.Path]:
   """The architecture, config.json (empty for bare weights) and the file of weights."""
   folder = pathlib.Path(path)
   if not folder.is_dir():
@@ -133,11 +132,7 @@ def _open(path: str, torch: bool) -> tuple[str, dict[str, Any], pathlib.Path]:
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f"{folder / 'config.json'}: not a model's config of timm ({one_line(error, 120)}); for bare "
                     "weights give ARCHITECTURE@FILE") from None
-  found = [folder / name for name in WEIGHTS if (folder / name).is_file() and (torch or not name.endswith(TORCH))]
-  if not found:
-    names = [file.name for file in folder.iterdir()]
-    raise UserError(f"{folder}: no {WEIGHTS[0]} there; {nearest(WEIGHTS[0], names)}")
-  return architecture, config, found[0]
+  return architecture, config, find_weights(folder)
 
 
 def _family(architecture: str, where: str) -> Any:

@@ -9,24 +9,23 @@ and gives other outputs. A classifier (fc) is left out, both ways.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.naming import to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import Pretrained, check_same, complete, image_tower, shapes
 from mmcontrast.interop.resnet import CLASSIFIER, INPUT, NAMES, TORCHVISION
-from mmcontrast.interop.weights import read_weights, write_weights
+from mmcontrast.interop.weights import PLAIN, Reading, read_weights, write_weights
 
 
-def read(path: str, torch: bool = False, allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A ResNet as tower "image"; see `formats.Format.read`."""
   name, at, file = path.partition("@")
   if not at:
     raise UserError(f"{path}: a file of torchvision does not say its architecture; give ARCHITECTURE@FILE, such as "
                     "resnet50@resnet50.pth")
   tower = complete({"name": choose(name, NAMES, f"{path}: architecture")})
-  arrays = to_ours(under(TORCHVISION, "", "towers/image"), read_weights(file, torch),
-                   shapes({"image": tower}, {}, INPUT), file, [*CLASSIFIER, *allow_unused])
+  arrays = to_ours(under(TORCHVISION, "", "towers/image"), read_weights(file, how.torch, how.weights),
+                   shapes({"image": tower}, {}, INPUT), file, [*CLASSIFIER, *how.allow_unused])
   return Pretrained({"image": tower}, {}, arrays, INPUT, source=path)
 
 
