@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from mmcontrast import optim
 from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights, takes
@@ -220,13 +221,15 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
 
 
 def complete_config(config: Mapping) -> dict[str, Any]:
-  """`config` with every option of its towers and heads written out: what a checkpoint says of its architecture.
+  """`config` with every option of its towers, heads and optimizer written out: what a checkpoint says of its run.
 
-  So a default that changes later does not change a model that was trained before.
+  So a default that changes later does not change a model that was trained before, nor how it is trained on.
   """
   towers = {name: complete({**_of_data(name, options, config), **options})
             for name, options in config["towers"].items()}
-  return {**config, "towers": towers, "heads": {name: complete(head) for name, head in config["heads"].items()}}
+  heads = {name: complete(head) for name, head in config["heads"].items()}
+  optimizer = optim.options_of(config["optimizer"].get("name", "adamw")) | dict(config["optimizer"])
+  return {**config, "towers": towers, "heads": heads, "optimizer": optimizer}
 
 
 def _of_data(name: str, options: Mapping[str, Any], config: Mapping) -> dict[str, Any]:

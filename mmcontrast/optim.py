@@ -42,11 +42,11 @@ _SHARED = {
   "clip_norm": None,
 }
 OPTIMIZERS: dict[str, dict[str, Any]] = {
-  "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "mu_dtype": None},
-  "sgd": {"momentum": 0.9, "nesterov": False},
+  "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "mu_dtype": None, "weight_decay": 1e-4},
+  "sgd": {"momentum": 0.0, "nesterov": False},
   "lars": {"momentum": 0.9, "nesterov": False, "trust_coefficient": 0.001},
 }
-"""Each optimizer's own options and their defaults."""
+"""Each optimizer's own options and their defaults, which are those of optax (docs/optimizers.md)."""
 
 
 def options_of(name: str) -> dict[str, Any]:

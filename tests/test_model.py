@@ -54,4 +54,5 @@ def test_a_complete_config_is_the_same_model():
   whole = complete_config(config)
   assert whole["towers"]["text"]["max_length"] == config["data"]["text_length"]
   assert whole["towers"]["image"]["registers"] == 0 and whole["heads"]["image_joint"]["bias"] is False
+  assert whole["optimizer"]["b2"] == 0.999
   assert build_model(whole, 40) == build_model(config, 40) and complete_config(whole) == whole

@@ -69,6 +69,14 @@ def test_adamw_is_optax_with_its_mask():
   np.testing.assert_allclose(schedules["learning_rate"](2), 0.1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_defaults_are_those_of_optax(name):
+  """A name and a learning rate alone give what optax's function of that name gives, on the matrices all decay."""
+  ours, _ = make_optimizer(dict(name=name, learning_rate=0.1), params(), 10)
+  found, wanted = (train(one)[0]["heads"]["image_ssl"]["kernel"] for one in (ours, getattr(optax, name)(0.1)))
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
 def test_sgd_is_pytorchs():
   ours, _ = make_optimizer(
     dict(name="sgd", learning_rate=0.1, momentum=0.8, weight_decay=[(".*", 0.01)]), params(), 10
@@ -117,7 +125,7 @@ def test_lars_keeps_the_learning_rate_out_of_its_momentum():
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_frozen_means_frozen(name):
   config = dict(name=name, learning_rate=0.1, weight_decay=0.1, clip_norm=1.0,
-                frozen=["towers/image/.*"])
+                frozen=["towers/image/.*"]) | (dict(momentum=0.9) if name == "sgd" else {})  # a state to look at
   transformation, _ = make_optimizer(config, params(), 10)
   state, weights = transformation.init(params()), params()
   kernel = weights["towers"]["image"]["conv"]["kernel"].at[0, 0].set(-0.0)
