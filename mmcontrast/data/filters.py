@@ -14,6 +14,7 @@ DEFAULTS = {
   "max_caption": 0,  # characters; 0: any
 }
 NAMES = tuple(DEFAULTS)
+NO_IMAGE = "no image"  # the name under which records without one are counted, with data.missing="skip"
 
 
 class Filtered(Exception):

@@ -39,6 +39,9 @@ def describe(source: Source) -> str:
     found = collections.Counter(names[record["labels"][label]] for record in records)
     rows += [(f"labels: {label}", f"{len(names)}: {_frequent(found)}")]
   rows += [("ids", f"{len({record['id'] for record in records})} different")]
+  if info.styles and 0 < (without := sum(not record["images"] for record in records)) < len(records):
+    rows += [("skipped", f"{without} without an image will be skipped; data.missing='mask' lets them pass, 'bad' "
+              "counts them as bad records")]  # fmt: skip
   if bad:
     some = "; ".join(f"record {index}: {reason}" for index, reason in list(bad.items())[:EXAMPLES])
     rows += [("bad", f"{len(bad)}: {some}")]

@@ -31,7 +31,7 @@ def open_tokenizer(settings: Mapping, source: Source | None) -> tokenizers.Token
 
 def check_views(settings: Mapping, source: Source) -> None:
   """UserError unless `source`, and each source of a mixture, has what the views of resolved `settings` show."""
-  members, skip = members_of(source), settings["missing"] == "skip"
+  members, skip = members_of(source), settings["missing"] != "mask"
   captions.check_fields(settings["captions"], settings["views"]["text"], source)
   for name, member in members.items() if settings["languages"] else ():
     if not member.info.languages and (skip or not source.info.languages):

@@ -125,9 +125,12 @@ class Reader:
 
   def _nothing_left(self) -> UserError:
     took = ", ".join(f"{name} {count}" for name, count in self.filtered.most_common())
+    lacking = self.filtered[filters.NO_IMAGE]
+    todo = [f"; {filters.NO_IMAGE}: does data.source.image name where they are?"] if lacking else []
+    todo += ["; loosen data.filter"] if self.filtered.total() > lacking else []
     return UserError(f"dataset {self._source.info.name}: no usable record among the first {self.seen} of "
                      f"{len(self._source)}: {len(self.bad)} bad, {self.filtered.total()} filtered"
-                     + (f" ({took}); loosen data.filter" if took else ""))  # fmt: skip
+                     + (f" ({took}){''.join(todo)}" if took else ""))  # fmt: skip
 
   def _read(self, index: int, reads: Reads) -> tuple[Record, dict]:
     """The record and its decoded drawings; raises BadRecord, naming the record, or Filtered."""
@@ -152,11 +155,12 @@ class Reader:
     return result
 
   def _prepared(self, record: Record) -> tuple[Record, dict]:
-    views, images = self._settings["views"], {}
+    views, images, missing = self._settings["views"], {}, self._settings["missing"]
+    if views["image"] and not record["images"] and missing != "mask":
+      # Not there is not damaged: downloaders leave such samples behind by the thousand.
+      raise filters.Filtered(filters.NO_IMAGE) if missing == "skip" else BadRecord("no image")
     texts = self._texts(record) if views["text"] else {}
     if views["image"]:
-      if not record["images"] and self._settings["missing"] == "skip":
-        raise BadRecord("no image")
       passing = filters.images(record["images"], self._settings["filter"])
       images = {style: decode(data, self._settings["limits"], exact=False) for style, data in passing.items()}
       if self._settings["trim"]:
@@ -174,7 +178,7 @@ class Reader:
       found = {field: [captions.clean(text, most) for text in texts] for field, texts in record["captions"].items()}
       found = captions.of_fields(transforms.usable_captions(found), settings["captions"])
     except BadRecord:
-      if settings["missing"] == "skip":
+      if settings["missing"] != "mask":
         raise
       return {}
     return filters.captions(found, settings["filter"])

@@ -37,7 +37,8 @@ DEFAULTS = {
   # Which captions text views show. None: any. dict(alt=0.7, generated=0.3): a view draws its field by these
   # weights, among those the record has. ("alt", "generated"): view k shows field k.
   "captions": None,
-  # An example without an image or a caption is "skip" (a bad record), or "mask": there, but not to what reads it.
+  # What an example without an image is. "skip": left out, and counted apart from bad records; "bad": a bad record;
+  # "mask": there, but not to what reads it. One without a caption is a bad record, or masked.
   "missing": "skip",
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
   "filter": filters.DEFAULTS,
@@ -109,7 +110,7 @@ def resolve(config: Mapping) -> dict:
       raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
   filters.check(settings["filter"])
   choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
-  choose(settings["missing"], ("skip", "mask"), "data.missing")
+  choose(settings["missing"], ("skip", "bad", "mask"), "data.missing")
   choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings

@@ -168,7 +168,7 @@ def test_a_modality_may_be_left_out(config):
 ])  # fmt: skip
 def test_a_bad_record_is_replaced_and_counted(config, broken, reason):
   bad = Toy(200, {17: broken})
-  config = {**config, "on_error": dict(max_share=0.01)}
+  config = {**config, "on_error": dict(max_share=0.01), "missing": "bad"}
   batches, iterator = take(8, config, bad)
   good, _ = take(8, config, Toy(200))
   wanted = np.concatenate([batch["index"] for batch in good])
@@ -180,6 +180,21 @@ def test_a_bad_record_is_replaced_and_counted(config, broken, reason):
   resumed, _ = take(4, config, bad, start_step=4)
   for left, right in zip(batches[4:], resumed):
     assert_same(left, right)
+
+
+def test_records_without_an_image_are_left_out_and_no_fault(config):
+  lacking = {index: dict(images={}, captions={}) for index in range(0, 200, 5)}  # as failed downloads are
+  config = {**config, "on_error": dict(max_share=0.01)}
+  batches, iterator = take(8, config, Toy(200, lacking))
+  found = np.concatenate([batch["index"] for batch in batches])
+  assert not (found % 5 == 0).any() and not iterator.bad_records and iterator.filtered["no image"] > 20
+  assert "0 bad records" in iterator.summary() and "(no image " in iterator.summary()
+  kept, iterator = take(8, {**config, "missing": "mask"}, Toy(200, {5: dict(images={})}))
+  assert 5 in np.concatenate([batch["index"] for batch in kept]) and not iterator.filtered
+  with pytest.raises(UserError, match=r"toy-\d+: no image; 3 of 200 records are bad, more than data.on_error"):
+    take(8, {**config, "missing": "bad"}, Toy(200, lacking))
+  with pytest.raises(UserError, match=r"0 bad, 60 filtered \(no image 60\); no image: does data.source.image name"):
+    take(1, config, Toy(60, {index: dict(images={}) for index in range(60)}))
 
 
 def test_too_many_bad_records_stop_the_run(config):

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmcontrast.data.sources import files, splits
+from mmcontrast.data.sources import files, splits, torn_samples
 from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.errors import UserError, nearest
 
 DEFAULTS = {"splits": {}}
-IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
-          ".jp2")  # fmt: skip
+IMAGES = tuple(f".{suffix}" for suffix in torn_samples.IMAGES)
 
 
 class FolderSource:

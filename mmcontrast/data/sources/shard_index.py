@@ -20,14 +20,19 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmcontrast.data.sources import files
+from mmcontrast.data.sources import files, torn_samples
+from mmcontrast.data.sources.left_behind import is_left_behind
 from mmcontrast.data.sources.record import BadRecord
-from mmcontrast.errors import MissingData, UserError
+from mmcontrast.errors import MissingData, UserError, note
 
 SUFFIX = ".index"
-_FORMAT = 1  # of the index; one of another format is made anew
+_FORMAT = 2  # of the index; one of another format is made anew
 _LENGTH = struct.Struct("<QI")  # of a TFRecord: length of the data, masked crc of these eight bytes
 _CHECKSUM = struct.Struct("<I")  # after the data
+_ENDINGS = (".tar", ".tfrecord", ".tfrecords")
+# What writers of shards leave beside them, such as img2dataset's 00000_stats.json and 00000.parquet.
+_BESIDE = (SUFFIX, ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".yaml", ".yml", ".log", ".idx",
+           ".crc", ".md5", ".sha256", ".pickle", ".pkl")  # fmt: skip
 _THREADS = 32  # that read indexes: most of the time is waiting for the store
 
 
@@ -43,6 +48,7 @@ class ShardIndex:
 
   size: int  # of the shard when it was indexed, in bytes
   whole: bool  # the shard ended as it should; else what comes after the last good sample is lost
+  beyond: int  # bytes after the end marker of a tar, which are not read
   extensions: tuple[str, ...]
   keys: np.ndarray
   starts: np.ndarray
@@ -63,13 +69,20 @@ class Shards:
   """Samples of indexed shards in the order of the shards: n -> (name, extension -> content).
 
   Raises:
-    UserError: no such file, no index beside one, a shard that changed since, or no sample at all.
+    UserError: no such file, no index beside one, a shard that changed since, no sample at all, or samples whose members
+      are in different shards.
   """
 
   def __init__(self, pattern: str):
     self.paths = find(pattern)
     with futures.ThreadPoolExecutor(_THREADS) as pool:
-      self._indexes = list(pool.map(_read_current, self.paths))
+      indexes = list(pool.map(current, self.paths))
+    if missing := [path for path, index in zip(self.paths, indexes) if index is None]:
+      more = f" (so are {len(missing) - 1} more of the {len(self.paths)})" if len(missing) > 1 else ""
+      raise MissingData(f"{missing[0]}: no index beside it, or one of another state of the shard{more}; "
+                        f"run: mmcontrast data index '{pattern}'")  # fmt: skip
+    self._indexes: list[ShardIndex] = indexes
+    _check_together(self.paths, indexes)
     self._ends = list(itertools.accumulate(map(len, self._indexes)))
     if not self._ends[-1]:
       raise UserError(f"data.dataset: no sample in the {len(self.paths)} shards of {pattern!r}")
@@ -105,16 +118,12 @@ def _size_in(header: bytes) -> int | None:
 
 
 def find(pattern: str) -> list[str]:
-  """The shards that `pattern` names, without the indexes beside them. UserError when there is none."""
-  return [path for path in files.find(pattern) if not path.endswith(SUFFIX)]
-
-
-def _read_current(path: str) -> ShardIndex:
-  index = current(path)
-  if index is None:
-    raise MissingData(f"{path}: no index beside it, or one of another state of the shard; "
-                      f"run: mmcontrast data index '{path}'")  # fmt: skip
-  return index
+  """The shards that `pattern` names, without what lies beside them. UserError when there is none."""
+  paths = files.find(pattern, _ENDINGS)
+  shards = [path for path in paths if path == pattern or not path.lower().endswith(_BESIDE)]
+  if not shards:
+    raise UserError(f"{pattern}: no shard, only files beside shards, such as {paths[0]}")
+  return shards
 
 
 def current(path: str) -> ShardIndex | None:
@@ -128,7 +137,7 @@ def current(path: str) -> ShardIndex | None:
       if table["format"] != _FORMAT or table["size"] != size:
         return None
       arrays = {name: table[name] for name in ("keys", "starts", "offsets", "sizes", "kinds")}
-      return ShardIndex(size, bool(table["whole"]), tuple(table["extensions"].tolist()), **arrays)
+      return ShardIndex(size, bool(table["whole"]), int(table["beyond"]), tuple(table["extensions"].tolist()), **arrays)
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None
 
@@ -155,13 +164,13 @@ def scan(path: str) -> ShardIndex:
   a tar, of which members may be missing.
 
   Raises:
-    UserError: it is neither.
+    UserError: it is neither, or a tar in which the members of a sample stand apart.
   """
   with files.open_binary(path) as file:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
-      return _scan_tar(file, size)
+      return _scan_tar(file, size, path)
     except tarfile.ReadError:
       file.seek(0)
     index = _scan_tfrecord(file, size)
@@ -171,10 +180,11 @@ def scan(path: str) -> ShardIndex:
   return index
 
 
-def _scan_tar(file: BinaryIO, size: int) -> ShardIndex:
+def _scan_tar(file: BinaryIO, size: int, path: str) -> ShardIndex:
   keys: list[str] = []
   members: list[tuple[int, int, int, int]] = []  # sample, offset, size, kind
   kinds: dict[str, int] = {}
+  beyond = 0
   with tarfile.open(fileobj=file, mode="r:") as tar:
     try:
       while member := tar.next():
@@ -191,10 +201,58 @@ def _scan_tar(file: BinaryIO, size: int) -> ShardIndex:
       # tarfile takes a damaged header for the end; the true end is a block of zeros.
       file.seek(tar.offset)
       whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+      beyond = _beyond(file, size) if whole else 0
   if not whole and keys:
     keys.pop()
     members = [member for member in members if member[0] < len(keys)]
-  return _index(size, whole, kinds, keys, members)
+  _check_whole_samples(path, keys, members, tuple(kinds))
+  return _index(size, whole, kinds, keys, members, beyond)
+
+
+def _beyond(file: BinaryIO, size: int) -> int:
+  """How many bytes follow from here on, after zeros that fill up the tar."""
+  while chunk := file.read(2**20):
+    if filled := chunk.lstrip(b"\0"):
+      return size - file.tell() + len(filled)
+  return 0
+
+
+def _check_whole_samples(path: str, keys: list[str], members: list[tuple[int, int, int, int]],
+                         extensions: tuple[str, ...]) -> None:  # fmt: skip
+  """UserError where members that make one sample stand apart."""
+  has = [0] * len(keys)
+  for sample, _, _, kind in members:
+    has[sample] |= 1 << kind
+  new = f"mkdir anew && tar -xf '{path}' -C anew && tar --sort=name -cf NEW.tar -C anew ."
+  if apart := torn_samples.apart(keys, has):
+    raise UserError(f"{path}: members of {len(apart)} samples stand apart, such as those of {apart[0]!r}, and would be "
+                    f"two samples each; write the tar anew, sorted by name: {new}")  # fmt: skip
+  if halves := torn_samples.in_folders(keys, has, extensions):
+    raise UserError(f"{path}: {halves[0]} and {halves[1]} would be two samples; members of one have one path up to the "
+                    "first dot of the file name: put them into one folder, and write the tar anew, sorted by name: "
+                    "tar --sort=name -cf NEW.tar -C FOLDER .")  # fmt: skip
+
+
+def _check_together(paths: list[str], indexes: list[ShardIndex]) -> None:
+  """UserError where the images of samples are in one shard and their captions in another; says which sample is torn by
+  the end of a shard."""
+  single = [(path, index) for path, index in zip(paths, indexes)
+            if len(index) and len(index.sizes) == len(index) and index.extensions != ("",)]  # fmt: skip
+  if len({index.extensions for _, index in single}) > 1:
+    halves = torn_samples.in_shards(
+      ([key.decode() for key in index.keys.tolist()], [1 << kind for kind in index.kinds.tolist()], index.extensions)
+      for _, index in single)  # fmt: skip
+    if halves:
+      raise UserError(f"data.dataset: {halves[0]} and {halves[1]} are in different shards of {single[0][0]}, ..., and "
+                      "would be two samples; put the members of a sample next to each other in one tar: "
+                      "tar --sort=name -cf NEW.tar -C FOLDER .")  # fmt: skip
+  for path, following, index, next_index in zip(paths, paths[1:], indexes, indexes[1:]):
+    if len(index) and len(next_index) and index.keys[-1] == next_index.keys[0] != b"":
+      before = {extension for extension, _, _ in index.members(len(index) - 1)}
+      after = {extension for extension, _, _ in next_index.members(0)}
+      if not before & after:
+        note(f"{path}: the last sample {index.keys[-1].decode(errors='replace')!r} goes on in {following}, and is two "
+             "samples here; write shards that end where a sample does")  # fmt: skip
 
 
 def sample_key(name: str) -> tuple[str, str]:
@@ -204,7 +262,8 @@ def sample_key(name: str) -> tuple[str, str]:
   """
   folder, slash, base = name.rpartition("/")
   stem, _, extension = base.partition(".")
-  return folder + slash + stem, extension.lower() if stem else ""
+  is_data = stem and not any(map(is_left_behind, name.split("/")))
+  return folder + slash + stem, extension.lower() if is_data else ""
 
 
 def _scan_tfrecord(file: BinaryIO, size: int) -> ShardIndex:
@@ -242,12 +301,13 @@ def masked_crc(data: bytes) -> int:
   return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _index(size, whole, kinds, keys, members) -> ShardIndex:
+def _index(size, whole, kinds, keys, members, beyond=0) -> ShardIndex:
   table = np.array(members, np.int64).reshape(-1, 4).T
   small = np.min_scalar_type(size)  # uint32 below 4 GiB
   return ShardIndex(
     size=size,
     whole=whole,
+    beyond=beyond,
     extensions=tuple(kinds),
     keys=np.array([key.encode(errors="surrogateescape") for key in keys], np.bytes_),
     starts=np.searchsorted(table[0], np.arange(len(keys) + 1)).astype(small),

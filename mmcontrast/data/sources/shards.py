@@ -1,7 +1,7 @@
 """WebDataset's tar shards, and the TFRecord shards that img2dataset writes: read by their indexes.
 
 Both give rows of the same columns: every member (or feature) by its name, and besides `image` from
-jpg, jpeg, png or webp, `caption` from txt, `label` from cls, and the keys of json.
+an image's suffix (jpg, png, webp, ...), `caption` from txt, `label` from cls, and the keys of json.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from mmcontrast.data.sources import shard_index, splits
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.record import BadRecord, Record
+from mmcontrast.data.sources.torn_samples import IMAGES
 from mmcontrast.errors import UserError
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
+_SUCCEEDED = "success"  # what img2dataset's json says of a download that did
 
 
 class ShardSource:
@@ -52,10 +53,14 @@ class ShardSource:
     name, members = self._shards[number]
     try:
       row = self._parse(members)
-      image = next((row[kind] for kind in _IMAGES if kind in row), row.get("image"))
+      image = next((row[kind] for kind in IMAGES if kind in row), row.get("image"))
       row["image"] = image if isinstance(image, bytes) else None  # no path that json names is opened
       row |= {column: row[kind] for column, kind in (("caption", "txt"), ("label", "cls")) if kind in row}
-      return self._fields.record(row, number, name)
+      record = self._fields.record(row, number, name)
+      # Without an image a failed download is as it should be; one that succeeded has lost it.
+      if self.info.styles and not record["images"] and row.get("status") == _SUCCEEDED:
+        raise BadRecord(f"no image, though its json has the status {_SUCCEEDED!r}")
+      return record
     except BadRecord as error:
       raise BadRecord(f"{name}: {error}") from None
 

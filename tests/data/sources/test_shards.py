@@ -1,15 +1,18 @@
 """Tar and TFRecord shards: their samples, their indexes, and what can be wrong with either."""
 
 import base64
+import functools
 import io
 import json
+import re
+import subprocess
 import tarfile
 
 import numpy as np
 import pytest
 from shard_fixture import jpeg, pairs, write_tar, write_tfrecord
 
-from mmcontrast.data import pipeline
+from mmcontrast.data import inspection, pipeline
 from mmcontrast.data.index_shards import index_shards
 from mmcontrast.data.sources import BadRecord, open_source, shard_index
 from mmcontrast.errors import UserError
@@ -152,6 +155,147 @@ def test_a_truncated_tar_keeps_its_complete_samples(tmp_path):
   (tmp_path / "cut.tar").write_bytes(damaged)
   assert "cut.tar: cut off or damaged; the 3 samples" in index_shards(str(tmp_path / "cut.tar"), workers=1)
   assert open_("webdataset", tmp_path / "cut.tar")[2]["captions"] == {"caption": ["caption 2"]}
+
+
+def apart(names):
+  """Members by name, each with bytes of its kind."""
+  return [(name, jpeg(0) if name.endswith(("jpg", "png")) else b"words") for name in names]
+
+
+@pytest.mark.parametrize(("names", "words"), [
+  (["0.jpg", "1.jpg", "2.jpg", "0.txt", "1.txt", "2.txt"], r"members of 3 samples stand apart, such as those of '0'"),
+  (["0.jpg", "0.txt", "1.jpg", "2.jpg", "1.txt", "2.txt"], r"members of 2 samples stand apart, such as those of '1'"),
+  (["0.json", "1.json", "0.jpg", "0.txt", "1.jpg", "1.txt"], r"members of 2 samples stand apart"),
+  (["images/0.jpg", "images/1.jpg", "texts/0.txt", "texts/1.txt"],
+   r"images/0\.jpg and texts/0\.txt would be two samples; .* put them into one folder"),
+])  # fmt: skip
+def test_members_that_stand_apart_are_no_samples(tmp_path, names, words):
+  path = write_tar(tmp_path / "0.tar", apart(names))
+  with pytest.raises(UserError, match=rf"0\.tar: {words}.*tar --sort=name"):
+    index_shards(str(path), workers=1)
+  assert not path.with_name("0.tar.index").exists()
+  # The cure that is named.
+  (tmp_path / "anew").mkdir()
+  run = functools.partial(subprocess.run, check=True)
+  run(["tar", "-xf", path, "-C", tmp_path / "anew"])
+  if "images" in names[0]:
+    run(f"mv {tmp_path}/anew/*/* {tmp_path}/anew", shell=True)
+  run(["tar", "--sort=name", "-cf", path, "-C", tmp_path / "anew", "."])
+  count = len({name.split(".")[0][-1] for name in names})
+  assert index_shards(str(path), workers=1) == f"1 shards indexed: {count} samples"
+
+
+@pytest.mark.parametrize("names", [
+  ["0.jpg", "0.txt", "0.jpg", "0.txt"],  # two samples of one name
+  ["cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg"],  # classes
+  ["a/0.txt", "b/0.json"],  # no images at all
+  ["a/0.jpg", "a/0.txt", "b/0.png", "b/0.json"],
+])  # fmt: skip
+def test_samples_of_one_name_are_not_taken_for_torn_ones(tmp_path, names):
+  path = write_tar(tmp_path / "0.tar", apart(names))
+  assert index_shards(str(path), workers=1).startswith("1 shards indexed")
+
+
+def test_members_in_different_shards(tmp_path, capsys):
+  write_tar(tmp_path / "a-0.tar", apart(["0.jpg", "1.jpg"]))
+  write_tar(tmp_path / "a-1.tar", apart(["0.txt", "1.txt"]))
+  write_tar(tmp_path / "b-0.tar", apart(["0.jpg", "0.txt", "1.jpg"]))
+  write_tar(tmp_path / "b-1.tar", apart(["1.txt", "2.jpg", "2.txt"]))
+  index_shards(f"{tmp_path}/*", workers=1)
+  with pytest.raises(UserError, match=r"0\.jpg and 0\.txt are in different shards of .*a-0\.tar, .*would be two"):
+    open_("webdataset", f"{tmp_path}/a-*.tar")
+  assert len(open_("webdataset", f"{tmp_path}/b-*.tar")) == 4
+  assert "the last sample '1' goes on in" in capsys.readouterr().err
+
+
+def test_bytes_after_the_end_of_a_tar_are_named(tmp_path):
+  first, second = (write_tar(tmp_path / f"{n}.tar", pairs(10 * n, 3)).read_bytes() for n in range(2))
+  (tmp_path / "0.tar").write_bytes(first + second)
+  for _ in range(2):  # when it is indexed already, too
+    text = index_shards(f"{tmp_path}/*.tar", workers=1)
+    assert re.search(r"0\.tar: \d+ bytes after its end marker are not read; where tars were joined by cat", text)
+    assert "6 samples" in text and "1 cut off, damaged or with more after the end" in text
+  assert shard_index.scan(str(tmp_path / "0.tar")).beyond == len(second)
+  assert shard_index.scan(str(tmp_path / "1.tar")).beyond == 0
+  (tmp_path / "1.tar").write_bytes(second + bytes(2**20))  # any number of zeros is filling
+  assert shard_index.scan(str(tmp_path / "1.tar")).beyond == 0
+  (tmp_path / "1.tar").write_bytes(second + b"checksum")
+  assert shard_index.scan(str(tmp_path / "1.tar")).beyond == 8
+
+
+def test_what_systems_leave_behind_is_no_sample(tmp_path):
+  names = ["./__MACOSX/0.jpg", "./._0.jpg", "./0.jpg", "./._0.txt", "./0.txt", "./.ipynb_checkpoints/0-checkpoint.txt",
+           "./1.jpg", "./@eaDir/1.jpg/SYNO.jpg", "./1.txt"]  # fmt: skip
+  path = write_tar(tmp_path / "0.tar", apart(names))
+  assert [(key, list(members)) for key, members in samples(path)] == [("./0", ["jpg", "txt"]), ("./1", ["jpg", "txt"])]
+  index_shards(str(path), workers=1)
+  source = open_("webdataset", path)
+  assert [record["captions"]["caption"] for record in (source[0], source[1])] == [["words"], ["words"]]
+
+
+def img2dataset(folder):
+  """A folder as img2dataset leaves it: a failed download is a sample without an image."""
+  for shard in range(2):
+    members = []
+    for n in range(10 * shard, 10 * shard + 10):
+      failed = n % 4 == 3
+      status = "failed_to_download" if failed else "success"
+      members += [] if failed else [(f"{n:09d}.jpg", jpeg(n))]
+      members += [(f"{n:09d}.json", json.dumps({"status": status, "url": "http://x"}).encode()),
+                  (f"{n:09d}.txt", b"a caption")]  # fmt: skip
+    write_tar(folder / f"{shard:05d}.tar", members)
+    (folder / f"{shard:05d}.parquet").write_bytes(b"PAR1")
+    (folder / f"{shard:05d}_stats.json").write_text("{}")
+
+
+def test_what_img2dataset_leaves_behind(tmp_path):
+  img2dataset(tmp_path)
+  for command in (lambda: open_("webdataset", tmp_path), lambda: index_shards(str(tmp_path), workers=1)):
+    with pytest.raises(UserError, match=rf"it is a folder: give the files in it, such as {tmp_path}/\*\.tar$"):
+      command()
+  assert index_shards(f"webdataset:{tmp_path}/*", workers=1) == "2 shards indexed: 20 samples"
+  source = open_("webdataset", f"{tmp_path}/*")
+  assert len(source) == 20 and len(source._shards.paths) == 2
+  assert source[3]["images"] == {} and source[2]["images"]["image"] == jpeg(2)
+  config = dict(dataset=f"webdataset:{tmp_path}/*.tar", views=dict(image=1), image_size=8)
+  iterator = pipeline.train_batches(config, seed=0, batch_size=20)
+  found = next(iterator)["index"]
+  iterator.close()
+  assert not set(found.tolist()) & {3, 7, 11, 15, 19} and not iterator.bad_records
+  assert iterator.filtered == {"no image": 5}
+  text = inspection.describe(source)
+  assert "5 without an image will be skipped" in text and "\n  bad" not in text
+
+
+def test_an_image_that_was_downloaded_and_is_lost_is_damage(tmp_path):
+  write_tar(tmp_path / "0.tar", [("0.json", b'{"status": "success"}'), ("1.json", b'{"status": "failed_to_resize"}')])
+  index_shards(str(tmp_path / "0.tar"), workers=1)
+  source = open_("webdataset", tmp_path / "0.tar")
+  with pytest.raises(BadRecord, match=r"0\.tar:0: no image, though its json has the status 'success'"):
+    source[0]
+  assert source[1]["images"] == {} and open_("webdataset", tmp_path / "0.tar", image=None)[0]["images"] == {}
+
+
+def test_only_files_beside_shards(tmp_path):
+  (tmp_path / "00000_stats.json").write_text("{}")
+  with pytest.raises(UserError, match=r"no shard, only files beside shards, such as .*00000_stats\.json"):
+    index_shards(f"{tmp_path}/*", workers=1)
+
+
+def test_the_form_that_every_command_takes(tmp_path):
+  for split in ("train", "val"):
+    (tmp_path / split).mkdir()
+    write_tar(tmp_path / split / "0.tar", pairs(0, 2))
+    write_tar(tmp_path / split / "1.tar", pairs(2, 2))
+  expected = r"0\.tar: no index .*\(so are 1 more of the 2\); run: mmcontrast data index '(.*)'"
+  with pytest.raises(UserError, match=expected) as error:
+    open_("webdataset", f"{tmp_path}/{{split}}/*.tar")
+  command = re.search(r"index '(.*)'", str(error.value))[1]
+  assert index_shards(command, workers=1) == "2 shards indexed: 4 samples"
+  found = index_shards(f"webdataset:{tmp_path}/{{split}}/*.tar", workers=1)
+  assert found == "4 shards indexed, 2 of them before: 8 samples"
+  with pytest.raises(UserError, match=r"csv:/d/a\.csv: csv data has no index, and needs none; webdataset and tfrecord"):
+    index_shards("csv:/d/a.csv", workers=1)
 
 
 def test_an_index_that_cannot_be_written(tmp_path):
