@@ -17,11 +17,11 @@ from mmcontrast.data.captions import clean
 from mmcontrast.data.images import decode
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import emoji
+from mmcontrast.data.sources.record import is_id_of_row
 from mmcontrast.errors import UserError, choose, nearest, note
 
 SETS = ("emoji_views", "emoji_noto")
 _OWN = ("dataset", "source", "split", "style")
-_NUMBERED = ("jsonl", "csv", "parquet", "webdataset", "tfrecord", "array_record", "folder")  # ids are rows by default
 DataDir = str | os.PathLike | None
 
 
@@ -131,7 +131,7 @@ def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   place = json.dumps([split, data_of], sort_keys=True, default=str)
   return dataclasses.replace(
     found, seen=any(seen), trains_probes=part == "train", split=np.full(len(found.images), part, "U10"),
-    id_space=_id_space(len(found.images), chosen, place))  # fmt: skip
+    id_space=_id_space(source.info, found.image_id, place))  # fmt: skip
 
 
 def _is_seen(name: str, dataset: str, source: Mapping, split: str, data: Mapping) -> bool:
@@ -144,12 +144,11 @@ def _is_seen(name: str, dataset: str, source: Mapping, split: str, data: Mapping
   return found == trained_on.TRAINED_ON
 
 
-def _id_space(count: int, chosen: list[Mapping], place: str) -> np.ndarray:
+def _id_space(info: sources.Info, ids: np.ndarray, place: str) -> np.ndarray:
   """Ids that were given can be compared with those of other data, those that stand for a row with those of the same
   data and split `place` only."""
-  rows = any(one["dataset"].partition(":")[0] in _NUMBERED and not (one.get("source") or {}).get("id")
-             for one in chosen)  # fmt: skip
-  return np.full(count, zlib.crc32(place.encode() if rows else b"given") >> 1, np.int64)
+  given, rows = zlib.crc32(b"given") >> 1, zlib.crc32(place.encode()) >> 1
+  return np.array([rows if info.row_ids or is_id_of_row(int(one)) else given for one in ids], np.int64)
 
 
 def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -> EvaluationSet:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation import knn, linear_probe, retrieval, tagging, zero_shot
+from mmcontrast.evaluation import class_names, knn, linear_probe, retrieval, tagging, zero_shot
 from mmcontrast.evaluation.embed import Compare, Embed, cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, TokenIds
 
@@ -40,6 +40,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "linear_probe": linear_probe.evaluate,
   "tagging": tagging.evaluate,
 }
+CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
 NEED_A_BANK = ("knn", "linear_probe", "tagging")
 
 
@@ -59,6 +60,8 @@ def check(config: Mapping[str, Any]) -> None:
       choose(key, ["sets", *known], f"evaluation.evaluators.{name}")
     for one in (options or {}).get("sets", ()):
       choose(one, sets, f"evaluation.evaluators.{name}.sets")
+    if name in CHECKS:
+      CHECKS[name](dict(options or {}))
 
 
 def embed_sets(

@@ -1,8 +1,9 @@
 """Zero-shot classification: a class is the mean of its prompts (CLIP, arXiv 2103.00020).
 
-The name of each class is put into every template, the embeddings are normalised, averaged
-and normalised again; an image belongs to the class of the highest cosine. Ties count
-against the model, as in retrieval.
+The names of each class (class_names.py) are put into every template, the embeddings are
+normalised, averaged and normalised again; an image belongs to the class of the highest cosine.
+Ties count against the model, as in retrieval: of two classes that have the same name, an image
+of either is missed at top-1.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError, choose, note
+from mmcontrast.evaluation import class_names
 from mmcontrast.evaluation.embed import Embed, cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.retrieval import ranks, relevance
+from mmcontrast.evaluation.matches import groups, matches_of
+from mmcontrast.evaluation.retrieval import ranks
 
 
-def class_embeddings(embed: Embed, names: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-  """float32 [K, D], a unit row for each of K class names.
+def class_embeddings(
+  embed: Embed, names: Sequence[str | Sequence[str]], templates: Sequence[str]
+) -> np.ndarray:
+  """float32 [K, D], a unit row for each of K classes, of one name or several.
 
   Raises:
     UserError: for a template without "{}", or when there is no class or no template.
@@ -28,9 +33,18 @@ def class_embeddings(embed: Embed, names: Sequence[str], templates: Sequence[str
   for template in templates:
     if template.count("{}") != 1:
       raise UserError(f"zero_shot.templates: {template!r} must hold '{{}}' once, for the class")
-  prompts = [t.replace("{}", name) for name in names for t in templates]
-  embedded = unit(embed("text", prompts)).reshape(len(names), len(templates), -1)
-  return unit(embedded.mean(axis=1))
+  prompts, of = _prompts(names, templates)
+  embedded = unit(embed("text", prompts))
+  total = np.zeros((len(names), embedded.shape[1]), np.float32)
+  np.add.at(total, of, embedded)
+  return unit(total / np.bincount(of)[:, None])
+
+
+def _prompts(names: Sequence[str | Sequence[str]], templates: Sequence[str]) -> tuple[list[str], np.ndarray]:
+  """All prompts, and the class of each."""
+  several = [[name] if isinstance(name, str) else list(name) for name in names]
+  prompts = [template.replace("{}", name) for own in several for name in own for template in templates]
+  return prompts, np.repeat(np.arange(len(names)), [len(own) * len(templates) for own in several])
 
 
 def zero_shot(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -39,7 +53,7 @@ def zero_shot(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> di
   Args:
     images: float [N, D]; classes: float [K, D]; labels: int [N] in 0..K-1.
   """
-  rank = ranks(images, classes, relevance(labels, np.arange(len(classes))))
+  rank = ranks(images, classes, matches_of(labels, np.arange(len(classes))))
   return {f"top{k}": float(np.mean(rank <= k)) for k in (1, 5) if k == 1 or len(classes) > k}
 
 
@@ -49,8 +63,9 @@ def evaluate(
   *,
   label: str | Sequence[str] = "group",
   templates: Sequence[str] = ("{}",),
+  names: str | class_names.Names | None = None,
 ) -> dict[str, dict[str, float]]:
-  """Zero-shot accuracy over all labelled images of each set; `bank` is not used."""
+  """Zero-shot accuracy over all labelled images of each set; `bank` is not used. `names`: see class_names.py."""
   del bank
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for test in tests:
@@ -63,7 +78,25 @@ def evaluate(
       known = labels >= 0
       if not known.any():
         raise UserError(f"zero_shot.label: no image of {test.name!r} has a {name!r}")
-      classes = class_embeddings(test.embed, test.data.label_names[name], templates)
+      called = class_names.choose(names, test.data.label_names[name], name)
+      _say_equal(test, name, called, templates)
+      classes = class_embeddings(test.embed, called, templates)
       found = zero_shot(test.image[known], classes, labels[known])
       out[test.name] |= {f"zero_shot/{name}_{k}": v for k, v in found.items()}
   return out
+
+
+def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], templates: Sequence[str]) -> None:
+  """Says in a line which classes the model sees under the same names."""
+  prompts, of = _prompts(called, templates)
+  seen = groups(test.token_ids(prompts)) if test.token_ids else groups(prompts)
+  first: dict[frozenset, int] = {}
+  equal = []
+  for number in range(len(called)):
+    one = first.setdefault(frozenset(seen[of == number].tolist()), number)
+    equal += [(one, number)] if one != number else []
+  if equal:
+    one, other = equal[0]
+    classes = test.data.label_names[label]
+    note(f"zero_shot: {len(equal)} of {len(called)} classes of {label!r} have the names of another one, such as "
+         f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; their images count as missed at top-1")

@@ -132,6 +132,10 @@ def test_ids_that_stand_for_rows_are_of_their_own_data(tmp_path):
   keyed = [own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-00{n}.jsonl", source={**source, "id": "key"})
            for n in (0, 1)]  # fmt: skip
   assert keyed[0].id_space[0] == keyed[1].id_space[0]
+  table = [row | ({"key": None} if n % 2 else {}) for n, row in enumerate(rows(4))]
+  path = write(str(tmp_path / "some.jsonl"), encode("jsonl", table))
+  some = own(tmp_path, dataset=f"jsonl:{path}", source={"image": None, "caption": "caption", "id": "key"})
+  assert len(set(some.caption_id.tolist())) == 4  # two keys, and two rows without
 
 
 def test_text_views_of_each_example(tmp_path):

@@ -268,7 +268,10 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
   if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
     raise UserError(f"{where}: {value!r} is not a name or a list of names")
   if len(set(names)) < len(names):
-    raise UserError(f"{where}: a name is there twice")
+    twice = next(name for at, name in enumerate(names) if name in names[:at])
+    hint = "; names for zero-shot, of which two may be equal, go into evaluation.evaluators.zero_shot.names"
+    hint = hint if ".label_names." in where else ""
+    raise UserError(f"{where}: {twice!r} is there twice{hint}")
   return tuple(names)
 
 

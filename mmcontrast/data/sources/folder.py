@@ -51,6 +51,7 @@ class FolderSource:
     self.info = Info(
       name=name, styles=("image",), tag_names=(), label_names={"class": classes} if classes else {},
       caption_fields=("caption",) if any(_text_of(found[one]) in self._texts for one in inner) else (),
+      row_ids=True,
     )  # fmt: skip
 
   def __len__(self) -> int:
