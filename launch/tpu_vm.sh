@@ -89,6 +89,24 @@ create() {
   say "the slice is there"
 }
 
+# The hosts get the last commit: what is not in it is refused before anything is asked for.
+check_tree() {
+  if [[ $verb != train && -n $(git -C "$here/.." status --porcelain) ]]; then
+    git -C "$here/.." status --short >&2
+    fail "the tree has changes that are not committed, and the hosts get the last commit; commit them first"
+  fi
+  local word before='' file
+  for word; do
+    file=${word#--config=} file=${file%%:*}
+    if [[ ($before == --config || $word == --config=*) && $file == *.py && $file != /* ]] &&
+      ! { git -C "$here/.." ls-files --error-unmatch -- "$file" && git -C "$here/.." diff --quiet HEAD -- "$file"; } \
+        > /dev/null 2>&1; then
+      fail "--config $file: not as in the last commit, which the hosts get; commit it, or give its path on their disk"
+    fi
+    before=$word
+  done
+}
+
 INSTALL='mkdir -p mmcontrast && tar -xzf mmcontrast.tar.gz -C mmcontrast && mmcontrast/launch/tpu_host.sh install'
 
 # --force deletes the nodes too; a request that was suspended stays until it is deleted.
@@ -98,10 +116,6 @@ on_host() { gcloud compute tpus tpu-vm ssh "$1" "${where[@]}" --worker="$2" --co
 
 install() {
   local archive node
-  if [[ -n $(git -C "$here/.." status --porcelain) ]]; then
-    git -C "$here/.." status --short >&2
-    fail "the tree has changes that are not committed, and the hosts get the last commit; commit them first"
-  fi
   archive=$(mktemp --suffix=.tar.gz)
   git -C "$here/.." archive --format=tar.gz -o "$archive" HEAD
   for node in "${nodes[@]}"; do
@@ -176,4 +190,5 @@ stop() {
   for node in "${nodes[@]}"; do on_host "$node" all 'mmcontrast/launch/tpu_host.sh stop'; done
 }
 
+case $verb in install|train|babysit) check_tree "$@" ;; esac
 "$verb" "$@"

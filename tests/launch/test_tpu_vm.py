@@ -137,6 +137,15 @@ def test_a_changed_tree_is_not_shipped_as_the_last_commit(cloud):
   assert not any("scp" in words for words in calls)
 
 
+def test_what_the_hosts_would_not_get_is_refused_before_a_slice_is_asked_for(cloud):
+  (cloud.parent / "tree" / "mine.py").write_text("x = 1\n")
+  done, calls = babysit(cloud)
+  assert done.returncode == 2 and "mine.py" in done.stderr and "commit" in done.stderr and not calls
+  for words in (["--config", "mine.py:smoke"], ["--config=mine.py"], ["--config", "../mine.py"]):
+    done, calls = launch(cloud, "train", "mct", "--zone", "z", "--", *words, "--workdir", "w")
+    assert done.returncode == 2 and "not as in the last commit" in done.stderr and not calls
+
+
 @pytest.mark.parametrize("words, message", [
     (["create", "mct", "--zone", "z"], "--type is missing"),
     (["create", "mct", "--zone", "z", "--type", "v5e-16"], "v5litepod-16"),
