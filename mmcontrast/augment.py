@@ -192,27 +192,6 @@ def draw(
   )
 
 
-def seen_boxes(
-  recipe: Recipe,
-  boxes: jax.Array,
-  seeds: jax.Array,
-  view: int | jax.Array = 0,
-  mirror_safe: jax.Array | None = None,
-) -> jax.Array:
-  """What a view shows of its image once `augment` may have flipped it.
-
-  Args:
-    boxes: [B, 4], the crops' left, top, right, bottom (batch["boxes"]).
-    recipe, seeds, view, mirror_safe: as given to `augment`; small crops are numbered after the others.
-
-  Returns:
-    [B, 4]: the x and y of the view's own left, top, right and bottom edges, so left > right where it
-    is mirrored, and in any view column u of [0, 1] shows x = left + u * (right - left).
-  """
-  flip = draw(recipe, seeds, view, mirror_safe).flip
-  return jnp.where(flip[:, None], boxes[:, jnp.array([2, 1, 0, 3])], boxes)
-
-
 def apply(recipe: Recipe, images: jax.Array, draws: Draws) -> jax.Array:
   """Applies given choices to images [B, H, W, 3] uint8; float32 in [0, 1].
 

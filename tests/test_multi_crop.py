@@ -31,7 +31,7 @@ def config(size=8, **changes):
     "towers": dict(image=dict(name="resnet18", width=8, stages=(1,))), "steps": 2,
     "heads": dict(embedding=dict(tower="image", name="linear", dim=8)), "objective": OBJECTIVE,
     "augment": dict(image="swav", image_small="swav"), **changes})  # fmt: skip
-  made["data"] = {**made["data"], "views": dict(image=2, text=0), "crop_boxes": True,
+  made["data"] = {**made["data"], "views": dict(image=2, text=0),
                   "multi_crop": dict(views=2, size=size, scale=(0.1, 0.3))}  # fmt: skip
   return made
 
@@ -59,7 +59,7 @@ def test_the_dry_runs_shapes_are_those_of_the_data(spec, tmp_path):
   assert "not here" in line
   named = {name: entry for name, entry in spec.batch.items() if "image" in name}
   assert named == {name: entry for name, entry in assumed.batch.items() if "image" in name}
-  assert named["image_small"] == ((16, 2, 8, 8, 3), np.uint8) and named["boxes/image"][0] == (16, 2, 4)
+  assert named["image_small"] == ((16, 2, 8, 8, 3), np.uint8)
 
 
 def test_small_views_draw_numbers_of_their_own():

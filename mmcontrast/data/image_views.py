@@ -1,8 +1,7 @@
-"""Views of images: drawings chosen, cropped at one or two sizes, and where each crop lies.
+"""Views of images: drawings chosen, cropped at one or two sizes.
 
     image         [N, V, S, S, 3]  data.views.image crops of data.image_size
     image_small   [N, K, s, s, 3]  multi-crop (SwAV, Caron et al., arXiv:2006.09882): data.multi_crop
-    boxes         {name: [N, V, 4]} with data.crop_boxes: see `transforms.crop_box`
 """
 
 from __future__ import annotations
@@ -17,13 +16,8 @@ Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
 def shapes(settings: Mapping) -> Shapes:
-  """Name -> (shape of one example, dtype) of what `draw` gives; "boxes/image" stands for boxes["image"]."""
-  found: Shapes = {}
-  for name, views, size, _ in _families(settings):
-    found[name] = ((views, size, size, 3), np.uint8)
-    if settings["crop_boxes"]:
-      found[f"boxes/{name}"] = ((views, 4), np.float32)
-  return found
+  """Name -> (shape of one example, dtype) of what `draw` gives."""
+  return {name: ((views, size, size, 3), np.uint8) for name, views, size, _ in _families(settings)}
 
 
 def draw(example: Callable[[int], tuple[int, Mapping[str, np.ndarray]]], settings: Mapping, seed: int,
@@ -35,12 +29,12 @@ def draw(example: Callable[[int], tuple[int, Mapping[str, np.ndarray]]], setting
 
   Args:
     example: gives (index, pixels by style, uint8 [H, W, 3]) of row 0, 1, ... N - 1, each when the one before is drawn
-      and let go. One without pixels has black views and empty boxes.
+      and let go. One without pixels has black views.
     settings: resolved config.data.
     wanted, epochs: int [N]; an example of another index replaces the one wanted.
 
   Returns:
-    Arrays by name, as above: uint8, float32 for boxes. None without views of images.
+    uint8 arrays by name, as above. None without views of images.
   """
   styles, draws = _numbers(settings, seed, wanted, epochs)
   arrays = {name: np.zeros((len(wanted), *shape), dtype) for name, (shape, dtype) in shapes(settings).items()}
@@ -51,8 +45,7 @@ def draw(example: Callable[[int], tuple[int, Mapping[str, np.ndarray]]], setting
         styles[row], draws[row] = (own[0] for own in _numbers(settings, seed, np.array([index]), epochs[row : row + 1]))
       _draw_one(drawings, settings, styles[row], draws[row], {name: array[row] for name, array in arrays.items()})
     del drawings  # its memory is warm, and free for the next
-  boxes = {name.removeprefix("boxes/"): arrays.pop(name) for name in list(arrays) if name.startswith("boxes/")}
-  return arrays | ({"boxes": boxes} if boxes else {})
+  return arrays
 
 
 def _numbers(settings: Mapping, seed: int, index: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +62,6 @@ def _draw_one(drawings: Mapping[str, np.ndarray], settings: Mapping, styles: np.
   for name, count, size, crop in _families(settings):
     for view, (image, numbers) in zip(range(count), given):
       into[name][view] = transforms.random_crop(image, size, numbers, crop)
-      if settings["crop_boxes"]:
-        into[f"boxes/{name}"][view] = transforms.crop_box(image.shape[1], image.shape[0], numbers, crop)
 
 
 def _families(settings: Mapping) -> Iterator[tuple[str, int, int, Mapping]]:

@@ -23,7 +23,6 @@ DEFAULTS = {
   "crop": transforms.CROP,
   # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
   "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
-  "crop_boxes": False,  # batch["boxes"]: where each crop lies, for dense terms
   "trim": False,  # see transforms.trim; evaluation does the same
   # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
   # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).

@@ -70,19 +70,6 @@ def random_crop(
   return resize(pixels, size, box)
 
 
-def crop_box(width: int, height: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
-  """Where `random_crop` looks in an image of that size, with the same draws and crop.
-
-  Returns:
-    float32 [4]: left, top, right, bottom as shares of the image's width and height, under 0 or
-    over 1 where `zoom_out` has padded. What `rotate` does is not in it: the box is that of the
-    image already turned.
-  """
-  _, (x, y), (left, top, right, bottom) = _place(width, height, draws, crop)
-  box = [(left - x) / width, (top - y) / height, (right - x) / width, (bottom - y) / height]
-  return np.array(box, np.float32)
-
-
 def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[tuple, tuple, tuple]:
   """(size of the canvas, where the image lies on it, the box to cut from it), in pixels."""
   factor = 1 + draws[5] * (float(crop["zoom_out"]) - 1)
