@@ -110,6 +110,7 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
       "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
       "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
       **{f"labels/{name}": ((), np.int32) for name in labels},
+      **({"weight": ((), np.float32)} if _is_weighted(settings) else {}),
       **{name: ((), np.bool_) for name in pipeline.presence_names(settings)}}
   batch = {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items() if views.get(name, 1)}
   examples = max(_ASSUMED["examples"], size)
@@ -118,6 +119,12 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
       label_names={name: ("?",) for name in labels}, styles=("?",), vocab_size=vocabulary, batch=batch)
   text = f", {vocabulary:,} token pieces" if vocabulary else ""
   return spec, f"not here ({reason}); assumed: {examples:,} examples, {_ASSUMED['tags']} tags{text}"
+
+
+def _is_weighted(settings: Mapping) -> bool:
+  """Whether the data bring weights of examples, by the options of their sources."""
+  sources = [one.get("source") or {} for one in (settings["mixture"] or {"": settings}).values()]
+  return any(source.get("weight") for source in sources)
 
 
 def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> list[str]:

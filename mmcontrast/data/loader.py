@@ -83,6 +83,8 @@ class Loader:
       "valid": np.ones(len(index), bool),
       "why": np.array(why, np.uint8),
     }
+    if self._info.weighted:
+      batch["weight"] = np.array([record.get("weight", 1.0) for record in records], np.float32)
     if self._info.tag_names:
       batch["tags"] = np.stack([record["tags"] for record in records])
     if names := self._info.label_names:

@@ -50,7 +50,7 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
     "text": ((views["text"], settings["text_length"]), np.int32) if views["text"] else None,
     "tags": ((len(info.tag_names),), np.uint8) if info.tag_names else None,
     "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
-    "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
+    "mirror_safe": ((), np.bool_), "valid": ((), np.bool_), "weight": ((), np.float32) if info.weighted else None,
   }  # fmt: skip
   batch = {k: ((batch_size, *v[0]), np.dtype(v[1])) for k, v in shapes.items() if v is not None}
   batch |= {f"labels/{name}": ((batch_size,), np.dtype(np.int32)) for name in info.label_names}

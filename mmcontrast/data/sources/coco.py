@@ -24,6 +24,7 @@ DEFAULTS = {
   "images": "{split}2017",
   "captions": "annotations/captions_{split}2017.json",  # None: no captions
   "instances": "annotations/instances_{split}2017.json",  # None: no tags; nor are there where the default is not there
+  "weight": None,  # key of the entries of 'images' that holds what an example counts, see Fields
 }
 
 
@@ -40,6 +41,8 @@ class CocoSource:
       raise UserError(f"data.source: unknown key {key!r}; {nearest(key, DEFAULTS)}")
     data_dir = pathlib.Path(data_dir or build.default_data_dir())
     root = pathlib.Path(path or data_dir / "coco").expanduser()
+    weight = options.get("weight")
+    options = {key: value for key, value in options.items() if key != "weight"}
     paths = _paths(root, options, {"validation": "val"}.get(split, split))
     self._folder = paths["images"]
     if self._folder is None or not self._folder.is_dir():
@@ -51,14 +54,19 @@ class CocoSource:
     if captions is None and instances is None:
       raise UserError("data.source: captions and instances are both None; give one of them, or read folder:PATH")
     images = _images((captions or instances)["images"], paths["captions"] or paths["instances"])
+    if weight and not any(weight in image for image in images.values()):
+      raise UserError(f"data.source.weight: no image has a key {weight!r}; name another, or set it to None")
     texts = _by_image(captions, "caption", paths["captions"])
     categories = _by_image(instances, "category_id", paths["instances"])
     self._names = _categories(instances["categories"], paths["instances"]) if instances else {}
-    self._rows = [{"image": image.get("file_name"), "id": key, "caption": texts[key], "categories": categories[key]}
+    self._rows = [{"image": image.get("file_name"), "id": key, "caption": texts[key], "categories": categories[key],
+                   "weight": image.get(weight)}
                   for key, image in sorted(images.items(), key=lambda item: number_first(item[0]))]  # fmt: skip
     self._fields = Fields(
       {"caption": "caption" if captions else None, "tags": "categories" if instances else None, "id": "id",
-       "name": "image", "tag_names": tuple(dict.fromkeys(self._names.values()))}, f"coco:{path}")  # fmt: skip
+       "name": "image", "weight": "weight" if weight else None,
+       "tag_names": tuple(dict.fromkeys(self._names.values()))},
+      f"coco:{path}")  # fmt: skip
     self.info: Info = self._fields.info("coco")
 
   def __len__(self) -> int:
@@ -80,7 +88,7 @@ class CocoSource:
 def _paths(root: pathlib.Path, options: Mapping, split: str) -> dict[str, pathlib.Path | None]:
   """The path of each option; None where it is None, or where its default of `instances` is not there."""
   paths: dict[str, pathlib.Path | None] = {}
-  for key, template in {**DEFAULTS, **options}.items():
+  for key, template in {**DEFAULTS, **options, "weight": None}.items():
     if template is not None and not isinstance(template, str):
       raise UserError(f"data.source.{key}: {template!r} is not a path")
     paths[key] = None if template is None else root / template.replace("{split}", split)

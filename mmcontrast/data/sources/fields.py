@@ -39,6 +39,7 @@ DEFAULTS = {
   "label_names": {},  # column -> class names in order; a column not here: every name of the data, sorted
   "id": None,  # column: rows with the same id show the same thing; None: the row's number
   "name": None,  # column for messages; None: the row's place
+  "weight": None,  # column of what an example counts, a number from 0 on; an empty one is 1. None: all the same
   "languages": {},  # language -> column of the thing's name in it
   "missing": (),  # texts that say that there is nothing, beside white space and NaN
 }
@@ -85,7 +86,7 @@ class Fields:
     for key in self._label_names:
       if key not in self._labels:
         raise UserError(f"{where}: data.source.label_names.{key}: not in data.source.labels {self._labels}")
-    single = {key: options[key] for key in ("tags", "id", "name")}
+    single = {key: options[key] for key in ("tags", "id", "name", "weight")}
     for key, column in single.items():
       if column is not None and not isinstance(column, str):
         raise UserError(f"{where}: data.source.{key}: {column!r} is not the name of a column")
@@ -159,7 +160,7 @@ class Fields:
     return Info(name=name, styles=tuple(self._images), tag_names=self._tag_names,
                 label_names={key: self._label_names[key] for key in self._labels},
                 languages=tuple(self._languages), caption_fields=self._captions,
-                row_ids=not self.options["id"])  # fmt: skip
+                row_ids=not self.options["id"], weighted=bool(self.options["weight"]))  # fmt: skip
 
   def id_of(self, row: Mapping[str, Any], index: int) -> int:
     """The id of a row: see values.id_of; without a column of ids, `index`."""
@@ -200,7 +201,30 @@ class Fields:
       id=self.id_of(row, index),
       name=where if is_missing(name) else text_of(name, self.options["name"]),
       mirror_safe=True,
+      **({"weight": self._weight(row)} if self.options["weight"] else {}),
     )  # fmt: skip
+
+  def _weight(self, row: Mapping[str, Any]) -> float:
+    column = self.options["weight"]
+    value = row.get(column)
+    if isinstance(value, (str, bytes)):
+      text = text_of(value, column).strip()
+      try:
+        value = float(text)
+      except ValueError:
+        if text and not self._is_missing(value):
+          raise BadRecord(f"column {column!r} is {text[:40]!r}, which is no weight") from None
+        value = None
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+      return 1.0
+    # NaN is not taken for missing here: it is what becomes of a weight that was computed wrongly.
+    try:
+      weight = float(value)
+    except (TypeError, ValueError):
+      raise BadRecord(f"column {column!r} is a {type(value).__name__}, not a weight") from None
+    if not 0 <= weight < float("inf"):
+      raise BadRecord(f"column {column!r} is {weight:g}; a weight is a finite number, 0 or more")
+    return weight
 
   def _given(self, value: Any) -> Any:
     """`value`; None for a text that `missing` lists."""

@@ -85,6 +85,7 @@ def _merged(infos: Mapping[str, Info]) -> Info:
   return Info(
     name=" + ".join(infos), label_names=labels,
     tokenizer=tokenizers.pop() if len(tokenizers) == 1 else None,
+    weighted=any(info.weighted for info in infos.values()),
     row_ids=all(info.row_ids for info in infos.values()),
     **{key: _united(getattr(info, key) for info in infos.values())
        for key in ("styles", "tag_names", "languages", "caption_fields")})  # fmt: skip

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class Record(TypedDict):
   id: int  # of 32 bits; examples with the same id show the same thing
   name: str  # for messages: a key, a file name
   mirror_safe: bool
+  weight: NotRequired[float]  # what the example counts as an anchor, 0 or more; not there: 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Info:
   languages: tuple[str, ...] = ()  # in which every example has a name
   caption_fields: tuple[str, ...] = ("caption",)  # keys of `Record.captions`; none: no captions
   row_ids: bool = False  # ids are places, and no two records have one
+  weighted: bool = False  # whether records bring weights
 
   @property
   def modalities(self) -> tuple[str, ...]:
