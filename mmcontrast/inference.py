@@ -21,6 +21,7 @@ from PIL import Image
 from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
 from mmcontrast.compilation import FEW, compiler_options
+from mmcontrast.data.captions import clean
 from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
@@ -185,7 +186,10 @@ class Inference:
     return self._ids(texts)
 
   def _ids(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
-    return texts if isinstance(texts, np.ndarray) else self.tokenizer.encode(list(texts), self.data["text_length"])
+    if isinstance(texts, np.ndarray):
+      return texts
+    most = self.data["limits"]["caption_characters"]
+    return self.tokenizer.encode([clean(text, most) for text in texts], self.data["text_length"])
 
   def _short_ids(self, texts: Sequence[str]) -> np.ndarray:
     """Ids without padding that all these texts have and the tower does not see, but of few different lengths."""

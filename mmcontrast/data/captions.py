@@ -9,7 +9,7 @@ import numpy as np
 
 from mmcontrast.data import transforms
 from mmcontrast.data.sources import BadRecord, Source
-from mmcontrast.data.sources.record import id_of_text
+from mmcontrast.data.sources.record import hashed_text
 from mmcontrast.errors import UserError, choose
 
 Captions = Mapping[str, Sequence[str]]
@@ -17,19 +17,23 @@ Captions = Mapping[str, Sequence[str]]
 
 
 def clean(text: str, most: int) -> str:
-  """`text` cut to `most` characters; a control character is a space, half a surrogate pair a question mark."""
+  """What every tokenizer is given of a text, wherever it comes from: training, evaluation, search and `encode_text`.
+
+  It is cut to `most` characters; a control character is a space, white space is one space and none at the ends, half
+  a surrogate pair is a question mark.
+  """
   text = text[:most]  # first: what is cut away costs nothing
-  if text.isprintable():
-    return text
-  text = text.encode("utf-8", "replace").decode("utf-8")
-  return "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
+  if not text.isprintable():
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
+  return " ".join(text.split())
 
 
 def identity(captions: Captions) -> int:
   """A number in [0, 2**31) of the first caption: equal where it differs in case, width or spaces only."""
   first = next(text for texts in captions.values() for text in texts)
   normal = " ".join(unicodedata.normalize("NFKC", first).casefold().split())
-  return id_of_text(normal)
+  return hashed_text(normal)
 
 
 def check_fields(fields: Mapping[str, float] | Sequence[str] | None, views: int, source: Source) -> None:

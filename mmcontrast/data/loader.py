@@ -13,6 +13,7 @@ from mmcontrast.data import captions, image_views, noise, tokenizers
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.sources import Record, Source, members_of
+from mmcontrast.data.sources.record import id_of_row
 from mmcontrast.errors import UserError, choose
 
 
@@ -24,7 +25,8 @@ def open_tokenizer(settings: Mapping, source: Source | None) -> tokenizers.Token
   if not settings["views"]["text"]:
     return None
   own = {"own": source.info.tokenizer, "dataset": source.info.name} if source else {}
-  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], **own)
+  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], **own,
+                                        special_tokens=settings["special_tokens"])  # fmt: skip
   tokenizer.check(**{f"{name}_id": value for name, value in settings["token_ids"].items()})
   return tokenizer
 
@@ -76,7 +78,7 @@ class Loader:
     index = np.array(places, np.int32)
     seeds = noise.hashed(self._seed, index, epochs, noise.DEVICE) >> np.uint64(32)
     batch = images | {
-      "id": np.array([self._identity(record) for record in records], np.int32),
+      "id": np.array([self._identity(*its) for its in zip(records, places)], np.int32),
       "index": index,
       "seed": seeds.astype(np.uint32),
       "mirror_safe": np.array([record["mirror_safe"] for record in records], bool),
@@ -130,9 +132,10 @@ class Loader:
 
     return usable
 
-  def _identity(self, record: Mapping) -> int:
-    by_caption = self._settings["identity"] == "caption" and record["captions"]
-    return captions.identity(record["captions"]) if by_caption else record["id"]
+  def _identity(self, record: Mapping, index: int) -> int:
+    if self._settings["identity"] == "record":
+      return record["id"]
+    return captions.identity(record["captions"]) if record["captions"] else id_of_row(index)
 
   def _text_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
     settings, views, length = self._settings, self._settings["views"]["text"], self._settings["text_length"]

@@ -45,6 +45,8 @@ DEFAULTS = {
   "text_length": 16,  # tokens, bos and eos included
   "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
   "lower": True,  # texts first made small; "canonicalize": without punctuation too (SigLIP)
+  # "</s>" within a text of a huggingface: tokenizer: "text", as any other; or "read", as the package does.
+  "special_tokens": "text",
   "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
   # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
   # timeout_seconds, is tried again, after backoff_seconds and then twice as long each time.
@@ -109,6 +111,7 @@ def resolve(config: Mapping) -> dict:
       raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
   filters.check(settings["filter"])
   choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
+  choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
   choose(settings["missing"], ("skip", "bad", "mask"), "data.missing")
   choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")

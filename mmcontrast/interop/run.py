@@ -93,7 +93,8 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
                   resize=dict(mode=image.resize, interpolation=image.interpolation))
     c.normalize = dict(mean=image.mean, std=image.std)
   if text := pretrained.text:
-    c.data.update(text_length=text.length, tokenizer=text.tokenizer, token_ids=dict(text.token_ids))
+    c.data.update(text_length=text.length, tokenizer=text.tokenizer, token_ids=dict(text.token_ids),
+                  special_tokens="read" if text.tokenizer.startswith("huggingface:") else "text")  # as it was trained
     with c.data.ignore_type():
       c.data.lower = text.lower
   for kind in KINDS:

@@ -1,13 +1,17 @@
 """Which caption a text view shows, and when two captions are one."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 from toy_source import Toy, take
 
 from mmcontrast.data import captions, pipeline, tokenizers
+from mmcontrast.data.settings import resolve
+from mmcontrast.data.sources.record import id_of_row
 from mmcontrast.errors import UserError
+from mmcontrast.inference import Inference
 
 FIELDS = ("alt", "generated", "title")
 
@@ -86,3 +90,27 @@ def test_equal_captions_are_one_identity(tokenizer):
   assert min(ids.values()) >= 0
   ids = shown(1, tokenizer, Fields(90, twins))[1][0]
   assert (ids["id"] == 10 * ids["index"]).all()
+
+
+@pytest.mark.parametrize("text", ["a\ndog", " a  dog\r\n", "A\tDog", "a\x00dog", "a\u3000dog", "a\u2028dog\ud800"])
+def test_one_text_has_one_preparation_wherever_it_comes_from(text):
+  """The ids of training are those of evaluation, search and encode_text, with the tokenizer that mends least."""
+  settings = dict(views=dict(text=1), tokenizer="bytes", text_length=24)
+  batches, _ = take(1, settings, Toy(20, {row: {"captions": {"caption": [text]}} for row in range(20)}), batch_size=20)
+  tokenizer = tokenizers.make_tokenizer("bytes", lower=True)
+  model = types.SimpleNamespace(data=resolve({"text_length": 24}), tokenizer=tokenizer)
+  ids = Inference._ids(model, [text])
+  np.testing.assert_array_equal(batches[0]["text"][0], ids)
+  same = "a dog?" if "\ud800" in text else "a dog"
+  np.testing.assert_array_equal(Inference._ids(model, [same]), ids)
+  assert captions.clean(captions.clean(text, 99), 99) == captions.clean(text, 99)  # once more changes nothing
+
+
+def test_records_without_a_caption_share_no_identity_with_those_that_have_one():
+  """Two of one id, and without a caption to compare, are not one thing; nor are they one with a given number."""
+  lacking = {index: {"captions": {"caption": []}, "id": 7} for index in range(4)}
+  settings = dict(views=dict(image=1, text=1), tokenizer="bytes", missing="mask", identity="caption", image_size=8)
+  batches, _ = take(1, settings, Toy(20, lacking), batch_size=20)
+  assert len(set(batches[0]["id"].tolist())) == 20
+  where = dict(zip(batches[0]["index"].tolist(), batches[0]["id"].tolist()))
+  assert [where[index] for index in range(4)] == [id_of_row(index) for index in range(4)]

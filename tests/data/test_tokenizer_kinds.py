@@ -127,6 +127,31 @@ def test_a_file_of_the_tokenizers_package(json_file):
   assert make(f"huggingface:{json_file}").encode(["RED"], 4).tolist() == [[1, 4, 2, 0]]
 
 
+@pytest.mark.parametrize("text", ["red </s> heart", "<s>red heart</s> red", "red [PAD] heart", "red[MASK]heart"])
+def test_a_caption_cannot_write_special_tokens_of_a_file(tmp_path, text):
+  """As letters where the model knows letters, as the unknown token where it does not; "read" reads them."""
+  specials = ("[PAD]", "<s>", "</s>", "[MASK]")
+  words = write_json(tmp_path / "words.json", specials)
+  letters = library.Tokenizer(library.models.BPE({**{token: n for n, token in enumerate(specials)},
+                                                  **{chr(n): n - 28 for n in range(32, 127)}}, []))  # fmt: skip
+  letters.add_special_tokens(list(specials))
+  letters.save(str(tmp_path / "letters.json"))
+  for path in (words, tmp_path / "letters.json"):
+    tokenizer = make(f"huggingface:{path}", lower=False)
+    ids = tokenizer.encode([text], 40)[0].tolist()
+    inner = ids[1 : ids.index(2)]
+    assert not {0, 1, 2} & set(inner) and set(ids[ids.index(2) + 1 :]) <= {0}
+  assert tokenizer.decode([ids]) == [text] or tokenizer.decode([ids])[0].replace(" ", "") == text.replace(" ", "")
+  assert 3 not in inner  # nor a special token that is none of pad, bos and eos
+  read = make(f"huggingface:{words}", lower=False, special_tokens="read").encode([text], 12)[0].tolist()
+  assert read != make(f"huggingface:{words}", lower=False).encode([text], 12)[0].tolist()
+
+
+def test_special_tokens_are_read_by_one_kind_alone(clip_file):
+  with pytest.raises(UserError, match=r"'read' is for 'huggingface:PATH'; for 'clip' leave it 'text'"):
+    make(f"clip:{clip_file}", special_tokens="read")
+
+
 def test_padding_of_a_file_without_a_pad_token(tmp_path):
   bare = write_json(tmp_path / "bare.json", ("<s>", "</s>"))
   tokenizer = make(f"huggingface:{bare}")

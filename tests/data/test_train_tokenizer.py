@@ -29,9 +29,20 @@ def test_it_learns_the_words_of_captions_and_names(dataset, tmp_path, capsys):
   assert "1 records left out, such as" in capsys.readouterr().err
 
 
+def test_the_vocabulary_is_fitted_to_few_texts(dataset, tmp_path, capsys):
+  out = tmp_path / "t.model"
+  words = ["data", "tokenizer", dataset, "--out", str(out), "--source.image=None", "--source.caption=alt"]
+  assert main(words) == 0
+  size = SentencePieceTokenizer(out).vocab_size
+  assert 280 < size < 400
+  said = f"--vocab_size 8000: the 37 texts give no more than {size} tokens; the tokenizer has {size}"
+  assert said in capsys.readouterr().err
+  assert main([*words, f"--vocab_size={size}"]) == 0  # the size that it names can be had, and no line is needed
+  assert capsys.readouterr().err.count("--vocab_size") == 0 and SentencePieceTokenizer(out).vocab_size == size
+
+
 @pytest.mark.parametrize("words, message", [
-  (["--vocab_size=100000"], "Vocabulary size too high"),
-  (["--vocab_size=20"], "Vocabulary size is smaller than"),
+  (["--vocab_size=20"], "Vocabulary size is smaller than the 280 that the 256 bytes"),
   (["--source.captions=alt"], "did you mean 'caption'"),
   (["--source.caption=None"], "there is no text in it"),
   (["--caption=alt"], "options of the source look like"),

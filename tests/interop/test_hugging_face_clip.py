@@ -5,11 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 from models import GOLDEN, assert_outputs, assert_same_file
 
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import UserError
 from mmcontrast.interop import formats
+from mmcontrast.interop.run import config_of
 
 CASES = ("hf_clip", "hf_siglip")
 FORMAT = formats.FORMATS["hf"]
@@ -33,6 +35,20 @@ def test_texts_become_their_ids(case, read):
   assert (tokenizer.bos_id, tokenizer.eos_id) == ((3, 1) if case == "hf_clip" else (-1, 1))
   tokenizer.pad_id = text.token_ids["pad"]
   assert tokenizer.encode(golden["texts"].tolist(), text.length).tolist() == golden["ids"].tolist()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_special_tokens_in_a_text_stay_what_they_were_to_the_model(case, read):
+  """The package's own reading of them is that of an imported run; that of a run of one's own is text."""
+  data = config_of(read[case])["data"]
+  assert data["special_tokens"] == "read"
+  path = read[case].text.tokenizer
+  tokenizer = make_tokenizer(path, lower=data["lower"], special_tokens="read")
+  package = tokenizers.Tokenizer.from_file(path.partition(":")[2])
+  eos = package.id_to_token(tokenizer.eos_id)
+  ids = package.encode(f"a {eos} b", add_special_tokens=False).ids
+  assert tokenizer.eos_id in ids and tokenizer._pieces([f"a {eos} b"]) == [ids]
+  assert tokenizer.eos_id not in make_tokenizer(path, lower=data["lower"])._pieces([f"a {eos} b"])[0]
 
 
 @pytest.mark.parametrize("case", CASES)

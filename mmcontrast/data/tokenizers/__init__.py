@@ -32,7 +32,8 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
 FOLDER = "tokenizer"  # within the folder of a run
 
 
-def make_tokenizer(name: str, *, lower: bool, own: pathlib.Path | None = None, dataset: str = "") -> Tokenizer:
+def make_tokenizer(name: str, *, lower: bool | str, own: pathlib.Path | None = None, dataset: str = "",
+                   special_tokens: str = "text") -> Tokenizer:  # fmt: skip
   """The tokenizer that `data.tokenizer` names.
 
   Args:
@@ -40,6 +41,7 @@ def make_tokenizer(name: str, *, lower: bool, own: pathlib.Path | None = None, d
     lower: lower-case the texts first.
     own: the model of the dataset, which "sentencepiece" without a path means.
     dataset: its name, for messages.
+    special_tokens: what those are that a text writes: "text", or "read", which "huggingface" alone can.
 
   Raises UserError for no such kind, a path that is missing or not wanted, or a file of another format.
   """
@@ -54,7 +56,10 @@ def make_tokenizer(name: str, *, lower: bool, own: pathlib.Path | None = None, d
     if own is None:
       raise UserError(f"data.tokenizer: dataset {dataset} brings no tokenizer; give the path of a sentencepiece .model")
     path = str(own)
-  return TOKENIZERS[kind](*([path] if path else []), lower=lower)
+  if special_tokens != "text" and kind != "huggingface":
+    raise UserError(f"data.special_tokens: {special_tokens!r} is for 'huggingface:PATH'; for {kind!r} leave it 'text'")
+  more = {"special_tokens": special_tokens} if kind == "huggingface" else {}
+  return TOKENIZERS[kind](*([path] if path else []), lower=lower, **more)
 
 
 def keep_file(tokenizer: Tokenizer, workdir: str | pathlib.Path) -> None:

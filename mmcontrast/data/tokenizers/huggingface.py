@@ -25,12 +25,14 @@ class HuggingFaceTokenizer(Tokenizer):
   Args:
     path: the file.
     lower: lower-case the text first; False where the vocabulary has upper case.
+    special_tokens: what "</s>" within a text is. "text": letters as others, so that no caption ends itself (where the
+      model knows no letters, the unknown token, or nothing). "read": that token, as the package reads it.
 
   Raises:
     UserError: no such file, not of the format, without eos, or the package is missing.
   """
 
-  def __init__(self, path: str | pathlib.Path, *, lower: bool | str = True):
+  def __init__(self, path: str | pathlib.Path, *, lower: bool | str = True, special_tokens: str = "text"):
     library = package("tokenizers", "huggingface")
     path = pathlib.Path(path)
     if not path.is_file():
@@ -48,6 +50,10 @@ class HuggingFaceTokenizer(Tokenizer):
     own = self._model.encode("").ids
     if ids["eos"] in own and ids["bos"] not in own:
       ids["bos"] = None
+    self._model.encode_special_tokens = special_tokens == "text"
+    unknown = getattr(self._model.model, "unk_token", None)
+    self._unknown = self._model.token_to_id(unknown) if unknown else None
+    self._reserved = {ids[name] for name in ("bos", "eos", "pad")} - {None} if special_tokens == "text" else set()
     self._model.no_padding()
     self._model.no_truncation()
     super().__init__(
@@ -56,7 +62,13 @@ class HuggingFaceTokenizer(Tokenizer):
     )  # fmt: skip
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:
-    return [found.ids for found in self._model.encode_batch(texts, add_special_tokens=False)]
+    found = [found.ids for found in self._model.encode_batch(texts, add_special_tokens=False)]
+    if not self._reserved:
+      return found
+    instead = [] if self._unknown is None or self._unknown in self._reserved else [self._unknown]
+    return [ids if self._reserved.isdisjoint(ids) else
+            [one for number in ids for one in (instead if number in self._reserved else [number])]
+            for ids in found]  # fmt: skip
 
   def _text(self, ids: list[int]) -> str:
     return self._model.decode(ids)
