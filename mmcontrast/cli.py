@@ -14,6 +14,7 @@ from absl import logging
 from mmcontrast import __version__
 from mmcontrast.errors import Preempted, UserError
 
+_PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
 DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
 
 
@@ -22,14 +23,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser = _parser()
   words = sys.argv[1:] if arguments is None else list(arguments)
   options, rest = parser.parse_known_args(words)
-  if rest and options.command not in (_train, _inspect, _convert, _tokenizer, _embed):
+  if rest and options.command not in (_train, _evaluate, _inspect, _convert, _tokenizer, _embed, _search):
     parser.error(f"unexpected argument {rest[0]!r}")
   # Orbax and grain talk a lot through absl; what they report there as an error they also raise.
   logging.set_verbosity(logging.FATAL)
   # A resumed run, or the next evaluation, need not compile again.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/mmcontrast/compiled"))
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+      stream.reconfigure(errors="backslashreplace")  # a terminal or pipe that is not UTF-8 is no reason to fail
   try:
     options.command(options, rest)
+    sys.stdout.flush()
+  except BrokenPipeError:  # of `mmcontrast ... | head`: nobody reads on
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _PIPE_CLOSED
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -81,15 +89,19 @@ def _parser() -> argparse.ArgumentParser:
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the shards (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  search = add("search", _search, "Find the images nearest to a text, or to an image file.")
+  search = add("search", _search, "Find the images or captions nearest to words, or to an image: in a source, in an "
+               "evaluation set of the run, or in what `mmcontrast embed` made. "
+               "Options of the source follow as --source.key=value.")
   search.add_argument("query", help="words, or the path of an image")
-  search.add_argument("--workdir", required=True)
-  where = search.add_mutually_exclusive_group()
-  where.add_argument("--dataset", help="which evaluation set to search (default: the last of the config's)")
-  where.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made instead")
-  search.add_argument("--kind", choices=["image", "text"], help="with --embeddings: what to find (default: image)")
-  search.add_argument("--out", help="the picture to write; with --embeddings it may be left out")
-  search.add_argument("--count", type=int, default=10, help="how many")
+  search.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an "
+                      "evaluation set)")
+  search.add_argument("--workdir", required=True, help="the folder of the run")
+  search.add_argument("--dataset", metavar="SET",
+                      help="an evaluation set of the run (default: the last of the config's)")
+  search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
+  search.add_argument("--kind", choices=["image", "text"], help="what to find (default: images, if there are any)")
+  search.add_argument("--out", metavar="FILE.png", help="a picture of the images that are found")
+  search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
 
   take = add("import", _import, "Make a run of another package's weights, to evaluate, search, embed and export.",
              reads_data=False)
@@ -139,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
   tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
   for command in (inspect, convert, tokenizer, embed):
     command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
+  for command in (inspect, convert, tokenizer, embed, search):
     command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
   for command in (index, convert):
     command.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -182,18 +195,19 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
               kind=options.kind, format=options.format, step=options.step, data_dir=options.data_dir))
 
 
-def _search(options: argparse.Namespace, _: list[str]) -> None:
-  if options.embeddings:
-    from mmcontrast.search import search_embeddings
-    search_embeddings(options.workdir, options.query, options.embeddings, options.kind, options.count, options.out,
-                      options.data_dir)
-    return
-  if options.kind:
-    raise UserError("--kind chooses among embeddings; give --embeddings too, or leave it out")
-  if not options.out:
-    raise UserError("--out is missing: the picture to write, such as --out found.png")
-  from mmcontrast.evaluate import search_workdir
-  search_workdir(options.workdir, options.query, options.out, options.dataset, options.count, options.data_dir)
+def _search(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.search import search
+  if words and options.source is None:
+    raise UserError(f"unexpected argument {words[0]!r}; options of a source go with a source: mmcontrast search QUERY "
+                    "SOURCE")
+  found = search(options.workdir, options.query, options.source, options=_source_options(words), split=options.split,
+                 dataset=options.dataset, embeddings=options.embeddings, kind=options.kind, count=options.count,
+                 out=options.out, data_dir=options.data_dir)
+  for one in found:
+    print(one.line)
+  if options.out:
+    from mmcontrast.report.picture_path import png_path
+    print(png_path(options.out, "--out"))
 
 
 def _import(options: argparse.Namespace, _: list[str]) -> None:
@@ -223,12 +237,14 @@ def _index(options: argparse.Namespace, _: list[str]) -> None:
 
 def _inspect(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.data import inspection, sources
+  from mmcontrast.report.picture_path import png_path
+  out = png_path(options.out, "--out") if options.out else None
   named = {"dataset": options.source, "source": _source_options(words)}
   source = sources.open_source(named, options.split, options.data_dir)
   print(inspection.describe(source))
-  if options.out:
+  if out:
     from mmcontrast.report.contact_sheet import draw_contact_sheet
-    print(draw_contact_sheet(options.out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))
+    print(draw_contact_sheet(out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))
 
 
 def _convert(options: argparse.Namespace, words: list[str]) -> None:

@@ -3,7 +3,7 @@
     manifest.json         the model (run, step, digest), the source, the kinds, the format
     00000.image.npy       float32 [n, D], unit rows, one an image
     00000.text.npy        float32 [m, D], unit rows, one a caption
-    00000.json            what each row is, and the bad records; written last: the shard is done
+    00000.json            what each row is, the bad records, a digest of all records; written last: the shard is done
 
 Of the format "parquet", 00000.image.parquet holds the rows as a column `embedding` beside what each row is.
 """
@@ -23,14 +23,15 @@ from mmcontrast.folders import check_empty
 
 FORMATS = ("npy", "parquet")
 _MANIFEST = "manifest.json"
-COLUMNS = {"image": ("index", "id", "name", "style"), "text": ("index", "id", "name", "field", "text")}
+COLUMNS = {"image": ("index", "id", "name", "path", "style", "text"),
+           "text": ("index", "id", "name", "path", "field", "text")}
 
 
 class Rows(NamedTuple):
   """Embeddings float32 [n, D] and, by column, what each row is: `n` values each.
 
-  index: of the record in its source; id: of what it shows; name: for messages; an image's style, or a
-  caption's field and text.
+  index: of the record in its source; id: of what it shows; name: for messages; path: of the image file, "" where it
+  is none; an image's style and its first caption, or a caption's field and text.
   """
 
   rows: np.ndarray
@@ -86,9 +87,15 @@ class Embeddings:
       found.append({name: values[at] for name, values in tables[number].items()})
     return found
 
-  def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str]) -> None:
-    """Writes a shard: what is there under its name is whole."""
-    notes: dict[str, Any] = {"rows": {kind: len(one.rows) for kind, one in found.items()}, "bad": dict(bad)}
+  def digest(self, shard: int) -> str:
+    """The digest of the records that a shard that is done was made of; "" of one that keeps none."""
+    return _load(self._notes(shard)).get("digest", "")
+
+  def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str], digest: str) -> None:
+    """Writes a shard: what is there under its name is whole. `digest`: of its records, as `digest` gives it."""
+    self.forget(shard)
+    notes: dict[str, Any] = {"rows": {kind: len(one.rows) for kind, one in found.items()}, "bad": dict(bad),
+                             "digest": digest}
     for kind, (rows, columns) in found.items():
       path = self._path(shard, kind)
       if self.manifest["format"] == "npy":
@@ -98,15 +105,18 @@ class Embeddings:
         _put(path, lambda scratch, rows=rows, columns=columns: _save_parquet(scratch, rows, columns))
     _put(self._notes(shard), lambda scratch: scratch.write_text(json.dumps(notes)))
 
-  def forget(self, index: int) -> None:
-    """Takes back the shard of record `index`: it will be made again."""
-    self._notes(index // self.manifest["records_a_shard"]).unlink(missing_ok=True)
+  def forget(self, shard: int) -> None:
+    """Takes back a shard, and the indexes of all: they will be made again."""
+    self._notes(shard).unlink(missing_ok=True)
+    for index in self.folder.glob("*.faiss"):
+      index.unlink()
 
   def _columns(self, shard: int, kind: str) -> Mapping[str, list]:
     if self.manifest["format"] == "npy":
       return _load(self._notes(shard))[kind]
     import pyarrow.parquet
-    return pyarrow.parquet.read_table(self._path(shard, kind), columns=list(COLUMNS[kind])).to_pydict()
+    file = pyarrow.parquet.ParquetFile(self._path(shard, kind))
+    return file.read([name for name in COLUMNS[kind] if name in file.schema_arrow.names]).to_pydict()
 
   def _notes(self, shard: int) -> pathlib.Path:
     return self.folder / f"{shard:05d}.json"
@@ -135,6 +145,9 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
   for key in ("model", "source", "records", "kinds", "format"):
     old, new = ({name: value for name, value in one[key].items() if name not in ("workdir", "data_dir")}
                 if isinstance(one[key], Mapping) else one[key] for one in (there.manifest, given))
+    if key == "records" and old != new:
+      raise UserError(f"--out {folder}: holds embeddings of {old} records, and the source has {new} now; give an empty "
+                      "folder, or remove this one")
     if old != new:
       raise UserError(f"--out {folder}: holds embeddings of another {key} ({_short(there.manifest[key])}, now "
                       f"{_short(given[key])}); give an empty folder, or remove this one")

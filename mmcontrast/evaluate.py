@@ -1,4 +1,4 @@
-"""Evaluation and search with a trained model: numbers, a table and pictures."""
+"""Evaluation of a run: numbers, a table and a picture."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-import numpy as np
-
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.search import search
 from mmcontrast.evaluation.suite import embed_sets, run_suite
 from mmcontrast.inference import Inference, load
 
@@ -49,39 +46,6 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
   for path in [*(path for path in found if path.exists()), *written]:
     print(path)
   return results
-
-
-def search_workdir(workdir: str | pathlib.Path, query: str, out: str, dataset: str | None = None,
-                   count: int = 10, data_dir: str | None = None) -> None:
-  """Draws the images nearest to `query`, words or the path of an image, into `out`.
-
-  Raises UserError when the query is a file that is no image, or the set is unknown.
-  """
-  model = load(workdir, None, data_dir)
-  if model.compares_tokens:
-    raise UserError(f"{workdir}: its model compares tokens, and search compares single vectors; search another run")
-  names = tuple(model.config["evaluation"]["sets"])
-  name = choose(dataset, names, "--dataset") if dataset else names[-1]
-  given = query_of(model, query)
-  gallery = EmbeddedSet(_load_set(name, model.config, data_dir), model.embed, name)
-  index, cosine = search(model.embed, given, gallery.image, count)
-  captions = dict(zip(gallery.data.caption_id.tolist()[::-1], gallery.data.captions[::-1]))
-  found = [captions.get(int(gallery.data.image_id[i]), f"id {gallery.data.image_id[i]}") for i in index]
-  from mmcontrast.report.found_picture import draw_found
-  path = draw_found(out, given, [gallery.data.images[i] for i in index], found, cosine.tolist(),
-                    title=f"{gallery.name}, by {workdir}")
-  for caption, value in zip(found, cosine):
-    print(f"{value:.3f}  {caption}")
-  print(path)
-
-
-def query_of(model: Inference, query: str) -> str | np.ndarray:
-  """The words of a query, or, where it is the path of an image, what the model sees of it. Raises UserError."""
-  if pathlib.Path(query).is_file():
-    return model.view(query)
-  if pathlib.Path(query).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
-    raise UserError(f"{query}: no such image file; give the path of one, or words")
-  return query
 
 
 def check_sets(config: Mapping, data_dir: str | None = None) -> None:

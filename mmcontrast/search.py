@@ -1,57 +1,225 @@
-"""`mmcontrast search QUERY --embeddings DIR --workdir RUN`: a query among embeddings made by `mmcontrast embed`."""
+"""`mmcontrast search QUERY [SOURCE] --workdir RUN`: what is nearest to words or to an image.
+
+Searched is a source, an evaluation set of the run, or what `mmcontrast embed` made.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from mmcontrast.data.evaluation_set import SETS, open_own_set
 from mmcontrast.data.images import decode
-from mmcontrast.data.sources import open_source
+from mmcontrast.data.sources import BadRecord, Source, open_source
+from mmcontrast.data.sources.emoji import open_built
+from mmcontrast.data.sources.folder import IMAGES
+from mmcontrast.embed_records import Embedder, progress, some
 from mmcontrast.embeddings import Embeddings
-from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluate import query_of
+from mmcontrast.errors import MissingData, UserError, choose, note, one_line
 from mmcontrast.evaluation import nearest
-from mmcontrast.inference import load
+from mmcontrast.inference import Inference, load
+from mmcontrast.report.picture_path import png_path
+from mmcontrast.scorers import joined_term, query_row, scorer_of
 
 LARGE = 1_000_000  # rows, from which on an index is worth its making
+_MANY = 20_000  # records, from which on it is worth to keep what is embedded
+_AT_A_TIME = 1024  # records, whose rows are in memory
+
+DataDir = str | os.PathLike | None
 
 
-def search_embeddings(workdir: str | os.PathLike, query: str, folder: str | os.PathLike, kind: str | None = None,
-                      count: int = 10, out: str | os.PathLike | None = None, data_dir: str | None = None) -> None:
-  """Prints the rows of `folder` nearest to `query`, and draws them into `out` if given.
+class Result(NamedTuple):
+  """One thing that was found."""
+
+  score: float  # the cosine, or the score that the run trains
+  name: str  # the path of the image, or what the record is called
+  text: str  # its caption, or ""
+  index: int  # of the record in its source
+  id: int
+  style: str  # of several drawings of a thing
+
+  @property
+  def line(self) -> str:
+    """The result in one line."""
+    return "  ".join([f"{self.score:.3f}", *(part for part in (self.name, " ".join(self.text.split())) if part)])
+
+
+def search(workdir: str | os.PathLike, query: str, source: str | None = None, *, options: Mapping | None = None,
+           split: str = "train", dataset: str | None = None, embeddings: str | os.PathLike | None = None,
+           kind: str | None = None, count: int = 10, out: str | os.PathLike | None = None,
+           data_dir: DataDir = None) -> list[Result]:
+  """The images or captions nearest to `query`, the nearest first.
 
   Args:
-    workdir: the run that made the embeddings; the checkpoint that made them is used.
+    workdir: the run.
     query: words, or the path of an image.
+    source, options, split: what is searched, as `data.dataset`, `data.source` and `data.split` of a config.
+    dataset: instead, an evaluation set of the run; without any of the three the last of config.evaluation.sets.
+    embeddings: instead, a folder that `mmcontrast embed` made with this run.
     kind: "image" or "text", of what is searched; None: images, if there are any.
     count: how many.
-    out: a picture, for which the source is opened once more; of images only.
-  Raises UserError: no embeddings there, or another model's; the query is empty or a file that is no image.
+    out: the path of a picture to draw, a PNG; of images only.
+  Raises UserError: no such run, source, set or embeddings; the query is empty, a file that is no image, or of a kind
+  that the run has no tower for.
   """
-  there = Embeddings(folder)
-  kind = choose(kind or there.manifest["kinds"][0], there.manifest["kinds"], "--kind")
   if count < 1:
     raise UserError(f"--count {count}: give 1 or more")
-  if out and kind == "text":
+  if given := [name for name, value in (("SOURCE", source), ("--dataset", dataset), ("--embeddings", embeddings))
+               if value is not None][1:]:
+    raise UserError(f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and "
+                    "--embeddings")
+  path = png_path(out, "--out") if out else None
+  if path and kind == "text":
     raise UserError("--out draws images; leave it out, or search --kind image")
+  asked = read_query(query)
+  if embeddings is not None:
+    found, opened, title = _in_embeddings(workdir, asked, embeddings, kind, count, data_dir)
+  else:
+    found, opened, title = _in_source(workdir, asked, source, options, split, dataset, kind, count, data_dir)
+  if path:
+    _draw(path, asked, found, opened(), title)
+  return found
+
+
+Searched = tuple[list[Result], Callable[[], Source], str]
+"""What was found, what opens the source that it is of, and a title for a picture."""
+
+
+class Query(NamedTuple):
+  """Words, or the image in the file at `path`, uint8 [H, W, 3]."""
+
+  words: str
+  path: str = ""
+  pixels: np.ndarray | None = None
+
+  @property
+  def modality(self) -> str:
+    return "text" if self.pixels is None else "image"
+
+
+def read_query(query: str) -> Query:
+  """What `query` asks for. Raises UserError where it is empty, or the path of what is no image."""
+  if not query.strip():
+    raise UserError('the query is empty; say what to look for, e.g. "red heart"')
+  path = pathlib.Path(query)
+  try:
+    is_file = path.is_file()
+  except (OSError, ValueError):  # too long for a path: words
+    is_file = False
+  if is_file:
+    try:
+      return Query("", query, decode(path.read_bytes()))
+    except BadRecord as error:
+      raise UserError(f"{query}: {error}; give the path of an image, or words that are no file") from None
+    except OSError as error:
+      raise UserError(f"{query}: {error.strerror or one_line(error)}; give the path of an image, or words") from None
+  if path.suffix.lower() in IMAGES:
+    raise UserError(f"{query}: no such image file; give the path of one, or words")
+  return Query(query)
+
+
+def _in_embeddings(workdir: str | os.PathLike, asked: Query, folder: str | os.PathLike, kind: str | None, count: int,
+                   data_dir: DataDir) -> Searched:
+  there = Embeddings(folder)
+  kind = choose(kind or there.manifest["kinds"][0], there.manifest["kinds"], "--kind")
   model = load(workdir, there.manifest["model"]["step"], data_dir)
   if model.digest != there.manifest["model"]["digest"]:
     raise UserError(f"{folder}: made by another model (of {there.manifest['model']['workdir']}) than {workdir}; give "
                     "that run, or embed again")
-  given = query_of(model, query)
-  if isinstance(given, str) and not given.strip():
-    raise UserError('the query is empty; say what to look for, e.g. "red heart"')
-  row = model.encode_text(given)[0] if isinstance(given, str) else model.embed(model.image_kind, given[None])[0]
-  row = (row / max(np.linalg.norm(row), 1e-12)).astype(np.float32)
-  found = _nearest(there, kind, row, count)
-  rows = there.describe(kind, found.index)
-  for what, cosine in zip(rows, found.cosine):
-    print(f"{cosine:.3f}  {_name(what)}")
-  if out:
-    print(_draw(out, given, there, rows, found.cosine.tolist(), data_dir))
+  _check(model, asked, kind, workdir)
+  if term := joined_term(model):
+    note(f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
+         f"{term.words} together: search the source itself")
+  found = _nearest(there, kind, query_row(model, _seen(model, asked)), count)
+  named = there.manifest["source"]
+
+  def opened() -> Source:
+    return open_source({"dataset": named["dataset"], "source": named["options"]}, named["split"],
+                       data_dir or named["data_dir"])
+
+  found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
+  return [_result(what, cosine) for what, cosine in found_rows], opened, named["dataset"]
+
+
+def _in_source(workdir: str | os.PathLike, asked: Query, source: str | None, options: Mapping | None, split: str,
+               dataset: str | None, kind: str | None, count: int,
+               data_dir: DataDir) -> Searched:
+  opened, style, title = None, None, source
+  if source is not None:
+    opened = open_source({"dataset": source, "source": options or {}}, split, data_dir)
+  model = load(workdir, None, data_dir)
+  if opened is None:
+    opened, style, title = _set(model.config, dataset, workdir, data_dir)
+  has = {"image": bool(opened.info.styles), "text": bool(opened.info.caption_fields)}
+  kind = kind or ("image" if has["image"] and model.image_kind in model.kinds else "text")
+  if not has[kind]:
+    raise UserError(f"--kind {kind}: {title} has no {'images' if kind == 'image' else 'captions'}")
+  _check(model, asked, kind, workdir)
+  scorer = scorer_of(model, _seen(model, asked), kind, opened.info, style)
+  if len(opened) >= _MANY:
+    print(f"{len(opened)} records are embedded for one query; for the next ones keep them: mmcontrast embed",
+          file=sys.stderr)
+  kept, bad = [], {}
+  with Embedder(model, opened, scorer.wanted) as embedder, progress(len(opened)) as advance:
+    for start in range(0, len(opened), _AT_A_TIME):
+      part = embedder.embed(range(start, min(start + _AT_A_TIME, len(opened))), advance)
+      bad |= part.bad
+      columns = next(iter(part.rows.values())).columns
+      what = [dict(zip(columns, values)) for values in zip(*columns.values())]
+      if what:
+        scores = scorer.scores({name: one.rows for name, one in part.rows.items()}).tolist()
+        kept = sorted([*kept, *zip(scores, what)], key=lambda one: -one[0])[:count]  # of equals the first is first
+  if bad:
+    print(f"{len(bad)} of {len(opened)} records are left out of the search: {some(bad)}", file=sys.stderr)
+  if not kept:
+    raise UserError(f"{title}: nothing in it can be searched")
+  return [_result(what, score) for score, what in kept], lambda: opened, f"{title}, by {workdir}"
+
+
+def _seen(model: Inference, asked: Query) -> str | np.ndarray:
+  """The words, or what the model sees of the image."""
+  return asked.words if asked.pixels is None else model.view(asked.pixels)
+
+
+def _set(config: Mapping, name: str | None, workdir: str | os.PathLike,
+         data_dir: DataDir) -> tuple[Source, str | None, str]:
+  """(source, style, name) of an evaluation set of a run: `name`, or the last that is there."""
+  names, own = tuple(config["evaluation"]["sets"]), config["evaluation"].get("data", {})
+  if name is not None:
+    names = (choose(name, dict.fromkeys((*names, *own, *SETS)), "--dataset"),)
+  if not names:
+    raise UserError(f"{workdir}: config.evaluation.sets is empty, there is no set to search; name what to search, as "
+                    f"in mmcontrast search QUERY folder:/pictures --workdir {workdir}, or give --embeddings")
+  for one in reversed(names):
+    dataset, _, style = one.partition(":")
+    try:
+      if one in own:
+        return open_own_set(one, own[one], config["data"], data_dir), own[one].get("style"), one
+      return open_built(choose(dataset, [*own, *SETS], "evaluation.sets"), "all", data_dir), style or None, one
+    except MissingData:
+      if one == names[0] or one not in config["evaluation"]["optional_sets"]:
+        raise
+  raise AssertionError("a set was opened, or none could be")
+
+
+def _check(model: Inference, asked: Query, kind: str, workdir: str | os.PathLike) -> None:
+  """Raises UserError where the run cannot compare `asked` with what is searched."""
+  towers = set(model.model.modality_of_tower.values())
+  joint = asked.modality != kind
+  modalities = dict.fromkeys((asked.modality, kind))
+  if lacks := [one for one in modalities if one not in towers]:
+    instead = "search by the path of an image" if lacks[0] == "text" else "search by words, with --kind text"
+    raise UserError(f"{workdir}: this run has no {lacks[0]} tower; {instead}")
+  for modality in modalities:
+    needed = modality if joint or modality == "text" else model.image_kind
+    if needed not in model.kinds:
+      raise UserError(f"{workdir}: this run compares no images with words: config.evaluation.{modality} names no head; "
+                      + ("search by the path of an image" if kind == "image" else "search --kind text by words"))
 
 
 def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> nearest.Found:
@@ -69,15 +237,19 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> neare
   return nearest.by_index(row, there.folder / f"{kind}.faiss", lambda: there.rows(kind), total, count)
 
 
-def _name(what: dict) -> str:
-  return " ".join(what.get("text", what["name"]).split())
+def _result(what: Mapping, score: float) -> Result:
+  return Result(score, what.get("path") or what["name"], what.get("text", ""), what["index"], what["id"],
+                what.get("style", ""))
 
 
-def _draw(out: str | os.PathLike, given: str | np.ndarray, there: Embeddings, rows: list[dict], cosines: list[float],
-          data_dir: str | None) -> pathlib.Path:
+def _draw(path: pathlib.Path, asked: Query, found: Sequence[Result], source: Source, title: str) -> None:
   from mmcontrast.report.found_picture import draw_found
-  named = there.manifest["source"]
-  source = open_source({"dataset": named["dataset"], "source": named["options"]}, named["split"],
-                       data_dir or named["data_dir"])
-  images = [decode(source[what["index"]]["images"][what["style"]]) for what in rows]
-  return draw_found(out, given, images, [_name(what) for what in rows], cosines, title=named["dataset"])
+  images = []
+  for one in found:
+    try:
+      images.append(decode(source[one.index]["images"][one.style]))
+    except (BadRecord, OSError, KeyError, IndexError) as error:
+      raise UserError(f"--out: {one.name} cannot be drawn ({one_line(error)}): {title} is not what it was when it was "
+                      "embedded; embed it again, or leave --out out") from None
+  draw_found(path, asked.words if asked.pixels is None else asked.pixels, images,
+             [(one.text, one.name) for one in found], [one.score for one in found], title=title)

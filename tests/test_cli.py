@@ -1,5 +1,7 @@
 """The command line: one line and exit code 2 for every mistake of a user."""
 
+import io
+import os
 import subprocess
 import sys
 
@@ -101,3 +103,25 @@ def test_the_program_needs_neither_tensorflow_nor_torch():
           "print([m for m in ('tensorflow', 'torch') if m in sys.modules])")
   found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
   assert found.strip() == "[]"
+
+
+def test_a_terminal_that_is_not_utf_8_and_a_reader_that_leaves(monkeypatch, capfd):
+  def says(words):
+    def command(options, rest):
+      print(words)
+    monkeypatch.setattr("mmcontrast.cli._build", command)
+
+  out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+  monkeypatch.setattr(sys, "stdout", out)
+  says("caf\u00e9 \u732b \udc80")
+  assert main(["data", "build", "x"]) == 0
+  assert out.buffer.getvalue() == b"caf\\xe9 \\u732b \\udc80\n"
+
+  read, write = os.pipe()
+  os.close(read)
+  with open(write, "w") as pipe:
+    monkeypatch.setattr(sys, "stdout", pipe)
+    says("a line\n" * 20_000)
+    assert main(["data", "build", "x"]) == 141
+    print("what comes after is nobody's, and no error", flush=True)
+  assert capfd.readouterr().err == ""

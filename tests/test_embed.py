@@ -1,4 +1,4 @@
-"""Embeddings of a source: shards that survive a kill, bad records, other models, and the search of them."""
+"""Embeddings of a source: shards that survive a kill, bad records, other models, other records."""
 
 import io
 import json
@@ -11,7 +11,6 @@ from tiny import tiny_inference
 from toy_source import Toy
 
 from mmcontrast import embed as program
-from mmcontrast import search
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.embeddings import Embeddings
 from mmcontrast.errors import UserError
@@ -25,9 +24,8 @@ MODELS = {"run": tiny_inference(step=5), "other": tiny_inference(step=5, seed=1)
 def toy(monkeypatch):
   """The source "toy" of 20 records, two drawings and two captions each, in shards of 7; the models by name."""
   broken: dict[int, dict] = {}
-  for module in (program, search):
-    monkeypatch.setattr(module, "open_source", lambda config, split, data_dir: Toy(COUNT, broken))
-    monkeypatch.setattr(module, "load", lambda workdir, step, data_dir: MODELS[str(workdir)])
+  monkeypatch.setattr(program, "open_source", lambda config, split, data_dir: Toy(COUNT, broken))
+  monkeypatch.setattr(program, "load", lambda workdir, step, data_dir: MODELS[str(workdir)])
   monkeypatch.setattr(program, "RECORDS_A_SHARD", 7)
   return broken
 
@@ -51,13 +49,14 @@ def test_each_row_is_of_its_image_or_caption(tmp_path, format):
   np.testing.assert_allclose(image[19:20], model.embed("image", evaluation_view(pixels, model.data)[None]), atol=1e-6)
   np.testing.assert_allclose(text[20:22], model.encode_text(["number 10", "the 10 th"]), atol=1e-6)
   assert there.describe("image", np.array([19, 0])) == [
-      {"index": 9, "id": 90, "name": "toy-9", "style": "b"}, {"index": 0, "id": 0, "name": "toy-0", "style": "a"}]
+      {"index": 9, "id": 90, "name": "toy-9", "path": "", "style": "b", "text": "number 9"},
+      {"index": 0, "id": 0, "name": "toy-0", "path": "", "style": "a", "text": "number 0"}]
   assert there.describe("text", np.array([20]))[0]["text"] == "number 10"
   if format == "npy":
     assert np.load(tmp_path / "00001.text.npy").dtype == np.float32
   else:
     table = pyarrow.parquet.read_table(tmp_path / "00001.image.parquet")
-    assert table.column_names == ["index", "id", "name", "style", "embedding"]
+    assert table.column_names == ["index", "id", "name", "path", "style", "text", "embedding"]
     assert table["embedding"].type.list_size == 4
 
 
@@ -66,11 +65,11 @@ def test_a_killed_command_goes_on(tmp_path, monkeypatch):
   calls, model = [], MODELS["run"]
   real = model.embed
 
-  def killed(kind, values):
+  def killed(kind, values, name):
     calls.append(kind)
     if len(calls) == 7:
       raise KeyboardInterrupt
-    return real(kind, values)
+    return real(kind, values, name)
 
   monkeypatch.setattr(model, "embed", killed)
   with pytest.raises(KeyboardInterrupt):
@@ -79,7 +78,7 @@ def test_a_killed_command_goes_on(tmp_path, monkeypatch):
   assert Embeddings(tmp_path / "cut").done == [0]
   before = (tmp_path / "cut" / "00000.image.npy").stat().st_mtime_ns
   calls[:] = []
-  monkeypatch.setattr(model, "embed", lambda kind, values: calls.append(kind) or real(kind, values))
+  monkeypatch.setattr(model, "embed", lambda kind, values, name: calls.append(kind) or real(kind, values, name))
   embed(tmp_path / "cut")
   assert calls.count("image") == 3 + 2  # of the shards that were not done, 14 and 12 images in batches of 6
   assert (tmp_path / "cut" / "00000.image.npy").stat().st_mtime_ns == before
@@ -117,36 +116,40 @@ def test_bad_records_are_left_out_and_too_many_stop(tmp_path, toy, monkeypatch):
   assert Embeddings(tmp_path).describe("image", np.array([6]))[0]["name"] == "toy-4"
 
 
-def test_search_of_embeddings(tmp_path, capsys):
-  embed(tmp_path / "rows")
-  Image.fromarray(np.full((12, 12, 3), (17, 0, 0), np.uint8)).save(tmp_path / "query.png")
-  search.search_embeddings("run", str(tmp_path / "query.png"), tmp_path / "rows", count=2, out=tmp_path / "found.png")
-  lines = capsys.readouterr().out.splitlines()
-  assert lines[:2] == ["1.000  toy-17", "1.000  toy-17"] and (tmp_path / "found.png").is_file()
-  search.search_embeddings("run", "the 4 th", tmp_path / "rows", kind="text", count=3)
-  assert len(capsys.readouterr().out.splitlines()) == 3
-  (tmp_path / "rows" / "00002.json").unlink()
-  search.search_embeddings("run", "the 4 th", tmp_path / "rows", count=99)
-  out, err = capsys.readouterr()
-  assert len(out.splitlines()) == 28 and "1 of 3 shards are not made yet" in err
-  for workdir, query, options, message in (
-      ("other", "x", {}, "made by another model"), ("run", " ", {}, "empty"), ("run", "x", {"count": 0}, "--count 0"),
-      ("run", "x", {"kind": "text", "out": "a.png"}, "--out draws images"), ("run", "no.png", {}, "no such image")):
-    with pytest.raises(UserError, match=message):
-      search.search_embeddings(workdir, query, tmp_path / "rows", **options)
-  with pytest.raises(UserError, match="mmcontrast embed SOURCE"):
-    search.search_embeddings("run", "x", tmp_path)
+def test_records_that_were_exchanged_are_embedded_again(tmp_path, toy, capsys, monkeypatch):
+  embed(tmp_path)
+  (tmp_path / "image.faiss").write_bytes(b"an index of the old rows")
+  kept = (tmp_path / "00000.image.npy").stat().st_mtime_ns
+  toy[9] = {"captions": {"caption": ["another thing"]}}
+  calls, model = [], MODELS["run"]
+  real = model.embed
+  monkeypatch.setattr(model, "embed", lambda kind, values, name: calls.append(kind) or real(kind, values, name))
+  assert "40 images and 39 captions of 20 records" in embed(tmp_path)
+  assert "the records of 1 shards have changed since they were embedded (1)" in capsys.readouterr().err
+  assert calls.count("image") == 3 and (tmp_path / "00000.image.npy").stat().st_mtime_ns == kept
+  assert Embeddings(tmp_path).describe("text", np.array([18]))[0]["text"] == "another thing"
+  assert not (tmp_path / "image.faiss").exists()
+  calls.clear()
+  embed(tmp_path)
+  assert not calls and "changed" not in capsys.readouterr().err
 
 
-def test_many_rows_without_faiss_are_all_read(tmp_path, capsys, monkeypatch):
-  embed(tmp_path, kind="image")
-  search.search_embeddings("run", "x", tmp_path)
-  monkeypatch.setattr(search, "LARGE", 10)
-  monkeypatch.setattr(nearest, "has_faiss", lambda: False)
-  small = capsys.readouterr().out
-  search.search_embeddings("run", "x", tmp_path)
-  large = capsys.readouterr()
-  assert large.out == small and "mmcontrast[search]" in large.err
+def test_a_bad_record_that_was_mended_is_embedded(tmp_path, toy, monkeypatch):
+  monkeypatch.setitem(MODELS["run"].data, "on_error", {**MODELS["run"].data["on_error"], "max_share": 0.1})
+  toy[3] = {"images": {"a": b"no image"}}
+  assert "of 19 records" in embed(tmp_path)
+  del toy[3]
+  assert "40 images and 40 captions of 20 records" in embed(tmp_path)
+
+
+def test_embeddings_that_are_not_finite_end_it(tmp_path, monkeypatch):
+  model = MODELS["run"]
+  real = model._embed
+  monkeypatch.setattr(model, "_embed", lambda kind, values, prepare: real(kind, values, prepare) * (
+      np.where(np.arange(len(values)) == 2, np.nan, 1)[:, None] if kind == "text" else 1))
+  with pytest.raises(UserError, match="the embedding of 'toy-1' is not finite"):
+    embed(tmp_path)
+  assert Embeddings(tmp_path).done == []
 
 
 def test_nearest_is_that_of_all_rows_at_once():

@@ -170,7 +170,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
       where = record["name"]
       texts = [clean(text, most) for texts in record["captions"].values() for text in texts]
       texts = [text for text in texts if text.strip()]
-      views = _text_views(record, data)
+      views = text_views(record, data)
       if style in record["images"]:
         image = decode(record["images"][style], data["limits"])
         images[len(shown)] = transforms.evaluation_view(image, data)
@@ -206,7 +206,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
   )
 
 
-def _text_views(record: sources.Record, data: Mapping) -> list[str]:
+def text_views(record: sources.Record, data: Mapping) -> list[str]:
   """The text of each text view of resolved `data`: in its language or field, else one caption after the other; "" where
   there is none."""
   count, languages, fields = data["views"]["text"], data["languages"], data["captions"]

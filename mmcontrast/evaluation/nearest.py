@@ -6,13 +6,19 @@ import importlib.util
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from mmcontrast.evaluation.search import Found
-
 SEARCHED = 1 / 16  # share of an index's lists that a query looks into
 _SAMPLE = 64  # rows a list, to place the lists by
+
+
+class Found(NamedTuple):
+  """The nearest first: index of the row int [k], cosine float32 [k]."""
+
+  index: np.ndarray
+  cosine: np.ndarray
 
 
 def exact(query: np.ndarray, shards: Iterable[np.ndarray], k: int) -> Found:

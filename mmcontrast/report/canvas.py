@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from mmcontrast.errors import UserError, one_line
 from mmcontrast.report.fonts import drawable
 
 INK, GREY, RULE, GREEN = "#1c1e21", "#7a7f87", "#d9dce1", "#1a8f4c"
@@ -61,14 +62,17 @@ class Canvas:
     self._axes.plot((x0, x1), (y0, y1), color=RULE, linewidth=0.8, scalex=False, scaley=False)
 
   def save(self, path: str | pathlib.Path, dpi: int = 120) -> pathlib.Path:
-    """Writes a PNG, making its folder; the page size never depends on the content."""
+    """Writes a PNG, making its folder; the page size never depends on the content. UserError where it cannot."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)  # a font of another script need not be there in bold
     try:
+      path.parent.mkdir(parents=True, exist_ok=True)
       self._figure.savefig(path, dpi=dpi, format="png")
+    except OSError as error:
+      raise UserError(f"{path}: the picture cannot be written ({error.strerror or one_line(error)}); give another "
+                      "place") from error
     finally:
       log.setLevel(level)
     return path

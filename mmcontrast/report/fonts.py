@@ -46,12 +46,26 @@ def clip(words: str, most: int) -> str:
   return "".join(kept).rstrip() + "…"
 
 
-def wrap(words: str, most: int) -> list[str]:
-  """`words`, as they can be drawn, in lines of at most `most` columns."""
+def clip_left(words: str, most: int) -> str:
+  """As `clip`, but the end stays: that of a path says which file it is."""
+  words = drawable(words)[0]
+  return words if columns(words) <= most else "…" + clip(words[::-1], most)[-2::-1]
+
+
+def wrap(words: str, most: int, lines: int | None = None) -> list[str]:
+  """`words`, as they can be drawn, in lines of at most `most` columns (and so many lines), broken between words.
+
+  A word that is too long for a line is cut; in scripts that write without spaces lines are broken anywhere.
+  """
   import textwrap
 
-  filled = "".join(letter + _FILL * (_columns_of(letter) - 1) for letter in drawable(words)[0])
-  return [line.replace(_FILL, "") for line in textwrap.wrap(filled, most)]
+  drawn = drawable(words)[0]
+  spaceless = columns(drawn) > len(drawn)
+  parts = [part if spaceless else clip(part, most) for part in drawn.split()]
+  filled = "".join(letter + _FILL * (_columns_of(letter) - 1) for letter in " ".join(parts))
+  made = textwrap.wrap(filled, most, break_long_words=spaceless, break_on_hyphens=False, max_lines=lines,
+                       placeholder=" …")  # fmt: skip
+  return [line.replace(_FILL, "") for line in made]
 
 
 _FILL = "\x1f"  # no font has it, and `drawable` leaves none: it stands for the second column of a wide letter

@@ -1,4 +1,4 @@
-"""The suite: names, what is shared, what is said of mistakes; and search."""
+"""The suite: names, what is shared, what is said of mistakes."""
 
 import ml_collections
 import numpy as np
@@ -6,7 +6,6 @@ import pytest
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.search import search
 from mmcontrast.evaluation.suite import check, embed_sets, run_suite
 
 EVALUATORS = {
@@ -125,27 +124,3 @@ def test_bad_embeddings_are_named(world):
   short = EmbeddedSet(world.set("s", True), lambda kind, values: np.ones((3, 2)))
   with pytest.raises(UserError, match=r"returned shape \(3, 2\) for 60"):
     _ = short.features
-
-
-def test_search_by_text_and_by_image(world):
-  one = EmbeddedSet(world.set("s", True), world.embed)
-  found = search(world.embed, "concept 7", one.image, 5)
-  assert found.index[0] == 7 and len(found.index) == 5
-  assert (np.diff(found.cosine) <= 0).all() and found.cosine[0] <= 1 + 1e-6
-  assert search(world.embed, one.data.images[3], one.image, 99).index[0] == 3
-  assert len(search(world.embed, one.data.images[3], one.image, 99).index) == 60
-
-
-@pytest.mark.parametrize(
-  ("query", "rows", "k", "message"),
-  [
-    ("  ", 3, 1, "query is empty"),
-    (np.zeros((4, 4), np.uint8), 3, 1, "uint8"),
-    (np.zeros((4, 4, 3)), 3, 1, "not float64"),
-    ("concept 1", 0, 1, "gallery is empty"),
-    ("concept 1", 3, 0, "1 or more"),
-  ],
-)
-def test_search_degenerate(world, query, rows, k, message):
-  with pytest.raises(UserError, match=message):
-    search(world.embed, query, np.ones((rows, 16)), k)

@@ -10,7 +10,8 @@ import pytest
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import retrieval
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.report import fonts, found_picture, retrieval_picture, table
+from mmcontrast.report import canvas, fonts, found_picture, retrieval_picture, table
+from mmcontrast.report.picture_path import png_path
 
 
 def _embedded(images=12, captions=20, noise=0.5, **changes):
@@ -88,10 +89,10 @@ def test_the_right_one_is_shown_in_the_place_of_its_rank_whatever_the_ties():
 @pytest.mark.parametrize("query", ["red $heart$ " * 9, np.zeros((8, 12, 3), np.uint8)])
 @pytest.mark.parametrize("count", [1, 7])
 def test_found_picture(tmp_path, query, count):
-  images = np.zeros((count, 16, 16, 3), np.uint8)
+  images = [np.zeros((16, 16, 3), np.uint8), *np.zeros((count - 1, 900, 900, 3), np.uint8)]
+  labels = [("a caption of many words indeed", "/a/path/that is long/and goes on/0001.jpg"), ("", "b\udc80.png")]
   path = found_picture.draw_found(
-    tmp_path / "found.png", query, images, ["a name of many words indeed"] * count, [0.5] * count,
-    title="emoji_noto",
+    tmp_path / "found.png", query, images, (labels * count)[:count], [0.5] * count, title="emoji_noto",
   )  # fmt: skip
   pixels = _open(path)
   assert 400 < pixels.shape[1] < 1400 and 250 < pixels.shape[0] < 1400
@@ -110,13 +111,41 @@ def test_letters_that_no_font_has_are_code_points(monkeypatch, tmp_path, recwarn
   monkeypatch.undo()
   fonts._family_of.cache_clear()
   query = "红心 \U0001f469\u200d\U0001f680 \ud800 ❤️ " + "ᚠ" * 30  # whatever fonts there are: no box, nothing said
-  found_picture.draw_found(tmp_path / "f.png", query, [np.zeros((4, 4, 3), np.uint8)], [query], [0.5], title=query)
+  found_picture.draw_found(tmp_path / "f.png", query, [np.zeros((4, 4, 3), np.uint8)], [(query, query)],
+                           [0.5], title=query)
   assert not recwarn.list and not caplog.records
 
 
 def test_fonts_that_only_show_boxes_are_not_used():
   assert not any("lastresort" in path.lower() or "color" in path.lower() for _, path in fonts._installed())
   assert fonts._installed()[0][0] == "DejaVu Sans" and ord("a") in fonts._letters_of(fonts._installed()[0][1])
+
+
+@pytest.mark.parametrize(("words", "lines"), [
+  ("a caption of many words indeed", ["a caption of many", "words indeed"]),
+  ("one two three four five six seven eight", ["one two three four", "five six seven …"]),
+  ("p/anunbreakablywronglylongname.jpg of", ["p/anunbreakablywro…", "of"]),
+  ("well-known co-operation is-kept", ["well-known", "co-operation …"]),
+  ("", []),
+])  # fmt: skip
+def test_words_are_not_broken(words, lines):
+  assert fonts.wrap(words, 19, 2) == lines
+
+
+def test_of_a_long_name_the_end_is_shown():
+  assert fonts.clip_left("/a/long folder/0001.jpg", 12) == "…er/0001.jpg"
+  assert fonts.clip_left("0001.jpg", 12) == "0001.jpg"
+
+
+def test_where_a_picture_goes(tmp_path):
+  assert png_path(tmp_path / "found", "--out") == tmp_path / "found.png"
+  assert png_path(tmp_path / "v1.5 found.PNG", "--out") == tmp_path / "v1.5 found.PNG"
+  for name, message in (("found.txt", "such as .*/found.png"), ("a.jpeg", "ends in .png"), ("", "is a folder")):
+    with pytest.raises(UserError, match=message):
+      png_path(tmp_path / name, "--out")
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot be written"):
+    canvas.Canvas(1, 1).save(tmp_path / "file" / "found.png")
 
 
 RESULTS = {

@@ -16,6 +16,7 @@ from typing import Any
 
 from mmcontrast.data import build
 from mmcontrast.data.sources.fields import Fields
+from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.data.sources.values import is_missing, name_of, number_first
 from mmcontrast.errors import MissingData, UserError, nearest, note
@@ -83,6 +84,13 @@ class CocoSource:
       return self._fields.record(row, index, name, str(self._folder))
     except BadRecord as error:
       raise BadRecord(f"{name}: {error}") from None
+
+  def key(self, index: int) -> str:
+    """What the annotations say of the image, and size and time of its file; see keys.key_of."""
+    row = self._rows[index]
+    paths = self._fields.paths(row, str(self._folder))
+    return digest_of([row, [self._names.get(str(one), one) for one in row["categories"]],
+                      [key_of_file(path) for path in paths.values()]])
 
 
 def _paths(root: pathlib.Path, options: Mapping, split: str) -> dict[str, pathlib.Path | None]:

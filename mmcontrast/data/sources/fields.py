@@ -202,6 +202,7 @@ class Fields:
       name=where if is_missing(name) else text_of(name, self.options["name"]),
       mirror_safe=True,
       **({"weight": self._weight(row)} if self.options["weight"] else {}),
+      paths=self.paths(row, folder),
     )  # fmt: skip
 
   def _weight(self, row: Mapping[str, Any]) -> float:
@@ -246,6 +247,18 @@ class Fields:
     found = [[self._label_names[column][labels[column]]] if column in labels else
              [text for text in self._texts(row.get(column), column) if text.strip()] for column in columns]  # fmt: skip
     return fill(self._template, dict(zip(columns, found)))
+
+  def paths(self, row: Mapping[str, Any], folder: str = "") -> dict[str, str]:
+    """Where the images of `row` lie, by style, of those that are files; `folder` as of `record`."""
+    found = {}
+    for style, column in self._images.items():
+      value = row.get(column)
+      if isinstance(value, Mapping):
+        value = value.get("path") if is_missing(value.get("bytes")) else None
+      if not isinstance(value, str) or self._is_missing(value) or self.options["base64"] or value.startswith("data:"):
+        continue
+      found[style] = files.join(folder, value)
+    return found
 
   def _image(self, value: Any, column: str, folder: str) -> bytes | None:
     """The encoded image; None where there is none."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data.sources import files, splits, torn_samples
+from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.errors import UserError, nearest
 
@@ -69,7 +70,14 @@ class FolderSource:
       id=row,
       name=inner,
       mirror_safe=True,
+      paths={"image": path},
     )
+
+  def key(self, index: int) -> str:
+    """Name, size and time of the image and of its captions; see keys.key_of."""
+    _, path, inner = self._rows[index]
+    text = _text_of(path)
+    return digest_of([inner, key_of_file(path), key_of_file(text) if text in self._texts else ""])
 
   def _captions(self, path: str) -> list[str]:
     text = _text_of(path)

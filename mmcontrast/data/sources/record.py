@@ -54,6 +54,7 @@ class Record(TypedDict):
   name: str  # for messages: a key, a file name
   mirror_safe: bool
   weight: NotRequired[float]  # what the example counts as an anchor, 0 or more; not there: 1
+  paths: NotRequired[dict[str, str]]  # by style, of images that are files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Source(Protocol):
   """Random access to the records of one split; reading by several threads is safe.
 
   `source[i]` raises BadRecord when what is stored there is not a record, and OSError when it could
-  not be read, which another attempt may mend.
+  not be read, which another attempt may mend. One that can tell its records apart without reading images has a
+  method `key` (keys.py).
   """
 
   info: Info

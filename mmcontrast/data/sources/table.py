@@ -10,6 +10,7 @@ import numpy as np
 
 from mmcontrast.data.sources import files, splits
 from mmcontrast.data.sources.fields import Fields
+from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Record
 from mmcontrast.errors import UserError
 
@@ -77,14 +78,25 @@ class TableSource:
     return len(self._rows)
 
   def __getitem__(self, index: int) -> Record:
-    number = int(self._rows[index])
-    at = int(np.searchsorted(self._ends, number, side="right"))
-    table = self._tables[at]
-    row = number - int(self._ends[at]) + len(table)
+    table, row, number = self._at(index)
     try:
       return self._fields.record(table[row], number, table.place(row), files.folder_of(table.path))
     except BadRecord as error:
       raise BadRecord(f"{table.place(row)}: {error}") from None
+
+  def key(self, index: int) -> str:
+    """The values of the row, and size and time of its image files; see keys.key_of."""
+    table, row, _ = self._at(index)
+    values = table[row]
+    paths = self._fields.paths(values, files.folder_of(table.path))
+    return digest_of([dict(values), [key_of_file(path) for path in paths.values()]])
+
+  def _at(self, index: int) -> tuple[Table, int, int]:
+    """(table, row in it, row of all) of record `index`."""
+    number = int(self._rows[index])
+    at = int(np.searchsorted(self._ends, number, side="right"))
+    table = self._tables[at]
+    return table, number - int(self._ends[at]) + len(table), number
 
   def _scan(self, columns: Sequence[str]) -> Iterator[Row]:
     for table in self._tables:
