@@ -35,6 +35,7 @@ def base_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.steps = 1000                        # optimizer steps of the run, or of each stage that gives none
+  c.epochs = 0.0                        # instead of steps: passes over the data; 0: steps are given
   c.stages = ()                         # partial configs, each with a name, trained in turn: stages.py
   c.init = dict()                       # part of this run -> "STAGE:PATH" or "WORKDIR:PATH": initialization.py
   # size: examples a step, over all devices. microbatches: chunks they are encoded in, to save
@@ -75,13 +76,15 @@ def base_config() -> ml_collections.ConfigDict:
 
 def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same method, small enough to train and evaluate in seconds on a CPU."""
-  c.steps, c.batch.size = 3, 16
+  c.steps, c.epochs, c.batch.size = 3, 0, 16
   c.data.image_size = 16
   c.log.every_steps = 1
   _shrink(c)
   stages = [ml_collections.ConfigDict(_dictionaries(stage)) for stage in c.stages]
   for stage in stages:
     stage.steps = c.steps
+    if "epochs" in stage:
+      stage.epochs = 0.0
     for section, key in (("batch", "size"), ("data", "image_size"), ("log", "every_steps")):
       if key in stage.get(section, {}):
         stage[section][key] = c[section][key]
@@ -97,6 +100,21 @@ def sized(c: ml_collections.ConfigDict, arg: str | None) -> ml_collections.Confi
   return c if arg is None else smoke(c)
 
 
+def arguments(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+  """The arguments of a config, "image_size=224,smoke": each by its name, over `defaults`; a name alone is True.
+
+  Raises UserError for an unknown name, or a value of another type than the default's.
+  """
+  found = ml_collections.ConfigDict(defaults)
+  for word in filter(None, (arg or "").split(",")):
+    name, equals, text = word.partition("=")
+    choose(name, defaults, "the argument after the colon")
+    if not equals and not isinstance(defaults[name], bool):
+      raise UserError(f"the argument {name!r} after the colon: needs a value, such as {name}={defaults[name]!r}")
+    override(found, name, text if equals else "True", defaults, prefix="the argument ", where="this config")
+  return found
+
+
 def _shrink(c: ml_collections.ConfigDict) -> None:
   """Small towers and queues, and no warm-up, in the sections that `c` has."""
   for tower in c.get("towers", {}).values():
@@ -109,8 +127,10 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
     if ":" in term.get("negatives", ""):
       term.negatives = term.negatives.split(":")[0] + ":32"
   rate = c.get("optimizer", {}).get("learning_rate", 0.0)
-  if not isinstance(rate, float):
-    rate.update({key: 1 for key in rate if key.startswith("warmup_")})
+  warm_up = [] if isinstance(rate, float) else [key for key in rate if key.startswith("warmup_")]
+  for key in warm_up:
+    del rate[key]
+    rate.warmup_steps = 1
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -56,6 +56,18 @@ def section(path: Sequence[str], value: Any, base: Mapping[str, Any]) -> Section
   return Section(base, fixed=True) if isinstance(base, Mapping) else None
 
 
+def schedules(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What follows a schedule in a config: "optimizer.learning_rate" -> its number or mapping."""
+  found = {}
+  for pattern in [pattern for pattern, room in _ROOMS if room is schedule_options]:
+    here = {"": config}
+    for want in pattern:
+      here = {f"{path}.{key}".lstrip("."): value[key] for path, value in here.items() if hasattr(value, "keys")
+              for key in (value if want == "*" else (want,) if want in value else ())}
+    found |= {path: value for path, value in here.items() if value is not None}
+  return found
+
+
 def _matches(want: str, key: str) -> bool:
   return key.startswith("[") if want == "[]" else want in ("*", key)
 

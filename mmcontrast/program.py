@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mmcontrast import augment, optim, sharding
+from mmcontrast import augment, optim, options, sharding
 from mmcontrast.compilation import compiler_options
 from mmcontrast.data import pipeline
+from mmcontrast.data.order import TooFewExamples
 from mmcontrast.data.settings import view_counts
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import suite
@@ -59,13 +60,48 @@ def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
     with errors_of(name):
       mesh = sharding.make_mesh(run["mesh"], devices)
       sharding.check_batch(run["batch"]["size"], mesh)
-      spec = find_spec(run)
+      run, spec = _fitted(run, find_spec)
       suite.check(run["evaluation"])
       program = build_program(run, spec, mesh)
       earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
       initial_arrays(run, variable_shapes(program), earlier)
       plans[name] = Plan(run, mesh, program)
   return plans
+
+
+def _fitted(run: Mapping, find_spec: Callable[[Mapping], pipeline.Spec]) -> tuple[dict[str, Any], pipeline.Spec]:
+  """A run with its steps, and what its data are; raises UserError with all of its numbers that do not fit the data."""
+  problems = []
+  try:
+    spec = find_spec(run)
+  except TooFewExamples as error:
+    if not error.most:
+      raise
+    problems.append(f"config.batch.size: {error}")
+    spec = find_spec({**run, "batch": {**run["batch"], "size": error.most}})
+  run = {**run, "steps": _steps(run, spec)}
+  for where, schedule in options.schedules(run).items():
+    try:
+      make_schedule(schedule, run["steps"], spec.steps_per_epoch, f"config.{where}")
+    except UserError as error:
+      problems.append(str(error))
+  if len(problems) > 1:
+    count = "an unknown number of" if spec.examples is None else spec.examples
+    listed = "; ".join(f"({number}) {problem}" for number, problem in enumerate(problems, 1))
+    raise UserError(f"{len(problems)} settings do not fit {count} examples and {run['steps']} steps: {listed}")
+  if problems:
+    raise UserError(problems[0])
+  return run, spec
+
+
+def _steps(run: Mapping, spec: pipeline.Spec) -> int:
+  """config.steps, or those of config.epochs."""
+  if not run.get("epochs"):
+    return run["steps"]
+  if run["steps"]:
+    raise UserError(f"config.epochs is {run['epochs']} and config.steps {run['steps']}: give one of them, and set the "
+                    "other to 0")
+  return max(1, round(run["epochs"] * spec.steps_per_epoch))
 
 
 def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:

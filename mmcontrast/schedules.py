@@ -82,6 +82,8 @@ def make_schedule(
   steps = total_steps - begin if lengths[""] is None else lengths[""]
   if name == "constant":
     return _as_float32(optax.constant_schedule(value["value"]))
+  if steps <= 0:
+    raise UserError(f"{where}: begins after {begin} steps, the run has {total_steps}; begin earlier or train longer")
   if not 0 <= warmup < steps and not (name == "warmup_constant" and warmup == steps):
     raise UserError(
       f"{where}: {warmup} warm-up steps do not fit in {steps} steps; "

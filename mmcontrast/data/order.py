@@ -35,6 +35,14 @@ class Draws(Protocol):
     """(epoch, index) of each of `rows` of the global batch of `step`."""
 
 
+class TooFewExamples(UserError):
+  """A batch would hold an example twice; `most`: the largest batch of which that is not so."""
+
+  def __init__(self, message: str, most: int):
+    super().__init__(message)
+    self.most = most
+
+
 @dataclasses.dataclass(frozen=True)
 class Epochs:
   """One source: its examples epoch after epoch. A batch is of one epoch; the remainder is dropped."""
@@ -45,8 +53,8 @@ class Epochs:
 
   def __post_init__(self):
     if self.batch_size > self.examples:
-      raise UserError(f"batch_size {self.batch_size} is more than the {self.examples} examples of the split; "
-                      f"set it to {self.examples} or less")  # fmt: skip
+      raise TooFewExamples(f"batch_size {self.batch_size} is more than the {self.examples} examples of the split; "
+                           f"set it to {self.examples} or less", self.examples)  # fmt: skip
 
   @property
   def steps_per_epoch(self) -> int:

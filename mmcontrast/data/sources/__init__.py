@@ -56,6 +56,9 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
       _check(name, mixture[name])
     sources = {name: _open_one(name, mixture[name], split, data_dir) for name in names}
     return Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names})
+  if not config["dataset"]:
+    raise UserError("data.dataset: no data are named; give NAME or KIND:PATH, such as "
+                    "--config.data.dataset=jsonl:/data/mine.jsonl")
   kind, colon, path = config["dataset"].partition(":")
   choose(kind, SOURCES, "data.dataset")
   if colon and not path:
