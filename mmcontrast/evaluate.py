@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError, choose, note
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import embed_sets, run_suite
@@ -74,6 +74,9 @@ def _evaluate(model: Inference, config: Mapping,
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
   sets = embed_sets(model.embed, options, loaded.__getitem__, model.compare if model.compares_tokens else cosines,
                     token_ids=model.token_ids if "text" in model.kinds else None, joined=model.joined)
+  for name, one in sets.items() if "text" in model.kinds else ():
+    if line := model.cut_line(name, one.data.captions):
+      note(line)
   return run_suite(model.embed, options, loaded.__getitem__, sets=sets), sets
 
 

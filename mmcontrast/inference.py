@@ -22,6 +22,7 @@ from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
 from mmcontrast.compilation import FEW, compiler_options
 from mmcontrast.data.captions import clean
+from mmcontrast.data.cut_captions import line_of_set
 from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
@@ -184,6 +185,10 @@ class Inference:
   def token_ids(self, texts: Sequence[str]) -> np.ndarray:
     """int [N, L]: what the model sees of texts."""
     return self._ids(texts)
+
+  def cut_line(self, name: str, texts: Sequence[str]) -> str:
+    """What cutting the captions of a set does, in a line; "" where none is cut."""
+    return line_of_set(name, texts, self.tokenizer, self.data["text_length"])
 
   def _ids(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
     if isinstance(texts, np.ndarray):

@@ -103,6 +103,8 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
     if batches.tokenizer and distributed.is_first():
       keep_file(batches.tokenizer, workdir)
+      if start == 0 and (line := batches.cut_line()):
+        progress.print(line)
     for step in range(start + 1, config["steps"] + 1):
       watchdog.doing(f"reading batch {step}")
       with window.watch.waiting():

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import transforms
-from mmcontrast.data.sources import BadRecord, Source
+from mmcontrast.data import filters, transforms
+from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.data.sources.record import hashed_text
 from mmcontrast.errors import UserError, choose
 
@@ -19,14 +19,14 @@ Captions = Mapping[str, Sequence[str]]
 def clean(text: str, most: int) -> str:
   """What every tokenizer is given of a text, wherever it comes from: training, evaluation, search and `encode_text`.
 
-  It is cut to `most` characters; a control character is a space, white space is one space and none at the ends, half
-  a surrogate pair is a question mark.
+  It is cut to `most` characters; a control character is a space, several spaces are one and none is at the ends, half a
+  surrogate pair is a question mark.
   """
   text = text[:most]  # first: what is cut away costs nothing
   if not text.isprintable():
     text = text.encode("utf-8", "replace").decode("utf-8")
     text = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
-  return " ".join(text.split())
+  return " ".join(filter(None, text.split(" ")))
 
 
 def identity(captions: Captions) -> int:
@@ -61,6 +61,28 @@ def of_fields(captions: Captions, fields: Mapping[str, float] | Sequence[str] | 
   if not found:
     raise BadRecord(f"no caption in fields {', '.join(fields or ())}")
   return found
+
+
+def of_record(record: Record, settings: Mapping) -> dict[str, list[str]]:
+  """What text views may show of a record, by field or language; none where it lacks that and may.
+
+  Args:
+    settings: resolved config.data.
+  Raises:
+    BadRecord: it has no usable caption, and must.
+    Filtered: a filter takes out all of them.
+  """
+  most = settings["limits"]["caption_characters"]
+  try:
+    if languages := settings["languages"]:
+      return names({key: clean(name, most) for key, name in record["names"].items()}, languages)
+    found = {field: [clean(text, most) for text in texts] for field, texts in record["captions"].items()}
+    found = of_fields(transforms.usable_captions(found), settings["captions"])
+  except BadRecord:
+    if settings["missing"] != "mask":
+      raise
+    return {}
+  return filters.captions(found, settings["filter"])
 
 
 def names(found: Mapping[str, str], languages: Sequence[str]) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcontrast.data import captions, image_views, noise, tokenizers
 from mmcontrast.data.attempts import Attempts
+from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.sources import Record, Source, members_of
 from mmcontrast.data.sources.record import id_of_row
@@ -54,7 +55,7 @@ class Loader:
 
   def __init__(self, source: Source, settings: Mapping, seed: int):
     check_views(settings, source)
-    self._info, self._settings, self._seed = source.info, settings, seed
+    self._info, self._settings, self._seed, self._source = source.info, settings, seed, source
     self.tokenizer = open_tokenizer(settings, source)
     self.attempts = Attempts(settings["on_error"])
     members = members_of(source)
@@ -102,6 +103,10 @@ class Loader:
     if self._settings["missing"] == "mask":
       batch["present"] = there
     return batch
+
+  def cut_line(self) -> str:
+    """What cutting captions does, in a line; "" where none is cut, or there are none."""
+    return line_of_source(self._source, self._settings, self.tokenizer) if self.tokenizer else ""
 
   @property
   def bad(self) -> dict[int, str]:

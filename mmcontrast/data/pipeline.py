@@ -123,6 +123,10 @@ class Batches(Iterator):
     return {"data/skipped": self.for_bad + self.for_filtered, "data/bad_records": len(self.bad_records),
             "data/filtered": sum(self.filtered.values()), "data/retries": self._loader.attempts.repeated}
 
+  def cut_line(self) -> str:
+    """What cutting captions does, in a line that some records are read for; "" where none is cut."""
+    return self._loader.cut_line()
+
   def summary(self, most: int = 3) -> str:
     """One line: the counts, and up to `most` bad records by name."""
     bad, filtered = self.bad_records, self.filtered

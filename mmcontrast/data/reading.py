@@ -159,7 +159,7 @@ class Reader:
     if views["image"] and not record["images"] and missing != "mask":
       # Not there is not damaged: downloaders leave such samples behind by the thousand.
       raise filters.Filtered(filters.NO_IMAGE) if missing == "skip" else BadRecord("no image")
-    texts = self._texts(record) if views["text"] else {}
+    texts = captions.of_record(record, self._settings) if views["text"] else {}
     if views["image"]:
       passing = filters.images(record["images"], self._settings["filter"])
       images = {style: decode(data, self._settings["limits"], exact=False) for style, data in passing.items()}
@@ -168,17 +168,3 @@ class Reader:
     if not texts and not images:
       raise BadRecord("nothing of what the views show")
     return {**record, "images": {}, "captions": texts}, images
-
-  def _texts(self, record: Record) -> dict[str, list[str]]:
-    """What text views may show, by field or language; none where the record lacks it and may."""
-    settings, most = self._settings, self._settings["limits"]["caption_characters"]
-    try:
-      if languages := settings["languages"]:
-        return captions.names({key: captions.clean(name, most) for key, name in record["names"].items()}, languages)
-      found = {field: [captions.clean(text, most) for text in texts] for field, texts in record["captions"].items()}
-      found = captions.of_fields(transforms.usable_captions(found), settings["captions"])
-    except BadRecord:
-      if settings["missing"] != "mask":
-        raise
-      return {}
-    return filters.captions(found, settings["filter"])

@@ -92,7 +92,7 @@ def test_equal_captions_are_one_identity(tokenizer):
   assert (ids["id"] == 10 * ids["index"]).all()
 
 
-@pytest.mark.parametrize("text", ["a\ndog", " a  dog\r\n", "A\tDog", "a\x00dog", "a\u3000dog", "a\u2028dog\ud800"])
+@pytest.mark.parametrize("text", ["a\ndog", " a  dog\r\n", "A\tDog", "a\x00dog", "\ud800 a\x1b\x1bdog"])
 def test_one_text_has_one_preparation_wherever_it_comes_from(text):
   """The ids of training are those of evaluation, search and encode_text, with the tokenizer that mends least."""
   settings = dict(views=dict(text=1), tokenizer="bytes", text_length=24)
@@ -101,7 +101,7 @@ def test_one_text_has_one_preparation_wherever_it_comes_from(text):
   model = types.SimpleNamespace(data=resolve({"text_length": 24}), tokenizer=tokenizer)
   ids = Inference._ids(model, [text])
   np.testing.assert_array_equal(batches[0]["text"][0], ids)
-  same = "a dog?" if "\ud800" in text else "a dog"
+  same = "? a dog" if "\ud800" in text else "a dog"
   np.testing.assert_array_equal(Inference._ids(model, [same]), ids)
   assert captions.clean(captions.clean(text, 99), 99) == captions.clean(text, 99)  # once more changes nothing
 

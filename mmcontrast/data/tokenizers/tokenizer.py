@@ -43,16 +43,20 @@ class Tokenizer(abc.ABC):
 
   def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
     """Token ids, int32 [N, length]: bos, tokens, eos, pad; a long text is cut and keeps its eos."""
+    rows = self.tokens(texts)
+    out = np.full((len(rows), length), self.pad_id, np.int32)
+    for row, tokens in zip(out, rows):
+      row[: len(tokens)] = tokens if len(tokens) <= length else [*tokens[: length - 1], self.eos_id]
+    return out
+
+  def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, bos and eos among them, whatever their number."""
     # What UTF-8 cannot hold (half of a surrogate pair, as JSON may bring) becomes "?".
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     start = [self.bos_id] if self.bos_id >= 0 else []
     rows = self._pieces([_canonical(text) if self._lower == "canonicalize" else text.lower() for text in texts]
                         if self._lower else texts)
-    out = np.full((len(rows), length), self.pad_id, np.int32)
-    for row, tokens in zip(out, rows):
-      tokens = [*start, *tokens[: length - 1 - len(start)], self.eos_id]
-      row[: len(tokens)] = tokens
-    return out
+    return [[*start, *row, self.eos_id] for row in rows]
 
   def decode(self, ids: np.ndarray) -> list[str]:
     """Texts of int [N, L], without bos, eos and what follows eos."""
