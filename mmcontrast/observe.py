@@ -149,6 +149,11 @@ def check_finite(metrics: Metrics) -> list[str]:
   return [name for name, value in as_floats(metrics).items() if not math.isfinite(value)]
 
 
+def idle_terms(means: Metrics) -> list[str]:
+  """The terms in which no example took part, by the means of a window: a loss of 0 that says nothing."""
+  return [name.removesuffix("/anchors") for name, value in means.items() if name.endswith("/anchors") and not value]
+
+
 class Stopwatch:
   """Where the time goes: whole laps, and the share spent waiting for data.
 

@@ -124,6 +124,8 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         kept = snapshot(state)  # before the report waits for the device
       if window.full or any(due.values()) or preempted:
         summary = window.summary() | batches.counts
+        for line in window.remarks(summary):
+          progress.print(line)
         if due["evaluation"] and not (last or preempted):
           watchdog.doing(f"evaluating after step {step}", PATIENCE)
           variables = distributed.on_this_process(variables_of(recipe, state))
@@ -157,6 +159,7 @@ class Window:
   def __init__(self, steps: int, batch_size: int):
     """`steps`: how many make a report."""
     self._steps, self._batch_size, self._entries = steps, batch_size, []
+    self._idle: set[str] = set()
     self.watch = observe.Stopwatch()
 
   def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
@@ -189,6 +192,14 @@ class Window:
     rates = self.watch.lap(len(entries), len(entries) * self._batch_size)
     self._entries = []
     return means | rates
+
+
+  def remarks(self, summary: Mapping[str, float]) -> list[str]:
+    """A line for each term in which no example of the window of `summary` took part, unless it was so in the last."""
+    idle = observe.idle_terms(summary)
+    new, self._idle = [name for name in idle if name not in self._idle], set(idle)
+    return [f"objective.{name}: no example since the last report took part in it, so it teaches nothing: none has all "
+            "that it compares (data.missing), or none has a positive (its target)" for name in new]
 
 
 def _saved_variables(workdir: pathlib.Path) -> dict[str, Any]:

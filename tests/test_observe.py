@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmcontrast import observe
+from mmcontrast.train import Window
 
 
 def test_jsonl_lines(tmp_path):
@@ -146,3 +147,13 @@ def test_parameter_overview():
   table = observe.parameter_overview(params)
   assert "towers/image/kernel" in table and "(3, 4)" in table and "Total: 16" in table
   assert "towers/image/kernel" in observe.parameter_overview(jax.eval_shape(lambda: params))
+
+
+def test_terms_in_which_nobody_took_part_are_named():
+  means = {"a/loss": 0.0, "a/anchors": 0.0, "b/loss": 0.0, "b/anchors": 0.1, "c/loss": 0.0, "loss": 0.0}
+  assert observe.idle_terms(means) == ["a"]
+  window = Window(2, 4)
+  (line,) = window.remarks(means)
+  assert line.startswith("objective.a: no example since the last report took part in it") and "data.missing" in line
+  assert window.remarks(means) == []  # it was said
+  assert window.remarks({"a/anchors": 3.0}) == [] and len(window.remarks(means)) == 1  # again, after a better window

@@ -1,4 +1,4 @@
-"""What every term logs beside its loss: temperature, in-batch top-1, mean positive and negative score."""
+"""What every term logs beside its loss: temperature, anchors, in-batch top-1, mean positive and negative score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def metrics_of(stats, sides: Sides, scale, bias, term: Term):
-  """Temperature, in-batch top-1, and mean score of positives and of negatives."""
+  """Temperature, number of anchors that have a positive, in-batch top-1, mean score of positives and of negatives."""
   anchors = sides.columns if term.direction == "columns" else sides.rows
   count = stats["positive_count"]
   count = count if anchors.mask is None else jnp.where(anchors.mask, count, 0.0)
@@ -33,6 +33,7 @@ def metrics_of(stats, sides: Sides, scale, bias, term: Term):
     positive = positive - bias * number
   return {
     "temperature": 1.0 / scale,
+    "anchors": jnp.sum(count > 0, dtype=jnp.float32),
     "top1": mean_of(hits.astype(jnp.float32), shares_of(len(count), count > 0)),
     "positive": positive / jnp.maximum(number, 1) / scale,
     "negative": (everything - positive) / jnp.maximum(pairs - number, 1) / scale,

@@ -43,6 +43,7 @@ from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Criterion, build_criterion
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.pairwise import pairwise
+from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.regularizers import Regularizer, parse_regularizer, regularize
 from mmcontrast.objectives.score import Score, normalize
 from mmcontrast.objectives.scores import build_score
@@ -421,8 +422,10 @@ def evaluate_and_remember(
 
   Returns:
     (loss, metrics, new rows of the tables). Metrics are "<term>/loss" (unweighted), "/weight",
-    "/temperature", "/top1" (share of anchors whose best positive beats every negative), "/positive"
-    and "/negative" (mean scores), and what is scheduled ("/gamma"); of a regularizer the first two.
+    "/temperature", "/anchors" (how many of the batch are there and have a positive), "/top1" (share of
+    those whose best positive beats every negative), "/positive" and "/negative" (mean scores), and what
+    is scheduled ("/gamma"); of a regularizer the first two, and "/anchors" (how many examples take
+    part) where some may be missing.
   """
   total, metrics, remember = jnp.zeros(()), {}, {}
   for name, term in terms.items():
@@ -432,6 +435,8 @@ def evaluate_and_remember(
         now[key] = _number(schedule, where, "`scheduled`")
     if isinstance(term, Regularizer):
       loss, found, rows = regularize(term, embeddings, info, **how), {}, {}
+      if (valid := taking_part(info, term.embeddings)) is not None:
+        found["anchors"] = jnp.sum(valid, dtype=jnp.float32)
     else:
       own = {**parameters.get(term.temperature_of, {}), **parameters.get(name, {}), **now}
       rows = (remembered or {}).get(name, {})

@@ -122,6 +122,19 @@ def test_a_missing_modality_is_nothing_to_terms_that_do_not_read_it(losses):
       assert abs(without[0][name][f"{name}/loss"] - everything[0][name][f"{name}/loss"]) > 1e-4, name
 
 
+def test_who_takes_part_is_counted_and_nobody_is_seen(losses):
+  embeddings, info = batch(1)
+  found, _ = losses(embeddings, info)
+  for name, metrics in found.items():
+    if name != "hard":
+      assert metrics[f"{name}/anchors"] % takes_part(name, info).sum() == 0, name  # once or more an example
+  info["present"] = {"image": np.arange(N) % 2 == 0, "text": np.arange(N) % 2 == 1, "audio": np.ones(N, bool)}
+  found, _ = losses(embeddings, info)
+  idle = {name for name, metrics in found.items() if metrics[f"{name}/anchors"] == 0}
+  assert idle == {name for name in found if {"i", "t"} <= set(READS[name])}
+  assert all(metrics[f"{name}/loss"] == 0 for name, metrics in found.items() if name in idle)  # as if all were well
+
+
 @pytest.mark.usefixtures("float64")
 def test_eight_devices_agree():
   embeddings, info = batch(3)

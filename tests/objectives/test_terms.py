@@ -178,6 +178,7 @@ def test_metrics_by_hand():
   columns = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
   _, metrics = evaluate({"t": dict(CLIP, weight=2.0)}, {IMAGE: rows, TEXT: columns})
   np.testing.assert_allclose(metrics["t/top1"], 2 / 3)
+  assert metrics["t/anchors"] == 3
   np.testing.assert_allclose(metrics["t/positive"], 1 / 3, rtol=1e-6)
   np.testing.assert_allclose(metrics["t/negative"], 0.0, atol=1e-6)
   assert metrics["t/weight"] == 2.0
