@@ -39,7 +39,7 @@ def test_all_that_does_not_fit_a_small_set_is_said_at_once():
   text = str(error.value)
   assert "3 settings do not fit 10 examples and 6 steps" in text and "\n" not in text
   for part in ("config.batch.size: batch_size 16 is more than the 10 examples",
-               "config.momentum.decay: begins after 50 steps, and the run has 6",
+               "config.momentum.decay: begins after 50 steps, the run has 6",
                "config.optimizer.learning_rate: 100 warm-up steps do not fit in 6 steps"):
     assert part in text, text
 
