@@ -55,6 +55,7 @@ setuptools.setup(
         "flatbuffers>=24.3",  # jax.export needs it and does not ask for it
         "google-crc32c>=1.6",
         "sentencepiece>=0.2.1",
+        "protobuf>=4",  # a model of sentencepiece is one; of tensorflow-datasets too
         "pillow>=11.3",
         "simplejpeg>=1.8",
         # Pillow's resize with vector instructions; Pillow does it where there is no build.

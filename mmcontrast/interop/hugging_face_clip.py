@@ -36,6 +36,7 @@ from mmcontrast.interop.pretrained import Pretrained, TextInput, check_same, com
 from mmcontrast.interop.weights import write_weights
 
 _CLIP, _SIGLIP = "clip", "siglip"
+_MISTAKEN_EOS = 2  # of older files, which transformers reads as the highest id
 _LAYERS = {"num_hidden_layers": 12, "attention_dropout": 0.0}
 _TEXT = {
   _CLIP: {**_LAYERS, "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8,
@@ -111,8 +112,15 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   for part, given, said in (("towers", pretrained.towers, towers), ("heads", pretrained.heads, heads)):
     for name in said:
       check_same(given[name], said[name], f"{out}: transformers has no {kind} whose {part}.{name}")
-  tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True)
+  moved = _moved_ids(config, pretrained.text)
+  tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True, moved=moved)
   arrays = to_theirs(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, str(out))
+  if moved:
+    name, (one, other) = "text_model.embeddings.token_embedding.weight", moved
+    arrays[name] = np.array(arrays[name])
+    arrays[name][[one, other]] = arrays[name][[other, one]]
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+      config["text_config"][key] = moved.get(config["text_config"][key], config["text_config"][key])
   if pretrained.logit_scale is None:
     raise UserError(f"{out}: {kind} has a logit scale, and this model has none; train with a learned temperature")
   scale = np.float32(math.log(pretrained.logit_scale))
@@ -127,6 +135,14 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     (out / name).write_text(json.dumps(content, indent=2) + "\n")
   for name, content in tokenizer.items():
     (out / name).write_bytes(content)
+
+
+def _moved_ids(config: Mapping[str, Any], text: TextInput) -> dict[int, int]:
+  """Ids that change places on the way out: CLIPModel takes an eos of 2 for a mistake, and pools the highest id then."""
+  if config["model_type"] != _CLIP or config["text_config"]["eos_token_id"] != _MISTAKEN_EOS:
+    return {}
+  highest = tokenizer_files.highest_id(text)
+  return {_MISTAKEN_EOS: highest, highest: _MISTAKEN_EOS}
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -179,7 +195,7 @@ def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[
   tokenizer, ids = tokenizer_files.find(folder, lower)
   eos = _section(config, "text").get("eos_token_id")
   if tokenizer and config["model_type"] == _CLIP:
-    eos = tower["vocab_size"] - 1 if eos == 2 else eos  # 2 was a mistake, which means the highest id
+    eos = tower["vocab_size"] - 1 if eos == _MISTAKEN_EOS else eos
     if eos != ids["eos"]:
       raise UserError(f"{folder}: text_config.eos_token_id is {eos}, and the tokenizer ends texts with {ids['eos']}")
   return TextInput(tower["max_length"], tokenizer, ids, lower)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.errors import UserError, nearest, one_line
-from mmcontrast.interop import tokenizer_files
+from mmcontrast.interop import tokenizer_files, torch_file
 from mmcontrast.interop.naming import to_ours, to_theirs
 from mmcontrast.interop.open_clip_config import config_of, describe, text_input
 from mmcontrast.interop.pretrained import Pretrained, check_same, shapes, take_logits
@@ -27,6 +27,8 @@ _IGNORED = (r"text_decoder\..*",  # it makes CoCa's captions, not its embeddings
             r".*\.num_batches_tracked", "input_resolution", "context_length", "vocab_size",
             r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask")
 
+_QUICK_GELU = 1.702  # its factor
+
 
 def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A model of open_clip; see `formats.Format.read`.
@@ -36,6 +38,9 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   config, file = _find(path)
   found, text = describe(config, path), text_input(config, file.parent, path)
   arrays = read_weights(file, how.torch, how.weights)
+  if found.towers["text"]["activation"] != "quick_gelu" and torch_file.program_has(file, _QUICK_GELU):
+    raise UserError(f"{path}: the program in {file.name} computes QuickGELU, as OpenAI's models do, and the config "
+                    f"says {found.towers['text']['activation']!r}: give one of quick_gelu, such as ViT-B-32-quickgelu")
   arrays, scale, bias = take_logits(arrays, ("logit_scale", "logit_bias"), str(file))
   prefix = "text." if any(name.startswith("text.") for name in arrays) else ""
   wanted = shapes(found.towers, found.heads, found.image, text)

@@ -6,12 +6,15 @@ import json
 import pathlib
 import re
 import string
-from types import ModuleType
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any
 
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.data.tokenizers.clip import FILE, ClipTokenizer
 from mmcontrast.data.tokenizers.tokenizer import package
 from mmcontrast.errors import UserError
+from mmcontrast.interop import sentencepiece_json
 from mmcontrast.interop.pretrained import TextInput
 
 _NAMES = {"tokenizer.json": "huggingface", "spiece.model": "sentencepiece", "tokenizer.model": "sentencepiece",
@@ -47,26 +50,28 @@ def with_padding(text: TextInput) -> bytes:
   return json.dumps(file, ensure_ascii=False).encode()
 
 
-def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token", with_clip: bool = False
-             ) -> dict[str, bytes]:
+def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token", with_clip: bool = False,
+             moved: Mapping[int, int] = MappingProxyType({})) -> dict[str, bytes]:
   """File name -> content of what transformers' AutoTokenizer reads in a folder.
 
   Args:
     bos, eos: what the model calls them there (BERT: "cls_token", "sep_token").
     with_clip: CLIP's own tokenizer too, which open_clip has without a file. There it mends texts with ftfy first,
       and transformers does not.
+    moved: id of ours -> id there, of two that change places.
+  A model of sentencepiece, and bytes, become a tokenizer.json too.
   Raises UserError for a tokenizer that it cannot read, or whose texts do not end as ours.
   """
   kind, _, path = text.tokenizer.partition(":")
-  if kind not in ("clip", "huggingface"):
-    raise UserError(f"config.data.tokenizer: {text.tokenizer!r} is none that transformers reads; export a run whose "
-                    "tokenizer is 'clip' or 'huggingface:PATH'")
   if kind == "clip" and not with_clip:
     return {}
   own = make_tokenizer(text.tokenizer, lower=text.lower)
   if kind == "clip":
     return _files(_clip(own), text, {bos: own.bos_id, eos: own.eos_id, "pad_token": own.eos_id})
-  file = json.loads(pathlib.Path(path).read_text())
+  if kind == "huggingface":
+    file = json.loads(pathlib.Path(path).read_text())
+  else:
+    file = sentencepiece_json.bytes_json(own) if kind == "bytes" else sentencepiece_json.convert(own)
   whole = _library().Tokenizer.from_str(json.dumps(file | {"padding": None})).encode("").ids
   if whole != [number for number in (own.bos_id, own.eos_id) if number >= 0]:
     raise UserError(f"{path}: transformers would give texts the ids {whole} around them, and the model had bos "
@@ -74,7 +79,10 @@ def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token", wi
   if text.lower:
     steps = [*_NORMALISERS[text.lower], *([file["normalizer"]] if file["normalizer"] else [])]
     file["normalizer"] = {"type": "Sequence", "normalizers": steps}
-  ids = text.token_ids
+  file = _moved(file, moved)
+  if kind != "huggingface" or moved:
+    sentencepiece_json.check_alike(own, file, moved)
+  ids = {name: moved.get(number, number) for name, number in text.token_ids.items()}
   return _files(file, text, {bos: ids["bos"], eos: ids["eos"], "pad_token": ids["pad"]})
 
 
@@ -87,6 +95,36 @@ _NORMALISERS = {
     {"type": "Lowercase"}, {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
     {"type": "Strip", "strip_left": True, "strip_right": True}],
 }  # fmt: skip
+
+
+def highest_id(text: TextInput) -> int:
+  """The highest id that the tokenizer of `text` gives."""
+  return make_tokenizer(text.tokenizer, lower=text.lower).vocab_size - 1
+
+
+def _moved(file: dict, moved: Mapping[int, int]) -> dict:
+  """A tokenizer.json in which two ids have changed places."""
+  if not moved:
+    return file
+
+  def walk(value: Any, key: str = "") -> Any:
+    if key in ("sep", "cls") and isinstance(value, list):  # a token and its id
+      return [value[0], moved.get(value[1], value[1])]
+    if isinstance(value, dict):
+      return {name: walk(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+      return [walk(one, key) for one in value]
+    return moved.get(value, value) if key in ("id", "ids", "pad_id", "unk_id") and isinstance(value, int) else value
+
+  model = dict(file["model"])
+  vocabulary = model.pop("vocab")
+  if isinstance(vocabulary, dict):
+    vocabulary = {token: moved.get(number, number) for token, number in vocabulary.items()}
+  else:  # an id is a place
+    vocabulary = [vocabulary[moved.get(number, number)] for number in range(len(vocabulary))]
+  found = {**walk({**file, "model": None}), "model": {**walk(model), "vocab": vocabulary}}
+  found["added_tokens"] = sorted(found.get("added_tokens") or [], key=lambda token: token["id"])
+  return found
 
 
 def _files(file: dict, text: TextInput, special: dict[str, int]) -> dict[str, bytes]:

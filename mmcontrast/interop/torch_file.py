@@ -117,6 +117,18 @@ def named_tensors(module: Other, prefix: str = "") -> dict[str, Any]:
   return found
 
 
+def program_has(path: pathlib.Path, number: float) -> bool:
+  """Whether `number` is in the program of a TorchScript archive, written in its code or among its constants."""
+  if not zipfile.is_zipfile(path):
+    return False
+  with zipfile.ZipFile(path) as archive:
+    code = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
+    constants = [name for name in archive.namelist() if "/constants/" in name] if code else []
+    raw = np.float64(number).tobytes()
+    return any(str(number).encode() in archive.read(name) for name in code) or any(
+      archive.getinfo(name).file_size == len(raw) and archive.read(name) == raw for name in constants)
+
+
 class _Unpickler(pickle.Unpickler):
   """Names become the functions below, names of types, or `Other`s. `storage`: (key, dtype, count) -> its bytes."""
 

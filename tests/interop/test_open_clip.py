@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch_files
 from models import GOLDEN, assert_outputs, assert_same_file
 
 from mmcontrast.data.tokenizers import make_tokenizer
@@ -176,3 +177,17 @@ def test_the_towers_of_the_docs_are_theirs(towers, heads, name, tmp_path):
   for found in (said.heads, theirs[1]):
     assert [difference(heads[kind], found[kind]) for kind in heads] == [None, None]
   assert config["model_cfg"]["vision_cfg"].get("timm_model_name") == name
+
+
+def test_a_program_that_computes_quick_gelu_is_not_read_as_gelu(tmp_path):
+  """OpenAI's own .pt is a TorchScript archive; its models are of QuickGELU, and ViT-B-32 of open_clip is not."""
+  shutil.copytree(folder("clip"), tmp_path, dirs_exist_ok=True)
+  config, arrays = tmp_path / open_clip.CONFIG, read_weights(tmp_path / open_clip.WEIGHTS)
+  for code, said in (("x * torch.sigmoid(torch.mul(x, 1.702))", r"computes QuickGELU, .*'gelu': give one of quick_gelu"),
+                     ("torch.gelu(x)", None)):
+    torch_files.save(tmp_path / "ViT.pt", arrays, script=code)
+    if said:
+      with pytest.raises(UserError, match=said):
+        FORMAT.read(f"{config}@{tmp_path / 'ViT.pt'}", torch=True)
+    else:
+      assert FORMAT.read(f"{config}@{tmp_path / 'ViT.pt'}", torch=True).arrays

@@ -35,8 +35,11 @@ def module(path, **state):
   return Call(holder, name, state=state, new=True)
 
 
-def save(path, tree, top="archive", script=False):
-  """Writes `tree`, in which arrays are tensors, as the zip archive of torch 1.6 and later."""
+def save(path, tree, top="archive", script=""):
+  """Writes `tree`, in which arrays are tensors, as the zip archive of torch 1.6 and later.
+
+  `script`: the program of a TorchScript archive.
+  """
   storages = []
   with zipfile.ZipFile(path, "w") as file:
     file.writestr(f"{top}/data.pkl", b"\x80\x02" + _emit(tree, storages) + b".")
@@ -44,7 +47,7 @@ def save(path, tree, top="archive", script=False):
     for key, array in enumerate(storages):
       file.writestr(f"{top}/data/{key}", array.tobytes())
     if script:
-      file.writestr(f"{top}/code/__torch__.py", "class M(Module):\n  pass\n")
+      file.writestr(f"{top}/code/__torch__.py", script)
       file.writestr(f"{top}/constants.pkl", pickle.dumps((), 2))
 
 
