@@ -2,10 +2,10 @@
 
 A checkpoint has three items: `model` (parameters, batch statistics and, where the run keeps it,
 their average: all that inference needs), `training` (optimizer, momentum branch, queues, tables, step) and `run`
-(config, versions). The position in the data is the step.
+(config, versions, what the data were: data/fingerprint.py). The position in the data is the step.
 
-A checkpoint is written under a temporary name and renamed when it is whole. What a process that
-died left behind, or a folder that lacks a marker of its commit, is never read.
+A checkpoint is written under a temporary name and renamed when it is whole: when what was written can be found again.
+What a process that died left behind, or a folder that lacks a marker of its commit, is never read.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import contextlib
 import dataclasses
 import errno
 import json
-import operator
+import math
+import os
 import pathlib
 import re
+import shlex
 import shutil
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +31,25 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 import mmcontrast
-from mmcontrast import distributed, tensorstore_leak
+from mmcontrast import distributed, orbax_globs, tensorstore_leak
 from mmcontrast.config import from_json, to_json
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.lora import Lora
 from mmcontrast.model import complete_config
+from mmcontrast.optim import path_name
 from mmcontrast.stages import run_folder
 from mmcontrast.step import TrainState
 
 FORMAT = 2  # 1: without tables, and params["terms"] was "temperatures"
+OF_THE_DATA = ("queues", "tables")
+"""Fields of a state that hold what is known of examples; the others outlive a change of the data."""
+_UNDER_WAY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not committed
+ON_CHANGED_DATA = ("refuse", "accept")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a machine or a mount says of itself, and not of what is in a file.
+_NO_ACCESS = (*_NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
+              errno.ENOMEM, errno.ETIMEDOUT, errno.ENOTCONN, errno.ELOOP)
+_NO_ACCESS_WORDS = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "out of memory")
 _MARKERS = ("_CHECKPOINT_METADATA", *(f"{name}commit_success.txt" for name in ("", "model/", "training/", "run/")))
 
 
@@ -46,15 +57,12 @@ class Checkpoints:
   """The checkpoints of one run, in `workdir/checkpoints`: saved in the background, atomically."""
 
   def __init__(self, workdir: str | pathlib.Path, options: Mapping[str, Any]):
-    """`options`: config.checkpoint (keep_last, keep_best, best_metric, best_mode)."""
+    """`options`: config.checkpoint (keep_last, keep_best, best_metric, best_mode, changed_data)."""
     tensorstore_leak.mend()
+    orbax_globs.mend()
     choose(options["best_mode"], ("min", "max"), "config.checkpoint.best_mode")
-    policies, best = [checkpoint_managers.LatestN(n=options["keep_last"])], operator.itemgetter("best")
-    if options["keep_best"]:
-      # `reverse=False` keeps the highest values.
-      policies.append(checkpoint_managers.BestN(
-          get_metric_fn=best, reverse=options["best_mode"] == "min",
-          n=options["keep_best"], keep_checkpoints_without_metrics=False))
+    self._accepts = options.get("changed_data", ON_CHANGED_DATA[0]) == "accept"
+    best = _Best(options["keep_best"], options["best_metric"], options["best_mode"])
     self._best_metric = options["best_metric"]
     self._directory = pathlib.Path(workdir).resolve() / "checkpoints"
     if distributed.is_first():
@@ -62,33 +70,37 @@ class Checkpoints:
     distributed.first_says(True)  # the others look there when that is done
     self._manager = ocp.CheckpointManager(
         self._directory,
+        item_handlers={"model": _reading_back(), "training": _reading_back(), "run": ocp.JsonCheckpointHandler()},
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            best_fn=best,  # without it metrics are not written, and a resumed run forgets which was the best
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(n=options["keep_last"]), best]),
+            best_fn=best.value,  # without it metrics are not written, and a resumed run forgets which was the best
             cleanup_tmp_directories=True))
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
     self._writing: concurrent.futures.Future | None = None
     self._step: int | None = None  # of the last save
     self._failed = False
 
-  def save(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
+  def save(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None = None,
+           data: Mapping[str, Any] | None = None) -> None:
     """Saves `state` under its step; returns before the files are written.
 
-    Waits for the save before this one, if it is still under way. `state`: a `snapshot`, or one that is not donated
-    later. `metrics`: None for a checkpoint that is no candidate for the best.
-    Raises UserError when `metrics` lacks config.checkpoint.best_metric, or the save before failed; of several
-    processes, JAX's error when another is lost.
+    Waits for the save before this one, if it is still under way.
+
+    Args:
+      state: a `snapshot`, or one that is not donated later.
+      metrics: what is known of it. One without config.checkpoint.best_metric is no candidate for the best.
+      data: the fingerprint of the data.
+    Raises UserError when the save before failed; of several processes, JAX's error when another is lost.
     """
-    best = None
-    if metrics is not None:
-      choose(self._best_metric, metrics, "config.checkpoint.best_metric")
-      best = {"best": float(metrics[self._best_metric])}
+    value = (metrics or {}).get(self._best_metric, math.nan)
+    best = {self._best_metric: float(value)} if math.isfinite(value) else None
     self._wait()
     if jax.process_count() > 1:  # Orbax's barriers are collectives: never beside those of a training step
       with self._one_line():
-        self._start(state, config, best)
+        self._start(state, config, best, data)
     else:  # what Orbax does before its own threads take over takes long beside a small step
-      self._writing = self._writer.submit(self._write, state, config, best)
+      self._writing = self._writer.submit(self._write, state, config, best, data)
 
   def check(self) -> None:
     """Raises UserError when a save under way has failed; does not wait for it."""
@@ -99,17 +111,39 @@ class Checkpoints:
     """Step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
-  def restore(self, like: TrainState) -> TrainState:
+  def restore(self, like: TrainState, anew: Sequence[str] = ()) -> TrainState:
     """The newest state. `like` gives shapes, dtypes and shardings (jax.ShapeDtypeStruct leaves).
 
-    Raises UserError when the checkpoint is damaged.
+    Args:
+      anew: those of OF_THE_DATA that are not taken; None in the state that is returned.
+    With config.checkpoint.changed_data="accept", those whose shapes became others are not taken either.
+    Raises UserError when the checkpoint is damaged, cannot be read, or is of another state.
     """
-    model, training = _split(like)
     step = self._manager.latest_step()
-    with _readable(self._directory, step):
+    model, training = _split(like)
+    if anew:
+      with _readable(self._directory, step):
+        training |= self._shapes(step, "training", anew)
+    try:
       found = self._manager.restore(step, args=ocp.args.Composite(
           model=ocp.args.StandardRestore(model), training=ocp.args.StandardRestore(training)))
-    return TrainState(**found["model"], **found["training"])
+    except Exception as error:
+      with _readable(self._directory, step):
+        saved = {**self._shapes(step, "model"), **self._shapes(step, "training")}
+        _read_all(self._directory / str(step))
+      others = _other_shapes(saved, {**model, **training})
+      if others and self._accepts and not anew and all(name.startswith(OF_THE_DATA) for name in others):
+        return self.restore(like, OF_THE_DATA)
+      raise UserError(f"{self._directory / str(step)}: {_why_not(others, error)}") from error
+    state = TrainState(**found["model"], **found["training"])
+    return state.replace(**dict.fromkeys(anew)) if anew else state
+
+  def _shapes(self, step: int, item: str, names: Sequence[str] = ()) -> dict[str, Any]:
+    """The arrays of an item as they were saved, as jax.ShapeDtypeStruct on one device: all, or those of `names`."""
+    tree = self._manager.item_metadata(step)[item].tree
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return {name: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), value)
+            for name, value in dict(tree).items() if not names or name in names}
 
   def close(self) -> None:
     """Waits for the save under way. Raises UserError when it failed, unless that was said before."""
@@ -121,15 +155,17 @@ class Checkpoints:
       with contextlib.suppress(*[Exception] * self._failed):  # it raises again what was said before
         self._manager.close()
 
-  def _write(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
-    self._start(jax.tree.map(np.asarray, state), config, metrics)
+  def _write(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None,
+             data: Mapping[str, Any] | None) -> None:
+    self._start(jax.tree.map(np.asarray, state), config, metrics, data)
     self._manager.wait_until_finished()
 
-  def _start(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None) -> None:
+  def _start(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None,
+             data: Mapping[str, Any] | None) -> None:
     self._step = int(state.step)
     model, training = _split(state)
     run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__,
-           "config": json.loads(to_json(complete_config(config)))}
+           "config": json.loads(to_json(complete_config(config))), "data": data}
     self._manager.save(self._step, metrics=metrics, args=ocp.args.Composite(
         model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training), run=ocp.args.JsonSave(run)))
 
@@ -181,11 +217,12 @@ def complete_steps(directory: pathlib.Path) -> list[int]:
 
 @contextlib.contextmanager
 def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
-  """Within it, a disk that is full is a UserError which names `workdir`, where a run writes."""
+  """Within it, a disk that is full, or that no longer lets a run write, is a UserError which names `workdir`."""
   try:
     yield
   except OSError as error:
-    if error.errno not in _NO_SPACE:
+    inside = error.filename and pathlib.Path(os.fsdecode(error.filename)).is_relative_to(workdir)
+    if error.errno not in _NO_SPACE and not (inside and error.errno in _NO_ACCESS):
       raise
     raise UserError(f"{workdir}: {error.strerror}; the last checkpoint is intact: mend that, then run the same "
                     "command again") from error
@@ -203,6 +240,39 @@ def save_untrained(workdir: pathlib.Path, config: Mapping, variables: Mapping[st
     checkpoints.save(jax.tree.map(jnp.asarray, state), config, None)
 
 
+class SavedRun(NamedTuple):
+  """What a checkpoint says of its run: the config with every option, the step, the data (None in older ones)."""
+
+  config: Any
+  step: int
+  data: Mapping[str, Any] | None
+
+
+def saved_run(workdir: str | pathlib.Path, step: int | None = None) -> SavedRun:
+  """What the newest checkpoint of a run, or of its last stage, says of it, or that of `step`; no array is read.
+
+  Raises UserError when there is no checkpoint, or none of that step, or it is damaged or of another format.
+  """
+  folder = run_folder(workdir)
+  directory = folder.resolve() / "checkpoints"
+  train_first = f"train first: mmcontrast train --config ... --workdir {shlex.quote(str(workdir))}"
+  if not directory.is_dir():
+    raise UserError(f"{folder}: no checkpoints there; {train_first}")
+  steps = complete_steps(directory)
+  if not steps:
+    raise UserError(f"{workdir}: no complete checkpoint yet; {train_first}")
+  step = max(steps) if step is None else step
+  if step not in steps:
+    raise UserError(f"{workdir}: no checkpoint of step {step}; there are {steps}")
+  with _readable(directory, step):
+    run = json.loads((directory / str(step) / "run" / "metadata").read_text())
+  if run.get("format") != FORMAT:
+    raise UserError(f"{workdir}: checkpoint format {run.get('format')!r}, this mmcontrast reads {FORMAT}; "
+                    f"it was written by mmcontrast {run.get('mmcontrast')}")
+  # Older checkpoints leave defaults out.
+  return SavedRun(complete_config(from_json(json.dumps(run["config"]))), step, run.get("data"))
+
+
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any, dict, int]:
   """The config and the model variables of a run, or of its last stage, as numpy arrays, on any machine.
 
@@ -213,31 +283,10 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any,
     (config, {"params", "batch_stats"}, step).
   Raises UserError when there is no checkpoint, or none of that step, or it is damaged or of another format.
   """
-  folder = run_folder(workdir)
-  directory = folder.resolve() / "checkpoints"
-  if not directory.is_dir():
-    raise UserError(f"{folder}: no checkpoints there; train first: mmcontrast train --config ... --workdir {workdir}")
-  handlers = {"model": ocp.PyTreeCheckpointHandler(), "training": ocp.PyTreeCheckpointHandler(),
-              "run": ocp.JsonCheckpointHandler()}
-  options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
-  steps = complete_steps(directory)
-  with ocp.CheckpointManager(directory, item_handlers=handlers, options=options) as manager:
-    if not steps:
-      raise UserError(f"{workdir}: no complete checkpoint yet; train first: mmcontrast train --workdir {workdir}")
-    step = max(steps) if step is None else step
-    if step not in steps:
-      raise UserError(f"{workdir}: no checkpoint of step {step}; there are {steps}")
-    with _readable(directory, step):
-      run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-    if run.get("format") != FORMAT:
-      raise UserError(f"{workdir}: checkpoint format {run.get('format')!r}, this mmcontrast reads {FORMAT}; "
-                      f"it was written by mmcontrast {run.get('mmcontrast')}")
-    with _readable(directory, step):
-      shapes = manager.item_metadata(step)["model"]
-      as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(shapes.tree))
-      model = manager.restore(step, args=ocp.args.Composite(
-          model=ocp.args.PyTreeRestore(restore_args=as_numpy)))["model"]
-  config = complete_config(from_json(json.dumps(run["config"])))  # older checkpoints leave defaults out
+  config, step, _ = saved_run(workdir, step)
+  directory = run_folder(workdir).resolve() / "checkpoints"
+  with _readable(directory, step):
+    model = _read_item(directory / str(step) / "model")
   lora = Lora(**config.get("lora", {}))  # older checkpoints have none
   found = model.get("ema") or {**model, "params": lora.merge(model["params"])}
   return config, found, step
@@ -270,6 +319,79 @@ def _remove_half_written(directory: pathlib.Path) -> None:
     if not _is_complete(folder):
       print(f"{folder}: not a whole checkpoint; removed")
       shutil.rmtree(folder)
+  for folder in directory.glob(f"*{_UNDER_WAY}*"):  # Orbax removes them too, some time later
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reading_back() -> ocp.StandardCheckpointHandler:
+  """What writes an item, and looks each of its arrays up again before the checkpoint is committed."""
+  handler = ocp.StandardCheckpointHandler()
+  finalize = handler.finalize
+
+  def finalize_and_look(directory: Any) -> None:
+    finalize(directory)
+    handler.metadata(directory)
+  handler.finalize = finalize_and_look  # Orbax takes no subclass
+  return handler
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best(checkpoint_managers.PreservationPolicy):
+  """Preserves the `count` checkpoints of the best values of `metric`; one that has none does not compete."""
+
+  count: int
+  metric: str
+  mode: str
+
+  def value(self, metrics: Mapping[str, float] | None) -> float:
+    """The higher, the better; -inf without a value."""
+    metrics = metrics or {}
+    value = metrics.get(self.metric, metrics.get("best", math.nan))  # older checkpoints do not name it
+    return -math.inf if not math.isfinite(value) else value if self.mode == "max" else -value
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    del context
+    values = [self.value(one.metrics) for one in checkpoints]
+    places = [place for place, value in enumerate(values) if value > -math.inf]
+    best = sorted(places, key=lambda place: values[place])[max(len(places) - self.count, 0):]
+    return [place in best for place in range(len(checkpoints))]
+
+
+def _read_item(folder: pathlib.Path) -> dict[str, Any]:
+  """The arrays of an item of a checkpoint, as they were saved, as numpy arrays."""
+  orbax_globs.mend()
+  with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(handler.metadata(folder).tree))
+    return handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def _read_all(folder: pathlib.Path) -> None:
+  """Raises what reading the arrays of a checkpoint raises; nothing when it is whole."""
+  for item in ("model", "training"):
+    _read_item(folder / item)
+
+
+def _other_shapes(saved: Any, wanted: Any) -> dict[str, str]:
+  """Path -> what became of it, of the arrays whose shapes differ or that are only in one of the two."""
+  old, new = ({path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+              for tree in (saved, wanted))
+  words = {name: f"was {list(old[name])} and would be {list(new[name])}" for name in old.keys() & new.keys()
+           if old[name] != new[name]}
+  words |= {name: "is no longer there" for name in old.keys() - new.keys()}
+  return dict(sorted((words | {name: "is new" for name in new.keys() - old.keys()}).items()))
+
+
+def _why_not(others: Mapping[str, str], error: Exception) -> str:
+  """Why a whole checkpoint is not that of a run, and what to do."""
+  if not others:
+    return f"the checkpoint is whole, and could not be restored ({_reason(error)}); run the same command again"
+  name, what = next(iter(others.items()))
+  text = f"the checkpoint is whole, and of another state: {name} {what}"
+  if all(other.startswith(OF_THE_DATA) for other in others):
+    return (f"{text}: the data (tags, labels, number of examples) are others; put them back, give another "
+            "--workdir, or take these by --config.checkpoint.changed_data=accept (queues and tables begin anew)")
+  return (f"{text}: the data (vocabulary, tags, labels, number of examples) or the config are others; put them "
+          "back, or give another --workdir")
 
 
 @contextlib.contextmanager
@@ -278,6 +400,9 @@ def _readable(directory: pathlib.Path, step: int) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # of many kinds: ValueError of TensorStore, JSONDecodeError, OSError, ...
+    if _is_no_access(error):
+      raise UserError(f"{directory / str(step)}: the checkpoint cannot be read now ({_reason(error)}); it is left as "
+                      "it is: mend that, then run the same command again") from error
     before = [other for other in complete_steps(directory) if other < step]
     remedy = (f"delete that folder to go on from step {before[-1]}" if before else
               "no other is kept: delete that folder to start again; config.checkpoint.keep_last=2 keeps one more")
@@ -289,3 +414,11 @@ def _reason(error: Exception) -> str:
   text = one_line(error, most=10_000)
   found = re.search(r"([^:]+) \[os_error_code", text)
   return found[1].strip() if found else text[:120]
+
+
+def _is_no_access(error: Exception) -> bool:
+  """Whether an error of reading is of the machine or the mount, and says nothing of what is in the files."""
+  if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ACCESS:
+    return True
+  code = re.search(r"os_error_code='?(\d+)", str(error))
+  return int(code[1]) in _NO_ACCESS if code else any(word in str(error) for word in _NO_ACCESS_WORDS)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from mmcontrast import __version__
+from mmcontrast import __version__, folders
 from mmcontrast.errors import Preempted, UserError
 
 _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(stream, "reconfigure"):
       stream.reconfigure(errors="backslashreplace")  # a terminal or pipe that is not UTF-8 is no reason to fail
   try:
+    for name in ("workdir", "out"):
+      if given := getattr(options, name, None):
+        folders.local(given, f"--{name}")
     options.command(options, rest)
     sys.stdout.flush()
   except BrokenPipeError:  # of `mmcontrast ... | head`: nobody reads on
@@ -40,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _PIPE_CLOSED
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
+    return 2
+  except OSError as error:
+    if (line := folders.of_the_system(error)) is None:
+      raise
+    print(f"error: {line}", file=sys.stderr)
     return 2
   except Preempted as stop:
     from mmcontrast import distributed

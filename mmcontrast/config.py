@@ -63,7 +63,10 @@ def base_config() -> ml_collections.ConfigDict:
   # start_timeout_seconds: until all processes have started. timeout_seconds: of silence, then a process is lost.
   c.distributed = dict(mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300,
                        start_timeout_seconds=300)
-  c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min")
+  # best_metric: of the training step, or of an evaluation ("SET/image_to_text/recall@1", best_mode="max").
+  # changed_data: what happens when a run goes on with other data than it began with, "refuse" or "accept".
+  c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min",
+                      changed_data="refuse")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.
   # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
@@ -257,13 +260,17 @@ def from_json(text: str) -> dict[str, Any]:
   return _tuples(json.loads(text))
 
 
-def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path) -> None:
-  """Raises UserError when `given` would turn the run saved in `workdir` into another one."""
+def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path, free: Sequence[str] = ()) -> None:
+  """Raises UserError when `given` would turn the run saved in `workdir` into another one.
+
+  Args:
+    free: keys that may differ beside RESUMABLE_CHANGES.
+  """
   known = flatten(base_config().to_dict())  # a key that is younger than the checkpoint had its default
   old, new = {**known, **flatten(_plain(saved))}, {**known, **flatten(_plain(given))}
   for key in sorted(old.keys() | new.keys()):
-    free = any(f"{key}.".startswith(f"{name}.") for name in RESUMABLE_CHANGES)
-    if not free and old.get(key) != new.get(key):
+    resumes = any(f"{key}.".startswith(f"{name}.") for name in (*RESUMABLE_CHANGES, *free))
+    if not resumes and old.get(key) != new.get(key):
       raise UserError(
           f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
           f"{new.get(key)!r}; give another --workdir, or the old value to resume")

@@ -54,7 +54,7 @@ def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = 
 
 def _describe(plan: Plan, present: Sequence[jax.Device], data_dir: str | None) -> str:
   """What the compiled step of one stage, or of a run without stages, is and costs."""
-  config, mesh, program = plan
+  config, mesh, program, _ = plan
   size, (_, of_data) = config["batch"]["size"], find_spec(config, data_dir)
   where = sharding.batch_sharding(mesh)
   batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.folders import check_empty
+from mmcontrast.folders import check_empty, make
 
 FORMATS = ("npy", "parquet")
 _MANIFEST = "manifest.json"
@@ -136,7 +136,7 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
   choose(manifest["format"], FORMATS, "--format")
   if not (folder / _MANIFEST).is_file():
     check_empty(folder, "--out")
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder, "--out")
     whole = {**manifest, "shards": -(-manifest["records"] // manifest["records_a_shard"])}
     _put(folder / _MANIFEST, lambda scratch: scratch.write_text(json.dumps(whole, indent=1) + "\n"))
     return Embeddings(folder)

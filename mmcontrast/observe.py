@@ -84,7 +84,8 @@ class TensorBoardWriter:
 
     self._event = event_pb2.Event
     self._writer = EventFileWriter(os.fspath(directory))
-    if resume_step:  # TensorBoard then hides what earlier files say of later steps.
+    if resume_step or len(list(Path(directory).glob("events*"))) > 1:
+      # TensorBoard then hides what earlier files say of later steps.
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
       self._add(resume_step + 1, session_log=start)
 
@@ -283,6 +284,39 @@ def duration(seconds: float) -> str:
   minutes, seconds = divmod(round(max(seconds, 0)), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def evaluation_line(step: int, results: Mapping[str, float], most: int = 6) -> str:
+  """"evaluation after step 20: val/image_to_text/recall@1 0.31, ...": the scores, best known ones first.
+
+  What only counts is left out where there are scores, and beyond `most` the rest is in metrics.jsonl.
+  """
+  counts = ("queries", "candidates", "tags", "tags_left_out", "_l2", "/l2", "median_rank")
+  scores = [name for name in results if not name.endswith(counts)] or list(results)
+  first = [name for name in scores if name.endswith(("recall@1", "_accuracy", "_top1", "map_macro"))] or scores
+  shown = [f"{name} {results[name]:.4g}" for name in first[:most]]
+  more = [f"{len(results) - len(shown)} more in metrics.jsonl"] if len(results) > len(shown) else []
+  return f"evaluation after step {step}: {', '.join([*shown, *more]) or 'no results'}"
+
+
+def parameter_summary(params: Any) -> str:
+  """How many parameters each tower, head and other part has: a line each, and the total with its bytes."""
+  sizes: dict[str, list[int]] = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+    names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    found = sizes.setdefault("/".join(names[: min(2, len(names) - 1)]) or names[0], [0, 0])
+    found[0] += math.prod(leaf.shape)
+    found[1] += math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+  total = [sum(column) for column in zip(*sizes.values())] or [0, 0]
+  width = max(map(len, [*sizes, "total"]))
+  rows = [f"  {name:<{width}}  {_amount(*size)}" for name, size in sizes.items()]
+  return "\n".join([*rows, f"  {'total':<{width}}  {_amount(*total)}; each of them in parameters.txt"])
+
+
+def _amount(count: int, size: int) -> str:
+  unit, name = next(((unit, name) for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")) if size >= unit),
+                    (1, "bytes"))
+  return f"{count:,} parameter{'s' * (count != 1)} ({size / unit:,.{0 if unit == 1 else 1}f} {name})"
 
 
 def parameter_overview(params: Any, stats: bool = False) -> str:

@@ -43,6 +43,7 @@ class Plan(NamedTuple):
   config: Mapping
   mesh: jax.sharding.Mesh
   program: Program
+  spec: pipeline.Spec
 
 
 def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
@@ -65,7 +66,7 @@ def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
       program = build_program(run, spec, mesh)
       earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
       initial_arrays(run, variable_shapes(program), earlier)
-      plans[name] = Plan(run, mesh, program)
+      plans[name] = Plan(run, mesh, program, spec)
   return plans
 
 

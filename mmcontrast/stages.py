@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmcontrast import folders
 from mmcontrast.errors import UserError, nearest
 
 REPLACED = ("towers", "heads", "objective", "init", "update_rule")
@@ -75,7 +76,7 @@ def errors_of(name: str) -> Iterator[None]:
 
 def run_folder(workdir: str | pathlib.Path) -> pathlib.Path:
   """Where the model of `workdir` is: there, or in the folder of the last stage of a run of stages."""
-  workdir = pathlib.Path(workdir)
+  workdir = folders.local(workdir, "--workdir")
   names = stages_in(workdir)
   return workdir / names[-1] if names else workdir
 

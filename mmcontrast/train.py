@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import pathlib
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -20,18 +22,29 @@ import jax
 import numpy as np
 from absl import flags
 
-from mmcontrast import distributed, observe, sharding
-from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run, snapshot
-from mmcontrast.config import check_same_run, to_json
+from mmcontrast import distributed, observe, run_lock, sharding
+from mmcontrast import folders as places
+from mmcontrast.checkpoint import (
+    OF_THE_DATA,
+    Checkpoints,
+    complete_steps,
+    disk_errors,
+    load_run,
+    saved_run,
+    snapshot,
+)
+from mmcontrast.config import to_json
 from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import keep_file
+from mmcontrast.divergence import Diverged, check_state, with_way_back
 from mmcontrast.errors import Preempted, UserError
 from mmcontrast.evaluate import check_sets, evaluate_model
 from mmcontrast.inference import Inference
 from mmcontrast.initialization import initial_arrays
-from mmcontrast.model import complete_config
 from mmcontrast.preemption import Notice
 from mmcontrast.program import Plan, make_plans, variable_shapes
+from mmcontrast.resume import check_resume, data_words
+from mmcontrast.selection import check_best_metric
 from mmcontrast.stages import errors_of, stages_in
 from mmcontrast.step import TrainState, init_state, variables_of
 from mmcontrast.watchdog import PATIENCE, Watchdog
@@ -40,26 +53,29 @@ from mmcontrast.watchdog import PATIENCE, Watchdog
 def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
   """Trains until `config.steps`, from the newest checkpoint of `workdir` if there is one.
 
-  Leaves in `workdir`, or in the folder of each stage there: config.json, checkpoints/,
-  metrics.jsonl and TensorBoard events. Stages that are done are not done again.
+  Leaves in `workdir`, or in the folder of each stage there: config.json, parameters.txt, checkpoints/,
+  metrics.jsonl, TensorBoard events and, at the end, losses.png. Stages that are done are not done again; a
+  finished run goes on when `config.steps` are more and its schedules allow it.
   Returns the final state, of the last stage.
   Raises UserError before any compilation when the config, the data or a checkpoint, of any
   stage, do not fit, and in the loop when the loss is not finite or a checkpoint cannot be written
   (the last checkpoint stays). Raises Preempted, which exits with 0, when SIGTERM asked it to end.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = places.local(workdir, "--workdir")
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], data_dir))
-  for plan in plans.values():
-    check_sets(plan.config, data_dir)
+  for name, plan in plans.items():
+    with errors_of(name):
+      check_sets(plan.config, data_dir)
+      check_best_metric(plan, data_dir)
   folders = {name: workdir / name for name in plans}  # without stages: "" and workdir itself
-  saved = _check_workdir(workdir, plans, folders)
-  if config.get("stages") and distributed.is_first():
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(to_json(config))
   state, last = None, list(plans)[-1]
-  with Notice() as notice:
+  places.make(workdir, "--workdir")
+  with run_lock.held(workdir), Notice() as notice:
+    saved = _check_workdir(workdir, plans, folders)
+    if config.get("stages") and distributed.is_first():
+      (workdir / "config.json").write_text(to_json(config))
     for name, plan in plans.items():
       if saved[name] == plan.config["steps"] and name != last:
         _say(f"stage {name}: done")
@@ -69,28 +85,40 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
       state = None  # its memory is the next stage's
       with errors_of(name), disk_errors(folders[name]), Watchdog(plan.config["log"]["watchdog_seconds"]) as watchdog:
         state = _train(plan, name, folders, data_dir, notice, watchdog)
+  _say(f"done: {folders[last]} holds {', '.join(_what_lies_in(folders[last]))}; now: "
+       f"mmcontrast evaluate --workdir {shlex.quote(str(workdir))}")
   return state
 
 
 def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None, notice: Notice,
            watchdog: Watchdog) -> TrainState:
   """Trains one stage of those that have `folders`, or the run "" without stages, to its end."""
-  config, mesh, (recipe, batch_shapes, like, step_function) = plan
+  config, mesh, (recipe, batch_shapes, like, step_function), spec = plan
   workdir = folders[stage]
   workdir.mkdir(parents=True, exist_ok=True)
   checkpoints = Checkpoints(workdir, config["checkpoint"])
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
+  placed = jax.tree.map(lambda leaf: leaf.sharding, like)
   if checkpoints.latest_step() is not None:
-    state = checkpoints.restore(like)
+    # What is known of examples is not of these ones.
+    state = checkpoints.restore(like, OF_THE_DATA if data_words(saved_run(workdir), plan, workdir) else ())
+    if state.queues is None:
+      made = jax.jit(lambda batch: _of_the_data(init_state(recipe, batch)), out_shardings=_of_the_data(placed))
+      state = state.replace(**made(zeros))
+    if int(state.step) == config["steps"]:
+      _say(f"{workdir}: finished at step {config['steps']}, so nothing is trained; more config.steps go on where the "
+           "schedules allow it")
+      checkpoints.close()
+      return state
     _say(f"resuming {workdir} from step {int(state.step)}")
   else:
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), batch_shapes)
-    placed = jax.tree.map(lambda leaf: leaf.sharding, like)
     sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
     given = initial_arrays(config, variable_shapes(plan.program), sources)
     state = jax.jit(functools.partial(init_state, recipe), out_shardings=placed)(zeros, given)
-    if distributed.is_first():
-      (workdir / "config.json").write_text(to_json(config))
-    _say(observe.parameter_overview(like.params))
+    _say(observe.parameter_summary(like.params))
+  if distributed.is_first():
+    (workdir / "config.json").write_text(to_json(config))
+    (workdir / "parameters.txt").write_text(observe.parameter_overview(like.params) + "\n")
   snapshot(state)  # compiled before the loop
 
   start = int(state.step)
@@ -99,7 +127,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
       process_index=jax.process_index(), process_count=jax.process_count(), data_dir=data_dir)
   every = {"checkpoint": config["checkpoint"]["every_steps"], "evaluation": config["evaluation"]["every_steps"]}
   window = Window(config["log"]["every_steps"], config["batch"]["size"])
-  with (contextlib.closing(checkpoints), contextlib.closing(batches),
+  with (with_way_back(workdir), contextlib.closing(checkpoints), contextlib.closing(batches),
         observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
     if batches.tokenizer and distributed.is_first():
       keep_file(batches.tokenizer, workdir)
@@ -118,32 +146,46 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         progress.print(f"first step done, compilation included, after {observe.duration(window.restart())}")
       checkpoints.check()
       preempted = notice.reached(step) and not last
-      due = {name: last or (bool(period) and step % period == 0) for name, period in every.items()}
-      saves = due["checkpoint"] or preempted
+      due = {name: bool(period) and (last or step % period == 0) for name, period in every.items()}
+      saves = due["checkpoint"] or last or preempted
       if saves:
         kept = snapshot(state)  # before the report waits for the device
-      if window.full or any(due.values()) or preempted:
-        summary = window.summary() | batches.counts
+      if window.full or any(due.values()) or saves:
+        summary, failed = window.summary() | batches.counts, None
         for line in window.remarks(summary):
           progress.print(line)
-        if due["evaluation"] and not (last or preempted):
+        if saves:
+          check_state(kept)
+        if due["evaluation"] and not preempted:
           watchdog.doing(f"evaluating after step {step}", PATIENCE)
-          variables = distributed.on_this_process(variables_of(recipe, state))
-          model = Inference(config, recipe.model, variables, batches.tokenizer)
-          summary |= evaluate_model(model, config, data_dir)
+          try:
+            variables = distributed.on_this_process(variables_of(recipe, state))
+            found = evaluate_model(Inference(config, recipe.model, variables, batches.tokenizer), config, data_dir)
+            progress.print(observe.evaluation_line(step, found))
+            summary |= found
+          except Exception as error:
+            if jax.process_count() > 1 and not isinstance(error, UserError):
+              raise  # the others may not have failed, and would not save
+            failed = error
+            kept = kept if saves else snapshot(state)
+        if saves or failed:  # steps that were trained are kept, whatever becomes of their evaluation
+          watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
+          # One that only preemption or a failure asks for does not compete for the best.
+          competes = (due["checkpoint"] or last) and not failed
+          checkpoints.save(kept, config, summary if competes else None, spec.fingerprint)
         writer.write(step, summary)
         progress.update(step, summary)
-        if saves:
-          watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
-          # One that only preemption asks for, or whose evaluation it left out, does not compete for the best.
-          competes = due["checkpoint"] and not (preempted and due["evaluation"])
-          checkpoints.save(kept, config, summary if competes else None)
+        if failed:
+          raise failed
         if preempted:
           break
     progress.print(batches.summary())
     watchdog.doing("ending: waiting for the last checkpoint", PATIENCE)
   if int(state.step) < config["steps"]:
     raise Preempted(f"stopped by SIGTERM after step {int(state.step)} of {config['steps']}, its checkpoint is saved")
+  if distributed.is_first():
+    from mmcontrast.report.losses import draw_losses  # matplotlib, which takes its time
+    draw_losses(observe.read_jsonl(workdir / "metrics.jsonl"), workdir / "losses.png")
   return state
 
 
@@ -180,14 +222,13 @@ class Window:
   def summary(self) -> dict[str, float]:
     """Means over the window and its rates; empties it. Waits for the device.
 
-    Raises UserError naming the step and the terms when a loss is not finite.
+    Raises Diverged naming the step and the terms when a loss is not finite.
     """
     entries = [(step, observe.as_floats(metrics)) for step, metrics in self._entries]
     for step, metrics in entries:
       if bad := observe.check_finite(metrics):
         terms = [name for name in bad if name.endswith("/loss")] or bad
-        raise UserError(f"step {step}: {', '.join(terms)} not finite; the last checkpoint is intact: "
-                        "lower the learning rate, or the weight of that term, and run again")
+        raise Diverged(f"step {step}: {', '.join(terms)} not finite")
     means = {name: float(np.mean([metrics[name] for _, metrics in entries])) for name in entries[0][1]}
     rates = self.watch.lap(len(entries), len(entries) * self._batch_size)
     self._entries = []
@@ -206,6 +247,15 @@ def _saved_variables(workdir: pathlib.Path) -> dict[str, Any]:
   return load_run(workdir)[1]
 
 
+def _of_the_data(state: TrainState) -> dict[str, Any]:
+  return {name: getattr(state, name) for name in OF_THE_DATA}
+
+
+def _what_lies_in(folder: pathlib.Path) -> list[str]:
+  names = ("checkpoints", "metrics.jsonl", "losses.png", "parameters.txt", "tensorboard")
+  return [name for name in names if (folder / name).exists()]
+
+
 def _say(text: str) -> None:
   if distributed.is_first():
     print(text)
@@ -221,11 +271,17 @@ def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
   steps: dict[str, int | None] = dict.fromkeys(plans)
   for name, plan in plans.items():
     if _holds_checkpoints(folders[name]):
-      saved, _, steps[name] = load_run(folders[name])
-      check_same_run(saved, complete_config(plan.config), folders[name])
-      if steps[name] > plan.config["steps"]:
-        raise UserError(f"{folders[name]}: already at step {steps[name]}, beyond "
-                        f"config.steps={plan.config['steps']}")
+      saved = saved_run(folders[name])
+      steps[name] = saved.step
+      if saved.step > plan.config["steps"]:
+        raise UserError(f"{folders[name]}: already at step {saved.step}, beyond config.steps={plan.config['steps']}")
+      with errors_of(name):
+        for line in check_resume(saved, plan, folders[name]):
+          _say(line)
+  for name, after in itertools.pairwise(plans):
+    if steps[after] is not None and steps[name] is not None and steps[name] < plans[name].config["steps"]:
+      raise UserError(f"{folders[name]}: has {steps[name]} of {plans[name].config['steps']} steps, and stage {after!r} "
+                      f"has begun from it; give the stage its {steps[name]} steps, or another --workdir")
   return steps
 
 

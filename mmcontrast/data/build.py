@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import tempfile
 
+from mmcontrast import folders
 from mmcontrast.data.datasets import BUILDERS
 from mmcontrast.errors import choose
 
@@ -44,7 +45,7 @@ def build_dataset(
   if is_built(name, data_dir) and not force:
     return target
   module, _, attribute = BUILDERS[name].partition(":")
-  data_dir.mkdir(parents=True, exist_ok=True)
+  folders.make(data_dir, "--data_dir")
   with tempfile.TemporaryDirectory(prefix=f".building-{name}-", dir=data_dir) as scratch:
     with _quiet():
       builder = getattr(importlib.import_module(module), attribute)(

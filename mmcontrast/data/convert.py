@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from mmcontrast.data import parallel
 from mmcontrast.data.sources import BadRecord, Source, array_record, open_source
 from mmcontrast.errors import UserError, one_line
-from mmcontrast.folders import check_empty
+from mmcontrast.folders import check_empty, make
 
 RECORDS_A_FILE = 10_000  # where the number of files is not given
 MOST_BAD = 0.01  # share of the records; a conversion with more is refused
@@ -93,7 +93,7 @@ def _begin(folder: pathlib.Path, plan: dict) -> bool:
       raise UserError(f"{another} (or finish it by the words that began it: {going_on.read_text()})")
     return False
   check_empty(folder, "--out")
-  folder.mkdir(parents=True, exist_ok=True)
+  make(folder, "--out")
   _write(going_on, plan)
   return False
 

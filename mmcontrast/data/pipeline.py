@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from mmcontrast.data import image_views
+from mmcontrast.data.fingerprint import fingerprint
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
 from mmcontrast.data.order import Draws, Epochs, Order, Shares
 from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
@@ -36,6 +38,7 @@ class Spec:
   styles: tuple[str, ...]
   vocab_size: int | None  # None without text views
   batch: Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> (shape, dtype), global batch
+  fingerprint: Mapping[str, Any] | None = None  # tells these data from others; None of made-up ones
 
 
 def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = None) -> Spec:
@@ -59,6 +62,7 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
     examples=len(source), steps_per_epoch=draws(source, 0, batch_size).steps_per_epoch, tag_names=info.tag_names,
     label_names=info.label_names, styles=info.styles,
     vocab_size=tokenizer.vocab_size if tokenizer else None, batch=batch,
+    fingerprint=fingerprint(source, tokenizer, settings["on_error"]),
   )  # fmt: skip
 
 

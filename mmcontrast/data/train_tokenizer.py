@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mmcontrast import folders
 from mmcontrast.data import tokenizers
 from mmcontrast.data.captions import clean
 from mmcontrast.data.settings import DEFAULTS
@@ -27,7 +28,8 @@ def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) ->
   out; a line says so.
   Raises UserError when there is no text, or the vocabulary is too small for its letters.
   """
-  bad: list[str] = []
+  out, bad = folders.local(out, "--out"), []
+  folders.make(out.parent, "--out")
   texts = list(_texts(source, bad))
   try:
     model = tokenizers.train(texts, vocab_size)
@@ -40,8 +42,6 @@ def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) ->
           f"{most[1]}", file=sys.stderr)  # fmt: skip
   if bad:
     print(f"{len(bad)} records left out, such as {bad[0]}", file=sys.stderr)
-  out = pathlib.Path(out)
-  out.parent.mkdir(parents=True, exist_ok=True)
   out.write_bytes(model)
   return out
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from mmcontrast import folders
 from mmcontrast.errors import UserError, one_line
 from mmcontrast.report.fonts import drawable
 
@@ -63,7 +64,7 @@ class Canvas:
 
   def save(self, path: str | pathlib.Path, dpi: int = 120) -> pathlib.Path:
     """Writes a PNG, making its folder; the page size never depends on the content. UserError where it cannot."""
-    path = pathlib.Path(path)
+    path = folders.local(path, "--out")
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)  # a font of another script need not be there in bold

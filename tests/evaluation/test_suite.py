@@ -6,6 +6,7 @@ import pytest
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.metric_names import metric_names
 from mmcontrast.evaluation.suite import check, embed_sets, run_suite
 
 EVALUATORS = {
@@ -42,6 +43,8 @@ def test_names_values_and_shared_embeddings(world):
     "tagging/l2",
   }  # fmt: skip
   assert not any(name.startswith("a:one/tagging") for name in results)
+  classes = {name: one.label_names for name, one in _sets(world).items()}
+  assert sorted(metric_names(_config(), classes.__getitem__)) == sorted(results)
   assert all(type(value) is float for value in results.values())
   assert results["new/linear_probe/group_accuracy"] == 1
   assert results["new/tagging/tags_left_out"] == 1
