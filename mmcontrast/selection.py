@@ -10,6 +10,7 @@ import jax
 from mmcontrast.data.evaluation_set import SETS, open_own_set
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.evaluation.metric_names import metric_names
 from mmcontrast.program import Plan
 
@@ -28,7 +29,8 @@ def check_best_metric(plan: Plan, data_dir: str | None = None) -> None:
   trained = [*jax.eval_shape(plan.program.step, plan.program.state, plan.program.batch)[1]]
   if metric in trained:
     return
-  evaluated = metric_names(evaluation, lambda name: _classes(name, plan.config, data_dir))
+  evaluated = metric_names(evaluation, lambda name: _classes(name, plan.config, data_dir),
+                           [term.name for term in joined_terms(plan.config["objective"])])
   if metric not in evaluated:
     raise UserError(f"{_WHERE}: no such choice {metric!r}; {_near(metric, evaluated, trained)}")
   every, saved = evaluation["every_steps"], options["every_steps"]

@@ -12,25 +12,30 @@ from mmcontrast.evaluation.suite import EVALUATORS
 _RETRIEVAL = (*(f"recall@{k}" for k in retrieval.RECALL_AT), "median_rank", "queries", "candidates")
 _TAGGING = ("map_macro", "map_micro", "tags", "tags_left_out", "l2")
 
+_PROBE = ("accuracy", "mean_per_class", "classes")
+
 # (options, defaults included, label -> its classes) -> the metrics of one set
 _METRICS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Sequence[str]]], list[str]]] = {
   "retrieval": lambda options, classes: [f"{way}/{name}" for way in ("image_to_text", "text_to_image")
                                          for name in _RETRIEVAL],
   "zero_shot": lambda options, classes: [f"zero_shot/{label}_top{k}" for label in _labels(options) for k in (1, 5)
                                          if k == 1 or len(classes.get(label, range(6))) > k],
-  "knn": lambda options, classes: [f"knn/{label}_accuracy" for label in _labels(options)],
+  "knn": lambda options, classes: [f"knn/{label}_{metric}" for label in _labels(options)
+                                   for metric in (_PROBE if label != "concept" else _PROBE[:1])],
   "linear_probe": lambda options, classes: [f"linear_probe/{label}_{kind}" for label in _labels(options)
-                                            for kind in ("accuracy", "l2")],
+                                            for kind in (*_PROBE, "l2")],
   "tagging": lambda options, classes: [f"tagging/{name}" for name in _TAGGING],
 }  # fmt: skip
 
 
-def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str, Sequence[str]]]) -> list[str]:
+def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str, Sequence[str]]],
+                 joined: Sequence[str] = ()) -> list[str]:
   """The names that `suite.run_suite` gives its results.
 
   Args:
     config: `config.evaluation`.
     classes: name of a set -> label -> the names of its classes.
+    joined: names of the terms whose keys are joined (joined.py).
   """
   sets = (config["sets"],) if isinstance(config["sets"], str) else tuple(config["sets"])
   names = []
@@ -39,6 +44,9 @@ def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str
     options |= given or {}
     names += [f"{one}/{metric}" for one in options.get("sets", sets)
               for metric in _METRICS[evaluator](options, classes(one))]
+    if evaluator == "retrieval":
+      names += [f"{one}/{term}_{way}/{metric}" for one in options.get("sets", sets) for term in joined
+                for way in ("query_to_keys", "keys_to_query") for metric in _RETRIEVAL]
   return names
 
 
