@@ -133,15 +133,17 @@ def _parser() -> argparse.ArgumentParser:
   between.add_argument("--alpha", type=float, default=0.5, help="0: the first, 1: the second (default: 0.5)")
   between.add_argument("--workdir", required=True, help="the folder of the new run, which must be empty")
 
-  data = commands.add_parser("data", help="Build, index, inspect and convert datasets; train tokenizers.")
+  data = commands.add_parser("data", help="List, build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
   build = add("build", _build, "Build a dataset from its packages.")
   build.add_argument("name", help="emoji_views or emoji_noto")
   build.add_argument("--force", action="store_true", help="build it again")
 
+  add("list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
+
   index = add("index", _index, "Write an index beside each tar or TFRecord shard. Shards that have one are skipped.",
               reads_data=False)
-  index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'gs://bucket/*.tfrecord'")
+  index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'tfrecord:gs://bucket/*.tfrecord'")
 
   inspect = add("inspect", _inspect, "Print what a dataset holds: counts, schema, five examples. "
                 "Options of the source follow as --source.key=value.")
@@ -236,6 +238,11 @@ def _interpolate(options: argparse.Namespace, _: list[str]) -> None:
 def _build(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.data.build import build_dataset
   print(build_dataset(options.name, options.data_dir, force=options.force))
+
+
+def _list(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.data.catalogue import catalogue
+  print(catalogue(options.data_dir))
 
 
 def _index(options: argparse.Namespace, _: list[str]) -> None:

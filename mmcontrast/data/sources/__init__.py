@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from mmcontrast.data.sources import array_record, coco, csv_rows, emoji, folder, jsonl, parquet, shards, tfds
+from mmcontrast.data.sources.guessing import guess
 from mmcontrast.data.sources.mixture import Mixture
 from mmcontrast.data.sources.record import BadRecord, Info, Record, Source
 from mmcontrast.errors import UserError, choose, nearest
@@ -36,6 +37,7 @@ SOURCES: dict[str, Opener] = {
   "csv": csv_rows.open_csv,
   "parquet": parquet.open_parquet,
 }
+_OF_FILES = ("webdataset", "tfrecord", "array_record", "tfds", "folder", "jsonl", "csv", "parquet")
 _OF_A_MIXTURE = ("dataset", "source", "split", "weight")
 
 
@@ -60,9 +62,14 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
     raise UserError("data.dataset: no data are named; give NAME or KIND:PATH, such as "
                     "--config.data.dataset=jsonl:/data/mine.jsonl")
   kind, colon, path = config["dataset"].partition(":")
+  bare = kind not in SOURCES and (not colon or "/" in kind or path.startswith("//"))  # a path or URL alone
+  if bare and (guessed := guess(config["dataset"])):
+    raise UserError(f"data.dataset: {config['dataset']!r} names no kind of source before its path; did you mean "
+                    f"{guessed!r}?")  # fmt: skip
   choose(kind, SOURCES, "data.dataset")
-  if colon and not path:
-    raise UserError(f"data.dataset: {config['dataset']!r} has no path after the colon")
+  if not path and (colon or kind in _OF_FILES):
+    raise UserError(f"data.dataset: {config['dataset']!r} has no path after " +
+                    ("the colon" if colon else f"it; give {kind}:PATH"))
   return SOURCES[kind](path, config.get("source") or {}, split, data_dir)
 
 

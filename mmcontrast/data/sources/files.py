@@ -74,6 +74,16 @@ def _below(system, inner: str) -> list[str]:
   return [path for path in system.find(inner) if not any(map(is_left_behind, path[start:].split("/")))]
 
 
+def names_in(folder: str) -> list[str]:
+  """The names of what is in a folder, sorted, without what systems leave behind; none where there is no such folder."""
+  try:
+    system, inner = _open_system(folder)
+    found = system.ls(inner, detail=False) if system.isdir(inner) else []
+  except Exception:  # each filesystem has errors of its own
+    return []
+  return sorted(name for path in found if not is_left_behind(name := posixpath.basename(path.rstrip("/"))))
+
+
 def read(path: str, start: int = 0, length: int | None = None) -> bytes:
   """The bytes of a file from `start` on: `length` of them, or all that follow.
 

@@ -14,10 +14,12 @@ import numpy as np
 from mmcontrast.data.sources import files, splits, torn_samples
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Info, Record
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.errors import UserError, nearest, note
 
 DEFAULTS = {"splits": {}}
 IMAGES = tuple(f".{suffix}" for suffix in torn_samples.IMAGES)
+
+_SPLITS = {"train", "val", "validation", "test"}
 
 
 class FolderSource:
@@ -46,6 +48,9 @@ class FolderSource:
     classes = tuple(sorted({one.partition("/")[0] for one in inner if "/" in one}))
     if classes and (loose := [one for one in inner if "/" not in one]):
       raise UserError(f"{name}: {loose[0]} lies beside the class folders {classes[0]}, ...; move it into one")
+    if len(classes) > 1 and set(classes) <= _SPLITS:
+      note(f"{name}: its folders {', '.join(classes)} are taken for classes; where they are splits, "
+           f"give folder:{folder}/{{split}}")  # fmt: skip
     rows = splits.chosen(np.arange(len(inner)), split, shares, name)
     self._rows = [(int(row), found[inner[row]], inner[row]) for row in rows]
     self._label = {one: at for at, one in enumerate(classes)}

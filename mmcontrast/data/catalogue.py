@@ -1,0 +1,38 @@
+"""`mmcontrast data list`: datasets that are built or can be, and the kinds of sources that are read."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from mmcontrast.data import build
+from mmcontrast.data.datasets import BUILDERS
+
+KINDS = {
+  "jsonl": ("PATTERN", "JSON lines; images by path or as base64"),
+  "csv": ("PATTERN", "CSV and TSV with a header"),
+  "parquet": ("PATTERN", "Parquet, images embedded or by path"),
+  "folder": ("PATH", "images, in subfolders by class or not; a.txt holds captions of a.jpg"),
+  "coco": ("ROOT", "COCO's format: images, captions, instances"),
+  "webdataset": ("PATTERN", "tar shards (mmcontrast data index makes their indexes)"),
+  "tfrecord": ("PATTERN", "TFRecord shards of tf.train.Example (data index, too)"),
+  "array_record": ("PATH", "what mmcontrast data convert writes"),
+  "tfds": ("NAME", "TensorFlow Datasets that are prepared as ArrayRecord"),
+}
+NAMED = {"coco_captions": "COCO 2014 by tfds", "imagenet2012": "ImageNet by tfds"}
+
+
+def catalogue(data_dir: str | os.PathLike | None = None) -> str:
+  """The datasets by name, whether they are in `data_dir`, and every kind of source, as `data.dataset` names them."""
+  folder = pathlib.Path(data_dir or build.default_data_dir()).expanduser().absolute()
+  built = {name: build.is_built(name, folder) for name in BUILDERS}
+  rows = [(name, f"built, in {folder / name}" if there else f"not built; run: mmcontrast data build {name}")
+          for name, there in built.items()]  # fmt: skip
+  rows += [(name, f"{text}, where it is prepared") for name, text in NAMED.items()]
+  kinds = [(f"{kind}:{place}", text) for kind, (place, text) in KINDS.items()]
+  width = max(len(name) for name, _ in rows + kinds)
+  lines = ["datasets, by name:", *(f"  {name:{width}}  {text}" for name, text in rows),
+           "data of your own (PATTERN: one file or many, {a,b} {000..099} * ? [abc] **):",
+           *(f"  {name:{width}}  {text}" for name, text in kinds),
+           "to look into one: mmcontrast data inspect NAME or KIND:PATH"]  # fmt: skip
+  return "\n".join(lines)
