@@ -2,11 +2,15 @@
 
     python benchmarks/methods.py --steps 300 --seeds 1 --parallel 2 --out docs/results/methods.json
     python benchmarks/methods.py --methods clip siglip
+    python benchmarks/methods.py --baselines --seeds 3 --out docs/results/methods_baselines.json
 
 The configs "methods/..." of the package whose last stage has a joint space, --steps steps long (stages, and schedules
 given in steps, in the proportion of their own). Numbers are per cent on emoji_noto, of the last checkpoint, by the
 config's own evaluation; what a step costs, step_times.py measures. With --parallel every run has one core of its own.
 Finished runs in --workdir are reused. Rows are sorted by image-to-text R@1.
+
+With --baselines nothing is trained: the rows are those that the others stand on. "untrained": clip's towers and heads
+with initial weights. "raw pixels": the images averaged to 16 x 16, for k-NN and probe. "chance": retrieval by drawing.
 """
 
 from __future__ import annotations
@@ -93,6 +97,32 @@ def run(method: str, steps: int, seed: int, workdir: pathlib.Path,
   return {label: round(100 * results[key], 1) if key in results else None for label, key in METRICS.items()}
 
 
+def without_training(seeds: int) -> list[dict[str, Any]]:
+  """The rows of initial weights, of raw pixels and of chance."""
+  from mmcontrast.evaluate import evaluate_model
+  from mmcontrast.inference import Inference, load_tokenizer
+  from mmcontrast.model import build_model
+
+  config = config_of("clip")
+  for name in ("knn", "linear_probe"):
+    config["evaluation"]["evaluators"][name]["baselines"] = ("pixels",)
+  tokenizer = load_tokenizer(config)
+  model = Inference(config, build_model(config, tokenizer.vocab_size), {}, tokenizer)
+  found = [evaluate_model(model.untrained(seed), config) for seed in range(seeds)]
+  untrained, pixels, chance = ({"method": name} for name in ("untrained", "raw pixels", "chance"))
+  for label, key in METRICS.items():
+    values = [100 * one[key] for one in found]
+    untrained |= {label: round(statistics.mean(values), 2),
+                  f"{label} sd": round(statistics.stdev(values), 2) if seeds > 1 else None}  # fmt: skip
+    dataset, task, metric = key.split("/")
+    of_pixels = found[0].get(f"{dataset}/{task}_of_pixels/{metric}")
+    pixels[label] = None if of_pixels is None else round(100 * of_pixels, 2)
+    recalled = metric.partition("recall@")[2]
+    candidates = found[0].get(f"{dataset}/{task}/candidates")
+    chance[label] = round(100 * int(recalled) / candidates, 2) if recalled else None
+  return [untrained | {"seeds": seeds}, pixels, chance]
+
+
 def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.Queue) -> dict[str, float | None]:
   """`run` in a process of its own, on a core of its own where several run at a time; reused if done."""
   workdir = options.workdir / f"{method}-{options.steps}-{seed}"
@@ -119,6 +149,7 @@ def main() -> None:
   parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, each on one core")
   parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/methods"))
   parser.add_argument("--out")
+  parser.add_argument("--baselines", action="store_true", help="only the rows of what is not trained")
   parser.add_argument("--one", help=argparse.SUPPRESS)
   parser.add_argument("--one_seed", type=int, default=0, help=argparse.SUPPRESS)
   options = parser.parse_args()
@@ -127,6 +158,9 @@ def main() -> None:
       os.sched_setaffinity(0, {int(os.environ["CORE"])})
     row = run(options.one, options.steps, options.one_seed, options.workdir)
     (options.workdir / "row.json").write_text(json.dumps(row) + "\n")
+    return
+  if options.baselines:
+    record(without_training(options.seeds), options.out)
     return
   methods = options.methods or [method for method in METHODS if has_joint_space(method)]
   cores: queue.Queue = queue.Queue()

@@ -77,7 +77,8 @@ def _evaluate(model: Inference, config: Mapping,
   for name, one in sets.items() if "text" in model.kinds else ():
     if line := model.cut_line(name, one.data.captions):
       note(line)
-  return run_suite(model.embed, options, loaded.__getitem__, sets=sets), sets
+  untrained = lambda: model.untrained().embed  # noqa: E731
+  return run_suite(model.embed, options, loaded.__getitem__, sets=sets, untrained=untrained), sets
 
 
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:

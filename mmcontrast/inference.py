@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import os
@@ -209,6 +210,16 @@ class Inference:
       return self.view(images[0])[None]
     with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
       return np.stack(list(pool.map(self.view, images)))
+
+  def untrained(self, seed: int = 0) -> Inference:
+    """The same towers and heads with initial weights: what they give before any training."""
+    size, length = self.data["image_size"], self.data["text_length"]
+    views = {"image": np.zeros((2, size, size, 3), np.float32), "text": np.ones((2, length), np.int32)}
+    views = {kind: views[kind] for kind in set(self.model.modality_of_tower.values())}
+    out = copy.copy(self)
+    out.__dict__.pop("digest", None)
+    out.variables = jax.jit(self.model.init)(jax.random.key(seed), views)
+    return out
 
   @functools.cached_property
   def digest(self) -> str:

@@ -5,7 +5,7 @@ from mmcontrast.configs import quickstart
 
 def pair(image=1, text=1):
   """Both towers, each with one linear head into the joint space, and so many views of each."""
-  c = quickstart.get_config()
+  c = _start()
   c.data.views = dict(image=image, text=text)
   del c.heads.image_ssl, c.heads.text_ssl
   c.objective = dict()
@@ -14,7 +14,7 @@ def pair(image=1, text=1):
 
 def images(views=2):
   """The image tower alone, with a head of its own; without a joint space to retrieve in, probes say what it learns."""
-  c = quickstart.get_config()
+  c = _start()
   c.data.views = dict(image=views)
   del c.towers.text, c.heads.image_joint, c.heads.text_ssl, c.heads.text_joint
   c.objective = dict()
@@ -34,7 +34,7 @@ def tokens(head="token_linear"):
 
 def texts(views=2):
   """The text tower alone, with a head of its own; there is nothing to evaluate."""
-  c = quickstart.get_config()
+  c = _start()
   c.data.views = dict(text=views)
   del c.towers.image, c.heads.image_ssl, c.heads.image_joint, c.heads.text_joint
   c.objective = dict()
@@ -47,3 +47,10 @@ def stage(c, name, steps, **changes):
   """A stage (mmcontrast/stages.py) of the views, towers, heads, terms and evaluation of `c`."""
   sections = dict(towers=c.towers, heads=c.heads, objective=c.objective, evaluation=c.evaluation)
   return dict(name=name, steps=steps, data=dict(views=c.data.views), **sections, **changes)
+
+
+def _start():
+  """The quickstart, without its rows of pixels and untrained towers, which are the same for every method."""
+  c = quickstart.get_config()
+  del c.evaluation.evaluators.knn.baselines, c.evaluation.evaluators.linear_probe.baselines
+  return c

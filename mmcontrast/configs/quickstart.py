@@ -49,7 +49,8 @@ def get_config(arg=None):
       evaluators=dict(
           retrieval=dict(),
           zero_shot=dict(label="group", templates=("{}", "a drawing of {}")),
-          knn=dict(label=("concept", "group", "subgroup")),
-          linear_probe=dict(label="group"),
+          # The same on raw pixels and on these towers before training: what they stand on.
+          knn=dict(label=("concept", "group", "subgroup"), baselines=("pixels", "untrained")),
+          linear_probe=dict(label="group", baselines=("pixels", "untrained")),
           tagging=dict()))
   return sized(c, arg)

@@ -46,6 +46,10 @@ class EmbeddedSet:
     self.token_ids = token_ids
     self.joined = tuple(joined)
 
+  def with_embed(self, embed: Embed) -> EmbeddedSet:
+    """The same set as another model sees it."""
+    return EmbeddedSet(self.data, embed, self.name, self.compare, token_ids=self.token_ids, joined=self.joined)
+
   @property
   def seen(self) -> bool:
     """Whether it is of what the run trains on."""

@@ -10,6 +10,9 @@
             linear_probe=dict(label="group"),
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
 
+Any evaluator takes `baselines` besides, to be run once more on each: "untrained", the same towers and heads with
+initial weights; and, for those that look at features, "pixels" (baselines.py).
+
 Retrieval, zero-shot and k-NN of "concept" use all images of a set. k-NN of a label, the
 linear probe and tagging train on the train-split concepts of the training sets and are
 tested on the others (`test_splits`) of each set: new concepts for the probe, in a style that the
@@ -19,12 +22,13 @@ those concepts and their captions and tags, in the training styles; it sees no o
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation import class_names, knn, linear_probe, retrieval, tagging, zero_shot
+from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, tagging, zero_shot
 from mmcontrast.evaluation.embed import Compare, Embed, cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, TokenIds
 
@@ -57,7 +61,10 @@ def check(config: Mapping[str, Any]) -> None:
     choose(name, EVALUATORS, "evaluation.evaluators")
     for key in options or ():
       known = [*inspect.signature(EVALUATORS[name]).parameters][2:]
-      choose(key, ["sets", *known], f"evaluation.evaluators.{name}")
+      choose(key, ["sets", "baselines", *known], f"evaluation.evaluators.{name}")
+    for one in baselines.names(options or {}):
+      choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
+             f"evaluation.evaluators.{name}.baselines")  # fmt: skip
     for one in (options or {}).get("sets", ()):
       choose(one, sets, f"evaluation.evaluators.{name}.sets")
     if name in CHECKS:
@@ -84,6 +91,7 @@ def run_suite(
   load_set: Callable[[str], EvaluationSet],
   *,
   sets: Mapping[str, EmbeddedSet] | None = None,
+  untrained: Callable[[], Embed] | None = None,
 ) -> dict[str, float]:
   """Runs every evaluator of `config`.
 
@@ -92,6 +100,7 @@ def run_suite(
     config: `config.evaluation`, see above.
     load_set: name -> EvaluationSet.
     sets: what `embed_sets` returned, to share embeddings with a picture or a search.
+    untrained: makes the model with its initial weights, for evaluators that ask for that baseline.
 
   Returns:
     {"emoji_noto/image_to_text/recall@1": 0.31, ...}; fractions, but for ranks and counts.
@@ -105,6 +114,11 @@ def run_suite(
   tests = [embedded[name] for name in _names(config, "sets")]
   bank = bank or [one for one in tests if one.seen] or [one for one in tests if one.data.trains_probes]
   out: dict[str, float] = {}
+
+  @functools.cache
+  def without_training(baseline: str) -> dict[str, EmbeddedSet]:
+    return {name: baselines.set_of(one, baseline, untrained) for name, one in embedded.items()}
+
   for name, options in config["evaluators"].items():
     if name in NEED_A_BANK and not bank:
       raise UserError(
@@ -112,9 +126,13 @@ def run_suite(
         "name what to train the probe on in evaluation.train_sets"
       )
     options = dict(options or {})
-    tests = [embedded[one] for one in options.pop("sets", _names(config, "sets"))]
-    for dataset, metrics in EVALUATORS[name](tests, bank, **options).items():
-      out |= {f"{dataset}/{metric}": value for metric, value in metrics.items()}
+    names, wanted = options.pop("sets", _names(config, "sets")), baselines.names(options)
+    options.pop("baselines", None)
+    for baseline in (None, *wanted):
+      seen = embedded if baseline is None else without_training(baseline)
+      tests = [seen[one] for one in names]
+      for dataset, metrics in EVALUATORS[name](tests, [seen[one.name] for one in bank], **options).items():
+        out |= {f"{dataset}/{baselines.named(metric, baseline)}": value for metric, value in metrics.items()}
   return out
 
 
