@@ -257,6 +257,7 @@ def _inspect(options: argparse.Namespace, words: list[str]) -> None:
   named = {"dataset": options.source, "source": _source_options(words)}
   source = sources.open_source(named, options.split, options.data_dir)
   print(inspection.describe(source))
+  inspection.check_readable(source)
   if out:
     from mmcontrast.report.contact_sheet import draw_contact_sheet
     print(draw_contact_sheet(out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))

@@ -155,6 +155,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
   """The records of `source`, each with its own captions, as a set that is not seen and of no split.
 
   A record that cannot be used is left out with a line that says so, up to `data["on_error"]["max_share"]` of them.
+  Any number of records without an image are left out, too, where others have one, as in training (`data["missing"]`).
   """
   data, info = resolve(data), source.info
   if info.styles:
@@ -162,6 +163,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
   size, bad = data["image_size"], []
   images, shown, captions = np.zeros((len(source) if info.styles else 0, size, size, 3), np.uint8), [], []
   examples = []  # (the text views, id, place of the image) of each
+  imageless = []  # (the captions, text views, record) of each record that has no image, where those are left out
   attempts, most = Attempts(data["on_error"]), data["limits"]["caption_characters"]
   for index in range(len(source)):
     where = f"record {index}"
@@ -171,6 +173,9 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
       texts = [clean(text, most) for texts in record["captions"].values() for text in texts]
       texts = [text for text in texts if text.strip()]
       views = text_views(record, data)
+      if info.styles and not record["images"] and data["missing"] == "skip":
+        imageless.append((texts, views, record))
+        continue
       if style in record["images"]:
         image = decode(record["images"][style], data["limits"])
         images[len(shown)] = transforms.evaluation_view(image, data)
@@ -182,6 +187,13 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
     except (sources.BadRecord, OSError) as error:
       bad.append(str(error) if where in str(error) else f"{where}: {error}")
   attempts.close()
+  if shown and imageless:
+    note(f"evaluation set {name}: {len(imageless)} of {len(source)} records have no image and are left out "
+         "(data.missing='mask' keeps their captions)")  # fmt: skip
+  elif imageless:  # a set of captions alone
+    bad += [f"{record['name']}: neither an image nor a caption" for texts, _, record in imageless if not texts]
+    examples += [(views, record["id"], -1) for texts, views, record in imageless if texts]
+    captions += [(text, record["id"]) for texts, _, record in imageless for text in texts]
   if bad:
     share = data["on_error"]["max_share"]
     message = f"evaluation set {name}: {len(bad)} of {len(source)} records cannot be used, such as {bad[0]}"

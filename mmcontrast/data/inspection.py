@@ -50,6 +50,16 @@ def describe(source: Source) -> str:
   return "\n".join([*lines, *(f"\n{text}" for text in (_example(record, info) for record in records[:EXAMPLES]))])
 
 
+def check_readable(source: Source) -> None:
+  """UserError where no record of those that `describe` looks at can be read: such a source is of no use."""
+  records, bad = _read(source, EXAMPLES)
+  if bad and not records:
+    records, bad = _read(source, RECORDS)
+  if bad and not records:
+    index = min(bad)
+    raise UserError(f"{source.info.name}: none of {len(bad)} records can be read, such as record {index}: {bad[index]}")
+
+
 def pictures(source: Source) -> tuple[list[np.ndarray], list[str]]:
   """PICTURES images of evenly spaced records, uint8 [H, W, 3], and a caption or name for each.
 

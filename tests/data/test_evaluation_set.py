@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from own_data import COUNT, OPTIONS, encode, rows, write, write_own_data
+from own_data import COUNT, OPTIONS, encode, picture, rows, write, write_own_data
 
 from mmcontrast.data import trained_on
 from mmcontrast.data.evaluation_set import load_evaluation_set, load_own_set, open_own_set
@@ -175,3 +175,23 @@ def test_mistakes_in_a_set_of_your_own(name, given, message, tmp_path):
   path = write(str(tmp_path / "x.jsonl"), encode("jsonl", rows()))
   with pytest.raises(UserError, match=message):
     open_own_set(name, given, {"dataset": f"jsonl:{path}", "source": {"image": None}})
+
+
+def test_records_without_an_image_are_left_out_as_in_training(tmp_path, capsys):
+  table = rows()
+  for number, row in enumerate(table):
+    write(f"{tmp_path}/{row['image']}", b"" if number == 0 else picture(number))
+    row["image"] = None if number % 4 == 3 else row["image"]  # a failed download
+  path = write(f"{tmp_path}/rows.jsonl", encode("jsonl", table))
+  data = dict(dataset=f"jsonl:{path}", image_size=8, on_error=dict(max_share=0.05))
+  found = load_own_set("mine", {}, data)
+  assert len(found.images) == len(found.captions) == COUNT * 3 // 4 - 1  # the empty file is a bad record
+  error = capsys.readouterr().err
+  assert "6 of 24 records have no image and are left out" in error and "1 of 24 records cannot be used" in error
+  assert len(load_own_set("mine", {}, {**data, "missing": "mask"}).captions) == COUNT - 1
+  path = write(f"{tmp_path}/texts.jsonl", encode("jsonl", table[3::4]))
+  texts = load_own_set("texts", dict(dataset=f"jsonl:{path}"), data)
+  assert len(texts.images) == 0 and len(texts.captions) == 6
+  write(f"{tmp_path}/none.jsonl", encode("jsonl", [{"image": None, "caption": None}] * 3))
+  with pytest.raises(UserError, match=r"3 of 3 records cannot be used, such as .*none\.jsonl:1: neither an"):
+    load_own_set("none", dict(dataset=f"jsonl:{tmp_path}/none.jsonl"), data)

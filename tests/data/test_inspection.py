@@ -70,6 +70,14 @@ def test_bad_records_are_counted_and_named(tmp_path):
     inspection.pictures(open_source({"dataset": f"webdataset:{tmp_path}/1.tar"}, "train"))
 
 
+def test_a_source_of_bad_records_alone_is_an_error(capsys, tmp_path):
+  (tmp_path / "rows.csv").write_text("image,caption\n" + "".join(f"pictures\\{n}.jpg,a dog\n" for n in range(20)))
+  error = fails(capsys, "inspect", f"csv:{tmp_path}/rows.csv")
+  assert "none of 20 records can be read, such as record 0:" in error and "no such file" in error
+  (tmp_path / "pictures\\7.jpg").write_bytes(jpeg(7))
+  assert "19: record 0" in run(capsys, "inspect", f"csv:{tmp_path}/rows.csv")
+
+
 def test_each_kind_of_source_can_be_inspected(capsys, tmp_path, data_dir):
   write_tar(tmp_path / "0.tar", pairs(0, 3))
   write_tfrecord(tmp_path / "0.tfrecord", [{"jpg": jpeg(n), "txt": f"caption {n}"} for n in range(3)])
