@@ -85,8 +85,14 @@ def _parser() -> argparse.ArgumentParser:
 
   add("configs", _configs, "List the configs that come with the package.", reads_data=False)
 
-  evaluate = add("evaluate", _evaluate, "Evaluate a run: evaluation.json, retrieval.png, a table.")
-  evaluate.add_argument("--workdir", required=True)
+  evaluate = add("evaluate", _evaluate, "Evaluate a run, on its own sets or on a source: evaluation.json, "
+                 "retrieval.png, a table. Options of the source follow as --source.key=value, those of the evaluation "
+                 "as --config.evaluation.key=value.")
+  evaluate.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: the sets "
+                        "of config.evaluation)")
+  evaluate.add_argument("--workdir", required=True, help="the folder of the run")
+  evaluate.add_argument("--split", help="of the source, as data.split of a config (default: all of it)")
+  evaluate.add_argument("--train_split", metavar="SPLIT", help="of the source: what k-NN and linear probes train on")
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
   embed = add("embed", _embed, "Embed all images and captions of a source, in shards; running it again resumes. "
@@ -194,9 +200,15 @@ def _configs(options: argparse.Namespace, _: list[str]) -> None:
   print("\nto train one: mmcontrast train --config NAME --workdir DIR; NAME:smoke is the same in seconds")
 
 
-def _evaluate(options: argparse.Namespace, _: list[str]) -> None:
+def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.evaluate import evaluate_workdir
-  evaluate_workdir(options.workdir, options.step, options.data_dir)
+  of_source = [word for word in words if word.startswith("--source.")]
+  for name, value in (("--split", options.split), ("--train_split", options.train_split), *zip(of_source, of_source)):
+    if value is not None and options.source is None:
+      raise UserError(f"{name} is of a source; name one: mmcontrast evaluate SOURCE --workdir {options.workdir}")
+  evaluate_workdir(options.workdir, options.step, options.data_dir, source=options.source,
+                   options=_source_options(of_source), split=options.split, train_split=options.train_split,
+                   overrides=[word for word in words if word not in of_source])
 
 
 def _embed(options: argparse.Namespace, words: list[str]) -> None:

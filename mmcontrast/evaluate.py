@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
-from mmcontrast.errors import UserError, choose, note
+from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import embed_sets, run_suite
+from mmcontrast.evaluation_config import Measured, revise, saved_section
 from mmcontrast.inference import Inference, load
+from mmcontrast.stages import run_folder
+
+_SAME = 1e-6  # results closer than that are one
 
 
 def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = None) -> dict[str, float]:
@@ -21,31 +31,82 @@ def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = Non
   return _evaluate(model, config, data_dir)[0]
 
 
-def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None,
-                     data_dir: str | None = None) -> dict[str, float]:
-  """Evaluates the newest checkpoint of a run, or that of `step`.
+def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None, *,
+                     source: str | None = None, options: Mapping | None = None, split: str | None = None,
+                     train_split: str | None = None, overrides: Sequence[str] = ()) -> dict[str, float]:
+  """Evaluates the newest checkpoint of a run, or that of `step`, on the run's own sets or on `source`.
 
-  Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set
-  of config.evaluation.sets with images and captions) into `workdir`; prints the table and the paths.
-  Raises UserError when there is no such checkpoint, or a set is missing.
+  Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set with images and
+  captions) into `workdir`, with the name of the source and of the step in their names where these are given, and a line
+  of evaluations.jsonl; prints the table and the paths. A file of other results is kept under a number.
+
+  Args:
+    source, options, split: as `data.dataset`, `data.source` and `data.split` of a config, by default all of it. Its
+      evaluators are those that suit it (evaluation/defaults.py).
+    train_split: a split of the source that k-NN and probes train on; without it there are none.
+    overrides: words such as "--config.evaluation.evaluators.zero_shot.label=class", checked as in a config.
+  Raises UserError when there is no such checkpoint, a set is missing, or there is nothing to evaluate.
   """
   workdir = pathlib.Path(workdir)
+  measured = None if source is None else Measured(source, options, split, train_split, data_dir)
   model = load(workdir, step, data_dir)
+  model = revise(model, saved_section(run_folder(workdir), model.config), measured, overrides, workdir)
   results, sets = _evaluate(model, model.config, data_dir)
-  written = [workdir / "evaluation.json"]
-  written[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+  if not results:
+    raise UserError(f"{workdir}: none of the sets {', '.join(model.config['evaluation']['sets'])} could be evaluated")
+  suffix = "".join(f"-{part}" for part in (measured and measured.name, step is not None and f"step{step}") if part)
+  files = [workdir / f"evaluation{suffix}.json", workdir / f"retrieval{suffix}.png"]
+  with _written(workdir):
+    keep_others(files, results)
+    files[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    with (workdir / "evaluations.jsonl").open("a") as log:
+      log.write(json.dumps(_line(files[0].name, model, results)) + "\n")
+  written = files[:1]
   if {"image", "text"} <= set(model.kinds) and not model.compares_tokens:
     from mmcontrast.report.retrieval_picture import draw
     pairs = [name for name in model.config["evaluation"]["sets"]
              if name in sets and sets[name].data.captions and len(sets[name].data.images)]
     if pairs:
-      written.append(draw(workdir / "retrieval.png", sets[pairs[-1]]))
+      written.append(draw(files[1], sets[pairs[-1]]))
   from mmcontrast.report.table import show
   show(results, {one.name: one.seen for one in sets.values()})
   found = [workdir / name for name in ("checkpoints", "metrics.jsonl", "tensorboard")]
   for path in [*(path for path in found if path.exists()), *written]:
     print(path)
   return results
+
+
+def keep_others(files: Sequence[pathlib.Path], results: Mapping[str, float]) -> None:
+  """Gives `files` (results, a picture) another name where the first holds other results; says which."""
+  first = files[0]
+  try:
+    old = json.loads(first.read_text())
+    if old.keys() == results.keys() and all(abs(old[key] - value) <= _SAME for key, value in results.items()):
+      return
+  except FileNotFoundError:
+    return
+  except (ValueError, TypeError, AttributeError):  # not ours: kept as well
+    pass
+  names = {path.name for path in first.parent.iterdir()}
+  number = next(n for n in itertools.count(1) if not any(f"{f.stem}.{n}{f.suffix}" in names for f in files))
+  kept = [path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}")).name for path in files if path.exists()]
+  note(f"{first}: held other results, which are kept as {' and '.join(kept)}")
+
+
+def _line(file: str, model: Inference, results: Mapping[str, float]) -> dict[str, Any]:
+  """What evaluations.jsonl keeps of an evaluation."""
+  section = model.config["evaluation"]
+  return {"file": file, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": model.step, "model": model.digest,
+          **{key: section[key] for key in ("sets", "train_sets", "data", "evaluators")}, "results": dict(results)}
+
+
+@contextlib.contextmanager
+def _written(workdir: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f"{workdir}: the results cannot be written ({error.strerror or one_line(error)}); make room, or "
+                    "copy the run to where you may write") from error
 
 
 def check_sets(config: Mapping, data_dir: str | None = None) -> None:
@@ -83,13 +144,16 @@ def _evaluate(model: Inference, config: Mapping,
 
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
   """`name` is one of config.evaluation.data, or an emoji dataset or, for one style of it, "dataset:style"."""
+  trained = bool(config["steps"])  # an imported run was not
   if name in (own := _own_sets(config)):
-    found = load_own_set(name, own[name], config["data"], data_dir)
+    found = load_own_set(name, own[name], config["data"], data_dir, trained=trained)
+    if name in config["evaluation"]["train_sets"] and name not in config["evaluation"]["sets"]:
+      found = dataclasses.replace(found, split=np.full(len(found.images), "train", "U10"))  # whatever it is called
   else:
     dataset, _, style = name.partition(":")
     choose(dataset, [*own, *SETS], "evaluation.sets")
-    found = load_evaluation_set(dataset, "all", config["data"], data_dir, style or None)
-  return found if config["steps"] else dataclasses.replace(found, seen=False)  # an imported run was not trained on it
+    found = load_evaluation_set(dataset, "all", config["data"], data_dir, style or None, trained=trained)
+  return found
 
 
 def _own_sets(config: Mapping) -> Mapping:

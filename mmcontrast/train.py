@@ -39,6 +39,7 @@ from mmcontrast.data.tokenizers import keep_file
 from mmcontrast.divergence import Diverged, check_state, with_way_back
 from mmcontrast.errors import Preempted, UserError
 from mmcontrast.evaluate import check_sets, evaluate_model
+from mmcontrast.evaluation_config import say_change
 from mmcontrast.inference import Inference
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.preemption import Notice
@@ -111,6 +112,10 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
       checkpoints.close()
       return state
     _say(f"resuming {workdir} from step {int(state.step)}")
+    if distributed.is_first():
+      if changed := say_change(workdir, config):
+        _say(changed)
+      (workdir / "config.json").write_text(to_json(config))
   else:
     sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
     given = initial_arrays(config, variable_shapes(plan.program), sources)

@@ -74,10 +74,13 @@ def test_resume_is_bit_equal(whole, tmp_path, data_dir, monkeypatch):
   assert losses[0] == losses[1]
 
 
-def test_a_finished_run_stays_as_it_is(whole, data_dir):
+def test_a_finished_run_stays_as_it_is_and_takes_another_evaluation(whole, data_dir, capsys):
   workdir, state = whole
-  assert same(train(workdir, data_dir), state)
+  evaluation = {**tiny_config()["evaluation"], "sets": ("emoji_views:twemoji",), "batch_size": 64}
+  assert same(train(workdir, data_dir, evaluation=evaluation), state)
   assert len(read_jsonl(workdir / "metrics.jsonl")) == 6
+  assert "config.evaluation.batch_size, config.evaluation.sets changed: `mmcontrast" in capsys.readouterr().out
+  assert json.loads((workdir / "config.json").read_text())["evaluation"]["batch_size"] == 64
 
 
 def test_checkpoints_kept_and_loaded_by_step(tmp_path, data_dir):

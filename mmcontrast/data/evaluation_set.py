@@ -52,7 +52,8 @@ class EvaluationSet:
 
 
 def load_evaluation_set(
-  name: str, split: str = "all", data: Mapping | None = None, data_dir: DataDir = None, style: str | None = None
+  name: str, split: str = "all", data: Mapping | None = None, data_dir: DataDir = None, style: str | None = None, *,
+  trained: bool = True
 ) -> EvaluationSet:
   """Loads `emoji_views` (one style of it) or `emoji_noto`.
 
@@ -62,6 +63,7 @@ def load_evaluation_set(
       "emoji_views_twemoji".
     data: the config's `data`, of which `image_size`, `trim`, `centre_crop` and `on_error` matter
       here; what is not given is as in settings.DEFAULTS.
+    trained: whether a run was trained on `data`; to one that was imported nothing is seen.
 
   The captions are the names of all 1,903 concepts whatever the split, so that each query has
   the same rivals.
@@ -75,7 +77,7 @@ def load_evaluation_set(
   return dataclasses.replace(
     found,
     name=f"{name}_{style or source.info.styles[0]}" if len(source.info.styles) > 1 else name,
-    seen=_is_seen(name, name, {}, split, data or {}),
+    seen=trained and _is_seen(name, name, {}, split, data or {}),
     trains_probes=name == "emoji_views",
     captions=[concept["name"] for concept in concepts],
     caption_id=np.arange(len(concepts)),
@@ -112,11 +114,12 @@ def open_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
     raise type(error)(f"{where}: {error}") from None
 
 
-def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None) -> EvaluationSet:
+def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None, *,
+                 trained: bool = True) -> EvaluationSet:  # fmt: skip
   """Loads an evaluation set of the user's own; see `open_own_set`.
 
-  It is seen when some of it is trained on (trained_on.relation). Probes train on sets of split "train", and are
-  tested on the others.
+  It is seen when some of it is trained on (trained_on.relation; `trained` as of `load_evaluation_set`). Probes train
+  on sets of split "train", and are tested on the others.
 
   Raises:
     UserError: as `open_own_set`; no such style; too many bad records.
@@ -126,7 +129,8 @@ def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   part = split if split in ("train", "test") else "validation"
   settings = resolve(data)
   chosen = [given] if "dataset" in given else list((settings["mixture"] or {"": settings}).values())
-  seen = [_is_seen(name, one["dataset"], given.get("source", one.get("source")) or {}, split, data) for one in chosen]
+  seen = [_is_seen(name, one["dataset"], given.get("source", one.get("source")) or {}, split, data)
+          for one in (chosen if trained else ())]  # fmt: skip
   data_of = [[one["dataset"], one.get("source") or {}] for one in chosen]
   place = json.dumps([split, data_of], sort_keys=True, default=str)
   return dataclasses.replace(
