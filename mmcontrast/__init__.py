@@ -1,15 +1,44 @@
-"""mmcontrast: multimodal contrastive pretraining in JAX, each method a config."""
+"""mmcontrast: multimodal contrastive pretraining in JAX, each method a config.
+
+    import mmcontrast
+    config = mmcontrast.load_config("own_data", ["--config.data.dataset=jsonl:/data/mine.jsonl"])
+    mmcontrast.train(config, "runs/mine")
+    mmcontrast.evaluate("runs/mine")
+    model = mmcontrast.load("runs/mine")
+
+docs/python.md tells the whole way. What takes seconds to import is imported at first use.
+"""
 
 from __future__ import annotations
 
+import importlib
 import typing
 
 if typing.TYPE_CHECKING:
   import os
 
+  from mmcontrast import embed, evaluate, search, train
+  from mmcontrast.config import base_config, load_config
+  from mmcontrast.errors import UserError
   from mmcontrast.inference import Inference
 
 __version__ = "0.1.0"
+__all__ = ["UserError", "base_config", "embed", "evaluate", "load", "load_config", "search", "train"]
+
+_MODULES = ("embed", "evaluate", "search", "train")  # each is called as its function: called.py
+_PLACES = {"UserError": "errors", "base_config": "config", "load_config": "config"}
+
+
+def __getattr__(name: str) -> typing.Any:
+  if name in _MODULES:
+    return importlib.import_module(f"mmcontrast.{name}")
+  if name in _PLACES:
+    return getattr(importlib.import_module(f"mmcontrast.{_PLACES[name]}"), name)
+  raise AttributeError(f"module 'mmcontrast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})
 
 
 def load(workdir: str | os.PathLike, step: int | None = None, data_dir: str | None = None) -> Inference:

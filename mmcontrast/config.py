@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from mmcontrast import config_files
 from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
 from mmcontrast.errors import UserError, choose, nearest
-from mmcontrast.overrides import PREFIX, keys_of, override, parse
+from mmcontrast.overrides import PREFIX, fits, keys_of, override, parse, shown
 from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
@@ -164,13 +165,18 @@ def overridden(config: Mapping[str, Any] | ml_collections.ConfigDict, overrides:
     overrides: as of `load_config`.
     where: whose config it is, for messages.
   """
+  if not isinstance(config, Mapping | ml_collections.ConfigDict):
+    hint = f"; load it by mmcontrast.load_config({config!r})" if isinstance(config, str) else ""
+    raise UserError(f"{where} is a {type(config).__name__}, {shown(config)}, not a mapping{hint}")
   base = base_config().to_dict()
-  made = ml_collections.ConfigDict(_dictionaries(config)) if isinstance(config, Mapping) else copy.deepcopy(config)
-  words = parse(overrides, flatten(_completed(_dictionaries(made), base)))
+  found = _completed(_dictionaries(config), base)
+  words = parse(overrides, flatten(found))
   whole = [pair for pair in words if not pair[0].startswith("stages.")]
-  for key, text in whole:
-    override(made, key, text, base, where=where)
-  found = _completed(_dictionaries(made), base)
+  if whole:  # on a copy of what was given, in which values may be shared
+    made = ml_collections.ConfigDict(_dictionaries(config)) if isinstance(config, Mapping) else copy.deepcopy(config)
+    for key, text in whole:
+      override(made, key, text, base, where=where)
+    found = _completed(_dictionaries(made), base)
   for key, _ in whole:
     _check_effect(key, found)
   found = _override_stages(found, [pair for pair in words if pair not in whole], base, where)
@@ -224,7 +230,7 @@ def _override_stages(config: dict[str, Any], pairs: Sequence[tuple[str, str]], b
 
 
 def check_keys(config: Mapping, where: str) -> None:
-  """Raises UserError on a key that `base_config` does not have, naming the nearest."""
+  """Raises UserError on a key that `base_config` does not have, naming the nearest, or a value of another type."""
   _check_section(config, base_config().to_dict(), "", where)
 
 
@@ -237,6 +243,8 @@ def _check_section(section: Mapping, known: Mapping, prefix: str, where: str) ->
       if not isinstance(section[key], Mapping):
         raise UserError(f"{where}: config.{path} must be a mapping, not {section[key]!r}")
       _check_section(section[key], known[key], f"{path}.", where)
+    elif path not in _OPEN_SECTIONS and not fits(path, section[key], known[key]):
+      raise UserError(f"{where}: config.{path}: {section[key]!r} is no value of the kind of {known[key]!r}")
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -277,10 +285,14 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path, 
 
 
 def _dictionaries(value: Any) -> Any:
-  """`value` with every ConfigDict in it, those in tuples too, as a dictionary."""
+  """`value` with every ConfigDict in it, those in tuples too, as a dictionary; paths and numpy's numbers as JSON's."""
   if hasattr(value, "items"):
     return {key: _dictionaries(item) for key, item in value.items()}
-  return tuple(_dictionaries(item) for item in value) if isinstance(value, (list, tuple)) else value
+  if isinstance(value, list | tuple):
+    return tuple(_dictionaries(item) for item in value)
+  if isinstance(value, np.generic):
+    return value.item()
+  return str(value) if isinstance(value, pathlib.PurePath) else value
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from mmcontrast.called import call_as
 from mmcontrast.data.sources import Source, open_source
 from mmcontrast.embed_records import Embedder, progress, some, wanted_of
 from mmcontrast.embeddings import COLUMNS, Embeddings, begin, remove_scratch
@@ -96,3 +97,6 @@ def _check_share(there: Embeddings, seen: int, share: float) -> None:
     there.forget(index // there.manifest["records_a_shard"])
   raise UserError(f"{len(bad)} of {seen} records are bad, more than the run's data.on_error.max_share={share:g}: "
                   f"{some(bad)}; mend the data and run the same command again")
+
+
+call_as(__name__, embed)

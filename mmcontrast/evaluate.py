@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
@@ -158,3 +159,6 @@ def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet
 
 def _own_sets(config: Mapping) -> Mapping:
   return config["evaluation"].get("data", {})  # older checkpoints have none
+
+
+call_as(__name__, evaluate_workdir)

@@ -196,6 +196,21 @@ def _typed(text: str, value: Any, examples: list[Any], fixed: bool, known: Secti
                   f"{next(one for one in examples if one is not None)!r}")
 
 
+def fits(key: str, value: Any, default: Any) -> bool:
+  """Whether `value` can stand at the dotted `key` of a config, where the default of the program is `default`."""
+  if default is None or value == default:
+    return True
+  if isinstance(default, bool):
+    return isinstance(value, bool) or value in _TEXTS.get(key, ())
+  if isinstance(default, str):
+    return isinstance(value, str) or (key in _LISTS and isinstance(value, list | tuple))
+  if isinstance(default, list | tuple):
+    return isinstance(value, list | tuple | str)
+  if isinstance(value, Mapping):
+    return key in _SCHEDULES
+  return _is_number(value) and (isinstance(default, float) or isinstance(value, int))
+
+
 def _number(value: float, whole: bool, as_float: bool, examples: list[Any], said: str) -> int | float:
   if whole:
     if not math.isfinite(value) or value != int(value):
@@ -208,6 +223,8 @@ _TEXTS = {"data.lower": ("canonicalize",)}
 """Texts that may stand where the default is none."""
 _LISTS = ("sharding",)
 """Keys that may be lists, though their default is none."""
+_SCHEDULES = ("momentum.decay", "ema.decay")
+"""Keys of the program that may follow a schedule."""
 
 
 def _is_number(value: Any) -> bool:

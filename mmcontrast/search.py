@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, open_own_set
 from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Source, open_source
@@ -253,3 +254,6 @@ def _draw(path: pathlib.Path, asked: Query, found: Sequence[Result], source: Sou
                       "embedded; embed it again, or leave --out out") from None
   draw_found(path, asked.words if asked.pixels is None else asked.pixels, images,
              [(one.text, one.name) for one in found], [one.score for one in found], title=title)
+
+
+call_as(__name__, search)

@@ -21,9 +21,11 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from mmcontrast import distributed, observe, run_lock, sharding
 from mmcontrast import folders as places
+from mmcontrast.called import call_as
 from mmcontrast.checkpoint import (
     OF_THE_DATA,
     Checkpoints,
@@ -33,7 +35,7 @@ from mmcontrast.checkpoint import (
     saved_run,
     snapshot,
 )
-from mmcontrast.config import to_json
+from mmcontrast.config import overridden, to_json
 from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import keep_file
 from mmcontrast.divergence import Diverged, check_state, with_way_back
@@ -51,7 +53,7 @@ from mmcontrast.step import TrainState, init_state, variables_of
 from mmcontrast.watchdog import PATIENCE, Watchdog
 
 
-def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
+def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
   """Trains until `config.steps`, from the newest checkpoint of `workdir` if there is one.
 
   Leaves in `workdir`, or in the folder of each stage there: config.json, parameters.txt, checkpoints/,
@@ -62,7 +64,7 @@ def train(config: Mapping, workdir: str | pathlib.Path, data_dir: str | None = N
   stage, do not fit, and in the loop when the loss is not finite or a checkpoint cannot be written
   (the last checkpoint stays). Raises Preempted, which exits with 0, when SIGTERM asked it to end.
   """
-  workdir = places.local(workdir, "--workdir")
+  config, workdir = overridden(config), places.local(workdir, "--workdir")
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], data_dir))
@@ -293,6 +295,8 @@ def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
 def _holds_checkpoints(workdir: pathlib.Path) -> bool:
   return distributed.first_says(bool(complete_steps(workdir / "checkpoints")))
 
+
+call_as(__name__, train)
 
 if __name__ == "__main__":
   from mmcontrast.cli import main
