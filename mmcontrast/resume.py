@@ -27,7 +27,7 @@ def check_resume(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> list[str]
   """
   config = complete_config(plan.config)
   where = _places(saved.config, config) if saved.data and plan.spec.fingerprint else []
-  check_same_run(saved.config, config, folder, free=("steps", *where))
+  check_same_run(saved.config, config, folder, free=("steps", "epochs", *where))
   lines = data_words(saved, plan, folder)
   if where and not lines:
     lines = [f"{folder}: {where[0]} is another, and the data there are the same"]

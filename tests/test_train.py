@@ -131,7 +131,7 @@ def test_nan_names_the_step_and_the_term_and_keeps_the_checkpoint(tmp_path, data
 @pytest.mark.parametrize("changes, message", [
     (dict(batch=dict(size=12)), r"config\.batch\.size=12 does not divide over 8 devices; try 8 or 16"),
     (dict(mesh=dict(data=3)), r"does not multiply to the 8 devices"),
-    (dict(mesh=dict(model=8)), r"no axis 'model'"),
+    (dict(mesh=dict(model=8)), r"unknown key config\.mesh\.model; .*data, fsdp, tensor"),
     (dict(momentum=dict(decay=0.9, update="before")), r"did you mean 'before_keys'"),
     (dict(heads=dict(image_joint=dict(tower="imag", name="linear", dim=8))), r"did you mean 'image'"),
     (dict(augment=dict(image="mocov2")), r"did you mean 'moco_v2'"),
