@@ -171,12 +171,9 @@ def _match(part: str) -> list[str]:
 
 def _is_wanted(path: str, pattern: str) -> bool:
   """Whether no part of a path is left behind by a system, but for those that the pattern spells."""
-  spelt = pattern.split("/")
-  return not any(
-    is_left_behind(name)
-    and not any(part == name or (part.startswith(".") and fnmatch.fnmatchcase(name, part)) for part in spelt)
-    for name in path.split("/")
-  )
+  spelt = [part for part in pattern.split("/") if is_left_behind(part)]
+  return not any(is_left_behind(name) and not any(fnmatch.fnmatchcase(name, part) for part in spelt)
+                 for name in path.split("/"))  # fmt: skip
 
 
 def _hint(part: str, endings: Sequence[str]) -> str:

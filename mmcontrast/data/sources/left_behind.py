@@ -11,8 +11,18 @@ _NAMES = frozenset({
 })  # fmt: skip
 
 
+# Of editors, locks and downloads that did not end.
+_ENDINGS = ("~", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2", ".gstmp", ".tmp", ".temp",
+            ".swp", ".lock")  # fmt: skip
+
+
 def is_left_behind(name: str) -> bool:
-  """Whether a file or folder of this name (the last part of a path) is hidden, or is a system's and no data.
+  """Whether a file or folder of this name (the last part of a path) is of a system, or not whole, and so no data."""
+  return is_of_a_system(name) or name.lower().endswith(_ENDINGS)
+
+
+def is_of_a_system(name: str) -> bool:
+  """Whether a name is hidden, or one that a system gives to what is no data.
 
   Hidden is what begins with a dot: .ipynb_checkpoints, ._picture.png, .DS_Store, .git.
   """

@@ -26,8 +26,7 @@ def walk(folder: str) -> Iterator[str]:
 def match(pattern: str) -> list[str]:
   """The files that a pattern of *, ?, [abc] and ** names, each once. What exists under its name is no pattern.
 
-  What systems leave behind (left_behind.py) matches only a part of the pattern that is its name, or begins with a dot
-  as it does.
+  What systems leave behind (left_behind.py) matches only a part of the pattern that spells it: @eaDir, .hid*, *.part.
 
   Args:
     pattern: an absolute path.
@@ -72,7 +71,7 @@ def _match(folder: str, parts: Sequence[str], above: tuple[Identity, ...]) -> It
       yield exact
   elif any(sign in part for sign in "*?["):
     for entry in _entries(folder):
-      fits = fnmatch.fnmatchcase(entry.name, part) and (part.startswith(".") or not is_left_behind(entry.name))
+      fits = fnmatch.fnmatchcase(entry.name, part) and (is_left_behind(part) or not is_left_behind(entry.name))
       if fits and rest and entry.is_dir():
         yield from _match(entry.path, rest, ())
       elif fits and not rest and entry.is_file():

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mmcontrast.data.sources import files, torn_samples
-from mmcontrast.data.sources.left_behind import is_left_behind
+from mmcontrast.data.sources.left_behind import is_of_a_system
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.errors import MissingData, UserError, note
 
@@ -262,7 +262,7 @@ def sample_key(name: str) -> tuple[str, str]:
   """
   folder, slash, base = name.rpartition("/")
   stem, _, extension = base.partition(".")
-  is_data = stem and not any(map(is_left_behind, name.split("/")))
+  is_data = stem and not any(map(is_of_a_system, name.split("/")))
   return folder + slash + stem, extension.lower() if is_data else ""
 
 

@@ -88,7 +88,8 @@ def test_a_folder_instead_of_its_files(folder, name, endings, message):
 
 LEFT_BEHIND = (".DS_Store", "._s-000.bin", ".ipynb_checkpoints/s-000-checkpoint.bin", "__MACOSX/t/._u.bin", "Thumbs.db",
                "t/desktop.ini", "@eaDir/s-000.bin", "t/@eaDir/u.bin/SYNO.bin", ".hidden/s-009.bin", "_SUCCESS",
-               "$RECYCLE.BIN/x.bin", "lost+found/y.bin")  # fmt: skip
+               "$RECYCLE.BIN/x.bin", "lost+found/y.bin", "s-003.bin.part", "s-003.bin~",
+               "t/u.bin.crdownload")  # fmt: skip
 
 
 def test_what_systems_leave_behind_is_not_data(folder):
@@ -99,7 +100,8 @@ def test_what_systems_leave_behind_is_not_data(folder):
   assert {name: files.find(f"{folder}/{name}") for name in wanted} == wanted
   assert files.find_below(folder) == below
   # What is spelt is meant.
-  for name, count in {".hidden/*.bin": 1, ".hid*/*": 1, "@eaDir/*": 1, "._s-000.bin": 1, "._*.bin": 1}.items():
+  spelt = {".hidden/*.bin": 1, ".hid*/*": 1, "@eaDir/*": 1, "._s-000.bin": 1, "._*.bin": 1, "*.part": 1}
+  for name, count in spelt.items():
     assert len(files.find(f"{folder}/{name}")) == count, name
 
 
