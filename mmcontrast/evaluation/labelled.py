@@ -96,8 +96,8 @@ def leave_out(query: Labelled, near: Labelled, name: str, where: str) -> Labelle
     raise UserError(f"{where}: every image of {name!r} to be tested is also one that the probe trains on; give "
                     "evaluation.train_sets another split than evaluation.sets, such as train and validation")
   if known.any():
-    note(f"{where}: {known.sum():,} of {len(known):,} images of {name!r} are also among those that the probe trains "
-         "on; they are left out of the test")  # fmt: skip
+    note(f"{name}: {known.sum():,} of {len(known):,} images to be tested are also among those that probes train on; "
+         "they are left out of the test")
   return query.only(~known)
 
 
