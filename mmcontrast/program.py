@@ -14,6 +14,7 @@ from mmcontrast.compilation import compiler_options
 from mmcontrast.data import pipeline
 from mmcontrast.data.order import TooFewExamples
 from mmcontrast.data.settings import view_counts
+from mmcontrast.encoders.lowering import lowered_for
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import suite
 from mmcontrast.initialization import initial_arrays
@@ -115,10 +116,17 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
   check_microbatches(recipe.microbatches, config["batch"]["size"], mesh, state.batch_stats, recipe.model.frozen)
   placed = sharding.shard_state(config["sharding"], mesh, state)
   state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
-  step = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
+  platform = mesh.devices.flat[0].platform
+
+  def step_on_mesh(state, batch):
+    with lowered_for(platform, mesh):
+      return train_step(recipe, mesh, state, batch)
+
+  step_on_mesh.__name__ = "train_step"  # what profiles and compiled programs call it
+  step = jax.jit(step_on_mesh, donate_argnums=0,
                  in_shardings=(placed, sharding.batch_sharding(mesh)),
                  out_shardings=(placed, sharding.replicated(mesh)),
-                 compiler_options=compiler_options(mesh.devices.flat[0].platform))
+                 compiler_options=compiler_options(platform))
   return Program(recipe, shapes, state, step)
 
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmcontrast.encoders.lowering import lowering
+from mmcontrast.encoders.short_attention import fits, short_attention
 from mmcontrast.errors import UserError
 
 ATTENTION = ("xla", "cudnn")
@@ -20,25 +22,28 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
 
   Args:
     q: [B, L, heads, d]; k, v: [B, S, heads, d].
-    mask: [B, S] bool, the keys that may be attended to; None for all.
+    mask: [B or 1, S] bool, the keys that may be attended to; None for all.
     causal: position i sees positions 0 to i only.
-    implementation: one of ATTENTION: "cudnn" is that of `jax.nn.dot_product_attention`, and so is "xla", but
-      on a CPU, where our own gives the same numbers sooner.
+    implementation: one of ATTENTION. "xla" is the fastest of the platform (lowering.py), with the same numbers: an
+      order of our own on a CPU, a kernel for short sequences on a TPU, `jax.nn.dot_product_attention` elsewhere.
     window: how many positions on either side are seen; None for all.
 
   Returns:
     [B, L, heads * d].
   Raises UserError for "cudnn" where it cannot run.
   """
-  platform = jax.default_backend()
+  chosen, heads = lowering(), q.shape[2]
   if implementation == "cudnn":
-    if platform != "gpu":
-      raise UserError(f"attention='cudnn' needs an NVIDIA GPU and this process computes on {platform}; "
+    if chosen.platform != "gpu":
+      raise UserError(f"attention='cudnn' needs an NVIDIA GPU and this program is for {chosen.platform}; "
                       "set attention='xla'")
     if q.dtype not in (jnp.bfloat16, jnp.float16):
       raise UserError(f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' "
                       "or attention='xla'")
-  if platform == "cpu":
+  if chosen.attention == "kernel" and fits(q.shape[1], k.shape[1], heads, q.shape[3], q.dtype.itemsize):
+    q, k, v = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+    return short_attention(q, k, v, mask, heads, causal, window, chosen.mesh)
+  if chosen.attention == "ordered":
     y = _on_cpu(q, k, v, mask, causal, window)
   else:
     keys = None if mask is None else mask[:, None, None, :]

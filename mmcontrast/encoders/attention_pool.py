@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.attention import attend
-from mmcontrast.encoders.transformer import Mlp, dense
+from mmcontrast.encoders.transformer import JointDense, Mlp, dense
 
 
 class AttentionPool(nn.Module):
@@ -29,8 +29,8 @@ class AttentionPool(nn.Module):
     latent = self.param("latent", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32)
     latent = jnp.broadcast_to(latent.astype(x.dtype), (batch, 1, width))
     q = dense(width, dtype=self.dtype, name="q")(latent).reshape(batch, 1, self.heads, -1)
-    kv = dense(2 * width, dtype=self.dtype, name="kv")(x)
-    k, v = jnp.unstack(kv.reshape(batch, length, 2, self.heads, -1), axis=2)
+    kv = JointDense(width, 2, dtype=self.dtype, name="kv")(x)
+    k, v = (part.reshape(batch, length, self.heads, -1) for part in kv)
     y = dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
     mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
     norm = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mmcontrast.encoders.lowering import lowering as platform_lowering
+
 LOWERINGS = ("auto", "conv", "matmul", "split")
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Measured on CPU, forward and backward:
@@ -29,10 +31,8 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def resolve(lowering: str) -> str:
-  """Turns "auto" into "split" on CPU and "conv" on TPU and GPU."""
-  if lowering != "auto":
-    return lowering
-  return "split" if jax.default_backend() == "cpu" else "conv"
+  """Turns "auto" into "split" on CPU and "conv" on TPU and GPU: lowering.py."""
+  return platform_lowering().conv if lowering == "auto" else lowering
 
 
 def pad(x: jax.Array, padding: Padding, fill: float = 0.0) -> jax.Array:

@@ -17,6 +17,7 @@ from jax import lax
 
 from mmcontrast.encoders.attention import attend
 from mmcontrast.encoders.dropout import DropPath
+from mmcontrast.encoders.lowering import lowering
 from mmcontrast.encoders.positions import rotate
 from mmcontrast.errors import UserError
 
@@ -41,9 +42,10 @@ def flat_dot(lhs: jax.Array, rhs: jax.Array, dimension_numbers, **options) -> ja
   """[..., D] x [D, E] as a product of two matrices, for `nn.Dense(dot_general=...)`.
 
   The gradient of `rhs` then contracts one axis; with several, XLA's CPU backend first
-  transposes `lhs` in memory (a fifth of a ViT's training step).
+  transposes `lhs` in memory (a fifth of a ViT's training step). On a TPU it is the product as it stands.
   """
-  del dimension_numbers  # Dense contracts the last axis with the first
+  if not lowering().flat_products:
+    return lax.dot_general(lhs, rhs, dimension_numbers, **options)
   y = lax.dot_general(lhs.reshape(-1, lhs.shape[-1]), rhs, (((1,), (0,)), ((), ())), **options)
   return y.reshape(*lhs.shape[:-1], rhs.shape[-1])
 
@@ -51,6 +53,33 @@ def flat_dot(lhs: jax.Array, rhs: jax.Array, dimension_numbers, **options) -> ja
 dense = functools.partial(
   nn.Dense, kernel_init=nn.initializers.xavier_uniform(), dot_general=flat_dot
 )
+
+
+class JointDense(nn.Module):
+  """Several linear layers of one input, whose matrices are stored as one: `dense(parts * features)`, cut in parts.
+
+  On some platforms (lowering.py) it is one product, on others a product a part.
+  """
+
+  features: int
+  parts: int
+  use_bias: bool = True
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> list[jax.Array]:
+    """[..., D] -> `parts` arrays [..., features]."""
+    shape = (x.shape[-1], self.parts * self.features)
+    kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32) if self.use_bias else None
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    over = (((x.ndim - 1,), (0,)), ((), ()))
+    cut = functools.partial(jnp.split, indices_or_sections=self.parts, axis=-1)
+    if lowering().fused_qkv:
+      y = flat_dot(x, kernel, over)
+      return cut(y if bias is None else y + bias)
+    biases = [0] * self.parts if bias is None else cut(bias)
+    return [flat_dot(x, part, over) + offset for part, offset in zip(cut(kernel), biases)]
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -107,8 +136,8 @@ class Attention(nn.Module):
     """x [B, L, D], mask [B, L], angles [B or 1, L, D / heads / 2] (see `rotate`) -> [B, L, D]; of position `at`
     (see `pick`) alone [B, 1, D]."""
     batch, length, width = x.shape
-    qkv = dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
-    q, k, v = jnp.unstack(qkv.reshape(batch, length, 3, self.heads, -1), axis=2)
+    qkv = JointDense(width, 3, self.qkv_bias, self.dtype, name="qkv")(x)
+    q, k, v = (part.reshape(batch, length, self.heads, -1) for part in qkv)
     if self.qk_norm:
       norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
       q, k = norm(name="q_norm")(q), norm(name="k_norm")(k)

@@ -214,7 +214,7 @@ def test_learned_positions_are_resized_at_the_call():
 def test_cudnn_where_it_cannot_run_is_an_error_before_compilation():
   tower = build_encoder(SMALL | {"attention": "cudnn"}, "towers.image")
   if jax.default_backend() == "cpu":
-    with pytest.raises(UserError, match="needs an NVIDIA GPU and this process computes on cpu; set attention='xla'"):
+    with pytest.raises(UserError, match="needs an NVIDIA GPU and this program is for cpu; set attention='xla'"):
       jax.eval_shape(lambda: tower.init(jax.random.key(0), IMAGES, train=False))
 
 

@@ -1,0 +1,64 @@
+"""How the same arithmetic is written for each platform: one table, read by the layers that have a choice.
+
+    with lowered_for("tpu", mesh):   # while a program for these devices is traced
+      ...
+
+What is fast is a property of the devices that a program is compiled for, not of the process that compiles it:
+a step for a TPU slice may be compiled where there is none. Parameters, their names and results are the same on all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+
+class Lowering(NamedTuple):
+  """What a layer chooses by.
+
+  Attributes:
+    platform: "cpu", "gpu" or "tpu".
+    conv: "split" or "conv": see `conv.conv`.
+    attention: "ordered" (our order of XLA's operations), "library" (`jax.nn.dot_product_attention`) or "kernel"
+      (short_attention.py).
+    fused_qkv: whether queries, keys and values come of one product. Its result must then be cut between heads, which
+      on a TPU is a copy of the whole activation, forward and backward.
+    flat_products: whether [..., D] x [D, E] is written as a product of two matrices. On a TPU the reshape is a copy
+      where the length is no multiple of the tile; on a CPU the gradient needs it.
+    mesh: the devices of the program; None: one.
+  """
+
+  platform: str
+  conv: str
+  attention: str
+  fused_qkv: bool
+  flat_products: bool
+  mesh: Mesh | None = None
+
+
+LOWERINGS = {
+  "cpu": Lowering("cpu", "split", "ordered", fused_qkv=True, flat_products=True),
+  "gpu": Lowering("gpu", "conv", "library", fused_qkv=True, flat_products=True),
+  "tpu": Lowering("tpu", "conv", "kernel", fused_qkv=False, flat_products=False),
+}
+_current: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
+
+
+@contextlib.contextmanager
+def lowered_for(platform: str, mesh: Mesh | None = None) -> Iterator[None]:
+  """Layers traced inside are written for `platform`; `mesh`: the devices over which a batch is cut."""
+  token = _current.set(LOWERINGS.get(platform, LOWERINGS["gpu"])._replace(mesh=mesh))
+  try:
+    yield
+  finally:
+    _current.reset(token)
+
+
+def lowering() -> Lowering:
+  """That of the program being traced; outside of `lowered_for`, of JAX's default device."""
+  return _current.get() or LOWERINGS.get(jax.default_backend(), LOWERINGS["gpu"])
