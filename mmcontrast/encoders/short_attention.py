@@ -95,7 +95,7 @@ _attention.defvjp(_forward, _backward)
 
 
 def _call(kernel, arrays, seen, like, causal, window, interpret, heads):
-  """A program an example and group of heads: `kernel` on blocks of `arrays` and [1, S] of `seen`; results like `like`."""
+  """A program an example and group of heads: `kernel` on blocks of `arrays` and of `seen`; results like `like`."""
   batch, queries, width = arrays[0].shape
   keys, dim = arrays[1].shape[1], width // heads
   group = heads_at_once(queries, keys, heads, dim, arrays[0].dtype.itemsize) or heads
