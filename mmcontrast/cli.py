@@ -268,8 +268,10 @@ def _inspect(options: argparse.Namespace, words: list[str]) -> None:
   out = png_path(options.out, "--out") if options.out else None
   named = {"dataset": options.source, "source": _source_options(words)}
   source = sources.open_source(named, options.split, options.data_dir)
-  print(inspection.describe(source))
-  inspection.check_readable(source)
+  found = inspection.inspect(source)
+  print(found.text)
+  if found.fault:
+    raise UserError(found.fault)
   if out:
     from mmcontrast.report.contact_sheet import draw_contact_sheet
     print(draw_contact_sheet(out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from mmcontrast.data.sources import BadRecord, Info, Record, Source
 from mmcontrast.errors import UserError
 
 RECORDS = 1000  # read for the numbers
+DECODED = 200  # of them, whose images are decoded too, which takes longer
 EXAMPLES, PICTURES = 5, 30  # shown
 _NAMES = 12  # most frequent tags and labels that are listed
 _LINE = 160  # characters of an example's line
@@ -20,9 +22,25 @@ _UNKNOWN = ("NOT READABLE", ())  # format and size
 _THREADS = 16  # reading is mostly waiting where the data is far away
 
 
+class Found(NamedTuple):
+  """What is said of a source."""
+
+  text: str
+  fault: str  # why no record that was read can be used; "" where one can
+
+
 def describe(source: Source) -> str:
-  """The text about `source`; its numbers come from RECORDS records, evenly spaced. Bad ones are counted and named."""
-  records, bad = _read(source, RECORDS)
+  """The text about `source`; see `inspect`."""
+  return inspect(source).text
+
+
+def inspect(source: Source) -> Found:
+  """Reads RECORDS records, evenly spaced, and decodes the images of DECODED of them: what training would find.
+
+  Bad ones are counted and named.
+  """
+  read, bad = _read(source, RECORDS)
+  records, broken = list(read.values()), _broken(read)
   info, count = source.info, len(source)
   part = "" if len(records) + len(bad) == count else f"; the numbers below are of {len(records) + len(bad)} of them"
   rows = [("examples", f"{count}{part}")]
@@ -36,28 +54,55 @@ def describe(source: Source) -> str:
     without = sum(not record["tags"].any() for record in records)
     rows += [("tags", f"{len(info.tag_names)}: {_frequent(dict(zip(info.tag_names, totals)))}; {without} without any")]
   for label, names in info.label_names.items():
-    found = collections.Counter(names[record["labels"][label]] for record in records)
+    found = collections.Counter(names[value] for record in records if (value := record["labels"][label]) >= 0)
     rows += [(f"labels: {label}", f"{len(names)}: {_frequent(found)}")]
   rows += [("ids", f"{len({record['id'] for record in records})} different")]
   if info.styles and 0 < (without := sum(not record["images"] for record in records)) < len(records):
     rows += [("skipped", f"{without} without an image will be skipped; data.missing='mask' lets them pass, 'bad' "
               "counts them as bad records")]  # fmt: skip
   if bad:
-    some = "; ".join(f"record {index}: {reason}" for index, reason in list(bad.items())[:EXAMPLES])
-    rows += [("bad", f"{len(bad)}: {some}")]
+    rows += [("bad", f"{len(bad)}: {_some(bad)}")]
+  if broken:
+    rows += [("bad images", f"{len(broken)} of {min(len(records), DECODED)} records: {_some(broken)}")]
   width = max(len(name) for name, _ in rows)
   lines = [info.name, *(f"  {name:{width}}  {text}" for name, text in rows)]
-  return "\n".join([*lines, *(f"\n{text}" for text in (_example(record, info) for record in records[:EXAMPLES]))])
+  text = "\n".join([*lines, *(f"\n{text}" for text in (_example(record, info) for record in records[:EXAMPLES]))])
+  return Found(text, _fault(source, records, bad, broken))
 
 
-def check_readable(source: Source) -> None:
-  """UserError where no record of those that `describe` looks at can be read: such a source is of no use."""
-  records, bad = _read(source, EXAMPLES)
+def _fault(source: Source, records: Sequence[Record], bad: Mapping[int, str], broken: Mapping[int, str]) -> str:
   if bad and not records:
-    records, bad = _read(source, RECORDS)
-  if bad and not records:
-    index = min(bad)
-    raise UserError(f"{source.info.name}: none of {len(bad)} records can be read, such as record {index}: {bad[index]}")
+    return f"{source.info.name}: none of {len(bad)} records can be read, such as {_some(bad, 1)}"
+  if broken and len(broken) == min(len(records), DECODED):
+    return f"{source.info.name}: none of {len(broken)} images can be used, such as {_some(broken, 1)}"
+  if records and not any(record["images"] or _usable(record) or any(record["names"].values()) for record in records):
+    return f"{source.info.name}: none of {len(records)} records has an image or a text"
+  return ""
+
+
+def _usable(record: Record) -> bool:
+  return any(text.strip() for texts in record["captions"].values() for text in texts)
+
+
+def _some(reasons: Mapping[int, str], most: int = EXAMPLES) -> str:
+  return "; ".join(f"record {index}: {reason}" for index, reason in list(reasons.items())[:most])
+
+
+def _broken(records: Mapping[int, Record]) -> dict[int, str]:
+  """Index -> reason of those, of DECODED evenly spaced ones, of which an image cannot be decoded."""
+
+  def fault(record: Record) -> str:
+    try:
+      for data in record["images"].values():
+        decode(data, exact=False)
+    except BadRecord as error:
+      return f"{record['name']}: {error}"
+    return ""
+
+  indices = list(records)[:: -(-len(records) // DECODED) or 1]
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    faults = zip(indices, pool.map(fault, (records[index] for index in indices)))
+    return {index: reason for index, reason in faults if reason}
 
 
 def pictures(source: Source) -> tuple[list[np.ndarray], list[str]]:
@@ -68,7 +113,7 @@ def pictures(source: Source) -> tuple[list[np.ndarray], list[str]]:
   """
   images, words = [], []
   records, _ = _read(source, PICTURES // max(1, len(source.info.styles)))
-  for record in records:
+  for record in records.values():
     texts = [text for field in record["captions"].values() for text in field]
     for data in record["images"].values():
       try:
@@ -81,8 +126,8 @@ def pictures(source: Source) -> tuple[list[np.ndarray], list[str]]:
   return images, words
 
 
-def _read(source: Source, most: int) -> tuple[list[Record], dict[int, str]]:
-  """At most so many records, evenly spaced from the first on; and index -> reason of those that cannot be read."""
+def _read(source: Source, most: int) -> tuple[dict[int, Record], dict[int, str]]:
+  """At most so many records by index, evenly spaced from the first on; and why others cannot be read."""
 
   def read(index: int) -> Record | str:
     try:
@@ -93,7 +138,7 @@ def _read(source: Source, most: int) -> tuple[list[Record], dict[int, str]]:
   indices = range(0, len(source), -(-len(source) // most) or 1)
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     found = list(zip(indices, pool.map(read, indices)))
-  return ([record for _, record in found if not isinstance(record, str)],
+  return ({index: record for index, record in found if not isinstance(record, str)},
           {index: reason for index, reason in found if isinstance(reason, str)})  # fmt: skip
 
 
@@ -118,7 +163,7 @@ def _images(records: Sequence[Record], style: str) -> str:
 
 
 def _captions(captions: Iterable[Sequence[str]]) -> str:
-  captions = list(captions)
+  captions = [[text for text in texts if text.strip()] for texts in captions]
   texts = [text for texts in captions for text in texts]
   if not texts:
     return f"none in {len(captions)} records"

@@ -46,8 +46,10 @@ def check_views(settings: Mapping, source: Source) -> None:
   for modality, what in (("image", "images"), ("text", "captions")):
     lacking = [name for name in members if not has[name][modality]]
     if settings["views"][modality] and (len(lacking) == len(members) or (skip and lacking)):
+      has_classes = modality == "text" and "class" in members[lacking[0]].info.label_names
+      of_class = ", or make them of the class: data.source.caption='a photo of a {class}'" if has_classes else ""
       mask = ", or data.missing='mask' to train on what the others have" if len(lacking) < len(members) else ""
-      raise UserError(f"data.views.{modality}: dataset {lacking[0]} has no {what} at all; set it to 0{mask}")
+      raise UserError(f"data.views.{modality}: dataset {lacking[0]} has no {what} at all; set it to 0{mask}{of_class}")
 
 
 class Loader:

@@ -1,10 +1,12 @@
 """The commands `mmcontrast data inspect`, `index` and `convert`: what they print, and the mistakes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from coco_fixture import make_coco
+from own_data import encode
 from PIL import Image
 from shard_fixture import jpeg, pairs, write_tar, write_tfrecord
 
@@ -120,3 +122,56 @@ def test_mistakes(capsys, tmp_path, data_dir):
   run(capsys, "index", tmp_path / "0.tar")
   source = f"webdataset:{tmp_path}/0.tar"
   assert "not empty" in fails(capsys, "convert", source, "--to", "array_record", "--out", tmp_path)
+
+
+@pytest.mark.parametrize("rows, fault", [
+  ([{"image": "none.png"}] * 3, "none of 3 records can be read, such as record 0: .*none.png: no such file"),
+  ([{"image": "torn.jpg"}] * 3, "none of 3 images can be used, such as .*x.jsonl:1: "),
+  ([{"image": None, "caption": " "}] * 3, "none of 3 records has an image or a text"),
+])  # fmt: skip
+def test_a_source_of_which_nothing_can_be_used_is_an_error_after_the_numbers(rows, fault, capsys, tmp_path):
+  (tmp_path / "torn.jpg").write_bytes(jpeg(0)[:-200])
+  (tmp_path / "x.jsonl").write_text("".join(json.dumps({"caption": "x", **row}) + "\n" for row in rows))
+  assert main(["data", "inspect", f"jsonl:{tmp_path}/x.jsonl"]) == 2
+  said = capsys.readouterr()
+  assert re.search(fault, said.err) and "examples" in said.out
+  with open(tmp_path / "x.jsonl", "a") as file:
+    file.write(json.dumps({"image": "whole.jpg", "caption": "y"}) + "\n")
+  (tmp_path / "whole.jpg").write_bytes(jpeg(0))
+  assert main(["data", "inspect", f"jsonl:{tmp_path}/x.jsonl"]) == 0
+  assert "bad" in capsys.readouterr().out or rows[0]["image"] is None
+
+
+def test_a_csv_of_windows_shows_what_is_wrong(capsys, tmp_path):
+  (tmp_path / "x.csv").write_bytes("image,caption\r\np\\a.png,K\xe4se\r\n".encode("cp1252"))
+  assert main(["data", "inspect", f"csv:{tmp_path}/x.csv"]) == 2
+  assert "data.source.encoding='cp1252'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run[12]", "a*b", "{x,y}", "what?", "50%"])
+def test_a_path_that_exists_is_no_pattern_for_any_source(name, capsys, tmp_path):
+  """What lies beside it, and would match, is not read."""
+  for folder in (name, "run1", "aXXb", "x", "whatX"):
+    where = tmp_path / folder
+    (where / "images/cat").mkdir(parents=True)
+    (where / "images/cat/a.jpg").write_bytes(jpeg(0))
+    (where / "m.jsonl").write_text(json.dumps({"image": "images/cat/a.jpg", "caption": f"of {folder}"}) + "\n")
+    (where / "m.csv").write_text(f'image,caption\nimages/cat/a.jpg,"of {folder}"\n')
+    (where / "m.parquet").write_bytes(encode("parquet", [{"image": "images/cat/a.jpg", "caption": f"of {folder}"}]))
+    write_tar(where / "m.tar", [("0.jpg", jpeg(0)), ("0.txt", f"of {folder}".encode())])
+    write_tfrecord(where / "m.tfrecord", [{"jpg": jpeg(0), "txt": f"of {folder}"}])
+    table = {"images": [{"id": 1, "file_name": "cat/a.jpg"}]}
+    table["annotations"] = [{"image_id": 1, "caption": f"of {folder}"}]
+    (where / "c.json").write_text(json.dumps(table))
+  for shard in ("m.tar", "m.tfrecord"):
+    run(capsys, "index", tmp_path / name / shard, "--workers", 1)
+    assert not (tmp_path / "run1" / f"{shard}.index").exists()
+  places = [f"{kind}:{tmp_path}/{name}/{stem}.{kind}" for kind in ("jsonl", "csv", "parquet") for stem in ("m", "*")]
+  for place in (*places, f"webdataset:{tmp_path}/{name}/m.tar", f"tfrecord:{tmp_path}/{name}/m.tfrecord"):
+    out = run(capsys, "inspect", place)
+    assert re.search(r"examples +1\n", out) and f"caption: of {name}\n" in out, place
+  assert re.search(r"examples +1\n", run(capsys, "inspect", f"folder:{tmp_path}/{name}/images"))
+  source = ["--source.images=images", "--source.captions=c.json", "--source.instances=None"]
+  assert f"caption: of {name}\n" in run(capsys, "inspect", f"coco:{tmp_path}/{name}", *source)
+  run(capsys, "convert", places[0], "--to", "array_record", "--out", tmp_path / name / "out")
+  assert f"caption: of {name}\n" in run(capsys, "inspect", f"array_record:{tmp_path}/{name}/out")

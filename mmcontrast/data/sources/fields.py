@@ -72,7 +72,7 @@ class Fields:
     else:
       self._images = self._table("image")
     self._caption_is_given = "caption" in given
-    self._template = _template(options["caption"], f"{where}: data.source.caption")
+    self._template = template_of(options["caption"], f"{where}: data.source.caption")
     self._captions = ("caption",) if self._template else _names(options["caption"], f"{where}: data.source.caption")
     self._missing = frozenset(_names(options["missing"], f"{where}: data.source.missing"))
     self._labels = _names(options["labels"], f"{where}: data.source.labels")
@@ -97,7 +97,7 @@ class Fields:
 
   @property
   def columns(self) -> tuple[str, ...]:
-    captions = _columns_in(self._template) if self._template else self._captions
+    captions = columns_in(self._template) if self._template else self._captions
     named = (*self._images.values(), *captions, *self._labels, *self._languages.values(), *self._single)
     return tuple(dict.fromkeys(column for column in named if column is not None))
 
@@ -116,7 +116,7 @@ class Fields:
     columns = list(columns)
     for column in self.columns:
       if column not in columns:
-        key = next(key for key in DEFAULTS if column in (*_values(self.options[key]), *_columns_in(self.options[key])))
+        key = next(key for key in DEFAULTS if column in (*_values(self.options[key]), *columns_in(self.options[key])))
         raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; "
                         f"{nearest(column, columns)}; name another, or set it to None")  # fmt: skip
 
@@ -243,7 +243,7 @@ class Fields:
 
   def _filled(self, row: Mapping[str, Any], labels: Mapping[str, int]) -> list[str]:
     """The captions that the template makes, one for each text of its column; none where a column is empty."""
-    columns = _columns_in(self._template)
+    columns = columns_in(self._template)
     found = [[self._label_names[column][labels[column]]] if column in labels else
              [text for text in self._texts(row.get(column), column) if text.strip()] for column in columns]  # fmt: skip
     return fill(self._template, dict(zip(columns, found)))
@@ -326,7 +326,7 @@ def fill(template: str, texts: Mapping[str, Sequence[str]]) -> list[str]:
   return made
 
 
-def _template(option: Any, where: str) -> str:
+def template_of(option: Any, where: str) -> str:
   """`option` where it is a text with columns in braces, else ""."""
   if not isinstance(option, str) or not set("{}") & set(option):
     return ""
@@ -339,7 +339,7 @@ def _template(option: Any, where: str) -> str:
   return option
 
 
-def _columns_in(template: Any) -> tuple[str, ...]:
+def columns_in(template: Any) -> tuple[str, ...]:
   """The columns that a template names."""
   try:
     named = [column for _, column, _, _ in string.Formatter().parse(template) if column]

@@ -9,6 +9,7 @@ import concurrent.futures
 import difflib
 import fnmatch
 import itertools
+import os
 import posixpath
 import re
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def find(pattern: str, endings: Sequence[str] = ()) -> list[str]:
   found: set[str] = set()
   missing = []
   with concurrent.futures.ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-    for part, files in zip(parts := expand_braces(pattern), pool.map(_match, parts)):
+    for part, files in zip(parts := _parts(pattern), pool.map(_match, parts)):
       found.update(files)
       if not files:
         missing.append(part)
@@ -147,6 +148,15 @@ def expand_braces(pattern: str) -> list[str]:
     options = braces[1].split(",")
   before, after = pattern[: braces.start()], pattern[braces.end() :]
   return list(itertools.chain.from_iterable(expand_braces(f"{before}{option}{after}") for option in options))
+
+
+def _parts(pattern: str) -> list[str]:
+  """The patterns without braces that `pattern` stands for; a local folder whose own name has braces keeps them."""
+  folder = pattern
+  while "{" in (folder := posixpath.dirname(folder)):
+    if _is_local(folder) and os.path.isdir(folder):
+      return [folder + rest for rest in expand_braces(pattern[len(folder) :])]
+  return expand_braces(pattern)
 
 
 def _match_exactly(path: str) -> list[str]:

@@ -1,25 +1,29 @@
 """A folder of images, in subfolders by class or not. `data.dataset` is "folder:PATH".
 
-The first folder below PATH is the class, label "class". Captions of a/b.jpg are the lines of a/b.txt, if there is one.
+The first folder below PATH is the class, label "class". Captions of a/b.jpg are the lines of a/b.txt, if there is one,
+or what `data.source.caption` makes of the class.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mmcontrast.data.sources import files, splits, torn_samples
+from mmcontrast.data.sources.fields import columns_in, fill, template_of
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.errors import UserError, nearest, note
 
-DEFAULTS = {"splits": {}}
+DEFAULTS = {
+  "splits": {},
+  "caption": None,  # such as "a photo of a {class}", instead of the lines of text files
+}
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 IMAGES = tuple(f".{suffix}" for suffix in torn_samples.IMAGES)
-
-_SPLITS = {"train", "val", "validation", "test"}
 
 
 class FolderSource:
@@ -48,16 +52,17 @@ class FolderSource:
     classes = tuple(sorted({one.partition("/")[0] for one in inner if "/" in one}))
     if classes and (loose := [one for one in inner if "/" not in one]):
       raise UserError(f"{name}: {loose[0]} lies beside the class folders {classes[0]}, ...; move it into one")
-    if len(classes) > 1 and set(classes) <= _SPLITS:
+    if len(classes) > 1 and _SPLITS.issuperset(map(str.lower, classes)):
       note(f"{name}: its folders {', '.join(classes)} are taken for classes; where they are splits, "
            f"give folder:{folder}/{{split}}")  # fmt: skip
+    self._template = _template(options.get("caption"), classes, name)
     rows = splits.chosen(np.arange(len(inner)), split, shares, name)
     self._rows = [(int(row), found[inner[row]], inner[row]) for row in rows]
     self._label = {one: at for at, one in enumerate(classes)}
+    has_captions = self._template or any(_text_of(found[one]) in self._texts for one in inner)
     self.info = Info(
       name=name, styles=("image",), tag_names=(), label_names={"class": classes} if classes else {},
-      caption_fields=("caption",) if any(_text_of(found[one]) in self._texts for one in inner) else (),
-      row_ids=True,
+      caption_fields=("caption",) if has_captions else (), row_ids=True,
     )  # fmt: skip
 
   def __len__(self) -> int:
@@ -65,7 +70,8 @@ class FolderSource:
 
   def __getitem__(self, index: int) -> Record:
     row, path, inner = self._rows[index]
-    captions = {field: self._captions(path) for field in self.info.caption_fields}
+    of_class = fill(self._template, {"class": [inner.partition("/")[0]]}) if self._template else []
+    captions = {field: of_class or self._captions(path) for field in self.info.caption_fields}
     return Record(
       images={"image": files.read(path)},
       captions=captions,
@@ -92,6 +98,19 @@ class FolderSource:
       return files.read(text).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
       raise BadRecord(f"{text}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _template(option: object, classes: Sequence[str], where: str) -> str:
+  """The option `caption`; "" for None."""
+  if option is None:
+    return ""
+  template = template_of(option, f"{where}: data.source.caption")
+  if columns_in(template) != ("class",):
+    raise UserError(f"{where}: data.source.caption: {option!r} is not a text with the class in it, such as 'a photo of "
+                    "a {class}'; None: the lines of a.txt are captions of a.jpg")  # fmt: skip
+  if not classes:
+    raise UserError(f"{where}: data.source.caption: {option!r} needs class folders, and there are none")
+  return template
 
 
 def _refuse_dangling(found: Mapping[str, str], where: str) -> None:

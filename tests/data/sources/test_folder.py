@@ -3,7 +3,7 @@
 import pytest
 from own_data import picture, write
 
-from mmcontrast.data import sources
+from mmcontrast.data import pipeline, sources
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError
 
@@ -105,3 +105,32 @@ def test_mistakes(folder):
   write(f"{folder}/empty/x.md", b"")
   with pytest.raises(UserError, match="no image in it; known are"):
     open_(f"{folder}/empty")
+
+
+def test_captions_of_the_class(folder):
+  source = open_(folder, caption="a photo of a {class}")
+  assert source.info.caption_fields == ("caption",)
+  assert [source[index]["captions"]["caption"] for index in (0, 3)] == [["a photo of a cat"], ["a photo of a dog"]]
+  settings = dict(dataset=f"folder:{folder}/", views=dict(text=1), tokenizer="bytes")
+  assert pipeline.spec({**settings, "source": dict(caption="a {class}")}, 2).examples == 4
+  assert open_(folder)[0]["captions"]["caption"] == ["one cat", "ein Kätzchen"]
+  for wrong in ("a photo", "a {kind}", "a {class} {class} {kind}", "{", 3):
+    with pytest.raises(UserError, match=r"data\.source\.caption: .* is not a text with"):
+      open_(folder, caption=wrong)
+  with pytest.raises(UserError, match="needs class folders, and there are none"):
+    open_(f"{folder}/cat/deep", caption="a {class}")
+
+
+def test_folders_that_may_be_splits_are_named(tmp_path, capsys):
+  for split in ("train", "Val"):
+    for name in ("cat/a.png", "dog/b.png"):
+      write(f"{tmp_path}/root/{split}/{name}", picture(1))
+  assert open_(f"{tmp_path}/root").info.label_names == {"class": ("Val", "train")}
+  expected = f"folders Val, train are taken for classes; where they are splits, give folder:{tmp_path}/root/{{split}}\n"
+  assert expected in capsys.readouterr().err
+  assert open_(f"{tmp_path}/root/{{split}}").info.label_names == {"class": ("cat", "dog")}
+  with pytest.raises(UserError, match=r"at all; set it to 0, or make them of the class: data\.source\.caption"):
+    pipeline.spec(dict(dataset=f"folder:{tmp_path}/root/{{split}}", views=dict(text=1), tokenizer="bytes"), 2)
+  write(f"{tmp_path}/root/plane/c/a.png", picture(1))  # vehicles
+  assert open_(f"{tmp_path}/root").info.label_names == {"class": ("Val", "plane", "train")}
+  assert capsys.readouterr().err == ""
