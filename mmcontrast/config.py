@@ -44,7 +44,7 @@ def base_config() -> ml_collections.ConfigDict:
   c.batch = dict(size=256, microbatches=1)
   c.data = dict(DATA_DEFAULTS)
   # A recipe (name or dict) for each view, or one for all of them; image_small: of data.multi_crop's.
-  c.augment = dict(image=("moco_v2", "moco_v2"))
+  c.augment = dict(image="moco_v2")
   c.normalize = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
   c.towers = dict()                     # name -> encoder options
   c.heads = dict()                      # name -> dict(tower=..., name="mlp"|"linear", dim=...)

@@ -44,11 +44,14 @@ def note(line: str) -> None:
 
 
 def nearest(value: object, choices: Iterable[object]) -> str:
-  """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"."""
+  """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"; of many the near ones alone."""
   names = sorted(str(choice) for choice in choices)
-  close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+  many = len(names) > 12
+  close = difflib.get_close_matches(str(value), names, n=3 if many else 1, cutoff=0.5)
+  if many and close:
+    return f"did you mean {' or '.join(map(repr, close))}?"
   hint = f"did you mean {close[0]!r}? " if close else ""
-  shown = names if len(names) <= 12 else [*names[:12], f"... {len(names) - 12} more"]
+  shown = [*names[:12], f"... {len(names) - 12} more"] if many else names
   return f"{hint}(one of: {', '.join(shown)})"
 
 

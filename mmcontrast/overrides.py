@@ -144,7 +144,7 @@ class _Walk:
       if elsewhere:
         return f"did you mean {self.prefix + elsewhere[0]!r}?"
     if close:
-      return f"did you mean {self.name((*path, close[0]))!r}? ({_listed(names)})"
+      return f"did you mean {self.name((*path, close[0]))!r}?" + (f" ({_listed(names)})" if len(names) <= 12 else "")
     more = f"; a new name is given whole, {self.name((*path, key))}=\"{{...}}\"" if known.names else ""
     return f"{_listed(names)}{more}"
 
@@ -243,7 +243,7 @@ def _plain(value: Any) -> Any:
 
 
 def _listed(names: Sequence[str]) -> str:
-  return nearest("", names).strip() if len(names) <= 12 else f"one of {len(names)}"
+  return nearest("", names).strip("()")
 
 
 def shown(value: Any, most: int = 100) -> str:

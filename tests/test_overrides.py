@@ -84,7 +84,7 @@ def test_a_word_for_a_mapping_grows_options():
   assert config["objective"]["a"]["criterion"] == {"name": "softmax", "smoothing": 0.1}
   assert config["objective"]["a"]["temperature"] == {"init": 0.1, "learned": True}
   assert config["augment"]["image"] == {"base": "simclr", "blur": 0.0}
-  two = changed("augment.image[1].solarize=0.2")["augment"]["image"]
+  two = changed("augment.image[1].solarize=0.2", augment=dict(image=("moco_v2", "moco_v2")))["augment"]["image"]
   assert two == ("moco_v2", {"base": "moco_v2", "solarize": 0.2})
 
 
@@ -130,7 +130,7 @@ def test_the_order_of_words_does_not_matter():
 ])
 def test_what_cannot_be_is_said_in_one_line(word, message):
   with pytest.raises(UserError, match=message) as error:
-    changed(word, optimizer=dict(name="adamw", clip_norm=1.0, learning_rate=dict(
+    changed(word, augment=dict(image=("moco_v2", "moco_v2")), optimizer=dict(name="adamw", clip_norm=1.0, learning_rate=dict(
         name="warmup_cosine", peak=2e-3, warmup_steps=100)))
   assert "\n" not in str(error.value) and len(str(error.value)) < 450
 
@@ -179,3 +179,8 @@ def test_a_stage_has_options_of_its_own():
   config = load_config("lit", [f"--config.stages.locked.{word}" for word in words])
   stage = next(stage for stage in config["stages"] if stage["name"] == "locked")
   assert stage["towers"]["text"]["remat"] == "full" and stage["optimizer"]["b2"] == 0.9
+
+
+def test_the_defaults_fit_any_number_of_views():
+  from mmcontrast.augment import view_recipes
+  assert len(view_recipes(base_config().augment.image, 1)) == 1
