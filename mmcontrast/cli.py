@@ -18,6 +18,28 @@ _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
 DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
 
 
+OVERRIDES = """Overrides, as --config.KEY=VALUE, of any option there is (docs/config.md lists all); the most used:
+
+  --config.steps=5000                          optimizer steps, or --config.epochs=30 with --config.steps=0
+  --config.batch.size=256                      examples a step, over all devices
+  --config.batch.microbatches=4                encode the batch in so many parts, to save memory
+  --config.seed=1
+  --config.optimizer.learning_rate.peak=1e-3   of a schedule; .warmup_steps=100
+  --config.optimizer.weight_decay=0.1
+  --config.data.dataset=jsonl:/data/mine.jsonl NAME or KIND:PATH (docs/data.md)
+  --config.data.source.caption=title           an option of the dataset
+  --config.data.image_size=224                 pixels
+  --config.data.text_length=77                 tokens of a caption
+  --config.towers.image.width=384              an option of a tower, named by the config; heads likewise
+  --config.objective.TERM.weight=0.5           an option of a term, named by the config
+  --config.checkpoint.every_steps=1000
+  --config.evaluation.every_steps=1000         evaluate while training; 0: only by mmcontrast evaluate
+  --config.log.every_steps=10
+  --config.mesh.fsdp=8 --config.sharding=fsdp  parameters cut over devices (docs/scaling.md)
+  --config.stages.STAGE.steps=500              in one stage alone
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
   parser = _parser()
@@ -66,15 +88,16 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--version", action="version", version=f"mmcontrast {__version__}")
   commands = parser.add_subparsers(required=True, metavar="command")
 
-  def add(name, function, text, reads_data=True):
-    command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+  def add(name, function, text, reads_data=True, epilog=None):
+    command = commands.add_parser(name, help=text, description=text, allow_abbrev=False, epilog=epilog,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter if epilog else
+                                  argparse.HelpFormatter)
     command.set_defaults(command=function)
     if reads_data:
       command.add_argument("--data_dir", help=DATA_DIR)
     return command
 
-  train = add("train", _train, "Train a config; running it again resumes. "
-              "Overrides follow as --config.key=value.")
+  train = add("train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES)
   train.add_argument("--config", required=True, metavar="NAME[:ARG]",
                      help="a config of the package, such as quickstart or clip:smoke (mmcontrast configs lists them), "
                      "or a file, such as mine.py")

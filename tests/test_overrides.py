@@ -184,3 +184,16 @@ def test_a_stage_has_options_of_its_own():
 def test_the_defaults_fit_any_number_of_views():
   from mmcontrast.augment import view_recipes
   assert len(view_recipes(base_config().augment.image, 1)) == 1
+
+
+def test_the_overrides_that_help_names_exist(capsys):
+  import re
+
+  from mmcontrast import cli
+  with pytest.raises(SystemExit):
+    cli.main(["train", "--help"])
+  words = re.findall(r"--config\.(\S+)", capsys.readouterr().out)
+  assert len(words) > 15
+  for word in words:
+    if "STAGE" not in word and word != "KEY=VALUE,":
+      changed(word.replace("TERM", "a"))
