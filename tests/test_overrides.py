@@ -130,8 +130,8 @@ def test_the_order_of_words_does_not_matter():
 ])
 def test_what_cannot_be_is_said_in_one_line(word, message):
   with pytest.raises(UserError, match=message) as error:
-    changed(word, augment=dict(image=("moco_v2", "moco_v2")), optimizer=dict(name="adamw", clip_norm=1.0, learning_rate=dict(
-        name="warmup_cosine", peak=2e-3, warmup_steps=100)))
+    changed(word, augment=dict(image=("moco_v2", "moco_v2")), optimizer=dict(
+        name="adamw", clip_norm=1.0, learning_rate=dict(name="warmup_cosine", peak=2e-3, warmup_steps=100)))
   assert "\n" not in str(error.value) and len(str(error.value)) < 450
 
 
