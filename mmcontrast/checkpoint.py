@@ -31,7 +31,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 import mmcontrast
-from mmcontrast import distributed, orbax_globs, tensorstore_leak
+from mmcontrast import distributed, late_answers, orbax_globs, tensorstore_leak
 from mmcontrast.config import from_json, to_json
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.lora import Lora
@@ -60,6 +60,7 @@ class Checkpoints:
     """`options`: config.checkpoint (keep_last, keep_best, best_metric, best_mode, changed_data)."""
     tensorstore_leak.mend()
     orbax_globs.mend()
+    late_answers.mend()
     choose(options["best_mode"], ("min", "max"), "config.checkpoint.best_mode")
     self._accepts = options.get("changed_data", ON_CHANGED_DATA[0]) == "accept"
     best = _Best(options["keep_best"], options["best_metric"], options["best_mode"])

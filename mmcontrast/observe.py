@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,11 +81,18 @@ class TensorBoardWriter:
 
   def __init__(self, directory: str | os.PathLike[str], resume_step: int = 0):
     from tensorboard.compat.proto import event_pb2
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     self._event = event_pb2.Event
-    self._writer = EventFileWriter(os.fspath(directory))
-    if resume_step or len(list(Path(directory).glob("events*"))) > 1:
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = any(folder.glob("events*"))
+    # Written by this thread: TensorBoard's own writer has one that dies of a full disk, by a traceback.
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+    self._file = (folder / name).open("wb")
+    self._writer = RecordWriter(self._file)
+    self._add(0, file_version="brain.Event:2")
+    if resume_step or earlier:
       # TensorBoard then hides what earlier files say of later steps.
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
       self._add(resume_step + 1, session_log=start)
@@ -99,10 +107,11 @@ class TensorBoardWriter:
     self._add(step, summary=summary_pb2.Summary(value=values))
 
   def close(self) -> None:
-    self._writer.close()
+    self._file.close()
 
   def _add(self, step: int, **what: Any) -> None:
-    self._writer.add_event(self._event(wall_time=time.time(), step=step, **what))
+    self._writer.write(self._event(wall_time=time.time(), step=step, **what).SerializeToString())
+    self._file.flush()
 
 
 class MultiWriter:

@@ -138,6 +138,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
     if batches.tokenizer and distributed.is_first():
       keep_file(batches.tokenizer, workdir)
+      watchdog.doing("looking at the captions", PATIENCE)
       if start == 0 and (line := batches.cut_line()):
         progress.print(line)
     for step in range(start + 1, config["steps"] + 1):

@@ -97,7 +97,7 @@ def test_a_damaged_state_with_no_other_checkpoint(saved):
     restored(saved)
 
 
-def test_a_full_disk_names_the_folder_and_keeps_the_last_one(tmp_path):
+def test_a_full_disk_names_the_folder_and_keeps_the_last_one(tmp_path, capfd):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
     checkpoints.save(state_of(3), CONFIG, {"loss": 1.0})
@@ -117,6 +117,7 @@ def test_a_full_disk_names_the_folder_and_keeps_the_last_one(tmp_path):
   assert text.startswith(f"{tmp_path / 'checkpoints'}: the checkpoint of step 9 could not be written (")
   assert "\n" not in text
   assert "File too large" in text and "the last good one, of step 6, is intact" in text
+  assert "Event loop is closed" not in capfd.readouterr().err  # the arrays that were given up
   assert restored(tmp_path)[0] == 6
 
 
@@ -137,6 +138,45 @@ def test_a_full_disk_elsewhere_is_one_line(tmp_path):
     raise OSError(28, "No space left on device")
   with pytest.raises(PermissionError), disk_errors(tmp_path):
     raise PermissionError(13, "Permission denied")
+  with pytest.raises(PermissionError), disk_errors(tmp_path / "run"):
+    raise PermissionError(13, "Permission denied", str(tmp_path / "data"))
+  with pytest.raises(UserError, match="run: Read-only file system; the last"), disk_errors(tmp_path / "run"):
+    raise OSError(30, "Read-only file system", str(tmp_path / "run" / "metrics.jsonl"))  # a mount that gave up
+
+
+@pytest.mark.parametrize("error", [
+    PermissionError(13, "Permission denied"), OSError(5, "Input/output error"), MemoryError("no room"),
+    ValueError("NOT_FOUND: Error opening \"a\": x: Permission denied [os_error_code='13']"),
+    RuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 1 bytes")])
+def test_what_cannot_be_read_now_is_not_called_damaged(saved, error):
+  with pytest.raises(UserError, match="6: the checkpoint cannot be read now .*; it is left as it is") as found, \
+      checkpoint._readable(saved / "checkpoints", 6):
+    raise error
+  assert "damaged" not in str(found.value) and "delete" not in str(found.value)
+
+
+def test_a_whole_checkpoint_that_does_not_fit_is_not_called_damaged(saved):
+  other = like()
+  other = other.replace(params={"kernel": jax.ShapeDtypeStruct((200, 300), np.float32)}, ema={})
+  with (contextlib.closing(Checkpoints(saved, OPTIONS)) as checkpoints,
+        pytest.raises(UserError, match=r"whole, and of another state: params/kernel was \[200, 200\] and would") as error):
+    checkpoints.restore(other)
+  assert "vocabulary" in str(error.value) and "delete" not in str(error.value)
+
+
+def test_what_was_written_is_looked_up_before_it_counts(tmp_path, monkeypatch):
+  """As where Orbax's merge found no file: the checkpoint before it stays the newest."""
+  options = {**OPTIONS, "keep_last": 1}
+  with pytest.raises(UserError, match="of step 6 could not be written .* of step 3, is intact"), \
+      contextlib.closing(Checkpoints(tmp_path / "a[1]", options)) as checkpoints:
+    checkpoints.save(state_of(3), CONFIG)
+    while not complete_steps(tmp_path / "a[1]" / "checkpoints"):
+      checkpoints.check()
+    monkeypatch.setattr(type(checkpoints._directory), "glob", lambda folder, pattern: iter(()))
+    monkeypatch.setattr("etils.epath.PosixGPath.glob", lambda folder, pattern: iter(()))
+    checkpoints.save(state_of(6), CONFIG)
+    monkeypatch.undo if False else None
+    checkpoints.close()
 
 
 def test_the_best_is_remembered_across_a_resume(tmp_path):

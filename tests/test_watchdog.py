@@ -64,6 +64,33 @@ def test_a_suspended_process_was_not_waiting(monkeypatch):
     assert not ends.came.wait(1.2)
 
 
+HOLDS_THE_LOCK = textwrap.dedent("""
+    import ctypes, os, signal, sys, threading, time
+    from mmcontrast.watchdog import Watchdog
+    with Watchdog(0.1) as dog:
+      dog.doing("step 3", 10)
+      if sys.argv[1] == "hang":
+        ctypes.PyDLL(None).sleep(30)  # with the interpreter's lock
+      elif sys.argv[1] == "work":
+        ctypes.PyDLL(None).usleep(500_000)
+      else:  # suspended for longer than anything is waited for
+        shell = f"sleep 4; kill -CONT {os.getpid()}"
+        __import__("subprocess").Popen(["sh", "-c", shell], start_new_session=True)
+        os.kill(os.getpid(), signal.SIGTSTP)
+    print("ended well")
+""")
+
+
+@pytest.mark.parametrize("what, code", [("hang", 1), ("work", 0), ("suspend", 0)])
+def test_what_holds_the_interpreters_lock(what, code):
+  start = time.monotonic()
+  found = subprocess.run([sys.executable, "-c", HOLDS_THE_LOCK, what], capture_output=True, text=True, timeout=60,
+                         check=False)
+  assert found.returncode == code, found.stderr
+  assert ("Timeout (0:00:03" in found.stderr and "most recent call first" in found.stderr) == (what == "hang")
+  assert ("ended well" in found.stdout) == (what != "hang") and time.monotonic() - start < 25
+
+
 def test_mistake():
   with pytest.raises(UserError, match=r"config\.log\.watchdog_seconds=-1: give seconds"):
     Watchdog(-1)
@@ -79,7 +106,7 @@ def test_a_source_that_hangs_ends_the_run(tmp_path, data_dir):
       from mmcontrast.data.sources import emoji
       read, count = emoji.EmojiSource.__getitem__, iter(range(10**9))
       def hanging(self, index):
-        if next(count) > 400:
+        if next(count) > 3000:  # beyond what is read before the first batch
           threading.Event().wait()
         return read(self, index)
       emoji.EmojiSource.__getitem__ = hanging
