@@ -37,7 +37,7 @@ def make(folder: str | os.PathLike, option: str) -> pathlib.Path:
     with tempfile.TemporaryFile(dir=path):
       pass
   except OSError as error:
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
       raise UserError(f"{option} {folder}: is a file; give a folder") from error
     raise UserError(f"{option} {folder}: cannot be written into ({error.strerror}: {error.filename or path}); give a "
                     "folder that can") from error
@@ -54,9 +54,9 @@ def of_the_system(error: OSError) -> str | None:
 def check_empty(folder: str | os.PathLike, option: str) -> None:
   """Raises UserError when `folder`, the value of `option`, holds something or is a file or a URL."""
   path = local(folder, option)
-  if path.exists() and not path.is_dir():
+  if os.path.exists(path) and not os.path.isdir(path):
     raise UserError(f"{option} {folder}: is a file; give an empty folder, or a new one")
-  if path.is_dir() and any(one.name != _SCRATCH for one in path.iterdir()):
+  if os.path.isdir(path) and any(one.name != _SCRATCH for one in path.iterdir()):
     raise UserError(f"{option} {folder}: is not empty; give an empty folder, or a new one")
 
 
@@ -70,7 +70,7 @@ def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
   """
   folder = pathlib.Path(folder)
   check_empty(folder, option)
-  new, scratch = not folder.exists(), folder / _SCRATCH
+  new, scratch = not os.path.exists(folder), folder / _SCRATCH
   make(folder, option)
   shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
   scratch.mkdir()

@@ -30,8 +30,8 @@ def test_weights_that_nothing_goes_on_from_are_no_checkpoint(weight, words):
 
 
 def test_the_way_back_can_be_taken(tmp_path):
-  assert way_back(tmp_path) == ("no checkpoint was saved before it: lower config.optimizer.learning_rate, or the weight "
-                                "of that term, and run again in the same --workdir")
+  assert way_back(tmp_path) == ("no checkpoint was saved before it: lower config.optimizer.learning_rate, or the "
+                                "weight of that term, and run again in the same --workdir")
   save(tmp_path / "sound", 0.5)
   text = way_back(tmp_path / "sound")
   assert "intact, of step 3 with weights up to 0.5" in text and "another --workdir" in text

@@ -1,10 +1,15 @@
 """Folders that a command fills: whole, or nothing."""
 
+import pathlib
+import tempfile
+
 import pytest
 from tiny import tiny_inference
 
+from mmcontrast import cli
+from mmcontrast.checkpoint import load_run
 from mmcontrast.errors import MissingData, UserError
-from mmcontrast.folders import check_empty, whole
+from mmcontrast.folders import check_empty, local, make, whole
 from mmcontrast.interop import stablehlo
 
 
@@ -62,3 +67,67 @@ def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"out/text\.safetensors: no space"):
     stablehlo.write(tiny_inference(), tmp_path / "out")
   assert calls == ["image.safetensors", "text.safetensors"] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://b/r", "hdfs://x", "https://x/y", "gs:/bucket/run", "file:///tmp/x"])
+def test_a_url_is_refused_before_anything_is_made(tmp_path, monkeypatch, url):
+  monkeypatch.chdir(tmp_path)
+  for function in (local, make, check_empty):
+    with pytest.raises(UserError, match=rf"--workdir {url}: is a URL, and only folders of this machine are written"):
+      function(url, "--workdir")
+  with pytest.raises(UserError, match="is a URL"):
+    make(pathlib.Path(url), "--workdir")
+  for path in ("runs/a", "a:b", "C:/runs", "x/gs:/y", "./gs:/bucket"):
+    assert str(local(path, "--workdir")) == str(pathlib.Path(path))
+  assert not list(tmp_path.iterdir())
+
+
+def test_every_command_that_writes_or_loads_refuses_a_url(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  for words in (["train", "--config", "quickstart", "--workdir", "gs://b/r"], ["import", "timm:x", "--workdir", "gs://b/r"],
+                ["evaluate", "--workdir", "gs://b/r"], ["embed", "csv:x", "--workdir", "r", "--out", "s3://b/r"],
+                ["export", "--workdir", "gs://b/r", "--to", "hf", "--out", "x"],
+                ["export", "--workdir", "r", "--to", "hf", "--out", "gs://b/r"],
+                ["interpolate", "a", "b", "--workdir", "gs://b/r"], ["search", "x", "--workdir", "gs://b/r"],
+                ["search", "x", "--workdir", "r", "--out", "gs://b/r.png"],
+                ["data", "convert", "csv:x", "--to", "array_record", "--out", "gs://b/r"],
+                ["data", "tokenizer", "csv:x", "--out", "gs://b/r"]):
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "is a URL" in error and error.count("\n") == 1
+  with pytest.raises(UserError, match="is a URL"):
+    load_run("gs://b/r")
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_made_or_written_into_is_one_line(tmp_path, monkeypatch):
+  (tmp_path / "file").write_text("mine")
+  for folder, words in (("file", "is a file"), ("file/run", "cannot be written into .Not a directory"),
+                        ("x" * 300, "cannot be written into .File name too long")):
+    for function in (make, lambda folder, option: whole(folder, option).__enter__()):
+      with pytest.raises(UserError, match=rf"--workdir .*: {words}") as error:
+        function(tmp_path / folder, "--workdir")
+      assert "\n" not in str(error.value)
+  with pytest.raises(UserError, match="--workdir /proc/run: cannot be written into"):
+    make("/proc/run", "--workdir")
+
+  def read_only(**options):
+    raise OSError(30, "Read-only file system", "a name of tempfile's")
+  monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+  with pytest.raises(UserError, match=r"cannot be written into .Read-only file system"):
+    make(tmp_path, "--workdir")
+  assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_disk_that_refuses_ends_a_command_in_one_line(monkeypatch, capsys):
+  def refuses(options, rest):
+    raise PermissionError(13, "Permission denied", "/data/x")
+  monkeypatch.setattr(cli, "_build", refuses)
+  assert cli.main(["data", "build", "emoji_views"]) == 2
+  assert capsys.readouterr().err == "error: /data/x: Permission denied\n"
+
+  def broken(options, rest):
+    raise FileNotFoundError(2, "No such file or directory", "/data/x")  # a mistake of the program's, with its traceback
+  monkeypatch.setattr(cli, "_build", broken)
+  with pytest.raises(FileNotFoundError):
+    cli.main(["data", "build", "emoji_views"])

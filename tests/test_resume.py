@@ -8,15 +8,17 @@ from own_data import encode, picture
 from tiny import assert_same, tiny_config
 from toy_source import Toy
 
+from mmcontrast import run_lock
 from mmcontrast import train as training
 from mmcontrast.checkpoint import SavedRun, complete_steps, load_run, saved_run
 from mmcontrast.data import pipeline
 from mmcontrast.data.fingerprint import changes, fingerprint
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import UserError
+from mmcontrast.initialization import initial_arrays
 from mmcontrast.model import complete_config
 from mmcontrast.observe import read_jsonl
-from mmcontrast.program import make_plans
+from mmcontrast.program import make_plans, variable_shapes
 from mmcontrast.resume import check_resume
 from mmcontrast.selection import check_best_metric
 
@@ -171,6 +173,23 @@ def test_a_schedule_over_all_steps_does_not_go_on(rows, changes, where, tmp_path
   with pytest.raises(UserError, match=rf"steps was 4, now 6, and config\.{where}.*another --workdir.*init=") as error:
     check_resume(saved, plan, tmp_path)
   assert f"init={{'*': '{tmp_path}:*'}}" in str(error.value)
+
+
+def test_the_way_that_a_message_names_works(whole, rows):
+  """Other steps or another learning rate in another folder, from these weights; the path is no pattern there either."""
+  workdir, state, _ = whole
+  plan = plan_of(config_of(rows, steps=9, init={"*": f"{workdir}:*"}))
+  assert "*" in plan.config["init"]
+  given = initial_arrays(plan.config, variable_shapes(plan.program), {})
+  assert_same(given["params/heads/image_joint/fc1/kernel"], state.params["heads"]["image_joint"]["fc1"]["kernel"])
+
+
+def test_a_second_training_is_refused_and_readers_are_not(whole, rows):
+  workdir, _, _ = whole
+  with run_lock.held(workdir):
+    with pytest.raises(UserError, match=r"another training writes into this folder .process"):
+      training.train(config_of(rows), workdir)
+    assert load_run(workdir)[2] == 4
 
 
 def test_data_that_moved_are_the_same(rows, run, tmp_path, capsys):

@@ -260,6 +260,18 @@ def check_terms(
         f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
         f"global batch {batch_size}; use '{term.negatives}:{whole}'"
       )
+    _check_negatives(term, batch_size)
+
+
+def _check_negatives(term: Term, batch_size: int) -> None:
+  """Checks that a row has other examples among its candidates: against its own alone a loss is constant, and 0."""
+  others = term.queue_length or term.negative_keys or term.negative_queries or term.prototypes
+  if batch_size == 1 and not others:
+    raise UserError(
+      f"objective.{term.name}: with config.batch.size=1 the only candidate of each row is its own pair, so there are "
+      "no negatives and nothing is learned; raise it to 2 or more, or take keys of past batches with "
+      "negatives='batch+queue:256' and one @momentum key"
+    )
 
 
 def _check_head(term: Term, name: str, heads, token_heads, weighted_heads) -> None:

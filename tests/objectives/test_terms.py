@@ -491,3 +491,19 @@ def test_an_option_does_not_turn_a_thing_into_another(changes, message):
   with pytest.raises(UserError, match=message) as error:
     objective.parse_terms({"t": dict(CLIP, **changes)})
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("changes, has", [
+    ({}, False), (dict(direction="both"), False), (dict(criterion="sigmoid"), False),
+    (dict(query=["image[0]/i", "image[1]/i"], key=["image[0]/i", "image[1]/i"], criterion="mv_dhel"), False),
+    (dict(key="text[0]/t@momentum", negatives="batch+queue:4"), True), (dict(negative_keys="text[1]/t"), True),
+    (dict(prototypes=8), True),
+])
+def test_a_batch_of_one_needs_negatives_from_elsewhere(changes, has):
+  terms = objective.parse_terms({"t": dict(dict(query="image[0]/i", key="text[0]/t"), **changes)})
+  run = dict(views=dict(image=2, text=2), heads=dict(i="image", t="text"))
+  objective.check_terms(terms, **run, batch_size=2)
+  if has:
+    return objective.check_terms(terms, **run, batch_size=1)
+  with pytest.raises(UserError, match=r"objective\.t: with config\.batch\.size=1 .* no negatives .* raise it to 2"):
+    objective.check_terms(terms, **run, batch_size=1)
