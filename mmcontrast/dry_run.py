@@ -25,6 +25,7 @@ from mmcontrast import sharding
 from mmcontrast.data import image_views, pipeline
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import MissingData, UserError
+from mmcontrast.interop import possible
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.program import Plan, Program, make_plans, view_shapes
@@ -49,6 +50,8 @@ def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = 
   present = simulate(devices) if devices is not None else jax.devices()
   plans = make_plans(config, lambda run: find_spec(run, data_dir)[0], present)
   texts = [f"stage {name}: " * bool(name) + _describe(plan, present, data_dir) for name, plan in plans.items()]
+  run, _, program = list(plans.values())[-1]  # the last stage is what is exported
+  texts.append("\n".join(possible.lines(possible.exports(run, program.state.params, program.state.batch_stats))))
   return "\n\n".join(texts)
 
 

@@ -31,7 +31,7 @@ def test_it_describes_a_step_on_simulated_devices_and_needs_no_data(tmp_path):
              for line in out.splitlines())
   assert "  image_to_text: 16 x 16 (batch), dim 8: ring\n  image_to_text: 16 x 32 (queue), dim 8: ring\n" in out
   for word in ("FLOPs a step:", "of temporaries", "collectives: ", "all-reduce ", "collective-permute ",
-               "nothing was trained"):
+               "nothing was trained", "\nexports (mmcontrast export --to): "):
     assert word in out
   assert not (tmp_path / "none").exists()
 

@@ -22,16 +22,23 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.errors import choose
-from mmcontrast.interop.naming import to_theirs, under
-from mmcontrast.interop.pretrained import Pretrained, check_same, image_tower
+from mmcontrast.interop.naming import check_named, to_theirs, under
+from mmcontrast.interop.pretrained import Pretrained, check_expressible, image_tower
 from mmcontrast.interop.resnet import DETECTRON2, NAMES
+
+
+def plan(pretrained: Pretrained, where: str) -> str:
+  """detectron2's name of the image tower; no array is looked at. Raises UserError for what it does not have."""
+  tower, arrays = image_tower(pretrained, where)
+  name = choose(tower["name"], NAMES, f"{where}: {pretrained.key('towers/image')}.name")
+  check_expressible(pretrained, "towers/image", {"name": name}, f"{where}: not detectron2's {name}")
+  check_named(under(DETECTRON2, "", "towers/image"), arrays, where)
+  return name
 
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes the image tower; its heads and other towers stay behind. Raises UserError for what is no such ResNet."""
-  tower, arrays = image_tower(pretrained, str(out))
-  name = choose(tower["name"], NAMES, f"{out}: towers.image.name")
-  check_same(tower, {"name": name}, f"{out}: detectron2 has no such {name}: its")
+  name, (tower, arrays) = plan(pretrained, str(out)), image_tower(pretrained, str(out))
   theirs, image = to_theirs(under(DETECTRON2, "", "towers/image"), arrays, str(out)), pretrained.image
   config = f"""MODEL:
   PIXEL_MEAN: {[round(255 * value, 6) for value in image.mean]}

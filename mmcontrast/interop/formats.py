@@ -1,6 +1,7 @@
 """The formats that are read and written, by name. One more is a file here with `read` and `write`, and a line below.
 
     read(path, how) -> Pretrained     path: a folder, or "NAME@FILE" where a file says no architecture
+    plan(pretrained, where)           raises UserError for what the format does not have, and looks at no array
     write(pretrained, out) -> None    out: an empty folder
 """
 
@@ -36,6 +37,10 @@ class Format:
     Raises UserError when it is not there, damaged, or holds what our encoders do not compute.
     """
     return importlib.import_module(f"mmcontrast.interop.{self.module}").read(path, Reading(**how))
+
+  def plan(self, pretrained: Pretrained, where: str) -> None:
+    """Raises UserError, which begins with `where`, for what the format cannot express. Looks at no array's values."""
+    importlib.import_module(f"mmcontrast.interop.{self.module}").plan(pretrained, where)
 
   def write(self, pretrained: Pretrained, out: str | pathlib.Path) -> None:
     """Writes the folder `out`, which the other package loads.

@@ -2,6 +2,7 @@
 
 Such a file has
     read(folder, config, arrays, allow_unused) -> Pretrained
+    plan(pretrained, where): raises UserError for what the model has and transformers has not; looks at no array
     write(pretrained, out) -> None
 """
 
@@ -46,12 +47,21 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   return _module(MODELS[model]).read(folder, config, arrays, how.allow_unused)
 
 
+def plan(pretrained: Pretrained, where: str) -> None:
+  """Raises UserError for what transformers does not have. No array is looked at."""
+  _writer(pretrained, where).plan(pretrained, where)
+
+
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes what `AutoModel.from_pretrained(OUT)` loads. Raises UserError for what transformers does not have."""
+  _writer(pretrained, str(out)).write(pretrained, out)
+
+
+def _writer(pretrained: Pretrained, where: str) -> Any:
   towers = tuple(sorted(pretrained.towers))
   if towers not in _WRITERS:
-    raise UserError(f"{out}: towers {' and '.join(towers)} are no model of transformers")
-  _module(_WRITERS[towers]).write(pretrained, out)
+    raise UserError(f"{where}: towers {' and '.join(towers)} are no model of transformers")
+  return _module(_WRITERS[towers])
 
 
 def _module(name: str) -> Any:

@@ -14,7 +14,18 @@ from typing import Any, NamedTuple
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop import sentence_transformers, tokenizer_files
 from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
-from mmcontrast.interop.naming import STACKED, STACKED_LINEAR, Arrays, Rule, linear, norm, to_ours, to_theirs, under
+from mmcontrast.interop.naming import (
+  STACKED,
+  STACKED_LINEAR,
+  Arrays,
+  Rule,
+  check_named,
+  linear,
+  norm,
+  to_ours,
+  to_theirs,
+  under,
+)
 from mmcontrast.interop.pretrained import Pretrained, TextInput, complete, shapes
 from mmcontrast.interop.weights import write_weights
 
@@ -68,20 +79,30 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
   return Pretrained(towers, heads, found, text=text, source=str(folder))
 
 
-def write(pretrained: Pretrained, out: pathlib.Path) -> None:
-  """Writes the folder of a text tower, for transformers, and, unless the tower has a pooler, for sentence-transformers.
+def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], str, dict[str, bytes]]:
+  """The options of the text tower, its model type and the files of its tokenizer; no array is looked at.
 
   Raises UserError for a head, a tokenizer or an option that the format does not have.
   """
   options = complete(pretrained.towers["text"])
-  model_type = _MODEL_TYPES[choose(options["name"], _MODEL_TYPES, "config.towers.text.name")]
+  where_name = f"{where}: {pretrained.key('towers/text')}.name"
+  model_type = _MODEL_TYPES[choose(options["name"], _MODEL_TYPES, where_name)]
   for name, head in pretrained.heads.items():
     if head["name"] != "identity":
-      raise UserError(f"config.heads.{name}: {head['name']!r} has no place in a folder of {model_type}, whose vector "
-                      "is the tower's own; export a run whose text head is 'identity'")
+      raise UserError(f"{where}: {pretrained.key(f'heads/{name}')}: {head['name']!r} has no place in a folder of "
+                      f"{model_type}, whose vector is the tower's own; export a run whose text head is 'identity'")
+  check_named(under(FAMILIES[model_type].rules, "", "towers/text"), pretrained.arrays, where)
+  return options, model_type, tokenizer_files.contents(pretrained.text, bos="cls_token", eos="sep_token")
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes the folder of a text tower, for transformers, and, unless the tower has a pooler, for sentence-transformers.
+
+  Raises UserError as `plan`.
+  """
+  options, model_type, tokenizer = plan(pretrained, str(out))
   family = FAMILIES[model_type]
-  arrays = to_theirs(under(family.rules, "", "towers/text"), pretrained.arrays, f"export of {pretrained.source}")
-  tokenizer = tokenizer_files.contents(pretrained.text, bos="cls_token", eos="sep_token")
+  arrays = to_theirs(under(family.rules, "", "towers/text"), pretrained.arrays, str(out))
   config = family.config(options) | {
     "model_type": model_type, "vocab_size": options["vocab_size"], "hidden_size": options["width"],
     "num_hidden_layers": options["depth"], "num_attention_heads": options["heads"],

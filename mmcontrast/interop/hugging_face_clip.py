@@ -26,13 +26,22 @@ from mmcontrast.interop.naming import (
   STACKED_LINEAR,
   Arrays,
   Rule,
+  check_named,
   linear,
   norm,
   to_ours,
   to_theirs,
   under,
 )
-from mmcontrast.interop.pretrained import Pretrained, TextInput, check_same, complete, shapes, take_logits
+from mmcontrast.interop.pretrained import (
+  OTHERWISE,
+  Pretrained,
+  TextInput,
+  check_expressible,
+  complete,
+  shapes,
+  take_logits,
+)
 from mmcontrast.interop.weights import write_weights
 
 _CLIP, _SIGLIP = "clip", "siglip"
@@ -101,19 +110,33 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
   return Pretrained(towers, heads, found, image, text, scale, bias, str(folder))
 
 
+def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, bytes], dict[int, int]]:
+  """The config, the tokenizer's files and the ids that change places (`_moved_ids`); no array is looked at.
+
+  Raises UserError for an option of a tower or a head that neither CLIPModel nor SiglipModel has.
+  """
+  config = config_of(pretrained, where)
+  kind = config["model_type"]
+  towers, heads = describe(config, where)
+  for part, said in (("towers", towers), ("heads", heads)):
+    for name, understood in said.items():
+      check_expressible(pretrained, f"{part}/{name}", understood, f"{where}: not transformers' {kind}")
+  moved = _moved_ids(config, pretrained.text)
+  tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True, moved=moved)
+  check_named(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, where)
+  if pretrained.logit_scale is None:
+    raise UserError(f"{where}: {kind} has a logit scale, and this model has none: train with "
+                    "temperature=dict(learned=True) in the term between the two heads")
+  return config, tokenizer, moved
+
+
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes what `AutoModel`, `AutoTokenizer` and `AutoImageProcessor` of transformers load from OUT.
 
   Raises UserError for an option of a tower or a head that neither CLIPModel nor SiglipModel has.
   """
-  config = config_of(pretrained, out)
+  config, tokenizer, moved = plan(pretrained, str(out))
   kind = config["model_type"]
-  towers, heads = describe(config, out)
-  for part, given, said in (("towers", pretrained.towers, towers), ("heads", pretrained.heads, heads)):
-    for name in said:
-      check_same(given[name], said[name], f"{out}: transformers has no {kind} whose {part}.{name}")
-  moved = _moved_ids(config, pretrained.text)
-  tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True, moved=moved)
   arrays = to_theirs(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, str(out))
   if moved:
     name, (one, other) = "text_model.embeddings.token_embedding.weight", moved
@@ -121,8 +144,6 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     arrays[name][[one, other]] = arrays[name][[other, one]]
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
       config["text_config"][key] = moved.get(config["text_config"][key], config["text_config"][key])
-  if pretrained.logit_scale is None:
-    raise UserError(f"{out}: {kind} has a logit scale, and this model has none; train with a learned temperature")
   scale = np.float32(math.log(pretrained.logit_scale))
   arrays["logit_scale"] = scale if kind == _CLIP else scale.reshape(1)
   if kind == _SIGLIP:
@@ -151,7 +172,7 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
   return {**defaults, **(config.get(f"{name}_config") or {}), **(config.get(f"{name}_config_dict") or {})}
 
 
-def describe(config: Mapping[str, Any], where: pathlib.Path) -> tuple[dict[str, dict], dict[str, dict]]:
+def describe(config: Mapping[str, Any], where: object) -> tuple[dict[str, dict], dict[str, dict]]:
   """(towers, heads) of a config. Raises UserError for a value that is not computed."""
   text, vision, clip = _section(config, "text"), _section(config, "vision"), config["model_type"] == _CLIP
   require(vision, f"{where}: vision_config", num_channels=3, vision_use_head=True)
@@ -201,16 +222,17 @@ def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[
   return TextInput(tower["max_length"], tokenizer, ids, lower)
 
 
-def config_of(pretrained: Pretrained, out: pathlib.Path) -> dict[str, Any]:
+def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
   """The config.json that comes nearest to a model; where it says something else, `describe` shows it."""
   for name in ("image", "text"):
     if f"{name}_joint" not in pretrained.heads:
-      raise UserError(f"{out}: transformers' CLIP and SigLIP have a head of {name}s, and this model has none")
+      raise UserError(f"{where}: transformers' CLIP and SigLIP have a head of {name}s, and this model has none")
   image, text = (complete(pretrained.towers[name]) for name in ("image", "text"))
   kind = _SIGLIP if image.get("pool") == "map" else _CLIP
-  for name, tower in (("image", image), ("text", text)):
-    if not tower["name"].startswith(("vit", "text_transformer")):
-      raise UserError(f"{out}: transformers' CLIP and SigLIP have no {name} tower {tower['name']!r}")
+  for name, tower, theirs in (("image", image, "vit"), ("text", text, "text_transformer")):
+    if not tower["name"].startswith(theirs):
+      raise UserError(f"{where}: {pretrained.key(f'towers/{name}')}.name is {tower['name']!r}, and transformers' CLIP "
+                      f"and SigLIP have {theirs!r} only; {OTHERWISE}")
   head, ids = pretrained.heads["text_joint"], pretrained.text.token_ids
   vision = {**_fields(image), "patch_size": image["patch"], "image_size": pretrained.image.size, "num_channels": 3}
   words = {**_fields(text), "vocab_size": text["vocab_size"], "max_position_embeddings": text["max_length"],

@@ -23,13 +23,22 @@ from mmcontrast.interop.naming import (
   STACKED_LINEAR,
   Arrays,
   Rule,
+  check_named,
   linear,
   norm,
   to_ours,
   to_theirs,
   under,
 )
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, check_same, complete, shapes
+from mmcontrast.interop.pretrained import (
+  OTHERWISE,
+  ImageInput,
+  Pretrained,
+  check_expressible,
+  complete,
+  image_tower,
+  shapes,
+)
 from mmcontrast.interop.weights import write_weights
 
 VIT, DINOV2, REGISTERS = "vit", "dinov2", "dinov2_with_registers"
@@ -78,18 +87,34 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
   return Pretrained({"image": tower}, {}, found, read_image_input(folder), source=str(folder))
 
 
+def plan(pretrained: Pretrained, where: str) -> dict[str, Any]:
+  """The config.json of the image tower; no array is looked at.
+
+  Raises UserError for an option that none of the three models has.
+  """
+  tower, inside = image_tower(pretrained, where)
+  key = pretrained.key("towers/image")
+  if not tower["name"].startswith("vit"):
+    raise UserError(f"{where}: {key}.name is {tower['name']!r}, and of transformers' image encoders only 'vit' is "
+                    f"written; {OTHERWISE}")
+  if tower["positions"] != "learned":
+    raise UserError(f"{where}: {key}.positions: transformers' {VIT} and {DINOV2} have learned positions, not "
+                    f"{tower['positions']!r}; {OTHERWISE}")
+  grid = math.isqrt(inside[_POSITIONS].shape[1])  # the class token's is one more than a square
+  config = _config(tower, grid * tower["patch"])
+  said = f"{where}: not transformers' {config['model_type']}"
+  check_expressible(pretrained, "towers/image", _tower(config, where), said)
+  check_named(under(_rules(config), "", "towers/image"), inside, where)
+  return config
+
+
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes the image tower for `AutoModel.from_pretrained(OUT)`; heads stay behind.
 
   Raises UserError for an option that none of the three models has.
   """
-  tower = complete(pretrained.towers["image"])
-  if tower["positions"] != "learned":
-    raise UserError(f"{out}: transformers' {VIT} and {DINOV2} have learned positions, not {tower['positions']!r}")
-  grid = math.isqrt(pretrained.arrays[_POSITIONS].shape[1])  # the class token's is one more than a square
-  config = _config(tower, grid * tower["patch"])
-  check_same(tower, _tower(config, out), f"{out}: transformers has no such {config['model_type']}: its")
-  inside = {path: array for path, array in pretrained.arrays.items() if path.startswith("params/towers/image/")}
+  config = plan(pretrained, str(out))
+  tower, inside = image_tower(pretrained, str(out))
   arrays = to_theirs(under(_rules(config), "", "towers/image"), inside, str(out))
   if config["model_type"] == VIT:
     width = tower["width"]
@@ -100,7 +125,7 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     (out / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _tower(config: Mapping[str, Any], file: pathlib.Path) -> dict[str, Any]:
+def _tower(config: Mapping[str, Any], file: object) -> dict[str, Any]:
   """Our encoder of a config. Raises UserError for a value that it does not compute."""
   require(config, file, num_channels=3, head_dim=None)
   width, vit = config["hidden_size"], config["model_type"] == VIT
@@ -143,7 +168,7 @@ def _rules(config: Mapping[str, Any]) -> list[Rule]:
   return _SHARED + _DINOV2 + (_SWIGLU if config.get("use_swiglu_ffn") else _PLAIN)
 
 
-def _side(given: int | Sequence[int], file: pathlib.Path) -> int:
+def _side(given: int | Sequence[int], file: object) -> int:
   sides = {given} if isinstance(given, int) else set(given)
   if len(sides) > 1:
     raise UserError(f"{file}: {list(given)} is no square, and only squares are read")

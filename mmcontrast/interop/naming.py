@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -163,17 +163,24 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
 def to_theirs(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], where: str) -> Arrays:
   """The inverse of `to_ours`: path of ours -> array, as name of theirs -> array, C-contiguous.
 
-  Raises UserError for an array that no rule names.
+  Raises UserError as `check_named`.
   """
-  groups = {path: _group(rules, path) for path in arrays}
-  for path, group in groups.items():
-    if group is None or not set(group.paths) <= arrays.keys():
-      raise UserError(f"{where}: the format has no name for {_short(path)!r}; export a model without it")
   result = {}
-  for group in dict.fromkeys(groups.values()):
+  for group in dict.fromkeys(check_named(rules, arrays, where)):
     theirs = group.layout.to_theirs([np.asarray(arrays[path]) for path in group.paths], len(group.names))
     result |= {name: np.asarray(array, order="C") for name, array in zip(group.names, theirs, strict=True)}
   return result
+
+
+def check_named(rules: Sequence[Rule], paths: Collection[str], where: str) -> list[_Group]:
+  """What `to_theirs` makes of each of our paths. Raises UserError for one that no rule names."""
+  groups = []
+  for path in paths:
+    group = _group(rules, path)
+    if group is None or not all(one in paths for one in group.paths):
+      raise UserError(f"{where}: the format has no name for {_short(path)!r}; export a model without it")
+    groups.append(group)
+  return groups
 
 
 def _group(rules: Sequence[Rule], path: str) -> _Group | None:

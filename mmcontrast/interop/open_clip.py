@@ -16,9 +16,9 @@ import numpy as np
 
 from mmcontrast.errors import UserError, nearest, one_line
 from mmcontrast.interop import tokenizer_files, torch_file
-from mmcontrast.interop.naming import to_ours, to_theirs
+from mmcontrast.interop.naming import Rule, check_named, to_ours, to_theirs
 from mmcontrast.interop.open_clip_config import config_of, describe, text_input
-from mmcontrast.interop.pretrained import Pretrained, check_same, shapes, take_logits
+from mmcontrast.interop.pretrained import Pretrained, check_expressible, shapes, take_logits
 from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weights, write_weights
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -48,20 +48,31 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   return Pretrained(found.towers, found.heads, ours, found.image, text, scale, bias, path)
 
 
+def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, bytes], list[Rule]]:
+  """The config, the files of the tokenizer and the names of a model in open_clip's terms; no array is looked at.
+
+  Raises UserError for what open_clip does not have.
+  """
+  config = config_of(pretrained, where)
+  files, said = tokenizer_files.contents(pretrained.text), describe(config, where)
+  for kind, parts in (("towers", said.towers), ("heads", said.heads)):
+    for name, understood in parts.items():
+      check_expressible(pretrained, f"{kind}/{name}", understood, f"{where}: not in open_clip")
+  rules = said.rules("text." if config["model_cfg"]["custom_text"] else "")
+  check_named(rules, pretrained.arrays, where)
+  if pretrained.logit_scale is None:
+    raise UserError(f"{where}: open_clip needs a logit scale, and this model has none: train with "
+                    "temperature=dict(learned=True) in the term between the two heads")
+  return config, files, rules
+
+
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes what `open_clip.create_model_and_transforms("local-dir:OUT")` and its `get_tokenizer` load.
 
   Raises UserError for an option of a tower or a head that open_clip does not have.
   """
-  config = config_of(pretrained, str(out))
-  files, said = tokenizer_files.contents(pretrained.text), describe(config, str(out))
-  for kind, given, understood in (("towers", pretrained.towers, said.towers), ("heads", pretrained.heads, said.heads)):
-    for name in understood:
-      check_same(given[name], understood[name], f"{out}: open_clip has no such {kind}.{name}")
-  rules = said.rules("text." if config["model_cfg"]["custom_text"] else "")
+  config, files, rules = plan(pretrained, str(out))
   arrays = to_theirs(rules, pretrained.arrays, str(out))
-  if pretrained.logit_scale is None:
-    raise UserError(f"{out}: open_clip needs a logit scale, and this model has none; train with a learned temperature")
   arrays["logit_scale"] = np.float32(math.log(pretrained.logit_scale))
   if pretrained.logit_bias is not None:
     arrays["logit_bias"] = np.float32(pretrained.logit_bias)

@@ -24,7 +24,7 @@ from mmcontrast.interop.naming import (
   norm,
   under,
 )
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, complete
+from mmcontrast.interop.pretrained import OTHERWISE, ImageInput, Pretrained, TextInput, complete
 
 # Every field of theirs with its default.
 _MODEL = {"embed_dim": None, "vision_cfg": {}, "text_cfg": {}, "multimodal_cfg": None, "quick_gelu": False,
@@ -141,7 +141,8 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
                       f"{name} tower, or none with a head; for one tower alone: --to hf or --to timm")
   image, text = (complete(pretrained.towers[name]) for name in ("image", "text"))
   if text["name"] != "text_transformer":
-    raise UserError(f"{where}: open_clip has no such towers.text.name as {text['name']!r}, only 'text_transformer'")
+    raise UserError(f"{where}: {pretrained.key('towers/text')}.name is {text['name']!r}, and open_clip has "
+                    f"'text_transformer' only; {OTHERWISE}")
   image_head, text_head = pretrained.heads["image_joint"], pretrained.heads["text_joint"]
   # QuickGELU is said of a whole model, whose image tower may have an activation of its own.
   quick = text["activation"] == "quick_gelu"
@@ -150,7 +151,7 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
   elif image["name"].startswith("vit") and not image["patch_bias"]:
     vision = _vit_fields(image, quick)
   else:
-    vision = _timm_fields(image, image_head, pretrained.image.size, where)
+    vision = _timm_fields(image, image_head, pretrained.image.size, where, pretrained.key("towers/image"))
   vision["image_size"] = pretrained.image.size
   text_cfg = _text_fields(text, text_head, pretrained.text, quick)
   model = {"embed_dim": text_head.get("dim", text["width"]), "quick_gelu": quick, "vision_cfg": vision,
@@ -161,7 +162,8 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
   model["custom_text"] = "timm_model_name" in vision or "attentional_pool" in vision or "embed_cls" in text_cfg
   given = pretrained.image
   if given.centre_crop != 1:
-    raise UserError(f"{where}: open_clip shows the whole shorter side, not {given.centre_crop} of it")
+    raise UserError(f"{where}: config.data.centre_crop is {given.centre_crop:g}, and open_clip shows the whole shorter "
+                    f"side, which is 1.0; {OTHERWISE}")
   preprocess = {"mean": list(given.mean), "std": list(given.std), "interpolation": given.interpolation,
                 "resize_mode": given.resize}
   return {"model_cfg": model, "preprocess_cfg": preprocess}
@@ -235,11 +237,11 @@ def _timm(fields: Mapping[str, Any], model: Mapping[str, Any], where: str) -> tu
   return dict(encoder.tower), head, [*rules, *linear("head.proj", "heads/image_joint/fc1")]
 
 
-def _timm_fields(tower: Mapping[str, Any], head: Mapping[str, Any], size: int, where: str) -> dict[str, Any]:
-  name, args, _ = timm.architecture(tower, size, where)
+def _timm_fields(tower: Mapping[str, Any], head: Mapping[str, Any], size: int, where: str, key: str) -> dict[str, Any]:
+  name, args, _ = timm.architecture(tower, size, where, key)
   pool = args.pop("global_pool", {"map": "map", "gap": "avg", "cls": "token"}[tower["pool"]])
   if args:
-    raise UserError(f"{where}: open_clip takes timm's {name} as it is, and this tower at {size} px has other {args}; "
+    raise UserError(f"{where}: {key} at {size} px is timm's {name} with other {args}, and open_clip takes it as it is; "
                     "for CLIP's own ViT: pool='cls', pre_norm=True, patch_bias=False")
   fields = {"timm_model_name": name, "timm_pool": pool, "timm_proj": "none" if head["name"] == "identity" else "linear",
             "timm_proj_bias": head.get("bias", False)}

@@ -72,6 +72,7 @@ class Pretrained:
     logit_scale: the factor itself (one over the temperature), None where the model has none.
     logit_bias: what is added to logits after it.
     source: where it was read, for messages.
+    names: "towers/image" -> "towers/photo", the name in the config of the run that it was.
   """
 
   towers: Mapping[str, Mapping[str, Any]]
@@ -82,6 +83,20 @@ class Pretrained:
   logit_scale: float | None = None
   logit_bias: float | None = None
   source: str = ""
+  names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def key(self, part: str) -> str:
+    """The config key of `part`, such as "towers/image"."""
+    return f"config.{self.names.get(part, part).replace('/', '.')}"
+
+
+OTHERWISE = "train with that, or export --to stablehlo, which takes any towers"
+
+
+def check_expressible(pretrained: Pretrained, part: str, needed: Mapping[str, Any], where: str) -> None:
+  """Raises UserError where `part`, such as "towers/image", is not what the format would have of it: `needed`."""
+  kind, _, name = part.partition("/")
+  check_same(getattr(pretrained, kind)[name], needed, f"{where}: {pretrained.key(part)}", f"; {OTHERWISE}")
 
 
 def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -157,14 +172,14 @@ def take_logits(arrays: Mapping[str, np.ndarray], names: tuple[str, str], where:
   return rest, None if scale is None else math.exp(scale), bias
 
 
-def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:
+def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str, hint: str = "") -> None:
   """Raises UserError where an encoder or a head of options `given` computes something else than `needed` says.
 
-  `where` is of `given`, such as "config.towers.image".
+  `where` is of `given`, such as "config.towers.image"; `hint`: what else the message says.
   """
   if key := difference(given, needed):
     mine, theirs = complete(given), complete(needed)
-    raise UserError(f"{where}.{key} is {mine.get(key)!r}, and {theirs.get(key)!r} is needed")
+    raise UserError(f"{where}.{key} is {mine.get(key)!r}, and {theirs.get(key)!r} is needed{hint}")
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -41,19 +41,25 @@ def programs(model: Inference) -> dict[str, Program]:
   Raises UserError for towers whose attention is of one kind of device, and for weights that are not finite.
   """
   size, found = model.data["image_size"], {}
+  check_attention(model.config["towers"])
   for kind, shape, dtype in (("image", (size, size, 3), np.uint8), ("text", (model.data["text_length"],), np.int32)):
     name = model.image_kind if kind == "image" else kind
     if name not in model.kinds:
       continue
-    for tower in model.model.towers.values():
-      if getattr(tower, "attention", "xla") != "xla":
-        raise UserError("attention='cudnn' computes on NVIDIA GPUs alone; export a run with attention='xla'")
     weights = traverse_util.flatten_dict(_part(model, name), sep="/")
     weights = {key: np.asarray(leaf) for key, leaf in weights.items()}
     check_weights(weights, f"the {kind} tower")
     found[kind] = Program(lambda weights, inputs, name=name: model.encode(name, variables(weights), inputs),
                           weights, shape, np.dtype(dtype))
   return found
+
+
+def check_attention(towers: Mapping[str, Mapping[str, Any]]) -> None:
+  """Raises UserError for towers, by their options, whose attention is of one kind of device."""
+  for name, options in towers.items():
+    if options.get("attention", "xla") != "xla":
+      raise UserError(f"config.towers.{name}.attention is {options['attention']!r}, which computes on NVIDIA GPUs; "
+                      "export a run with attention='xla'")
 
 
 def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Path, **more: Any) -> None:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
@@ -128,17 +129,34 @@ def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretr
   Raises UserError when there is no checkpoint, a head shares parameters with another, or a weight is not finite.
   """
   config, found, _ = load_run(workdir, step)
+  pretrained = describe_run(config, found, str(workdir), kept_name(config["data"]["tokenizer"], run_folder(workdir)))
+  check_weights(pretrained.arrays, str(workdir))
+  return pretrained
+
+
+def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str, tokenizer: str) -> Pretrained:
+  """A model of ours in the terms of a file.
+
+  Args:
+    config: with every option of towers and heads.
+    found: {"params", "batch_stats"}; of towers and heads their shapes (jax.ShapeDtypeStruct) will do.
+    where: the run, for messages.
+    tokenizer: as config.data.tokenizer, where its file is.
+  Raises UserError for a run without a head or a tower to export, and where a head shares parameters with another.
+  """
   options, data = config["evaluation"], resolve(config["data"])
   own_heads = {f"{kind}_joint": options[kind] for kind in KINDS if options[kind]}
   own_towers = {name.removesuffix("_joint"): config["heads"][own]["tower"] for name, own in own_heads.items()}
+  if not own_towers and not options["features"]:
+    raise UserError(f"{where}: config.evaluation names no head (image, text) and no tower (features) to export; train "
+                    "with one of them set")
   own_towers = own_towers or {"image": options["features"]}
   arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
-  check_weights(arrays, str(workdir))
   heads, towers = {}, {}
   for name, own in own_heads.items():
     heads[name] = {**config["heads"][own], "tower": name.removesuffix("_joint")}
     if heads[name].pop("shared", None):
-      raise UserError(f"{workdir}: config.heads.{own} shares parameters with another head, which no other package has; "
+      raise UserError(f"{where}: config.heads.{own} shares parameters with another head, which no other package has; "
                       "export a run whose heads have their own")
   for name, own in own_towers.items():
     towers[name] = {**config["towers"][own], **({"scan": False} if "scan" in config["towers"][own] else {})}
@@ -149,19 +167,21 @@ def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretr
     image = ImageInput(data["image_size"], tuple(config["normalize"]["mean"]), tuple(config["normalize"]["std"]), mode,
                        data["resize"]["interpolation"], data["centre_crop"])
   if "text" in towers:
-    vocabulary = len(arrays["params/towers/text/token_embedding/embedding"])
+    vocabulary = arrays["params/towers/text/token_embedding/embedding"].shape[0]
     towers["text"] = {"vocab_size": vocabulary, **towers["text"]}
-    text = TextInput(data["text_length"], kept_name(data["tokenizer"], run_folder(workdir)), data["token_ids"],
-                     data["lower"])
+    text = TextInput(data["text_length"], tokenizer, data["token_ids"], data["lower"])
   scale, bias = _logits(config, found["params"], own_heads)
-  return Pretrained(towers, heads, arrays, image, text, scale, bias, str(workdir))
+  names = {f"{kind}/{name}": f"{kind}/{own}" for kind, parts in (("towers", own_towers), ("heads", own_heads))
+           for name, own in parts.items()}
+  return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names)
 
 
 def _renamed(trees: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
   """Path -> array of the towers and heads in `names`: kind -> name there -> name in the run."""
   kept = {collection: {kind: {name: trees[collection][kind].get(own, {}) for name, own in named.items()}
                         for kind, named in names.items()} for collection in ("params", "batch_stats")}
-  return {path: np.asarray(array) for path, array in traverse_util.flatten_dict(kept, sep="/").items()}
+  return {path: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
+          for path, leaf in traverse_util.flatten_dict(kept, sep="/").items()}
 
 
 def _logits(config: Mapping[str, Any], params: Mapping[str, Any],

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcontrast.errors import UserError, choose, nearest, one_line
-from mmcontrast.interop.naming import Rule, to_ours, to_theirs, under
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, check_same, complete, image_tower, shapes
+from mmcontrast.interop.naming import Rule, check_named, to_ours, to_theirs, under
+from mmcontrast.interop.pretrained import OTHERWISE, ImageInput, Pretrained, check_same, complete, image_tower, shapes
 from mmcontrast.interop.weights import NAMES, PLAIN, Reading, find_weights, read_weights, write_weights
 
 # What an architecture's name begins with -> the file here that knows its family. It has
@@ -58,16 +58,27 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   return Pretrained({"image": found.tower}, {}, arrays, image, source=path)
 
 
-def write(pretrained: Pretrained, out: pathlib.Path) -> None:
-  """Writes the image tower as a folder of timm; its heads and other towers stay behind."""
-  tower, inside = image_tower(pretrained, str(out))
+def plan(pretrained: Pretrained, where: str) -> tuple[str, dict[str, Any], Sequence[Rule]]:
+  """timm's name of the image tower, its arguments and its arrays' names; no array is looked at.
+
+  Raises UserError for what timm does not have.
+  """
+  tower, inside = image_tower(pretrained, where)
   image = pretrained.image
-  name, args, rules = architecture(tower, image.size, str(out))
+  name, args, rules = architecture(tower, image.size, where, pretrained.key("towers/image"))
   for path, shape in shapes({"image": tower}, {}, image).items():
     if inside[path].shape != shape:
-      raise UserError(f"{out}: {path.removeprefix('params/')} is for images of another size than {image.size} px, and "
-                      "timm resizes otherwise; start a run of that size from these weights (config.init), export it")
-  arrays = to_theirs(under(rules, "", "towers/image"), inside, str(out))
+      raise UserError(f"{where}: {path.removeprefix('params/')} is for images of another size than {image.size} px, "
+                      "and timm resizes otherwise; export a run of that size, started from these weights (config.init)")
+  check_named(under(rules, "", "towers/image"), inside, where)
+  return name, args, rules
+
+
+def write(pretrained: Pretrained, out: pathlib.Path) -> None:
+  """Writes the image tower as a folder of timm; its heads and other towers stay behind."""
+  name, args, rules = plan(pretrained, str(out))
+  image = pretrained.image
+  arrays = to_theirs(under(rules, "", "towers/image"), image_tower(pretrained, str(out))[1], str(out))
   cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
          "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,
          "crop_mode": SQUASH if image.resize == "squash" else CENTRE, "custom_load": False,
@@ -86,14 +97,19 @@ def encoder(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
   return _family(architecture, where).from_timm(architecture.partition(".")[0], args, where)
 
 
-def architecture(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[str, Any], Sequence[Rule]]:
+def architecture(tower: Mapping[str, Any], size: int, where: str, key: str = "towers.image"
+                 ) -> tuple[str, dict[str, Any], Sequence[Rule]]:
   """timm's name of a tower for images of `size` px, its arguments where they are no defaults, its arrays' names.
 
-  Raises UserError for a tower that timm does not have.
+  Raises UserError, which names the tower by its config `key`, for one that timm does not have.
   """
   name, args, rules = _family(tower["name"], where).to_timm(complete(tower), size, where)
   # What is written is read again, so that nothing is left unsaid.
-  check_same(tower, encoder(name, args, where).tower, f"{where}: timm has no such {name}: its")
+  try:
+    theirs = encoder(name, args, where).tower
+  except UserError as error:
+    raise UserError(f"{where}: {key}: {str(error).removeprefix(f'{where}: ')}; {OTHERWISE}") from None
+  check_same(tower, theirs, f"{where}: not timm's {name}: {key}", f"; {OTHERWISE}")
   return name, args, rules
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import pathlib
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.interop.naming import to_ours, to_theirs, under
-from mmcontrast.interop.pretrained import Pretrained, check_same, complete, image_tower, shapes
+from mmcontrast.interop.naming import check_named, to_ours, to_theirs, under
+from mmcontrast.interop.pretrained import Pretrained, check_expressible, complete, image_tower, shapes
 from mmcontrast.interop.resnet import CLASSIFIER, INPUT, NAMES, TORCHVISION
 from mmcontrast.interop.weights import PLAIN, Reading, read_weights, write_weights
 
@@ -29,6 +29,15 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   return Pretrained({"image": tower}, {}, arrays, INPUT, source=path)
 
 
+def plan(pretrained: Pretrained, where: str) -> str:
+  """torchvision's name of the image tower; no array is looked at. Raises UserError for what it does not have."""
+  tower, arrays = image_tower(pretrained, where)
+  name = choose(tower["name"], NAMES, f"{where}: {pretrained.key('towers/image')}.name")
+  check_expressible(pretrained, "towers/image", {"name": name}, f"{where}: not torchvision's {name}")
+  check_named(under(TORCHVISION, "", "towers/image"), arrays, where)
+  return name
+
+
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes the image tower as "ARCHITECTURE.safetensors", a state_dict without fc.
 
@@ -36,9 +45,7 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
       model.fc = torch.nn.Identity()
       model.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
   """
-  tower, arrays = image_tower(pretrained, str(out))
-  name = choose(tower["name"], NAMES, f"{out}: towers.image.name")
-  check_same(tower, {"name": name}, f"{out}: torchvision has no such {name}: its")
+  name, arrays = plan(pretrained, str(out)), image_tower(pretrained, str(out))[1]
   theirs = to_theirs(under(TORCHVISION, "", "towers/image"), arrays, str(out))
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / f"{name}.safetensors", theirs)

@@ -23,8 +23,8 @@ def tokenizer_of(kind: str, folder: pathlib.Path) -> str:
   return f"sentencepiece:{folder / 'tokenizer.model'}"
 
 
-def save_run(folder: pathlib.Path, tokenizer: str, **changes) -> dict:
-  """Makes `folder` a run with CLIP's towers, weights drawn; returns its config. `changes`: of whole sections."""
+def exportable_config(tokenizer: str, **changes) -> dict:
+  """CLIP's towers, small. `changes`: of whole sections."""
   c = base_config()
   c.data.update(tokenizer=tokenizer, image_size=32, text_length=16, token_ids=dict(pad=0, bos=1, eos=2),
                 views=dict(image=1, text=1))
@@ -39,7 +39,12 @@ def save_run(folder: pathlib.Path, tokenizer: str, **changes) -> dict:
   c.objective = dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
                                      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")))
   c.evaluation.update(image="image_joint", text="text_joint")
-  config = {**c.to_dict(), **changes}
+  return {**c.to_dict(), **changes}
+
+
+def save_run(folder: pathlib.Path, tokenizer: str) -> None:
+  """Makes `folder` a run of that config, its weights drawn."""
+  config = exportable_config(tokenizer)
   made = make_tokenizer(tokenizer, lower=config["data"]["lower"])
   model = build_model(config, made.vocab_size)
   views = {"image": np.zeros((1, 32, 32, 3), np.float32), "text": np.ones((1, 16), np.int32)}
@@ -48,4 +53,3 @@ def save_run(folder: pathlib.Path, tokenizer: str, **changes) -> dict:
   found["params"] = {**found["params"], "terms": {"image_text": {"log_scale": np.float32(2.5)}}}
   save_untrained(folder, config, found)
   keep_file(made, folder)
-  return config

@@ -2,15 +2,18 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
-from exportable import TEXTS, save_run, tokenizer_of
+from exportable import TEXTS, exportable_config, save_run, tokenizer_of
 
 from mmcontrast import load
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import UserError
 from mmcontrast.interop import sentencepiece_json
+from mmcontrast.interop.possible import exports, lines
 from mmcontrast.interop.run import export_run, import_run
+from mmcontrast.model import build_model
 
 
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
@@ -63,3 +66,43 @@ def test_a_model_of_unigrams_is_written_and_one_of_words_refused(tmp_path):
   sentencepiece_json.check_alike(own, sentencepiece_json.convert(own))
   with pytest.raises(UserError, match=r"word\.model: only models of unigrams and of BPE"):
     sentencepiece_json.convert(make_tokenizer(f"sentencepiece:{tmp_path}/word.model", lower=False))
+
+
+def asked(**sections):
+  """Which exports a run of `save_run`'s config with other sections allows, from shapes alone."""
+  config = exportable_config("bytes", **sections)
+  towers = {name: {**options, "attention": "xla"} if options["name"] == "vit" else options
+            for name, options in config["towers"].items()}  # "cudnn" would need its GPU
+  model = build_model({**config, "towers": towers}, 259)
+  views = {"image": np.zeros((1, 32, 32, 3), np.float32), "text": np.ones((1, 16), np.int32)}
+  shapes = jax.eval_shape(model.init, jax.random.key(0), views)
+  terms = {"image_text": {"log_scale": jax.ShapeDtypeStruct((), np.float32)}}
+  return exports(config, {**shapes["params"], "terms": terms}, shapes["batch_stats"])
+
+
+def test_which_exports_a_config_allows_is_known_before_training():
+  found = asked()
+  assert [name for name, why in found.items() if not why] == ["open_clip", "hf", "timm", "stablehlo", "onnx"]
+  assert found["torchvision"].startswith("config.towers.image.name: no such choice 'vit'")
+  assert lines(found)[0] == "exports (mmcontrast export --to): open_clip, hf, timm, stablehlo, onnx"
+  assert lines(found)[1].startswith("  no torchvision: config.towers.image.name")
+
+
+def test_why_an_export_is_not_possible_names_the_key_and_the_way_out():
+  config = exportable_config("bytes")
+  photo = {**config["towers"]["image"], "modality": "image", "registers": 2}
+  found = asked(towers={"photo": photo, "text": config["towers"]["text"]},
+                heads={**config["heads"], "image_joint": dict(tower="photo", name="linear", dim=24)})
+  assert found["open_clip"] == ("not in open_clip: config.towers.photo.registers is 2, and 0 is needed; train with "
+                                "that, or export --to stablehlo, which takes any towers")
+  assert "config.towers.photo.registers is 2" in found["hf"] and not found["stablehlo"]
+  resnet = asked(towers={"image": dict(name="resnet18", stem="patch2"), "text": config["towers"]["text"]})
+  assert "config.towers.image.name is 'resnet18', and transformers' CLIP and SigLIP have 'vit' only" in resnet["hf"]
+  for name in ("open_clip", "timm", "torchvision", "detectron2"):
+    assert "config.towers.image.stem is 'patch2', and 'imagenet' is needed; train with that" in resnet[name], name
+  assert asked(data={**config["data"], "centre_crop": 0.875})["open_clip"].startswith(
+    "config.data.centre_crop is 0.875, and open_clip shows the whole shorter side, which is 1.0;")
+  cudnn = asked(towers={**config["towers"], "image": {**config["towers"]["image"], "attention": "cudnn"}})
+  assert not cudnn["hf"] and cudnn["onnx"].startswith("config.towers.image.attention is 'cudnn'")
+  nothing = asked(evaluation={**config["evaluation"], "image": "", "text": "", "features": ""})
+  assert "config.evaluation names no head" in nothing["hf"]

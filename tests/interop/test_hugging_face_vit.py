@@ -118,10 +118,11 @@ def test_a_folder_that_does_not_say_how_images_are_made_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-  ({"pool": "gap"}, "vit: its.pool is 'gap'"), ({"positions": "rope"}, "not 'rope'"),
-  ({"registers": 2}, "vit: its.registers is 2"), ({"layer_scale": 1.0, "mlp_ratio": 2.5}, "dinov2: its.mlp_ratio"),
-  ({"pre_norm": True}, "its.pre_norm is True"), ({"qk_norm": True}, "its.qk_norm"),
-  ({"patch_bias": False}, "its.patch_bias"),
+  ({"pool": "gap"}, "vit: config.towers.image.pool is 'gap'"), ({"positions": "rope"}, "not 'rope'"),
+  ({"registers": 2}, "vit: config.towers.image.registers is 2"),
+  ({"layer_scale": 1.0, "mlp_ratio": 2.5}, "dinov2: config.towers.image.mlp_ratio"),
+  ({"pre_norm": True}, "image.pre_norm is True"), ({"qk_norm": True}, "image.qk_norm"),
+  ({"patch_bias": False}, "image.patch_bias"),
 ], ids=str)  # fmt: skip
 def test_a_tower_that_transformers_does_not_have_is_not_written(tmp_path, options, message):
   tower = {"name": "vit", "pool": "cls", "activation": "gelu"} | options

@@ -132,7 +132,7 @@ def test_an_array_too_many_or_too_few_and_a_cut_file(tmp_path):
     ("towers", "image", {"positions": "rope"}, r"towers\.image\.positions is 'rope', and 'learned' is needed"),
     ("towers", "image", {"patch_bias": True}, r"timm"),
     ("towers", "text", {"pool": "mean"}, r"towers\.text\.pool is 'mean', and 'eos' is needed"),
-    ("towers", "text", {"name": "bert"}, r"no such towers\.text\.name as 'bert'"),
+    ("towers", "text", {"name": "bert"}, r"config\.towers\.text\.name is 'bert', and open_clip has"),
     ("heads", "text_joint", {"name": "mlp", "depth": 3}, r"heads\.text_joint\.name is 'mlp', and 'linear' is needed"),
 ])
 def test_what_open_clip_does_not_have_is_not_written(part, name, change, message, read, tmp_path):

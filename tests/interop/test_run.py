@@ -99,7 +99,8 @@ def test_what_open_clip_cannot_express_is_named_and_nothing_is_left(workdir, tmp
   found = pretrained_of(workdir)
   found.towers["text"]["pool"] = "mean"
   monkeypatch.setattr(run, "pretrained_of", lambda *_: found)
-  with pytest.raises(UserError, match=r"open_clip has no such towers\.text\.pool is 'mean', and 'eos' is needed"):
+  message = r"/out: not in open_clip: config\.towers\.text\.pool is 'mean', and 'eos' is needed"
+  with pytest.raises(UserError, match=message):
     export_run(workdir, "open_clip", tmp_path / "out")
   with pytest.raises(UserError, match=r"/out: .*'vit'"):
     export_run(workdir, "torchvision", tmp_path / "out")
