@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import pathlib
@@ -11,8 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
@@ -147,14 +144,10 @@ def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet
   """`name` is one of config.evaluation.data, or an emoji dataset or, for one style of it, "dataset:style"."""
   trained = bool(config["steps"])  # an imported run was not
   if name in (own := _own_sets(config)):
-    found = load_own_set(name, own[name], config["data"], data_dir, trained=trained)
-    if name in config["evaluation"]["train_sets"] and name not in config["evaluation"]["sets"]:
-      found = dataclasses.replace(found, split=np.full(len(found.images), "train", "U10"))  # whatever it is called
-  else:
-    dataset, _, style = name.partition(":")
-    choose(dataset, [*own, *SETS], "evaluation.sets")
-    found = load_evaluation_set(dataset, "all", config["data"], data_dir, style or None, trained=trained)
-  return found
+    return load_own_set(name, own[name], config["data"], data_dir, trained=trained)
+  dataset, _, style = name.partition(":")
+  choose(dataset, [*own, *SETS], "evaluation.sets")
+  return load_evaluation_set(dataset, "all", config["data"], data_dir, style or None, trained=trained)
 
 
 def _own_sets(config: Mapping) -> Mapping:

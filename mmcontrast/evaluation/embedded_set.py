@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +51,14 @@ class EmbeddedSet:
   def with_embed(self, embed: Embed) -> EmbeddedSet:
     """The same set as another model sees it."""
     return EmbeddedSet(self.data, embed, self.name, self.compare, token_ids=self.token_ids, joined=self.joined)
+
+  def as_training(self) -> EmbeddedSet:
+    """The same set, all of it to train probes on where none of it is of split "train": it was named for that."""
+    if "train" in self.data.split:
+      return self
+    out = copy.copy(self)
+    out.data = dataclasses.replace(self.data, split=np.full(len(self.data.split), "train"))
+    return out
 
   @property
   def seen(self) -> bool:

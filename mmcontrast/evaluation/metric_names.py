@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmcontrast.evaluation import retrieval
+from mmcontrast.evaluation import baselines, retrieval
 from mmcontrast.evaluation.suite import EVALUATORS
 
 _RETRIEVAL = (*(f"recall@{k}" for k in retrieval.RECALL_AT), "median_rank", "queries", "candidates")
@@ -42,11 +42,11 @@ def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str
   for evaluator, given in config["evaluators"].items():
     options = {name: one.default for name, one in inspect.signature(EVALUATORS[evaluator]).parameters.items()}
     options |= given or {}
-    names += [f"{one}/{metric}" for one in options.get("sets", sets)
-              for metric in _METRICS[evaluator](options, classes(one))]
-    if evaluator == "retrieval":
-      names += [f"{one}/{term}_{way}/{metric}" for one in options.get("sets", sets) for term in joined
-                for way in ("query_to_keys", "keys_to_query") for metric in _RETRIEVAL]
+    ways = [f"{term}_{way}" for term in joined for way in ("query_to_keys", "keys_to_query")]
+    more = [f"{way}/{metric}" for way in ways for metric in _RETRIEVAL] if evaluator == "retrieval" else []
+    names += [f"{one}/{baselines.named(metric, baseline)}" for one in options.get("sets", sets)
+              for baseline in (None, *baselines.names(options))
+              for metric in (*_METRICS[evaluator](options, classes(one)), *more)]
   return names
 
 

@@ -110,9 +110,9 @@ def run_suite(
   """
   check(config)
   embedded = embed_sets(embed, config, load_set) if sets is None else sets
-  bank = [embedded[name] for name in _names(config, "train_sets")]
+  named = [embedded[name] for name in _names(config, "train_sets")]
   tests = [embedded[name] for name in _names(config, "sets")]
-  bank = bank or [one for one in tests if one.seen] or [one for one in tests if one.data.trains_probes]
+  bank = named or [one for one in tests if one.seen] or [one for one in tests if one.data.trains_probes]
   out: dict[str, float] = {}
 
   @functools.cache
@@ -131,7 +131,8 @@ def run_suite(
     for baseline in (None, *wanted):
       seen = embedded if baseline is None else without_training(baseline)
       tests = [seen[one] for one in names]
-      for dataset, metrics in EVALUATORS[name](tests, [seen[one.name] for one in bank], **options).items():
+      trains = [seen[one.name].as_training() if named else seen[one.name] for one in bank]
+      for dataset, metrics in EVALUATORS[name](tests, trains, **options).items():
         out |= {f"{dataset}/{baselines.named(metric, baseline)}": value for metric, value in metrics.items()}
   return out
 

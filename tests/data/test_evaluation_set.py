@@ -125,6 +125,14 @@ def test_the_emoji_are_other_data_to_a_run_that_trains_on_a_folder(data_dir, cap
                           "(folder:/d/a folder)")
 
 
+def test_a_run_that_was_imported_has_trained_on_nothing_known(tmp_path, data_dir, capsys):
+  assert not load_evaluation_set("emoji_views", "test", dict(image_size=4), data_dir, trained=False).seen
+  write_own_data(str(tmp_path), "jsonl")
+  given = {"dataset": f"jsonl:{tmp_path}/*.jsonl", "source": OPTIONS}
+  assert not load_own_set("mine", given, {"image_size": 4}, trained=False).seen
+  assert "other data" not in capsys.readouterr().err
+
+
 def test_ids_that_stand_for_rows_are_of_their_own_data(tmp_path):
   source = {"caption": "caption"}
   parts = [own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-00{n}.jsonl", source=source) for n in (0, 1)]

@@ -96,3 +96,11 @@ def test_rows_of_different_data_are_not_one_concept(world):
 def test_hashed_ids_below_zero_are_ids(world):
   data = world.set("a", True, image_id=-2 - np.arange(60))
   assert len(labelled.gather([EmbeddedSet(data, world.embed)], "concept", None, "here").target) == 60
+
+
+def test_a_set_named_to_train_on_is_trained_on_whatever_its_split_is_called(world):
+  """Folders "trn" and "val" are both of no split that is called train."""
+  sets = {name: world.set(name, False, concepts, split=np.full(30, "validation"))
+          for name, concepts in (("trn", range(30)), ("val", range(30, 60)))}  # fmt: skip
+  config = {"sets": ("val",), "train_sets": ("trn",), "evaluators": EVALUATORS}
+  assert run_suite(world.embed, config, sets.__getitem__)["val/linear_probe/group_accuracy"] > 0.8
