@@ -86,7 +86,9 @@ class CsvRows:
     except csv.Error as error:  # the file has changed since it was opened
       raise BadRecord(f"not CSV ({error})") from None
     if len(cells) != len(self.columns):
-      raise BadRecord(f"has {len(cells)} cells, the header {len(self.columns)}")
+      quoted = b'"' in data and self._format.get("quotechar") == '"'
+      raise BadRecord(f"has {len(cells)} cells, the header {len(self.columns)}"
+                      + ("; where quotes are only text, set data.source.quote=None" if quoted else ""))  # fmt: skip
     return dict(zip(self.columns, cells))
 
   def place(self, row: int) -> str:

@@ -90,6 +90,7 @@ class Fields:
     for key, column in single.items():
       if column is not None and not isinstance(column, str):
         raise UserError(f"{where}: data.source.{key}: {column!r} is not the name of a column")
+    self._numbered: set[str] = set()  # columns of class numbers, whose names the file brings
     self._single = tuple(single.values())
     tags = (options["tags"],) if options["tags"] and not self._tag_names else ()
     self.uncollected = (*tags, *(key for key in self._labels if key not in self._label_names))
@@ -107,6 +108,8 @@ class Fields:
     return dict(sorted(self.options[key].items()))  # a config from a checkpoint has lost the order it was written in
 
   def _index(self) -> None:
+    self._are_numbers = {key: any(number_of(name_of(name, key)) is not None for name in names)
+                         for key, names in self._label_names.items()}  # fmt: skip
     self._tag_at = {name_of(name, "tags"): at for at, name in enumerate(self._tag_names)}
     self._label_at = {key: {name_of(name, key): at for at, name in enumerate(names)}
                       for key, names in self._label_names.items()}  # fmt: skip
@@ -117,8 +120,9 @@ class Fields:
     for column in self.columns:
       if column not in columns:
         key = next(key for key in DEFAULTS if column in (*_values(self.options[key]), *columns_in(self.options[key])))
-        raise UserError(f"{file}: no column {column!r}, which data.source.{key} names; "
-                        f"{nearest(column, columns)}; name another, or set it to None")  # fmt: skip
+        near = nearest(column, columns)
+        raise UserError(f"{file}: no column {column!r}, which data.source.{key} names{' ' if near[0] == '(' else '; '}"
+                        f"{near}; name another, or set it to None")  # fmt: skip
 
   def guess_captions(self, columns: Iterable[str], file: str) -> None:
     """Takes a column of another usual name for captions, and says so, where the options name none."""
@@ -128,10 +132,11 @@ class Fields:
       note(f"{file}: no column 'caption'; captions are read from {usual[0]!r}, as by data.source.caption={usual[0]!r}")
 
   def add_label_names(self, names: Mapping[str, Sequence[str]]) -> None:
-    """Takes the class names of columns for which the options give none."""
+    """Takes the class names, of which the columns hold numbers, where the options give none."""
     for column, given in names.items():
       if column in self.uncollected and column in self._labels:
         self._label_names[column] = tuple(given)
+        self._numbered.add(column)
         self.uncollected = tuple(one for one in self.uncollected if one != column)
     self._index()
 
@@ -293,10 +298,12 @@ class Fields:
     if self._is_missing(value):
       raise BadRecord(f"column {column!r} is empty; a label is needed")
     text, at = name_of(value, column), self._label_at[column]
-    if text in at:
+    number = number_of(text)
+    if text in at and not (column in self._numbered and number is not None and not isinstance(value, (str, bytes))):
       return at[text]
-    if (number := number_of(text)) is not None and number < len(at):
-      return number  # an index into the names given
+    # An index into the names; where these are numbers themselves, it would be now this one and now that.
+    if number is not None and number < len(at) and (column in self._numbered or not self._are_numbers[column]):
+      return number
     raise BadRecord(f"column {column!r} is {text[:40]!r}, which is none of its {len(at)} names")
 
 

@@ -22,11 +22,15 @@ from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
 from mmcontrast.errors import UserError, one_line
 
+_ARROW = ("is Arrow, as datasets' save_to_disk writes, which is not read; write Parquet instead: "
+          "dataset.to_parquet('train.parquet')")  # fmt: skip
 DEFAULTS = {"cache_bytes": 2**29}  # of row groups in memory, those used last; one group at least
 
 
 def open_parquet(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None) -> TableSource:
   """Opens the rows of the files that `path` names."""
+  if os.path.isdir(path) and any(name.endswith(".arrow") for name in os.listdir(path)):
+    raise UserError(f"{path}: {_ARROW}")
   groups = RowGroups(options.get("cache_bytes", DEFAULTS["cache_bytes"]))
   return TableSource("parquet", functools.partial(ParquetTable, groups), path, options, split, DEFAULTS,
                      guesses_captions=True)  # fmt: skip
@@ -71,8 +75,7 @@ class ParquetTable:
         opened = pyarrow.parquet.ParquetFile(file)
       except (pyarrow.ArrowException, OSError) as error:
         if path.endswith(".arrow"):
-          raise UserError(f"{path}: is an Arrow file, as datasets' save_to_disk writes, and of those none is read; "
-                          "write Parquet instead: dataset.to_parquet('train.parquet')") from None
+          raise UserError(f"{path}: {_ARROW}") from None
         raise UserError(f"{path}: is not a readable Parquet file ({one_line(error)})") from None
       self._metadata, self.columns = opened.metadata, opened.schema_arrow.names
       self.label_names = _class_names(opened.schema_arrow.metadata or {})

@@ -132,6 +132,27 @@ def test_rows_stay_in_their_split_whatever_their_ids_are(tmp_path):
   assert found == splits.chosen(places, "train", dict(train=0.5, validation=0.5), "").tolist()
 
 
+def test_two_classes_are_not_one_because_a_number_may_be_a_name_or_count_them(tmp_path):
+  rows = [{"caption": "x", "kind": kind} for kind in (0, 1, 2)]
+  source = table("jsonl", tmp_path, rows, labels="kind", label_names={"kind": ["1", "2", "3"]})
+  assert [source[index]["labels"]["kind"] for index in (1, 2)] == [0, 1]
+  with pytest.raises(BadRecord, match="'kind' is '0', which is none of its 3 names"):
+    source[0]  # that it counted them would make it class "1"
+
+
+def test_the_numbers_of_a_file_of_hugging_face_count_its_names_whatever_these_are(tmp_path):
+  import pyarrow
+  import pyarrow.parquet
+  features = {"label": {"names": ["2", "0", "1"], "_type": "ClassLabel"}}
+  metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+  made = pyarrow.table({"label": pyarrow.array([0, 1, None, 2], pyarrow.float64()), "text": list("abcd")})
+  pyarrow.parquet.write_table(made.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+  source = open_(f"parquet:{tmp_path}/x.parquet", image=None, labels="label")
+  assert [source[index]["labels"]["label"] for index in (0, 1, 3)] == [0, 1, 2]
+  with pytest.raises(BadRecord, match="a label is needed"):
+    source[2]
+
+
 def test_white_space_round_a_class_name_is_none_of_it(tmp_path):
   rows = [{"caption": "x", "kind": kind, "tags": tags}
           for kind, tags in [("cat", " red"), (" cat", "red , old"), ("dog\n", "")]]
@@ -182,7 +203,7 @@ def test_a_usual_column_of_captions_is_taken_where_none_is_named(tmp_path, capsy
   source = table("parquet", tmp_path, rows)
   assert source[0]["captions"] == {"text": ["a dog"]}
   assert "no column 'caption'; captions are read from 'text'" in capsys.readouterr().err
-  with pytest.raises(UserError, match="no column 'caption'"):
+  with pytest.raises(UserError, match=r"no column 'caption', .* names \(one of: image, text\);"):
     table("parquet", tmp_path, rows, caption="caption")  # named all the same
 
 
@@ -196,6 +217,9 @@ def test_a_tsv_whose_quotes_are_text(tmp_path, capsys):
   assert [one["captions"]["caption"] for one in source] == [['"a dog'], ["plain"], ['the end"']]
   path.write_text("caption\tkind\n'a\tb'\tone\n")
   assert open_(f"csv:{path}", image=None, quote="'")[0]["captions"]["caption"] == ["a\tb"]
+  path.write_text('caption\tkind\n"a dog\tone"\n')
+  with pytest.raises(BadRecord, match=r"has 1 cells, the header 2; where quotes are only text, set data.s"):
+    open_(f"csv:{path}", image=None)[0]
   path.write_text('caption\tkind\n"a" dog\tone\n')
   with pytest.raises(UserError, match=r"x\.tsv:2: .*set data\.source\.quote=None"):
     open_(f"csv:{path}", image=None)
@@ -233,8 +257,10 @@ def test_a_csv_of_windows(tmp_path):
 
 
 def test_an_arrow_file_is_named_as_such(tmp_path):
-  with pytest.raises(UserError, match=r"is an Arrow file, .*to_parquet"):
-    open_("parquet:" + write(str(tmp_path / "data.arrow"), b"ARROW1"))
+  path = write(str(tmp_path / "data.arrow"), b"ARROW1")
+  for place in (path, tmp_path):
+    with pytest.raises(UserError, match=r"is Arrow, as .* which is not read; .*to_parquet"):
+      open_(f"parquet:{place}")
 
 
 @pytest.fixture
