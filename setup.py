@@ -39,7 +39,8 @@ setuptools.setup(
         "flax>=0.12.8",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
-        "tensorstore>=0.1.84",  # of orbax-checkpoint
+        "tensorstore>=0.1.84",  # of orbax-checkpoint, and
+        "etils[epath]>=1.14",
         "ml_collections>=1.1",
         "absl-py>=2.3",
         "numpy>=2.0",

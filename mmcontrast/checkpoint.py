@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 import mmcontrast
@@ -49,6 +50,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a machine or a mount says of itself, and not of what is in a file.
 _NO_ACCESS = (*_NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
               errno.ENOMEM, errno.ETIMEDOUT, errno.ENOTCONN, errno.ELOOP)
+_OF_THE_FILES = (OSError, ValueError, LookupError, EOFError)  # what reading raises when something is missing or cut
 _NO_ACCESS_WORDS = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "out of memory")
 _MARKERS = ("_CHECKPOINT_METADATA", *(f"{name}commit_success.txt" for name in ("", "model/", "training/", "run/")))
 
@@ -122,6 +124,11 @@ class Checkpoints:
     """
     step = self._manager.latest_step()
     model, training = _split(like)
+    if distributed.is_first():
+      with _readable(self._directory, step):
+        for item in ("model", "training"):
+          _merge(self._directory / str(step) / item)
+    distributed.first_says(True)
     if anew:
       with _readable(self._directory, step):
         training |= self._shapes(step, "training", anew)
@@ -360,10 +367,18 @@ class _Best(checkpoint_managers.PreservationPolicy):
 
 def _read_item(folder: pathlib.Path) -> dict[str, Any]:
   """The arrays of an item of a checkpoint, as they were saved, as numpy arrays."""
-  orbax_globs.mend()
+  _merge(folder)
   with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(handler.metadata(folder).tree))
     return handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def _merge(folder: pathlib.Path) -> None:
+  """Does what Orbax left out, in a path that it took for a pattern, when it wrote this item (orbax_globs.py)."""
+  if not (folder / "manifest.ocdbt").is_file() and any(folder.glob("ocdbt.process_*")):
+    orbax_globs.mend()
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+      handler.finalize(epath.Path(folder))
 
 
 def _read_all(folder: pathlib.Path) -> None:
@@ -401,7 +416,7 @@ def _readable(directory: pathlib.Path, step: int) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # of many kinds: ValueError of TensorStore, JSONDecodeError, OSError, ...
-    if _is_no_access(error):
+    if _is_no_access(error) or not isinstance(error, _OF_THE_FILES):
       raise UserError(f"{directory / str(step)}: the checkpoint cannot be read now ({_reason(error)}); it is left as "
                       "it is: mend that, then run the same command again") from error
     before = [other for other in complete_steps(directory) if other < step]

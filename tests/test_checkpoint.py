@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorstore
 from etils import epath
-from tiny import tiny_config
+from tiny import assert_same, tiny_config
 
 from mmcontrast import checkpoint, tensorstore_leak
 from mmcontrast.checkpoint import Checkpoints, complete_steps, disk_errors, load_run
@@ -148,7 +148,7 @@ def test_a_full_disk_elsewhere_is_one_line(tmp_path):
 @pytest.mark.parametrize("error", [
     PermissionError(13, "Permission denied"), OSError(5, "Input/output error"), MemoryError("no room"),
     ValueError("NOT_FOUND: Error opening \"a\": x: Permission denied [os_error_code='13']"),
-    RuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 1 bytes")])
+    RuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 1 bytes"), AttributeError("of another Orbax")])
 def test_what_cannot_be_read_now_is_not_called_damaged(saved, error):
   with pytest.raises(UserError, match=r"6: the checkpoint cannot be read now .*; it is left as it is") as found, \
       checkpoint._readable(saved / "checkpoints", 6):
@@ -163,6 +163,18 @@ def test_a_whole_checkpoint_that_does_not_fit_is_not_called_damaged(saved):
         pytest.raises(UserError, match=r"whole, and of another state: params/kernel was \[200, 200\] and") as error):
     checkpoints.restore(other)
   assert "vocabulary" in str(error.value) and "delete" not in str(error.value)
+
+
+def test_what_orbax_did_not_merge_is_merged_when_it_is_read(saved):
+  """As it left checkpoints in paths that it took for patterns: whole, and not to be found."""
+  expected = restored(saved)[1]
+  for item in ("model", "training"):
+    folder = saved / "checkpoints" / "6" / item
+    (folder / "manifest.ocdbt").unlink()
+    shutil.rmtree(folder / "d")
+  other = shutil.copytree(saved, saved.parent / "b[1] *")
+  assert_same(restored(saved)[1], expected)
+  assert_same(load_run(other)[1]["params"], expected.params)
 
 
 def test_what_was_written_is_looked_up_before_it_counts(tmp_path, monkeypatch):
