@@ -175,9 +175,8 @@ def _evaluators(value: Any) -> Section:
 
 
 def _evaluator(name: str) -> Section:
-  from mmcontrast.evaluation.suite import EVALUATORS
-  parameters = list(inspect.signature(EVALUATORS[name]).parameters.values())[2:] if name in EVALUATORS else ()
-  return Section({"sets": ()} | {one.name: one.default for one in parameters}, kind="an evaluator")
+  from mmcontrast.evaluation import suite
+  return Section(suite.options_of(name), kind="an evaluator")
 
 
 def _names(value: Any) -> Section:
@@ -189,11 +188,13 @@ def _any(value: Any) -> Section:
 
 
 def _evaluation_set(value: Any) -> Section:
-  return Section({"dataset": REQUIRED, "source": {}, "split": "all", "style": None}, kind="a set")
+  from mmcontrast.data.evaluation_set import OWN_SET
+  return Section(OWN_SET, kind="a set")
 
 
 def _mixture(value: Any) -> Section:
-  return Section({"dataset": REQUIRED, "source": {}, "split": "train", "weight": 1.0}, kind="a source")
+  from mmcontrast.data.sources import OF_A_MIXTURE
+  return Section(OF_A_MIXTURE, kind="a source")
 
 
 _ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (

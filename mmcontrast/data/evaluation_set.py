@@ -21,7 +21,8 @@ from mmcontrast.data.sources.record import is_id_of_row
 from mmcontrast.errors import UserError, choose, nearest, note
 
 SETS = ("emoji_views", "emoji_noto")
-_OWN = ("dataset", "source", "split", "style")
+OWN_SET = {"dataset": None, "source": {}, "split": "all", "style": None}
+"""What an entry of `config.evaluation.data` may say, and what it is where it does not."""
 DataDir = str | os.PathLike | None
 
 
@@ -101,8 +102,8 @@ def open_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   if not isinstance(given, Mapping):
     raise UserError(f"{where}: {given!r} is not a table such as dict(dataset='jsonl:PATH', split='validation')")
   for key in given:
-    if key not in _OWN:
-      raise UserError(f"{where}.{key}: unknown key; {nearest(key, _OWN)}")
+    if key not in OWN_SET:
+      raise UserError(f"{where}.{key}: unknown key; {nearest(key, OWN_SET)}")
   if set(name) & set("/:") or name in SETS:
     raise UserError(f"{where}: the name of a set of your own has no ':' or '/', and is none of {', '.join(SETS)}")
   chosen = {"dataset": given["dataset"], "source": given.get("source") or {}} if "dataset" in given else data

@@ -48,6 +48,12 @@ CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
 NEED_A_BANK = ("knn", "linear_probe", "tagging")
 
 
+def options_of(name: str) -> dict[str, Any]:
+  """The options of the evaluator `name` and their defaults; those that all share where there is none of that name."""
+  own = list(inspect.signature(EVALUATORS[name]).parameters.values())[2:] if name in EVALUATORS else ()
+  return {"sets": (), "baselines": ()} | {one.name: one.default for one in own}
+
+
 def check(config: Mapping[str, Any]) -> None:
   """Checks `config.evaluation` without data or model, so that a typo stops before training.
 
@@ -60,8 +66,7 @@ def check(config: Mapping[str, Any]) -> None:
   for name, options in config["evaluators"].items():
     choose(name, EVALUATORS, "evaluation.evaluators")
     for key in options or ():
-      known = [*inspect.signature(EVALUATORS[name]).parameters][2:]
-      choose(key, ["sets", "baselines", *known], f"evaluation.evaluators.{name}")
+      choose(key, options_of(name), f"evaluation.evaluators.{name}")
     for one in baselines.names(options or {}):
       choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip

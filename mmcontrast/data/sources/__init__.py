@@ -7,6 +7,7 @@ Several are named by `data.mixture` (mixture.py).
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 
@@ -38,7 +39,8 @@ SOURCES: dict[str, Opener] = {
   "parquet": parquet.open_parquet,
 }
 _OF_FILES = ("webdataset", "tfrecord", "array_record", "tfds", "folder", "jsonl", "csv", "parquet")
-_OF_A_MIXTURE = ("dataset", "source", "split", "weight")
+OF_A_MIXTURE = {"dataset": inspect.Parameter.empty, "source": {}, "split": None, "weight": 1.0}
+"""What an entry of `config.data.mixture` may say and its default (None: that of config.data)."""
 
 
 def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source:
@@ -83,8 +85,8 @@ def _check(name: str, given: object) -> None:
   if not isinstance(given, Mapping) or "dataset" not in given:
     raise UserError(f"{where}: {given!r} names no dataset; give dict(dataset=..., weight=1.0)")
   for key in given:
-    if key not in _OF_A_MIXTURE:
-      raise UserError(f"{where}.{key}: unknown key; {nearest(key, _OF_A_MIXTURE)}")
+    if key not in OF_A_MIXTURE:
+      raise UserError(f"{where}.{key}: unknown key; {nearest(key, OF_A_MIXTURE)}")
   weight = given.get("weight", 1.0)
   if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
     raise UserError(f"{where}.weight: {weight!r}; give a number above 0, or leave {name!r} out")
