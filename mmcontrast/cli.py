@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
   search.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an "
                       "evaluation set)")
   search.add_argument("--workdir", required=True, help="the folder of the run")
+  search.add_argument("--split", help="of the source, as data.split of a config (default: train)")
   search.add_argument("--dataset", metavar="SET",
                       help="an evaluation set of the run (default: the last of the config's)")
   search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
@@ -190,7 +191,6 @@ def _parser() -> argparse.ArgumentParser:
   tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
   for command in (inspect, convert, tokenizer, embed):
     command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
-  for command in (inspect, convert, tokenizer, embed, search):
     command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
   for command in (index, convert):
     command.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -225,6 +225,7 @@ def _configs(options: argparse.Namespace, _: list[str]) -> None:
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.evaluate import evaluate_workdir
+  words = _late_source(options, words)
   of_source = [word for word in words if word.startswith("--source.")]
   for name, value in (("--split", options.split), ("--train_split", options.train_split), *zip(of_source, of_source)):
     if value is not None and options.source is None:
@@ -242,9 +243,10 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
 
 def _search(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.search import search
-  if words and options.source is None:
-    raise UserError(f"unexpected argument {words[0]!r}; options of a source go with a source: mmcontrast search QUERY "
-                    "SOURCE")
+  words = _late_source(options, words)
+  if words and not words[0].startswith("-"):
+    raise UserError(f"unexpected argument {words[0]!r}; a query of several words goes in quotes: mmcontrast search "
+                    f"\"{options.query} {options.source} {words[0]}\"")
   found = search(options.workdir, options.query, options.source, options=_source_options(words), split=options.split,
                  dataset=options.dataset, embeddings=options.embeddings, kind=options.kind, count=options.count,
                  out=options.out, data_dir=options.data_dir)
@@ -311,6 +313,13 @@ def _tokenizer(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.data.train_tokenizer import train_tokenizer
   named = {"dataset": options.source, "source": _source_options(words)}
   print(train_tokenizer(sources.open_source(named, options.split, options.data_dir), options.out, options.vocab_size))
+
+
+def _late_source(options: argparse.Namespace, words: list[str]) -> list[str]:
+  """`words` without a SOURCE that follows options, which argparse takes for one word too many."""
+  if words and options.source is None and not words[0].startswith("-"):
+    options.source, *words = words
+  return words
 
 
 def _source_options(words: list[str]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import embed_sets, run_suite
-from mmcontrast.evaluation_config import Measured, revise, saved_section
+from mmcontrast.evaluation_config import Measured, check_words, revise, saved_section
 from mmcontrast.inference import Inference, load
 from mmcontrast.stages import run_folder
 
@@ -46,6 +46,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None, data_
   Raises UserError when there is no such checkpoint, a set is missing, or there is nothing to evaluate.
   """
   workdir = pathlib.Path(workdir)
+  check_words(overrides)
   measured = None if source is None else Measured(source, options, split, train_split, data_dir)
   model = load(workdir, step, data_dir)
   model = revise(model, saved_section(run_folder(workdir), model.config), measured, overrides, workdir)

@@ -54,7 +54,8 @@ class Measured:
       try:
         found = open_own_set(name, given, {}, data_dir).info
       except UserError as error:
-        hint = "" if split is not None else "; --split says which part is evaluated, such as --split val"
+        parted = "{split}" in dataset or kind == "coco"
+        hint = "; --split says which part is evaluated, such as --split val" if parted and split is None else ""
         raise type(error)(f"{str(error).removeprefix(f'evaluation.data.{name}: ')}{hint}") from None
       self.info = found if name == self.name else self.info
     self.section |= {"sets": (self.name,), "train_sets": tuple(sets)[1:], "data": sets}
@@ -78,6 +79,14 @@ def saved_section(folder: pathlib.Path, config: Mapping[str, Any]) -> Mapping[st
     return config["evaluation"]
 
 
+def check_words(overrides: Sequence[str]) -> None:
+  """Raises UserError for a word that is no override of an evaluation section."""
+  for word in overrides:
+    if not word.startswith(_SECTION):
+      raise UserError(f"unexpected argument {word!r}; evaluate changes config.evaluation only, as in "
+                      f"{_EVALUATORS}.zero_shot.label=class, and options of a source look like --source.caption=alt")
+
+
 def revise(model: Inference, section: Mapping[str, Any], measured: Measured | None = None,
            overrides: Sequence[str] = (), workdir: str | pathlib.Path = "") -> Inference:
   """`model` with another evaluation section.
@@ -89,10 +98,6 @@ def revise(model: Inference, section: Mapping[str, Any], measured: Measured | No
     workdir: the run, for messages.
   Raises UserError: another word; an option that is not known; nothing to evaluate, or to evaluate by.
   """
-  for word in overrides:
-    if not word.startswith(_SECTION):
-      raise UserError(f"unexpected argument {word!r}; evaluate changes config.evaluation only, as in "
-                      f"{_EVALUATORS}.zero_shot.label=class, and options of a source look like --source.caption=alt")
   of_evaluators = [word for word in overrides if word.startswith(_EVALUATORS)]
   section = {**section, **({**measured.section, "evaluators": {}} if measured else {})}
   section = _overridden(section, [word for word in overrides if word not in of_evaluators], workdir)

@@ -16,7 +16,7 @@ import numpy as np
 from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, open_own_set
 from mmcontrast.data.images import decode
-from mmcontrast.data.sources import BadRecord, Source, open_source
+from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.data.sources.folder import IMAGES
 from mmcontrast.embed_records import Embedder, progress, some
@@ -51,7 +51,7 @@ class Result(NamedTuple):
 
 
 def search(workdir: str | os.PathLike, query: str, source: str | None = None, *, options: Mapping | None = None,
-           split: str = "train", dataset: str | None = None, embeddings: str | os.PathLike | None = None,
+           split: str | None = None, dataset: str | None = None, embeddings: str | os.PathLike | None = None,
            kind: str | None = None, count: int = 10, out: str | os.PathLike | None = None,
            data_dir: DataDir = None) -> list[Result]:
   """The images or captions nearest to `query`, the nearest first.
@@ -59,7 +59,8 @@ def search(workdir: str | os.PathLike, query: str, source: str | None = None, *,
   Args:
     workdir: the run.
     query: words, or the path of an image.
-    source, options, split: what is searched, as `data.dataset`, `data.source` and `data.split` of a config.
+    source, options, split: what is searched, as `data.dataset`, `data.source` and `data.split` ("train" where it is
+      not given) of a config.
     dataset: instead, an evaluation set of the run; without any of the three the last of config.evaluation.sets.
     embeddings: instead, a folder that `mmcontrast embed` made with this run.
     kind: "image" or "text", of what is searched; None: images, if there are any.
@@ -74,6 +75,8 @@ def search(workdir: str | os.PathLike, query: str, source: str | None = None, *,
                if value is not None][1:]:
     raise UserError(f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and "
                     "--embeddings")
+  if source is None and (options or split):
+    raise UserError(f"{'--split' if split else '--source'} is of a source; name one: mmcontrast search QUERY SOURCE")
   path = png_path(out, "--out") if out else None
   if path and kind == "text":
     raise UserError("--out draws images; leave it out, or search --kind image")
@@ -144,15 +147,21 @@ def _in_embeddings(workdir: str | os.PathLike, asked: Query, folder: str | os.Pa
                        data_dir or named["data_dir"])
 
   found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
-  return [_result(what, cosine) for what, cosine in found_rows], opened, named["dataset"]
+  return [_result(what, cosine) for what, cosine in found_rows], opened, f"{named['dataset']}, by {workdir}"
 
 
-def _in_source(workdir: str | os.PathLike, asked: Query, source: str | None, options: Mapping | None, split: str,
+def _in_source(workdir: str | os.PathLike, asked: Query, source: str | None, options: Mapping | None, split: str | None,
                dataset: str | None, kind: str | None, count: int,
                data_dir: DataDir) -> Searched:
   opened, style, title = None, None, source
   if source is not None:
-    opened = open_source({"dataset": source, "source": options or {}}, split, data_dir)
+    try:
+      opened = open_source({"dataset": source, "source": options or {}}, split or "train", data_dir)
+    except UserError as error:
+      if asked.words and source.isalpha() and source not in SOURCES:
+        raise UserError(f"SOURCE {source!r}: no such source; a query of several words goes in quotes: "
+                        f"\"{asked.words} {source}\"") from error
+      raise
   model = load(workdir, None, data_dir)
   if opened is None:
     opened, style, title = _set(model.config, dataset, workdir, data_dir)

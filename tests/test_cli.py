@@ -125,3 +125,19 @@ def test_a_terminal_that_is_not_utf_8_and_a_reader_that_leaves(monkeypatch, capf
     assert main(["data", "build", "x"]) == 141
     print("what comes after is nobody's, and no error", flush=True)
   assert capfd.readouterr().err == ""
+
+
+def test_a_source_may_follow_options_and_several_words_go_in_quotes(monkeypatch, capsys):
+  calls = []
+  monkeypatch.setattr("mmcontrast.evaluate.evaluate_workdir", lambda *args, source, **options: calls.append(source))
+  monkeypatch.setattr("mmcontrast.search.search", lambda workdir, query, source, **options: calls.append(source) or [])
+  for words in (["evaluate", "--workdir", "r", "toy:a"], ["evaluate", "toy:a", "--workdir", "r"],
+                ["evaluate", "--step", "3", "toy:a", "--workdir", "r", "--split", "val", "--source.labels=x"],
+                ["search", "red", "--workdir", "r", "toy:a"], ["search", "--workdir", "r", "red", "toy:a"],
+                ["search", "red", "--workdir", "r", "toy:a", "--count", "3", "--source.labels=x"]):
+    assert main(words) == 0, words
+  assert calls == ["toy:a"] * 6
+  monkeypatch.undo()
+  assert_fails(capsys, ["search", "a", "red", "heart", "--workdir", "r"], "goes in quotes", '"a red heart"')
+  assert_fails(capsys, ["search", "red", "heart", "--workdir", "r"], "goes in quotes", '"red heart"')
+  assert_fails(capsys, ["evaluate", "toy:a", "toy:b", "--workdir", "r"], "unexpected argument 'toy:b'")

@@ -60,6 +60,28 @@ def test_an_imported_run_is_loaded_as_any_other(clip, workdir, tmp_path):
   assert model.view(tmp_path / "wide.png").shape == (16, 16, 3) and model.data["resize"]["mode"] == "squash"
 
 
+def test_an_imported_run_is_evaluated_and_searched_on_a_source(workdir, tmp_path, capsys):
+  for number, name in enumerate(("a red heart", "two dogs", "a red heart")):
+    (tmp_path / "d" / name).mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "d" / name / f"{number}.png")
+  assert main(["evaluate", f"folder:{tmp_path}/d", "--workdir", str(workdir),
+               "--config.evaluation.evaluators.zero_shot.templates=('{}',)"]) == 0
+  results = json.loads((workdir / "evaluation-d.json").read_text())
+  model = mmcontrast.load(workdir)
+  rows = model.encode_image([tmp_path / "d" / name for name in ("a red heart/0.png", "a red heart/2.png",
+                                                                 "two dogs/1.png")])
+  guesses = (rows @ model.encode_text(["a red heart", "two dogs"]).T).argmax(1)
+  assert results == {"d/zero_shot/class_top1": pytest.approx(np.mean(guesses == [0, 0, 1]))}
+  assert main(["evaluate", "--workdir", str(workdir)]) == 2
+  assert "config.evaluation.sets is empty, there is nothing to measure" in capsys.readouterr().err
+  query = str(tmp_path / "d" / "two dogs" / "1.png")
+  assert main(["search", query, f"folder:{tmp_path}/d", "--workdir", str(workdir), "--count", "1"]) == 0
+  assert capsys.readouterr().out == f"1.000  {query}\n"
+  assert main(["search", query, "--workdir", str(workdir), "--count", "1"]) == 2
+  assert "mmcontrast search QUERY folder:/pictures" in capsys.readouterr().err
+
+
 def test_the_architecture_travels_whole(workdir, monkeypatch):
   """A default that changes later changes nothing in a checkpoint."""
   from mmcontrast.encoders import vit
