@@ -119,6 +119,7 @@ def revise(model: Inference, section: Mapping[str, Any], measured: Measured | No
     raise UserError(f"{workdir}: nothing to evaluate {', '.join(section['sets'])} by{why}; choose evaluators, as in "
                     f"{_EVALUATORS}=\"{{'retrieval': {{}}}}\"")
   if measured:
+    left_out = [line for line in left_out if line.split()[0] not in section["evaluators"]]  # an override gave it
     note(f"evaluated by {', '.join(sorted(section['evaluators']))}, by what {measured.name} has"
          + "".join(f"; {line}" for line in left_out))
   return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -160,3 +160,10 @@ class EmbeddedSet:
         f"{self.name!r}; evaluate an earlier checkpoint"
       )
     return out
+
+
+def labels_of(given: str | Sequence[str] | None, usual: str, there: Collection[str]) -> list[str]:
+  """The labels that an evaluator looks at: those given, else `usual` where a set has it, else all that are there."""
+  if given is None:
+    return [usual] if usual in there or not there else list(there)
+  return [given] if isinstance(given, str) else list(given)

@@ -18,8 +18,10 @@ import numpy as np
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embed import row_chunks, unit
-from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
 from mmcontrast.evaluation.labelled import Labelled, accuracies, concepts, gather, leave_out, tested
+
+USUAL_LABEL = "subgroup"  # the emoji's; without it every label of the data
 
 
 def classify(
@@ -66,14 +68,14 @@ def evaluate(
   tests: Sequence[EmbeddedSet],
   bank: Sequence[EmbeddedSet],
   *,
-  label: str | Sequence[str] = "subgroup",
+  label: str | Sequence[str] | None = None,
   k: int = 20,
   temperature: float = 0.07,
   test_splits: Sequence[str] = ("validation", "test"),
 ) -> dict[str, dict[str, float]]:
   """Accuracy (fraction) of weighted k-NN on the tower's features, per set and label; of a label per class too."""
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
-  for name in [label] if isinstance(label, str) else label:
+  for name in labels_of(label, USUAL_LABEL, bank[0].data.label_names):
     for test in tests:
       if name == "concept":
         near, query = _other_hands(test, bank)

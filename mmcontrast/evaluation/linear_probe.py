@@ -18,9 +18,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
 from mmcontrast.evaluation.labelled import accuracies, gather, held_out_concepts, tested
 
+USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 PROTOCOL = "lbfgs-l2-v1"
 L2_GRID = (10.0, 1.0, 0.1, 0.01, 0.001)
 
@@ -86,14 +87,14 @@ def evaluate(
   tests: Sequence[EmbeddedSet],
   bank: Sequence[EmbeddedSet],
   *,
-  label: str | Sequence[str] = "group",
+  label: str | Sequence[str] | None = None,
   l2_grid: Sequence[float] = L2_GRID,
   steps: int = 200,
   test_splits: Sequence[str] = ("validation", "test"),
 ) -> dict[str, dict[str, float]]:
   """Accuracy (fraction), in all and per class, on held-out images of each set, of one probe on the seen sets."""
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
-  for name in [label] if isinstance(label, str) else label:
+  for name in labels_of(label, USUAL_LABEL, bank[0].data.label_names):
     train = gather(bank, name, ("train",), "linear_probe.label")
     probe = fit(train.features, train.target, train.concept, l2_grid=l2_grid, steps=steps)
     for test in tests:

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmcontrast.evaluation import baselines, retrieval
+from mmcontrast.evaluation import baselines, knn, linear_probe, retrieval, zero_shot
+from mmcontrast.evaluation.embedded_set import labels_of
 from mmcontrast.evaluation.suite import EVALUATORS
 
 _RETRIEVAL = (*(f"recall@{k}" for k in retrieval.RECALL_AT), "median_rank", "queries", "candidates")
@@ -18,11 +19,12 @@ _PROBE = ("accuracy", "mean_per_class", "classes")
 _METRICS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Sequence[str]]], list[str]]] = {
   "retrieval": lambda options, classes: [f"{way}/{name}" for way in ("image_to_text", "text_to_image")
                                          for name in _RETRIEVAL],
-  "zero_shot": lambda options, classes: [f"zero_shot/{label}_top{k}" for label in _labels(options) for k in (1, 5)
-                                         if k == 1 or len(classes.get(label, range(6))) > k],
-  "knn": lambda options, classes: [f"knn/{label}_{metric}" for label in _labels(options)
+  "zero_shot": lambda options, classes: [f"zero_shot/{label}_top{k}" for label in _labels(options, zero_shot, classes)
+                                         for k in (1, 5) if k == 1 or len(classes.get(label, range(6))) > k],
+  "knn": lambda options, classes: [f"knn/{label}_{metric}" for label in _labels(options, knn, classes)
                                    for metric in (_PROBE if label != "concept" else _PROBE[:1])],
-  "linear_probe": lambda options, classes: [f"linear_probe/{label}_{kind}" for label in _labels(options)
+  "linear_probe": lambda options, classes: [f"linear_probe/{label}_{kind}"
+                                            for label in _labels(options, linear_probe, classes)
                                             for kind in (*_PROBE, "l2")],
   "tagging": lambda options, classes: [f"tagging/{name}" for name in _TAGGING],
 }  # fmt: skip
@@ -50,6 +52,5 @@ def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str
   return names
 
 
-def _labels(options: Mapping[str, Any]) -> list[str]:
-  label = options["label"]
-  return [label] if isinstance(label, str) else list(label)
+def _labels(options: Mapping[str, Any], evaluator: Any, classes: Mapping[str, Sequence[str]]) -> list[str]:
+  return labels_of(options["label"], evaluator.USUAL_LABEL, classes)

@@ -15,9 +15,11 @@ import numpy as np
 from mmcontrast.errors import UserError, choose, note
 from mmcontrast.evaluation import class_names
 from mmcontrast.evaluation.embed import Embed, cosines, unit
-from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
 from mmcontrast.evaluation.matches import groups, matches_of
 from mmcontrast.evaluation.retrieval import ranks
+
+USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 
 
 def class_embeddings(
@@ -61,7 +63,7 @@ def evaluate(
   tests: Sequence[EmbeddedSet],
   bank: Sequence[EmbeddedSet],
   *,
-  label: str | Sequence[str] = "group",
+  label: str | Sequence[str] | None = None,
   templates: Sequence[str] = ("{}",),
   names: str | class_names.Names | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -72,7 +74,7 @@ def evaluate(
     if test.compare is not cosines:
       raise UserError("zero_shot: the mean of several prompts needs single vectors, and config.evaluation.text is a "
                       "head of tokens; leave zero_shot out of config.evaluation.evaluators")
-    for name in [label] if isinstance(label, str) else label:
+    for name in labels_of(label, USUAL_LABEL, test.data.label_names):
       choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
       labels = test.labels(name, "zero_shot.label")
       known = labels >= 0

@@ -1,5 +1,7 @@
 """The suite: names, what is shared, what is said of mistakes."""
 
+import dataclasses
+
 import ml_collections
 import numpy as np
 import pytest
@@ -111,6 +113,19 @@ def test_label_spaces_must_be_one(world):
   sets = {**_sets(world), "new": other}
   with pytest.raises(UserError, match="'new' and 'a:one' do not name the classes of 'group' alike"):
     run_suite(world.embed, _config(evaluators={"knn": {"label": "group"}}), sets.__getitem__)
+
+
+def test_without_a_label_an_evaluator_looks_at_those_that_there_are(world):
+  """A folder's only label is "class", which nobody had to name."""
+  def load(name):
+    data = world.set(name, True)
+    return dataclasses.replace(data, labels={"class": data.labels["group"]},
+                               label_names={"class": data.label_names["group"]})  # fmt: skip
+
+  config = {"sets": ("s",), "evaluators": {"zero_shot": {}, "knn": {"k": 5}, "linear_probe": {}}}
+  found = run_suite(world.embed, config, load)
+  assert found["s/zero_shot/class_top1"] > 0.8 and found["s/linear_probe/class_accuracy"] > 0.8
+  assert sorted(metric_names(config, lambda name: {"class": ("a", "b", "c")})) == sorted(found)
 
 
 def test_the_sets_of_a_run_trained_on_other_data_still_train_probes(world):
