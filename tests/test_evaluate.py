@@ -170,3 +170,12 @@ def test_saved_sections_survive_what_is_no_config(tmp_path):
   for text in ("", "[]", "{}", '{"evaluation": 3}'):
     (tmp_path / "config.json").write_text(text)
     assert evaluation_config.saved_section(tmp_path, config) == config["evaluation"]
+
+
+def test_sets_and_evaluators_of_overrides_alone(run, pictures):
+  workdir, _ = run
+  results = evaluate_workdir(workdir, overrides=[
+      "--config.evaluation.evaluators.zero_shot.label=class", "--config.evaluation.sets=('mine',)",
+      f"--config.evaluation.data.mine={{'dataset': {pictures!r}, 'split': 'val'}}", "--config.evaluation.batch_size=4"])
+  assert list(results) == ["mine/zero_shot/class_top1"]
+  assert (workdir / "evaluation.json").is_file()

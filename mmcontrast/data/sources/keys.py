@@ -33,7 +33,7 @@ def digest_of(value: Any) -> str:
 def key_of_file(path: str) -> str:
   """The path, size and time of change of a local file, whose bytes are not read; of a URL the path."""
   try:
-    found = os.stat(path)
+    found = os.stat(os.path.expanduser(path))
   except (OSError, ValueError):
     return path
   return f"{path} {found.st_size} {found.st_mtime_ns}"

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mmcontrast.data.sources import files, torn_samples
+from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.left_behind import is_of_a_system
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.errors import MissingData, UserError, note
@@ -90,10 +91,19 @@ class Shards:
   def __len__(self) -> int:
     return self._ends[-1]
 
-  def __getitem__(self, sample: int) -> tuple[str, dict[str, bytes]]:
+  def key(self, sample: int) -> str:
+    """Name, places and sizes of the members of a sample, size and time of its shard; see keys.key_of."""
+    index, path, within = self._at(sample)
+    return digest_of([index.keys[within], list(index.members(within)), key_of_file(path)])
+
+  def _at(self, sample: int) -> tuple[ShardIndex, str, int]:
+    """(index of a shard, its path, which of its samples) of `sample`."""
     shard = bisect.bisect_right(self._ends, sample)
-    index, path = self._indexes[shard], self.paths[shard]
-    within = sample - self._ends[shard] + len(index)
+    index = self._indexes[shard]
+    return index, self.paths[shard], sample - self._ends[shard] + len(index)
+
+  def __getitem__(self, sample: int) -> tuple[str, dict[str, bytes]]:
+    index, path, within = self._at(sample)
     members = list(index.members(within))
     name = f"{os.path.basename(path)}:{index.keys[within].decode() or within}"
     header = tarfile.BLOCKSIZE if members[0][0] else 0  # of the first member of a tar

@@ -64,6 +64,10 @@ class ShardSource:
     except BadRecord as error:
       raise BadRecord(f"{name}: {error}") from None
 
+  def key(self, index: int) -> str:
+    """See keys.key_of; no member is read."""
+    return self._shards.key(int(self._rows[index]))
+
 
 def refuse_uncollected(fields: Fields, where: str) -> None:
   """UserError when `fields` lack a vocabulary, which a source of shards does not collect."""

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from own_data import picture
 from PIL import Image
+from shard_fixture import pairs, write_tar
 
+from mmcontrast.data.index_shards import index_shards
 from mmcontrast.data.sources import open_source
 from mmcontrast.data.sources.keys import digest_of, key_of
 from mmcontrast.data.sources.record import Record
@@ -49,6 +51,17 @@ def test_one_record_that_is_exchanged_has_another_key(tmp_path, kind):
     file = tmp_path / "d" / f"rows.{kind}"
     file.write_text(file.read_text().replace("thing 1", "thing 8"))
   assert [a == b for a, b in zip(changed, _keys(dataset))] == [True, False, True]
+
+
+def test_samples_of_a_shard(tmp_path):
+  write_tar(tmp_path / "a.tar", pairs(0, 3))
+  index_shards(str(tmp_path / "a.tar"), 1)
+  before = _keys(f"webdataset:{tmp_path}/a.tar")
+  assert len(set(before)) == 3 and _keys(f"webdataset:{tmp_path}/a.tar") == before
+  write_tar(tmp_path / "a.tar", pairs(1, 3))
+  os.utime(tmp_path / "a.tar", ns=(0, 10**9))
+  index_shards(str(tmp_path / "a.tar"), 1)
+  assert not set(before) & set(_keys(f"webdataset:{tmp_path}/a.tar"))
 
 
 def test_a_source_without_keys_is_told_by_its_records():
