@@ -16,7 +16,7 @@ from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.suite import embed_sets, run_suite
+from mmcontrast.evaluation.suite import check_set, embed_sets, run_suite
 from mmcontrast.evaluation_config import Measured, check_words, revise, saved_section
 from mmcontrast.inference import Inference, load
 from mmcontrast.stages import run_folder
@@ -111,13 +111,14 @@ def _written(workdir: pathlib.Path) -> Iterator[None]:
 def check_sets(config: Mapping, data_dir: str | None = None) -> None:
   """Opens the user's own sets that a run will be evaluated on, so that what is wrong stops it before it starts.
 
-  Raises UserError: no such set, or one that cannot be opened.
+  Raises UserError: no such set, one that cannot be opened, or one without a label that an evaluator asks for.
   """
   options = config["evaluation"]
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])) if options["every_steps"] else ():
     choose(name.partition(":")[0], [*_own_sets(config), *SETS], "evaluation.sets")
     if name in _own_sets(config) and name not in options["optional_sets"]:
-      open_own_set(name, _own_sets(config)[name], config["data"], data_dir)
+      info = open_own_set(name, _own_sets(config)[name], config["data"], data_dir).info
+      check_set(options, name, info.label_names)
 
 
 def _evaluate(model: Inference, config: Mapping,

@@ -80,6 +80,8 @@ def _share_files(one: _Part, other: _Part) -> bool:
     return long.startswith(f"{short}/") or ("*" in short and posixpath.dirname(short) == posixpath.dirname(long))
   if one.kind not in _TABLES:
     return False
+  if "://" in one.path + other.path and posixpath.dirname(one.path) != posixpath.dirname(other.path):
+    return False  # not worth a listing of two remote folders
   try:
     return bool(set(files.find(one.path)) & set(files.find(other.path)))
   except (UserError, OSError):  # what was trained on need not be on this machine

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, tagging, zero_shot
 from mmcontrast.evaluation.embed import Compare, Embed, cosines
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, TokenIds
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, TokenIds, labels_of
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
@@ -45,6 +45,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "tagging": tagging.evaluate,
 }
 CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
+_OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 NEED_A_BANK = ("knn", "linear_probe", "tagging")
 
 
@@ -74,6 +75,23 @@ def check(config: Mapping[str, Any]) -> None:
       choose(one, sets, f"evaluation.evaluators.{name}.sets")
     if name in CHECKS:
       CHECKS[name](dict(options or {}))
+
+
+def check_set(config: Mapping[str, Any], name: str, label_names: Mapping[str, Sequence[str]]) -> None:
+  """Checks the labels and class names that evaluators ask of the set `name`, by its schema, before any is computed.
+
+  Raises UserError: the set has no such label, or a class of it has no name for zero-shot.
+  """
+  for evaluator, options in config["evaluators"].items():
+    options = dict(options or {})
+    if evaluator not in _OF_LABELS or name not in options.get("sets", _names(config, "sets")):
+      continue
+    for label in labels_of(options.get("label"), _OF_LABELS[evaluator].USUAL_LABEL, label_names):
+      if label == "concept" and evaluator != "zero_shot":
+        continue
+      choose(label, label_names, f"evaluation.evaluators.{evaluator}.label: labels of {name!r}")
+      if evaluator == "zero_shot":
+        class_names.choose(options.get("names"), label_names[label], label)
 
 
 def embed_sets(

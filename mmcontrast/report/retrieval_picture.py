@@ -48,7 +48,7 @@ def draw(
     _MARGIN,
     0.78,
     f"{len(data.images):,} images, {len(data.captions):,} captions; queries drawn at random "
-    f"(seed {seed}); right answers in green",
+    f"(seed {seed}); right answers in green" + "; by the cosine of a pair" * bool(embedded.joined),
     10,
     color=GREY,
   )

@@ -9,7 +9,7 @@ import pytest
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.metric_names import metric_names
-from mmcontrast.evaluation.suite import check, embed_sets, run_suite
+from mmcontrast.evaluation.suite import check, check_set, embed_sets, run_suite
 
 EVALUATORS = {
   "retrieval": {},
@@ -113,6 +113,20 @@ def test_label_spaces_must_be_one(world):
   sets = {**_sets(world), "new": other}
   with pytest.raises(UserError, match="'new' and 'a:one' do not name the classes of 'group' alike"):
     run_suite(world.embed, _config(evaluators={"knn": {"label": "group"}}), sets.__getitem__)
+
+
+@pytest.mark.parametrize("evaluators, message", [
+  (dict(knn=dict(label="clas")), "evaluators.knn.label: labels of 's'.*did you mean 'class'"),
+  (dict(linear_probe=dict(label=("class", "group"))), "evaluators.linear_probe.label: labels of 's'"),
+  (dict(zero_shot=dict(names={"a": "x"})), "nothing for 1 of 2 classes of 'class', such as 'b'"),
+])  # fmt: skip
+def test_what_a_schema_lacks_is_found_before_anything_is_computed(evaluators, message):
+  config = {"sets": ("s",), "evaluators": evaluators}
+  with pytest.raises(UserError, match=message):
+    check_set(config, "s", {"class": ("a", "b")})
+  check_set(config, "another", {})
+  fine = {"zero_shot": {"names": {"a": "x", "b": "y"}}, "knn": {"label": ("concept", "class")}, "linear_probe": {}}
+  check_set({"sets": ("s",), "evaluators": fine}, "s", {"class": ("a", "b")})
 
 
 def test_without_a_label_an_evaluator_looks_at_those_that_there_are(world):
