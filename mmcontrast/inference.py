@@ -17,35 +17,33 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from mmcontrast import augment
 from mmcontrast.checkpoint import load_run
 from mmcontrast.compilation import FEW, compiler_options
 from mmcontrast.data.captions import clean
 from mmcontrast.data.cut_captions import line_of_set
-from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
-from mmcontrast.data.sources import BadRecord, open_source
+from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import kept_name
 from mmcontrast.data.transforms import evaluation_view
+from mmcontrast.encoder_inputs import ImageLike, images_of, read_pixels, texts_of
 from mmcontrast.encoders.heads import takes
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.joined import joined_terms
+from mmcontrast.evaluation.zero_shot import class_embeddings
 from mmcontrast.finite import check_rows
 from mmcontrast.model import Model, build_model, real_tokens
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
-from mmcontrast.objectives.terms import comparisons, parse_terms
+from mmcontrast.objectives.terms import comparisons, logits_between, parse_terms
 from mmcontrast.optim import path_name
 from mmcontrast.stages import run_folder
 
 KINDS = ("image", "text", "image_features")
 _LENGTHS = 8  # Texts are cut to a multiple of it: one program each.
-ImageLike = str | os.PathLike | Image.Image | np.ndarray
-"""The path of an image file, a Pillow image, or uint8 [H, W, 3]."""
 
 
 class Inference:
@@ -99,12 +97,11 @@ class Inference:
     """Unit rows of one image or many, float32 [N, D]: in the joint space, or of a model without one the image tower's.
 
     Args:
-      images: paths, Pillow images or uint8 [H, W, 3], of any sizes; or uint8 [N, H, W, 3]. They are resized
-        and cropped as in evaluation.
+      images: paths, Pillow images, bytes of files or uint8 [H, W, 3], of any sizes; or uint8 [N, H, W, 3]. They
+        are resized and cropped as in evaluation.
     Raises UserError for what is no image, and for a model without images or one that compares tokens.
     """
-    one = isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
-    many = [images] if one else list(images)
+    many = list(enumerate(images_of(images, "encode_image")))
     rows = self._rows(self.image_kind, many, self._views, "encode_image")
     return rows if self.image_kind == "image" else unit(rows)
 
@@ -113,28 +110,69 @@ class Inference:
 
     Raises UserError for what is no text, and for a model without a text head or one that compares tokens.
     """
-    many = [texts] if isinstance(texts, str) else list(texts)
-    if wrong := [text for text in many if not isinstance(text, str)]:
-      raise UserError(f"encode_text: {one_line(repr(wrong[0]), 40)} is no text; give a str or a list of them")
-    return self._rows("text", many, self._short_ids, "encode_text")
+    return self._rows("text", texts_of(texts, "encode_text"), self._short_ids, "encode_text")
+
+  def classify(self, images: ImageLike | Iterable[ImageLike], classes: Sequence[str | Sequence[str]],
+               templates: Sequence[str] = ("{}",), temperature: float | None = None) -> np.ndarray:
+    """Zero-shot: how probable each class is for each image, float32 [N, K], rows of sum 1.
+
+    A class is the mean of its prompts (CLIP, arXiv:2103.00020); the probabilities are the softmax over classes of the
+    cosines divided by the temperature.
+
+    Args:
+      images: as of `encode_image`.
+      classes: K names, or several names of one class each.
+      templates: prompts with "{}" for the name, such as "a photo of a {}."
+      temperature: None: what the run learned.
+    Raises UserError as `encode_image` and `encode_text`, for a template without "{}", and where the run learned no
+    temperature and none is given.
+    """
+    temperature = self.temperature if temperature is None else temperature
+    if not temperature or temperature < 0:
+      raise UserError("classify: no temperature was learned between the heads of this run; give one above 0, such as "
+                      "temperature=0.01")
+    classes, templates = ([one] if isinstance(one, str) else list(one) for one in (classes, templates))
+    rows = class_embeddings(lambda _, texts: self.encode_text(texts), classes, templates)
+    return np.asarray(jax.nn.softmax(self.encode_image(images) @ rows.T / temperature, axis=-1))
+
+  @property
+  def logit_scale(self) -> float | None:
+    """The factor of cosines that training learned, one over the temperature; None where no term compares the heads."""
+    return self._logits()[0]
+
+  @property
+  def logit_bias(self) -> float | None:
+    """What was added to logits after the scale (SigLIP); None without one."""
+    return self._logits()[1]
+
+  @property
+  def temperature(self) -> float | None:
+    """One over `logit_scale`."""
+    return None if self.logit_scale is None else 1 / self.logit_scale
+
+  def _logits(self) -> tuple[float | None, float | None]:
+    heads = [self.config["evaluation"][kind] for kind in ("image", "text")]
+    return logits_between(self.config["objective"], self.variables["params"].get("terms", {}), heads)
+
+  def __repr__(self) -> str:
+    heads, config = self.config["evaluation"], self.config
+    parts = [] if self.step is None else [f"step {self.step}"]
+    for kind, what in (("image", f"{self.data['image_size']} px"), ("text", f"{self.data['text_length']} tokens")):
+      head = heads[kind] if kind in self.kinds else ""
+      tower = self.model.tower_of_head[head] if head else heads["features"] if kind == "image" else ""
+      if tower:
+        parts.append(f"{kind}s of {what} by {config['towers'][tower]['name']}" + (f", head {head}" if head else ""))
+    if self.temperature is not None:
+      parts.append(f"temperature {self.temperature:.4g}")
+    parts.append(f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables['params'])):,} parameters")
+    return f"<mmcontrast model: {'; '.join(parts)}>"
 
   def view(self, image: ImageLike) -> np.ndarray:
     """What the model sees of an image: uint8 [S, S, 3]. Raises UserError for what is no image."""
-    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
-    try:
-      if isinstance(image, str | os.PathLike):
-        pixels = decode(pathlib.Path(image).read_bytes(), self.data["limits"])
-      elif isinstance(image, Image.Image):
-        pixels = pixels_of(image)
-      else:
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-          raise BadRecord(f"{pixels.dtype} {list(pixels.shape)} is not uint8 [H, W, 3]")
-      return evaluation_view(pixels, self.data)
-    except BadRecord as error:
-      raise UserError(f"{name}: {error}; give a path, a Pillow image or uint8 [H, W, 3]") from None
-    except OSError as error:
-      raise UserError(f"{name}: {error.strerror or one_line(error)}; give the path of an image") from None
+    return self._view(image, "image")
+
+  def _view(self, image: ImageLike, name: str) -> np.ndarray:
+    return evaluation_view(read_pixels(image, self.data["limits"], name), self.data)
 
   def embed(self, kind: str, values: Sequence, name: Callable[[int], str] | None = None) -> np.ndarray:
     """Rows for images or captions: the evaluators' only view of a model.
@@ -205,11 +243,11 @@ class Inference:
     longest = int(real_tokens(ids, tokens["pad"], tokens["eos"]).sum(1).max())
     return ids[:, :max(1, -(-longest // _LENGTHS)) * _LENGTHS]
 
-  def _views(self, images: Sequence[ImageLike]) -> np.ndarray:
-    if len(images) == 1:
-      return self.view(images[0])[None]
+  def _views(self, numbered: Sequence[tuple[int, ImageLike]]) -> np.ndarray:
+    if len(numbered) == 1:
+      return self._view(numbered[0][1], f"image {numbered[0][0]}")[None]
     with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
-      return np.stack(list(pool.map(self.view, images)))
+      return np.stack(list(pool.map(lambda pair: self._view(pair[1], f"image {pair[0]}"), numbered)))
 
   def untrained(self, seed: int = 0) -> Inference:
     """The same towers and heads with initial weights: what they give before any training."""
@@ -293,7 +331,8 @@ def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> di
 
 
 def _called(value: Any, index: int) -> str:
-  """What a value that was given is called in messages: a path or a text by itself, pixels by their number."""
+  """What a text, or an image with its number, is called in messages: by itself if it is a str or a path."""
+  value = value[1] if isinstance(value, tuple) else value
   return one_line(repr(os.fspath(value)), 60) if isinstance(value, str | os.PathLike) else f"image {index}"
 
 

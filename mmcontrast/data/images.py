@@ -175,6 +175,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     raise BadRecord("image of 32-bit values, whose range is not known")
   if image.mode.startswith("I;16"):  # Pillow would clip it to 255, not scale it
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+  if image.mode in ("RGBa", "La"):  # premultiplied
+    image = image.convert(image.mode.upper())
   if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
     white = Image.new("RGBA", image.size, (*WHITE, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -24,8 +24,7 @@ from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
 from mmcontrast.model import build_model
-from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.terms import parse_terms
+from mmcontrast.objectives.terms import logits_between
 from mmcontrast.stages import run_folder
 
 KINDS = ("image", "text")
@@ -170,7 +169,9 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     vocabulary = arrays["params/towers/text/token_embedding/embedding"].shape[0]
     towers["text"] = {"vocab_size": vocabulary, **towers["text"]}
     text = TextInput(data["text_length"], tokenizer, data["token_ids"], data["lower"])
-  scale, bias = _logits(config, found["params"], own_heads)
+  terms = found["params"].get("terms", {})
+  check_weights(traverse_util.flatten_dict(terms, sep="/"), "config.objective")
+  scale, bias = logits_between(config["objective"], terms, own_heads.values())
   names = {f"{kind}/{name}": f"{kind}/{own}" for kind, parts in (("towers", own_towers), ("heads", own_heads))
            for name, own in parts.items()}
   return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names)
@@ -182,19 +183,6 @@ def _renamed(trees: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -
                         for kind, named in names.items()} for collection in ("params", "batch_stats")}
   return {path: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
           for path, leaf in traverse_util.flatten_dict(kept, sep="/").items()}
-
-
-def _logits(config: Mapping[str, Any], params: Mapping[str, Any],
-            heads: Mapping[str, str]) -> tuple[float | None, float | None]:
-  """Scale and bias of the first term between the two heads; None where there is none."""
-  for term in (parse_terms(config["objective"]) if config["objective"] else {}).values():
-    if compared := term.compares:
-      sides = {parse_embedding(name).head for name in (*compared.query, *compared.key)}
-      if len(sides) == 2 and sides == set(heads.values()):
-        check_weights(traverse_util.flatten_dict(params["terms"], sep="/"), "config.objective")
-        if logits := term.logit_scale(params["terms"]):
-          return logits
-  return None, None
 
 
 def _keep(text: TextInput, tokenizer: Any, workdir: pathlib.Path) -> None:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -338,6 +338,20 @@ def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
 def comparisons(terms: Terms) -> list[Comparison]:
   """What terms compare, of those that compare something, in order."""
   return [found for term in terms.values() if (found := term.compares)]
+
+
+def logits_between(objective: Mapping[str, Any], parameters: Mapping[str, Any], heads: Collection[str]
+                   ) -> tuple[float | None, float | None]:
+  """(scale, bias) of the first term of a config that compares two heads, of what all terms have learned.
+
+  (None, None) where no term compares them, or a schedule says the scale; the bias is None where there is none.
+  """
+  for term in parse_terms(objective).values() if objective and len(set(heads)) == 2 else ():
+    compared = term.compares
+    sides = {parse_embedding(name).head for name in (*compared.query, *compared.key)} if compared else set()
+    if sides == set(heads) and (logits := term.logit_scale(parameters)):
+      return logits
+  return None, None
 
 
 def prototype_spaces(terms: Terms) -> tuple[str, ...]:
