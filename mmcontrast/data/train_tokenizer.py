@@ -36,7 +36,8 @@ def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) ->
   except RuntimeError as error:
     most = _MOST.search(str(error))
     if not most:
-      raise UserError(f"--vocab_size {vocab_size}, {source.info.name}: {_reason(error)}") from None
+      left_out = f"; {len(bad)} records left out, such as {bad[0]}" if bad else ""
+      raise UserError(f"--vocab_size {vocab_size}, {source.info.name}: {_reason(error)}{left_out}") from None
     model = tokenizers.train(texts, int(most[1]))
     print(f"--vocab_size {vocab_size}: the {len(texts):,} texts give no more than {most[1]} tokens; the tokenizer has "
           f"{most[1]}", file=sys.stderr)  # fmt: skip

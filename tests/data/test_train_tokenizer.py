@@ -45,6 +45,7 @@ def test_the_vocabulary_is_fitted_to_few_texts(dataset, tmp_path, capsys):
   (["--vocab_size=20"], "Vocabulary size is smaller than the 280 that the 256 bytes"),
   (["--source.captions=alt"], "did you mean 'caption'"),
   (["--source.caption=None"], "there is no text in it"),
+  (["--source.image=alt"], "there is no text in it; 38 records left out, such as"),  # an image of each is wanted
   (["--caption=alt"], "options of the source look like"),
 ])  # fmt: skip
 def test_mistakes(dataset, tmp_path, capsys, words, message):

@@ -134,6 +134,9 @@ class CsvRows:
         try:
           cells = next(reader, None)
         except csv.Error as error:
+          if "new-line character" in str(error):
+            raise UserError(f"{self.path}:{first_line}: a line ends with a carriage return alone; save the file with "
+                            "line feeds, and put cells of several lines into quotes") from None  # fmt: skip
           raise UserError(f"{self.path}:{first_line}: {error}; mend the quotes of this row, or, where quotes are only "
                           "text, set data.source.quote=None") from None  # fmt: skip
         if cells is None:
@@ -154,7 +157,7 @@ def _format(delimiter: object, quote: object) -> dict[str, object]:
 
 def _encoding(name: object) -> str:
   try:
-    known = codecs.lookup(name).name
+    known = codecs.lookup(name).name.removesuffix("-sig")  # a mark at the start is taken off in any case
     if "\n,".encode(known) == b"\n,":
       return known
   except (LookupError, TypeError, UnicodeError):
@@ -164,11 +167,14 @@ def _encoding(name: object) -> str:
 
 
 def _check_delimiter(path: str, header: list[str], delimiter: str, fields: Fields) -> None:
-  """UserError when the whole header is one cell, and would not be with another delimiter."""
-  if len(header) > 1 or header[0] in fields.columns or fields.options["delimiter"]:
-    return
-  other = max(_DELIMITERS, key=header[0].count)
-  if other in header[0]:
+  """UserError when the header is one cell, or lacks columns, and would not with another delimiter."""
+  if header[0].startswith("sep="):
+    raise UserError(f"{path}: its first line, {header[0]!r}, is for Excel, and no header; remove it, and set "
+                    f"data.source.delimiter={header[0][4:5] or delimiter!r}")  # fmt: skip
+  whole, missing = delimiter.join(header), set(fields.columns) - set(header)
+  other = max(_DELIMITERS.replace(delimiter, ""), key=whole.count)
+  names = {name.strip() for name in whole.split(other)}
+  if other in whole and (len(header) == 1 or names & missing) and missing:
     shown = "a tab" if other == "\t" else repr(other)
-    raise UserError(f"{path}: its header is one cell, {header[0]!r}, and the delimiter looks like {shown}; set "
+    raise UserError(f"{path}: its header is {header}, and the delimiter looks like {shown}; set "
                     f"data.source.delimiter={other!r}")  # fmt: skip

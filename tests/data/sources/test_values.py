@@ -170,10 +170,13 @@ def test_a_shard_reads_values_as_a_table_does(tmp_path):
     ("0.jpg", jpeg(0)), ("0.cls", b"1\n"), ("0.json", b'{"key": 7.0, "caption": NaN}'),
     ("1.jpg", jpeg(1)), ("1.cls", b" dog\r\n"), ("1.json", b'{"key": NaN, "caption": "x"}')])  # fmt: skip
   index_shards(str(tmp_path / "0.tar"), workers=1)
-  source = open_(f"webdataset:{tmp_path}/0.tar", labels="label", label_names={"label": ["cat", "dog"]}, id="key")
+  options = dict(labels="label", label_names={"label": ["cat", "dog"]})
+  source = open_(f"webdataset:{tmp_path}/0.tar", **options, id="key")
   assert [source[index]["labels"]["label"] for index in range(2)] == [1, 1]
   assert [source[index]["id"] for index in range(2)] == [7, record.id_of_row(1)]
   assert [source[index]["captions"]["caption"] for index in range(2)] == [[], ["x"]]
+  named = open_(f"webdataset:{tmp_path}/0.tar", **options, caption="a {label}")
+  assert [named[index]["captions"]["caption"] for index in range(2)] == [["a dog"], ["a dog"]]
 
 
 def test_decimals_of_parquet_are_numbers(tmp_path):
@@ -229,13 +232,22 @@ def test_a_tsv_whose_quotes_are_text(tmp_path, capsys):
 
 @pytest.mark.parametrize("name, header, looks", [
   ("x.csv", "image;caption", "';'"), ("x.csv", "image\tcaption", "a tab"), ("x.tsv", "image,caption", "','"),
-  ("x.csv", "image|caption", r"'\|'"),
+  ("x.csv", "image|caption", r"'\|'"), ("x.csv", "image;caption;a, b", "';'"),
 ])  # fmt: skip
 def test_a_csv_of_another_delimiter(name, header, looks, tmp_path):
-  path = write(str(tmp_path / name), f"{header}\nx.png{header[5]}words\n".encode())
+  path = write(str(tmp_path / name), f"{header}\nx.png{header[5]}words{header[5] * header.count(';', 6)}\n".encode())
   with pytest.raises(UserError, match=rf"the delimiter looks like {looks}; set data\.source\.delimiter="):
     open_(f"csv:{path}")
   assert len(open_(f"csv:{path}", image=None, delimiter=header[5])) == 1
+
+
+@pytest.mark.parametrize("text, message", [
+  ("image,caption\ra.png,x\r", r"x\.csv:1: a line ends with a carriage return alone; save the file with line feeds"),
+  ("sep=;\nimage;caption\n", r"its first line, 'sep=;', is for Excel.* remove it, and set data\.source\.delimiter=';'"),
+])  # fmt: skip
+def test_what_spreadsheets_write_is_told(text, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    open_("csv:" + write(str(tmp_path / "x.csv"), text.encode()))
 
 
 def test_a_csv_of_windows(tmp_path):
@@ -248,6 +260,8 @@ def test_a_csv_of_windows(tmp_path):
     source[1]
   with pytest.raises(BadRecord, match=r"x\.csv:2: not UTF-8 .*data\.source\.encoding='cp1252'"):
     open_(f"csv:{path}")[0]
+  marked = open_("csv:" + write(str(tmp_path / "z.csv"), text.encode("utf-8-sig")), encoding="utf-8-sig")
+  assert marked[0]["captions"]["caption"] == ["Käse"]
   with pytest.raises(UserError, match="is UTF-16"):
     open_("csv:" + write(str(tmp_path / "y.csv"), text.encode("utf-16")))
   with pytest.raises(UserError, match=r"data\.source\.encoding: 'utf-17' is no encoding"):
