@@ -15,7 +15,7 @@ from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.jsonl import refuse_compressed
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
-from mmcontrast.errors import UserError, note
+from mmcontrast.errors import UserError
 
 DEFAULTS = {
   "delimiter": None,  # None: a tab in .tsv and .tab, else a comma
@@ -36,7 +36,7 @@ def open_csv(path: str, options: Mapping, split: str, data_dir: str | os.PathLik
 class CsvRows:
   """A CSV file. Opening it reads it once; 12 bytes a row stay in memory.
 
-  A line says where a cell is written over several lines: of quotes that are only text, rows become one.
+  Its note says where a cell is written over several lines: of quotes that are only text, rows become one.
 
   Raises UserError when it has no header, or its quotes do not close.
   """
@@ -44,7 +44,7 @@ class CsvRows:
   def __init__(self, path: str, fields: Fields):
     refuse_compressed(path)
     csv.field_size_limit(_LONGEST_CELL)
-    self.path, self.label_names = path, {}
+    self.path, self.label_names, self.note = path, {}, ""
     delimiter = fields.options["delimiter"] or ("\t" if path.endswith((".tsv", ".tab")) else ",")
     self._encoding, self._format = _encoding(fields.options["encoding"]), _format(delimiter, fields.options["quote"])
     self.columns: list[str] = []
@@ -66,8 +66,8 @@ class CsvRows:
     if over_lines:
       (line, line_ends), count = over_lines[0], len(over_lines)
       others = f" (and {count - 1:,} more such rows)" if count > 1 else ""
-      note(f"{path}:{line}: a quoted cell makes lines {line} to {line + line_ends} one row{others}; where quotes are "
-           "only text, set data.source.quote=None")  # fmt: skip
+      self.note = (f"{path}:{line}: a quoted cell makes lines {line} to {line + line_ends} one row{others}; where "
+                   "quotes are only text, set data.source.quote=None")  # fmt: skip
     self._bounds = np.array(bounds, np.int64)
     self._lines = np.array(lines, np.int32)
 

@@ -30,7 +30,7 @@ class JsonLines:
   def __init__(self, path: str, fields: Fields):
     del fields
     refuse_compressed(path)
-    self.path, self.label_names = path, {}
+    self.path, self.label_names, self.note = path, {}, ""
     newlines, offset = [], 0
     with files.open_binary(path) as file:
       while chunk := file.read(_CHUNK):

@@ -69,7 +69,7 @@ class ParquetTable:
     import pyarrow
     import pyarrow.parquet
 
-    self.path, self._groups = path, groups
+    self.path, self.note, self._groups = path, "", groups
     with files.open_binary(path) as file:
       try:
         opened = pyarrow.parquet.ParquetFile(file)

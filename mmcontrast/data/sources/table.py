@@ -12,7 +12,7 @@ from mmcontrast.data.sources import files, splits
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Record
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, note
 
 Row = Mapping[str, Any]
 _OPEN_AT_ONCE = 8
@@ -24,6 +24,7 @@ class Table(Protocol):
   path: str
   columns: Sequence[str]
   label_names: Mapping[str, Sequence[str]]  # the names of classes that the file itself brings, by column
+  note: str  # what a user should know of the file; "" mostly
 
   def __len__(self) -> int: ...
 
@@ -63,6 +64,8 @@ class TableSource:
     paths = files.find(splits.fill_path(path, split, shares, name), (f".{kind}",))
     with concurrent.futures.ThreadPoolExecutor(_OPEN_AT_ONCE) as pool:
       self._tables = list(pool.map(lambda path: _open(open_table, path, fields), paths))
+    if notes := [table.note for table in self._tables if table.note]:
+      note(notes[0] + (f" (and {len(notes) - 1:,} more such files)" if len(notes) > 1 else ""))
     if guesses_captions and self._tables:
       fields.guess_captions(self._tables[0].columns, self._tables[0].path)
     for table in self._tables:

@@ -216,6 +216,10 @@ def test_a_tsv_whose_quotes_are_text(tmp_path, capsys):
   source = open_(f"csv:{path}", image=None)
   assert len(source) == 1
   assert "x.tsv:2: a quoted cell makes lines 2 to 4 one row; where quotes are only text, set" in capsys.readouterr().err
+  (tmp_path / "y.tsv").write_bytes(path.read_bytes())
+  open_(f"csv:{tmp_path}/*.tsv", image=None)  # a line, however many files
+  said = capsys.readouterr().err
+  assert said.endswith("set data.source.quote=None (and 1 more such files)\n") and said.count("\n") == 1
   source = open_(f"csv:{path}", image=None, quote=None)
   assert [one["captions"]["caption"] for one in source] == [['"a dog'], ["plain"], ['the end"']]
   path.write_text("caption\tkind\n'a\tb'\tone\n")
