@@ -15,6 +15,7 @@ from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.data.sources.values import (
   id_of,
   is_missing,
+  listed,
   name_of,
   number_of,
   place_of,
@@ -243,8 +244,7 @@ class Fields:
     return is_missing(self._given(value))
 
   def _texts(self, value: Any, column: str) -> list[str]:
-    values = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
-    return [text for one in values for text in texts_of(self._given(one), column)]
+    return [text for one in listed(value) for text in texts_of(self._given(one), column)]
 
   def _filled(self, row: Mapping[str, Any], labels: Mapping[str, int]) -> list[str]:
     """The captions that the template makes, one for each text of its column; none where a column is empty."""
@@ -356,12 +356,14 @@ def columns_in(template: Any) -> tuple[str, ...]:
 
 
 def _read_image(folder: str, path: str) -> bytes:
+  """The file at `path`; where it is not there, at the path without white space round it and backslashes in it."""
   try:
     return files.read(files.join(folder, path))
   except FileNotFoundError as error:
-    if "\\" not in path:
-      raise
-    if path[1:3] == ":\\" or path.startswith("\\\\"):
+    other = path.strip().replace("\\", "/")
+    if other[1:3] == ":/" or path.startswith("\\\\"):
       raise FileNotFoundError(f"{error} (a path of Windows, and not of this machine: write it as seen from the table's "
                               "folder, with /)") from None  # fmt: skip
-    return files.read(files.join(folder, path.replace("\\", "/")))
+    if other == path:
+      raise
+    return files.read(files.join(folder, other))

@@ -25,6 +25,8 @@ def is_missing(value: Any) -> bool:
   """Whether a value is none: None, not a number (NaN, NaT), or text of nothing but white space."""
   if value is None:
     return True
+  if isinstance(value, np.ndarray) and not value.ndim:
+    value = value.item()
   if isinstance(value, (str, bytes)):
     return not value.strip()
   if isinstance(value, decimal.Decimal):
@@ -56,10 +58,16 @@ def text_of(value: Any, column: str) -> str:
   raise BadRecord(f"column {column!r} is a {type(value).__name__}, not text")
 
 
+def listed(value: Any) -> list[Any]:
+  """The values of a list of them, or the one value."""
+  if isinstance(value, np.ndarray):
+    value = value.tolist()  # of an array without dimensions the one value
+  return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def texts_of(value: Any, column: str) -> list[str]:
   """The texts of one value or a list of them, without those that are missing; one of white space is a text, and bad."""
-  values = value if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim) else [value]
-  return [text_of(one, column) for one in values if isinstance(one, (str, bytes)) or not is_missing(one)]
+  return [text_of(one, column) for one in listed(value) if isinstance(one, (str, bytes)) or not is_missing(one)]
 
 
 def name_of(value: Any, column: str) -> str:

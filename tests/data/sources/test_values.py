@@ -40,7 +40,8 @@ class NAType:
 
 @pytest.mark.parametrize("value, missing", [
   (None, True), (NAN, True), (np.float32("nan"), True), (np.datetime64("NaT"), True), (NAType(), True), ("", True),
-  (" \n", True), (b"", True), (b"\t", True), (0, False), (0.0, False), (False, False), ("nan", False),
+  (np.array(NAN), True), (np.array(5), False), (" \n", True), (b"", True), (b"\t", True),
+  (0, False), (0.0, False), (False, False), ("nan", False),
   (math.inf, False), ([], False), (np.array([NAN]), False),
 ])  # fmt: skip
 def test_what_is_missing(value, missing):
@@ -256,12 +257,15 @@ def test_what_spreadsheets_write_is_told(text, message, tmp_path):
 
 def test_a_csv_of_windows(tmp_path):
   write(str(tmp_path / "pictures/a.png"), picture(1))
-  text = "image,caption\r\npictures\\a.png,Käse\r\nC:\\pictures\\a.png,plain\r\n"
+  text = "image,caption\r\npictures\\a.png,Käse\r\nC:\\pictures\\a.png,plain\r\n pictures/a.png ,x\r\nno\\a.png,x\r\n"
   path = write(str(tmp_path / "x.csv"), text.encode("cp1252"))
   source = open_(f"csv:{path}", encoding="cp1252")
   assert source[0]["captions"]["caption"] == ["Käse"] and source[0]["images"] == {"image": picture(1)}
   with pytest.raises(OSError, match="a path of Windows"):
     source[1]
+  assert source[2]["images"] == {"image": picture(1)}
+  with pytest.raises(FileNotFoundError, match=r"no/a\.png: no such file"):
+    source[3]
   with pytest.raises(BadRecord, match=r"x\.csv:2: not UTF-8 .*data\.source\.encoding='cp1252'"):
     open_(f"csv:{path}")[0]
   marked = open_("csv:" + write(str(tmp_path / "z.csv"), text.encode("utf-8-sig")), encoding="utf-8-sig")
