@@ -1,19 +1,25 @@
 """A run on people's data, with a tokenizer trained on it, goes out to open_clip and transformers and comes back."""
 
 import json
+import pathlib
+import re
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from exportable import TEXTS, exportable_config, save_run, tokenizer_of
 
 from mmcontrast import load
+from mmcontrast.config import load_config
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import UserError
 from mmcontrast.interop import sentencepiece_json
 from mmcontrast.interop.possible import exports, lines
 from mmcontrast.interop.run import export_run, import_run
 from mmcontrast.model import build_model
+
+ABLE = ["open_clip", "hf", "timm", "stablehlo", "onnx"]  # exports of CLIP's towers
 
 
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
@@ -68,13 +74,14 @@ def test_a_model_of_unigrams_is_written_and_one_of_words_refused(tmp_path):
     sentencepiece_json.convert(make_tokenizer(f"sentencepiece:{tmp_path}/word.model", lower=False))
 
 
-def asked(**sections):
-  """Which exports a run of `save_run`'s config with other sections allows, from shapes alone."""
-  config = exportable_config("bytes", **sections)
+def asked(config=None, **sections):
+  """Which exports a run of `config`, by default `save_run`'s with other sections, allows: from shapes alone."""
+  config = config or exportable_config("bytes", **sections)
   towers = {name: {**options, "attention": "xla"} if options["name"] == "vit" else options
             for name, options in config["towers"].items()}  # "cudnn" would need its GPU
   model = build_model({**config, "towers": towers}, 259)
-  views = {"image": np.zeros((1, 32, 32, 3), np.float32), "text": np.ones((1, 16), np.int32)}
+  side, length = config["data"]["image_size"], config["data"]["text_length"]
+  views = {"image": np.zeros((1, side, side, 3), np.float32), "text": np.ones((1, length), np.int32)}
   shapes = jax.eval_shape(model.init, jax.random.key(0), views)
   terms = {"image_text": {"log_scale": jax.ShapeDtypeStruct((), np.float32)}}
   return exports(config, {**shapes["params"], "terms": terms}, shapes["batch_stats"])
@@ -82,7 +89,7 @@ def asked(**sections):
 
 def test_which_exports_a_config_allows_is_known_before_training():
   found = asked()
-  assert [name for name, why in found.items() if not why] == ["open_clip", "hf", "timm", "stablehlo", "onnx"]
+  assert [name for name, why in found.items() if not why] == ABLE
   assert found["torchvision"].startswith("config.towers.image.name: no such choice 'vit'")
   assert lines(found)[0] == "exports (mmcontrast export --to): open_clip, hf, timm, stablehlo, onnx"
   assert lines(found)[1].startswith("  no torchvision: config.towers.image.name")
@@ -106,3 +113,21 @@ def test_why_an_export_is_not_possible_names_the_key_and_the_way_out():
   assert not cudnn["hf"] and cudnn["onnx"].startswith("config.towers.image.attention is 'cudnn'")
   nothing = asked(evaluation={**config["evaluation"], "image": "", "text": "", "features": ""})
   assert "config.evaluation names no head" in nothing["hf"]
+
+
+def test_own_data_can_be_exported():
+  c = load_config("own_data:size=tiny,image_size=32,patch=16", ["--config.data.dataset=jsonl:mine.jsonl",
+                                                                "--config.data.tokenizer=bytes"])
+  assert [name for name, why in asked(c).items() if not why] == ABLE
+
+
+def test_the_recipe_of_the_docs_is_whole():
+  """On top of the emoji's CLIP: nothing of what it does not say is in the way of an export."""
+  docs = pathlib.Path(__file__).parents[2] / "docs" / "weights.md"
+  text = docs.read_text().partition("## A run that others can")[2]
+  recipe = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+  c = ml_collections.ConfigDict(load_config("methods/clip", []), type_safe=False)
+  assert asked(c.to_dict())["hf"]
+  exec(recipe, {"c": c})
+  c.data.update(tokenizer="bytes", token_ids=dict(pad=0, bos=1, eos=2))  # CLIP's own file is not everywhere
+  assert [name for name, why in asked(c.to_dict()).items() if not why] == ABLE
