@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcontrast.data.images import decode, header
 from mmcontrast.data.sources import BadRecord, Info, Record, Source
+from mmcontrast.data.sources.record import is_id_of_row
 from mmcontrast.errors import UserError
 
 RECORDS = 1000  # read for the numbers
@@ -56,7 +57,9 @@ def inspect(source: Source) -> Found:
   for label, names in info.label_names.items():
     found = collections.Counter(names[value] for record in records if (value := record["labels"][label]) >= 0)
     rows += [(f"labels: {label}", f"{len(names)}: {_frequent(found)}")]
-  rows += [("ids", f"{len({record['id'] for record in records})} different")]
+  without = sum(is_id_of_row(record["id"]) for record in records)
+  different = len({record["id"] for record in records}) - without
+  rows += [("ids", f"{different} different" + (f"; {without} without one" if without else ""))]
   if info.styles and 0 < (without := sum(not record["images"] for record in records)) < len(records):
     rows += [("skipped", f"{without} without an image will be skipped; data.missing='mask' lets them pass, 'bad' "
               "counts them as bad records")]  # fmt: skip
@@ -180,7 +183,8 @@ def _frequent(counts: Mapping[str, int]) -> str:
 
 
 def _example(record: Record, info: Info) -> str:
-  lines = [f"{record['name']} (id {record['id']})"]
+  identity = "no id" if is_id_of_row(record["id"]) else f"id {record['id']}"
+  lines = [f"{record['name']} ({identity})"]
   for style, data in record["images"].items():
     kind, size = header(data) or _UNKNOWN
     lines.append(f"{style}: {kind} {'x'.join(map(str, size))}, {len(data)} bytes")

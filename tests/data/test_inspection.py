@@ -175,3 +175,11 @@ def test_a_path_that_exists_is_no_pattern_for_any_source(name, capsys, tmp_path)
   assert f"caption: of {name}\n" in run(capsys, "inspect", f"coco:{tmp_path}/{name}", *source)
   run(capsys, "convert", places[0], "--to", "array_record", "--out", tmp_path / name / "out")
   assert f"caption: of {name}\n" in run(capsys, "inspect", f"array_record:{tmp_path}/{name}/out")
+
+
+def test_records_without_an_id_are_counted_apart(tmp_path):
+  rows = [{"caption": "x", "key": key} for key in (7, None, 7.0, "a")]
+  (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  options = {"image": None, "id": "key"}
+  text = inspection.describe(open_source({"dataset": f"jsonl:{tmp_path}/x.jsonl", "source": options}, "train"))
+  assert "2 different; 1 without one" in text and "x.jsonl:1 (id 7)" in text and "x.jsonl:2 (no id)" in text
