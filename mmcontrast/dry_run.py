@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmcontrast import sharding
+from mmcontrast import flops, sharding, tpu_slice
 from mmcontrast.data import image_views, pipeline
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import MissingData, UserError
@@ -38,16 +38,21 @@ _COLLECTIVE = re.compile(
 _FORCED = re.compile(r"--xla_force_host_platform_device_count=\S+")
 
 
-def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = None) -> str:
+def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = None,
+            topology: str | None = None) -> str:
   """Compiles the train step of `config`, or of each of its stages, and describes it.
 
   Args:
     config: a resolved config.
     devices: how many devices to simulate; None: those that are here.
+    topology: the TPU slice to compile for, such as "v5e:4x4": tpu_slice.py.
     data_dir: where datasets live; without the dataset its shapes are made up, and the text says so.
   Raises UserError as `train.train` does, before compilation.
   """
-  present = simulate(devices) if devices is not None else jax.devices()
+  if topology is not None:
+    present = tpu_slice.slice_devices(topology)
+  else:
+    present = simulate(devices) if devices is not None else jax.devices()
   plans = make_plans(config, lambda run: find_spec(run, data_dir)[0], present)
   texts = [f"stage {name}: " * bool(name) + _describe(plan, present, data_dir) for name, plan in plans.items()]
   run, _, program = list(plans.values())[-1]  # the last stage is what is exported
@@ -63,7 +68,8 @@ def _describe(plan: Plan, present: Sequence[jax.Device], data_dir: str | None) -
   batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)
   chosen = loss_lines(config, program, mesh)
   start = time.perf_counter()
-  compiled = program.step.lower(program.state, batch).compile(_QUICK)
+  costs = _on_slice(plan, batch, present, data_dir) if present[0].platform == "tpu" else _costs(
+      program.step.lower(program.state, batch).compile(_QUICK), len(present))
   seconds = time.perf_counter() - start
   return "\n".join([
       f"{len(present)} {present[0].device_kind} devices, mesh "
@@ -73,8 +79,50 @@ def _describe(plan: Plan, present: Sequence[jax.Device], data_dir: str | None) -
       "parameters:", sharding.overview(program.state.params, _placed(program.state.params)),
       *_state_sizes(program), "",
       "loss:", *chosen, "",
-      *_costs(compiled, len(present)),
+      *costs,
       f"compiled in {seconds:.1f} s; nothing was trained"])
+
+
+def _on_slice(plan: Plan, batch: Any, present: Sequence[jax.Device], data_dir: str | None) -> list[str]:
+  """What the step costs on TPUs; where it does not fit, the first change of the config with which it would."""
+  config, program = plan.config, plan.program
+  needed, tried = None, []
+  for written, other in [("", config), *tpu_slice.roomier(config)]:
+    if written:
+      tried.append(written)
+      try:
+        program = make_plans(other, lambda run: find_spec(run, data_dir)[0], present)[""].program
+      except UserError as error:
+        tried[-1] += f" (not with this config: {error})"
+        continue
+    try:
+      compiled = program.step.lower(program.state, batch).compile()
+    except jax.errors.JaxRuntimeError as error:
+      memory = tpu_slice.too_much(error)
+      if memory is None:
+        raise
+      needed = needed or memory
+      continue
+    lines = tpu_slice.costs(compiled, present[0], config["batch"]["size"], len(present),
+                            _forward_flops(program, config["batch"]["size"]))
+    if not tried:
+      return lines
+    return [_too_much(needed), "it fits with " + " ".join(tried) + ":", "", *lines]
+  return [_too_much(needed), "tried without success: " + "; ".join(tried)]
+
+
+def _too_much(memory: tuple[int, int]) -> str:
+  needed, there = (size / 2**30 for size in memory)
+  return f"memory a chip: needs {needed:.2f} GiB of {there:.2f}: IT DOES NOT FIT"
+
+
+def _forward_flops(program: Program, size: int) -> float:
+  """Of one example, momentum branches not counted, as the formula of MFU asks."""
+  recipe, state = program.recipe, program.state
+  names = objective.required_embeddings(recipe.terms)
+  embed = functools.partial(recipe.model.embed, names=names, train=False)
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  return flops.forward_flops(embed, variables, view_shapes(program.batch)) / size
 
 
 def simulate(count: int) -> list[jax.Device]:

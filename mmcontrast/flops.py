@@ -20,7 +20,7 @@ import jax
 
 PEAK_BFLOAT16 = {
   "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12,
-  "TPU v6": 918e12, "TPU v5p": 459e12, "TPU v5": 197e12, "TPU v4": 275e12,
+  "TPU v6": 918e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v4": 275e12,  # "TPU v5" is v5p
 }  # fmt: skip
 """Dense bfloat16 (V100: float16) operations a second by what the device's name holds; the first match counts."""
 

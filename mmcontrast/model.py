@@ -164,11 +164,14 @@ class Model:
     for part, owner in (self.shared.get(name, {}) if kind == "heads" else {}).items():
       params = {**params, part: variables["params"]["heads"][owner][part]}
     own = {"params": params, **({"batch_stats": stats} if stats else {})}
+    scope = jax.named_scope(f"{kind}.{name}")  # how a compiled program says whose an instruction is
     if not train:
-      return module.apply(own, *inputs, train=False, **options), stats or {}
+      with scope:
+        return module.apply(own, *inputs, train=False, **options), stats or {}
     rngs = {"dropout": key} if key is not None else None
     try:
-      outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options)
+      with scope:
+        outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options)
     except UserError as error:
       raise UserError(f"config.{kind}.{name}: {error}") from None
     return outputs, new.get("batch_stats", {})

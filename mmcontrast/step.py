@@ -183,6 +183,7 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
     variables = {"params": recipe.lora.merge(params), "batch_stats": state.batch_stats}
     return _embed(recipe, mesh, variables, batch, views, online_names, key)
 
+  @jax.named_scope("loss")
   def loss_of(embeddings, parameters, names):
     loss, metrics, new_rows = objective.evaluate_and_remember(
         {name: terms[name] for name in names}, {**embeddings, **keys}, info, parameters, state.queues, weights,
@@ -191,8 +192,9 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
 
   found, gradients, rule_metrics = recipe.update_rule(embed, loss_of, state.params, tuple(terms))
   loss, (metrics, new_rows), embeddings, stats = found
-  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
+  with jax.named_scope("optimizer"):
+    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
   params = {**params, "terms": objective.clamp_after_step(terms, params["terms"])}
   if momentum is not None and recipe.momentum_update == "after_step":
     momentum = _follow(model, momentum, recipe.lora.merge(params), momentum_names, decay)
@@ -238,6 +240,7 @@ def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[
   return views
 
 
+@jax.named_scope("augmentation")
 def _augmented(recipe: Recipe, augmentations: tuple[augment.Recipe, ...], batch: Mapping[str, jax.Array],
                images: jax.Array, first: int, train: bool) -> jax.Array:
   """Images [B, V, H, W, 3] uint8, views number `first` and on, as float32 of the same shape."""
