@@ -1,6 +1,7 @@
 """Reading a program that was compiled for a TPU, and what is said where none can be compiled."""
 
 import importlib.util
+import pathlib
 
 import pytest
 
@@ -11,42 +12,7 @@ from mmcontrast.tpu_program import CHIPS, Collective, by_part, by_source, collec
 
 CHIP = CHIPS["TPU v5 lite"]
 # The form of `compiled.as_text()`: a loop of three turns, a kernel, a fused and a plain collective.
-PROGRAM = """\
-HloModule jit_train_step, is_scheduled=true
-
-%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-}
-
-%fused (p: f32[4,8]) -> f32[8,8] {
-  %all-gather.1 = f32[8,8]{1,0} all-gather(%p), channel_id=7, dimensions={0}
-  ROOT %custom-call.1 = f32[8,8]{1,0} custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
-}
-
-%fused_again (p: f32[4,8]) -> f32[8,8] {
-  ROOT %all-gather.2 = f32[8,8]{1,0} all-gather(%p), channel_id=7, dimensions={0}
-}
-
-%condition (s: (s32[], f32[4])) -> pred[] {
-  %limit = s32[] constant(3)
-  ROOT %less = pred[] compare(%i, %limit), direction=LT
-}
-
-%body (s: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %dot = bf16[4,8]{1,0} fusion(%x), metadata={op_name="jit(train_step)/jvp(towers.image)/ViT/while/body/fc1"}, backend_config={"estimated_cycles":"100"}
-  %again = bf16[4,8]{1,0} fusion(%y), metadata={op_name="jit(train_step)/jvp(towers.image)/ViT/while/body/fc1"}, backend_config={"estimated_cycles":"10"}
-  %all-reduce.1 = (bf16[2,8]{1,0}, f32[4]{0}) all-reduce(%x), channel_id=3, to_apply=%add
-}
-
-ENTRY %main (x: f32[4,8]) -> f32[] {
-  %loop = (s32[], f32[4]) while(%start), condition=%condition, body=%body
-  %gather = f32[8,8]{1,0} fusion(%x), calls=%fused, metadata={op_name="jit(train_step)/loss/dot"}, backend_config={"estimated_cycles":"7"}
-  %gathered = f32[8,8]{1,0} fusion(%x), calls=%fused_again, metadata={op_name="jit(train_step)/loss/dot"}
-  %unknown = f32[4]{0} copy(%x), metadata={op_name="jit(train_step)/x"}, backend_config={"estimated_cycles":"9223372036854775807"}
-  %kernel = bf16[4,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", metadata={op_name="jit(train_step)/jvp(towers.text)/T/pallas_call"}, backend_config={"custom_call_config":{"cost_estimate":{"flops":"197000000","transcendentals":"4096","bytes_accessed":"8"}}}
-  ROOT %update = f32[4]{0} fusion(%x), metadata={op_name="jit(train_step)/optimizer/add"}, backend_config={"estimated_cycles":"5"}
-}
-"""
+PROGRAM = (pathlib.Path(__file__).parent / "golden" / "tpu_program.txt").read_text()
 
 
 def test_cycles_with_the_turns_of_loops_and_kernels_by_their_operations():
