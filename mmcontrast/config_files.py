@@ -49,28 +49,31 @@ def split(path: str) -> tuple[pathlib.Path, str | None]:
   for count in range(len(words), 0, -1):  # a path that exists is that path, whatever letters it has
     file, arg = pathlib.Path(":".join(words[:count])), ":".join(words[count:])
     if file.suffix == ".py" and file.is_file():
-      return file, arg if count < len(words) else None
-  name, colon, arg = path.partition(":")
+      return file, arg or None
+  name, _, arg = path.partition(":")
   names = shipped()
   meant = [name] if name in names else [whole for whole in names if whole.rpartition("/")[2] == name]
   if len(meant) == 1:
-    return SHIPPED / f"{meant[0]}.py", arg if colon else None
-  raise UserError(f"--config {name}: {_absent(name, meant, names)}; `mmcontrast configs` lists those of the package")
+    return SHIPPED / f"{meant[0]}.py", arg or None
+  raise UserError(f"--config {name or repr(name)}: {_absent(name, meant, names)}`mmcontrast configs` lists those of "
+                  "the package")
 
 
 def _absent(name: str, meant: list[str], names: dict[str, str]) -> str:
-  """What is wrong with a `name` that is neither a file nor one config of the package."""
+  """What is wrong with a `name` that is neither a file nor one config of the package, and what was meant."""
   if meant:
-    return f"several configs have this name; give {' or '.join(meant)}"
+    return f"several configs have this name; give {' or '.join(meant)}; "
   file = pathlib.Path(name)
   what = "no such file" if file.suffix == ".py" else "no such config, and no file that ends in .py"
+  if not file.name:
+    return f"{what}; "
   if file.with_suffix(".py").is_file():
-    return f"{what}; did you mean {str(file.with_suffix('.py'))!r}?"
+    return f"{what}; did you mean {str(file.with_suffix('.py'))!r}? "
   stem = file.stem if file.suffix == ".py" else file.name
   beside = {path.stem: str(path) for path in sorted(file.parent.glob("*.py"))} if file.parent.is_dir() else {}
   choices = beside | {whole.rpartition("/")[2]: whole for whole in names}
-  close = difflib.get_close_matches(stem, choices, n=1, cutoff=0.5)
-  return f"{what}; did you mean {choices[close[0]]!r}?" if close else what
+  close = difflib.get_close_matches(stem, choices, n=1, cutoff=0.65)
+  return f"{what}; " + (f"did you mean {choices[close[0]]!r}? " if close else "")
 
 
 def run(path: str) -> Any:

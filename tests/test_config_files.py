@@ -28,6 +28,7 @@ def test_configs_of_the_package_work_from_any_folder(tmp_path, monkeypatch):
   whole = load_config("methods/clip")
   assert load_config("clip") == whole == load_config(str(SHIPPED / "methods" / "clip.py"))
   assert load_config("quickstart:smoke")["steps"] == 3 < load_config("quickstart")["steps"]
+  assert split("clip:") == (SHIPPED / "methods" / "clip.py", None)
   assert split("clip:a:b") == (SHIPPED / "methods" / "clip.py", "a:b")
 
 
@@ -44,7 +45,8 @@ def test_they_are_in_the_package_and_listed(capsys):
 @pytest.mark.parametrize("name, meant", [
     ("clipp", "did you mean 'methods/clip'"), ("configs/quickstart.py", "did you mean 'quickstart'"),
     ("methods/simclr.py", "did you mean 'methods/simclr'"), ("mine", "did you mean 'mine.py'"),
-    ("mime.py", "did you mean 'mine.py'"), ("zzzzzzzz", "`mmcontrast configs` lists"),
+    ("mime.py", "did you mean 'mine.py'"), ("zzzzzzzz", "`mmcontrast configs` lists"), ("", "--config ''"),
+    ("/", "no such config"), ("clip.txt", "no such config"),
 ])
 def test_a_config_that_is_not_there(name, meant, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
