@@ -276,12 +276,12 @@ def config_page() -> str:
                "`--config.stages.NAME.KEY=VALUE`."),
       "## Config files", "",
       *wrapped("`--config NAME` is a config of the package, `quickstart` or `methods/clip` (or `clip`), of those that "
-               "`mmcontrast configs` lists; `--config FILE.py` is one of your own, in any folder. What follows a colon is its "
-               "argument: `clip:smoke` is small enough for seconds, `own_data:size=tiny,image_size=64` sets two "
+               "`mmcontrast configs` lists; `--config FILE.py` is one of your own, in any folder. What follows a colon "
+               "is its argument: `clip:smoke` is small enough for seconds, `own_data:size=tiny,image_size=64` sets two "
                "numbers. A file has a function `get_config(arg=None)` that returns the config. It may import files "
-               "beside it, which are its own (another folder's file of the same name is another), and the configs of the package: "
-               "`from mmcontrast.configs.methods import clip`. `mmcontrast.config.arguments` reads arguments, and "
-               "`sized` takes `smoke` only."),
+               "beside it, which are its own (another folder's file of the same name is another), and the configs of "
+               "the package: `from mmcontrast.configs.methods import clip`. `mmcontrast.config.arguments` reads "
+               "arguments, and `sized` takes `smoke` only."),
       "## Keys of the program", "", *table(program_keys(base), MEANINGS, "key"),
       "## Sections whose options go by a name", "",
       *wrapped("Where an option is itself such a mapping, the name is short for it: `criterion=\"softmax\"` is "
