@@ -55,14 +55,15 @@ def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = 
     present = simulate(devices) if devices is not None else jax.devices()
   plans = make_plans(config, lambda run: find_spec(run, data_dir)[0], present)
   texts = [f"stage {name}: " * bool(name) + _describe(plan, present, data_dir) for name, plan in plans.items()]
-  run, _, program = list(plans.values())[-1]  # the last stage is what is exported
-  texts.append("\n".join(possible.lines(possible.exports(run, program.state.params, program.state.batch_stats))))
+  last = list(plans.values())[-1]  # the stage that is exported
+  state = last.program.state
+  texts.append("\n".join(possible.lines(possible.exports(last.config, state.params, state.batch_stats))))
   return "\n\n".join(texts)
 
 
 def _describe(plan: Plan, present: Sequence[jax.Device], data_dir: str | None) -> str:
   """What the compiled step of one stage, or of a run without stages, is and costs."""
-  config, mesh, program, _ = plan
+  config, mesh, program = plan.config, plan.mesh, plan.program
   size, (_, of_data) = config["batch"]["size"], find_spec(config, data_dir)
   where = sharding.batch_sharding(mesh)
   batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)
