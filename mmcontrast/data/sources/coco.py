@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmcontrast.data import build
-from mmcontrast.data.sources.fields import Fields
+from mmcontrast.data.sources.fields import Fields, columns_in
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.data.sources.values import is_missing, name_of, number_first
@@ -25,6 +25,7 @@ DEFAULTS = {
   "images": "{split}2017",
   "captions": "annotations/captions_{split}2017.json",  # None: no captions
   "instances": "annotations/instances_{split}2017.json",  # None: no tags; nor are there where the default is not there
+  "caption": None,  # such as "a photo of a {category}": captions of the categories, one for each
   "weight": None,  # key of the entries of 'images' that holds what an example counts, see Fields
 }
 
@@ -42,8 +43,7 @@ class CocoSource:
       raise UserError(f"data.source: unknown key {key!r}; {nearest(key, DEFAULTS)}")
     data_dir = pathlib.Path(data_dir or build.default_data_dir())
     root = pathlib.Path(path or data_dir / "coco").expanduser()
-    weight = options.get("weight")
-    options = {key: value for key, value in options.items() if key != "weight"}
+    weight, caption = options.get("weight"), options.get("caption")
     paths = _paths(root, options, {"validation": "val"}.get(split, split))
     self._folder = paths["images"]
     if self._folder is None or not self._folder.is_dir():
@@ -57,14 +57,19 @@ class CocoSource:
     images = _images((captions or instances)["images"], paths["captions"] or paths["instances"])
     if weight and not any(weight in image for image in images.values()):
       raise UserError(f"data.source.weight: no image has a key {weight!r}; name another, or set it to None")
+    if caption and columns_in(caption) != ("category",):
+      raise UserError(f"data.source.caption: {caption!r} is not a text with the category in it, such as 'a photo of a "
+                      "{category}'; did you mean 'captions', the file of them?")  # fmt: skip
+    if caption and not instances:
+      raise UserError(f"data.source.caption: {caption!r} needs categories; give data.source.instances")
     texts = _by_image(captions, "caption", paths["captions"])
     categories = _by_image(instances, "category_id", paths["instances"])
     self._names = _categories(instances["categories"], paths["instances"]) if instances else {}
-    self._rows = [{"image": image.get("file_name"), "id": key, "caption": texts[key], "categories": categories[key],
+    self._rows = [{"image": image.get("file_name"), "id": key, "caption": texts[key], "category": categories[key],
                    "weight": image.get(weight)}
                   for key, image in sorted(images.items(), key=lambda item: number_first(item[0]))]  # fmt: skip
     self._fields = Fields(
-      {"caption": "caption" if captions else None, "tags": "categories" if instances else None, "id": "id",
+      {"caption": caption or ("caption" if captions else None), "tags": "category" if instances else None, "id": "id",
        "name": "image", "weight": "weight" if weight else None,
        "tag_names": tuple(dict.fromkeys(self._names.values()))},
       f"coco:{path}")  # fmt: skip
@@ -77,10 +82,10 @@ class CocoSource:
     row = self._rows[index]
     name = f"image {row['id']}" if is_missing(row["image"]) else row["image"]
     try:
-      found = [name_of(one, "category_id") for one in row["categories"] if not is_missing(one)]
+      found = [name_of(one, "category_id") for one in row["category"] if not is_missing(one)]
       if unlisted := [one for one in found if one not in self._names]:
         raise BadRecord(f"an instance is of category {unlisted[0]}, which is not in 'categories'")
-      row = {**row, "categories": [self._names[one] for one in found]}
+      row = {**row, "category": [self._names[one] for one in found]}
       return self._fields.record(row, index, name, str(self._folder))
     except BadRecord as error:
       raise BadRecord(f"{name}: {error}") from None
@@ -89,14 +94,15 @@ class CocoSource:
     """What the annotations say of the image, and size and time of its file; see keys.key_of."""
     row = self._rows[index]
     paths = self._fields.paths(row, str(self._folder))
-    return digest_of([row, [self._names.get(str(one), one) for one in row["categories"]],
+    return digest_of([row, [self._names.get(str(one), one) for one in row["category"]],
                       [key_of_file(path) for path in paths.values()]])
 
 
 def _paths(root: pathlib.Path, options: Mapping, split: str) -> dict[str, pathlib.Path | None]:
   """The path of each option; None where it is None, or where its default of `instances` is not there."""
   paths: dict[str, pathlib.Path | None] = {}
-  for key, template in {**DEFAULTS, **options, "weight": None}.items():
+  for key in ("images", "captions", "instances"):
+    template = options.get(key, DEFAULTS[key])
     if template is not None and not isinstance(template, str):
       raise UserError(f"data.source.{key}: {template!r} is not a path")
     paths[key] = None if template is None else root / template.replace("{split}", split)

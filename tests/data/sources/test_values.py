@@ -333,6 +333,12 @@ def test_coco_of_captions_alone_and_of_instances_alone(coco, capsys):
          annotations=[{"image_id": 1, "category_id": 1}])  # fmt: skip
   source = open_(f"coco:{root}", captions=None)
   assert source.info.caption_fields == () and source[0]["tags"].tolist() == [1]
+  source = open_(f"coco:{root}", captions=None, caption="a photo of a {category}")
+  assert source[0]["captions"] == {"caption": ["a photo of a dog"]}
+  with pytest.raises(UserError, match=r"data\.source\.caption: 'a \{dog\}' is not a text with the category in it"):
+    open_(f"coco:{root}", caption="a {dog}")
+  with pytest.raises(UserError, match=r"needs categories; give data\.source\.instances"):
+    open_(f"coco:{root}", caption="a {category}", instances=None)
   with pytest.raises(UserError, match="captions and instances are both None"):
     open_(f"coco:{root}", captions=None, instances=None)
 
