@@ -115,8 +115,10 @@ def revise(model: Inference, section: Mapping[str, Any], measured: Measured | No
     raise UserError(f"{workdir}: config.evaluation.sets is empty, there is nothing to measure; name what to evaluate "
                     f"on, as in mmcontrast evaluate 'folder:/data/{{split}}' --split val --workdir {workdir}")
   if not section["evaluators"]:
-    why = f" ({'; '.join(left_out)})" if left_out else ""
-    raise UserError(f"{workdir}: nothing to evaluate {', '.join(section['sets'])} by{why}; choose evaluators, as in "
+    what = f"{workdir}: nothing to evaluate {', '.join(section['sets'])} by"
+    if left_out and not of_evaluators:
+      raise UserError(f"{what}: {'; '.join(left_out)}")
+    raise UserError(f"{what}: config.evaluation.evaluators is empty; choose some, as in "
                     f"{_EVALUATORS}=\"{{'retrieval': {{}}}}\"")
   if measured:
     left_out = [line for line in left_out if line.split()[0] not in section["evaluators"]]  # an override gave it

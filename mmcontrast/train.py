@@ -108,16 +108,16 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
     if state.queues is None:
       made = jax.jit(lambda batch: _of_the_data(init_state(recipe, batch)), out_shardings=_of_the_data(placed))
       state = state.replace(**made(zeros))
+    if distributed.is_first():
+      if changed := say_change(workdir, config):
+        _say(changed)
+      (workdir / "config.json").write_text(to_json(config))
     if int(state.step) == config["steps"]:
       _say(f"{workdir}: finished at step {config['steps']}, so nothing is trained; more config.steps go on where the "
            "schedules allow it")
       checkpoints.close()
       return state
     _say(f"resuming {workdir} from step {int(state.step)}")
-    if distributed.is_first():
-      if changed := say_change(workdir, config):
-        _say(changed)
-      (workdir / "config.json").write_text(to_json(config))
   else:
     sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
     given = initial_arrays(config, variable_shapes(plan.program), sources)

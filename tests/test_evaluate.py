@@ -71,7 +71,7 @@ def test_without_anything_to_measure_it_says_the_way_out(run, pictures, monkeypa
   workdir, models = run
   with pytest.raises(UserError, match=r"evaluation\.sets is empty.*mmcontrast evaluate 'folder:/data/\{split\}' --spl"):
     evaluate_workdir(workdir)
-  with pytest.raises(UserError, match=r"nothing to evaluate my_data_val by .*; choose evaluators, as in --config\.ev"):
+  with pytest.raises(UserError, match=r"nothing to evaluate my_data_val by: .*empty; choose some, as in --config\.ev"):
     evaluate_workdir(workdir, source=pictures, split="val", overrides=["--config.evaluation.evaluators={}"])
   models.append(tiny_inference(step=0, sets=(), evaluators={}, data={}, text=""))
   with pytest.raises(UserError, match=r"no two heads for that .*linear probes need a training set: --train_split"):
@@ -132,6 +132,8 @@ def test_a_section_that_a_later_train_gave_is_used_and_said(run, pictures):
   (workdir / "config.json").write_text(json.dumps({"evaluation": now}))
   assert "mine/image_to_text/recall@1" in evaluate_workdir(workdir)
   assert (workdir / "evaluation.json").is_file() and (workdir / "retrieval.png").is_file()
+  with pytest.raises(UserError, match=r"nothing to evaluate mine by: config\.evaluation\.evaluators is empty"):
+    evaluate_workdir(workdir, overrides=["--config.evaluation.evaluators={}"])
 
 
 @pytest.mark.parametrize(("dataset", "split", "name"), [

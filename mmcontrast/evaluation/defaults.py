@@ -51,7 +51,8 @@ def evaluators_for(
     if tags:
       found["tagging"] = {}
   elif probed and (labels or tags):
-    left_out.append("k-NN and linear probes need a training set: --train_split train")
+    left_out.append("k-NN and linear probes need a training set: --train_split train, of a source that has splits "
+                    "({split} in its path, or --source.splits)")
   if not (captions or labels or tags):
     left_out.append("it has no captions, labels or tags (--source.labels=COLUMN, ...)")
   return found, left_out
