@@ -20,7 +20,7 @@ import numpy as np
 from mmcontrast import config_files
 from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
 from mmcontrast.errors import UserError, choose, nearest
-from mmcontrast.overrides import PREFIX, fits, keys_of, override, parse, shown
+from mmcontrast.overrides import PREFIX, at_least, fits, keys_of, override, parse, shown
 from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
@@ -244,7 +244,8 @@ def _check_section(section: Mapping, known: Mapping, prefix: str, where: str) ->
         raise UserError(f"{where}: config.{path} must be a mapping, not {section[key]!r}")
       _check_section(section[key], known[key], f"{path}.", where)
     elif path not in _OPEN_SECTIONS and not fits(path, section[key], known[key]):
-      raise UserError(f"{where}: config.{path}: {section[key]!r} is no value of the kind of {known[key]!r}")
+      raise UserError(f"{where}: config.{path}: {section[key]!r} is no value of the kind of {known[key]!r}"
+                      f"{at_least(path)}")
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -221,6 +221,7 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (
   (("augment",), lambda value: Section({"image": "none", "image_small": "none"})),
   (("optimizer",), _optimizer),
   (("optimizer", "learning_rate"), schedule_options),
+  (("optimizer", "layer_decay"), _any),
   (("momentum", "decay"), schedule_options),
   (("ema", "decay"), schedule_options),
   (("update_rule",), _of_registry(_update_rules, "an update rule")),

@@ -38,7 +38,7 @@ def parse(words: Sequence[str], known: Iterable[str]) -> list[tuple[str, str]]:
   pairs = []
   for place, word in enumerate(words):
     name, equals, text = word.partition("=")
-    if not name.startswith(PREFIX) or not equals:
+    if not name.startswith(PREFIX) or not equals or not keys_of(name.removeprefix(PREFIX)):
       raise UserError(_not_an_override(words, place, list(known)))
     pairs.append((name.removeprefix(PREFIX), text))
   return sorted(pairs, key=lambda pair: (len(keys_of(pair[0])), not pair[0].endswith((".name", ".base"))))
@@ -49,7 +49,7 @@ def _not_an_override(words: Sequence[str], place: int, known: list[str]) -> str:
   key = name.removeprefix("--").removeprefix("config.").strip(".")
   value = text if equals else next((word for word in words[place + 1:place + 2] if not word.startswith("--")), "VALUE")
   meant = [one for one in known if one == key] or [one for one in known if one.rpartition(".")[2] == key]
-  if name.startswith(PREFIX):
+  if name.startswith(PREFIX) and key:
     return f"unexpected argument {words[place]!r}: the = is missing; write {PREFIX}{meant[0] if meant else key}={value}"
   if name.startswith("--") and meant:
     return f"unexpected argument {words[place]!r}; did you mean {PREFIX}{meant[0]}={value}?"
@@ -145,8 +145,12 @@ class _Walk:
         return f"did you mean {self.prefix + elsewhere[0]!r}?"
     if close:
       return f"did you mean {self.name((*path, close[0]))!r}?" + (f" ({_listed(names)})" if len(names) <= 12 else "")
-    more = f"; a new name is given whole, {self.name((*path, key))}=\"{{...}}\"" if known.names else ""
-    return f"{_listed(names)}{more}"
+    name = holder.get("name")
+    if isinstance(name, str) and known.kind != "a mapping":
+      return f"{known.kind} {name!r} has {', '.join(names)}"
+    more = [_listed(names)] if names else []
+    more += [f"a new name is given whole, {self.name((*path, key))}=\"{{...}}\""] if known.names else []
+    return "; ".join(more)
 
   def _value(self, text: str, now: Any, default: Any, known: Section | None, path: tuple[str, ...]) -> Any:
     """The value that `text` means where `now` stands and `default` would; REQUIRED: there is none."""
@@ -208,7 +212,14 @@ def fits(key: str, value: Any, default: Any) -> bool:
     return isinstance(value, list | tuple | str)
   if isinstance(value, Mapping):
     return key in _SCHEDULES
+  if key in _LEAST and _is_number(value) and value < _LEAST[key]:
+    return False
   return _is_number(value) and (isinstance(default, float) or isinstance(value, int))
+
+
+def at_least(key: str) -> str:
+  """What a message adds about the least number that can stand at `key`."""
+  return f", at least {_LEAST[key]}" if key in _LEAST else ""
 
 
 def _number(value: float, whole: bool, as_float: bool, examples: list[Any], said: str) -> int | float:
@@ -223,6 +234,9 @@ _TEXTS = {"data.lower": ("canonicalize",)}
 """Texts that may stand where the default is none."""
 _LISTS = ("sharding",)
 """Keys that may be lists, though their default is none."""
+_LEAST = {"steps": 0, "epochs": 0, "batch.size": 1, "batch.microbatches": 1, "log.every_steps": 1, "matrix.tile": 1,
+          "checkpoint.every_steps": 0, "evaluation.every_steps": 0, "evaluation.batch_size": 1}
+"""The least that numbers can be."""
 _SCHEDULES = ("momentum.decay", "ema.decay")
 """Keys of the program that may follow a schedule."""
 

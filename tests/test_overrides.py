@@ -54,6 +54,8 @@ def at(config, key):
     ("optimizer.frozen=towers/text/.*", ("towers/text/.*",)),
     ("optimizer.weight_decay=[('.*', 0.1)]", (("." + "*", 0.1),)),
     ("optimizer.mu_dtype=bfloat16", "bfloat16"),
+    ("optimizer.layer_decay={'image': 0.75}", {"image": 0.75}),
+    ("optimizer.layer_decay=0.75", 0.75),
     ("optimizer.learning_rate.end=1e-5", 1e-5),
     ("optimizer.learning_rate.warmup_epochs=2", 2),
     ("momentum.decay={'name': 'cosine', 'init': 0.99, 'end': 1.0}", {"name": "cosine", "init": 0.99, "end": 1.0}),
@@ -127,6 +129,12 @@ def test_the_order_of_words_does_not_matter():
     ("objective.a.weight=heavy", r"weight=heavy: a number is needed"),
     ("heads.image_joint.dim=large", r"dim=large: a whole number is needed, such as 128"),
     ("steps={'a': 1}", r"takes one value"),
+    ("batch.size=0", r"config\.batch\.size: 0 is no value of the kind of 256, at least 1"),
+    ("log.every_steps=0", r"config\.log\.every_steps: 0 is no value of the kind of 50, at least 1"),
+    ("steps=-5", r"config\.steps: -5 is no value"),
+    ("update_rule.on=towers/.*", r"no such key; an update rule 'sum' has name"),
+    ("evaluation.data.mine.split=val", r"data\.mine: mine\.py has no such key; a new name is given whole"),
+    ("=3", r"unexpected argument '--config\.=3'"),
 ])
 def test_what_cannot_be_is_said_in_one_line(word, message):
   with pytest.raises(UserError, match=message) as error:
