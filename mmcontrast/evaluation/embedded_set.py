@@ -52,12 +52,12 @@ class EmbeddedSet:
     """The same set as another model sees it."""
     return EmbeddedSet(self.data, embed, self.name, self.compare, token_ids=self.token_ids, joined=self.joined)
 
-  def as_training(self) -> EmbeddedSet:
-    """The same set, all of it to train probes on where none of it is of split "train": it was named for that."""
-    if "train" in self.data.split:
+  def for_splits(self, splits: Sequence[str]) -> EmbeddedSet:
+    """The same set; all of it is of the first of `splits` where none of it is of any: it was named for that."""
+    if np.isin(self.data.split, list(splits)).any():
       return self
     out = copy.copy(self)
-    out.data = dataclasses.replace(self.data, split=np.full(len(self.data.split), "train"))
+    out.data = dataclasses.replace(self.data, split=np.full(len(self.data.split), splits[0]))
     return out
 
   @property

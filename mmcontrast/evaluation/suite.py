@@ -151,10 +151,13 @@ def run_suite(
     options = dict(options or {})
     names, wanted = options.pop("sets", _names(config, "sets")), baselines.names(options)
     options.pop("baselines", None)
+    test_splits = options.get("test_splits", ("validation", "test"))
     for baseline in (None, *wanted):
       seen = embedded if baseline is None else without_training(baseline)
-      tests = [seen[one] for one in names]
-      trains = [seen[one.name].as_training() if named else seen[one.name] for one in bank]
+      tests, trains = [seen[one] for one in names], [seen[one.name] for one in bank]
+      if named:  # what trains a probe and what is tested is said by the config, whatever their splits are called
+        tests = [one if one.name in _names(config, "train_sets") else one.for_splits(test_splits) for one in tests]
+        trains = [one.for_splits(("train",)) for one in trains]
       for dataset, metrics in EVALUATORS[name](tests, trains, **options).items():
         out |= {f"{dataset}/{baselines.named(metric, baseline)}": value for metric, value in metrics.items()}
   return out

@@ -98,9 +98,10 @@ def test_hashed_ids_below_zero_are_ids(world):
   assert len(labelled.gather([EmbeddedSet(data, world.embed)], "concept", None, "here").target) == 60
 
 
-def test_a_set_named_to_train_on_is_trained_on_whatever_its_split_is_called(world):
-  """Folders "trn" and "val" are both of no split that is called train."""
-  sets = {name: world.set(name, False, concepts, split=np.full(30, "validation"))
-          for name, concepts in (("trn", range(30)), ("val", range(30, 60)))}  # fmt: skip
+@pytest.mark.parametrize("splits", [("validation", "validation"), ("train", "train"), ("test", "train")])
+def test_sets_named_to_train_on_and_to_test_are_so_whatever_their_splits_are_called(world, splits):
+  """Folders "trn" and "val", of no split that is called train; another data set's train split as the test."""
+  sets = {name: world.set(name, False, concepts, split=np.full(30, split))
+          for name, concepts, split in zip(("trn", "val"), (range(30), range(30, 60)), splits)}  # fmt: skip
   config = {"sets": ("val",), "train_sets": ("trn",), "evaluators": EVALUATORS}
   assert run_suite(world.embed, config, sets.__getitem__)["val/linear_probe/group_accuracy"] > 0.8
