@@ -143,10 +143,10 @@ def evaluate(
   out = {}
   for test in tests:
     images, texts, matches = test.image, test.text, test.matches
-    if different := len(set(test.data.captions)) - len(np.unique(test.caption_groups)):
-      note(f"{test.name}: of {len(set(test.data.captions)):,} captions that are written differently, {different:,} are "
-           "equal to another one as the model sees them (data.lower, data.tokenizer, data.text_length); either is then "
-           "right where the other is")
+    written, seen = len(set(test.data.captions)), len(np.unique(test.caption_groups))
+    if seen < written:
+      note(f"{test.name}: {written:,} captions that are written differently are {seen:,} to the model (data.lower, "
+           "data.tokenizer, data.text_length); one that is equal to another is right where that is")  # fmt: skip
     both = {
       "image_to_text": retrieval(images, texts, matches, test.compare, "image"),
       "text_to_image": retrieval(texts, images, matches.T, test.compare, "text"),

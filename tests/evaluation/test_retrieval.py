@@ -54,7 +54,7 @@ def test_captions_of_equal_wording_share_their_images():
   assert matches.toarray().tolist() == [[True, True, False], [True, True, False]]
 
 
-def test_captions_that_the_tokenizer_makes_equal_are_no_rivals(world):
+def test_captions_that_the_tokenizer_makes_equal_are_no_rivals(world, capsys):
   """Two images, "A dog" and "a dog": the same ids, and so the same embedding."""
   vector = {"a dog": [1.0, 0.2], "a red cat": [0.0, 1.0]}
   ids = {"a dog": [1, 5, 2], "a red cat": [1, 6, 2]}  # "a red cat", "a red cat on a mat": cut to the same
@@ -74,6 +74,7 @@ def test_captions_that_the_tokenizer_makes_equal_are_no_rivals(world):
   assert retrieval.evaluate([rivals], [])["s"]["image_to_text/recall@1"] == 0.0
   found = retrieval.evaluate([one], [])["s"]
   assert found["image_to_text/recall@1"] == found["text_to_image/recall@1"] == 1.0
+  assert "s: 4 captions that are written differently are 2 to the model" in capsys.readouterr().err
 
 
 def test_images_of_equal_pixels_share_their_captions():
