@@ -94,7 +94,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
     if kind in stats["towers"]:
       own["batch_stats"] = stats["towers"][kind]
     encoded, new = towers[kind].apply(own, inputs, mask, train=True, mutable=["batch_stats"])
-    rows = {name: unit(heads[name].apply({"params": params["heads"][name]}, encoded.pooled, train=True))
+    rows = {name: unit(heads[name].apply({"params": params["heads"][name]}, encoded.pooled, train=True).pooled)
             for name in names}
     return rows, {**stats, "towers": {**stats["towers"], **({kind: new["batch_stats"]} if new else {})}}
 

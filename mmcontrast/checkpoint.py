@@ -305,6 +305,8 @@ def _split(state: TrainState) -> tuple[dict, dict]:
   model = {name: fields.pop(name) for name in ("params", "batch_stats", "ema")}
   if model["ema"] is None:
     del model["ema"]
+  if not fields["terms"]:  # as before terms had arrays of their own
+    del fields["terms"]
   return model, fields
 
 

@@ -29,7 +29,6 @@ from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import kept_name
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.encoder_inputs import ImageLike, images_of, read_pixels, texts_of
-from mmcontrast.encoders.heads import takes
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.joined import joined_terms
@@ -39,6 +38,7 @@ from mmcontrast.model import Model, build_model, real_tokens
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.terms import comparisons, logits_between, parse_terms
+from mmcontrast.objectives.tokens import pack, unpack
 from mmcontrast.optim import path_name
 from mmcontrast.stages import run_folder
 
@@ -76,12 +76,13 @@ class Inference:
         values = augment.normalize(augment.to_float(values), mean, std)
       head = heads.get(kind) or own.get(kind)
       tower = model.tower_of_head[head] if head else options["features"]
-      alone = not head or takes(model.heads[head]) == ("pooled",)
+      alone = not head or not model.needs_tokens(head)
       encoded = model.encode(variables, tower, values, pooled_only=alone)[0]
-      rows = model.project(variables, head, encoded)[0] if head else encoded.pooled
+      found = model.embed_through(variables, head, encoded) if head else encoded
       if kind in self._scores:
-        return self._scores[kind][0].prepare(rows)
-      return _unit_rows(rows) if head else rows.astype("float32")
+        score = self._scores[kind][0]
+        return pack(score.prepare(score.read(found)))
+      return _unit_rows(found.pooled) if head else found.pooled.astype("float32")
 
     self.kinds = (*heads, *(("image_features",) if options["features"] else ()))
     self._own = tuple(own)
@@ -307,7 +308,7 @@ def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, d
 
 @functools.partial(jax.jit, static_argnums=0)
 def _tile(score: Score, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  return score.tile(rows, columns)
+  return score.tile(*(unpack(jax.numpy.asarray(x), score.weighted) for x in (rows, columns)))
 
 
 def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> dict[str, tuple[Score, bool]]:

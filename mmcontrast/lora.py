@@ -50,8 +50,8 @@ class Lora:
     """
     if not self.targets:
       return params
-    encoders = {kind: params[kind] for kind in ("towers", "heads")}
-    shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(encoders)[0]}
+    modules = {kind: params[kind] for kind in ("towers", "heads", "terms")}
+    shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(modules)[0]}
     adapters: dict[str, Any] = {}
     for number, path in enumerate(self._check(shapes)):
       *stack, rows, columns = shapes[path]

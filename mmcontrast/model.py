@@ -1,7 +1,9 @@
 """Towers and heads: from views to named embeddings.
 
-An embedding is named "view/head" or "view/head@momentum". The online and the
-momentum branch are the same Flax modules applied to other variables.
+An embedding is named "view/head" or "view/head@momentum". A head reads a tower, or another head: a
+predictor is `predictor=dict(of="image_ssl", name="mlp", ...)`. The online and the momentum branch are
+the same Flax modules applied to other variables, and the momentum branch has those that its embeddings
+need: a predictor whose "@momentum" no term names is in the online branch alone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import jax
 from mmcontrast import optim
 from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
-from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights, takes
+from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, takes
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
 
@@ -30,12 +32,13 @@ class Model:
   Attributes:
     towers: tower name -> encoder module.
     heads: head name -> head module.
-    tower_of_head: head name -> tower name.
+    tower_of_head: head name -> name of the tower that it reads, itself or through other heads.
     modality_of_tower: tower name -> modality ("image", "text").
     pad_id, eos_id: of the tokenizer; they say where a text ends: `real_tokens`.
     frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
       statistics, no dropout) and receive no gradient.
     shared: head name -> {one of its submodules: the head whose parameters it uses instead of its own}.
+    head_of_head: head name -> the head that it reads, of those that do not read a tower.
   """
 
   towers: dict[str, nn.Module]
@@ -46,6 +49,7 @@ class Model:
   eos_id: int = 2
   frozen: frozenset[str] = frozenset()
   shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+  head_of_head: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def head_dims(self) -> dict[str, int]:
@@ -66,9 +70,13 @@ class Model:
       inputs, mask = self._inputs(views, self.modality_of_tower[name])
       encoded[name], made = tower.init_with_output(jax.random.fold_in(key, number), inputs, mask, train=False)
       _file(variables, "towers", name, made)
-    for number, (name, head) in enumerate(sorted(self.heads.items()), start=len(self.towers)):
-      inputs = self._head_inputs(name, encoded[self.tower_of_head[name]])
-      made = head.init(jax.random.fold_in(key, number), *inputs, train=False)
+    numbers = {name: number for number, name in enumerate(sorted(self.heads), start=len(self.towers))}
+    projected: dict[str, Encoded] = {}
+    for name in sorted(self.heads, key=lambda name: (len(self._line(name)), name)):  # what a head reads, before it
+      source = projected[self.head_of_head[name]] if name in self.head_of_head else encoded[self.tower_of_head[name]]
+      inputs = self._head_inputs(name, source)
+      head_key = jax.random.fold_in(key, numbers[name])
+      projected[name], made = self.heads[name].init_with_output(head_key, *inputs, train=False)
       _file(variables, "heads", name, made)
     for name, parts in self.shared.items():
       for part, owner in parts.items():
@@ -89,10 +97,29 @@ class Model:
     return self._apply(module, variables, "towers", tower, (inputs, mask), train, key, **options)
 
   def project(self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False,
-              key: jax.Array | None = None) -> tuple[jax.Array, dict]:
-    """What a tower made, through one head. Returns ([B, dim], or [B, L, dim] of a head in
-    `token_heads`; new batch statistics of the head)."""
-    return self._apply(self.heads[head], variables, "heads", head, self._head_inputs(head, encoded), train, key)
+              key: jax.Array | None = None) -> tuple[Encoded, dict]:
+    """What the head's source made, a tower or another head, through that head alone. Returns (Encoded, new batch
+    statistics of the head)."""
+    inputs = self._head_inputs(head, encoded)
+    found, stats = self._apply(self.heads[head], variables, "heads", head, inputs, train, key)
+    return (found if found.tokens is None else found.replace(grid=encoded.grid)), stats
+
+  def embed_through(self, variables: Variables, head: str, encoded: Encoded) -> Encoded:
+    """What a tower made, through a head and the heads before it, as in evaluation."""
+    for name in self._line(head):
+      encoded, _ = self.project(variables, name, encoded)
+    return encoded
+
+  def needs_tokens(self, head: str) -> bool:
+    """Whether a head, or the first of the heads before it, reads a tower's tokens."""
+    return takes(self.heads[self._line(head)[0]]) != ("pooled",)
+
+  def _line(self, head: str) -> list[str]:
+    """The heads from the one that reads the tower to `head` itself."""
+    line = [head]
+    while line[0] in self.head_of_head:
+      line.insert(0, self.head_of_head[line[0]])
+    return line
 
   @property
   def token_heads(self) -> frozenset[str]:
@@ -106,7 +133,7 @@ class Model:
 
   def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
             train: bool, key: jax.Array | None = None,
-            seeds: jax.Array | None = None) -> tuple[dict[str, jax.Array], dict]:
+            seeds: jax.Array | None = None) -> tuple[dict[str, Encoded], dict]:
     """The named embeddings of one branch.
 
     Args:
@@ -117,8 +144,9 @@ class Model:
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
       seeds: [B] uint32; with them an example's dropout depends on its own seed and the key only.
     Returns:
-      ({name: [B, dim] or [B, L, dim]}, new batch statistics). A tower sees its views one after the
-      other, as separate batches, each updating the running statistics.
+      ({name: what its head made of it}, new batch statistics). A tower sees its views one after the
+      other, as separate batches, each updating the running statistics; so does a head, once a view
+      however many heads read it.
     """
     paths = {name: parse_embedding(name) for name in names}
     stats = variables["batch_stats"]
@@ -129,19 +157,25 @@ class Model:
       with per_example(seeds):
         encoded, new = self.encode(current, tower, views[array][:, view], train=train, key=view_key)
       stats = _with(stats, "towers", tower, new)
+      made: dict[str, Encoded] = {}
       for name, path in paths.items():
         if self._source(path) == (tower, array, view):
-          current = {**variables, "batch_stats": stats}
-          with per_example(seeds):
-            embeddings[name], new = self.project(current, path.head, encoded, train=train, key=view_key)
-          stats = _with(stats, "heads", path.head, new)
+          for head in self._line(path.head):
+            if head not in made:
+              source = made.get(self.head_of_head.get(head), encoded)
+              current = {**variables, "batch_stats": stats}
+              with per_example(seeds):
+                made[head], new = self.project(current, head, source, train=train, key=view_key)
+              stats = _with(stats, "heads", head, new)
+          embeddings[name] = made[path.head]
     return embeddings, stats
 
   def branch(self, variables: Variables, names: Iterable[str]) -> Variables:
     """The part of `variables` that the embeddings `names` need: what a momentum branch copies."""
     paths = [parse_embedding(name) for name in names]
-    owners = {owner for p in paths for owner in self.shared.get(p.head, {}).values()}
-    kept = {"heads": {p.head for p in paths} | owners, "towers": {self.tower_of_head[p.head] for p in paths}}
+    heads = {head for p in paths for head in self._line(p.head)}
+    owners = {owner for head in heads for owner in self.shared.get(head, {}).values()}
+    kept = {"heads": heads | owners, "towers": {self.tower_of_head[p.head] for p in paths}}
     return {collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]}
                          for kind in kept} for collection, tree in variables.items()}
 
@@ -210,17 +244,54 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
                         f"config.data.token_ids.eos={ids['eos']}; leave the key out to pool there")
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
-  heads, tower_of_head, shared = {}, {}, {}
+  heads, shared, sources = {}, {}, sources_of(config)
   for name, options in config["heads"].items():
-    options = dict(options)
-    tower_of_head[name] = choose(options.pop("tower", ""), towers, f"config.heads.{name}.tower")
+    options = {key: value for key, value in options.items() if key not in ("tower", "of")}
     shared[name] = dict(options.pop("shared", {}))
-    heads[name] = build_head(options)
+    heads[name] = build_head(options, f"config.heads.{name}")
+  tower_of_head = {name: _root(name, sources) for name in heads}
+  head_of_head = {name: source for name, (kind, source) in sources.items() if kind == "heads"}
+  for name, source in head_of_head.items():
+    if lacking := set(takes(heads[name])) - gives(heads[source]):
+      kind = config["heads"][name]["name"]
+      raise UserError(f"config.heads.{name}.of: a {kind!r} reads {' and '.join(sorted(lacking))}, which the head "
+                      f"{source!r} does not give; name another head, or another kind of this one")
   for name, parts in shared.items():
     for part, owner in parts.items():
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
-  return Model(towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared)
+  return Model(towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared,
+               head_of_head=head_of_head)
+
+
+def sources_of(config: Mapping) -> dict[str, tuple[str, str]]:
+  """Head -> ("towers" or "heads", what it reads there); raises UserError for what is not there."""
+  return {name: _source_of(name, options, config["towers"], config["heads"])
+          for name, options in config["heads"].items()}
+
+
+def _source_of(name: str, options: Mapping[str, Any], towers: Mapping, heads: Mapping) -> tuple[str, str]:
+  tower, source = options.get("tower"), options.get("of")
+  where = f"config.heads.{name}"
+  if source is None:
+    return "towers", choose(tower or "", towers, f"{where}.tower")
+  if tower is not None:
+    raise UserError(f"{where}: tower={tower!r} and of={source!r}; a head reads one of the two, leave the other out")
+  choose(source, [*towers, *(other for other in heads if other != name)], f"{where}.of")
+  if source in towers and source in heads:
+    raise UserError(f"{where}.of: {source!r} is a tower and a head; write tower={source!r}, or rename the head")
+  return ("towers" if source in towers else "heads"), source
+
+
+def _root(head: str, sources: Mapping[str, tuple[str, str]]) -> str:
+  """The tower at the end of what a head reads; raises UserError where heads read each other in a circle."""
+  line, kind, source = [head], *sources[head]
+  while kind == "heads":
+    if source in line:
+      raise UserError(f"config.heads.{head}.of: {' of '.join([*line, source])} is a circle; let one read a tower")
+    line.append(source)
+    kind, source = sources[source]
+  return source
 
 
 def complete_config(config: Mapping) -> dict[str, Any]:

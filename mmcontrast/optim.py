@@ -29,8 +29,9 @@ from mmcontrast.schedules import Schedule, make_schedule
 
 Rules = Sequence[tuple[str, float]]
 
-NO_DECAY = r"(.*/)?(bias|scale|gamma)|terms/.*"
-"""Biases, scales of norms and of layers, and the numbers of terms: not decayed unless rules say so."""
+NO_DECAY = r"(.*/)?(bias|scale|gamma)|terms/[^/]+/[^/]+"
+"""Biases, scales of norms and of layers, and the numbers of terms (not the layers of a term that is a module): not
+decayed unless rules say so."""
 
 _SHARED = {
   "name": "adamw",

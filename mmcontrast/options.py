@@ -87,7 +87,7 @@ def _fields(kind: type) -> dict[str, Any]:
   missing = dataclasses.MISSING
   return {field.name: field.default if field.default is not missing
           else field.default_factory() if field.default_factory is not missing else REQUIRED
-          for field in dataclasses.fields(kind)}
+          for field in dataclasses.fields(kind) if field.name not in ("parent", "name")}  # of Flax modules
 
 
 def _tower(value: Any) -> Section:
@@ -101,14 +101,13 @@ def _head(value: Any) -> Section:
   from mmcontrast.encoders import HEADS, options_of
   name = _name(value)
   own = options_of(HEADS[name]) if name in HEADS else {}
-  return Section({"name": REQUIRED, "tower": REQUIRED, "shared": {}} | own, kind="a head")
+  return Section({"name": REQUIRED, "tower": None, "of": None, "shared": {}} | own, kind="a head")
 
 
 def _term(value: Any) -> Section:
-  from mmcontrast.objectives import regularizers, terms
-  regularizer = hasattr(value, "get") and "regularizer" in value
-  return Section(regularizers.DEFAULTS if regularizer else terms.DEFAULTS,
-                 kind="a regularizer" if regularizer else "a term")
+  from mmcontrast.objectives.parse import defaults_of
+  defaults, kind = defaults_of(value if hasattr(value, "get") else {})
+  return Section(defaults, kind=kind)
 
 
 def _of_registry(find: Callable[[], Mapping[str, type]], kind: str) -> Callable[[Any], Section]:
@@ -139,6 +138,11 @@ def _criteria() -> Mapping[str, type]:
 def _regularizers() -> Mapping[str, type]:
   from mmcontrast.objectives.regularizers import REGULARIZERS
   return REGULARIZERS
+
+
+def _modules() -> Mapping[str, type]:
+  from mmcontrast.objectives.module_term import MODULES
+  return MODULES
 
 
 def _update_rules() -> Mapping[str, type]:
@@ -216,6 +220,9 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (
   (("objective", "*", "criterion"), _of_registry(_criteria, "a criterion")),
   (("objective", "*", "criterion", "gamma"), schedule_options),
   (("objective", "*", "regularizer"), _of_registry(_regularizers, "a regularizer")),
+  (("objective", "*", "module"), _of_registry(_modules, "a module")),
+  (("objective", "*", "module", "temperature"), schedule_options),
+  (("objective", "*", "module", "teacher_temperature"), schedule_options),
   (("augment", "*"), _recipe),
   (("augment", "*", "[]"), _recipe),
   (("augment",), lambda value: Section({"image": "none", "image_small": "none"})),

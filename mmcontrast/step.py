@@ -46,6 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
     momentum: {"params", "batch_stats"} of the momentum branch, or None.
     queues: embedding name -> queue (keys, pointer, tags, ids).
     tables: term name -> table of what it remembers of each example.
+    terms: term name -> its own arrays, of those that have any (objectives.term.Memory.state).
     ema: {"params", "batch_stats"}, an average of `variables_of` the steps done, or None.
   """
 
@@ -57,6 +58,7 @@ class TrainState(flax.struct.PyTreeNode):
   queues: Any
   tables: Any
   ema: Any = None
+  terms: Any = flax.struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +115,14 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
   params = variables["params"]
   _, momentum_names = recipe.names
   momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
+  spaces = _spaces(recipe.model, recipe.terms, variables, views)
   state = TrainState(
       step=jnp.int32(0), params=params, batch_stats=variables["batch_stats"],
       opt_state=recipe.optimizer.init(params), momentum=jax.tree.map(jnp.copy, momentum),
       queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
       tables={name: table_store.init(recipe.examples, columns)
-              for name, columns in objective.tables(recipe.terms).items()})
+              for name, columns in objective.tables(recipe.terms).items()},
+      terms=objective.init_states(recipe.terms, jax.random.fold_in(key, 2), spaces))
   return state if recipe.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(recipe, state)))
 
 
@@ -137,10 +141,13 @@ def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views
   With `lora` also "lora" among the parameters.
   """
   variables = model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
-  made = jax.eval_shape(lambda: model.embed(variables, views, objective.prototype_spaces(terms), train=False)[0])
-  widths = {name: embedding.shape[-1] for name, embedding in made.items()}
-  own = objective.init_parameters(terms, jax.random.fold_in(key, 2), widths)
+  own = objective.init_parameters(terms, jax.random.fold_in(key, 2), _spaces(model, terms, variables, views))
   return {**variables, "params": lora.init({**variables["params"], "terms": own}, jax.random.fold_in(key, 3))}
+
+
+def _spaces(model: Model, terms: Mapping[str, Any], variables: Any, views: Mapping[str, jax.Array]) -> Any:
+  """The shapes of the embeddings that terms must know before the first step."""
+  return jax.eval_shape(lambda: model.embed(variables, views, objective.spaces(terms), train=False)[0])
 
 
 def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
@@ -184,18 +191,20 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
     return _embed(recipe, mesh, variables, batch, views, online_names, key)
 
   @jax.named_scope("loss")
-  def loss_of(embeddings, parameters, names):
-    loss, metrics, new_rows = objective.evaluate_and_remember(
-        {name: terms[name] for name in names}, {**embeddings, **keys}, info, parameters, state.queues, weights,
-        mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile, scheduled=scheduled, remembered=remembered)
-    return loss, (metrics, new_rows)
+  def loss_of(embeddings, own, names):
+    learned = recipe.lora.merge(own)["terms"]
+    loss, metrics, new_rows, new_states = objective.evaluate_and_remember(
+        {name: terms[name] for name in names}, {**embeddings, **keys}, info, learned, state.queues, weights,
+        mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile, scheduled=scheduled, remembered=remembered,
+        states=state.terms, step=state.step)
+    return loss, (metrics, new_rows, new_states)
 
   found, gradients, rule_metrics = recipe.update_rule(embed, loss_of, state.params, tuple(terms))
-  loss, (metrics, new_rows), embeddings, stats = found
+  loss, (metrics, new_rows, new_states), embeddings, stats = found
   with jax.named_scope("optimizer"):
     updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-  params = {**params, "terms": objective.clamp_after_step(terms, params["terms"])}
+  params = {**params, "terms": _still(recipe, params["terms"], objective.clamp_after_step(terms, params["terms"]))}
   if momentum is not None and recipe.momentum_update == "after_step":
     momentum = _follow(model, momentum, recipe.lora.merge(params), momentum_names, decay)
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
@@ -207,7 +216,7 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
              **{name: schedule(state.step) for name, schedule in recipe.schedules.items()}}
   if momentum is not None:
     metrics["momentum_decay"] = decay
-  new = TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables)
+  new = TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables, terms=new_states)
   if recipe.ema is not None:
     new = new.replace(ema=momentum_store.update(state.ema, variables_of(recipe, new), recipe.ema(state.step)))
   return new, metrics
@@ -272,9 +281,17 @@ def _init_queues(recipe: Recipe, variables: Any, views: Mapping[str, jax.Array],
                  batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
   lengths = objective.queues(recipe.terms)
   keys = jax.eval_shape(lambda: recipe.model.embed(variables, views, lengths, train=False)[0])
+  widths = {name: keys[name].pooled.shape[-1] for name in lengths}
   info = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), _queue_info(batch))
-  return {name: queue_store.init(jax.random.fold_in(key, number), length, keys[name].shape[-1], info)
+  return {name: queue_store.init(jax.random.fold_in(key, number), length, widths[name], info)
           for number, (name, length) in enumerate(sorted(lengths.items()))}
+
+
+def _still(recipe: Recipe, before: Any, after: Any) -> Any:
+  """What terms learn, `after` it was moved back to where it must stay; what is frozen as it was, to the bit."""
+  if recipe.frozen is None:
+    return after
+  return jax.tree.map(lambda still, old, new: old if still else new, recipe.frozen["terms"], before, after)
 
 
 def _follow(model: Model, momentum: Any, params: Any, names: tuple[str, ...], decay: jax.Array) -> Any:

@@ -7,8 +7,9 @@ A rule is called in the train step:
 
     rule(embed, loss, params, terms) -> (loss, auxiliary, embeddings, statistics), gradients, metrics
 
-with `embed(params) -> (embeddings, statistics)` and `loss(embeddings, params["terms"], names) ->
-(weighted sum of the terms `names`, auxiliary mappings by term or metric)`.
+with `embed(params) -> (embeddings, statistics)` and `loss(embeddings, own, names) -> (weighted sum of the terms
+`names`, auxiliary mappings by term or metric)`, `own` being those of `params` that terms read themselves (`OWN`).
+Embeddings are any tree; of its leaves those of numbers are differentiated, not masks.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mmcontrast.objectives.targets import build
 from mmcontrast.optim import parameter_paths, path_name
 
 Tree = Any
+OWN = ("terms", "lora")  # what a term reads without an embedding between: numbers, modules, what adapts these
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Sum:
   def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str]):
     def total(params):
       embeddings, statistics = embed(params)
-      value, auxiliary = loss(embeddings, params["terms"], terms)
+      value, auxiliary = loss(embeddings, _own(params), terms)
       return value, (auxiliary, embeddings, statistics)
 
     (value, found), gradients = jax.value_and_grad(total, has_aux=True)(params)
@@ -84,11 +86,17 @@ class ProjectConflicts:
         raise UserError(f"{where}.on: {pattern!r} matches no parameter that terms can share; {nearest(pattern, paths)}")
 
   def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str]):
-    embeddings, pull, statistics = jax.vjp(embed, params, has_aux=True)
+    def numbers_of(params):
+      embeddings, statistics = embed(params)
+      numbers, rest = _numbers(embeddings)
+      return numbers, (rest, statistics)
+
+    numbers, pull, (rest, statistics) = jax.vjp(numbers_of, params, has_aux=True)
+    embeddings = _joined(numbers, rest)
     values, auxiliaries, cotangents, owned = [], [], [], []
     for name in terms:
-      differentiated = jax.value_and_grad(loss, (0, 1), has_aux=True)
-      (value, auxiliary), (by_embedding, own) = differentiated(embeddings, params["terms"], (name,))
+      differentiated = jax.value_and_grad(lambda x, own, name=name: loss(_joined(x, rest), own, (name,)), (0, 1), True)
+      (value, auxiliary), (by_embedding, own) = differentiated(numbers, _own(params))
       for found, new in zip((values, auxiliaries, cotangents, owned), (value, auxiliary, by_embedding, own)):
         found.append(new)
     # One term after the other: compiled once, and the residuals of the encoders are kept once.
@@ -103,7 +111,8 @@ class ProjectConflicts:
       return jnp.sum(leaf, 0)
 
     gradients = jax.tree_util.tree_map_with_path(combine, gradients)
-    gradients = {**gradients, "terms": jax.tree.map(lambda *x: sum(x), *owned)}
+    direct = jax.tree.map(lambda *x: sum(x), *owned)
+    gradients = {**gradients, **{part: jax.tree.map(jnp.add, gradients[part], direct[part]) for part in direct}}
     auxiliary = tuple({key: value for part in parts for key, value in part.items()} for parts in zip(*auxiliaries))
     metrics = {"update_rule/conflicts": _conflicts(gram)}
     return (sum(values), auxiliary, embeddings, statistics), gradients, metrics
@@ -111,6 +120,34 @@ class ProjectConflicts:
   def _matches(self, path: Sequence[Any]) -> bool:
     name = path_name(path)
     return not name.startswith("terms/") and any(re.fullmatch(pattern, name) for pattern in self.patterns)
+
+
+def _own(params: Tree) -> Tree:
+  """What terms read themselves."""
+  return {part: params[part] for part in OWN if part in params}
+
+
+def _numbers(tree: Tree) -> tuple[list[jax.Array], Tree]:
+  """The floating leaves of a tree, and the tree with None in their places."""
+  leaves = jax.tree.leaves(tree)
+  return [x for x in leaves if _is_number(x)], jax.tree.map(lambda x: _Number() if _is_number(x) else x, tree)
+
+
+def _joined(numbers: Sequence[jax.Array], rest: Tree) -> Tree:
+  """What `_numbers` took apart."""
+  left = iter(numbers)
+  return jax.tree.map(lambda x: next(left) if isinstance(x, _Number) else x, rest,
+                      is_leaf=lambda x: isinstance(x, _Number))
+
+
+def _is_number(x: jax.Array) -> bool:
+  return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Number:
+  """The place of a floating leaf."""
 
 
 def projected(gram: jax.Array) -> jax.Array:

@@ -61,10 +61,10 @@ def small_embed(params):
   return {name: hidden @ head for name, head in params["heads"].items()}, {"mean": jnp.mean(hidden)}
 
 
-def small_loss(embeddings, parameters, names):
+def small_loss(embeddings, own, names):
   a, b = embeddings["a"], embeddings["b"]
   values = {
-    "near": jnp.sum((a - b) ** 2) * jnp.exp(parameters["near"]["log_scale"]),
+    "near": jnp.sum((a - b) ** 2) * jnp.exp(own["terms"]["near"]["log_scale"]),
     "far": -0.8 * jnp.sum((a - b) ** 2) + 0.1 * jnp.sum(b),
     "flat": jnp.sum(jnp.sin(a)),
   }
@@ -84,7 +84,7 @@ def test_a_small_model_against_the_double_loop(on):
     params["terms"] = {"near": {"log_scale": jnp.float64(0.3)}}
 
     def one(params, name):
-      return small_loss(small_embed(params)[0], params["terms"], (name,))[0]
+      return small_loss(small_embed(params)[0], {"terms": params["terms"]}, (name,))[0]
 
     each = [dict(leaves(jax.grad(one)(params, name))) for name in TERMS]
     (value, (metrics, _), embeddings, statistics), found, more = ProjectConflicts(on)(
@@ -212,14 +212,14 @@ def test_the_sum_is_one_backward_pass_of_the_weighted_losses():
   def embed(params):
     return {"a": jnp.sin(params["towers"])}, {"statistics": jnp.mean(params["towers"])}
 
-  def loss(embeddings, parameters, names):
-    values = {"t": jnp.sum(embeddings["a"] ** 2) * parameters["t"], "u": jnp.sum(embeddings["a"])}
+  def loss(embeddings, own, names):
+    values = {"t": jnp.sum(embeddings["a"] ** 2) * own["terms"]["t"], "u": jnp.sum(embeddings["a"])}
     return sum(values[name] for name in names), ({name: values[name] for name in names}, {})
 
   def by_hand(params):
     def total(params):
       embeddings, statistics = embed(params)
-      value, found = loss(embeddings, params["terms"], ("t", "u"))
+      value, found = loss(embeddings, {"terms": params["terms"]}, ("t", "u"))
       return value, (found, embeddings, statistics)
 
     (value, found), gradients = jax.value_and_grad(total, has_aux=True)(params)

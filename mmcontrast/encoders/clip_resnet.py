@@ -149,7 +149,7 @@ class ClipResNet(nn.Module):
         block = Block(self.width * 2**i, stride, self.zero_init_residual, conv, norm, name=f"layer{i + 1}_{j}")
         x = block(x, train=train)
     pooled = AttentionPool(self.heads, dtype, name="attnpool")(x)
-    return Encoded(pooled, x.reshape(x.shape[0], -1, x.shape[-1]))
+    return Encoded(pooled, x.reshape(x.shape[0], -1, x.shape[-1]), grid=x.shape[1:3])
 
 
 clip_resnet50 = functools.partial(ClipResNet, stages=(3, 4, 6, 3))

@@ -116,7 +116,7 @@ class ConvNeXt(nn.Module):
       first += depth
       x = Stage(self.width * 2**i, i > 0, drop_paths, conv, block, norm, name=f"stages_{i}")(x, train=train)
     tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-    return Encoded(Head(norm, name="head")(tokens.mean(1)), tokens)
+    return Encoded(Head(norm, name="head")(tokens.mean(1)), tokens, grid=x.shape[1:3])
 
 
 convnext_tiny = functools.partial(ConvNeXt, stages=(3, 3, 9, 3), width=96)

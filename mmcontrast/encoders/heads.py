@@ -1,4 +1,4 @@
-"""Projections from a tower's pooled vector, or its tokens, into one named space.
+"""Projections from the pooled vector, or the tokens, of a tower or of another head, into one named space.
 
 Heads of more than one layer for towers that do not train are in projectors.py.
 """
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
 from mmcontrast.encoders.registry import DTYPES, build
@@ -28,11 +29,11 @@ class Linear(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
-  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
-    """[B, D] -> [B, dim], not normalised."""
+  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, D] -> pooled [B, dim], not normalised."""
     del train
     dtype = jnp.dtype(self.dtype)
-    return nn.Dense(self.dim, use_bias=self.bias, dtype=dtype, name="fc1")(pooled)
+    return Encoded(nn.Dense(self.dim, use_bias=self.bias, dtype=dtype, name="fc1")(pooled))
 
 
 class Mlp(nn.Module):
@@ -42,6 +43,7 @@ class Mlp(nn.Module):
     hidden: width of the inner layers; None: that of the input.
     depth: number of linear layers, at least one.
     batch_norm: after each inner layer, before its ReLU, as in SimCLR; its bias is dropped.
+    batch_norm_last: after the last layer too, without scale and bias, as in SimSiam and MoCo v3.
   """
 
   CHOICES: ClassVar = {"dtype": DTYPES}
@@ -53,6 +55,7 @@ class Mlp(nn.Module):
   bn_momentum: float = 0.9
   bn_epsilon: float = 1e-5
   dtype: str = "float32"
+  batch_norm_last: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -62,8 +65,8 @@ class Mlp(nn.Module):
       raise UserError("batch_norm=True is after inner layers, and depth=1 has none; use depth=2, or leave one out")
 
   @nn.compact
-  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
-    """[B, D] -> [B, dim], not normalised."""
+  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, D] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
     hidden, x = self.hidden or pooled.shape[-1], pooled
     for i in range(1, self.depth):
@@ -72,17 +75,21 @@ class Mlp(nn.Module):
         norm = BatchNorm(self.bn_momentum, self.bn_epsilon, dtype, name=f"bn{i}")
         x = norm(x, train=train)
       x = nn.relu(x)
-    return nn.Dense(self.dim, dtype=dtype, name=f"fc{self.depth}")(x)
+    x = nn.Dense(self.dim, use_bias=not self.batch_norm_last, dtype=dtype, name=f"fc{self.depth}")(x)
+    if self.batch_norm_last:
+      norm = BatchNorm(self.bn_momentum, self.bn_epsilon, dtype, affine=False, name=f"bn{self.depth}")
+      x = norm(x, train=train)
+    return Encoded(x)
 
 
 class Identity(nn.Module):
   """The pooled vector itself."""
 
   @nn.compact
-  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
-    """[B, D] -> [B, D]."""
+  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, D] -> pooled [B, D]."""
     del train
-    return pooled
+    return Encoded(pooled)
 
 
 class TokenLinear(nn.Module):
@@ -97,11 +104,10 @@ class TokenLinear(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
-  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-    """[B, L, D], [B, L] -> [B, L, dim], zeros where there is no token."""
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
+    """[B, L, D], [B, L] -> tokens [B, L, dim] and their mask."""
     del train
-    found = nn.Dense(self.dim, use_bias=self.bias, dtype=jnp.dtype(self.dtype), name="fc1")(tokens)
-    return found if mask is None else jnp.where(mask[..., None], found, 0)
+    return Encoded(None, nn.Dense(self.dim, use_bias=self.bias, dtype=jnp.dtype(self.dtype), name="fc1")(tokens), mask)
 
 
 class TokenWeighted(TokenLinear):
@@ -114,17 +120,37 @@ class TokenWeighted(TokenLinear):
   GIVES_WEIGHTS: ClassVar = True
 
   @nn.compact
-  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-    """[B, L, D], [B, L] -> [B, L, dim + 1], the weight's logarithm last, zeros where there is no token."""
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
+    """[B, L, D], [B, L] -> tokens [B, L, dim], their mask, and weights [B, L], as logarithms."""
     del train
     dtype = jnp.dtype(self.dtype)
     found = nn.Dense(self.dim, use_bias=self.bias, dtype=dtype, name="fc1")(tokens)
     hidden = nn.relu(nn.Dense(self.dim, dtype=dtype, name="weight1")(found))
-    found = jnp.concatenate([found, nn.Dense(1, dtype=dtype, name="weight2")(hidden)], -1)
-    return found if mask is None else jnp.where(mask[..., None], found, 0)
+    return Encoded(None, found, mask, nn.Dense(1, dtype=dtype, name="weight2")(hidden)[..., 0])
+
+
+class Prototypes(nn.Module):
+  """Cosines with `dim` learned prototypes: DINO's last layer, a linear one whose weights have unit length
+  (arXiv:2104.14294)."""
+
+  CHOICES: ClassVar = {"dtype": DTYPES}
+
+  dim: int
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, D] -> pooled [B, dim], logits."""
+    del train
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (pooled.shape[-1], self.dim), jnp.float32)
+    kernel = kernel / jnp.maximum(jnp.linalg.norm(kernel, axis=0, keepdims=True), 1e-12)
+    wide = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
+    unit = wide * jax.lax.rsqrt(jnp.maximum(jnp.sum(wide * wide, -1, keepdims=True), 1e-24))
+    return Encoded(unit.astype(jnp.dtype(self.dtype)) @ kernel.astype(jnp.dtype(self.dtype)))
 
 
 HEADS = {
+  "prototypes": Prototypes,
   "linear": Linear,
   "mlp": Mlp,
   "identity": Identity,
@@ -136,25 +162,32 @@ HEADS = {
 }
 
 
+def gives(head: nn.Module) -> frozenset[str]:
+  """The fields of `Encoded` that a head fills."""
+  if not gives_tokens(head):
+    return frozenset({"pooled"})
+  return frozenset({"tokens", "mask"} | ({"weights"} if gives_weights(head) else set()))
+
+
 def takes(head: nn.Module) -> tuple[str, ...]:
   """The fields of `Encoded` that a head is called with, in order."""
   return getattr(head, "TAKES", ("pooled",))
 
 
 def gives_tokens(head: nn.Module) -> bool:
-  """Whether a head gives [B, L, dim], an embedding for each token, instead of [B, dim]."""
+  """Whether a head gives tokens [B, L, dim] instead of a pooled vector [B, dim]."""
   return getattr(head, "GIVES_TOKENS", False)
 
 
 def gives_weights(head: nn.Module) -> bool:
-  """Whether the last number of each token that a head gives is the logarithm of its weight."""
+  """Whether a head gives a weight for each of its tokens."""
   return getattr(head, "GIVES_WEIGHTS", False)
 
 
 def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:
   """Builds `HEADS[config["name"]]` with the rest of the config as options.
 
-  The module maps what it `takes`, and `train`, to [B, dim] or [B, L, dim] (`gives_tokens`). Raises
+  The module maps what it `takes`, and `train`, to `Encoded`: pooled, or tokens (`gives_tokens`). Raises
   UserError for an unknown name or option, naming the nearest.
   """
   return build(HEADS, config, where)

@@ -23,12 +23,14 @@ class BatchNorm(nn.Module):
 
   Attributes:
     momentum: share of the old running statistic that is kept (1 - torch's momentum).
+    affine: whether it has a learned scale and bias.
   """
 
   momentum: float = 0.9
   epsilon: float = 1e-5
   dtype: Any = None
   scale_init: Any = nn.initializers.ones
+  affine: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -41,8 +43,8 @@ class BatchNorm(nn.Module):
       raise UserError("batch norm over one value: the batch is one example, and nothing is left of what is its own "
                       "mean; raise config.batch.size to 2 or more, or take the batch norm out")
     shape = x.shape[-1:]
-    scale = self.param("scale", self.scale_init, shape, jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+    scale = self.param("scale", self.scale_init, shape, jnp.float32) if self.affine else jnp.float32(1.0)
+    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32) if self.affine else jnp.float32(0.0)
     running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
     running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
     if train:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import Block, check_heads, dense, masked_mean
 
@@ -22,13 +23,13 @@ class ResidualMlp(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
-  def __call__(self, pooled: jax.Array, *, train: bool) -> jax.Array:
-    """[B, D] -> [B, dim], not normalised."""
+  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, D] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
     projected = dense(self.dim, dtype=dtype, name="fc1")(pooled)
     x = dense(self.dim, dtype=dtype, name="fc2")(nn.gelu(projected, approximate=False))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return nn.LayerNorm(dtype=dtype, name="norm")(projected + x)
+    return Encoded(nn.LayerNorm(dtype=dtype, name="norm")(projected + x))
 
 
 class TokenProjector(nn.Module):
@@ -50,8 +51,8 @@ class TokenProjector(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
-  def __call__(self, tokens: jax.Array, mask: jax.Array | None, pooled: jax.Array, *, train: bool) -> jax.Array:
-    """[B, L, D], [B, L], [B, D] -> [B, dim], not normalised."""
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, L, D], [B, L], [B, D] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
     x = nn.LayerNorm(dtype=dtype, name="norm")(tokens)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
@@ -59,10 +60,10 @@ class TokenProjector(nn.Module):
     x = dense(self.dim, dtype=dtype, name="linear")(x) + dense(self.dim, dtype=dtype, name="fc2")(hidden)
     found = masked_mean(x, mask)
     if self.mlp:
-      found = ResidualMlp(self.dim, self.dropout, self.dtype, name="mlp_of_mean")(found, train=train)
+      found = ResidualMlp(self.dim, self.dropout, self.dtype, name="mlp_of_mean")(found, train=train).pooled
     if self.pooled:
-      found += ResidualMlp(self.dim, self.dropout, self.dtype, name="mlp_of_pooled")(pooled, train=train)
-    return found
+      found += ResidualMlp(self.dim, self.dropout, self.dtype, name="mlp_of_pooled")(pooled, train=train).pooled
+    return Encoded(found)
 
 
 class UniversalProjection(nn.Module):
@@ -89,14 +90,14 @@ class UniversalProjection(nn.Module):
     check_heads(self.dim, self.heads)
 
   @nn.compact
-  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
-    """[B, L, D], [B, L] -> [B, dim], not normalised."""
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
+    """[B, L, D], [B, L] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
     x = nn.gelu(dense(self.dim, dtype=dtype, name="fc1")(tokens), approximate=False)
     x = nn.Dropout(self.dropout)(dense(self.dim, dtype=dtype, name="fc2")(x), deterministic=not train)
     x = nn.LayerNorm(dtype=dtype, name="norm")(x)
     token = self.param("modality_token", nn.initializers.normal(0.35), (1, 3), jnp.float32)
-    return Trunk(self.heads, self.depth, dtype, name="trunk")(x, token, mask, train=train)
+    return Encoded(Trunk(self.heads, self.depth, dtype, name="trunk")(x, token, mask, train=train))
 
 
 class Trunk(nn.Module):

@@ -106,7 +106,7 @@ class ResNet(nn.Module):
         )  # fmt: skip
         x = block(x, train=train)
     tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-    return Encoded(tokens.mean(1), tokens)
+    return Encoded(tokens.mean(1), tokens, grid=x.shape[1:3])
 
 
 resnet18 = functools.partial(ResNet, stages=(2, 2, 2, 2), bottleneck=False)

@@ -107,7 +107,9 @@ class ViT(nn.Module):
       self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=dtype,
       lowering="matmul", kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
     )  # fmt: skip
-    x, front, angles = self._placed(embed(images))
+    patches = embed(images)
+    grid = patches.shape[1:3]
+    x, front, angles = self._placed(patches)
     drop = PatchDrop(self.patch_drop, name="patch_drop")
     if angles is None:
       x = drop(x, train=train)
@@ -137,7 +139,9 @@ class ViT(nn.Module):
       pooled = pool(tokens, train=train)
     else:
       pooled = x[:, 0] if self.pool == "cls" else tokens.mean(1)
-    return Encoded(norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled, tokens)
+    whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
+    pooled = norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled
+    return Encoded(pooled, tokens, grid=grid if whole else None)
 
   def _placed(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Patches [B, rows, columns, D] with their positions [B, L, D]; the learned tokens that go before them

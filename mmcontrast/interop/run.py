@@ -23,7 +23,7 @@ from mmcontrast.folders import check_empty, whole
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
-from mmcontrast.model import build_model
+from mmcontrast.model import build_model, sources_of
 from mmcontrast.objectives.terms import logits_between
 from mmcontrast.stages import run_folder
 
@@ -145,7 +145,12 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   """
   options, data = config["evaluation"], resolve(config["data"])
   own_heads = {f"{kind}_joint": options[kind] for kind in KINDS if options[kind]}
-  own_towers = {name.removesuffix("_joint"): config["heads"][own]["tower"] for name, own in own_heads.items()}
+  sources = sources_of(config)
+  for own in own_heads.values():
+    if sources[own][0] == "heads":
+      raise UserError(f"{where}: config.heads.{own} reads the head {sources[own][1]!r}, which no other package has; "
+                      "export a run that is evaluated by a head of a tower")
+  own_towers = {name.removesuffix("_joint"): sources[own][1] for name, own in own_heads.items()}
   if not own_towers and not options["features"]:
     raise UserError(f"{where}: config.evaluation names no head (image, text) and no tower (features) to export; train "
                     "with one of them set")
@@ -154,6 +159,7 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   heads, towers = {}, {}
   for name, own in own_heads.items():
     heads[name] = {**config["heads"][own], "tower": name.removesuffix("_joint")}
+    heads[name].pop("of", None)
     if heads[name].pop("shared", None):
       raise UserError(f"{where}: config.heads.{own} shares parameters with another head, which no other package has; "
                       "export a run whose heads have their own")

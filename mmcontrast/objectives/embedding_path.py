@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mmcontrast.errors import UserError
@@ -39,3 +40,22 @@ def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
     raise UserError(f"{where}: {name!r} is not the path of an embedding; "
                     "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum'")
   return EmbeddingPath(match["views"], int(match["view"]), match["head"], bool(match["momentum"]))
+
+
+def one_dim(entry: str, names: Iterable[str], head_dims: Mapping[str, int]) -> dict[str, int]:
+  """Head -> length of its vectors, where it is known; raises UserError unless those of `names` are equal."""
+  dims = {head: head_dims[head] for head in (parse_embedding(name).head for name in names) if head in head_dims}
+  if len(set(dims.values())) > 1:
+    found = ", ".join(f"{head!r} {dim}" for head, dim in dims.items())
+    raise UserError(f"objective.{entry}: heads give vectors of different lengths ({found}); make their dim equal")
+  return dims
+
+
+def parse_names(given: str | Iterable[str], where: str, some: bool = True) -> tuple[str, ...]:
+  """One path of an embedding, or several different ones; raises UserError. `some`: at least one must be there."""
+  names = (given,) if isinstance(given, str) else tuple(given)
+  for name in names:
+    parse_embedding(name, where)
+  if (some and not names) or len(set(names)) < len(names):
+    raise UserError(f"{where}: name one or more different embeddings, not {list(names)}")
+  return names

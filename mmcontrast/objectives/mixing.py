@@ -8,6 +8,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.objectives.tokens import make_tokens
+
 
 def draw_mix(
   seeds: jax.Array, valid: jax.Array | None, alpha: float, probability: float, stream: int
@@ -39,3 +42,13 @@ def mix(x: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
   """`share * x + (1 - share) * x[partner]` for x [N, ...]."""
   share = share.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
   return share * x + (1 - share) * x[partner]
+
+
+def mix_embedding(x: Encoded, partner: jax.Array, share: jax.Array) -> Encoded:
+  """`mix` of vectors, or of tokens: a place is a token where it is one of either example that is in the mixture."""
+  if x.tokens is None:
+    return x.replace(pooled=mix(x.pooled, partner, share))
+  tokens = make_tokens(x.tokens, x.mask)
+  mask = tokens.mask | (tokens.mask[partner] & (share < 1)[:, None])
+  weights = None if x.weights is None else mix(jnp.where(tokens.mask, x.weights, 0), partner, share)
+  return x.replace(tokens=mix(tokens.vectors, partner, share), mask=mask, weights=weights)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+from mmcontrast.objectives.edge import AXES, Edge
 from mmcontrast.objectives.global_matrix import Values, reduce_tiles
 from mmcontrast.objectives.reductions import Reduction, merge, reduce_values
-from mmcontrast.objectives.sides import AXES, Side, Sides, is_aligned, own_alone, tuple_side
+from mmcontrast.objectives.sides import Side, Sides, is_aligned, own_alone, tuple_side
 from mmcontrast.objectives.targets import Facts, same
 from mmcontrast.objectives.tuple_negatives import Combinations, reduce_parts
 from mmcontrast.objectives.view_criteria import MultiView
-
-if TYPE_CHECKING:
-  from mmcontrast.objectives.terms import Term
 
 
 def apart(rows: Facts, columns: Facts) -> jax.Array | None:
@@ -25,12 +22,12 @@ def apart(rows: Facts, columns: Facts) -> jax.Array | None:
   return ~same(rows, columns, "slot") if "slot" in rows and "slot" in columns else None
 
 
-def _positive(term: Term, weights, rows: Facts, columns: Facts) -> jax.Array:
+def _positive(term: Edge, weights, rows: Facts, columns: Facts) -> jax.Array:
   """Which pairs of a tile are positive: for soft weights, which all are a little, the own ones."""
   return weights > 0 if term.target.kind == "set" else same(rows, columns)
 
 
-def logits_of(term: Term, rows: Facts, columns: Facts, shared) -> jax.Array:
+def logits_of(term: Edge, rows: Facts, columns: Facts, shared) -> jax.Array:
   logits = term.score.tile(rows["x"], columns["x"])
   if "origin" in rows or "origin" in columns:  # Hard negatives on this side, anchors on the other.
     one, another = (side.get("origin", side["position"]) for side in (rows, columns))
@@ -39,7 +36,7 @@ def logits_of(term: Term, rows: Facts, columns: Facts, shared) -> jax.Array:
   return logits if isinstance(shared, tuple) else logits + shared
 
 
-def target_weights(term: Term, axis: str, rows: Facts, columns: Facts):
+def target_weights(term: Edge, axis: str, rows: Facts, columns: Facts):
   """The target's weights of a tile (None: aligned), and what makes its mask of positives."""
   weights = None if is_aligned(term) else term.target.weights(axis, rows, columns)
   if weights is not None and "negative" in rows:
@@ -49,7 +46,7 @@ def target_weights(term: Term, axis: str, rows: Facts, columns: Facts):
   return weights, partial(_positive, term, weights, rows, columns)
 
 
-def term_tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
+def term_tile(term: Edge, counted, axes, rows: Facts, columns: Facts, shared):
   """The tile function of a term (global_matrix) along `axes`: its criterion's values, its metrics'."""
   logits, values = logits_of(term, rows, columns, shared), {}
   for axis in axes:
@@ -77,7 +74,7 @@ def term_tile(term: Term, counted, axes, rows: Facts, columns: Facts, shared):
   return values, apart(rows, columns)
 
 
-def reductions_of(term: Term, axes, aligned: bool, counted: bool) -> dict[str, Reduction]:
+def reductions_of(term: Edge, axes, aligned: bool, counted: bool) -> dict[str, Reduction]:
   if term.criterion.additive:
     found = {"loss": Reduction("loss", "all", "sum")}
   else:
@@ -97,7 +94,7 @@ def reductions_of(term: Term, axes, aligned: bool, counted: bool) -> dict[str, R
   return found
 
 
-def reduce_matrix(term: Term, function, reductions, sides: Sides, shared, **options) -> Values:
+def reduce_matrix(term: Edge, function, reductions, sides: Sides, shared, **options) -> Values:
   """Statistics over what the term's anchors see; `function(axes, ...)` is the tile along `axes`."""
   rows, columns, more = sides
   axes = AXES[term.direction]
@@ -122,7 +119,7 @@ def _reduce(function, reductions, rows: Side, columns: Side, shared, **options) 
   return reduce_tiles(function, reductions, rows.facts, columns.facts, shared, **masks, **options)
 
 
-def _combined(term: Term, function, reductions, rows: Side, columns: Combinations, shared, **options) -> Values:
+def _combined(term: Edge, function, reductions, rows: Side, columns: Combinations, shared, **options) -> Values:
   """Statistics of rows over all combinations of keys, a part of them at a time."""
 
   def reduce(arguments, number):

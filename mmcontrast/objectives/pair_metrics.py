@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 
+from mmcontrast.objectives.edge import Edge
 from mmcontrast.objectives.sides import Side, Sides, count_side, mean_of, shares_of
 
-if TYPE_CHECKING:
-  from mmcontrast.objectives.terms import Term
 
-
-def metrics_of(stats, sides: Sides, scale, bias, term: Term):
+def metrics_of(stats, sides: Sides, scale, bias, term: Edge):
   """Temperature, number of anchors that have a positive, in-batch top-1, mean score of positives and of negatives."""
   anchors = sides.columns if term.direction == "columns" else sides.rows
   count = stats["positive_count"]
@@ -40,14 +36,14 @@ def metrics_of(stats, sides: Sides, scale, bias, term: Term):
   }
 
 
-def _seen(sides: Sides, term: Term) -> list[tuple[Side, Side]]:
+def _seen(sides: Sides, term: Edge) -> list[tuple[Side, Side]]:
   """(rows, columns) that the anchors of the first direction see beside their own pair's matrix."""
   if term.direction == "columns":
     return [(side, sides.columns) for side in sides.more["column"]]
   return [(sides.rows, side) for side in sides.more["row"]]
 
 
-def _pairs(sides: Sides, term: Term) -> jax.Array:
+def _pairs(sides: Sides, term: Edge) -> jax.Array:
   """How many pairs the anchors of the first direction see."""
   n = count_side(sides.rows) * jnp.float32(1.0)
   own = n if term.negatives == "queue" else n * count_side(sides.columns)
@@ -56,7 +52,7 @@ def _pairs(sides: Sides, term: Term) -> jax.Array:
   return own + sum(count_side(rows) * jnp.float32(1.0) * count_side(columns) for rows, columns in _seen(sides, term))
 
 
-def _all_scores(sides: Sides, term: Term) -> jax.Array:
+def _all_scores(sides: Sides, term: Edge) -> jax.Array:
   """Sum of the scores (times scale) of those pairs."""
 
   def counted(side: Side) -> jax.Array:

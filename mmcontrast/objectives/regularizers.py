@@ -1,9 +1,11 @@
 """Regularizers: what is asked of the embeddings themselves, beside the terms, in the same objective.
 
     align = dict(regularizer="alignment", embeddings=("image[0]/image_joint", "text[0]/text_joint"),
+                 stop_gradient=(),  # those of them that get none (SimSiam's second view)
                  weight=1.0)
 
-A regularizer is a function of unit vectors [N, D] in float32 or wider. One that compares examples
+A regularizer is a function of vectors [N, D] in float32 or wider, which are of unit length unless it
+says otherwise (`prepare`). One that compares examples
 goes over the tiles of the global matrix (`reduce_tiles`): memory linear in N, on any mesh. Examples
 that are not valid, or lack a modality it reads, are in no sum and no count. The weights of examples
 are those of anchors, of which a regularizer has none.
@@ -11,6 +13,7 @@ are those of anchors, of which a regularizer has none.
 
 from __future__ import annotations
 
+import abc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,26 +24,49 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.comparison import LossMatrix
-from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.global_matrix import Values, reduce_tiles
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.reductions import Reduction, reduce_values
-from mmcontrast.objectives.score import normalize, products
+from mmcontrast.objectives.score import normalize, products, widen
 from mmcontrast.objectives.targets import Facts, build, same
+from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
 
-Embeddings = Sequence[jax.Array]  # [N, D] each, of unit length
+Embeddings = Sequence[jax.Array]  # [N, D] each, as prepared
 Matrix = Callable[..., Values]  # `reduce_tiles` of one batch, its masks among the options
 
 
 @dataclass(frozen=True)
-class Alignment:
-  """`mean_i |a_i - b_i|^2` (Wang and Isola 2020, arXiv:2005.10242): 2 less twice the mean cosine."""
+class Function(abc.ABC):
+  """What is asked of embeddings; its fields are a config's options.
 
-  takes: ClassVar[int | None] = 2  # embeddings; None: one or more
-  across: ClassVar[bool] = True  # whether vectors of one embedding meet those of the other
-  cells: ClassVar[int] = 0  # numbers that a tile holds for each pair of examples; 0: no matrix
+  Attributes:
+    takes: how many embeddings; None: one or more.
+    across: whether vectors of one embedding meet those of the other, and so must be of one length.
+    cells: numbers that a tile holds for each pair of examples; 0: no matrix.
+    examples: how few a batch may have.
+  """
+
+  takes: ClassVar[int | None] = 2
+  across: ClassVar[bool] = True
+  cells: ClassVar[int] = 0
+  examples: ClassVar[int] = 1
+
+  def prepare(self, x: jax.Array) -> jax.Array:
+    """[N, D] of any float type -> what `loss` takes."""
+    return normalize(x)
+
+  @abc.abstractmethod
+  def loss(self, embeddings: Embeddings, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
+    """A scalar. `valid`: bool [N], which examples there are; None: all."""
+
+
+@dataclass(frozen=True)
+class Alignment(Function):
+  """`mean_i |a_i - b_i|^2` (Wang and Isola 2020, arXiv:2005.10242): 2 less twice the mean cosine."""
 
   def loss(self, embeddings: Embeddings, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
     a, b = embeddings
@@ -50,7 +76,7 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class Uniformity:
+class Uniformity(Function):
   """`log mean_{i != j} exp(-t |a_i - a_j|^2)` (Wang and Isola 2020), and its mean over embeddings."""
 
   t: float = 2.0
@@ -88,7 +114,7 @@ class CrossUniformity(Uniformity):
 
 
 @dataclass(frozen=True)
-class InModalConsistency:
+class InModalConsistency(Function):
   """`N mean_ij (a_i.a_j - b_i.b_j)^2`: two examples are as alike in one modality as in the other.
 
   CyCLIP (Goel et al. 2022, arXiv:2205.14459), whose weight is 0.25.
@@ -118,7 +144,80 @@ class CrossModalConsistency(InModalConsistency):
     return self._gap({"x": a, "y": b}, {"x": b, "y": a}, valid, matrix)
 
 
-REGULARIZERS: dict[str, type] = {
+# ---- Redundancy ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VicReg(Function):
+  """Variance, invariance, covariance (Bardes et al. 2022, arXiv:2105.04906), of vectors as they are.
+
+      sim * mean (a - b)^2 + std * (h(a) + h(b)) / 2 + cov * (c(a) + c(b))
+      h(a) = mean_d relu(1 - sqrt(var_d + 1e-4)),  c(a) = sum_{d != e} C_de^2 / D,  of the unbiased covariance C
+
+  sim: weight of the distance of the two.
+  std: weight of the variance.
+  cov: weight of the covariance.
+  """
+
+  sim: float = 25.0
+  std: float = 25.0
+  cov: float = 1.0
+  examples: ClassVar[int] = 2
+
+  def prepare(self, x: jax.Array) -> jax.Array:
+    return widen(x)
+
+  def loss(self, embeddings: Embeddings, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
+    a, b = embeddings
+    invariance = jnp.sum(_kept((a - b) ** 2, valid)) / (jnp.maximum(_number(a, valid), 1) * a.shape[1])
+    spread, redundant = zip(*(self._of_one(x, valid) for x in embeddings))
+    return self.sim * invariance + self.std * sum(spread) / 2 + self.cov * sum(redundant)
+
+  def _of_one(self, x: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    number, dim = jnp.maximum(_number(x, valid), 2), x.shape[1]
+    x = _kept(x - jnp.sum(_kept(x, valid), 0) / number, valid)
+    covariance = jnp.einsum("nd,ne->de", x, x, precision=lax.Precision.HIGHEST) / (number - 1)
+    variance = jnp.diagonal(covariance)
+    redundant = (jnp.sum(covariance**2) - jnp.sum(variance**2)) / dim
+    return jnp.mean(jax.nn.relu(1.0 - jnp.sqrt(variance + 1e-4))), redundant
+
+
+@dataclass(frozen=True)
+class BarlowTwins(Function):
+  """The correlation of two views' dimensions becomes the identity (Zbontar et al. 2021, arXiv:2103.03230).
+
+      sum_d (1 - C_dd)^2 + off_diagonal * sum_{d != e} C_de^2,  C of vectors standardised over the batch
+
+  off_diagonal: weight of what is off the diagonal.
+  """
+
+  off_diagonal: float = 0.0051
+  examples: ClassVar[int] = 2
+
+  def prepare(self, x: jax.Array) -> jax.Array:
+    return widen(x)
+
+  def loss(self, embeddings: Embeddings, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
+    number = jnp.maximum(_number(embeddings[0], valid), 1)
+    a, b = (self._standard(x, valid, number) for x in embeddings)
+    correlation = jnp.einsum("nd,ne->de", a, b, precision=lax.Precision.HIGHEST) / number
+    own = jnp.diagonal(correlation)
+    return jnp.sum((1.0 - own) ** 2) + self.off_diagonal * (jnp.sum(correlation**2) - jnp.sum(own**2))
+
+  @staticmethod
+  def _standard(x: jax.Array, valid: jax.Array | None, number: jax.Array) -> jax.Array:
+    x = _kept(x - jnp.sum(_kept(x, valid), 0) / number, valid)
+    return x * lax.rsqrt(jnp.sum(x * x, 0) / number + 1e-5)
+
+
+def _kept(x: jax.Array, valid: jax.Array | None) -> jax.Array:
+  """[N, ...], zeros where an example does not take part."""
+  return x if valid is None else jnp.where(valid[:, None], x, 0.0)
+
+
+REGULARIZERS: dict[str, type[Function]] = {
+  "vicreg": VicReg,
+  "barlow_twins": BarlowTwins,
   "alignment": Alignment,
   "uniformity": Uniformity,
   "cross_uniformity": CrossUniformity,
@@ -147,36 +246,56 @@ def _number(x: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class Regularizer:
-  """One weighted entry of the objective that is not a term: `function` of `embeddings`."""
+class Regularizer(Term):
+  """A kind of term that compares nothing: `function` of `embeddings`, of which some may have no gradient."""
 
   name: str
-  embeddings: tuple[str, ...]
-  function: Any  # one of REGULARIZERS
+  given: tuple[str, ...]
+  function: Function
   weight: Any
+  fixed: tuple[str, ...] = ()
 
   @property
-  def compares(self) -> None:
-    """It compares nothing that could be searched by."""
-    return None
+  def embeddings(self) -> tuple[str, ...]:
+    return self.given
 
-  def logit_scale(self, parameters: Mapping[str, Any]) -> None:
-    """It has no logits."""
-    return None
+  def loss(
+    self, nodes: Mapping[str, Encoded], parameters: Parameters, memory: Memory, facts: Mapping[str, Any], now: Now
+  ) -> Outcome:
+    """Of the valid examples; none of "@momentum", or of `fixed`, has a gradient."""
+    valid = taking_part(facts, self.reads)
+    matrix = partial(reduce_tiles, row_mask=valid, column_mask=valid, cells=self.function.cells, **now.matrix)
+    found = []
+    for name in self.embeddings:
+      x = self.function.prepare(nodes[name].pooled)
+      found.append(lax.stop_gradient(x) if name.endswith("@momentum") or name in self.fixed else x)
+    metrics = {} if valid is None else {"anchors": jnp.sum(valid, dtype=jnp.float32)}
+    return Outcome(self.function.loss(found, valid, matrix), metrics)
 
-  def after_step(self, parameters: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """What it has learned, after the optimizer's step."""
-    return parameters
+  def check(self, run: Run) -> None:
+    where = f"objective.{self.name}"
+    for name in self.embeddings:
+      if (head := parse_embedding(name).head) in run.token_heads:
+        raise UserError(
+          f"{where}.embeddings: head {head!r} gives a vector for each token, and a regularizer takes one an "
+          f"example; {nearest(head, set(run.heads) - set(run.token_heads))}"
+        )
+    if self.function.across:
+      one_dim(self.name, self.embeddings, run.head_dims)
+    if run.batch_size < self.function.examples:
+      raise UserError(
+        f"{where}.regularizer: statistics over a batch of {run.batch_size} are none; raise config.batch.size to "
+        f"{self.function.examples} or more"
+      )
 
-  def matrices(self, embeddings: Mapping[str, Any], size: int) -> list[LossMatrix]:
-    """The matrices that its loss goes over, from the shapes of embeddings and of the global batch."""
+  def matrices(self, nodes: Mapping[str, Encoded], size: int) -> list[LossMatrix]:
     if not self.function.cells:  # An alignment has no matrix.
       return []
-    dim = max(embeddings[name].shape[-1] for name in self.embeddings)
+    dim = max(nodes[name].pooled.shape[-1] for name in self.embeddings)
     return [LossMatrix(size, size, "regularizer", dim, self.function.cells)]
 
 
-DEFAULTS = {"regularizer": inspect.Parameter.empty, "embeddings": (), "weight": 1.0}
+DEFAULTS = {"regularizer": inspect.Parameter.empty, "embeddings": (), "stop_gradient": (), "weight": 1.0}
 """The options of an entry and their defaults (`inspect.Parameter.empty`: required)."""
 
 
@@ -196,22 +315,9 @@ def parse_regularizer(name: str, config: Mapping[str, Any]) -> Regularizer:
       f"{where}.embeddings: {config['regularizer']} takes {function.takes or 'one or more'} different "
       f"embeddings, not {list(embeddings)}"
     )
-  return Regularizer(name, embeddings, function, config.get("weight", 1.0))
-
-
-def regularize(
-  entry: Regularizer,
-  embeddings: Mapping[str, jax.Array],
-  info: Mapping[str, Any],
-  *,
-  mesh: jax.sharding.Mesh | None,
-  impl: str,
-  tile: int,
-) -> jax.Array:
-  """The loss of one regularizer (arguments as of terms.evaluate); none of "@momentum" has a gradient."""
-  valid = taking_part(info, entry.embeddings)
-  options = {"mesh": mesh, "impl": impl, "size": tile, "cells": entry.function.cells}
-  matrix = partial(reduce_tiles, row_mask=valid, column_mask=valid, **options)
-  found = {name: normalize(embeddings[name]) for name in entry.embeddings}
-  found = [lax.stop_gradient(x) if name.endswith("@momentum") else x for name, x in found.items()]
-  return entry.function.loss(found, valid, matrix)
+  fixed = parse_names(config.get("stop_gradient", ()), f"{where}.stop_gradient", some=False)
+  for one in fixed:
+    choose(one, embeddings, f"{where}.stop_gradient")
+  if len(fixed) == len(embeddings):
+    raise UserError(f"{where}.stop_gradient: nothing would be trained; name fewer than {list(embeddings)}")
+  return Regularizer(name, embeddings, function, config.get("weight", 1.0), fixed)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from mmcontrast.encoders.encoded import Encoded
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Score(abc.ABC):
 
   Attributes:
     name: what a config calls it.
-    tokens: whether embeddings are [N, L, D], where a vector of zeros is no token; else [N, D].
-    weighted: whether the last of a token's D numbers is the logarithm of its weight.
+    tokens: whether it compares `Tokens`; else vectors [N, D].
+    weighted: whether each token has a weight.
     joins: whether all keys of an example make one column (multiway_scores.TupleScore); else each its own.
     total: ([n, D], [m, D]) -> scalar, the sum over all pairs without making them; None where it
       has to be summed with the matrix.
@@ -36,8 +38,12 @@ class Score(abc.ABC):
   joins: ClassVar[bool] = False
   total: ClassVar[Callable[[jax.Array, jax.Array], jax.Array] | None] = None
 
-  def prepare(self, x: jax.Array) -> jax.Array:
-    """An embedding of any float type -> the same of float32 or wider, what `tile` and `join` take."""
+  def read(self, x: Encoded) -> Any:
+    """What `prepare` takes of an embedding: its vectors [N, D], or its tokens."""
+    return x.pooled
+
+  def prepare(self, x: Any) -> Any:
+    """Vectors or tokens of any float type -> the same of float32 or wider, what `tile` and `join` take."""
     return normalize(x)
 
   @abc.abstractmethod
@@ -51,7 +57,11 @@ class Score(abc.ABC):
 
   def pair(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[n, ...], [n, ...] -> [n], each row with its own column."""
-    return jax.vmap(lambda row, column: self.tile(row[None], column[None])[0, 0])(rows, columns)
+
+    def own(*pair):
+      return self.tile(*jax.tree.map(lambda x: x[None], pair))[0, 0]
+
+    return jax.vmap(own)(rows, columns)
 
   def cells(self, row: jax.Array, column: jax.Array) -> int:
     """How many numbers a tile holds for each of its pairs, of one row and one column."""

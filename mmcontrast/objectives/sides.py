@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.objectives.edge import AXES, Edge
 from mmcontrast.objectives.presence import taking_part
+from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.targets import Facts
+from mmcontrast.objectives.tokens import make_tokens
 from mmcontrast.objectives.tuple_negatives import Combinations, permutations, permute
 from mmcontrast.objectives.view_criteria import MultiView
-
-if TYPE_CHECKING:
-  from mmcontrast.objectives.terms import Term
-
-AXES = {"rows": ("row",), "columns": ("column",), "both": ("row", "column")}
-SIDES = {"row": "query", "column": "key"}
 
 
 class Side(NamedTuple):
@@ -40,16 +38,21 @@ class Sides(NamedTuple):
   more: dict[str, tuple[Side | Combinations, ...]]
 
 
-def batch_side(term: Term, names: tuple[str, ...], embeddings, info, each_token: bool = False) -> Side:
+def batch_side(term: Edge, names: tuple[str, ...], embeddings, info, each_token: bool = False) -> Side:
   """The views `names` of each example in turn, or with `each_token` their tokens: [N * views, ...]."""
-  x = [_prepared(term.score.prepare, name, embeddings) for name in names]
+  real: list[jax.Array] = []
   if each_token:
+    tokens = [make_tokens(embeddings[name].tokens, embeddings[name].mask) for name in names]
+    x = [_prepared(term.score, name, view.vectors) for name, view in zip(names, tokens)]
     x = [token for view in x for token in jnp.unstack(view, axis=1)]
-  elif _joined(term, names):
+    real = [token for view in tokens for token in jnp.unstack(view.mask, axis=1)]
+  else:
+    x = [_prepared(term.score, name, term.score.read(embeddings[name])) for name in names]
+  if not each_token and _joined(term, names):
     x = [term.score.join(x)]
   views = len(x)
   facts = dict(term.target.facts(info))
-  facts["position"] = jnp.arange(embeddings[names[0]].shape[0], dtype=jnp.int32)
+  facts["position"] = jnp.arange(count_examples(embeddings[names[0]]), dtype=jnp.int32)
   facts = {name: jnp.repeat(x, views, 0) if views > 1 else x for name, x in facts.items()}
   facts["x"] = _interleave(x)
   if term.query == term.key or (term.negatives == "permuted" and names == term.query):
@@ -59,26 +62,26 @@ def batch_side(term: Term, names: tuple[str, ...], embeddings, info, each_token:
   valid = taking_part(info, (*term.reads, *names))
   valid = valid if valid is None or views == 1 else jnp.repeat(valid, views, 0)
   if each_token:
-    present = jnp.any(facts["x"] != 0, -1)  # A vector of zeros is no token.
+    present = _interleave(real)
     valid = present if valid is None else valid & present
   return Side(facts, valid)
 
 
-def _joined(term: Term, names: tuple[str, ...]) -> bool:
+def _joined(term: Edge, names: tuple[str, ...]) -> bool:
   return term.score.joins and names == term.key
 
 
-def view_count(term: Term, names: tuple[str, ...]) -> int:
+def view_count(term: Edge, names: tuple[str, ...]) -> int:
   """How many rows or columns the embeddings `names` of an example make."""
   return 1 if _joined(term, names) else len(names)
 
 
-def one_each(term: Term) -> bool:
+def one_each(term: Edge) -> bool:
   """Whether an example is one row and one column."""
   return view_count(term, term.query) == view_count(term, term.key) == 1 and not term.token_keys
 
 
-def more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tuple[Side | Combinations, ...]]:
+def more_sides(term: Edge, embeddings, info, queue, parameters) -> dict[str, tuple[Side | Combinations, ...]]:
   """`Sides.more`."""
   more: dict[str, tuple[Side | Combinations, ...]] = {"row": (), "column": ()}
   for axis, names in (("row", term.negative_keys), ("column", term.negative_queries)):
@@ -97,7 +100,7 @@ def more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tup
       more[axis] += (_prototype_side(term, parameters["prototypes"], info),)
   if term.negatives in ("permuted", "combined"):
     mask = taking_part(info, term.reads)
-    keys = [_prepared(term.score.prepare, name, embeddings) for name in term.key]
+    keys = [_prepared(term.score, name, term.score.read(embeddings[name])) for name in term.key]
     if term.negatives == "combined":
       more["row"] += (Combinations(tuple(keys), mask),)
     else:
@@ -108,19 +111,19 @@ def more_sides(term: Term, embeddings, info, queue, parameters) -> dict[str, tup
   return more
 
 
-def tuple_side(term: Term, keys: list[jax.Array], mask) -> Side:
+def tuple_side(term: Edge, keys: list[jax.Array], mask) -> Side:
   """Columns of keys that belong to no one."""
   return Side({"x": term.score.join(keys), "position": jnp.full(keys[0].shape[0], -1, jnp.int32)}, mask)
 
 
-def _queue_side(term: Term, queue: Mapping[str, Any]) -> Side:
+def _queue_side(term: Edge, queue: Mapping[str, Any]) -> Side:
   facts = dict(term.target.facts(queue))
   facts["x"] = queue["keys"]
   facts["position"] = jnp.full(queue["keys"].shape[0], -1, jnp.int32)
   return Side(lax.stop_gradient(facts), taking_part(queue, term.reads))
 
 
-def _prototype_side(term: Term, prototypes: jax.Array, info) -> Side:
+def _prototype_side(term: Edge, prototypes: jax.Array, info) -> Side:
   """Prototypes are of no example; prototype k is of class k."""
   count = len(prototypes)
 
@@ -134,22 +137,34 @@ def _prototype_side(term: Term, prototypes: jax.Array, info) -> Side:
   return Side(facts, None)
 
 
-def _prepared(prepare, name: str, embeddings) -> jax.Array:
-  x = prepare(embeddings[name])
+def _prepared(score: Score, name: str, x: Any) -> Any:
+  x = score.prepare(x)
   return lax.stop_gradient(x) if name.endswith("@momentum") else x
 
 
-def _interleave(views: list[jax.Array]) -> jax.Array:
-  """[N, D] each -> [N * views, D], an example's views together, so that a sharded N stays so."""
-  return views[0] if len(views) == 1 else jnp.stack(views, 1).reshape(-1, *views[0].shape[1:])
+def _interleave(views: list[Any]) -> Any:
+  """Trees of [N, ...] each -> [N * views, ...], an example's views together, so that a sharded N stays so."""
+  if len(views) == 1:
+    return views[0]
+  return jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *views)
 
 
-def is_aligned(term: Term) -> bool:
+def count_examples(x: Encoded) -> int:
+  """N, of an embedding of N examples."""
+  return jax.tree.leaves(x)[0].shape[0]
+
+
+def float_type(x: Any) -> Any:
+  """The type of the numbers of a prepared embedding."""
+  return jnp.result_type(*(leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)))
+
+
+def is_aligned(term: Edge) -> bool:
   """Whether each anchor's only positive is its own pair, so that no target weights are needed."""
   return term.target.kind == "own" and one_each(term)
 
 
-def own_alone(term: Term) -> bool:
+def own_alone(term: Edge) -> bool:
   """Whether of the batch's pairs an anchor sees its own alone."""
   return term.negatives in ("queue", "permuted")
 
@@ -160,7 +175,7 @@ def count_side(side: Side | Combinations) -> jax.Array | int:
   return side.facts["position"].shape[0] if side.mask is None else jnp.sum(side.mask)
 
 
-def anchor_weights(term: Term, names: tuple[str, ...], info) -> jax.Array | None:
+def anchor_weights(term: Edge, names: tuple[str, ...], info) -> jax.Array | None:
   """The weight of each anchor, [N * views]; None when all weigh the same."""
   return jnp.repeat(info["weight"], view_count(term, names), 0) if "weight" in info else None
 
@@ -178,10 +193,10 @@ def mean_of(x: jax.Array, shares: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(shares > 0, shares * x, 0.0))
 
 
-def add_shares(term: Term, rows: Side, columns: Side, info) -> None:
+def add_shares(term: Edge, rows: Side, columns: Side, info) -> None:
   """Gives anchors, as "in_mean", what they count in the term's loss."""
   axes = AXES[term.direction]
   for axis, side, names in (("row", rows, term.query), ("column", columns, term.key)):
     if axis in axes:
       shares = shares_of(len(side.facts["position"]), side.mask, anchor_weights(term, names, info))
-      side.facts["in_mean"] = shares.astype(side.facts["x"].dtype) / len(axes)
+      side.facts["in_mean"] = shares.astype(float_type(side.facts["x"])) / len(axes)

@@ -335,7 +335,7 @@ def build(registry: Mapping[str, type], config: str | Mapping[str, Any], where: 
   """Makes one of `registry` from a name or {"name": ..., options}."""
   options = {"name": config} if isinstance(config, str) else dict(config.items())
   kind = registry[choose(options.pop("name", None), registry, where)]
-  fields = [field.name for field in dataclasses.fields(kind)]
+  fields = [field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name")]  # Flax's own
   for option in options:
     if option not in fields:
       raise UserError(f"{where}: no option {option!r}; {nearest(option, fields)}")

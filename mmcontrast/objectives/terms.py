@@ -22,275 +22,66 @@ negatives, but under target same_label prototype k is a positive of class k.
 A score of more than two modalities (gram_volume, multilinear) makes one column of an example's keys;
 `negatives="permuted"` and "combined" are then tuples of different examples' keys (tuple_negatives.py).
 
-An entry with "regularizer" asks something of embeddings themselves (regularizers.py).
+An entry with "regularizer" asks something of embeddings themselves (regularizers.py). One with "module" is a
+term that learns parameters or remembers arrays of its own: clusters, centres (module_term.py).
 """
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, nearest
-from mmcontrast.objectives.comparison import Comparison, LossMatrix
-from mmcontrast.objectives.compositional import Compositional
-from mmcontrast.objectives.criteria import Criterion, build_criterion
+from mmcontrast.objectives.comparison import Comparison
 from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.pairwise import pairwise
-from mmcontrast.objectives.presence import taking_part
-from mmcontrast.objectives.regularizers import Regularizer, parse_regularizer, regularize
-from mmcontrast.objectives.score import Score, normalize
-from mmcontrast.objectives.scores import build_score
-from mmcontrast.objectives.sides import AXES, SIDES
-from mmcontrast.objectives.targets import Target, Teacher, build_target
-from mmcontrast.objectives.temperature import Temperature, parse_temperature, share
-from mmcontrast.objectives.term_checks import check_combination, check_terms
-
-__all__ = [
-  "Term",
-  "Terms",
-  "check_terms",
-  "clamp_after_step",
-  "comparisons",
-  "evaluate",
-  "evaluate_and_remember",
-  "init_parameters",
-  "keys_to_push",
-  "parse_terms",
-  "prototype_spaces",
-  "queues",
-  "required_embeddings",
-  "schedules",
-  "tables",
-]
-
-DIRECTIONS = ("rows", "columns", "both")
-NEGATIVES = ("batch", "queue", "batch+queue", "permuted", "combined")
-
-
-def _join(score: Score, *keys: jax.Array) -> jax.Array:
-  return score.join([score.prepare(key) for key in keys])
-
-
-@dataclass(frozen=True)
-class Term:
-  """One weighted edge between embeddings; `temperature_of` names the term that owns its own."""
-
-  name: str
-  query: tuple[str, ...]
-  key: tuple[str, ...]
-  score: Score
-  target: Target
-  criterion: Criterion
-  negatives: str
-  negative_keys: tuple[str, ...]
-  negative_queries: tuple[str, ...]
-  negative_weights: tuple[float, float] | None
-  token_keys: bool
-  prototypes: int
-  queue_length: int
-  direction: str
-  temperature: Temperature
-  temperature_of: str
-  weight: Any
-
-  @property
-  def reads(self) -> tuple[str, ...]:
-    """The embeddings without which an example is of no use to the term."""
-    return (*self.query, *self.key, *self.target.embeddings)
-
-  @property
-  def embeddings(self) -> tuple[str, ...]:
-    return (*self.query, *self.key, *self.negative_keys, *self.negative_queries, *self.target.embeddings)
-
-  @property
-  def compares(self) -> Comparison | None:
-    """What the term compares, and by which score; of a kind of term that compares nothing, None."""
-    return Comparison(self.name, self.query, self.key, self.score)
-
-  def logit_scale(self, parameters: Mapping[str, Any]) -> tuple[float, float | None] | None:
-    """(scale, bias or None) of its logits, from what all terms have learned; None where a schedule says it."""
-    if self.temperature.schedule is not None:
-      return None
-    own = parameters.get(self.temperature_of, {})
-    own = self.temperature.clip(own) if self.temperature.clamp == "forward" else own
-    # In double precision, so that the logarithm again of this number is the same float32.
-    scale = math.exp(own["log_scale"]) if "log_scale" in own else float(self.temperature.scale(own))
-    bias = self.temperature.offset(own)
-    return scale, None if bias is None else float(bias)
-
-  def after_step(self, parameters: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-    """What the term has learned, after the optimizer's step: moved back within its bounds."""
-    return self.temperature.clip(parameters) if self.temperature.clamp == "after_step" else parameters
-
-  def matrices(self, embeddings: Mapping[str, Any], size: int) -> list[LossMatrix]:
-    """The matrices that its loss goes over, from the shapes of embeddings and of the global batch."""
-    query, key, keys = embeddings[self.query[0]], embeddings[self.key[0]], len(self.key)
-    if self.score.joins:
-      key, keys = jax.eval_shape(partial(_join, self.score), *map(embeddings.get, self.key)), 1
-    dim = max(math.prod(x.shape[1:]) for x in (key, *map(embeddings.get, (*self.key, *self.target.embeddings))))
-    cells = self.score.cells(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (query, key)))
-    rows, columns, queue = size * len(self.query), size * keys, self.queue_length
-    columns *= key.shape[1] if self.token_keys else 1
-    kind = "permuted" if self.negatives == "permuted" else "batch"  # combined: parts of this shape
-    shapes = {} if self.negatives == "queue" else {kind: (rows, columns)}
-    shapes |= {"hard negative keys": (rows, size * len(self.negative_keys))} if self.negative_keys else {}
-    shapes |= {"hard negative queries": (size * len(self.negative_queries), columns)} if self.negative_queries else {}
-    more = {"prototypes": self.prototypes, "queue": queue}
-    for kind, count in more.items():
-      if count:
-        shapes[kind] = (count, columns) if self.direction == "columns" else (rows, count)
-    return [LossMatrix(*shape, kind, dim, cells) for kind, shape in shapes.items()]
-
-  @property
-  def queued(self) -> str | None:
-    """The embedding whose queue the anchors also see; None without a queue."""
-    if not self.queue_length:
-      return None
-    return self.query[0] if self.direction == "columns" else self.key[0]
-
-
-Terms = dict[str, Term | Regularizer]
-
-DEFAULTS: dict[str, Any] = {
-  "query": inspect.Parameter.empty,
-  "key": inspect.Parameter.empty,
-  "score": "cosine",
-  "target": "identity",
-  "criterion": "softmax",
-  "negatives": "batch",
-  "negative_keys": (),
-  "negative_queries": (),
-  "negative_weights": None,
-  "token_keys": False,
-  "prototypes": 0,
-  "direction": "rows",
-  "temperature": None,  # the criterion's own
-  "bias": None,
-  "weight": 1.0,
-}
-"""The options of a term and their defaults (`inspect.Parameter.empty`: required)."""
+from mmcontrast.objectives.parse import Terms
+from mmcontrast.objectives.parse import parse_terms as _parse
+from mmcontrast.objectives.term import Memory, Now, Run
+from mmcontrast.objectives.tokens import unpack
 
 
 def parse_terms(objective: Mapping[str, Any]) -> Terms:
   """Makes the terms of a config; raises UserError naming term, key and nearest valid choice."""
-  objective = {name: _plain(config) for name, config in objective.items()}
-  for name, config in objective.items():
-    if not isinstance(config, dict):
-      raise UserError(f"objective.{name}: a term is a dict with query and key, not {config!r}")
-  temperatures = {
-    name: config.get("temperature") for name, config in objective.items() if "regularizer" not in config
-  }
-  terms = {
-    name: parse_regularizer(name, config)
-    if "regularizer" in config
-    else _parse(name, config, temperatures, objective)
-    for name, config in objective.items()
-  }
-  if not terms:
-    raise UserError(
-      "objective: has no terms; add one such as "
-      "image_text=dict(query='image[0]/image_joint', key='text[0]/text_joint')"
-    )
+  terms = _parse(objective)
   queues(terms)
   return terms
 
 
-def _plain(config: Any) -> Any:
-  """Mappings of any kind (ConfigDict included) as dictionaries."""
-  if hasattr(config, "items"):
-    return {key: _plain(value) for key, value in config.items()}
-  return tuple(config) if isinstance(config, (list, tuple)) else config
+def check_terms(terms: Terms, *, views: Mapping[str, int], momentum: bool = True, **run: Any) -> None:
+  """Checks the terms against the rest of a run; raises UserError before anything compiles.
+
+  Args:
+    views: modality, or "image_small" -> number of views.
+    momentum: whether there is a momentum branch.
+    run: the attributes of `term.Run`.
+  """
+  known = Run(**run)
+  for term in terms.values():
+    for name in term.embeddings:
+      _check_path(name, f"objective.{term.name}: embedding {name!r}", views, known.heads, momentum)
+    term.check(known)
 
 
-def _parse(name: str, config: dict, temperatures: Mapping, objective: Mapping) -> Term:
-  where = f"objective.{name}"
-  for key in config:
-    if key not in DEFAULTS:
-      raise UserError(f"{where}: no key {key!r}; {nearest(key, (*DEFAULTS, 'regularizer'))}")
-  for key in ("query", "key"):
-    if key not in config:
-      raise UserError(f"{where}.{key}: must be given, such as 'image[0]/image_joint'")
-  options = DEFAULTS | config
-  query, key = (_names(config[side], f"{where}.{side}") for side in ("query", "key"))
-  negatives, length = _negatives(options["negatives"], f"{where}.negatives")
-  criterion = build_criterion(options["criterion"], f"{where}.criterion")
-  target = build_target(options["target"], f"{where}.target")
-  for embedding in target.embeddings:
-    parse_embedding(embedding, f"{where}.target")
-  owner = share(temperatures, name)
-  shared = {k: objective[owner].get(k) for k in ("temperature", "bias")}
-  if shared["temperature"] is None:
-    shared["temperature"] = criterion.default_temperature
-  if owner != name and "bias" in config:
-    raise UserError(f"{where}.bias: belongs to {owner!r}, whose temperature this term shares")
-  term = Term(
-    name=name,
-    query=query,
-    key=key,
-    score=build_score(options["score"], f"{where}.score"),
-    target=target,
-    criterion=criterion,
-    negatives=negatives,
-    negative_keys=_names(options["negative_keys"], f"{where}.negative_keys", some=False),
-    negative_queries=_names(options["negative_queries"], f"{where}.negative_queries", some=False),
-    negative_weights=_negative_weights(options["negative_weights"], f"{where}.negative_weights"),
-    prototypes=_prototypes(options["prototypes"], f"{where}.prototypes"),
-    token_keys=bool(options["token_keys"]),
-    queue_length=length,
-    direction=choose(options["direction"], DIRECTIONS, f"{where}.direction"),
-    temperature=parse_temperature(shared["temperature"], shared["bias"], f"objective.{owner}"),
-    temperature_of=owner,
-    weight=options["weight"],
-  )
-  check_combination(term, where)
-  return term
-
-
-def _names(given: Any, where: str, some: bool = True) -> tuple[str, ...]:
-  names = (given,) if isinstance(given, str) else tuple(given)
-  for name in names:
-    parse_embedding(name, where)
-  if (some and not names) or len(set(names)) < len(names):
-    raise UserError(f"{where}: name one or more different embeddings, not {list(names)}")
-  return names
-
-
-def _negatives(given: str, where: str) -> tuple[str, int]:
-  kind, _, length = str(given).partition(":")
-  choose(kind, NEGATIVES, where)
-  if "queue" not in kind:
-    if length:
-      raise UserError(f"{where}: {given!r} has a length that {kind!r} does not take; write {kind!r}")
-    return kind, 0
-  if not length.isdigit() or not int(length):
-    raise UserError(f"{where}: {given!r} has no queue length; write it as in '{kind}:16384'")
-  return kind, int(length)
-
-
-def _negative_weights(given: Any, where: str) -> tuple[float, float] | None:
-  if given is None:
-    return None
-  if not isinstance(given, tuple) or len(given) != 2 or not all(weight > 0 for weight in given):
-    raise UserError(f"{where}: {given!r} is not a pair of numbers above 0, such as (2.0, 0.5)")
-  return given
-
-
-def _prototypes(given: Any, where: str) -> int:
-  if not isinstance(given, int) or given < 0:
-    raise UserError(f"{where}: {given!r} is not a number of prototypes; write it as in prototypes=256")
-  return given
-
-
-def _compared(terms: Terms) -> list[Term]:
-  """The terms, without the regularizers."""
-  return [term for term in terms.values() if isinstance(term, Term)]
+def _check_path(name: str, where: str, views: Mapping[str, int], heads: Mapping[str, str], momentum: bool) -> None:
+  """Checks that the view and the head of an embedding exist, and are of one modality."""
+  path = parse_embedding(name, where)
+  count = views[choose(path.views, views, f"{where}: modality")]
+  if path.view >= count:
+    key = "data.multi_crop.views" if path.views == "image_small" else f"data.views.{path.views}"
+    exist = f"{path.views}[0] to [{count - 1}] exist" if count else "there are none"
+    raise UserError(f"{where}: {key} is {count}, so {exist}")
+  if heads[choose(path.head, heads, f"{where}: head")] != path.modality:
+    fitting = [head for head, modality in heads.items() if modality == path.modality]
+    raise UserError(f"{where}: head {path.head!r} is on the {heads[path.head]} tower; {nearest(path.head, fitting)}")
+  if path.momentum and not momentum:
+    raise UserError(
+      f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) "
+      f"or write {name.removesuffix('@momentum')!r}"
+    )
 
 
 def required_embeddings(terms: Terms) -> tuple[str, ...]:
@@ -301,7 +92,7 @@ def required_embeddings(terms: Terms) -> tuple[str, ...]:
 def queues(terms: Terms) -> dict[str, int]:
   """Embedding -> length of its queue, shared by all terms that queue it."""
   found: dict[str, int] = {}
-  for term in _compared(terms):
+  for term in terms.values():
     if term.queued and found.setdefault(term.queued, term.queue_length) != term.queue_length:
       raise UserError(
         f"objective.{term.name}.negatives: the queue of {term.queued!r} has length "
@@ -310,29 +101,14 @@ def queues(terms: Terms) -> dict[str, int]:
   return found
 
 
-def tables(terms: Terms) -> dict[str, dict[str, float]]:
+def tables(terms: Terms) -> dict[str, Mapping[str, float]]:
   """Term -> what it remembers of each example (stores.table): name -> the value of one not seen yet."""
-  return {
-    term.name: {SIDES[axis]: term.criterion.unseen for axis in AXES[term.direction]}
-    for term in _compared(terms)
-    if isinstance(term.criterion, Compositional)
-  }
+  return {name: term.table for name, term in terms.items() if term.table}
 
 
-def schedules(terms: Terms) -> dict[str, dict[str, tuple[Any, str]]]:
+def schedules(terms: Terms) -> dict[str, Mapping[str, tuple[Any, str]]]:
   """Term -> its numbers that follow a schedule, weight aside: name -> (schedule, where it is configured)."""
-  found: dict[str, dict[str, tuple[Any, str]]] = {}
-  for term in _compared(terms):
-    own = {}
-    if term.temperature.schedule is not None:
-      own["temperature"] = (term.temperature.schedule, f"objective.{term.temperature_of}.temperature.schedule")
-    if isinstance(term.criterion, Compositional):
-      own["gamma"] = (term.criterion.gamma, f"objective.{term.name}.criterion.gamma")
-    if isinstance(term.target, Teacher) and not isinstance(term.target.share, (int, float)):
-      own["share"] = (term.target.share, f"objective.{term.name}.target.share")
-    if own:
-      found[term.name] = own
-  return found
+  return {name: term.schedules for name, term in terms.items() if term.schedules}
 
 
 def comparisons(terms: Terms) -> list[Comparison]:
@@ -340,8 +116,9 @@ def comparisons(terms: Terms) -> list[Comparison]:
   return [found for term in terms.values() if (found := term.compares)]
 
 
-def logits_between(objective: Mapping[str, Any], parameters: Mapping[str, Any], heads: Collection[str]
-                   ) -> tuple[float | None, float | None]:
+def logits_between(
+  objective: Mapping[str, Any], parameters: Mapping[str, Any], heads: Collection[str]
+) -> tuple[float | None, float | None]:
   """(scale, bias) of the first term of a config that compares two heads, of what all terms have learned.
 
   (None, None) where no term compares them, or a schedule says the scale; the bias is None where there is none.
@@ -354,42 +131,47 @@ def logits_between(objective: Mapping[str, Any], parameters: Mapping[str, Any], 
   return None, None
 
 
-def prototype_spaces(terms: Terms) -> tuple[str, ...]:
-  """The embeddings, one of each term with prototypes, whose length these have."""
-  return tuple(dict.fromkeys(term.query[0] for term in _compared(terms) if term.prototypes))
+def spaces(terms: Terms) -> tuple[str, ...]:
+  """The embeddings whose shapes `init_parameters` and `init_states` must know."""
+  return tuple(dict.fromkeys(name for term in terms.values() for name in term.spaces))
 
 
 def init_parameters(
-  terms: Terms, key: jax.Array | None = None, widths: Mapping[str, int] | None = None
-) -> dict[str, dict[str, jax.Array]]:
-  """What terms learn, float32: term -> {"log_scale"|"tau", "bias", "prototypes" [K, D]}.
+  terms: Terms, key: jax.Array | None = None, shapes: Mapping[str, Encoded] | None = None
+) -> dict[str, dict[str, Any]]:
+  """What terms learn, float32: term -> {"log_scale"|"tau", "bias", "prototypes" [K, D]}, or a module's arrays.
 
   Args:
-    key, widths: a PRNG key, and embedding -> D of `prototype_spaces`; only terms with prototypes need them.
+    key, shapes: a PRNG key, and embedding -> Encoded of `spaces`, whose shapes count; only terms with such need them.
   """
-  found = {}
-  for number, term in enumerate(_compared(terms)):
-    own = term.temperature.parameters() if term.temperature_of == term.name else {}
-    if term.prototypes:
-      shape = (term.prototypes, widths[term.query[0]])
-      own["prototypes"] = normalize(jax.random.normal(jax.random.fold_in(key, number), shape, jnp.float32))
-    if own:
-      found[term.name] = own
-  return found
+  return {name: found[0] for name, found in _init(terms, key, shapes).items() if found[0]}
+
+
+def init_states(
+  terms: Terms, key: jax.Array | None = None, shapes: Mapping[str, Encoded] | None = None
+) -> dict[str, Any]:
+  """Term -> its own arrays before the first step, of those that have any (arguments as of `init_parameters`)."""
+  return {name: found[1] for name, found in _init(terms, key, shapes).items() if found[1]}
+
+
+def _init(terms: Terms, key: jax.Array | None, shapes: Mapping[str, Encoded] | None) -> dict[str, tuple[Any, Any]]:
+  # Terms that compare are counted first: a term of another kind beside them does not change what they draw.
+  order = sorted(terms.values(), key=lambda term: term.compares is None)
+  return {
+    term.name: term.init(None if key is None else jax.random.fold_in(key, number), shapes or {})
+    for number, term in enumerate(order)
+  }
 
 
 def clamp_after_step(terms: Terms, parameters: Mapping[str, Any]) -> dict[str, Any]:
-  """Moves the learned temperatures that ask for it back within their bounds."""
+  """What terms have learned, after the optimizer's step: moved back to where it must stay."""
   return {name: terms[name].after_step(own) for name, own in parameters.items()}
 
 
-def keys_to_push(terms: Terms, embeddings: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def keys_to_push(terms: Terms, embeddings: Mapping[str, Any]) -> dict[str, jax.Array]:
   """Queue name -> its new keys [N, D], prepared as the term's score wants them (unit float32)."""
-  return {
-    term.queued: jax.lax.stop_gradient(term.score.prepare(embeddings[term.queued]))
-    for term in _compared(terms)
-    if term.queued
-  }
+  nodes = _as_encoded(embeddings)
+  return {term.queued: term.new_keys(nodes) for term in terms.values() if term.queued}
 
 
 def _number(value: Any, where: str, argument: str) -> float:
@@ -406,7 +188,7 @@ def evaluate(*arguments: Any, **options: Any) -> tuple[jax.Array, dict[str, jax.
 
 def evaluate_and_remember(
   terms: Terms,
-  embeddings: Mapping[str, jax.Array],
+  embeddings: Mapping[str, Any],
   info: Mapping[str, Any],
   parameters: Mapping[str, Any],
   queues: Mapping[str, Any],
@@ -417,11 +199,14 @@ def evaluate_and_remember(
   tile: int = 512,
   scheduled: Mapping[str, Mapping[str, Any]] | None = None,
   remembered: Mapping[str, Mapping[str, jax.Array]] | None = None,
-) -> tuple[jax.Array, dict[str, jax.Array], dict[str, dict[str, jax.Array]]]:
+  states: Mapping[str, Any] | None = None,
+  step: Any = 0,
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, dict[str, jax.Array]], dict[str, Any]]:
   """The weighted sum of all terms over the global batch.
 
   Args:
-    embeddings: name -> [N, D] (scores of tokens: [N, L, D]), of any float type, not normalised.
+    embeddings: name -> Encoded of any float type, not normalised; an array [N, D] is one of vectors, [N, L, D] one of
+      tokens in which vectors of zeros are padding.
     info: what targets read ("id" [N], "tags" [N, T], "labels" {name: [N]}) and "valid" bool [N];
       examples that are not valid are neither anchors, positives nor negatives, and not counted.
       "present" {modality: bool [N]}: an example that lacks a modality is not valid in the terms
@@ -433,34 +218,42 @@ def evaluate_and_remember(
     mesh, impl, tile: how the matrix is computed (global_matrix.reduce_tiles).
     scheduled: term -> the values now of its `schedules`; those that are numbers need not be there.
     remembered: term -> the rows [N] of its table (`tables`) for the examples of the batch.
+    states: term -> its own arrays, as from `init_states`.
+    step: steps done, int32 [].
 
   Returns:
-    (loss, metrics, new rows of the tables). Metrics are "<term>/loss" (unweighted), "/weight",
-    "/temperature", "/anchors" (how many of the batch are there and have a positive), "/top1" (share of
-    those whose best positive beats every negative), "/positive" and "/negative" (mean scores), and what
-    is scheduled ("/gamma"); of a regularizer the first two, and "/anchors" (how many examples take
-    part) where some may be missing.
+    (loss, metrics, new rows of the tables, new states). Metrics are "<term>/loss" (unweighted), "/weight", what is
+    scheduled ("/gamma"), and of terms that compare "/temperature", "/anchors" (how many of the batch are there and
+    have a positive), "/top1" (share of those whose best positive beats every negative), "/positive" and "/negative"
+    (mean scores); of others "/anchors" (how many examples take part) where some may be missing.
   """
-  total, metrics, remember = jnp.zeros(()), {}, {}
+  nodes, matrix = _as_encoded(embeddings), {"mesh": mesh, "impl": impl, "size": tile}
+  total, metrics, new_rows, new_states = jnp.zeros(()), {}, {}, {}
   for name, term in terms.items():
-    now, how = dict((scheduled or {}).get(name, {})), {"mesh": mesh, "impl": impl, "tile": tile}
-    for key, (schedule, where) in schedules({name: term}).get(name, {}).items():
+    now = dict((scheduled or {}).get(name, {}))
+    for key, (schedule, where) in term.schedules.items():
       if key not in now:
         now[key] = _number(schedule, where, "`scheduled`")
-    if isinstance(term, Regularizer):
-      loss, found, rows = regularize(term, embeddings, info, **how), {}, {}
-      if (valid := taking_part(info, term.embeddings)) is not None:
-        found["anchors"] = jnp.sum(valid, dtype=jnp.float32)
-    else:
-      own = {**parameters.get(term.temperature_of, {}), **parameters.get(name, {}), **now}
-      rows = (remembered or {}).get(name, {})
-      loss, found, rows = pairwise(term, embeddings, info, own, queues.get(term.queued), rows, **how)
+    rows, state = (remembered or {}).get(name, {}), (states or {}).get(name, {})
+    memory = Memory(queues.get(term.queued), rows, jax.lax.stop_gradient(state))
+    found = term.loss(nodes, parameters, memory, info, Now(step, now, matrix))
     weight = weights[name] if name in weights else _number(term.weight, f"objective.{name}.weight", "`weights`")
-    total = total + weight * loss
-    found |= {"loss": loss, "weight": weight, **now}
-    if rows:
-      remember[name] = rows
-    metrics |= {
-      f"{name}/{key}": jax.lax.stop_gradient(jnp.asarray(value)) for key, value in found.items()
-    }
-  return total, metrics, remember
+    total = total + weight * found.loss
+    if found.rows:
+      new_rows[name] = found.rows
+    if found.state:
+      new_states[name] = jax.lax.stop_gradient(found.state)
+    for key, value in {**found.metrics, "loss": found.loss, "weight": weight, **now}.items():
+      metrics[f"{name}/{key}"] = jax.lax.stop_gradient(jnp.asarray(value))
+  return total, metrics, new_rows, new_states
+
+
+def _as_encoded(embeddings: Mapping[str, Any]) -> dict[str, Encoded]:
+  return {name: x if isinstance(x, Encoded) else _of_array(x) for name, x in embeddings.items()}
+
+
+def _of_array(x: jax.Array) -> Encoded:
+  if x.ndim == 2:
+    return Encoded(x)
+  tokens = unpack(x)
+  return Encoded(None, tokens.vectors, tokens.mask)

@@ -1,4 +1,4 @@
-"""Scores that compare tokens (late interaction): [N, L, D], where a vector of zeros is no token.
+"""Scores that compare tokens (late interaction).
 
 Each goes through the tokens of one side one by one and recomputes each in the gradient: a tile of r
 rows and c columns holds r * c * M numbers, M being the tokens of the other side, never all four axes.
@@ -14,39 +14,50 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.score import Score, normalize, widen
+from mmcontrast.objectives.tokens import Tokens, make_tokens
 
 # (a token of each row [r, D], its products with the columns' tokens [r, c, M], which of those are
 # there [c, M]) -> [r, c]
 Choice = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def _present(x: jax.Array) -> jax.Array:
-  """[..., L, D] -> bool [..., L]: which vectors are tokens."""
-  return jnp.any(x != 0, -1)
+@dataclass(frozen=True)
+class TokenScore(Score):
+  """A score of tokens."""
+
+  tokens: ClassVar[bool] = True
+
+  def read(self, x: Encoded) -> Tokens:
+    """The embedding's tokens."""
+    return make_tokens(x.tokens, x.mask, x.weights if self.weighted else None)
+
+  def prepare(self, x: Tokens) -> Tokens:
+    """Unit vectors of float32 or wider."""
+    return x.replace(vectors=normalize(x.vectors))
 
 
-def _equal(x: jax.Array) -> jax.Array:
-  """[..., L, D] -> [..., L]: weights of a mean over the tokens."""
-  there = _present(x).astype(x.dtype)
+def _equal(x: Tokens) -> jax.Array:
+  """[..., L]: weights of a mean over the tokens."""
+  there = x.mask.astype(x.vectors.dtype)
   return there / jnp.maximum(jnp.sum(there, -1, keepdims=True), 1)
 
 
-def _sum_over_tokens(choice: Choice, a: jax.Array, weights: jax.Array, b: jax.Array) -> jax.Array:
-  """[r, L, D], [r, L], [c, M, D] -> [r, c]: the weighted sum of `choice` over row tokens."""
-  there = _present(b)
+def _sum_over_tokens(choice: Choice, a: Tokens, weights: jax.Array, b: Tokens) -> jax.Array:
+  """r times L tokens with weights [r, L], c times M -> [r, c]: the weighted sum of `choice` over row tokens."""
 
   @jax.checkpoint
   def chosen(token, weight):
-    found = jnp.einsum("id,jmd->ijm", token, b, precision=lax.Precision.HIGHEST)
-    return weight[:, None] * choice(token, found, there)
+    found = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=lax.Precision.HIGHEST)
+    return weight[:, None] * choice(token, found, b.mask)
 
   def add(total, token):
     return total + chosen(*token), None
 
-  start = jnp.zeros((a.shape[0], b.shape[0]), a.dtype)
-  return lax.scan(add, start, (a.swapaxes(0, 1), weights.swapaxes(0, 1)))[0]
+  start = jnp.zeros((a.vectors.shape[0], b.vectors.shape[0]), a.vectors.dtype)
+  return lax.scan(add, start, (a.vectors.swapaxes(0, 1), weights.swapaxes(0, 1)))[0]
 
 
 def _best(token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
@@ -57,7 +68,7 @@ def _best(token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class TokenMax(Score):
+class TokenMax(TokenScore):
   """The mean over a query's tokens of the best match among the key's (FILIP, arXiv:2111.07783).
 
   It is not symmetric: the way back is a second term with query and key exchanged.
@@ -68,25 +79,25 @@ class TokenMax(Score):
 
   kept: int = 0
   name: ClassVar[str] = "token_max"
-  tokens: ClassVar[bool] = True
 
   def __post_init__(self):
     if not isinstance(self.kept, int) or self.kept < 0:
       raise UserError(f"kept: {self.kept!r} is not a number of tokens (0: all of them)")
 
-  def columns(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """[n, L, D] queries and [n, M, D] their keys -> [n, kept, D]."""
-    if not 0 < self.kept < columns.shape[1]:
+  def columns(self, rows: Tokens, columns: Tokens) -> Tokens:
+    """n queries' tokens and n times M of their keys -> n times `kept`."""
+    if not 0 < self.kept < columns.vectors.shape[1]:
       return columns
-    alike = jnp.einsum("nld,nmd->nm", rows, columns, precision=lax.Precision.HIGHEST)
-    best = lax.top_k(lax.stop_gradient(jnp.where(_present(columns), alike, -jnp.inf)), self.kept)[1]
-    return jnp.take_along_axis(columns, best[:, :, None], axis=1)
+    alike = jnp.einsum("nld,nmd->nm", rows.vectors, columns.vectors, precision=lax.Precision.HIGHEST)
+    best = lax.top_k(lax.stop_gradient(jnp.where(columns.mask, alike, -jnp.inf)), self.kept)[1]
+    vectors = jnp.take_along_axis(columns.vectors, best[:, :, None], axis=1)
+    return Tokens(vectors, jnp.take_along_axis(columns.mask, best, axis=1))
 
-  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+  def tile(self, rows: Tokens, columns: Tokens) -> jax.Array:
     return _sum_over_tokens(_best, rows, _equal(rows), columns)
 
-  def cells(self, row: jax.Array, column: jax.Array) -> int:
-    return column.shape[0]
+  def cells(self, row: Tokens, column: Tokens) -> int:
+    return column.vectors.shape[0]
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,8 @@ class MatchMap(TokenMax):
 
   name: ClassVar[str] = "matchmap"
 
-  def prepare(self, x: jax.Array) -> jax.Array:
-    return widen(x)
+  def prepare(self, x: Tokens) -> Tokens:
+    return x.replace(vectors=widen(x.vectors))
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,7 @@ class TokenSoftmax(TokenMax):
     if not self.temperature > 0:
       raise UserError(f"temperature: {self.temperature} is not above 0; CiCo uses 0.07")
 
-  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+  def tile(self, rows: Tokens, columns: Tokens) -> jax.Array:
     return _sum_over_tokens(self._expected, rows, _equal(rows), columns)
 
   def _expected(self, token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
@@ -134,7 +145,7 @@ class TokenSoftmax(TokenMax):
 
 
 @dataclass(frozen=True)
-class TokenWeighted(Score):
+class TokenWeighted(TokenScore):
   """The mean of both sides' weighted best matches (VALOR, arXiv:2304.08345; HBI, arXiv:2303.14369).
 
   `(sum_t w_t max_v C_tv + sum_v u_v max_t C_tv) / 2`, with weights that a head `token_weighted`
@@ -142,28 +153,18 @@ class TokenWeighted(Score):
   """
 
   name: ClassVar[str] = "token_weighted"
-  tokens: ClassVar[bool] = True
   weighted: ClassVar[bool] = True
 
-  def prepare(self, x: jax.Array) -> jax.Array:
-    """[N, L, D + 1], the last a weight's logarithm -> the same, the last a weight."""
-    features, logits = widen(x[..., :-1]), widen(x[..., -1])
-    there = _present(features)
-    weights = jax.nn.softmax(jnp.where(there, logits, jnp.finfo(logits.dtype).min), -1)
-    weights = jnp.where(there, weights, 0.0)
-    return jnp.concatenate([normalize(features), weights[..., None]], -1)
+  def prepare(self, x: Tokens) -> Tokens:
+    """Unit vectors; weights, logarithms before, sum to one over an example's tokens."""
+    logits = widen(x.weights)
+    weights = jax.nn.softmax(jnp.where(x.mask, logits, jnp.finfo(logits.dtype).min), -1)
+    return super().prepare(x).replace(weights=jnp.where(x.mask, weights, 0.0))
 
-  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    (a, a_weights), (b, b_weights) = _with_weights(rows), _with_weights(columns)
-    there, back = _sum_over_tokens(_best, a, a_weights, b), _sum_over_tokens(_best, b, b_weights, a)
+  def tile(self, rows: Tokens, columns: Tokens) -> jax.Array:
+    there = _sum_over_tokens(_best, rows, rows.weights, columns)
+    back = _sum_over_tokens(_best, columns, columns.weights, rows)
     return (there + back.T) / 2
 
-  def cells(self, row: jax.Array, column: jax.Array) -> int:
-    return max(row.shape[0], column.shape[0])
-
-
-def _with_weights(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """[n, L, D + 1] -> [n, L, D], [n, L]; weights divided by their sum, as a row's may be scaled."""
-  weights = x[..., -1]
-  total = jnp.sum(weights, -1, keepdims=True)
-  return x[..., :-1], weights / jnp.where(total > 0, total, 1.0)
+  def cells(self, row: Tokens, column: Tokens) -> int:
+    return max(row.vectors.shape[0], column.vectors.shape[0])

@@ -76,6 +76,7 @@ def test_one_and_eight_devices_agree():
     variables = [{"params": p, "batch_stats": s} for p, s in zip(params, stats)]
     out, tower = model.apply(variables[0], x, train=True, mutable=["batch_stats"])
     z, top = head.apply(variables[1], out.pooled, train=True, mutable=["batch_stats"])
+    z = z.pooled
     return jnp.square(z - jnp.roll(z, 1, 0)).mean() + jnp.sin(out.tokens).mean(), (z, tower, top)
 
   step = jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -233,12 +233,12 @@ def test_sincos_positions_are_distinct_and_bounded():
   assert len(np.unique(table.round(5), axis=0)) == 20
 
 
-def test_a_head_of_tokens_is_zero_where_there_is_none():
+def test_a_head_of_tokens_says_where_there_is_none():
   tokens = jax.random.normal(jax.random.key(0), (4, 8, 10))
   head = build_head({"name": "token_linear", "dim": 3})
   out, variables = head.init_with_output(jax.random.key(0), tokens, MASK, train=True)
-  assert out.shape == (4, 8, 3) and (out[~MASK] == 0).all() and (out[MASK] != 0).all()
-  np.testing.assert_allclose(out[0, 0], tokens[0, 0] @ variables["params"]["fc1"]["kernel"], rtol=1e-5)
+  assert out.pooled is None and out.tokens.shape == (4, 8, 3) and (out.mask == MASK).all()
+  np.testing.assert_allclose(out.tokens[0, 0], tokens[0, 0] @ variables["params"]["fc1"]["kernel"], rtol=1e-5)
 
 
 def test_heads():
@@ -253,9 +253,9 @@ def test_heads():
     out, variables = build_head({"name": name, **options}).init_with_output(
       jax.random.key(0), pooled, train=True
     )
-    assert out.shape == (6, 4) and jax.tree.map(jnp.shape, variables["params"]) == shape
+    assert out.pooled.shape == (6, 4) and jax.tree.map(jnp.shape, variables["params"]) == shape
   identity = build_head({"name": "identity"})
-  np.testing.assert_array_equal(identity.apply({}, pooled, train=False), pooled)
+  np.testing.assert_array_equal(identity.apply({}, pooled, train=False).pooled, pooled)
   deep = build_head({"name": "mlp", "dim": 4, "hidden": 7, "depth": 3, "batch_norm": True})
   params = deep.init(jax.random.key(0), pooled, train=True)["params"]
   assert set(params) == {"fc1", "bn1", "fc2", "bn2", "fc3"} and "bias" not in params["fc1"]

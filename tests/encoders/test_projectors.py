@@ -26,9 +26,9 @@ def test_a_residual_mlp_is_the_formula():
   projected = x @ p["fc1"]["kernel"] + p["fc1"]["bias"]
   y = projected + jax.nn.gelu(projected, approximate=False) @ p["fc2"]["kernel"] + p["fc2"]["bias"]
   expected = (y - y.mean(1, keepdims=True)) / jnp.sqrt(y.var(1, keepdims=True) + 1e-6)
-  np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(out.pooled, expected, rtol=1e-4, atol=1e-5)
   dropped = head.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
-  assert (np.asarray(dropped) != np.asarray(out)).any()
+  assert (np.asarray(dropped.pooled) != np.asarray(out.pooled)).any()
 
 
 def test_a_token_projector_is_the_formula():
@@ -42,7 +42,7 @@ def test_a_token_projector_is_the_formula():
 
   y = linear("linear", x) + linear("fc2", jax.nn.gelu(linear("fc1", x), approximate=False))
   expected = jnp.stack([row[:count].mean(0) for row, count in zip(y, (6, 4, 1))])
-  np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(out.pooled, expected, rtol=1e-4, atol=1e-5)
   assert set(p) == {"norm", "linear", "fc1", "fc2"}  # the pooled vector is not looked at
 
 
@@ -55,8 +55,9 @@ def test_padding_changes_nothing(options):
   inputs = (MASK, pooled) if options["name"] == "token_projector" else (MASK,)
   out, variables = head.init_with_output(jax.random.key(0), tokens, *inputs, train=False)
   other = jnp.where(MASK[..., None], tokens, 100.0)
-  np.testing.assert_allclose(head.apply(variables, other, *inputs, train=False), out, rtol=1e-5, atol=1e-6)
-  unmasked = head.apply(variables, tokens, None, *inputs[1:], train=False)
+  padded = head.apply(variables, other, *inputs, train=False)
+  np.testing.assert_allclose(padded.pooled, out.pooled, rtol=1e-5, atol=1e-6)
+  unmasked, out = head.apply(variables, tokens, None, *inputs[1:], train=False).pooled, out.pooled
   np.testing.assert_allclose(unmasked[0], out[0], rtol=1e-4, atol=1e-5)  # all its tokens are real
   assert not np.allclose(unmasked[1:], out[1:], atol=1e-3)
 
@@ -78,7 +79,7 @@ def test_a_shared_trunk_is_one():
   assert set(heads["image_joint"]) - set(heads["text_joint"]) == {"trunk"} and "modality_token" in heads["text_joint"]
 
   def norms(params, name):
-    return jnp.sum(model.embed({**variables, "params": params}, views, [name], train=False)[0][name] ** 2)
+    return jnp.sum(model.embed({**variables, "params": params}, views, [name], train=False)[0][name].pooled ** 2)
 
   for name, own in zip(NAMES, ("image_joint", "text_joint")):
     gradient = jax.jit(jax.grad(norms), static_argnums=1)(variables["params"], name)

@@ -22,7 +22,7 @@ def outputs(pretrained: Pretrained, images: np.ndarray | None, ids: np.ndarray |
     found = {}
     for kind, values in (("image", images), ("text", ids)):
       if values is not None:
-        found[kind] = model.project(weights, f"{kind}_joint", model.encode(weights, kind, values)[0])[0]
+        found[kind] = model.project(weights, f"{kind}_joint", model.encode(weights, kind, values)[0])[0].pooled
     return found
 
   rows = {kind: np.asarray(array) for kind, array in run(variables(pretrained.arrays), images, ids).items()}

@@ -22,9 +22,10 @@ def evaluate(config, embeddings, remembered, *, parameters=None, gamma=0.4, info
   terms = objective.parse_terms({"t": config})
 
   def found(embeddings, remembered, parameters):
-    return objective.evaluate_and_remember(
+    found = objective.evaluate_and_remember(
       terms, embeddings, info or {}, {"t": parameters or {}}, {}, {}, scheduled={"t": {"gamma": gamma}},
       remembered={"t": remembered}, **options)  # fmt: skip
+    return found[:3]
 
   return jax.jit(found)(embeddings, remembered, parameters)
 

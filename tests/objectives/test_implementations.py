@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from meshes import assert_close, compiled, make_mesh
 
+from mmcontrast.encoders import Encoded
 from mmcontrast.objectives import terms as objective
 
 N, D, QUEUE = 18, 8, 20  # Neither is a multiple of the devices or of the tiles.
@@ -103,7 +104,7 @@ def value_and_gradients(cases, dtype, impl, devices):
   terms, mesh = make_terms(cases), make_mesh(devices)
   state, info = make_inputs(make_terms(CASES | LISTS), dtype)
   learned = {
-    name: objective.init_parameters({name: term}, jax.random.key(1), {QUERY: D})[name]
+    name: objective.init_parameters({name: term}, jax.random.key(1), {QUERY: Encoded(jnp.zeros((2, D)))})[name]
     for name, term in terms.items()
   }
   learned = jax.tree.map(lambda x: jnp.asarray(x, dtype), learned)

@@ -16,6 +16,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.objectives.scores import SCORES
+from mmcontrast.objectives.tokens import make_tokens, unpack
 
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden/image_text.json").read_text())
 IMAGE, TEXT = "image[0]/tokens", "text[0]/words"
@@ -74,15 +75,26 @@ def test_a_score_by_hand():
   columns = jnp.array([[[0.5, 0.0], [0.0, 0.0]], [[-1.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
   score = SCORES["token_max"]()
   # Absent tokens, of zeros, are no best match: -1 stays -1. A column of none scores 0.
-  np.testing.assert_allclose(score.tile(rows, columns), [[0.25, -1.0, 0.0], [0.0, -2.0, 0.0]])
-  np.testing.assert_allclose(score.pair(rows, columns[:2]), [0.25, -2.0])
+  np.testing.assert_allclose(score.tile(unpack(rows), unpack(columns)), [[0.25, -1.0, 0.0], [0.0, -2.0, 0.0]])
+  np.testing.assert_allclose(score.pair(unpack(rows), unpack(columns[:2])), [0.25, -2.0])
+
+
+def test_a_mask_says_what_is_a_token_not_a_zero():
+  """A word whose vector is zero is a word: it takes its share of the mean, and its product, 0, may be the best."""
+  rows = make_tokens(jnp.array([[[1.0, 0.0], [0.0, 0.0]]]), jnp.array([[True, True]]))
+  score = SCORES["token_max"]()
+  np.testing.assert_allclose(score.tile(rows, unpack(jnp.array([[[0.5, 0.0]]]))), [[0.25]])
+  np.testing.assert_allclose(score.tile(unpack(jnp.array([[[-1.0, 0.0]]])), rows), [[0.0]])
+  broken = make_tokens(jnp.array([[[1.0, 0.0], [jnp.nan, 7.0]]]), jnp.array([[True, False]]))  # what pads is not read
+  np.testing.assert_allclose(score.tile(broken, broken), [[1.0]])
 
 
 def test_kept_tokens_are_the_most_like_the_own_query():
   queries = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
   keys = jnp.array([[[-1.0, -1.0], [0.0, 0.0], [3.0, 0.0], [0.0, 1.0], [-0.25, 0.0]]])  # the second is no token
   score = SCORES["token_max"](kept=3)
-  np.testing.assert_array_equal(score.columns(queries, keys), [[[3.0, 0.0], [0.0, 1.0], [-0.25, 0.0]]])
+  queries, keys = unpack(queries), unpack(keys)
+  np.testing.assert_array_equal(score.columns(queries, keys).vectors, [[[3.0, 0.0], [0.0, 1.0], [-0.25, 0.0]]])
   assert SCORES["token_max"](kept=9).columns(queries, keys) is keys
   with pytest.raises(UserError, match="kept: -1"):
     SCORES["token_max"](kept=-1)
@@ -111,7 +123,8 @@ def test_never_all_four_axes():
   """The gradient of a tile of r rows and c columns holds r * c * M numbers at most, not L times that."""
   r, c, length, words = 7, 11, 13, 5
   a, b = jnp.ones((r, length, D)), jnp.ones((c, words, D))
-  gradient = jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(SCORES["token_max"]().tile(a, b))), (0, 1))
+  score = SCORES["token_max"]()
+  gradient = jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(score.tile(unpack(a), unpack(b)))), (0, 1))
   assert largest(gradient, a, b) <= max(r * c * words, r * length * D)
 
 
@@ -140,8 +153,9 @@ def test_a_head_for_tokens():
   head = build_head(dict(name="token_linear", dim=3))
   encoded = Encoded(jnp.ones((2, 4)), jnp.ones((2, 5, 4)), jnp.arange(5) < jnp.array([[5], [2]]))
   found, variables = head.init_with_output(jax.random.key(0), encoded.tokens, encoded.mask, train=False)
-  assert gives_tokens(head) and found.shape == (2, 5, 3) and variables["params"]["fc1"]["kernel"].shape == (4, 3)
-  np.testing.assert_array_equal(np.any(found != 0, -1), encoded.mask)
+  assert gives_tokens(head) and found.pooled is None and found.tokens.shape == (2, 5, 3)
+  assert variables["params"]["fc1"]["kernel"].shape == (4, 3)
+  np.testing.assert_array_equal(found.mask, encoded.mask)
 
 
 RUN = dict(views={"image": 1, "text": 1}, heads={"tokens": "image", "words": "text", "joint": "image"}, batch_size=8)

@@ -49,7 +49,17 @@ def formulas(embeddings):
     distances = jnp.sum((x[:, None] - y[None]) ** 2, -1)
     return jnp.log(jnp.sum(jnp.where(apart, jnp.exp(-2 * distances), 0)) / (n * (n - 1)))
 
+  x, y = embeddings.values()
+  off = ~jnp.eye(x.shape[1], dtype=bool)
+  means = [x - jnp.mean(x, 0), y - jnp.mean(y, 0)]
+  unbiased = [m.T @ m / (n - 1) for m in means]
+  left, right = (m / jnp.sqrt(jnp.mean(m**2, 0) + 1e-5) for m in means)
+  correlation = left.T @ right / n
   return {
+    "vicreg": 25 * jnp.mean((x - y) ** 2)
+    + sum(25 * jnp.mean(jax.nn.relu(1 - jnp.sqrt(jnp.diag(c) + 1e-4))) / 2 for c in unbiased)
+    + sum(jnp.sum(jnp.where(off, c, 0) ** 2) / x.shape[1] for c in unbiased),
+    "barlow_twins": jnp.sum((1 - jnp.diag(correlation)) ** 2) + 0.0051 * jnp.sum(jnp.where(off, correlation, 0) ** 2),
     "alignment": 2 - 2 * jnp.mean(jnp.sum(a * b, 1)),
     "uniformity": (potential(a, a) + potential(b, b)) / 2,
     "cross_uniformity": potential(a, b),

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from meshes import assert_close, compiled, equations, make_mesh
 
+from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.scores import SCORES, build_score
+from mmcontrast.objectives.tokens import Tokens, make_tokens, pack, unpack
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden/multimodal.json").read_text())
 IMAGE, TEXT = "image[0]/tokens", "text[0]/words"
@@ -26,10 +28,6 @@ def case(name):
   return given, {key: np.asarray(value) for key, value in CASES[name]["expected"].items()}
 
 
-def present(tokens, mask):
-  return jnp.where(mask[..., None] > 0, tokens, 0.0)
-
-
 # ---- As their references compute them -----------------------------------------------------------
 
 
@@ -37,10 +35,11 @@ def present(tokens, mask):
 def test_cico():
   given, expected = case("cico")
   score = build_score(dict(name="token_softmax", temperature=float(given["inner_temp"])), "score")
-  video, text, augmented = (score.prepare(given[name]) for name in ("video", "text", "text_aug"))
+  video, text, augmented = (score.prepare(unpack(given[name])) for name in ("video", "text", "text_aug"))
   # The reference leaves padded words in the softmax over words: here they are given as words.
   np.testing.assert_allclose(score.tile(given["logit_scale"] * video, text), expected["v2t"], rtol=1e-12)
-  found = score.tile(given["logit_scale"] * present(augmented, given["text_mask"]), video).T
+  augmented = augmented.replace(mask=given["text_mask"] > 0)
+  found = score.tile(given["logit_scale"] * augmented, video).T
   np.testing.assert_allclose(found, expected["t2v"], rtol=1e-12)
 
 
@@ -49,9 +48,7 @@ def test_weighted_token_score():
   given, expected = case("weighted_token_score")
   score = build_score("token_weighted", "score")
   text, video = (
-    score.prepare(
-      present(jnp.concatenate([given[side], given[f"{side}_w"][..., None]], -1), given[f"{side}_mask"])
-    )
+    score.prepare(make_tokens(given[side], given[f"{side}_mask"] > 0, given[f"{side}_w"]))
     for side in ("text", "video")
   )
   found = score.tile(text, video)
@@ -69,8 +66,8 @@ def test_weighted_token_score():
 def test_matchmap():
   given, expected = case("matchmap")
   images = given["image"].reshape(4, 8, -1).swapaxes(1, 2)
-  words = present(given["text"], jnp.arange(3) < given["nwords"][:, None])
-  found = build_score("matchmap", "score").tile(words, images)
+  words = make_tokens(given["text"], jnp.arange(3) < given["nwords"][:, None])
+  found = build_score("matchmap", "score").tile(words, unpack(images))
   np.testing.assert_allclose(found.T, expected["sim"], rtol=1e-12)
 
 
@@ -96,7 +93,7 @@ def double_loop(name, rows, columns, padding=None):
   def one(a, b):
     return (half(a, b) + half(b, a)) / 2 if weighted else half(a, b)
 
-  return jnp.stack([jnp.stack([one(a, b) for b in columns]) for a in rows])
+  return jnp.stack([jnp.stack([one(a, b) for b in pack(columns)]) for a in pack(rows)])
 
 
 def random_tokens(n, length, width, seed):
@@ -112,13 +109,18 @@ def embeddings(name, n=N):
   return {IMAGE: random_tokens(n, L, width, 0), TEXT: random_tokens(n, M, width, 1)}
 
 
+def read(score, x):
+  """Tokens of an array, in which zeros are none; vectors as they are."""
+  return unpack(x, score.weighted) if score.tokens else x
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", LATE)
 def test_value_and_gradient_are_those_of_a_double_loop(name):
   score, given = build_score(name, "score"), embeddings(name, 4)
 
   def loss(compare, given):
-    rows, columns = score.prepare(given[IMAGE][:3]), score.prepare(given[TEXT])
+    rows, columns = score.prepare(read(score, given[IMAGE][:3])), score.prepare(read(score, given[TEXT]))
     found = compare(rows, columns)
     return jnp.sum(jnp.sin(3.0 * found)), found
 
@@ -135,7 +137,7 @@ def test_a_score_is_homogeneous_in_its_rows(name):
   """What lets a temperature scale rows; with its gradient, which is the temperature's."""
   score, rng = build_score(name, "score"), np.random.default_rng(2)
   x = embeddings(name) if score.tokens else {k: jnp.asarray(rng.normal(size=(N, D))) for k in (IMAGE, TEXT)}
-  rows, columns = score.prepare(x[IMAGE]), score.prepare(x[TEXT])
+  rows, columns = score.prepare(read(score, x[IMAGE])), score.prepare(read(score, x[TEXT]))
   if score.joins:
     columns = score.join([columns, columns[::-1]])
 
@@ -158,6 +160,8 @@ def value_and_gradients(name, impl, devices):
   terms, info = objective.parse_terms({"t": term}), {"valid": np.arange(N) != 3}
 
   def loss(given, parameters):
+    tokens = {name: unpack(x, terms["t"].score.weighted) for name, x in given.items()}
+    given = {name: Encoded(None, x.vectors, x.mask, x.weights) for name, x in tokens.items()}
     return objective.evaluate(
       terms, given, info, {"t": parameters}, {}, {}, impl=impl, mesh=make_mesh(devices), tile=4
     )
@@ -180,10 +184,15 @@ def test_never_all_four_axes(name):
   """The gradient of a tile of r rows and c columns holds r * c tokens of one side at most."""
   r, c, length, words, score = 7, 11, 13, 5, build_score(name, "score")
   a, b = jnp.ones((r, length, D)), jnp.ones((c, words, D))
-  gradient = jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(score.tile(a, b))), (0, 1))
+
+  def loss(a, b):
+    rows, columns = (Tokens(x, jnp.ones(x.shape[:2], bool), jnp.ones(x.shape[:2])) for x in (a, b))
+    return jnp.sum(jnp.sin(score.tile(rows, columns)))
+
+  gradient = jax.value_and_grad(loss, (0, 1))
   every = [v.aval for e in equations(jax.make_jaxpr(gradient)(a, b).jaxpr) for v in e.outvars]
   largest = max(math.prod(aval.shape) for aval in every)
-  cells = score.cells(a[0], b[0])
+  cells = score.cells(*(Tokens(x[0], jnp.ones(x.shape[1], bool)) for x in (a, b)))
   assert cells == (length if score.weighted else words)
   assert largest <= max(r * c * cells, r * length * D)
 
@@ -197,7 +206,8 @@ def test_absent_tokens_get_no_gradient_and_matter_to_no_one(name):
   given[TEXT] = given[TEXT].at[2].set(0.0)  # an example without any
 
   def loss(given):
-    return jnp.sum(jnp.sin(3.0 * score.tile(score.prepare(given[IMAGE]), score.prepare(given[TEXT]))))
+    rows, columns = (score.prepare(read(score, given[name])) for name in (IMAGE, TEXT))
+    return jnp.sum(jnp.sin(3.0 * score.tile(rows, columns)))
 
   value, gradients = compiled(jax.value_and_grad(loss))(given)
   for side, gradient in gradients.items():
@@ -211,11 +221,13 @@ def test_a_head_with_weights():
   head = build_head(dict(name="token_weighted", dim=3))
   mask = jnp.arange(5) < jnp.array([[5], [2]])
   found, variables = head.init_with_output(jax.random.key(0), jnp.ones((2, 5, 4)), mask, train=False)
-  assert gives_tokens(head) and gives_weights(head) and found.shape == (2, 5, 4)
+  assert gives_tokens(head) and gives_weights(head) and found.tokens.shape == (2, 5, 3)
   assert set(variables["params"]) == {"fc1", "weight1", "weight2"}
-  np.testing.assert_array_equal(np.any(found != 0, -1), mask)
-  weights = build_score("token_weighted", "score").prepare(found)[..., -1]
+  np.testing.assert_array_equal(found.mask, mask)
+  score = build_score("token_weighted", "score")
+  weights = score.prepare(score.read(found)).weights
   np.testing.assert_allclose(jnp.sum(weights, -1), 1.0, rtol=1e-6)
+  np.testing.assert_array_equal(weights > 0, mask)
 
 
 # ---- What is refused ----------------------------------------------------------------------------

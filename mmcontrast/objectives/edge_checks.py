@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criteria import Sigmoid, Softmax
-from mmcontrast.objectives.embedding_path import parse_embedding
-from mmcontrast.objectives.regularizers import Regularizer
+from mmcontrast.objectives.edge import Edge
+from mmcontrast.objectives.embedding_path import one_dim, parse_embedding
 from mmcontrast.objectives.targets import Mixed, SharedLabels, SharedTags, Teacher
+from mmcontrast.objectives.term import Run
 from mmcontrast.objectives.view_criteria import MultiView
 
-if TYPE_CHECKING:
-  from mmcontrast.objectives.terms import Term, Terms
 
-
-def check_combination(term: Term, where: str) -> None:
+def check_combination(term: Edge, where: str) -> None:
   """Checks that the choices of one term go together; raises UserError naming `where`."""
   both = set(term.query) & set(term.key)
   if both and term.query != term.key:
@@ -139,7 +136,7 @@ def check_combination(term: Term, where: str) -> None:
       )
 
 
-def _check_tuples(term: Term, where: str) -> None:
+def _check_tuples(term: Edge, where: str) -> None:
   """Checks a term whose score joins keys, or whose negatives are tuples of keys."""
   if not term.score.joins:
     raise UserError(
@@ -179,91 +176,33 @@ def _check_tuples(term: Term, where: str) -> None:
     raise UserError(f"{where}.criterion: the hardest of all combinations is not sought; use negatives='permuted'")
 
 
-def check_terms(
-  terms: Terms,
-  *,
-  views: Mapping[str, int],
-  heads: Mapping[str, str],
-  batch_size: int,
-  momentum: bool = True,
-  tag_count: int = 0,
-  labels: Collection[str] = (),
-  token_heads: Collection[str] = (),
-  weighted_heads: Collection[str] = (),
-  head_dims: Mapping[str, int] | None = None,
-  examples: int | None = None,
-) -> None:
-  """Checks the terms against the rest of a run; raises UserError before anything compiles.
-
-  Args:
-    views: modality, or "image_small" -> number of views.
-    heads: head -> modality of its tower.
-    batch_size: of the global batch.
-    momentum: whether there is a momentum branch.
-    tag_count: tags the dataset has.
-    labels: names of the labels the dataset has.
-    token_heads: heads that give an embedding for each token.
-    weighted_heads: those of them that give a weight for each token too.
-    head_dims: head -> length of its vectors, of the heads where it is known.
-    examples: how many the dataset has; None where that is not known.
-  """
-  for term in terms.values():
-    for name in term.embeddings:
-      where = f"objective.{term.name}: embedding {name!r}"
-      path = parse_embedding(name, where)
-      count = views[choose(path.views, views, f"{where}: modality")]
-      if path.view >= count:
-        key = "data.multi_crop.views" if path.views == "image_small" else f"data.views.{path.views}"
-        exist = f"{path.views}[0] to [{count - 1}] exist" if count else "there are none"
-        raise UserError(f"{where}: {key} is {count}, so {exist}")
-      if heads[choose(path.head, heads, f"{where}: head")] != path.modality:
-        fitting = [head for head, modality in heads.items() if modality == path.modality]
-        raise UserError(
-          f"{where}: head {path.head!r} is on the {heads[path.head]} tower; "
-          f"{nearest(path.head, fitting)}"
-        )
-      if path.momentum and not momentum:
-        raise UserError(
-          f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) "
-          f"or write {name.removesuffix('@momentum')!r}"
-        )
-    where = f"objective.{term.name}"
-    if isinstance(term, Regularizer):
-      for name in term.embeddings:
-        if (head := parse_embedding(name).head) in token_heads:
-          raise UserError(
-            f"{where}.embeddings: head {head!r} gives a vector for each token, and a regularizer takes one an "
-            f"example; {nearest(head, set(heads) - set(token_heads))}"
-          )
-      if term.function.across:
-        _one_dim(term.name, term.embeddings, head_dims or {})
-      continue
-    if isinstance(term.criterion, Compositional) and not examples:
-      raise UserError(
-        f"{where}.criterion: compositional remembers something of each example, and how many the dataset has "
-        "is not known; use criterion='softmax', or a dataset with a length"
-      )
-    for name in (*term.query, *term.key, *term.negative_keys, *term.negative_queries):
-      _check_head(term, name, heads, token_heads, weighted_heads)
-    _check_dims(term, head_dims or {})
-    if "tags" in term.target.needs and not tag_count:
-      raise UserError(
-        f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'"
-      )
-    if "labels" in term.target.needs:
-      several = isinstance(term.target, SharedLabels)
-      for label in term.target.labels if several else (term.target.label,):
-        choose(label, labels, f"{where}.target.label{'s' * several}")
-    if term.queue_length % batch_size:
-      whole = max(1, round(term.queue_length / batch_size)) * batch_size
-      raise UserError(
-        f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
-        f"global batch {batch_size}; use '{term.negatives}:{whole}'"
-      )
-    _check_negatives(term, batch_size)
+def check_in_run(term: Edge, run: Run) -> None:
+  """Checks a term against the rest of a run; raises UserError before anything compiles."""
+  where = f"objective.{term.name}"
+  if isinstance(term.criterion, Compositional) and not run.examples:
+    raise UserError(
+      f"{where}.criterion: compositional remembers something of each example, and how many the dataset has "
+      "is not known; use criterion='softmax', or a dataset with a length"
+    )
+  for name in term.compared:
+    _check_head(term, name, run)
+  _check_dims(term, run.head_dims)
+  if "tags" in term.target.needs and not run.tag_count:
+    raise UserError(f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'")
+  if "labels" in term.target.needs:
+    several = isinstance(term.target, SharedLabels)
+    for label in term.target.labels if several else (term.target.label,):
+      choose(label, run.labels, f"{where}.target.label{'s' * several}")
+  if term.queue_length % run.batch_size:
+    whole = max(1, round(term.queue_length / run.batch_size)) * run.batch_size
+    raise UserError(
+      f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
+      f"global batch {run.batch_size}; use '{term.negatives}:{whole}'"
+    )
+  _check_negatives(term, run.batch_size)
 
 
-def _check_negatives(term: Term, batch_size: int) -> None:
+def _check_negatives(term: Edge, batch_size: int) -> None:
   """Checks that a row has other examples among its candidates: against its own alone a loss is constant, and 0."""
   others = term.queue_length or term.negative_keys or term.negative_queries or term.prototypes
   if batch_size == 1 and not others:
@@ -274,19 +213,19 @@ def _check_negatives(term: Term, batch_size: int) -> None:
     )
 
 
-def _check_head(term: Term, name: str, heads, token_heads, weighted_heads) -> None:
+def _check_head(term: Edge, name: str, run: Run) -> None:
   """Checks that the head of an embedding gives what the term's score compares."""
   head = parse_embedding(name).head
 
   def gives(head: str) -> tuple[bool, bool]:
-    return head in token_heads, head in weighted_heads
+    return head in run.token_heads, head in run.weighted_heads
 
   wanted = term.score.tokens or (term.token_keys and name in term.key), term.score.weighted
   if gives(head) == wanted:
     return
   kind = {(False, False): "one vector an example", (True, False): "tokens", (True, True): "tokens with weights"}[wanted]
   add = {(False, False): "linear", (True, False): "token_linear", (True, True): "token_weighted"}[wanted]
-  fitting = sorted(other for other in heads if gives(other) == wanted)
+  fitting = sorted(other for other in run.heads if gives(other) == wanted)
   wants = f"score {term.score.name!r} compares" if wanted[0] == term.score.tokens else "token_keys wants"
   raise UserError(
     f"objective.{term.name}: {wants} {kind}, which head {head!r} does not give; "
@@ -294,22 +233,12 @@ def _check_head(term: Term, name: str, heads, token_heads, weighted_heads) -> No
   )
 
 
-def _check_dims(term: Term, head_dims: Mapping[str, int]) -> None:
+def _check_dims(term: Edge, head_dims: Mapping[str, int]) -> None:
   """Checks that a term's vectors are of one length, long enough for a volume."""
-  names = (*term.query, *term.key, *term.negative_keys, *term.negative_queries)
-  dims = _one_dim(term.name, names, head_dims)
+  dims = one_dim(term.name, term.compared, head_dims)
   count = 1 + len(term.key)
   if term.score.name == "gram_volume" and min(dims.values(), default=count) < count:
     raise UserError(
       f"objective.{term.name}.key: {count} vectors of length {min(dims.values())} span no volume; "
       f"name {min(dims.values()) - 1} keys at most, or make the heads' dim {count} or more"
     )
-
-
-def _one_dim(entry: str, names: Iterable[str], head_dims: Mapping[str, int]) -> dict[str, int]:
-  """The heads of the embeddings `names` and their dims, which must be one."""
-  dims = {head: head_dims[head] for head in (parse_embedding(name).head for name in names) if head in head_dims}
-  if len(set(dims.values())) > 1:
-    found = ", ".join(f"{head!r} {dim}" for head, dim in dims.items())
-    raise UserError(f"objective.{entry}: heads give vectors of different lengths ({found}); make their dim equal")
-  return dims

@@ -1,0 +1,51 @@
+"""Losses that are Flax modules, which may learn and remember: the base of those that module_term.py names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.objectives.term import Run
+
+
+class Facts(NamedTuple):
+  """What a module is told beside embeddings.
+
+  Attributes:
+    names: the paths of the embeddings, in order.
+    valid: bool [N], the examples that take part: padding does not, nor what lacks a modality that the term reads.
+    step: steps done, int32 [].
+    scheduled: the values now of `ModuleLoss.SCHEDULED`.
+    batch: "id", "tags", "labels", "seed" ... [N] as the pipeline gives them.
+  """
+
+  names: tuple[str, ...]
+  valid: jax.Array
+  step: Any
+  scheduled: Mapping[str, Any]
+  batch: Mapping[str, Any]
+
+
+class ModuleLoss(nn.Module):
+  """The base of losses that are modules.
+
+  TAKES: the fields of `Encoded` that an embedding must have. SCHEDULED: options that may follow a schedule.
+  """
+
+  TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+  SCHEDULED: ClassVar[tuple[str, ...]] = ()
+
+  def __call__(self, views: Sequence[Encoded], facts: Facts) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(loss, metrics): scalars."""
+    raise NotImplementedError
+
+  def check_views(self, names: Sequence[str], run: Run) -> None:
+    """Raises UserError for embeddings that it cannot take, naming "embeddings" or an option of the module."""
+
+  def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What it has learned, after the optimizer's step: moved back to where it must stay."""
+    return parameters

@@ -1,0 +1,118 @@
+"""Terms that learn or remember something of their own: a Flax module beside towers and heads, in the same objective.
+
+    clusters = dict(module=dict(name="swav", prototypes=300, queue=3840),
+                    embeddings=("image[0]/image_ssl", "image[1]/image_ssl"), weight=1.0)
+
+The module is called with what `embeddings` name, in order, and with the facts of the batch, and gives its loss and its
+metrics; it is an ordinary Linen module:
+
+    class Mine(ModuleLoss):
+      scale: float = 1.0                                               # an option of the config
+
+      @nn.compact
+      def __call__(self, views: Sequence[Encoded], facts: Facts):     # -> loss, {"metric": scalar}
+        weight = self.param("weight", ...)                             # what it learns
+        centre = self.variable("state", "centre", jnp.zeros, (dim,))   # what it remembers: assign to centre.value
+
+What it learns is "terms/NAME/..." among the parameters: the optimizer, weight decay, freezing, LoRA, shardings and
+checkpoints treat it as they treat towers, but that a number or array of the module itself (not of a layer in it) is
+not decayed, as a temperature is not. What it remembers is carried in the state of the run and saved with it.
+Arrays are of the global batch: a sum over the batch is one over all devices.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.errors import UserError, nearest
+from mmcontrast.objectives.dino import Dino
+from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.module_loss import Facts, ModuleLoss
+from mmcontrast.objectives.presence import taking_part
+from mmcontrast.objectives.swav import Swav
+from mmcontrast.objectives.targets import build
+from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
+
+MODULES: dict[str, type[ModuleLoss]] = {"swav": Swav, "dino": Dino}
+
+
+@dataclass(frozen=True)
+class ModuleTerm(Term):
+  """A kind of term: a module with parameters and state of its own."""
+
+  name: str
+  given: tuple[str, ...]
+  module: ModuleLoss
+  weight: Any
+
+  @property
+  def embeddings(self) -> tuple[str, ...]:
+    return self.given
+
+  @property
+  def spaces(self) -> tuple[str, ...]:
+    return self.given
+
+  @property
+  def schedules(self) -> dict[str, tuple[Any, str]]:
+    where = f"objective.{self.name}.module"
+    return {name: (getattr(self.module, name), f"{where}.{name}") for name in self.module.SCHEDULED}
+
+  def init(self, key: jax.Array | None, shapes: Mapping[str, Encoded]) -> tuple[dict[str, Any], dict[str, Any]]:
+    views = [jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[name]) for name in self.given]
+    valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool)
+    scheduled = dict.fromkeys(self.module.SCHEDULED, jnp.float32(1.0))
+    made = self.module.init(key, views, Facts(self.given, valid, jnp.int32(0), scheduled, {}))
+    return made.get("params", {}), made.get("state", {})
+
+  def loss(
+    self, nodes: Mapping[str, Encoded], parameters: Parameters, memory: Memory, facts: Mapping[str, Any], now: Now
+  ) -> Outcome:
+    views = [lax.stop_gradient(nodes[name]) if name.endswith("@momentum") else nodes[name] for name in self.given]
+    some = taking_part(facts, self.reads)
+    valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool) if some is None else some
+    variables = {"params": parameters.get(self.name, {}), "state": memory.state}
+    told = Facts(self.given, valid, now.step, now.scheduled, facts)
+    (loss, metrics), new = self.module.apply(variables, views, told, mutable=["state"])
+    anchors = {} if some is None else {"anchors": jnp.sum(some, dtype=jnp.float32)}
+    return Outcome(loss, {**metrics, **anchors}, state=new.get("state", {}))
+
+  def check(self, run: Run) -> None:
+    where = f"objective.{self.name}"
+    for name in self.given:
+      if ((head := parse_embedding(name).head) in run.token_heads) != ("tokens" in self.module.TAKES):
+        wanted = "tokens" if "tokens" in self.module.TAKES else "one vector an example"
+        fitting = [other for other in run.heads if (other in run.token_heads) == ("tokens" in self.module.TAKES)]
+        raise UserError(f"{where}.embeddings: the module takes {wanted}, which head {head!r} does not give; "
+                        f"{nearest(head, fitting)}")
+    one_dim(self.name, self.given, run.head_dims)
+    try:
+      self.module.check_views(self.given, run)
+    except UserError as error:
+      raise UserError(f"{where}.{error}") from None
+
+  def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    return self.module.after_step(parameters)
+
+
+DEFAULTS = {"module": inspect.Parameter.empty, "embeddings": (), "weight": 1.0}
+"""The options of an entry and their defaults (`inspect.Parameter.empty`: required)."""
+
+
+def parse_module(name: str, config: Mapping[str, Any]) -> ModuleTerm:
+  """Makes a module term of its config; raises UserError naming entry, key and nearest choice."""
+  where = f"objective.{name}"
+  for key in config:
+    if key not in DEFAULTS:
+      raise UserError(f"{where}: no key {key!r} beside 'module'; {nearest(key, DEFAULTS)}")
+  module = build(MODULES, config["module"], f"{where}.module")
+  return ModuleTerm(name, parse_names(config.get("embeddings", ()), f"{where}.embeddings"), module,
+                    config.get("weight", 1.0))
