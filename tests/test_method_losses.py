@@ -47,7 +47,8 @@ def wave(shift):
 
 WAVES = tuple(map(wave, (0.1, 1.3, 2.2, 3.9)))
 VIEWS = tuple(f"image[{view}]/image_ssl" for view in range(4))
-BRANCHES = (VIEWS[0], f"{VIEWS[1]}@momentum", VIEWS[1], f"{VIEWS[0]}@momentum")
+PREDICTED = tuple(f"image[{view}]/predictor" for view in range(2))
+BRANCHES = (PREDICTED[0], f"{VIEWS[1]}@momentum", PREDICTED[1], f"{VIEWS[0]}@momentum")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,35 @@ def test_waves(method, names, expected):
   loss, parameters = function_of(config_of(method), info)
   # Learned temperatures start in single precision.
   np.testing.assert_allclose(loss(dict(zip(names, WAVES)), parameters), expected, rtol=1e-7 if parameters else 1e-11)
+
+
+@pytest.mark.parametrize(
+  ("method", "ends", "scale", "offset"), [("byol", "@momentum", 2.0, 4.0), ("simsiam", "", 0.5, 1.0)]
+)
+def test_predictors(method, ends, scale, offset):
+  """Minus the cosines of both ways, times `scale`; what a predictor looks for gets no gradient."""
+  loss, _ = function_of(config_of(method))
+  names = (PREDICTED[0], f"{VIEWS[1]}{ends}", PREDICTED[1], f"{VIEWS[0]}{ends}")
+
+  def plain(embeddings):
+    p0, z1, p1, z0 = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in map(embeddings.get, names))
+    z0, z1 = jax.lax.stop_gradient((z0, z1))
+    return offset - scale * (jnp.mean(jnp.sum(p0 * z1, 1)) + jnp.mean(jnp.sum(p1 * z0, 1)))
+
+  embeddings = dict(zip(names, map(jnp.asarray, WAVES)))
+  found, wanted = (jax.value_and_grad(function)(embeddings) for function in (lambda x: loss(x, {}), plain))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, wanted)
+
+
+@pytest.mark.parametrize(("method", "weight"), [("vicreg", 1.0), ("barlow_twins", 1 / 512)])
+def test_redundancy(method, weight):
+  x, expected = case("addition", method)
+  loss, _ = function_of(config_of(method))
+  embeddings = dict(zip(VIEWS, (x["a"], x["b"])))
+  value, gradients = jax.value_and_grad(lambda embeddings: loss(embeddings, {}))(embeddings)
+  np.testing.assert_allclose(value, weight * expected["loss"], rtol=1e-10)
+  for name, side in zip(VIEWS, "ab"):
+    np.testing.assert_allclose(gradients[name], weight * np.asarray(expected[f"grad_{side}"]), atol=1e-10)
 
 
 def case(file, name):
