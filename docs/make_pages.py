@@ -20,6 +20,8 @@ from mmcontrast.config import base_config
 from mmcontrast.encoders import ENCODERS, HEADS
 from mmcontrast.evaluation.suite import EVALUATORS
 from mmcontrast.objectives.criteria import CRITERIA
+from mmcontrast.objectives.module_term import MODULES
+from mmcontrast.objectives.parse import KINDS
 from mmcontrast.objectives.regularizers import REGULARIZERS
 from mmcontrast.objectives.scores import SCORES
 from mmcontrast.objectives.targets import TARGETS
@@ -87,7 +89,7 @@ MEANINGS = {
     "heads": "name -> head, its tower and its options, below",
     "momentum.decay": "of the momentum branch: a number or a schedule",
     "momentum.update": "\"before_keys\" (MoCo) or \"after_step\" (BYOL)",
-    "objective": "name -> term or regularizer, below",
+    "objective": "name -> term, regularizer or module, below",
     "update_rule": "how the gradients of terms become one, below",
     "matrix.impl": "of the similarity matrix: \"dense\", \"rows\", \"ring\", or \"auto\": "
                    "[global matrix](methods/global_matrix.md)",
@@ -146,7 +148,9 @@ SHARED = {
     "label": "name of the label", "threshold": "overlap from which on examples are positives",
     "t": "how fast the potential falls with the squared distance",
     "name": "which", "modality": "of its inputs, \"image\" or \"text\"; None: its name",
-    "tower": "the tower that it projects", "shared": "submodule -> the head whose parameters it uses",
+    "tower": "the tower that it projects", "of": "the head that it reads instead of a tower",
+    "module": "which, and its options", "stop_gradient": "those of them that get no gradient",
+    "shared": "submodule -> the head whose parameters it uses",
     "query": "the embedding that chooses, \"VIEW/HEAD\", or a list", "key": "what it chooses among",
     "score": "how two embeddings are compared", "target": "which pairs are positive, and how much",
     "criterion": "what the scores are asked to do",
@@ -227,7 +231,7 @@ def of_room(title: str, registry: Mapping[str, Any], path: tuple[str, ...], intr
   groups: dict[str, list[str]] = {}
   for name, builder in registry.items():
     options = {key: default for key, default in section(path, {"name": name}, base).options.items()
-               if key not in ("name", "modality", "tower", "shared")}
+               if key not in ("name", "modality", "tower", "of", "shared")}
     text = "\n".join(table(options, words_of(builder))) if options else "No options.\n"
     groups.setdefault(text, []).append(name)
   for text, names in groups.items():
@@ -292,18 +296,21 @@ def config_page() -> str:
                "\"by the size\" is that of the published model of that name: [encoders](encoders.md)."),
       *towers(),
       *of_room("`heads.NAME`", HEADS, ("heads", "x"),
-               "`name`: the head. `tower`: what it projects. `shared`: submodule -> head that it is of."),
+               "`name`: the head. `tower`: what it projects; or `of`: the head that it reads (a predictor). `shared`: "
+               "submodule -> head that it is of."),
       "### `objective.NAME`, a term", "", *table(options(("objective", "x"), {}), {}),
       "### `objective.NAME`, a regularizer", "", *table(options(("objective", "x"), {"regularizer": ""}), {}),
+      "### `objective.NAME`, a module", "", *table(options(("objective", "x"), {"module": ""}), {}),
       "### `temperature` of a term", "", *table(options(("objective", "x", "temperature"), {}), words_of(Temperature)),
       "### `bias` of a term", "", *table(options(("objective", "x", "bias"), {}), {}),
   ]
   for key, registry, intro in (
       ("score", SCORES, "How a query and a key are compared."), ("target", TARGETS, "Which pairs are positive."),
       ("criterion", CRITERIA, "What the scores are asked to do."),
-      ("regularizer", REGULARIZERS, "What is asked of embeddings themselves.")):
-    lines += of_room(f"`{key}` of a term" if key != "regularizer" else "`regularizer`", registry,
-                     ("objective", "x", key), intro)
+      ("regularizer", REGULARIZERS, "What is asked of embeddings themselves."),
+      ("module", MODULES, "What learns parameters or remembers arrays of its own.")):
+    title = f"`{key}`" if key in KINDS else f"`{key}` of a term"
+    lines += of_room(title, registry, ("objective", "x", key), intro)
   lines += of_room("`update_rule`", RULES, ("update_rule",), "How the gradients of several terms become one.")
   names = ", ".join(f"`{name}`" for name in (*augment.RECIPES, *augment.PAIRS))
   lines += ["### A recipe, `augment.image` and `augment.image_small`", "",
