@@ -129,29 +129,30 @@ class Checkpoints:
         for item in ("model", "training"):
           _merge(self._directory / str(step) / item)
     distributed.first_says(True)
-    if anew:
-      with _readable(self._directory, step):
-        training |= self._shapes(step, "training", anew)
+    with _readable(self._directory, step):
+      saved = {**self._shapes(step, "model"), **self._shapes(step, "training")}
+    training |= {name: saved[name] for name in anew}
+    others = _other_shapes(saved, {**model, **training})
     try:
+      if any(words.startswith("was ") for words in others.values()):
+        raise ValueError("shapes differ")  # Orbax would say so at length, and after reading
       found = self._manager.restore(step, args=ocp.args.Composite(
           model=ocp.args.StandardRestore(model), training=ocp.args.StandardRestore(training)))
     except Exception as error:
       with _readable(self._directory, step):
-        saved = {**self._shapes(step, "model"), **self._shapes(step, "training")}
         _read_all(self._directory / str(step))
-      others = _other_shapes(saved, {**model, **training})
       if others and self._accepts and not anew and all(name.startswith(OF_THE_DATA) for name in others):
         return self.restore(like, OF_THE_DATA)
       raise UserError(f"{self._directory / str(step)}: {_why_not(others, error)}") from error
     state = TrainState(**found["model"], **found["training"])
     return state.replace(**dict.fromkeys(anew)) if anew else state
 
-  def _shapes(self, step: int, item: str, names: Sequence[str] = ()) -> dict[str, Any]:
-    """The arrays of an item as they were saved, as jax.ShapeDtypeStruct on one device: all, or those of `names`."""
+  def _shapes(self, step: int, item: str) -> dict[str, Any]:
+    """The arrays of an item as they were saved, as jax.ShapeDtypeStruct on one device."""
     tree = self._manager.item_metadata(step)[item].tree
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return {name: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), value)
-            for name, value in dict(tree).items() if not names or name in names}
+            for name, value in dict(tree).items()}
 
   def close(self) -> None:
     """Waits for the save under way. Raises UserError when it failed, unless that was said before."""
