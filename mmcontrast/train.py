@@ -163,7 +163,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         for line in window.remarks(summary):
           progress.print(line)
         if saves:
-          check_state(kept)
+          check_state(state)  # where it is: a snapshot may be on the host
         if due["evaluation"] and not preempted:
           watchdog.doing(f"evaluating after step {step}", PATIENCE)
           try:
