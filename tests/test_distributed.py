@@ -125,10 +125,10 @@ def test_alone_unless_asked_or_found():
   assert distributed.plan({**SETTINGS, "mode": "off"}, {"MMCONTRAST_COORDINATOR": "a:1"}) is None
   assert distributed.plan(SETTINGS, {"SLURM_NTASKS": "4"}) is None  # in a batch script, before srun
   for found in ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "2"}, {"TPU_WORKER_HOSTNAMES": "a,b"}):
-    assert distributed.plan(SETTINGS, found) == (None, None, None)
+    assert distributed.plan(SETTINGS, found) == distributed.Plan(None, None, None)
   environment = {"MMCONTRAST_COORDINATOR": "host:12", "MMCONTRAST_PROCESSES": "2", "MMCONTRAST_PROCESS_ID": "1"}
-  assert distributed.plan(SETTINGS, environment) == ("host:12", 2, 1)
-  assert distributed.plan({**SETTINGS, "process_id": 0}, environment) == ("host:12", 2, 0)
+  assert distributed.plan(SETTINGS, environment) == distributed.Plan("host:12", 2, 1)
+  assert distributed.plan({**SETTINGS, "process_id": 0}, environment) == distributed.Plan("host:12", 2, 0)
 
 
 @pytest.mark.parametrize("mistake, message", [
