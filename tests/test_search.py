@@ -3,6 +3,7 @@
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from own_data import picture
@@ -15,6 +16,7 @@ from mmcontrast import search as room
 from mmcontrast.data.sources import open_source
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import nearest
+from mmcontrast.model import build_model
 from mmcontrast.search import search
 
 COUNT = 20
@@ -233,3 +235,27 @@ def test_a_pair_beside_it_keeps_the_cosine_and_what_lacks_a_view_is_said(monkeyp
   assert "objective.volume compares image[0] with text[0] and text[1] together" in capsys.readouterr().err
   found = search("joined", "x", f"folder:{own / 'p'}")
   assert len(found) == 3 and "has no captions, which objective.volume compares" in capsys.readouterr().err
+
+
+def test_a_run_of_tokens_is_searched_as_its_terms_compare_them(monkeypatch, query):
+  heads = {name: {**head, "name": "token_linear"} for name, head in MODEL.config["heads"].items()}
+  there = dict(query="image[0]/pictures", key="text[0]/words", score="token_max")
+  back = dict(query="text[0]/words", key="image[0]/pictures", score="token_max")
+  config = {**MODEL.config, "heads": heads, "objective": dict(there=there, back=back)}
+  built = build_model(config, 30)
+  shapes = jax.eval_shape(built.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32),
+                                                          "text": np.ones((2, 5), np.int32)})
+  draw = np.random.default_rng(0)
+  variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+  model = type(MODEL)(config, built, variables, MODEL.tokenizer, 5)
+  monkeypatch.setitem(MODELS, "tokens", model)
+  source = Toy(COUNT)
+  views = np.stack([model.view(np.asarray(Image.open(io.BytesIO(source[i]["images"]["a"])))) for i in range(COUNT)])
+  images, words = model.embed("image", views), model.embed("text", ["the 4 th"])
+  # The mean, over the words of the query, of the nearest patch's cosine; padding is no word.
+  real = np.linalg.norm(words[0], axis=-1) > 0
+  expected = np.einsum("ld,npd->nlp", words[0][real], images).max(-1).mean(-1)
+  found = search("tokens", "the 4 th", "toy", count=2 * COUNT)  # two drawings of each
+  np.testing.assert_allclose([one.score for one in found], np.sort(np.repeat(expected, 2))[::-1], atol=1e-5)
+  with pytest.raises(UserError, match="search images by words"):
+    search("tokens", query, "toy")
