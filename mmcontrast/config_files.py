@@ -239,4 +239,6 @@ def _what_failed(error: Exception, file: pathlib.Path) -> str:
   if missing in by_stem:
     *folders, last = by_stem[missing][0].split("/")
     hint = f"; for the config of the package: from {'.'.join(['mmcontrast.configs', *folders])} import {last}"
+  elif isinstance(missing, str) and (above := file.resolve().parent.parent / f"{missing}.py").is_file():
+    hint = f"; {above} is not beside the config, and only files that are belong to it"
   return f"{type(error).__name__}: {one_line(error, most=10_000)}{where}{hint}"

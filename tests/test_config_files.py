@@ -90,6 +90,12 @@ def test_the_habit_of_importing_a_method_by_its_bare_name_is_told_the_way(text, 
     load_config(write(tmp_path, mine=text))
 
 
+def test_a_file_above_is_not_the_folder_s(tmp_path):
+  write(tmp_path, base="")
+  with pytest.raises(UserError, match=r"No module named 'base'.*base\.py is not beside the config"):
+    load_config(write(tmp_path / "ablations", mine="import base\n"))
+
+
 def test_two_folders_do_not_share_a_module(tmp_path, monkeypatch):
   config = ("import shared_bits, parts.sizes as sizes\n" + BASE + "def get_config(arg=None):\n"
             "  from shared_bits import SEED\n  import deep\n"
