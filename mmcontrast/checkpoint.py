@@ -378,8 +378,8 @@ def _read_item(folder: pathlib.Path) -> dict[str, Any]:
 
 def _merge(folder: pathlib.Path) -> None:
   """Does what Orbax left out, in a path that it took for a pattern, when it wrote this item (orbax_globs.py)."""
+  orbax_globs.mend()
   if not (folder / "manifest.ocdbt").is_file() and any(folder.glob("ocdbt.process_*")):
-    orbax_globs.mend()
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
       handler.finalize(epath.Path(folder))
 

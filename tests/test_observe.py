@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmcontrast import observe
+from mmcontrast.report.losses import draw_losses
 from mmcontrast.train import Window
 
 
@@ -157,3 +159,41 @@ def test_terms_in_which_nobody_took_part_are_named():
   assert line.startswith("objective.a: no example since the last report took part in it") and "data.missing" in line
   assert window.remarks(means) == []  # it was said
   assert window.remarks({"a/anchors": 3.0}) == [] and len(window.remarks(means)) == 1  # again, after a better window
+
+
+def test_parameter_summary():
+  leaf = jax.ShapeDtypeStruct((1000, 700), np.float32)
+  params = {"towers": {"image": {"block": {"kernel": leaf}, "bias": jnp.zeros(1)}}, "heads": {"joint": {"k": leaf}},
+            "terms": {"t": {"log_scale": jnp.zeros((), jnp.bfloat16)}}}
+  assert observe.parameter_summary(params).splitlines() == [
+    "  heads/joint   700,000 parameters (2.8 MB)",
+    "  terms/t       1 parameter (2 bytes)",
+    "  towers/image  700,001 parameters (2.8 MB)",
+    "  total         1,400,002 parameters (5.6 MB); each of them in parameters.txt"]
+
+
+def test_evaluation_line():
+  results = {"val/image_to_text/recall@1": 0.3125, "val/image_to_text/recall@5": 0.5, "val/image_to_text/queries": 8.0,
+             "val/knn/kind_accuracy": 1.0, "val/linear_probe/kind_l2": 0.1}
+  assert observe.evaluation_line(20, results) == (
+    "evaluation after step 20: val/image_to_text/recall@1 0.3125, val/knn/kind_accuracy 1, 3 more in metrics.jsonl")
+  assert observe.evaluation_line(20, {"val/score": 2.5}) == "evaluation after step 20: val/score 2.5"
+  assert observe.evaluation_line(20, {}) == "evaluation after step 20: no results"
+
+
+def test_a_run_begun_anew_hides_what_was_before(tmp_path):
+  for loss in (1.0, 2.0):
+    with observe.make_writer(tmp_path) as writer:
+      writer.write(1, {"loss": loss})
+  events = EventAccumulator(str(tmp_path / "tensorboard"))
+  events.Reload()
+  assert [e.value for e in events.Scalars("loss")] == [2.0]
+
+
+def test_losses_are_drawn_where_there_are_any(tmp_path):
+  records = [{"step": step, "loss": 1 / step, "a/loss": None if step == 2 else 0.5, "b/loss": 0.1, "a/top1": 0.3}
+             for step in (1, 2, 3)]
+  assert min(Image.open(draw_losses(records, tmp_path / "losses.png")).size) > 300
+  for none in ([], [{"step": 1, "val/recall@1": 0.5}], [{"step": 1, "loss": None}]):
+    assert draw_losses(none, tmp_path / "none.png") is None
+  assert [path.name for path in tmp_path.iterdir()] == ["losses.png"]
