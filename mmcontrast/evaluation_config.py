@@ -31,6 +31,7 @@ class Measured:
     name: of the set, in results and in the names of files.
     section: `sets`, `train_sets` and `data` of an evaluation section.
     info: of the source.
+    has_splits: whether there can be a training set of it.
   """
 
   def __init__(self, dataset: str, options: Mapping | None = None, split: str | None = None,
@@ -38,6 +39,7 @@ class Measured:
     self.name, self.info = dataset.replace(":", "_"), Info("", (), (), {})
     self.section: dict[str, Any] = {"sets": (dataset,), "train_sets": (), "optional_sets": (), "data": {}}
     kind = dataset.partition(":")[0]
+    self.has_splits = kind not in SETS
     if kind in SETS:
       if options or split or train_split:
         raise UserError(f"{dataset}: is a whole evaluation set; leave out --split, --train_split and --source")
@@ -107,7 +109,7 @@ def revise(model: Inference, section: Mapping[str, Any], measured: Measured | No
     found, left_out = evaluators_for(
       images=bool(measured.info.styles), captions=bool(measured.info.caption_fields or measured.info.concepts),
       labels=measured.info.label_names, tags=bool(measured.info.tag_names), kinds=model.kinds,
-      tokens=model.compares_tokens, bank=bool(section["train_sets"]))
+      tokens=model.compares_tokens, bank=bool(section["train_sets"]) if measured.has_splits else None)
     section = {**section, "evaluators": found}
   section = _overridden(section, of_evaluators, workdir)
   model.config = {**model.config, "evaluation": section}

@@ -12,7 +12,7 @@ _NO_NAMES = re.compile(r"\d+|n\d{8}")  # numbers, and WordNet's ids as ImageNet'
 
 def evaluators_for(
   *, images: bool, captions: bool, labels: Mapping[str, Collection[str]], tags: bool, kinds: Collection[str],
-  tokens: bool, bank: bool
+  tokens: bool, bank: bool | None
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
   """The evaluators of a source, and why others are not among them.
 
@@ -23,7 +23,7 @@ def evaluators_for(
     images, captions, tags: whether examples have them. labels: the classes of each label.
     kinds: what the model embeds, of inference.KINDS.
     tokens: whether it compares tokens, which no mean of prompts can be made of.
-    bank: whether there is a training set.
+    bank: whether there is a training set; None where there can be none.
 
   Returns:
     (`config.evaluation.evaluators`, a line each for what is left out).
@@ -50,7 +50,7 @@ def evaluators_for(
       found |= {"knn": {"label": tuple(labels)}, "linear_probe": {"label": tuple(labels)}}
     if tags:
       found["tagging"] = {}
-  elif probed and (labels or tags):
+  elif probed and (labels or tags) and bank is not None:
     left_out.append("k-NN and linear probes need a training set: --train_split train, of a source that has splits "
                     "({split} in its path, or --source.splits)")
   if not (captions or labels or tags):
