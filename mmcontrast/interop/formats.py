@@ -12,10 +12,14 @@ import importlib
 import pathlib
 from typing import Any
 
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.folders import whole
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import Pretrained
 from mmcontrast.interop.weights import Reading
+
+# What a field of a config that is null, negative or of another type ends in.
+_OF_A_WRONG_VALUE = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,14 @@ class Format:
 
     Raises UserError when it is not there, damaged, or holds what our encoders do not compute.
     """
-    return importlib.import_module(f"mmcontrast.interop.{self.module}").read(path, Reading(**how))
+    module = importlib.import_module(f"mmcontrast.interop.{self.module}")
+    try:
+      return module.read(path, Reading(**how))
+    except _OF_A_WRONG_VALUE as error:
+      if isinstance(error, UserError):
+        raise
+      raise UserError(f"{path}: a file beside the weights has a value that makes no sense ({type(error).__name__}: "
+                      f"{one_line(error, 100)}); copy them again from where they come from") from error
 
   def plan(self, pretrained: Pretrained, where: str) -> None:
     """Raises UserError, which begins with `where`, for what the format cannot express. Looks at no array's values."""
@@ -67,4 +78,22 @@ def read(place: str, **how: Any) -> Pretrained:
   readable = [name for name, one in FORMATS.items() if one.reads]
   if not colon or not path:
     raise UserError(f"{place}: not KIND:PATH, such as open_clip:DIR; the kinds are {', '.join(readable)}")
-  return FORMATS[choose(kind, readable, place)].read(path, **how)
+  found = FORMATS[choose(kind, readable, place)]
+  folder = pathlib.Path(path)
+  if "@" not in path and not folder.exists():
+    raise UserError(f"{place}: no such file or folder; nothing is downloaded: fetch it first, such as by hf download "
+                    "NAME --local-dir DIR")
+  if (others := _kinds_of(folder)) and kind not in others:
+    raise UserError(f"{place}: is a folder of another kind: {' or '.join(f'{other}:{path}' for other in others)}")
+  return found.read(path, **how)
+
+
+def _kinds_of(folder: pathlib.Path) -> list[str]:
+  """Of which kinds a folder may be, by the configs in it; a folder may hold one model for several packages."""
+  if (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
+    raise UserError(f"{folder}: is a run of mmcontrast already: --workdir {folder}; in config.init '{folder}:*'")
+  found = ["open_clip"] if (folder / "open_clip_config.json").is_file() else []
+  if (folder / "config.json").is_file():
+    config = read_json(folder / "config.json")
+    found += [kind for kind, key in (("hf", "model_type"), ("timm", "architecture")) if key in config]
+  return found

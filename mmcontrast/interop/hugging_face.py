@@ -9,11 +9,11 @@ Such a file has
 from __future__ import annotations
 
 import importlib
-import json
 import pathlib
 from typing import Any
 
-from mmcontrast.errors import UserError, choose, one_line
+from mmcontrast.errors import UserError, choose
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import Pretrained
 from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weights
 
@@ -38,10 +38,7 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   file = folder / "config.json"
   if not file.is_file():
     raise UserError(f"{path}: no config.json there; give a folder as save_pretrained of transformers writes it")
-  try:
-    config = json.loads(file.read_text())
-  except ValueError as error:
-    raise UserError(f"{file}: damaged ({one_line(error)}); copy it again") from None
+  config = read_json(file)
   model = choose(str(config.get("model_type")), MODELS, f"{file}: model_type")
   arrays = read_weights(find_weights(folder), how.torch, how.weights)
   return _module(MODELS[model]).read(folder, config, arrays, how.allow_unused)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop import sentence_transformers, tokenizer_files
 from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.naming import (
   STACKED,
   STACKED_LINEAR,
@@ -218,6 +219,6 @@ def _text_input(folder: pathlib.Path, most: int) -> TextInput:
   settings, limits = sentence_transformers.read_settings(folder), folder / "tokenizer_config.json"
   lower = bool(settings.get("do_lower_case"))  # the tokenizer's own normaliser does it otherwise
   tokenizer, ids = tokenizer_files.find(folder, lower)
-  longest = json.loads(limits.read_text()).get("model_max_length") if limits.is_file() else None
+  longest = read_json(limits).get("model_max_length") if limits.is_file() else None
   length = min(int(length) for length in (most, longest, settings.get("max_seq_length")) if length)
   return TextInput(length, tokenizer, ids, lower)

@@ -17,6 +17,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import tokenizer_files
 from mmcontrast.interop.hugging_face_config import activation, require, their_activation
 from mmcontrast.interop.hugging_face_image import NAME, image_config, read_image_input
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.naming import (
   CONV,
   LEADING,
@@ -210,7 +211,7 @@ def _transformer(section: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[str, Any]) -> TextInput:
   settings = folder / "tokenizer_config.json"
-  kind = json.loads(settings.read_text()).get("tokenizer_class", "") if settings.is_file() else ""
+  kind = read_json(settings).get("tokenizer_class", "") if settings.is_file() else ""
   # SigLIP's texts were canonical; SigLIP 2's small, which the Gemma tokenizer that it borrows does not do.
   lower = {"Siglip": "canonicalize", "Gemma": True}.get(kind.partition("Tokenizer")[0], False)
   tokenizer, ids = tokenizer_files.find(folder, lower)

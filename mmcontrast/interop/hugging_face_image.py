@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from typing import Any
 
-from mmcontrast.errors import UserError, choose, one_line
+from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.hugging_face_config import missing_fields, require
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import ImageInput
 
 NAME = "preprocessor_config.json"
@@ -24,10 +24,7 @@ def read_image_input(folder: pathlib.Path) -> ImageInput:
   if not file.is_file():
     raise UserError(f"{folder}: no {NAME} there, which says the size, mean and deviation of the images; copy it from "
                     "where the weights come from")
-  try:
-    config = json.loads(file.read_text())
-  except ValueError as error:
-    raise UserError(f"{file}: damaged ({one_line(error)}); copy it again") from None
+  config = read_json(file)
   require(config, file, do_resize=True, do_rescale=True, do_normalize=True)
   if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
     raise UserError(f"{file}: rescale_factor is {config['rescale_factor']}; only 1/255 is computed here")

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcontrast.errors import UserError, nearest, one_line
+from mmcontrast.errors import UserError, nearest
 from mmcontrast.interop import tokenizer_files, torch_file
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.naming import Rule, check_named, to_ours, to_theirs
 from mmcontrast.interop.open_clip_config import config_of, describe, text_input
 from mmcontrast.interop.pretrained import Pretrained, check_expressible, shapes, take_logits
@@ -110,13 +111,10 @@ def _named(name: str, path: str) -> pathlib.Path:
 
 
 def _config(file: pathlib.Path) -> dict[str, Any]:
-  try:
-    found = json.loads(file.read_text())
-    found = found if "model_cfg" in found else {"model_cfg": found}
-    if missing := [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in found["model_cfg"]]:
-      raise UserError(f"{file}: model_cfg has no {missing[0]}; it is no config of open_clip")
-  except (OSError, ValueError, TypeError) as error:
-    if isinstance(error, UserError):
-      raise
-    raise UserError(f"{file}: not a JSON config of open_clip ({one_line(error)})") from None
+  found = read_json(file)
+  found = found if "model_cfg" in found else {"model_cfg": found}
+  model = found["model_cfg"]
+  missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(model, dict) or key not in model]
+  if missing:
+    raise UserError(f"{file}: model_cfg has no {missing[0]}; it is no config of open_clip")
   return found

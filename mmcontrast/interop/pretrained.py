@@ -85,6 +85,21 @@ class Pretrained:
   source: str = ""
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+  def __post_init__(self):
+    """Raises UserError for numbers with which no embedding comes out."""
+    for kind, options in self.towers.items():
+      for name in ("norm_epsilon", "bn_epsilon"):
+        if name in options and not (_is_number(options[name]) and options[name] > 0):
+          raise UserError(f"{self.source}: {name} of the {kind} tower is {options[name]!r}, and must be above 0")
+    if image := self.image:
+      for name, values, least in (("mean", image.mean, -math.inf), ("standard deviation", image.std, 0)):
+        if len(values) != 3 or not all(_is_number(one) and one > least for one in values):
+          raise UserError(f"{self.source}: the {name} of images is {values!r}, and must be a number for each of three "
+                          f"channels{', above 0' * (least == 0)}")
+      if not (_is_number(image.centre_crop) and 0 < image.centre_crop <= 1):
+        raise UserError(f"{self.source}: the share of images that is seen is {image.centre_crop!r}, and must be above "
+                        "0 and up to 1")
+
   def key(self, part: str) -> str:
     """The config key of `part`, such as "towers/image"."""
     return f"config.{self.names.get(part, part).replace('/', '.')}"
@@ -192,6 +207,10 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return "name"
   keys = [key for key in {**other, **one} if key not in ("name", *_WITHOUT_EFFECT)]
   return next((key for key in keys if _listed(one.get(key)) != _listed(other.get(key))), None)
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _listed(value: Any) -> Any:

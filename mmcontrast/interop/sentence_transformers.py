@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.interop.json_files import read_json
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
 _POOLS = {"mean_tokens": "mean", "cls_token": "cls", "mean": "mean", "cls": "cls"}
@@ -19,13 +20,13 @@ def read_pool(folder: pathlib.Path) -> str | None:
   pooling.
   """
   pool, file = None, folder / "modules.json"
-  for module in json.loads(file.read_text()) if file.is_file() else ():
+  for module in read_json(file, list) if file.is_file() else ():
     kind = module["type"].rpartition(".")[2]
     if kind not in _MODULES:
       raise UserError(f"{file}: a module {kind!r}, which no encoder here has; {nearest(kind, _MODULES)}")
     if kind == "Pooling":
       path = folder / module["path"] / "config.json"
-      found = json.loads(path.read_text())
+      found = read_json(path)
       modes = [key.removeprefix("pooling_mode_") for key, on in found.items() if key.startswith("pooling_mode_") and on]
       pool = _POOLS[choose("+".join(modes) or found.get("pooling_mode"), _POOLS, f"{path}: pooling_mode")]
   return pool
@@ -34,7 +35,7 @@ def read_pool(folder: pathlib.Path) -> str | None:
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
   """`max_seq_length` and `do_lower_case`, where the folder has them."""
   file = folder / "sentence_bert_config.json"
-  return json.loads(file.read_text()) if file.is_file() else {}
+  return read_json(file) if file.is_file() else {}
 
 
 def write(folder: pathlib.Path, pool: str, width: int, length: int) -> None:

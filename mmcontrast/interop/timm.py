@@ -13,7 +13,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmcontrast.errors import UserError, choose, nearest, one_line
+from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.naming import Rule, check_named, to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import OTHERWISE, ImageInput, Pretrained, check_same, complete, image_tower, shapes
 from mmcontrast.interop.weights import NAMES, PLAIN, Reading, find_weights, read_weights, write_weights
@@ -142,12 +143,11 @@ def _open(path: str) -> tuple[str, dict[str, Any], pathlib.Path]:
       raise UserError(f"{path}: no such folder; give one with config.json, or ARCHITECTURE@FILE for bare weights, such "
                       "as resnet50@model.safetensors")
     return architecture, {}, pathlib.Path(file)
-  try:
-    config = json.loads((folder / "config.json").read_text())
-    architecture = config["architecture"]
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{folder / 'config.json'}: not a model's config of timm ({one_line(error, 120)}); for bare "
-                    "weights give ARCHITECTURE@FILE") from None
+  config = read_json(folder / "config.json")
+  architecture = config.get("architecture")
+  if not isinstance(architecture, str):
+    raise UserError(f"{folder / 'config.json'}: not a model's config of timm, which says its architecture; for bare "
+                    "weights give ARCHITECTURE@FILE")
   return architecture, config, find_weights(folder)
 
 

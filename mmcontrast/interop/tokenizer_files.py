@@ -15,6 +15,7 @@ from mmcontrast.data.tokenizers.clip import FILE, ClipTokenizer
 from mmcontrast.data.tokenizers.tokenizer import package
 from mmcontrast.errors import UserError
 from mmcontrast.interop import sentencepiece_json
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import TextInput
 
 _NAMES = {"tokenizer.json": "huggingface", "spiece.model": "sentencepiece", "tokenizer.model": "sentencepiece",
@@ -150,7 +151,7 @@ def _clip(own: ClipTokenizer) -> dict:
 def _pad(folder: pathlib.Path, number: int) -> int:
   """The pad that tokenizer_config.json names, which may be another than the usual name's (SigLIP pads with eos)."""
   settings = folder / "tokenizer_config.json"
-  name = json.loads(settings.read_text()).get("pad_token") if settings.is_file() else None
+  name = read_json(settings).get("pad_token") if settings.is_file() else None
   name = name.get("content") if isinstance(name, dict) else name
   if name is None:
     return number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import sys
 import zipfile
@@ -15,6 +14,7 @@ import numpy as np
 
 from mmcontrast.errors import UserError, nearest, one_line
 from mmcontrast.interop import torch_file
+from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.wrappings import choose_table, unwrapped
 
 Arrays = dict[str, np.ndarray]
@@ -144,11 +144,10 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _read_shards(index: pathlib.Path, torch: bool) -> Arrays:
-  try:
-    files = json.loads(index.read_text())["weight_map"]
-    names = sorted(set(files.values()))
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise _damaged(index, error) from None
+  files = read_json(index).get("weight_map")
+  if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+    raise UserError(f"{index}: has no weight_map, which says the file of each array; copy it again")
+  names = sorted(set(files.values()))
   places = {file: index.parent / pathlib.PurePath(file).name for file in names}
   for place in places.values():
     if not place.is_file():

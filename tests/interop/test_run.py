@@ -138,7 +138,8 @@ def test_a_folder_that_holds_something_is_left_alone(clip, workdir, tmp_path, ca
 
 @pytest.mark.parametrize("place, message", [
     ("open_clop:x", "no such choice 'open_clop'; did you mean 'open_clip'"), ("open_clip:", "not KIND:PATH"),
-    ("open_clip:/nowhere", "no open_clip_config.json there")])
+    ("open_clip:/nowhere", "open_clip:/nowhere: no such file or folder; nothing is downloaded"),
+    ("hf:openai/clip-vit-base-patch32", "nothing is downloaded: fetch it first")])
 def test_a_wrong_place_is_an_error(place, message, tmp_path):
   with pytest.raises(UserError, match=message):
     import_run(place, tmp_path / "run")
@@ -267,7 +268,7 @@ def test_positions_are_resized_to_another_image_size(clip, read_once):
      r"config\.normalize\.mean is \(0\.5, 0\.5, 0\.5\), and \(0\.4, 0\.5, 0\.6\) is needed"),
     (dict(data__token_ids=dict(pad=0, bos=3, eos=1)), r"config\.data\.token_ids is .* is needed"),
     (dict(init={"heads/words": "open_clip:{clip}"}), r"has heads: no such choice 'words'"),
-    (dict(init={"towers/image": "open_clip:/nowhere"}), r"no open_clip_config\.json there"),
+    (dict(init={"towers/image": "open_clip:/nowhere"}), r"open_clip:/nowhere: no such file or folder"),
     (dict(init={"towers/image": "open_clop:/nowhere"}), r"nor a file of a known kind \(open_clip, hf"),
 ])
 def test_what_would_compute_something_else_is_refused(clip, read_once, change, message):
