@@ -58,7 +58,7 @@ def test_a_tower_starts_from_a_file(source):
   (dict(part="towers/text/norm_pre"), r"a file gives a whole tower or head"),
   (dict(part="heads/text_joint"), r"config.heads.text_joint.name is 'linear', and 'identity' is needed"),
   (dict(source=f"hf:{BERT}:towers/txt"), r"no such choice 'txt'; did you mean 'text'"),
-  (dict(source="hf:nowhere"), r"nowhere: no config.json there"),
+  (dict(source="hf:nowhere"), r"nowhere: no such file or folder"),
 ], ids=str)  # fmt: skip
 def test_what_differs_is_named(changes, message):
   with pytest.raises(UserError, match=message) as error:

@@ -51,7 +51,8 @@ def test_a_damaged_file_beside_the_weights(kind, source, name, text, tmp_path):
 @pytest.mark.parametrize("source, name, key", [
   ("hf_vit", "config.json", "hidden_size"), ("hf_vit", "config.json", "layer_norm_eps"),
   ("hf_vit", "preprocessor_config.json", "image_std"), ("timm_resnet", "config.json", "pretrained_cfg/crop_pct"),
-  ("timm_resnet", "config.json", "pretrained_cfg/input_size"), ("open_clip_siglip", "open_clip_config.json", "model_cfg"),
+  ("timm_resnet", "config.json", "pretrained_cfg/input_size"),
+  ("open_clip_siglip", "open_clip_config.json", "model_cfg"),
   ("open_clip_siglip", "open_clip_config.json", "model_cfg/text_cfg/width")])
 def test_a_value_that_makes_no_sense(source, name, key, value, tmp_path):
   shutil.copytree(GOLDEN / source, tmp_path / "in")
