@@ -64,13 +64,13 @@ def check_empty(folder: str | os.PathLike, option: str) -> None:
 def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
   """A folder to write into: what is in it at the end of the block becomes what `folder` holds.
 
-  When the block raises, nothing is left. The scratch folder is inside `folder`, which may be a mount of its own.
+  When the block raises, nothing is left, nor any folder that was made on the way. The scratch folder is inside `folder`, which may be a mount of its own.
   Raises UserError at once when `folder`, the value of `option`, holds something, is a file or a URL, or cannot be
   made.
   """
   folder = pathlib.Path(folder)
   check_empty(folder, option)
-  new, scratch = not os.path.exists(folder), folder / _SCRATCH
+  new, scratch = [path for path in (folder, *folder.parents) if not os.path.exists(path)], folder / _SCRATCH
   make(folder, option)
   shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
   scratch.mkdir()
@@ -82,5 +82,7 @@ def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
     raise type(error)(str(error).replace(str(scratch), str(folder))) from error.__cause__
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
-    if new and not any(folder.iterdir()):
-      folder.rmdir()
+    for path in new:  # from the inside out, as far as they are empty
+      if any(path.iterdir()):
+        break
+      path.rmdir()

@@ -28,6 +28,14 @@ def test_what_was_written_is_there_at_the_end(tmp_path, there):
   assert (out / "file").read_text() == "written"
 
 
+def test_an_error_leaves_no_folder_that_was_made_on_the_way(tmp_path):
+  (tmp_path / "a" / "other").mkdir(parents=True)
+  for out in (tmp_path / "a" / "b" / "c" / "out", tmp_path / "x" / "out"):
+    with pytest.raises(UserError), whole(out, "--out"):
+      raise UserError("no")
+  assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "other"]
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_an_error_leaves_nothing_and_names_the_folder_that_was_given(tmp_path, there):
   if there:
