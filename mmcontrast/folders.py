@@ -64,7 +64,8 @@ def check_empty(folder: str | os.PathLike, option: str) -> None:
 def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
   """A folder to write into: what is in it at the end of the block becomes what `folder` holds.
 
-  When the block raises, nothing is left, nor any folder that was made on the way. The scratch folder is inside `folder`, which may be a mount of its own.
+  When the block raises, nothing is left, nor any folder that was made on the way. The scratch folder is inside
+  `folder`, which may be a mount of its own.
   Raises UserError at once when `folder`, the value of `option`, holds something, is a file or a URL, or cannot be
   made.
   """
