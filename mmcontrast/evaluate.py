@@ -96,7 +96,7 @@ def _line(file: str, model: Inference, results: Mapping[str, float]) -> dict[str
   """What evaluations.jsonl keeps of an evaluation."""
   section = model.config["evaluation"]
   return {"file": file, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": model.step, "model": model.digest,
-          **{key: section[key] for key in ("sets", "train_sets", "data", "evaluators")}, "results": dict(results)}
+          **{key: section.get(key) for key in ("sets", "train_sets", "data", "evaluators")}, "results": dict(results)}
 
 
 @contextlib.contextmanager
