@@ -114,7 +114,8 @@ MEANINGS = {
     "checkpoint.keep_best": "how many of the best are kept",
     "checkpoint.best_metric": "by what: a metric of the training step, or of an evaluation, such as "
                               "\"mine/image_to_text/recall@1\"",
-    "checkpoint.best_mode": "\"min\" or \"max\" of it is best",
+    "checkpoint.best_mode": "\"min\" or \"max\" of it is best; \"auto\": the largest of recall, accuracy, mean average "
+                            "precision and top-k, the smallest of anything else",
     "checkpoint.changed_data": "a run that goes on with other data than it began with: \"refuse\" or \"accept\"",
     "evaluation.sets": "what is evaluated on, by name: [evaluation](evaluation.md)",
     "evaluation.train_sets": "what probes train on; (): those of `sets` that were trained on",

@@ -46,6 +46,8 @@ OF_THE_DATA = ("queues", "tables")
 """Fields of a state that hold what is known of examples; the others outlive a change of the data."""
 _UNDER_WAY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not committed
 ON_CHANGED_DATA = ("refuse", "accept")
+BEST_MODES = ("auto", "min", "max")
+_MORE_IS_BETTER = re.compile(r"(recall@\d+|top\d+|accuracy|mean_per_class|map_macro|map_micro|/positive)$")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a machine or a mount says of itself, and not of what is in a file.
 _NO_ACCESS = (*_NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
@@ -63,9 +65,8 @@ class Checkpoints:
     tensorstore_leak.mend()
     orbax_globs.mend()
     late_answers.mend()
-    choose(options["best_mode"], ("min", "max"), "config.checkpoint.best_mode")
     self._accepts = options.get("changed_data", ON_CHANGED_DATA[0]) == "accept"
-    best = _Best(options["keep_best"], options["best_metric"], options["best_mode"])
+    best = _Best(options["keep_best"], options["best_metric"], _mode_of(options))
     self._best_metric = options["best_metric"]
     self._directory = pathlib.Path(workdir).resolve() / "checkpoints"
     if distributed.is_first():
@@ -344,6 +345,14 @@ def _reading_back() -> ocp.StandardCheckpointHandler:
     handler.metadata(directory)
   handler.finalize = finalize_and_look  # Orbax takes no subclass
   return handler
+
+
+def _mode_of(options: Mapping[str, Any]) -> str:
+  """"min" or "max" of config.checkpoint.best_metric, which best_mode="auto" takes from its name."""
+  mode = choose(options["best_mode"], BEST_MODES, "config.checkpoint.best_mode")
+  if mode == "auto":
+    return "max" if _MORE_IS_BETTER.search(options["best_metric"]) else "min"
+  return mode
 
 
 @dataclasses.dataclass(frozen=True)

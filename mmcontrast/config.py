@@ -64,9 +64,10 @@ def base_config() -> ml_collections.ConfigDict:
   # start_timeout_seconds: until all processes have started. timeout_seconds: of silence, then a process is lost.
   c.distributed = dict(mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300,
                        start_timeout_seconds=300)
-  # best_metric: of the training step, or of an evaluation ("SET/image_to_text/recall@1", best_mode="max").
+  # best_metric: of the training step, or of an evaluation ("SET/image_to_text/recall@1").
+  # best_mode: "min" or "max" of it; "auto": the largest of recall, accuracy, precision and top-k, else the smallest.
   # changed_data: what happens when a run goes on with other data than it began with, "refuse" or "accept".
-  c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="min",
+  c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="auto",
                       changed_data="refuse")
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.

@@ -5,6 +5,7 @@ import json
 import resource
 import shutil
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -196,6 +197,16 @@ def test_the_best_is_remembered_across_a_resume(tmp_path):
       for step, loss in losses.items():
         checkpoints.save(state_of(step), CONFIG, None if loss is None else {"loss": loss})
     assert complete_steps(tmp_path / "checkpoints") == [1, max(losses)]
+
+
+@pytest.mark.parametrize("metric, best", [("mine/image_to_text/recall@1", 2), ("a/knn/kind of it_accuracy", 2),
+                                          ("a/tagging/map_macro", 2), ("term/top1", 2), ("mine/x/median_rank", 1),
+                                          ("term/loss", 1)])  # fmt: skip
+def test_which_way_is_better_follows_from_the_metric(metric, best, tmp_path):
+  policy = checkpoint._Best(1, metric, checkpoint._mode_of(dict(best_metric=metric, best_mode="auto")))
+  saved = [types.SimpleNamespace(metrics={metric: value}) for value in (0.1, 0.5)]
+  assert policy.should_preserve(saved, context=None) == [best == 1, best == 2]
+  assert checkpoint._mode_of(dict(best_metric=metric, best_mode="min")) == "min"
 
 
 def test_the_copy_shares_no_memory_with_the_state():

@@ -117,9 +117,21 @@ class ParquetTable:
     try:
       with files.open_binary(self.path) as file:
         opened = pyarrow.parquet.ParquetFile(file, metadata=self._metadata)
-        return opened.read_row_group(group, columns=columns, use_threads=False)
+        return _microseconds(opened.read_row_group(group, columns=columns, use_threads=False))
     except pyarrow.ArrowException as error:
       raise BadRecord(f"row group {group} cannot be read ({one_line(error)})") from None
+
+
+def _microseconds(table: Any) -> Any:
+  """A table without the nanoseconds of pandas' times, which Python's have not: they are no values otherwise."""
+  import pyarrow
+
+  for at, field in enumerate(table.schema):
+    if (pyarrow.types.is_timestamp(field.type) or pyarrow.types.is_duration(field.type)) and field.type.unit == "ns":
+      kind = (pyarrow.duration("us") if pyarrow.types.is_duration(field.type)
+              else pyarrow.timestamp("us", field.type.tz))  # fmt: skip
+      table = table.set_column(at, field.name, table[field.name].cast(kind, safe=False))
+  return table
 
 
 def _row_or_nothing(table: Any, row: int) -> Row:

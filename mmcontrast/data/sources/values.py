@@ -6,6 +6,7 @@ a NaN too. Here a value is missing, or one text, whichever program wrote it.
 
 from __future__ import annotations
 
+import datetime
 import decimal
 import math
 import re
@@ -17,8 +18,14 @@ import numpy as np
 from mmcontrast.data.sources.record import BadRecord, hashed_text, id_of_row, id_of_text
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+_ROUND_A_NAME = re.compile(r"\A[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+\Z")
 _NOT_WRITTEN = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _MOST_IDS = 2**31
+
+
+def _stripped(text: str) -> str:
+  """Without the white space round it, nor characters of no width there (a byte order mark, those of web pages)."""
+  return text.strip() if text.isascii() else _ROUND_A_NAME.sub("", text)
 
 
 def is_missing(value: Any) -> bool:
@@ -28,7 +35,7 @@ def is_missing(value: Any) -> bool:
   if isinstance(value, np.ndarray) and not value.ndim:
     value = value.item()
   if isinstance(value, (str, bytes)):
-    return not value.strip()
+    return not (_stripped(value) if isinstance(value, str) else value.strip())
   if isinstance(value, decimal.Decimal):
     return value.is_nan()
   try:
@@ -38,7 +45,7 @@ def is_missing(value: Any) -> bool:
 
 
 def text_of(value: Any, column: str) -> str:
-  """The text of a value that is not missing.
+  """The text of a value that is not missing; of a time as ISO 8601 writes it.
 
   Raises BadRecord for what is neither text nor a number, infinity among it.
   """
@@ -55,6 +62,8 @@ def text_of(value: Any, column: str) -> str:
     return str(value)
   if isinstance(value, (int, np.integer, np.bool_)):
     return str(value)
+  if isinstance(value, (datetime.date, datetime.time)):
+    return value.isoformat()
   raise BadRecord(f"column {column!r} is a {type(value).__name__}, not text")
 
 
@@ -72,7 +81,7 @@ def texts_of(value: Any, column: str) -> list[str]:
 
 def name_of(value: Any, column: str) -> str:
   """A text that is compared with others, of a class, a tag or an id: "cat" of " cat", "7" of "7.0"."""
-  text = text_of(value, column).strip()
+  text = _stripped(text_of(value, column))
   if isinstance(value, (float, np.floating)) and value == int(value):
     return str(int(value))
   if not text.isascii():

@@ -40,7 +40,7 @@ class NAType:
 
 @pytest.mark.parametrize("value, missing", [
   (None, True), (NAN, True), (np.float32("nan"), True), (np.datetime64("NaT"), True), (NAType(), True), ("", True),
-  (np.array(NAN), True), (np.array(5), False), (" \n", True), (b"", True), (b"\t", True),
+  (np.array(NAN), True), (np.array(5), False), (" \n", True), ("\u200b", True), (b"", True), (b"\t", True),
   (0, False), (0.0, False), (False, False), ("nan", False),
   (math.inf, False), ([], False), (np.array([NAN]), False),
 ])  # fmt: skip
@@ -51,7 +51,7 @@ def test_what_is_missing(value, missing):
 @pytest.mark.parametrize("value, name", [
   (7.0, "7"), ("7.0", "7"), (" 7.00\n", "7"), (np.float32(7), "7"), (-0.0, "0"), ("-3.0", "-3"),
   (1e16, "10000000000000000"), (7.5, "7.5"), ("007", "007"), ("1.10", "1.10"), ("1e5", "1e5"),
-  (" hot dog ", "hot dog"), (b"1\n", "1"),
+  (" hot dog ", "hot dog"), ("\u200b 7\ufeff", "7"), (b"1\n", "1"),
   (True, "True"), ("cafe\u0301", "caf\xe9"),
 ])  # fmt: skip
 def test_a_name_is_one_text_whoever_wrote_it(value, name):
@@ -185,6 +185,19 @@ def test_decimals_of_parquet_are_numbers(tmp_path):
   rows = [{"caption": "x", "key": decimal.Decimal("7.00")}, {"caption": "y", "key": None}]
   source = table("parquet", tmp_path, rows, id="key")
   assert [one["id"] for one in source] == [7, record.id_of_row(1)]
+
+
+def test_times_of_pandas_are_ids_and_names(tmp_path):
+  import pyarrow
+  import pyarrow.parquet
+  times = pyarrow.array([1, 1, None, 2 * 10**9], pyarrow.timestamp("ns"))
+  days = pyarrow.array([1, 1, 2, 1], pyarrow.date32())
+  pyarrow.parquet.write_table(pyarrow.table(dict(caption=list("abcd"), time=times, day=days)), tmp_path / "t.parquet")
+  found = list(sources.open_source(dict(dataset=f"parquet:{tmp_path}/t.parquet", source=dict(
+      image=None, id="time", labels="day")), "train"))  # fmt: skip
+  ids = [one["id"] for one in found]
+  assert ids[0] == ids[1] and len(set(ids)) == 3 and record.is_id_of_row(ids[2])
+  assert [one["labels"]["day"] for one in found] == [0, 0, 1, 0]
 
 
 def test_captions_of_a_template(tmp_path):
