@@ -13,6 +13,7 @@ from typing import Any
 
 from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
+from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
@@ -109,14 +110,18 @@ def _written(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def check_sets(config: Mapping, data_dir: str | None = None) -> None:
-  """Opens the user's own sets that a run will be evaluated on, so that what is wrong stops it before it starts.
+  """Opens the sets that a run will be evaluated on, so that what is wrong stops it before it starts.
 
   Raises UserError: no such set, one that cannot be opened, or one without a label that an evaluator asks for.
   """
   options = config["evaluation"]
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])) if options["every_steps"] else ():
     choose(name.partition(":")[0], [*_own_sets(config), *SETS], "evaluation.sets")
-    if name in _own_sets(config) and name not in options["optional_sets"]:
+    if name in options["optional_sets"]:
+      continue
+    if name not in _own_sets(config):
+      emoji.open_built(name.partition(":")[0], "all", data_dir)
+    else:
       info = open_own_set(name, _own_sets(config)[name], config["data"], data_dir).info
       check_set(options, name, info.label_names)
 

@@ -14,7 +14,8 @@ from mmcontrast.checkpoint import SavedRun, complete_steps, load_run, saved_run
 from mmcontrast.data import pipeline
 from mmcontrast.data.fingerprint import changes, fingerprint
 from mmcontrast.data.tokenizers import make_tokenizer
-from mmcontrast.errors import UserError
+from mmcontrast.errors import MissingData, UserError
+from mmcontrast.evaluate import check_sets
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.model import complete_config
 from mmcontrast.observe import read_jsonl
@@ -268,3 +269,12 @@ def test_a_fingerprint_of_failing_reads_a_tokenizer_and_parts():
   assert changes(known, fingerprint(Toy(40, {39: {"captions": {"caption": ["else"]}}}), tokenizer, ON_ERROR)) == [
       "1 of 16 examples looked at are others, such as number 39"]
   assert fingerprint(Toy(0), None, ON_ERROR)["digests"] == {}
+
+
+def test_a_set_that_is_not_built_stops_a_run_before_it_starts(rows, tmp_path):
+  config = config_of(rows)
+  evaluation = {**config["evaluation"], "sets": ("mine", "emoji_noto")}
+  with pytest.raises(MissingData, match=r"emoji_noto is not in .*; run: mmcontrast data build emoji_noto"):
+    check_sets({**config, "evaluation": evaluation}, tmp_path)
+  for free in (dict(optional_sets=("emoji_noto",)), dict(every_steps=0)):
+    check_sets({**config, "evaluation": {**evaluation, **free}}, tmp_path)
