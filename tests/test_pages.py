@@ -1,14 +1,17 @@
 """The pages that are made from the code say what the code is."""
 
 import importlib.util
+import json
 import pathlib
 import re
 
 import pytest
 
 from mmcontrast.config import base_config
+from mmcontrast.config_files import shipped
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,50 @@ def test_a_default_that_changes_is_seen(maker, monkeypatch):
   assert maker.optimizers_page(text) != text
 
 
-def test_links_of_the_pages_lead_somewhere():
-  for page in ("config.md", "optimizers.md", "python.md"):
-    for link in re.findall(r"\]\(([^)#:]+)\)", (DOCS / page).read_text()):
-      assert (DOCS / link).exists(), (page, link)
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
+
+
+def links(page):
+  """Each link of a page to a file or a heading: its path and its anchor. What is in code is none."""
+  text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+  for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
+    if not re.match(r"\w+:", path):
+      yield (page.parent / path).resolve() if path else page, anchor
+
+
+def anchors(page):
+  """Anchors of headings, as GitHub makes them."""
+  headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+  return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+  for path, anchor in links(page):
+    assert path.exists(), (page, path)
+    assert not anchor or anchor in anchors(path), (page, path, anchor)
+
+
+def test_the_index_has_every_page():
+  index = DOCS / "README.md"
+  listed = {path for path, _ in links(index)}
+  assert {page for page in PAGES if DOCS in page.parents and page != index} <= listed
+
+
+def test_the_index_names_every_method_and_the_page_on_choosing_no_other():
+  methods = {pathlib.Path(name).stem for name in shipped() if name.startswith("methods/")}
+  named = {page: set(re.findall(r"`(\w+)`", (DOCS / page).read_text())) for page in ("README.md", "choosing_a_method.md")}
+  assert methods <= named["README.md"]
+  every = {pathlib.Path(name).stem for name in shipped()}
+  assert len(named["choosing_a_method.md"] & methods) > 25
+  assert {name for name in named["choosing_a_method.md"] if name in methods or "_" in name and "." not in name} <= every
+
+
+def test_numbers_of_the_page_on_choosing_are_those_measured():
+  """R@1 of a method, as it says beside its name, is the row's in results/methods.json (gram's is of the shipped form)."""
+  rows = {row["method"]: row for row in json.loads((DOCS / "results" / "methods.json").read_text())["rows"]}
+  text = (DOCS / "choosing_a_method.md").read_text()
+  said = re.findall(r"`(\w+)`(?: had the best R@1 at 250 steps \(|'s | )(\d+\.\d)\b(?! times)", text)
+  assert {"clip", "siglip", "fastclip", "albef_itc"} <= {name for name, _ in said}
+  for name, value in said:
+    assert float(value) == rows[name]["i2t R@1"], name
