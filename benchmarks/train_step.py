@@ -277,7 +277,7 @@ def row(case: str, contender: Contender, contenders: list[Contender], gpu: bool)
 
 def page(content: dict) -> str:
   """docs/results/train_step.md from the JSON: what was measured, on what, by which command."""
-  lines = ["# A training step beside open_clip", "", f"{content['device']}; " + ", ".join(
+  lines = ["# A training step compared with open_clip", "", f"{content['device']}; " + ", ".join(
       f"{name} {version}" for name, version in content["versions"].items()), "", f"    {content['command']}", "",
       "Written by that script, whose docstring says what a step is. Medians of the rounds; `times` are medians of each "
       "round's ratio of images a second, ours to eager torch's and to the faster torch's.", "",
