@@ -16,10 +16,38 @@ from mmcontrast.objectives.view_criteria import MultiView
 
 def check_combination(term: Edge, where: str) -> None:
   """Checks that the choices of one term go together; raises UserError naming `where`."""
-  both = set(term.query) & set(term.key)
+  _check_keys(term, where)
+  if term.score.joins or term.negatives in ("permuted", "combined"):
+    _check_tuples(term, where)
+  _check_criterion(term, where)
+  _check_tokens(term, where)
+  _check_hard_negatives(term, where)
+  _check_target(term, where)
+  if term.prototypes and term.score.tokens:
+    raise UserError(
+      f"{where}.prototypes: a prototype is one vector, and score {term.score.name!r} compares tokens; "
+      "use score='cosine'"
+    )
+  if term.queue_length:
+    _check_queue(term, where)
+
+
+def _both(term: Edge) -> list[str]:
+  """The embeddings that are queries and keys."""
+  return sorted(set(term.query) & set(term.key))
+
+
+def _follows(term: Edge) -> bool:
+  """Whether the target is a teacher that says something of any column, a queued one too."""
+  return isinstance(term.target, Teacher) and term.target.key is None and term.direction == "rows"
+
+
+def _check_keys(term: Edge, where: str) -> None:
+  """Checks that queries and keys are the same list, of more than themselves, or have nothing in common."""
+  both = _both(term)
   if both and term.query != term.key:
     raise UserError(
-      f"{where}.key: {sorted(both)} are queries too; make query and key equal lists "
+      f"{where}.key: {both} are queries too; make query and key equal lists "
       "(each embedding then leaves itself out) or have nothing in common"
     )
   if both and len(term.query) == 1 and term.target.kind == "own":
@@ -27,13 +55,13 @@ def check_combination(term: Edge, where: str) -> None:
       f"{where}.key: {term.key[0]!r} would be compared with itself alone; "
       "name two or more views on both sides"
     )
-  if term.score.joins or term.negatives in ("permuted", "combined"):
-    _check_tuples(term, where)
-  keys = 1 if term.score.joins else len(term.key)
+
+
+def _check_criterion(term: Edge, where: str) -> None:
+  """Checks that a criterion of own pairs, of whole examples or one that remembers is given these."""
+  both, keys = _both(term), 1 if term.score.joins else len(term.key)
   if term.criterion.needs_anchor and (both or len(term.query) != 1 or keys != 1):
-    raise UserError(
-      f"{where}.criterion: hinge measures from the own pair; give it one query and one other key"
-    )
+    raise UserError(f"{where}.criterion: hinge measures from the own pair; give it one query and one other key")
   if isinstance(term.criterion, MultiView) and (
     term.query != term.key
     or len(term.query) == 1
@@ -47,19 +75,24 @@ def check_combination(term: Edge, where: str) -> None:
       f"{where}.criterion: it joins the views of an example; make query and key the same list of two or more views, "
       "target 'identity', negatives 'batch', and leave negative_keys, negative_queries and prototypes out"
     )
-  if isinstance(term.criterion, Compositional):
-    if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own" or term.token_keys:
-      raise UserError(
-        f"{where}.criterion: compositional remembers one number of an example's own pair; give it one query, "
-        "one other key and target='identity'"
-      )
-    if term.queue_length:
-      raise UserError(
-        f"{where}.negatives: compositional remembers the denominator of the whole dataset, which a queue only "
-        "approximates; use negatives='batch', or criterion='softmax' with the queue"
-      )
+  if not isinstance(term.criterion, Compositional):
+    return
+  if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own" or term.token_keys:
+    raise UserError(
+      f"{where}.criterion: compositional remembers one number of an example's own pair; give it one query, "
+      "one other key and target='identity'"
+    )
+  if term.queue_length:
+    raise UserError(
+      f"{where}.negatives: compositional remembers the denominator of the whole dataset, which a queue only "
+      "approximates; use negatives='batch', or criterion='softmax' with the queue"
+    )
+
+
+def _check_tokens(term: Edge, where: str) -> None:
+  """Checks keys that are tokens, and keys of which some tokens are kept."""
   if term.token_keys and (
-    both
+    _both(term)
     or term.direction != "rows"
     or term.negatives != "batch"
     or term.score.tokens
@@ -77,6 +110,10 @@ def check_combination(term: Edge, where: str) -> None:
       f"{where}.score.kept: which tokens of a key are kept, its one query says; use one query and one key without "
       "hard negatives, or kept=0"
     )
+
+
+def _check_hard_negatives(term: Edge, where: str) -> None:
+  """Checks that some anchor sees them, and that what they weigh has a denominator."""
   if term.negative_weights and not (term.negative_keys or term.negative_queries):
     raise UserError(f"{where}.negative_weights: there are no hard negatives; name negative_keys or negative_queries")
   if term.negative_weights and not isinstance(term.criterion, Softmax):
@@ -87,53 +124,53 @@ def check_combination(term: Edge, where: str) -> None:
         f"{where}.{side}: no anchor sees them in direction {term.direction!r}; "
         f"use direction={direction!r} or 'both'"
       )
-  if isinstance(term.target, Mixed) and both:
+
+
+def _check_target(term: Edge, where: str) -> None:
+  """Checks that a target knows the weights of all pairs."""
+  if isinstance(term.target, Mixed) and (both := _both(term)):
     raise UserError(
       f"{where}.target: 'mixed' mixes the queries, and keys that are queries too would not be; "
-      f"name other keys than {sorted(both)}"
+      f"name other keys than {both}"
     )
   counted = isinstance(term.target, SharedTags) and term.target.weighted and term.target.overlap == "count"
   if counted and isinstance(term.criterion, Sigmoid):
     raise UserError(
       f"{where}.target.overlap: sigmoid wants weights up to 1, and a count has no bound; use overlap='jaccard'"
     )
-  follows = isinstance(term.target, Teacher) and term.target.key is None
   extra = [name for name in ("negative_keys", "negative_queries", "prototypes") if getattr(term, name)]
-  if term.target.kind == "soft" and extra and (not follows or term.direction != "rows"):
+  if term.target.kind == "soft" and extra and not _follows(term):
     raise UserError(
       f"{where}.target: soft weights of {' and '.join(extra)} are unknown; leave {'it' if len(extra) == 1 else 'them'} "
       "out, or use a set of positives such as 'same_id'"
     )
-  if term.prototypes and term.score.tokens:
+
+
+def _check_queue(term: Edge, where: str) -> None:
+  """Checks that a queue holds vectors of one momentum embedding, of which the target knows the weights."""
+  side = "query" if term.direction == "columns" else "key"
+  names = getattr(term, side)
+  if len(names) != 1 or not names[0].endswith("@momentum"):
     raise UserError(
-      f"{where}.prototypes: a prototype is one vector, and score {term.score.name!r} compares tokens; "
-      "use score='cosine'"
+      f"{where}.{side}: a queue holds keys of one momentum embedding, "
+      f"not {list(names)}; write '{names[0].removesuffix('@momentum')}@momentum' "
+      "or negatives='batch'"
     )
-  if term.queue_length:
-    side = "query" if term.direction == "columns" else "key"
-    names = getattr(term, side)
-    if len(names) != 1 or not names[0].endswith("@momentum"):
-      raise UserError(
-        f"{where}.{side}: a queue holds keys of one momentum embedding, "
-        f"not {list(names)}; write '{names[0].removesuffix('@momentum')}@momentum' "
-        "or negatives='batch'"
-      )
-    if term.direction == "both":
-      raise UserError(
-        f"{where}.direction: 'both' does not go with a queue, whose keys "
-        "have no query of their own; use 'rows', and a second term for the way back"
-      )
-    if term.score.tokens:
-      raise UserError(
-        f"{where}.negatives: a queue holds one vector an example, and score {term.score.name!r} "
-        "compares tokens; use negatives='batch'"
-      )
-    follows = follows and term.direction == "rows"
-    if term.target.kind == "soft" and not (follows and term.negatives == "batch+queue"):
-      raise UserError(
-        f"{where}.target: soft weights of queued keys are unknown; use "
-        "negatives='batch', or a teacher without key and 'batch+queue'"
-      )
+  if term.direction == "both":
+    raise UserError(
+      f"{where}.direction: 'both' does not go with a queue, whose keys "
+      "have no query of their own; use 'rows', and a second term for the way back"
+    )
+  if term.score.tokens:
+    raise UserError(
+      f"{where}.negatives: a queue holds one vector an example, and score {term.score.name!r} "
+      "compares tokens; use negatives='batch'"
+    )
+  if term.target.kind == "soft" and not (_follows(term) and term.negatives == "batch+queue"):
+    raise UserError(
+      f"{where}.target: soft weights of queued keys are unknown; use "
+      "negatives='batch', or a teacher without key and 'batch+queue'"
+    )
 
 
 def _check_tuples(term: Edge, where: str) -> None:

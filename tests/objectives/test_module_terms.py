@@ -228,7 +228,7 @@ def test_who_is_absent_has_no_part(name):
 
 
 RUN = dict(views={"image": 2, "image_small": 2}, heads={"ssl": "image", "words": "image"}, batch_size=8,
-           token_heads=("words",))  # fmt: skip
+           token_heads=("words",), examples=20)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,7 @@ RUN = dict(views={"image": 2, "image_small": 2}, heads={"ssl": "image", "words":
     (dict(module="swav", embedding=VIEWS), r"t: no key 'embedding' beside 'module'; did you mean 'embeddings'"),
     (dict(module="swav", embeddings=VIEWS[:1]), r"t\.embeddings: 2 views give codes .* there are 1"),
     (dict(module=dict(name="swav", queue=12), embeddings=VIEWS), r"t\.module\.queue: 12 is not a multiple"),
+    (dict(module=dict(name="swav", queue=32), embeddings=VIEWS), r"module\.queue: 32 .* epoch of 20, .*; use 16 or"),
     (dict(module="swav", embeddings=("image[0]/words", VIEWS[1])), r"takes one vector an example, which head 'words'"),
     (dict(module="dino", embeddings=VIEWS), r"t\.embeddings: .* no student of another view than a teacher's"),
     (dict(module="dino", regularizer="alignment", embeddings=VIEWS), r"two kinds of term"),
