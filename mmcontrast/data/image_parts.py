@@ -19,6 +19,7 @@ _WEBP_FRAME = re.compile(rb"VP8 ....(?=...\x9d\x01\x2a)|VP8L....(?=\x2f)|ALPH...
 _WEBP_METADATA_FLAGS = 0x20 | 0x04  # of VP8X: a colour profile, XMP
 _SOS, _COM = 0xDA, 0xFE
 _JPEG_PICTURE = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD} - {0xC8})  # frames, Huffman and other tables, intervals
+_JFIF_BYTES, _ADOBE_BYTES = 18, 16  # of a whole segment; libjpeg passes over shorter ones, Pillow fails
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 # Of TIFF 6.0 and its supplements: size, kind and place of strips and tiles, colours, orientation.
 _TIFF_PICTURE = frozenset({*range(254, 260), 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 292, 293, 301,
@@ -28,7 +29,7 @@ _TIFF_PICTURE = frozenset({*range(254, 260), 262, 263, 266, 273, 274, 277, 278, 
 
 def picture_only(data: bytes) -> bytes | None:
   """An encoded image without what is no part of its picture; None where it is of no format that is known here."""
-  if data[:3] == b"\xff\xd8\xff":
+  if is_jpeg(data):
     return _jpeg(data)
   if data[:8] == _PNG:
     return _PNG + b"".join(_png_chunks(data))
@@ -43,6 +44,11 @@ def picture_only(data: bytes) -> bytes | None:
     # AVIF: an item of another type is passed over.
     return re.sub(rb"(infe\x02.{7})Exif", rb"\1skip", data, flags=re.DOTALL)
   return None
+
+
+def is_jpeg(data: bytes) -> bool:
+  """Whether an encoded image begins as a JPEG does; stray bytes may follow."""
+  return data[:2] == b"\xff\xd8"
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -75,8 +81,9 @@ def is_exif(data: bytes, marker: int, start: int) -> bool:
 def _jpeg(data: bytes) -> bytes | None:
   kept = [data[:2]]
   for marker, start, end in jpeg_segments(data):
-    head = data[start + 4 : start + 9]
-    colours = (marker == 0xE0 and head == b"JFIF\0") or (marker == 0xEE and head == b"Adobe")
+    head, length = data[start + 4 : start + 9], end - start
+    colours = ((marker == 0xE0 and head == b"JFIF\0" and length >= _JFIF_BYTES)
+               or (marker == 0xEE and head == b"Adobe" and length >= _ADOBE_BYTES))  # fmt: skip
     if marker == _SOS or marker in _JPEG_PICTURE or colours or is_exif(data, marker, start):
       kept.append(data[start:end])
     if marker == _SOS:

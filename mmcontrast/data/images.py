@@ -20,7 +20,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from mmcontrast.data.image_parts import is_exif, jpeg_segments, picture_only
+from mmcontrast.data.image_parts import is_exif, is_jpeg, jpeg_segments, picture_only
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.errors import one_line
 
@@ -63,7 +63,7 @@ def decode(data: bytes, limits: Mapping[str, int] = LIMITS, exact: bool = True) 
     raise BadRecord("empty image")
   if len(data) > limits["bytes"]:
     raise BadRecord(f"image of {len(data)} bytes, over data.limits.bytes={limits['bytes']}")
-  pixels = _decode_jpeg(data, limits, exact) if data[:3] == b"\xff\xd8\xff" else None
+  pixels = _decode_jpeg(data, limits, exact) if is_jpeg(data) else None
   return _decode_any(data, limits) if pixels is None else pixels
 
 
