@@ -58,7 +58,8 @@ MEANINGS = {
     "data.resize.interpolation": "\"bilinear\" or \"bicubic\"",
     "data.languages": "text views are names in these languages, instead of captions",
     "data.captions": "which caption fields text views show: None (any), weights, or a field a view",
-    "data.missing": "an example without an image: \"skip\" it, count it as \"bad\", or \"mask\" it for what reads that",
+    "data.missing": "an example without an image or caption: \"skip\" it, count it as \"bad\", or \"mask\" it for what "
+                    "reads that",
     "data.identity": "what target same_id compares: the \"record\", or its first \"caption\"",
     "data.filter.min_side": "pixels of the shorter side that an image must have",
     "data.filter.max_aspect": "the longer side over the shorter, at most; 0: any",

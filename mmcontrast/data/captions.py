@@ -70,7 +70,7 @@ def of_record(record: Record, settings: Mapping) -> dict[str, list[str]]:
     settings: resolved config.data.
   Raises:
     BadRecord: it has no usable caption, and must.
-    Filtered: a filter takes out all of them.
+    Filtered: a filter takes out all of them, or there is none and data.missing="skip".
   """
   most = settings["limits"]["caption_characters"]
   try:
@@ -79,9 +79,11 @@ def of_record(record: Record, settings: Mapping) -> dict[str, list[str]]:
     found = {field: [clean(text, most) for text in texts] for field, texts in record["captions"].items()}
     found = of_fields(transforms.usable_captions(found), settings["captions"])
   except BadRecord:
-    if settings["missing"] != "mask":
-      raise
-    return {}
+    if settings["missing"] == "mask":
+      return {}
+    if settings["missing"] == "skip" and not languages and not any(record["captions"].values()):
+      raise filters.Filtered(filters.NO_CAPTION) from None  # not there is not damaged
+    raise
   return filters.captions(found, settings["filter"])
 
 

@@ -63,6 +63,10 @@ def inspect(source: Source) -> Found:
   if info.styles and 0 < (without := sum(not record["images"] for record in records)) < len(records):
     rows += [("skipped", f"{without} without an image will be skipped; data.missing='mask' lets them pass, 'bad' "
               "counts them as bad records")]  # fmt: skip
+  without = sum(not any(record["captions"].values()) for record in records)
+  if info.caption_fields and 0 < without < len(records):
+    rows += [("skipped", f"{without} without a caption will be skipped where text views ask for one; "
+              "data.missing='mask' lets them pass, 'bad' counts them as bad records")]  # fmt: skip
   if bad:
     rows += [("bad", f"{len(bad)}: {_some(bad)}")]
   if broken:

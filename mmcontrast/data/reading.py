@@ -125,9 +125,9 @@ class Reader:
 
   def _nothing_left(self) -> UserError:
     took = ", ".join(f"{name} {count}" for name, count in self.filtered.most_common())
-    lacking = self.filtered[filters.NO_IMAGE]
-    todo = [f"; {filters.NO_IMAGE}: does data.source.image name where they are?"] if lacking else []
-    todo += ["; loosen data.filter"] if self.filtered.total() > lacking else []
+    todo = [f"; {name}: does {key} name where they are?" for name, key in filters.SOURCE_KEYS.items()
+            if self.filtered[name]]  # fmt: skip
+    todo += ["; loosen data.filter"] if self.filtered.keys() - filters.SOURCE_KEYS.keys() else []
     return UserError(f"dataset {self._source.info.name}: no usable record among the first {self.seen} of "
                      f"{len(self._source)}: {len(self.bad)} bad, {self.filtered.total()} filtered"
                      + (f" ({took}){''.join(todo)}" if took else ""))  # fmt: skip

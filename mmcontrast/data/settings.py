@@ -36,8 +36,8 @@ DEFAULTS = {
   # Which captions text views show. None: any. dict(alt=0.7, generated=0.3): a view draws its field by these
   # weights, among those the record has. ("alt", "generated"): view k shows field k.
   "captions": None,
-  # What an example without an image is. "skip": left out, and counted apart from bad records; "bad": a bad record;
-  # "mask": there, but not to what reads it. One without a caption is a bad record, or masked.
+  # What an example without an image, or without a caption, is. "skip": left out, and counted apart from bad records;
+  # "bad": a bad record; "mask": there, but not to what reads it.
   "missing": "skip",
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
   "filter": filters.DEFAULTS,

@@ -197,6 +197,18 @@ def test_records_without_an_image_are_left_out_and_no_fault(config):
     take(1, config, Toy(60, {index: dict(images={}) for index in range(60)}))
 
 
+def test_records_without_a_caption_are_left_out_and_no_fault(config):
+  lacking = {index: dict(captions={"caption": []} if index % 2 else {}) for index in range(0, 200, 5)}
+  config = {**config, "on_error": dict(max_share=0.01)}
+  batches, iterator = take(8, config, Toy(200, lacking))
+  found = np.concatenate([batch["index"] for batch in batches])
+  assert not (found % 5 == 0).any() and not iterator.bad_records and iterator.filtered["no caption"] > 20
+  with pytest.raises(UserError, match=r"toy-\d+: no caption; \d of 200 records are bad"):
+    take(8, {**config, "missing": "bad"}, Toy(200, lacking))
+  with pytest.raises(UserError, match=r"\(no caption 60\); no caption: does data.source.caption name where they are"):
+    take(1, config, Toy(60, {index: dict(captions={}) for index in range(60)}))
+
+
 def test_too_many_bad_records_stop_the_run(config):
   broken = {index: dict(captions={"caption": [""]}) for index in (5, 50, 150)}
   expected = r"toy, record \d+: toy-\d+: empty caption; 3 of 200 .*max_share"

@@ -16,6 +16,7 @@ from mmcontrast.data.sources import files, splits, torn_samples
 from mmcontrast.data.sources.fields import columns_in, fill, template_of
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.record import BadRecord, Info, Record
+from mmcontrast.data.sources.values import name_of
 from mmcontrast.errors import UserError, nearest, note
 
 DEFAULTS = {
@@ -49,7 +50,9 @@ class FolderSource:
     if not inner:
       raise UserError(f"{name}: no image in it; known are {', '.join(IMAGES)}")
     self._texts = {path for one, path in found.items() if one.endswith(".txt")}
-    classes = tuple(sorted({one.partition("/")[0] for one in inner if "/" in one}))
+    folders = sorted({one.partition("/")[0] for one in inner if "/" in one})
+    class_of = {folder: name_of(folder, "class") for folder in folders}  # as tables do: white space is none of it
+    classes = tuple(sorted(set(class_of.values())))
     if classes and (loose := [one for one in inner if "/" not in one]):
       raise UserError(f"{name}: {loose[0]} lies beside the class folders {classes[0]}, ...; move it into one")
     if len(classes) > 1 and _SPLITS.issuperset(map(str.lower, classes)):
@@ -58,7 +61,7 @@ class FolderSource:
     self._template = _template(options.get("caption"), classes, name)
     rows = splits.chosen(np.arange(len(inner)), split, shares, name)
     self._rows = [(int(row), found[inner[row]], inner[row]) for row in rows]
-    self._label = {one: at for at, one in enumerate(classes)}
+    self._class_of, self._label = class_of, {one: at for at, one in enumerate(classes)}
     has_captions = self._template or any(_text_of(found[one]) in self._texts for one in inner)
     self.info = Info(
       name=name, styles=("image",), tag_names=(), label_names={"class": classes} if classes else {},
@@ -70,14 +73,14 @@ class FolderSource:
 
   def __getitem__(self, index: int) -> Record:
     row, path, inner = self._rows[index]
-    of_class = fill(self._template, {"class": [inner.partition("/")[0]]}) if self._template else []
+    of_class = fill(self._template, {"class": [self._class(inner)]}) if self._template else []
     captions = {field: of_class or self._captions(path) for field in self.info.caption_fields}
     return Record(
       images={"image": files.read(path)},
       captions=captions,
       names={},
       tags=np.zeros(0, np.uint8),
-      labels={"class": self._label[inner.partition("/")[0]]} if self._label else {},
+      labels={"class": self._label[self._class(inner)]} if self._label else {},
       id=row,
       name=inner,
       mirror_safe=True,
@@ -89,6 +92,9 @@ class FolderSource:
     _, path, inner = self._rows[index]
     text = _text_of(path)
     return digest_of([inner, key_of_file(path), key_of_file(text) if text in self._texts else ""])
+
+  def _class(self, inner: str) -> str:
+    return self._class_of[inner.partition("/")[0]]
 
   def _captions(self, path: str) -> list[str]:
     text = _text_of(path)

@@ -13,12 +13,14 @@ _NAMES = frozenset({
 
 # Of editors, locks and downloads that did not end.
 _ENDINGS = ("~", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2", ".gstmp", ".tmp", ".temp",
-            ".swp", ".lock")  # fmt: skip
+            ".swp", ".lock", ".bak", ".orig")  # fmt: skip
+_OFFICE_LOCK = "~$"  # of an open file, before its name
 
 
 def is_left_behind(name: str) -> bool:
   """Whether a file or folder of this name (the last part of a path) is of a system, or not whole, and so no data."""
-  return is_of_a_system(name) or name.lower().endswith(_ENDINGS)
+  of_emacs = len(name) > 1 and name[0] == name[-1] == "#"
+  return is_of_a_system(name) or of_emacs or name.startswith(_OFFICE_LOCK) or name.lower().endswith(_ENDINGS)
 
 
 def is_of_a_system(name: str) -> bool:

@@ -89,7 +89,7 @@ def test_a_folder_instead_of_its_files(folder, name, endings, message):
 LEFT_BEHIND = (".DS_Store", "._s-000.bin", ".ipynb_checkpoints/s-000-checkpoint.bin", "__MACOSX/t/._u.bin", "Thumbs.db",
                "t/desktop.ini", "@eaDir/s-000.bin", "t/@eaDir/u.bin/SYNO.bin", ".hidden/s-009.bin", "_SUCCESS",
                "$RECYCLE.BIN/x.bin", "lost+found/y.bin", "s-003.bin.part", "s-003.bin~",
-               "t/u.bin.crdownload")  # fmt: skip
+               "t/u.bin.crdownload", "~$s-000.bin", "#s-000.bin#", "s-000.bin.bak")  # fmt: skip
 
 
 def test_what_systems_leave_behind_is_not_data(folder):

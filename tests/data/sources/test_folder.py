@@ -121,6 +121,15 @@ def test_captions_of_the_class(folder):
     open_(f"{folder}/cat/deep", caption="a {class}")
 
 
+def test_white_space_and_accents_of_two_characters_make_no_class_of_their_own(tmp_path):
+  for name in (" cat", "cat", "cafe\u0301", "caf\xe9", "dog "):
+    write(f"{tmp_path}/{name}/a.png", picture(1))
+  source = open_(tmp_path, caption="a {class}.")
+  assert source.info.label_names == {"class": ("caf\xe9", "cat", "dog")} and len(source) == 5
+  assert {(one["labels"]["class"], *one["captions"]["caption"]) for one in source} == {
+      (0, "a caf\xe9."), (1, "a cat."), (2, "a dog.")}  # fmt: skip
+
+
 def test_folders_that_may_be_splits_are_named(tmp_path, capsys):
   for split in ("train", "Val"):
     for name in ("cat/a.png", "dog/b.png"):
