@@ -202,7 +202,7 @@ class Checkpoints:
       kept = complete_steps(self._directory)
       intact = f"the last good one, of step {kept[-1]}, is intact" if kept else "there is none before it"
       raise UserError(f"{self._directory}: the checkpoint of step {self._step} could not be written "
-                      f"({_reason(error)}); {intact}: mend that, then run the same command again") from error
+                      f"({_reason(error)}); {intact}: fix that, then run the same command again") from error
 
 
 def snapshot(state: TrainState) -> TrainState:
@@ -234,7 +234,7 @@ def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
     inside = error.filename and pathlib.Path(os.fsdecode(error.filename)).is_relative_to(workdir)
     if error.errno not in _NO_SPACE and not (inside and error.errno in _NO_ACCESS):
       raise
-    raise UserError(f"{workdir}: {error.strerror}; the last checkpoint is intact: mend that, then run the same "
+    raise UserError(f"{workdir}: {error.strerror}; the last checkpoint is intact: fix that, then run the same "
                     "command again") from error
 
 
@@ -329,7 +329,7 @@ def _is_complete(folder: pathlib.Path) -> bool:
 def _remove_half_written(directory: pathlib.Path) -> None:
   for folder in _numbered(directory):
     if not _is_complete(folder):
-      print(f"{folder}: not a whole checkpoint; removed")
+      print(f"{folder}: an incomplete checkpoint; removed")
       shutil.rmtree(folder)
   for folder in directory.glob(f"*{_UNDER_WAY}*"):  # Orbax removes them too, some time later
     shutil.rmtree(folder, ignore_errors=True)
@@ -412,14 +412,14 @@ def _other_shapes(saved: Any, wanted: Any) -> dict[str, str]:
 def _why_not(others: Mapping[str, str], error: Exception) -> str:
   """Why a whole checkpoint is not that of a run, and what to do."""
   if not others:
-    return f"the checkpoint is whole, and could not be restored ({_reason(error)}); run the same command again"
+    return f"the checkpoint is complete, but could not be restored ({_reason(error)}); run the same command again"
   name, what = next(iter(others.items()))
-  text = f"the checkpoint is whole, and of another state: {name} {what}"
+  text = f"the checkpoint is complete, but the state has other shapes: {name} {what}"
   if all(other.startswith(OF_THE_DATA) for other in others):
-    return (f"{text}: the data (tags, labels, number of examples) are others; put them back, give another "
-            "--workdir, or take these by --config.checkpoint.changed_data=accept (queues and tables begin anew)")
-  return (f"{text}: the data (vocabulary, tags, labels, number of examples) or the config are others; put them "
-          "back, or give another --workdir")
+    return (f"{text}: the data (tags, labels, number of examples) have changed; restore them, give another --workdir, "
+            "or accept them with --config.checkpoint.changed_data=accept (queues and tables start empty)")
+  return (f"{text}: the data (vocabulary, tags, labels, number of examples) or the config have changed; restore them, "
+          "or give another --workdir")
 
 
 @contextlib.contextmanager
@@ -430,9 +430,9 @@ def _readable(directory: pathlib.Path, step: int) -> Iterator[None]:
   except Exception as error:  # of many kinds: ValueError of TensorStore, JSONDecodeError, OSError, ...
     if _is_no_access(error) or not isinstance(error, _OF_THE_FILES):
       raise UserError(f"{directory / str(step)}: the checkpoint cannot be read now ({_reason(error)}); it is left as "
-                      "it is: mend that, then run the same command again") from error
+                      "it is: fix that, then run the same command again") from error
     before = [other for other in complete_steps(directory) if other < step]
-    remedy = (f"delete that folder to go on from step {before[-1]}" if before else
+    remedy = (f"delete that folder to resume from step {before[-1]}" if before else
               "no other is kept: delete that folder to start again; config.checkpoint.keep_last=2 keeps one more")
     raise UserError(f"{directory / str(step)}: the checkpoint is damaged ({_reason(error)}); {remedy}") from error
 

@@ -18,11 +18,11 @@ _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
 DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
 
 
-OVERRIDES = """Overrides, as --config.KEY=VALUE, of any option there is (docs/config.md lists all); the most used:
+OVERRIDES = """Overrides, as --config.KEY=VALUE, of any option (docs/config.md lists all); the most used:
 
   --config.steps=5000                          optimizer steps, or --config.epochs=30 with --config.steps=0
   --config.batch.size=256                      examples a step, over all devices
-  --config.batch.microbatches=4                encode the batch in so many parts, to save memory
+  --config.batch.microbatches=4                encode the batch in this many parts, to save memory
   --config.seed=1
   --config.optimizer.learning_rate.peak=1e-3   of a schedule; .warmup_steps=100
   --config.optimizer.weight_decay=0.1
@@ -35,8 +35,8 @@ OVERRIDES = """Overrides, as --config.KEY=VALUE, of any option there is (docs/co
   --config.checkpoint.every_steps=1000
   --config.evaluation.every_steps=1000         evaluate while training; 0: only by mmcontrast evaluate
   --config.log.every_steps=10
-  --config.mesh.fsdp=8 --config.sharding=fsdp  parameters cut over devices (docs/scaling.md)
-  --config.stages.STAGE.steps=500              in one stage alone
+  --config.mesh.fsdp=8 --config.sharding=fsdp  parameters sharded over devices (docs/scaling.md)
+  --config.stages.STAGE.steps=500              in one stage only
 """
 
 
@@ -104,9 +104,10 @@ def _parser() -> argparse.ArgumentParser:
   train.add_argument("--workdir", help="where checkpoints and metrics go")
   train.add_argument("--dry_run", action="store_true",
                      help="compile only: print parameters, shardings, FLOPs, memory and collectives; needs no data")
-  train.add_argument("--topology", metavar="SLICE", help="with --dry_run: compile for a slice of TPUs that need not be "
-                     "here, such as v5e:4x4 (needs the extra tpu_compile)")
-  train.add_argument("--devices", type=int, help="with --dry_run: how many devices to simulate (default: those here)")
+  train.add_argument("--topology", metavar="SLICE", help="with --dry_run: compile for a slice of TPUs that need not "
+                                                         "be attached, such as v5e:4x4 (needs the extra tpu_compile)")
+  train.add_argument("--devices", type=int, help="with --dry_run: how many devices to simulate (default: those of "
+                                                 "this machine)")
 
   add("configs", _configs, "List the configs that come with the package.", reads_data=False)
 
@@ -140,10 +141,10 @@ def _parser() -> argparse.ArgumentParser:
                       help="an evaluation set of the run (default: the last of the config's)")
   search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
   search.add_argument("--kind", choices=["image", "text"], help="what to find (default: images, if there are any)")
-  search.add_argument("--out", metavar="FILE.png", help="a picture of the images that are found")
+  search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
 
-  take = add("import", _import, "Make a run of another package's weights, to evaluate, search, embed and export.",
+  take = add("import", _import, "Turn another package's weights into a run, to evaluate, search, embed and export.",
              reads_data=False)
   take.add_argument("place", metavar="KIND:PATH", help="such as open_clip:DIR, hf:DIR or timm:resnet50@FILE")
   take.add_argument("--workdir", required=True, help="the folder of the run, which must be empty")
@@ -159,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
   export.add_argument("--out", required=True, help="the folder to write, which must be empty")
   export.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  between = add("interpolate", _interpolate, "Make a run of the weights between two runs' (WiSE-FT).", reads_data=False)
+  between = add("interpolate", _interpolate, "Interpolate the weights of two runs, as a new run "
+                                             "(WiSE-FT).", reads_data=False)
   between.add_argument("first", help="the folder of a run")
   between.add_argument("second", help="the folder of one that was fine-tuned from it")
   between.add_argument("--alpha", type=float, default=0.5, help="0: the first, 1: the second (default: 0.5)")
@@ -173,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
   add("list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
 
-  index = add("index", _index, "Write an index beside each tar or TFRecord shard. Shards that have one are skipped.",
+  index = add("index", _index, "Write an index next to each tar or TFRecord shard. Shards that have one are skipped.",
               reads_data=False)
   index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'tfrecord:gs://bucket/*.tfrecord'")
 
@@ -185,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
                 "Options of the source follow as --source.key=value.")
   convert.add_argument("--to", required=True, choices=["array_record"])
   convert.add_argument("--out", required=True, help="the folder of the files")
-  convert.add_argument("--shards", type=int, help="how many files (default: one each 10,000 records)")
+  convert.add_argument("--shards", type=int, help="how many files (default: one for each 10,000 records)")
 
   tokenizer = add("tokenizer", _tokenizer, "Train a sentencepiece model on the texts of a dataset. "
                   "Options of the source follow as --source.key=value; --source.image=None reads no images.")
@@ -195,13 +197,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
     command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
   for command in (index, convert):
-    command.add_argument("--workers", type=int, help="processes (default: one a core)")
+    command.add_argument("--workers", type=int, help="processes (default: one for each core)")
   return parser
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
   if options.devices is not None and not options.dry_run:
-    raise UserError("--devices simulates devices, for --dry_run only; to train on some of those here, set config.mesh")
+    raise UserError("--devices simulates devices, for --dry_run only; to train on some of this machine's, set "
+                    "config.mesh")
   if options.topology and (options.devices is not None or not options.dry_run):
     raise UserError("--topology compiles for a slice of TPUs, with --dry_run and without --devices")
   if not (options.workdir or options.dry_run):
@@ -224,7 +227,7 @@ def _configs(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast import config_files
   lines = config_files.shipped()
   print("\n".join(f"{name:<{max(map(len, lines))}}  {line}" for name, line in lines.items()))
-  print("\nto train one: mmcontrast train --config NAME --workdir DIR; NAME:smoke is the same in seconds")
+  print("\nto train one: mmcontrast train --config NAME --workdir DIR; NAME:smoke is a version that takes seconds")
 
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
@@ -233,7 +236,8 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
   of_source = [word for word in words if word.startswith("--source.")]
   for name, value in (("--split", options.split), ("--train_split", options.train_split), *zip(of_source, of_source)):
     if value is not None and options.source is None:
-      raise UserError(f"{name} is of a source; name one: mmcontrast evaluate SOURCE --workdir {options.workdir}")
+      raise UserError(f"{name} is an option of a source; name one: mmcontrast evaluate SOURCE --workdir "
+                      f"{options.workdir}")
   evaluate_workdir(options.workdir, options.step, options.data_dir, source=options.source,
                    options=_source_options(of_source), split=options.split, train_split=options.train_split,
                    overrides=[word for word in words if word not in of_source])

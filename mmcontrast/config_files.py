@@ -216,7 +216,7 @@ def _check_argument(file: pathlib.Path, arg: str, get_config: Any) -> None:
         compared |= {id(side) for side in sides if id(side) in uses}
         known |= set(texts)
   if not uses:
-    raise UserError(f"this config takes no argument, but {arg!r} stands after the colon")
+    raise UserError(f"this config takes no argument, but {arg!r} was given after the colon")
   if len(compared) == len(uses) and arg not in known:
     raise UserError(f"no such argument {arg!r} after the colon; {nearest(arg, known)}")
 
@@ -240,5 +240,5 @@ def _what_failed(error: Exception, file: pathlib.Path) -> str:
     *folders, last = by_stem[missing][0].split("/")
     hint = f"; for the config of the package: from {'.'.join(['mmcontrast.configs', *folders])} import {last}"
   elif isinstance(missing, str) and (above := file.resolve().parent.parent / f"{missing}.py").is_file():
-    hint = f"; {above} is not beside the config, and only files that are belong to it"
+    hint = f"; {above} is in another folder, and a config can import only files of its own folder"
   return f"{type(error).__name__}: {one_line(error, most=10_000)}{where}{hint}"

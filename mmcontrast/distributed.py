@@ -170,7 +170,8 @@ def _slurm_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     return tuple(range(count))
   if count % tasks:
     raise UserError(f"SLURM started {tasks} tasks on this node, which see {count} GPUs "
-                    f"(CUDA_VISIBLE_DEVICES={visible}): start one task a GPU (--ntasks-per-node), or one a node")
+                    f"(CUDA_VISIBLE_DEVICES={visible}): start one task for each GPU (--ntasks-per-node), or one for "
+                    "each node")
   return tuple(range(task * count // tasks, (task + 1) * count // tasks))
 
 
@@ -178,7 +179,7 @@ def _number(value: Any, name: str) -> int:
   try:
     return int(value)
   except (TypeError, ValueError):
-    raise UserError(f"config.distributed.{name}: {value!r} is no number; with a coordinator, give it or "
+    raise UserError(f"config.distributed.{name}: {value!r} is not a number; with a coordinator, give it or "
                     f"${'MMCONTRAST_' + name.upper()}") from None
 
 

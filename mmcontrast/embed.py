@@ -59,12 +59,12 @@ def embed(workdir: str | os.PathLike, dataset: str, out: str | os.PathLike, *, o
         there.write(shard, part.rows, part.bad, part.digest)
       except OSError as error:
         raise UserError(f"{out}: cannot be written ({one_line(error)}); run the same command again when there is "
-                        "room: what is done is kept") from error
+                        "space: what is done is kept") from error
       _check_share(there, indices.stop, model.data["on_error"]["max_share"])
   remove_scratch(there.folder)
   if changed:
     print(f"{out}: the records of {len(changed)} shards have changed since they were embedded "
-          f"({', '.join(map(str, changed[:5]))}{', ...' if len(changed) > 5 else ''}); they are made again",
+          f"({', '.join(map(str, changed[:5]))}{', ...' if len(changed) > 5 else ''}); they are embedded again",
           file=sys.stderr)
   bad = there.bad()
   counts = " and ".join(f"{sum(there.counts(kind))} {'images' if kind == 'image' else 'captions'}" for kind in kinds)
@@ -96,7 +96,7 @@ def _check_share(there: Embeddings, seen: int, share: float) -> None:
   for index in bad:
     there.forget(index // there.manifest["records_a_shard"])
   raise UserError(f"{len(bad)} of {seen} records are bad, more than the run's data.on_error.max_share={share:g}: "
-                  f"{some(bad)}; mend the data and run the same command again")
+                  f"{some(bad)}; fix the data and run the same command again")
 
 
 call_as(__name__, embed)

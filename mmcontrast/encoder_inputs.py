@@ -34,7 +34,7 @@ def texts_of(texts: str | Iterable[str], where: str) -> list[str]:
   if isinstance(texts, str):
     return [texts]
   if isinstance(texts, bytes | bytearray):
-    raise UserError(f"{where}: {_shown(texts)} is no text but bytes; decode it: {_TEXTS}")
+    raise UserError(f"{where}: {_shown(texts)} is bytes, not text; decode it: {_TEXTS}")
   if isinstance(texts, np.ndarray) and texts.ndim == 0:
     texts = [texts.item()]
   many = _list(texts, where, "no text", _TEXTS)
@@ -70,7 +70,7 @@ def read_pixels(image: ImageLike, limits: Mapping[str, int], name: str) -> np.nd
 def _checked(image: Any) -> np.ndarray:
   """An array that is uint8 [H, W, 3]. Raises BadRecord, which says how to make one of what it is."""
   if not _is_array(image):
-    raise BadRecord(f"{_shown(image)} is no image")
+    raise BadRecord(f"{_shown(image)} is not an image")
   pixels = np.asarray(image)
   if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
     return pixels
@@ -96,7 +96,7 @@ def _is_array(value: Any) -> bool:
 
 def _list(values: Any, where: str, what: str, instead: str) -> list:
   if isinstance(values, Mapping | Set):
-    raise UserError(f"{where}: a {type(values).__name__} has no order that the rows could have; give a list")
+    raise UserError(f"{where}: a {type(values).__name__} has no order; give a list")
   try:
     return list(values)
   except TypeError:

@@ -106,7 +106,7 @@ def _written(workdir: pathlib.Path) -> Iterator[None]:
     yield
   except OSError as error:
     raise UserError(f"{workdir}: the results cannot be written ({error.strerror or one_line(error)}); make room, or "
-                    "copy the run to where you may write") from error
+                    "copy the run to a folder that you may write to") from error
 
 
 def check_sets(config: Mapping, data_dir: str | None = None) -> None:

@@ -23,7 +23,8 @@ def not_finite(arrays: Mapping[str, np.ndarray]) -> str:
 def check_weights(arrays: Mapping[str, np.ndarray], where: str) -> None:
   """Raises UserError, naming the array, for a weight that is NaN or infinite. `where`: of what, for the message."""
   if found := not_finite(arrays):
-    raise UserError(f"{where}: {found}: no embedding can come of it; take weights from before they diverged, or copy "
+    raise UserError(f"{where}: {found}: no embedding can be computed from it; take weights from before they diverged, "
+                    "or copy "
                     "the file again")
 
 

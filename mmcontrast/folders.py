@@ -23,7 +23,8 @@ _OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 def local(path: str | os.PathLike, option: str) -> pathlib.Path:
   """`path`, the value of `option`. Raises UserError when it is a URL: runs and results are written to local folders."""
   if _URL.match(os.fspath(path)):
-    raise UserError(f"{option} {os.fspath(path)}: is a URL, and only folders of this machine are written; give a local "
+    raise UserError(f"{option} {os.fspath(path)}: is a URL, and only folders on this machine can be written; give a "
+                    "local "
                     "or mounted folder, and copy it to the bucket afterwards")
   return pathlib.Path(path)
 
@@ -39,7 +40,7 @@ def make(folder: str | os.PathLike, option: str) -> pathlib.Path:
   except OSError as error:
     if os.path.exists(path) and not os.path.isdir(path):
       raise UserError(f"{option} {folder}: is a file; give a folder") from error
-    raise UserError(f"{option} {folder}: cannot be written into ({error.strerror}: {error.filename or path}); give a "
+    raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}: {error.filename or path}); give a "
                     "folder that can") from error
   return path
 

@@ -85,7 +85,7 @@ class Lora:
       raise UserError(f"config.lora.targets: {self.targets!r} matches no parameter; {nearest(self.targets, matrices)}")
     for path in found:
       if path not in matrices:
-        raise UserError(f"config.lora.targets: {path!r} {list(shapes[path])} is no matrix, and only matrices can be "
+        raise UserError(f"config.lora.targets: {path!r} {list(shapes[path])} is not a matrix, and only matrices can be "
                         f"adapted; {nearest(path, matrices)}")
     least = min(found, key=lambda path: min(shapes[path][-2:]))
     if not (isinstance(self.rank, int) and 1 <= self.rank <= min(shapes[least][-2:])):

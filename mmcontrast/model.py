@@ -288,7 +288,7 @@ def _root(head: str, sources: Mapping[str, tuple[str, str]]) -> str:
   line, kind, source = [head], *sources[head]
   while kind == "heads":
     if source in line:
-      raise UserError(f"config.heads.{head}.of: {' of '.join([*line, source])} is a circle; let one read a tower")
+      raise UserError(f"config.heads.{head}.of: {' of '.join([*line, source])} is a cycle; let one read a tower")
     line.append(source)
     kind, source = sources[source]
   return source

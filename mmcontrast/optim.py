@@ -167,8 +167,8 @@ def assign(
       continue
     if any(regex.fullmatch(path) for path in paths):
       raise UserError(
-        f"{where}: rule {regex.pattern!r} decides nothing, earlier rules take all that it "
-        "matches; move it up or remove it"
+        f"{where}: rule {regex.pattern!r} is never used, earlier rules match the same parameters; move it up or "
+        "remove it"
       )
     raise UserError(
       f"{where}: rule {regex.pattern!r} matches no parameter; {nearest(regex.pattern, paths)}"

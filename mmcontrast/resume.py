@@ -30,7 +30,7 @@ def check_resume(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> list[str]
   check_same_run(saved.config, config, folder, free=("steps", "epochs", *where))
   lines = data_words(saved, plan, folder)
   if where and not lines:
-    lines = [f"{folder}: {where[0]} is another, and the data there are the same"]
+    lines = [f"{folder}: {where[0]} has changed, and the data are the same"]
   if saved.config["steps"] != config["steps"]:
     _check_length(saved, plan, folder)
   return lines
@@ -45,12 +45,13 @@ def data_words(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> list[str]:
   if not words:
     return []
   if (old["vocabulary"], old["tokenizer"]) != (new["vocabulary"], new["tokenizer"]):
-    raise UserError(f"{folder}: its checkpoint is of another tokenizer: {words}; its embeddings are of the old ids: "
-                    "put the tokenizer back, or give another --workdir")
+    raise UserError(f"{folder}: its checkpoint is of another tokenizer: {words}; its embeddings belong to the old "
+                    "ids: restore the tokenizer, or give another --workdir")
   if choice == "refuse":
-    raise UserError(f"{folder}: its checkpoint is of other data: {words}; put them back, give another --workdir, or go "
-                    "on with these by --config.checkpoint.changed_data=accept (queues and tables begin anew)")
-  return [f"{folder}: going on with other data: {words}; queues and tables begin anew, weights and optimizer stay"]
+    raise UserError(f"{folder}: its checkpoint is of other data: {words}; restore them, give another --workdir, or "
+                    "accept them with --config.checkpoint.changed_data=accept (queues and tables start empty)")
+  return [f"{folder}: continuing with other data: {words}; queues and tables start empty, weights and optimizer are "
+          "kept"]
 
 
 def _places(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -76,10 +77,10 @@ def _check_length(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> None:
     values = [[float(one(step)) for step in done] for one in (before[name], schedule)]
     if not np.allclose(*values, rtol=1e-5, atol=1e-12):
       raise UserError(
-        f"{folder}: config.steps was {old}, now {new}, and {name} is laid out over all of them, so that the "
-        f"{saved.step} steps done are not those of a run of {new}; only what does not depend on config.steps goes on "
-        f"(a constant, or a schedule with steps of its own); give another --workdir, where init={{'*': '{folder}:*'}} "
-        "in the config begins from these weights with a new schedule")
+        f"{folder}: config.steps was {old}, now {new}, and {name} depends on it, so the {saved.step} steps done "
+        f"differ from those of a run of {new} steps; only a constant, or a schedule with steps of its own, can "
+        f"continue; give another --workdir, where init={{'*': '{folder}:*'}} "
+        "in the config starts from these weights with a new schedule")
 
 
 def _schedules(recipe: Recipe) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
   """
   file = _take(workdir / NAME) if distributed.is_first() else None
   if not distributed.first_says(file is not None):
-    raise UserError(f"{workdir}: another training writes into this folder{_holder(workdir / NAME)}; wait for its end, "
-                    "stop it, or give another --workdir")
+    raise UserError(f"{workdir}: another training writes into this folder{_holder(workdir / NAME)}; wait until it "
+                    "ends, stop it, or give another --workdir")
   try:
     yield
   finally:
@@ -59,7 +59,8 @@ def _take(path: pathlib.Path) -> int | None:
       if error.errno not in _NO_LOCKS:
         os.close(file)
         raise
-      print(f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here goes unnoticed")
+      print(f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here would not be "
+            "noticed")
       return file
     with contextlib.suppress(FileNotFoundError):
       if os.path.sameopenfile(file, again := os.open(path, os.O_RDONLY)):

@@ -76,7 +76,8 @@ def search(workdir: str | os.PathLike, query: str, source: str | None = None, *,
     raise UserError(f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and "
                     "--embeddings")
   if source is None and (options or split):
-    raise UserError(f"{'--split' if split else '--source'} is of a source; name one: mmcontrast search QUERY SOURCE")
+    raise UserError(f"{'--split' if split else '--source'} is an option of a source; name one: mmcontrast search "
+                    "QUERY SOURCE")
   path = png_path(out, "--out") if out else None
   if path and kind == "text":
     raise UserError("--out draws images; leave it out, or search --kind image")
@@ -119,7 +120,7 @@ def read_query(query: str) -> Query:
     try:
       return Query("", query, decode(path.read_bytes()))
     except BadRecord as error:
-      raise UserError(f"{query}: {error}; give the path of an image, or words that are no file") from None
+      raise UserError(f"{query}: {error}; give the path of an image, or words that are not a file") from None
     except OSError as error:
       raise UserError(f"{query}: {error.strerror or one_line(error)}; give the path of an image, or words") from None
   if path.suffix.lower() in IMAGES:

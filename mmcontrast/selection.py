@@ -39,7 +39,7 @@ def check_best_metric(plan: Plan, data_dir: str | None = None) -> None:
                     f"training; set it to {saved or 'a number of steps'}")
   if saved and every % saved and saved % every:
     raise UserError(f"{_WHERE}: {metric!r} is of the evaluation, and config.evaluation.every_steps={every} and "
-                    f"config.checkpoint.every_steps={saved} seldom meet; make one a multiple of the other")
+                    f"config.checkpoint.every_steps={saved} rarely coincide; make one a multiple of the other")
   _source(metric.split("/")[0], plan.config, data_dir)  # an optional set must be there when it decides
 
 

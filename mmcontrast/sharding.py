@@ -106,7 +106,7 @@ def resolve_rules(config: str | Sequence[Any]) -> tuple[tuple[Rule, ...], bool]:
   rules = []
   for rule in config:
     if isinstance(rule, str) or len(rule) != 2 or not isinstance(rule[1], (str, list, tuple)):
-      raise UserError(f"config.sharding: {rule!r} is no rule; a rule is (regex, cut), such as ('.*/kernel', 'fsdp')")
+      raise UserError(f"config.sharding: {rule!r} is not a rule; a rule is (regex, cut), such as ('.*/kernel', 'fsdp')")
     try:
       re.compile(rule[0])
     except (re.error, TypeError) as error:
@@ -145,7 +145,7 @@ def shard_state(config: str | Sequence[Any], mesh: Mesh | AbstractMesh, state: A
 
   found = jax.tree_util.tree_map_with_path(place, state)
   if strict and (idle := [rule[0] for i, rule in enumerate(rules) if i not in used]):
-    raise UserError(f"config.sharding: rule {idle[0]!r} decides nothing; {nearest(idle[0], parameters)}")
+    raise UserError(f"config.sharding: rule {idle[0]!r} is never used; {nearest(idle[0], parameters)}")
   return found
 
 

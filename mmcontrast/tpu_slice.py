@@ -98,7 +98,7 @@ def costs(compiled: Any, device: jax.Device, batch_size: int, devices: int, forw
       f"{chip.peak:.3e})", "", "cycles by part:"]
   lines += [f"  {share / cycles:6.1%}  {share / 1e6:9,.1f} M  {name}"
             for name, share in tpu_program.by_part(listed).items()]
-  lines += ["", f"the {DEAREST} dearest instructions:"]
+  lines += ["", f"the {DEAREST} most expensive instructions:"]
   lines += [f"  {one.cycles / cycles:6.1%}  {one.cycles / 1e6:9,.1f} M  {one.kind} {_short(one.result)}  {_where(one)}"
             for one in tpu_program.by_source(listed)[:DEAREST]]
   lines += ["", "collectives a step:"]

@@ -113,8 +113,8 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         _say(changed)
       (workdir / "config.json").write_text(to_json(config))
     if int(state.step) == config["steps"]:
-      _say(f"{workdir}: finished at step {config['steps']}, so nothing is trained; more config.steps go on where the "
-           "schedules allow it")
+      _say(f"{workdir}: finished at step {config['steps']}, so nothing is trained; a larger config.steps continues "
+           "the run if the schedules allow it")
       checkpoints.close()
       return state
     _say(f"resuming {workdir} from step {int(state.step)}")
@@ -247,8 +247,8 @@ class Window:
     """A line for each term in which no example of the window of `summary` took part, unless it was so in the last."""
     idle = observe.idle_terms(summary)
     new, self._idle = [name for name in idle if name not in self._idle], set(idle)
-    return [f"objective.{name}: no example since the last report took part in it, so it teaches nothing: none has all "
-            "that it compares (data.missing), or none has a positive (its target)" for name in new]
+    return [f"objective.{name}: no example since the last report took part in it, so nothing is learned from it: none "
+            "has all that it compares (data.missing), or none has a positive (its target)" for name in new]
 
 
 def _saved_variables(workdir: pathlib.Path) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
   for name, after in itertools.pairwise(plans):
     if steps[after] is not None and steps[name] is not None and steps[name] < plans[name].config["steps"]:
       raise UserError(f"{folders[name]}: has {steps[name]} of {plans[name].config['steps']} steps, and stage {after!r} "
-                      f"has begun from it; give the stage its {steps[name]} steps, or another --workdir")
+                      f"has started from it; give the stage its {steps[name]} steps, or another --workdir")
   return steps
 
 

@@ -74,7 +74,7 @@ def test_what_was_not_committed_is_never_picked_up(saved, capsys):
   step, state = restored(saved)
   assert step == 6 and int(state.step) == 6
   assert sorted(path.name for path in folder.iterdir()) == ["3", "6"]
-  assert f"{folder / '15'}: not a whole checkpoint; removed" in capsys.readouterr().out
+  assert f"{folder / '15'}: an incomplete checkpoint; removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["model/manifest.ocdbt", "run/metadata", "model/_METADATA"])
@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(saved, file):
   folder = saved / "checkpoints"
   path = folder / "6" / file
   path.write_bytes(path.read_bytes()[:-20])
-  expected = r"6: the checkpoint is damaged .*; delete that folder to go on from step 3"
+  expected = r"6: the checkpoint is damaged .*; delete that folder to resume from step 3"
   with pytest.raises(UserError, match=expected) as error:
     load_run(saved)
   assert "\n" not in str(error.value) and len(str(error.value)) < 400
@@ -161,7 +161,7 @@ def test_a_whole_checkpoint_that_does_not_fit_is_not_called_damaged(saved):
   other = like()
   other = other.replace(params={"kernel": jax.ShapeDtypeStruct((200, 300), np.float32)}, ema={})
   with (contextlib.closing(Checkpoints(saved, OPTIONS)) as checkpoints,
-        pytest.raises(UserError, match=r"whole, and of another state: params/kernel was \[200, 200\] and") as error):
+        pytest.raises(UserError, match=r"complete, but the state has other shapes: params/kernel was \[200, 200\] and") as error):
     checkpoints.restore(other)
   assert "vocabulary" in str(error.value) and "delete" not in str(error.value)
 

@@ -92,7 +92,7 @@ def test_the_habit_of_importing_a_method_by_its_bare_name_is_told_the_way(text, 
 
 def test_a_file_above_is_not_the_folder_s(tmp_path):
   write(tmp_path, base="")
-  with pytest.raises(UserError, match=r"No module named 'base'.*base\.py is not beside the config"):
+  with pytest.raises(UserError, match=r"No module named 'base'.*base\.py is in another folder"):
     load_config(write(tmp_path / "ablations", mine="import base\n"))
 
 

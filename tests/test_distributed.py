@@ -134,8 +134,8 @@ def test_alone_unless_asked_or_found():
 @pytest.mark.parametrize("mistake, message", [
     (dict(mode="yes"), r"config\.distributed\.mode: no such choice 'yes'"),
     (dict(coordinator="host", processes=2, process_id=0), r"'host' has no port; give host:port"),
-    (dict(coordinator="host:1", process_id=0), r"processes: None is no number; .* \$MMCONTRAST_PROCESSES"),
-    (dict(coordinator="host:1", processes=2), r"process_id: None is no number; .* \$MMCONTRAST_PROCESS_ID"),
+    (dict(coordinator="host:1", process_id=0), r"processes: None is not a number; .* \$MMCONTRAST_PROCESSES"),
+    (dict(coordinator="host:1", processes=2), r"process_id: None is not a number; .* \$MMCONTRAST_PROCESS_ID"),
     (dict(coordinator="host:1", processes=2, process_id=2), r"process_id=2 of processes=2; number the processes"),
     (dict(timeout_seconds=0), r"timeout_seconds=0: give at least 1"),
 ])

@@ -37,5 +37,5 @@ def test_the_way_back_can_be_taken(tmp_path):
   assert "intact, of step 3 with weights up to 0.5" in text and "another --workdir" in text
   assert f"init={{'*': '{tmp_path / 'sound'}:*'}}" in text
   save(tmp_path / "old", 1e38)  # as checkpoints were, that nothing looked at
-  assert "weights up to 1e+38, which nothing can go on from" in way_back(tmp_path / "old")
+  assert "weights up to 1e+38, from which training cannot continue" in way_back(tmp_path / "old")
   assert "intact" not in way_back(tmp_path / "old")

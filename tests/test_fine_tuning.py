@@ -161,8 +161,8 @@ def test_a_run_from_before_these_options_is_loaded_and_resumed():
 
 @pytest.mark.parametrize("lora, says", [
     (dict(targets="towers/imag/.*/kernel"), r"targets: 'towers/imag/\.\*/kernel' matches no parameter; .*did you mean"),
-    (dict(targets="towers/image/norm/scale"), r"targets: 'towers/image/norm/scale' \[16\] is no matrix"),
-    (dict(targets="towers/image/patch_embed/kernel"), r"\[8, 8, 3, 16\] is no matrix"),
+    (dict(targets="towers/image/norm/scale"), r"targets: 'towers/image/norm/scale' \[16\] is not a matrix"),
+    (dict(targets="towers/image/patch_embed/kernel"), r"\[8, 8, 3, 16\] is not a matrix"),
     (dict(targets="towers/image/(.*"), r"is not a regex"),
     (dict(targets=TARGETS, rank=17), r"rank: 1 to 16, the smaller side of 'towers/image/blocks_0/attn/"),
     (dict(targets=TARGETS, rank=0), r"not 0"),

@@ -81,7 +81,7 @@ def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):
 def test_a_url_is_refused_before_anything_is_made(tmp_path, monkeypatch, url):
   monkeypatch.chdir(tmp_path)
   for function in (local, make, check_empty):
-    with pytest.raises(UserError, match=rf"--workdir {url}: is a URL, and only folders of this machine are written"):
+    with pytest.raises(UserError, match=rf"--workdir {url}: is a URL, and only folders on this machine can be written"):
       function(url, "--workdir")
   with pytest.raises(UserError, match="is a URL"):
     make(pathlib.Path(url), "--workdir")
@@ -110,19 +110,19 @@ def test_every_command_that_writes_or_loads_refuses_a_url(tmp_path, monkeypatch,
 
 def test_what_cannot_be_made_or_written_into_is_one_line(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("mine")
-  for folder, words in (("file", "is a file"), ("file/run", "cannot be written into .Not a directory"),
-                        ("x" * 300, "cannot be written into .File name too long")):
+  for folder, words in (("file", "is a file"), ("file/run", "cannot be written to .Not a directory"),
+                        ("x" * 300, "cannot be written to .File name too long")):
     for function in (make, lambda folder, option: whole(folder, option).__enter__()):
       with pytest.raises(UserError, match=rf"--workdir .*: {words}") as error:
         function(tmp_path / folder, "--workdir")
       assert "\n" not in str(error.value)
-  with pytest.raises(UserError, match="--workdir /proc/run: cannot be written into"):
+  with pytest.raises(UserError, match="--workdir /proc/run: cannot be written to"):
     make("/proc/run", "--workdir")
 
   def read_only(**options):
     raise OSError(30, "Read-only file system", "a name of tempfile's")
   monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
-  with pytest.raises(UserError, match=r"cannot be written into .Read-only file system"):
+  with pytest.raises(UserError, match=r"cannot be written to .Read-only file system"):
     make(tmp_path, "--workdir")
   assert (tmp_path / "file").read_text() == "mine"
 

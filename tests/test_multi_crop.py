@@ -111,5 +111,5 @@ def test_positions_are_resized_as_pytorch_resizes_a_picture():
   np.testing.assert_allclose(found[0, 1:].reshape(5, 2), expected, atol=2e-5)
   smooth = np.asarray(resize_positions(position, (1, 1), 1, antialias=True))[0, 1]
   np.testing.assert_allclose(smooth, np.mean(np.arange(9) ** 1.5), rtol=0.1)  # a smaller grid, of all it was made of
-  with pytest.raises(UserError, match="12 learned positions are of no square"):
+  with pytest.raises(UserError, match="12 learned positions are not a square"):
     resize_positions(np.zeros((1, 13, 1)), (6, 6), 1)

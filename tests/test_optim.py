@@ -194,7 +194,7 @@ def test_frozen_mask():
     (dict(clip_norm=0), "clip_norm"),
     (dict(weight_decay=[("towers/.*", 0.1)]), "'heads/image_ssl/kernel'"),
     (dict(weight_decay=[("tower/.*", 0.1), (".*", 0)]), "'tower/.*' matches no parameter"),
-    (dict(weight_decay=[(".*", 0), ("towers/.*", 0.1)]), "decides nothing"),
+    (dict(weight_decay=[(".*", 0), ("towers/.*", 0.1)]), "is never used"),
     (dict(weight_decay=[("(", 0.1)]), "not a regex"),
     (dict(weight_decay=["towers/.*"]), "(regex, number)"),
     (dict(frozen=["towers/imag/.*"]), "optimizer.frozen"),

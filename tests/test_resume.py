@@ -132,7 +132,7 @@ def test_an_evaluation_that_fails_loses_no_step(rows, tmp_path, monkeypatch):
     (dict(checkpoint=dict(best_metric="image_tags/los")), r"did you mean 'image_tags/loss'"),
     (dict(checkpoint=dict(best_metric="min/image_to_text/recall@1")), f"did you mean '{BEST}'"),
     (dict(evaluation=dict(every_steps=0)), r"config\.evaluation\.every_steps=0 does none while training; set it to 1"),
-    (dict(checkpoint=dict(every_steps=20), evaluation=dict(every_steps=30)), r"=30 and config.* seldom meet"),
+    (dict(checkpoint=dict(every_steps=20), evaluation=dict(every_steps=30)), r"=30 and config.* rarely coincide"),
     (dict(evaluation=dict(evaluators={}, sets=())), r"metrics of an evaluation need config\.evaluation\.sets"),
     (dict(checkpoint=dict(best_metric="mine/zero_shot/kind_top5"), evaluation=dict(
         evaluators=dict(zero_shot=dict(label="kind")))), r"did you mean 'mine/zero_shot/kind_top1'"),  # of two classes
@@ -197,16 +197,16 @@ def test_data_that_moved_are_the_same(rows, run, tmp_path, capsys):
   moved = shutil.copytree(rows, tmp_path / "else where")
   assert check_resume(saved_run(run), plan_of(config_of(rows)), run) == []
   lines = check_resume(saved_run(run), plan_of(config_of(moved)), run)
-  assert lines == [f"{run}: data.dataset is another, and the data there are the same"]
+  assert lines == [f"{run}: data.dataset has changed, and the data are the same"]
 
 
 @pytest.mark.parametrize("changes, message", [
     (dict(count=25, tags=("red", "blue", "round", "square")),
-     r"24 examples became 25: .*; tags: new 'square': their columns moved; put them back, .*changed_data=accept"),
-    (dict(count=12), r"24 examples became 12: each epoch has another order; put them back"),
+     r"24 examples became 25: .*; tags: new 'square': their columns moved; restore them, .*changed_data=accept"),
+    (dict(count=12), r"24 examples became 12: each epoch has another order; restore them"),
     (dict(count=24, kinds=("ant", "cat", "dog")), r"classes of label 'kind': new 'ant': their numbers moved"),
     (dict(count=24, kinds=("dog", "elk")), r"classes of label 'kind': new 'elk' and gone 'cat'"),
-    (dict(count=24, other=(0, 23)), r"2 of 16 examples looked at are others, such as number 0"),
+    (dict(count=24, other=(0, 23)), r"2 of 16 examples compared have changed, such as number 0"),
 ])
 def test_other_data_are_refused_by_what_changed(changes, message, run, rows, tmp_path):
   other = write_rows(tmp_path / "other", **changes)
@@ -222,7 +222,7 @@ def test_other_data_are_taken_by_choice(whole, run, tmp_path, evaluated, capsys)
   other = write_rows(tmp_path / "other", 25, tags=("red", "blue", "round", "square"))
   accept = with_checkpoint(changed_data="accept")
   new = training.train(config_of(other, steps=5, checkpoint=accept), run)
-  assert "going on with other data: 24 examples became 25" in capsys.readouterr().out
+  assert "continuing with other data: 24 examples became 25" in capsys.readouterr().out
   assert int(new.step) == 5 and state.queues[QUEUE]["tags"].shape == (32, 3)
   assert new.queues[QUEUE]["tags"].shape == (32, 4) and int(new.queues[QUEUE]["pointer"]) == 8  # begun anew
   assert saved_run(run).data["examples"] == 25  # and from now on these are its data
@@ -243,7 +243,8 @@ def test_a_checkpoint_that_does_not_know_its_data(whole, run, rows, tmp_path):
   shutil.copy(rows / "rows.jsonl", tmp_path / "kept")
   try:
     shutil.copy(other / "rows.jsonl", rows / "rows.jsonl")
-    with pytest.raises(UserError, match=r"whole, and of another state: queues/.*/tags was \[32, 3\] and would be "):
+    with pytest.raises(UserError, match=r"complete, but the state has other shapes: queues/.*/tags was \[32, 3\] and "
+                                        r"would be "):
       training.train(config_of(rows), run)
     new = training.train(config_of(rows, checkpoint=with_checkpoint(changed_data="accept")), run)
     assert new.queues[QUEUE]["tags"].shape == (32, 4)
@@ -267,7 +268,7 @@ def test_a_fingerprint_of_failing_reads_a_tokenizer_and_parts():
   assert changes(known, fingerprint(Toy(40), make_tokenizer("bytes", lower=False), ON_ERROR)) == [
       "the tokenizer gives other ids for the same texts"]
   assert changes(known, fingerprint(Toy(40, {39: {"captions": {"caption": ["else"]}}}), tokenizer, ON_ERROR)) == [
-      "1 of 16 examples looked at are others, such as number 39"]
+      "1 of 16 examples compared have changed, such as number 39"]
   assert fingerprint(Toy(0), None, ON_ERROR)["digests"] == {}
 
 

@@ -132,9 +132,9 @@ def small_state():
     ([(".*", ("fsdp", "fsdp"))], r"cuts two dimensions along 'fsdp'"),
     ([(".*/kernel", ("fsdp",)), (".*", ())], r"'towers/kernel' \[6, 16\] does not divide into 4 along fsdp"),
     ([(".*", (None, "fsdp"))], r"has more dimensions than 'towers/bias' \[16\]"),
-    ([(".*/kernal", ()), (".*", ())], r"rule '\.\*/kernal' decides nothing; did you mean 'towers/kernel'"),
+    ([(".*/kernal", ()), (".*", ())], r"rule '\.\*/kernal' is never used; did you mean 'towers/kernel'"),
     ([("(", ()), (".*", ())], r"'\(' is not a regex"),
-    ([".*"], r"'\.\*' is no rule; a rule is \(regex, cut\)"),
+    ([".*"], r"'\.\*' is not a rule; a rule is \(regex, cut\)"),
 ])
 def test_mistakes_in_rules(rules, message):
   with pytest.raises(UserError, match=message) as error:

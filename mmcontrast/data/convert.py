@@ -90,7 +90,7 @@ def _begin(folder: pathlib.Path, plan: dict) -> bool:
     return True
   if going_on.is_file():
     if json.loads(going_on.read_text()) != json.loads(json.dumps(plan)):
-      raise UserError(f"{another} (or finish it by the words that began it: {going_on.read_text()})")
+      raise UserError(f"{another} (or finish it with the command that started it: {going_on.read_text()})")
     return False
   check_empty(folder, "--out")
   make(folder, "--out")
@@ -129,7 +129,7 @@ def _convert_shard(job: tuple[str, int]) -> tuple[int, dict[str, str]]:
     scratch.replace(folder / name)
   except (RuntimeError, OSError) as error:
     raise UserError(f"{folder / name}: cannot be written ({one_line(error)}); run the same command "
-                    "again when there is room: what is done is kept") from error  # fmt: skip
+                    "again when there is space: what is done is kept") from error  # fmt: skip
   return written, bad
 
 
@@ -158,7 +158,7 @@ def _refuse(folder: pathlib.Path, plan: dict, bad: Mapping[int, str]) -> None:
     noted = folder / f".{name}.counts"
     if noted.is_file() and json.loads(noted.read_text())[1]:
       (folder / name).unlink(missing_ok=True)
-  raise UserError(f"{len(bad)} of {plan['records']} records are bad, more than {MOST_BAD:.0%}: {_some(bad)}; mend the "
+  raise UserError(f"{len(bad)} of {plan['records']} records are bad, more than {MOST_BAD:.0%}: {_some(bad)}; fix the "
                   "data and run the same command again")  # fmt: skip
 
 

@@ -203,7 +203,7 @@ def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -
     share = data["on_error"]["max_share"]
     message = f"evaluation set {name}: {len(bad)} of {len(source)} records cannot be used, such as {bad[0]}"
     if len(bad) > share * len(source):
-      raise UserError(f"{message}; mend or remove them, or raise data.on_error.max_share={share:g}")
+      raise UserError(f"{message}; fix or remove them, or raise data.on_error.max_share={share:g}")
     print(f"{message}; they are left out", file=sys.stderr)
   return EvaluationSet(
     name=name,

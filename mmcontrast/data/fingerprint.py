@@ -63,7 +63,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     both = old["digests"].keys() & new["digests"].keys()
     other = sorted(int(place) for place in both if old["digests"][place] != new["digests"][place])
     if other:
-      found.append(f"{len(other)} of {len(both)} examples looked at are others, such as number {other[0]}")
+      found.append(f"{len(other)} of {len(both)} examples compared have changed, such as number {other[0]}")
   return found
 
 

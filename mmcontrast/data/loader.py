@@ -38,7 +38,7 @@ def check_views(settings: Mapping, source: Source) -> None:
   captions.check_fields(settings["captions"], settings["views"]["text"], source)
   for name, member in members.items() if settings["languages"] else ():
     if not member.info.languages and (skip or not source.info.languages):
-      raise UserError(f"data.languages: dataset {name} has names in no language; leave it empty")
+      raise UserError(f"data.languages: dataset {name} has no names in any language; leave it empty")
     for language in settings["languages"] if member.info.languages else ():
       choose(language, member.info.languages, "data.languages")
   has = {name: {"image": member.info.styles, "text": member.info.languages if settings["languages"] else

@@ -46,7 +46,7 @@ def _elsewhere(work, items, workers):
     for job in futures.as_completed(jobs):
       yield jobs[job], job.result()
   except futures.process.BrokenProcessPool:
-    raise UserError(f"one of {workers} processes was killed, perhaps for want of memory; run the same command again: "
+    raise UserError(f"one of {workers} processes was killed, perhaps for lack of memory; run the same command again: "
                     "what is done is kept (--workers 1 needs the least memory)") from None  # fmt: skip
   finally:
     pool.shutdown(cancel_futures=True)

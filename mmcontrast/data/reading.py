@@ -114,7 +114,7 @@ class Reader:
     if state == _BAD and bad > share * max(seen, enough):
       of = whole if enough == whole else f"the {seen} seen of {whole}"
       raise UserError(f"dataset {self._source.info.name}, record {index}: {reason}; {bad} of {of} records are bad, "
-                      f"more than data.on_error.max_share={share:g}: mend the data or raise it")  # fmt: skip
+                      f"more than data.on_error.max_share={share:g}: fix the data or raise it")  # fmt: skip
     if not self.usable_seen and seen >= enough:
       raise self._nothing_left()
 
@@ -148,8 +148,7 @@ class Reader:
       raise
     except Exception as error:
       raise UserError(f"dataset {self._source.info.name}, record {index}{f' ({name})' if name else ''}: "
-                      f"{type(error).__name__}: {one_line(error)}; the source fails in a way it "
-                      "should not") from error
+                      f"{type(error).__name__}: {one_line(error)}; the source failed in an unexpected way") from error
     if self._caching:
       self._cache[index] = result
     return result
@@ -166,5 +165,5 @@ class Reader:
       if self._settings["trim"]:
         images = {style: transforms.trim(image) for style, image in images.items()}
     if not texts and not images:
-      raise BadRecord("nothing of what the views show")
+      raise BadRecord("nothing that the views need")
     return {**record, "images": {}, "captions": texts}, images

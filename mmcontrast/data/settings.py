@@ -82,7 +82,7 @@ def resolve(config: Mapping) -> dict:
     if not isinstance(small[key], int) or small[key] < least:
       raise UserError(f"data.multi_crop.{key}: {small[key]!r}; give a whole number, at least {least}")
   if small["views"] and not settings["views"]["image"]:
-    raise UserError("data.multi_crop.views: small crops go beside whole views; set data.views.image to 1 or more")
+    raise UserError("data.multi_crop.views: small crops need whole views too; set data.views.image to 1 or more")
   _check_range(settings["crop"]["scale"], "data.crop.scale", most=1)
   _check_range(small["scale"], "data.multi_crop.scale", most=1)
   if settings["crop"]["ratio"] is not None:

@@ -50,8 +50,8 @@ def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) ->
 def _reason(error: RuntimeError) -> str:
   """What sentencepiece says, in the words of this command."""
   if least := _LEAST.search(str(error)):
-    return (f"Vocabulary size is smaller than the {least[1]} that the 256 bytes, the special tokens and the letters of "
-            f"the texts need; give {least[1]} or more")  # fmt: skip
+    return (f"Vocabulary size is smaller than the {least[1]} that the 256 bytes, the special tokens and the "
+            f"characters of the texts need; give {least[1]} or more")  # fmt: skip
   return str(error).rpartition("]")[2].strip() or "there is no text in it"
 
 

@@ -43,7 +43,7 @@ def pixels(kind: str, values: Any) -> np.ndarray:
   Raises UserError for any other kind than "image_features".
   """
   if kind != "image_features":
-    raise UserError(f"baselines: pixels are no {kind!r}; they are for knn, linear_probe and tagging")
+    raise UserError(f"baselines: there is no {kind!r} of pixels; they are for knn, linear_probe and tagging")
   values = np.asarray(values)
   block = -(-values.shape[1] // _SIDE)
   side = values.shape[1] // block

@@ -44,10 +44,10 @@ def read(given: str | Names | None) -> Names | None:
     text = path.read_text(encoding="utf-8-sig")
     found = json.loads(text) if path.suffix == ".json" else _of_lines(text)
   except (OSError, ValueError) as error:
-    raise UserError(f"{WHERE}: {given}: cannot be read ({getattr(error, 'strerror', None) or one_line(error)}); give a "
-                    "text file with a line a class, or JSON") from None  # fmt: skip
+    raise UserError(f"{WHERE}: {given}: cannot be read ({getattr(error, 'strerror', None) or one_line(error)}); give "
+                    "a text file with one line for each class, or JSON") from None  # fmt: skip
   if not isinstance(found, Mapping | list) or not found:
-    raise UserError(f"{WHERE}: {given}: holds no names; give a line a class, or a JSON list or table")
+    raise UserError(f"{WHERE}: {given}: holds no names; give one line for each class, or a JSON list or table")
   return found
 
 
@@ -99,5 +99,5 @@ def _by_class(found: Mapping[str, Any], classes: Sequence[str]) -> Names:
 def _several(value: Any, key: Any) -> tuple[str, ...]:
   names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
   if not names or not all(isinstance(name, str) and name.strip() for name in names):
-    raise UserError(f"{WHERE}: {value!r} for {key!r} is no name; give a text, or a list of them")
+    raise UserError(f"{WHERE}: {value!r} for {key!r} is not a name; give a text, or a list of them")
   return tuple(dict.fromkeys(name.strip() for name in names))

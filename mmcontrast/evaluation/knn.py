@@ -47,7 +47,7 @@ def classify(
     UserError: for an empty bank, k < 1 or temperature <= 0.
   """
   if not len(bank):
-    raise UserError("knn: the bank is empty; nothing has the label and split it was asked for")
+    raise UserError("knn: the bank is empty; no image has the label and the split that were asked for")
   if k < 1 or temperature <= 0:
     raise UserError(f"knn: k={k} and temperature={temperature} must be positive")
   queries, bank, bank_labels = unit(queries), unit(bank), np.asarray(bank_labels)
@@ -94,11 +94,11 @@ def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet]) -> tuple[Labell
   """All images of the other sets of the bank, and those of `test` whose concept is there."""
   others = [one for one in bank if one.name != test.name]
   if not others:
-    raise UserError(f"knn.label: 'concept' needs a seen set other than {test.name!r}; leave it out")
+    raise UserError(f"knn.label: 'concept' needs a training set other than {test.name!r}; leave it out")
   known = np.unique(np.concatenate([concepts(one) for one in others]))
   if not np.isin(concepts(test), known).any():
-    raise UserError(f"knn.label: {test.name!r} shares no concept with the other seen sets; ids of different data are "
-                    "of one thing only where data.source.id names a column of them")
+    raise UserError(f"knn.label: {test.name!r} shares no concept with the other training sets; ids of different data "
+                    "match only where data.source.id names a column of them")
   near = gather(others, "concept", None, "knn.label")
   query = gather([test], "concept", None, "knn.label")
   query = query.only(np.isin(query.target, near.target))

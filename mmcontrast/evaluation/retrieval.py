@@ -146,7 +146,7 @@ def evaluate(
     written, seen = len(set(test.data.captions)), len(np.unique(test.caption_groups))
     if seen < written:
       note(f"{test.name}: {written:,} captions that are written differently are {seen:,} to the model (data.lower, "
-           "data.tokenizer, data.text_length); one that is equal to another is right where that is")  # fmt: skip
+           "data.tokenizer, data.text_length); captions that are equal to it count as one")  # fmt: skip
     both = {
       "image_to_text": retrieval(images, texts, matches, test.compare, "image"),
       "text_to_image": retrieval(texts, images, matches.T, test.compare, "text"),

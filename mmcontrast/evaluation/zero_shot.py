@@ -101,4 +101,4 @@ def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], t
     one, other = equal[0]
     classes = test.data.label_names[label]
     note(f"zero_shot: {len(equal)} of {len(called)} classes of {label!r} have the names of another one, such as "
-         f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; their images count as missed at top-1")
+         f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; their images count as wrong at top-1")

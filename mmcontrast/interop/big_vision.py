@@ -107,7 +107,7 @@ def _image(arrays: Arrays, path: str) -> tuple[dict[str, Any], int]:
   patch, count = kernel.shape[0], position.shape[1]
   grid, own = math.isqrt(count), "cls" in arrays
   if grid**2 not in (count, count - own) or kernel.shape[1] != patch or kernel.shape[2] != 3:
-    raise UserError(f"{path}: {count} positions of patches {list(kernel.shape)} are no square of pixels")
+    raise UserError(f"{path}: {count} positions of patches {list(kernel.shape)} are not a square of pixels")
   pool = "cls" if own else "map" if "MAPHead_0/probe" in arrays else "gap"
   return complete({
     "name": "vit", "patch": patch, "pool": pool, "cls_position": not own or grid**2 != count,
@@ -140,7 +140,7 @@ def _text_input(kind: str, file: pathlib.Path, length: int) -> TextInput:
 
 def _of(arrays: Arrays, name: str, path: str) -> np.ndarray:
   if name not in arrays:
-    raise UserError(f"{path}: no array {name!r}; it is no transformer of big_vision, or was not written to the end")
+    raise UserError(f"{path}: no array {name!r}; it is not a transformer of big_vision, or was not written to the end")
   return arrays[name]
 
 

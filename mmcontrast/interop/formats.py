@@ -46,7 +46,7 @@ class Format:
     except _OF_A_WRONG_VALUE as error:
       if isinstance(error, UserError):
         raise
-      raise UserError(f"{path}: a file beside the weights has a value that makes no sense ({type(error).__name__}: "
+      raise UserError(f"{path}: a file next to the weights has an invalid value ({type(error).__name__}: "
                       f"{one_line(error, 100)}); copy them again from where they come from") from error
 
   def plan(self, pretrained: Pretrained, where: str) -> None:

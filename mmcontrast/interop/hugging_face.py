@@ -57,7 +57,7 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
 def _writer(pretrained: Pretrained, where: str) -> Any:
   towers = tuple(sorted(pretrained.towers))
   if towers not in _WRITERS:
-    raise UserError(f"{where}: towers {' and '.join(towers)} are no model of transformers")
+    raise UserError(f"{where}: towers {' and '.join(towers)} are not a model of transformers")
   return _module(_WRITERS[towers])
 
 

@@ -179,7 +179,7 @@ def describe(config: Mapping[str, Any], where: object) -> tuple[dict[str, dict],
   require(vision, f"{where}: vision_config", num_channels=3, vision_use_head=True)
   for name, section in (("vision", vision), ("text", text)):
     if any(isinstance(section.get(key), list) for key in ("image_size", "patch_size")):
-      raise UserError(f"{where}: {name}_config: {section['image_size']} is no square, and only squares are read")
+      raise UserError(f"{where}: {name}_config: {section['image_size']} is not square, and only squares are supported")
   towers = {
     "image": {
       "name": "vit", **_transformer(vision, f"{where}: vision_config"), "patch": vision["patch_size"],

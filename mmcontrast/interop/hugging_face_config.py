@@ -27,7 +27,7 @@ def require(config: Mapping[str, Any], where: object, **values: Any) -> None:
   """Raises UserError for a field that is there with another value; one that is not there has the value."""
   for key, value in values.items():
     if config.get(key, value) != value:
-      raise UserError(f"{where}: {key} is {config[key]!r}, which no encoder here computes; it has to be {value!r}")
+      raise UserError(f"{where}: {key} is {config[key]!r}, which no encoder supports; it has to be {value!r}")
 
 
 @contextlib.contextmanager

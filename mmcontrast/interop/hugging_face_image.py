@@ -27,7 +27,7 @@ def read_image_input(folder: pathlib.Path) -> ImageInput:
   config = read_json(file)
   require(config, file, do_resize=True, do_rescale=True, do_normalize=True)
   if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
-    raise UserError(f"{file}: rescale_factor is {config['rescale_factor']}; only 1/255 is computed here")
+    raise UserError(f"{file}: rescale_factor is {config['rescale_factor']}; only 1/255 is supported")
   with missing_fields(file):
     size, cropped = config["size"], config.get("do_center_crop", False)
     interpolation = _RESAMPLE[choose(str(config.get("resample", 2)), _RESAMPLE, f"{file}: resample")]
@@ -39,7 +39,7 @@ def read_image_input(folder: pathlib.Path) -> ImageInput:
       share = share if int(side / share) == shortest else math.nextafter(share, 0)  # we round down what they say
       return ImageInput(side, mean, std, "shortest", interpolation, share)
     if cropped or (isinstance(size, dict) and "shortest_edge" in size):
-      raise UserError(f"{file}: do_center_crop={cropped} with size={size} is not computed here")
+      raise UserError(f"{file}: do_center_crop={cropped} with size={size} is not supported")
     return ImageInput(_square(size, file), mean, std, "squash", interpolation)
 
 
@@ -59,5 +59,5 @@ def image_config(image: ImageInput) -> dict[str, Any]:
 def _square(size: Any, file: pathlib.Path) -> int:
   sides = {size} if isinstance(size, int) else {size["height"], size["width"]}
   if len(sides) > 1:
-    raise UserError(f"{file}: {size} is no square, and only squares are read")
+    raise UserError(f"{file}: {size} is not square, and only squares are supported")
   return sides.pop()

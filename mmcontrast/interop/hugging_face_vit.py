@@ -171,5 +171,5 @@ def _rules(config: Mapping[str, Any]) -> list[Rule]:
 def _side(given: int | Sequence[int], file: object) -> int:
   sides = {given} if isinstance(given, int) else set(given)
   if len(sides) > 1:
-    raise UserError(f"{file}: {list(given)} is no square, and only squares are read")
+    raise UserError(f"{file}: {list(given)} is not square, and only squares are supported")
   return sides.pop()

@@ -116,5 +116,5 @@ def _config(file: pathlib.Path) -> dict[str, Any]:
   model = found["model_cfg"]
   missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(model, dict) or key not in model]
   if missing:
-    raise UserError(f"{file}: model_cfg has no {missing[0]}; it is no config of open_clip")
+    raise UserError(f"{file}: model_cfg has no {missing[0]}; it is not a config of open_clip")
   return found

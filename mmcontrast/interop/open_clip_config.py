@@ -138,7 +138,7 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
   for name in ("image", "text"):
     if name not in pretrained.towers or f"{name}_joint" not in pretrained.heads:
       raise UserError(f"{where}: open_clip needs towers of images and of texts, and a head of each; this model has no "
-                      f"{name} tower, or none with a head; for one tower alone: --to hf or --to timm")
+                      f"{name} tower, or none with a head; for only one tower: --to hf or --to timm")
   image, text = (complete(pretrained.towers[name]) for name in ("image", "text"))
   if text["name"] != "text_transformer":
     raise UserError(f"{where}: {pretrained.key('towers/text')}.name is {text['name']!r}, and open_clip has "
@@ -174,7 +174,7 @@ def _fields(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> d
   for key, value in given.items():
     choose(key, known, where)
     if key in _ONLY and value not in _ONLY[key]:
-      raise UserError(f"{where}.{key}: {value!r} is not computed here, only {' or '.join(map(repr, _ONLY[key]))}")
+      raise UserError(f"{where}.{key}: {value!r} is not supported, only {' or '.join(map(repr, _ONLY[key]))}")
   return {**known, **given}
 
 
@@ -188,7 +188,7 @@ def _transformer(fields: Mapping[str, Any], model: Mapping[str, Any], where: str
   act, given = fields["act_kwargs"] or {}, fields["norm_kwargs"] or {}
   choices = {(): "gelu", (("approximate", "none"),): "gelu", (("approximate", "tanh"),): "gelu_tanh"}
   if (kind := tuple(act.items())) not in choices or (act and model["quick_gelu"]) or given.keys() - {"eps"}:
-    raise UserError(f"{where}: act_kwargs {act} and norm_kwargs {given}: only approximate and eps are computed here")
+    raise UserError(f"{where}: act_kwargs {act} and norm_kwargs {given}: only approximate and eps are supported")
   return {"width": fields["width"], "depth": fields["layers"], "mlp_ratio": fields["mlp_ratio"],
           "activation": "quick_gelu" if model["quick_gelu"] else choices[kind], "norm_epsilon": given.get("eps", 1e-5)}
 
@@ -204,7 +204,7 @@ def _transformer_fields(tower: Mapping[str, Any], quick: bool) -> dict[str, Any]
 def _vit(fields: Mapping[str, Any], model: Mapping[str, Any], where: str) -> tuple[dict, dict, list[Rule]]:
   pooler, dim = fields["attentional_pool"], model["embed_dim"]
   if fields["pool_type"] != "tok":
-    raise UserError(f"{where}.pool_type: {fields['pool_type']!r} is not computed here, only 'tok'")
+    raise UserError(f"{where}.pool_type: {fields['pool_type']!r} is not supported, only 'tok'")
   tower = {"name": "vit", **_transformer(fields, model, where), "heads": fields["width"] // fields["head_width"],
            "patch": fields["patch_size"], "patch_bias": False, "patch_drop": fields["patch_dropout"],
            "positions": "learned", "cls_position": True, "position_antialias": True,
@@ -252,7 +252,7 @@ def _text(fields: Mapping[str, Any], model: Mapping[str, Any], where: str) -> tu
   tower = {"name": "text_transformer", **_transformer(fields, model, where), "vocab_size": fields["vocab_size"],
            "heads": fields["heads"], "max_length": fields["context_length"], "causal": not fields["no_causal_mask"]}
   if fields["ls_init_value"] is not None:
-    raise UserError(f"{where}.ls_init_value: text towers have no layer scale here, only None is computed")
+    raise UserError(f"{where}.ls_init_value: text towers have no layer scale here, only None is supported")
   if fields["embed_cls"]:
     tower |= {"pool": "end_token", "pad_id": fields["pad_id"]}
   else:
@@ -292,7 +292,7 @@ def _image_input(given: Mapping[str, Any], size: Any, where: str) -> ImageInput:
   fields = {**known, **given}
   sizes = size if isinstance(size, list | tuple) else (size, size)
   if sizes[0] != sizes[1]:
-    raise UserError(f"{where}: vision_cfg.image_size {list(sizes)} is no square, and only squares are computed here")
+    raise UserError(f"{where}: vision_cfg.image_size {list(sizes)} is not square, and only squares are supported")
   choose(fields["resize_mode"], ("shortest", "squash"), f"{where}: preprocess_cfg.resize_mode")
   choose(fields["interpolation"], ("bilinear", "bicubic"), f"{where}: preprocess_cfg.interpolation")
   mean, std = tuple(fields["mean"]), tuple(fields["std"])

@@ -52,12 +52,12 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
   vocabulary = None
   if pretrained.text:
     if not pretrained.text.tokenizer:
-      raise UserError(f"{place}: no tokenizer beside the weights; put its tokenizer.json there, as "
+      raise UserError(f"{place}: no tokenizer in the folder of the weights; put its tokenizer.json there, as "
                       "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes it")
     try:
       tokenizer = make_tokenizer(pretrained.text.tokenizer, lower=pretrained.text.lower)
     except MissingData as error:
-      raise MissingData(f"{place}: {error}; or put that file beside the weights") from None
+      raise MissingData(f"{place}: {error}; or put that file into the folder of the weights") from None
     vocabulary = tokenizer.vocab_size
   build_model(config, vocabulary)
   with whole(workdir, "--workdir") as folder:

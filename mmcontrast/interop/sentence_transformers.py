@@ -23,7 +23,7 @@ def read_pool(folder: pathlib.Path) -> str | None:
   for module in read_json(file, list) if file.is_file() else ():
     kind = module["type"].rpartition(".")[2]
     if kind not in _MODULES:
-      raise UserError(f"{file}: a module {kind!r}, which no encoder here has; {nearest(kind, _MODULES)}")
+      raise UserError(f"{file}: a module {kind!r}, which no encoder has; {nearest(kind, _MODULES)}")
     if kind == "Pooling":
       path = folder / module["path"] / "config.json"
       found = read_json(path)

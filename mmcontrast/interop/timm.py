@@ -131,7 +131,7 @@ def expect(args: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> 
   """Raises UserError for an argument of timm with another value than the one our encoder computes."""
   for key, value in expected.items():
     if args[key] != value:
-      raise UserError(f"{where}: {key}={args[key]!r} is not computed here, only {key}={value!r}")
+      raise UserError(f"{where}: {key}={args[key]!r} is not supported, only {key}={value!r}")
 
 
 def _open(path: str) -> tuple[str, dict[str, Any], pathlib.Path]:
@@ -154,7 +154,7 @@ def _open(path: str) -> tuple[str, dict[str, Any], pathlib.Path]:
 def _family(architecture: str, where: str) -> Any:
   beginning = architecture.partition("_")[0].partition(".")[0].rstrip("0123456789")
   if beginning not in FAMILIES:
-    raise UserError(f"{where}: timm's {architecture!r} is not computed here; {nearest(beginning, FAMILIES)}")
+    raise UserError(f"{where}: timm's {architecture!r} is not supported; {nearest(beginning, FAMILIES)}")
   return importlib.import_module(f"mmcontrast.interop.{FAMILIES[beginning]}")
 
 

@@ -89,16 +89,15 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
   expect(args, FIXED, where)
   swiglu, pool = args["mlp"] == "swiglu", choose(args["global_pool"], POOLS, f"{where}: global_pool")
   if args["class_token"] != (pool == "token"):
-    raise UserError(f"{where}: class_token={args['class_token']} with global_pool={pool!r} is not computed here: there "
-                    "is such a token where it is pooled")
+    raise UserError(f"{where}: class_token={args['class_token']} with global_pool={pool!r} is not supported: there "
+                    "must be such a token exactly where it is pooled")
   if args["reg_tokens"] and not args["no_embed_class"]:
-    raise UserError(f"{where}: reg_tokens={args['reg_tokens']} with positions (no_embed_class=False) are not computed "
-                    "here")
+    raise UserError(f"{where}: reg_tokens={args['reg_tokens']} with positions (no_embed_class=False) are not supported")
   size, patch = (_side(args[key], f"{where}: {key}") for key in ("img_size", "patch_size"))
   width, activation = args["embed_dim"], args["act_layer"] or "gelu"
   choose(activation, ("silu",) if swiglu else ACTIVATIONS, f"{where}: act_layer")
   if swiglu and pool == "map":
-    raise UserError(f"{where}: global_pool='map' with SwiGLU is not computed here")
+    raise UserError(f"{where}: global_pool='map' with SwiGLU is not supported")
   hidden = int(width * args["mlp_ratio"]) // (1 + swiglu)
   options = {
     "name": "vit", "width": width, "depth": args["depth"], "heads": args["num_heads"], "patch": patch,
@@ -151,7 +150,7 @@ def _side(given: int | list[int], where: str) -> int:
   """The side of a square, given as one number or two."""
   height, width = (given, given) if isinstance(given, int) else given
   if height != width:
-    raise UserError(f"{where}={given} is no square, and only squares are read")
+    raise UserError(f"{where}={given} is not square, and only squares are supported")
   return height
 
 

@@ -23,7 +23,7 @@ NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin
 _INDEX = ".index.json"
 _NEITHER = {  # what a file may begin with instead -> what to do
   b"version https://git-lfs": "a pointer of Git LFS, not the weights: git lfs pull",
-  b"<": "a page of the web, not the weights: the download failed; download it again",
+  b"<": "a web page, not the weights: the download failed; download it again",
   b"\x1f\x8b": "compressed by gzip: unpack it first",
   b"\x89HDF": "of HDF5 (Keras), which is not read: save it as .safetensors",
 }
@@ -139,7 +139,7 @@ def _kind(path: pathlib.Path) -> str:
   if path.name.endswith(_INDEX):
     return "index"
   if path.suffix not in by_name:
-    raise UserError(f"{path}: of no kind that is read; {nearest(path.suffix, by_name)}")
+    raise UserError(f"{path}: of a kind that cannot be read; {nearest(path.suffix, by_name)}")
   return by_name[path.suffix]
 
 

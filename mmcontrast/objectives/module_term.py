@@ -112,7 +112,7 @@ def parse_module(name: str, config: Mapping[str, Any]) -> ModuleTerm:
   where = f"objective.{name}"
   for key in config:
     if key not in DEFAULTS:
-      raise UserError(f"{where}: no key {key!r} beside 'module'; {nearest(key, DEFAULTS)}")
+      raise UserError(f"{where}: unknown key {key!r}; {nearest(key, DEFAULTS)}")
   module = build(MODULES, config["module"], f"{where}.module")
   return ModuleTerm(name, parse_names(config.get("embeddings", ()), f"{where}.embeddings"), module,
                     config.get("weight", 1.0))

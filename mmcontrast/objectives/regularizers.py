@@ -277,14 +277,14 @@ class Regularizer(Term):
     for name in self.embeddings:
       if (head := parse_embedding(name).head) in run.token_heads:
         raise UserError(
-          f"{where}.embeddings: head {head!r} gives a vector for each token, and a regularizer takes one an "
+          f"{where}.embeddings: head {head!r} gives a vector for each token, and a regularizer takes one for each "
           f"example; {nearest(head, set(run.heads) - set(run.token_heads))}"
         )
     if self.function.across:
       one_dim(self.name, self.embeddings, run.head_dims)
     if run.batch_size < self.function.examples:
       raise UserError(
-        f"{where}.regularizer: statistics over a batch of {run.batch_size} are none; raise config.batch.size to "
+        f"{where}.regularizer: a batch of {run.batch_size} is too small for its statistics; raise config.batch.size to "
         f"{self.function.examples} or more"
       )
 
@@ -304,7 +304,7 @@ def parse_regularizer(name: str, config: Mapping[str, Any]) -> Regularizer:
   where = f"objective.{name}"
   for key in config:
     if key not in DEFAULTS:
-      raise UserError(f"{where}: no key {key!r} beside 'regularizer'; {nearest(key, DEFAULTS)}")
+      raise UserError(f"{where}: unknown key {key!r}; {nearest(key, DEFAULTS)}")
   function = build(REGULARIZERS, config["regularizer"], f"{where}.regularizer")
   given = config.get("embeddings", ())
   embeddings = (given,) if isinstance(given, str) else tuple(given)

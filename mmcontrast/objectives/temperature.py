@@ -88,8 +88,8 @@ def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
     options = {"learned": config.get("schedule") is None, **config}
   if options.get("schedule") is not None:
     if options["learned"] or options.get("init") is not None:
-      raise UserError(f"{where}.temperature.schedule: says where the temperature starts, and it is not learned; "
-                      "leave out init and learned, or the schedule")
+      raise UserError(f"{where}.temperature.schedule: sets the temperature at every step, so it has no other start "
+                      "and is not learned; leave out init and learned, or the schedule")
     options["init"] = None
   if bias is not None:
     given = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)
@@ -126,6 +126,6 @@ def share(temperatures: Mapping[str, Any], name: str) -> str:
     where = f"objective.{seen[-1]}.temperature"
     choose(other, temperatures, where)
     if other in seen:
-      raise UserError(f"{where}: {' -> '.join([*seen, other])} is a circle; give one a number")
+      raise UserError(f"{where}: {' -> '.join([*seen, other])} is a cycle; give one a number")
     seen.append(other)
   return seen[-1]

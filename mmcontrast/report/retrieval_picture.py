@@ -53,8 +53,8 @@ def draw(
     color=GREY,
   )
   for x, width, words, side in (
-    (_MARGIN, left_width, f"Text to image: first {top} found", to_image),
-    (right, _LIST, f"Image to text: first {top} found", to_text),
+    (_MARGIN, left_width, f"Text to image: top {top}", to_image),
+    (right, _LIST, f"Image to text: top {top}", to_text),
   ):
     page.text(x, 1.22, words, 12, weight="bold")
     recall = f"R@1 {side.recall:.1%}"
@@ -95,7 +95,7 @@ class _Side:
   def __init__(self, queries: np.ndarray, gallery: np.ndarray, positives: Matches, rows: int, top: int, seed: int):
     answerable = positives.answerable()
     if not len(answerable):
-      raise UserError("retrieval picture: no caption has an image, there is nothing to show")
+      raise UserError("retrieval picture: no caption has an image, so there is nothing to show")
     self.recall = float(np.mean(ranks(queries, gallery, positives, which=answerable) <= 1))
     self.queries = np.random.default_rng(seed).permutation(answerable)[:rows]
     nearest, right, self._rank = found(queries, gallery, positives, self.queries)

@@ -156,7 +156,7 @@ def test_shapes_are_those_of_the_batch(batch):
   (dict(multi_crop=dict(size=0)), "data.multi_crop.size: 0"),
   (dict(multi_crop=dict(scale=(0.05, 1.4))), r"data.multi_crop.scale: .* <= 1"),
   (dict(multi_crop=dict(view=2)), "data.multi_crop.view: unknown key; did you mean 'views'"),
-  (dict(multi_crop=dict(views=2), views=dict(text=1)), "small crops go beside whole views"),
+  (dict(multi_crop=dict(views=2), views=dict(text=1)), "small crops need whole views too"),
   (dict(crop=dict(ratio=(2, 1))), "data.crop.ratio"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(wrong, message):

@@ -160,7 +160,7 @@ def test_a_record_without_a_caption_or_an_image_is_left_out_or_bad_or_masked(con
   assert not iterator.bad_records and iterator.filtered == {"no image": 2, "no caption": 1}
   assert "present" not in batches[0]
   (batch,), iterator = take(1, settings, Toy(60, broken), batch_size=60)
-  assert iterator.bad_records == {3: "toy-3: nothing of what the views show"}
+  assert iterator.bad_records == {3: "toy-3: nothing that the views need"}
   where = {index: list(batch["index"]).index(index) for index in (1, 2)}
   assert not batch["present"]["text"][where[1]] and not batch["present"]["image"][where[2]]
   assert batch["present"]["image"].sum() == 59 == batch["present"]["text"].sum()

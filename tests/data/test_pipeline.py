@@ -312,5 +312,5 @@ def test_languages_that_make_no_sense(change, message, data_dir):
 
 
 def test_a_dataset_without_languages_says_so(config):
-  with pytest.raises(UserError, match="dataset toy has names in no language; leave it empty"):
+  with pytest.raises(UserError, match="dataset toy has no names in other languages; leave it empty"):
     pipeline.train_batches(dict(config, languages=("en", "de")), seed=0, batch_size=16, source=Toy(100))

@@ -59,7 +59,7 @@ def test_mistakes(given, message):
 
 
 def test_several_names_are_one_class_and_equal_names_are_ties(capsys):
-  """Vectors by hand: "b c" lies between its two names; classes 2 and 3 share one, and both are missed at top-1."""
+  """Vectors by hand: "b c" lies between its two names; classes 2 and 3 share one, and both are wrong at top-1."""
   note.cache_clear()
   rows = {"a": [1.0, 0, 0], "b": [0, 2.0, 0], "c": [0, 0, 1.0], "d": [-1.0, 0, 0]}
   names = [("a",), ("b", "c"), ("d",), ("d",)]
@@ -85,5 +85,5 @@ def test_the_evaluator_takes_names_and_says_which_are_equal(world, capsys):
 
 
 def test_names_that_tell_classes_apart_point_to_those_that_need_not():
-  with pytest.raises(UserError, match=r"label_names\.k: 'crane' is there twice; .*evaluators\.zero_shot\.names"):
+  with pytest.raises(UserError, match=r"label_names\.k: 'crane' is given twice; .*evaluators\.zero_shot\.names"):
     Fields({"labels": "k", "label_names": {"k": ["crane", "tench", "crane"]}}, "csv:x")

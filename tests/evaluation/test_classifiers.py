@@ -93,7 +93,7 @@ def test_knn_of_a_label_never_sees_the_concept_itself(world):
 
 def test_knn_concept_needs_another_hand(world):
   one = EmbeddedSet(world.set("a", True), world.embed)
-  with pytest.raises(UserError, match="needs a seen set other than 'a'"):
+  with pytest.raises(UserError, match="needs a training set other than 'a'"):
     knn.evaluate([one], [one], label="concept")
 
 

@@ -87,7 +87,7 @@ def test_rows_of_different_data_are_not_one_concept(world):
   """Row 7 of one table and row 7 of another: by their numbers alone one thing, which they are not."""
   one, two = (EmbeddedSet(world.set(name, True, style=n, id_space=np.full(60, n)), world.embed)
               for n, name in enumerate("ab"))  # fmt: skip
-  with pytest.raises(UserError, match="'a' shares no concept with the other seen sets; ids of different data"):
+  with pytest.raises(UserError, match="'a' shares no concept with the other training sets; ids of different data"):
     knn.evaluate([one], [one, two], label="concept")
   gathered = labelled.gather([one, two], "group", None, "here")
   assert len(np.unique(gathered.concept)) == 120

@@ -90,7 +90,7 @@ def edited(tmp_path, file, change):
   ("siglip", SIGLIP, lambda a: a.pop("params/txt/head/bias"), r"'txt/head/bias'"),
   ("siglip", SIGLIP, lambda a: a.update({"params/img/pre_logits/bias": np.zeros(3)}), "'img/pre_logits/bias'"),
   ("vit", TOKEN, lambda a: a.pop("embedding/kernel"), "no array 'embedding/kernel'"),
-  ("vit", TOKEN, lambda a: a.update({"pos_embedding": np.zeros((1, 15, 24))}), "15 positions .* no square"),
+  ("vit", TOKEN, lambda a: a.update({"pos_embedding": np.zeros((1, 15, 24))}), "15 positions .* not a square"),
 ], ids=("two towers", "one tower", "no kind", "no t", "no bias", "a bias", "no embedding", "positions"))  # fmt: skip
 def test_what_is_not_one_of_their_models_is_refused(tmp_path, kind, file, change, message):
   with pytest.raises(UserError, match=message):

@@ -136,9 +136,9 @@ def test_detectron2_has_the_values_that_went_in(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-  ({"act_layer": "gelu"}, "act_layer='gelu' is not computed here, only act_layer='relu'"),
-  ({"global_pool": "max"}, "global_pool='max' is not computed here"),
-  ({"output_stride": 16}, "output_stride=16 is not computed"),
+  ({"act_layer": "gelu"}, "act_layer='gelu' is not supported, only act_layer='relu'"),
+  ({"global_pool": "max"}, "global_pool='max' is not supported"),
+  ({"output_stride": 16}, "output_stride=16 is not supported"),
   ({"stem_type": "deep"}, "model_args: no such choice 'stem_type'"),
   ({"channels": [2, 4, 8, 8]}, "not four stages, each of twice the channels"),
   ({"channels": [4, 8, 16, 32]}, r"shape.*another architecture"),
@@ -156,8 +156,8 @@ def test_what_timms_config_says_and_is_not_computed_here_is_an_error(change, mes
 
 
 @pytest.mark.parametrize("part, value, message", [
-  ("architecture", "resnetv2_50", "'resnetv2_50' is not computed here; did you mean 'resnet'"),
-  ("architecture", "efficientnet_b0", "'efficientnet_b0' is not computed here"),
+  ("architecture", "resnetv2_50", "'resnetv2_50' is not supported; did you mean 'resnet'"),
+  ("architecture", "efficientnet_b0", "'efficientnet_b0' is not supported"),
   ("architecture", "resnet18", r"shape.*another architecture|no array|not used"),
   ("pretrained_cfg", {"interpolation": "nearest"}, "pretrained_cfg.interpolation: no such choice 'nearest'"),
   ("pretrained_cfg", {"input_size": [3, 64, 32]}, "only squares of 3 channels"),

@@ -78,7 +78,7 @@ def test_what_a_tokenizer_leaves_to_others_is_done(kind, lower, ids, tmp_path):
 
 @pytest.mark.parametrize("section, change, message", [
     ("vision_config", {"hidden_act": "sigmoid"}, r"vision_config: hidden_act: no such choice 'sigmoid'"),
-    ("vision_config", {"vision_use_head": False}, r"vision_use_head is False, which no encoder here computes"),
+    ("vision_config", {"vision_use_head": False}, r"vision_use_head is False, which no encoder supports"),
     ("vision_config", {"num_channels": 1}, r"num_channels is 1"),
     ("vision_config", {"image_size": 32}, r"image_size is 32, and preprocessor_config\.json makes images of 16 px"),
     ("text_config", {"num_hidden_layers": 3}, r"no array 'text_model\.encoder\.layers\.2\."),

@@ -76,7 +76,7 @@ def edited(tmp_path, case, file="config.json", **fields):
   ({"hidden_act": "gelu_pytorch_tahn"}, "hidden_act: .*did you mean 'gelu_pytorch_tanh'"),
   ({"num_channels": 1}, "num_channels is 1"),
   ({"layer_norm_eps": "gone"}, "has no 'layer_norm_eps'"),
-  ({"image_size": [16, 32]}, "no square"),
+  ({"image_size": [16, 32]}, "not square"),
   ({"image_size": 32}, "embeddings.position_embeddings.*another architecture"),
   ({"qkv_bias": False}, r"\.attention\.attention\.\w+\.bias' *"),
   ({"intermediate_size": 48}, "another architecture"),
@@ -103,7 +103,7 @@ def test_a_run_of_images_smaller_than_the_positions_are_for(tmp_path):
 @pytest.mark.parametrize("fields, message", [
   ({"resample": 1}, "resample"), ({"do_normalize": False}, "do_normalize is False"),
   ({"rescale_factor": 0.5}, "rescale_factor is 0.5"), ({"image_std": "gone"}, "has no 'image_std'"),
-  ({"size": {"height": 16, "width": 20}}, "no square"), ({"do_center_crop": True}, "do_center_crop=True with size"),
+  ({"size": {"height": 16, "width": 20}}, "not square"), ({"do_center_crop": True}, "do_center_crop=True with size"),
 ], ids=str)  # fmt: skip
 def test_images_that_are_made_otherwise_are_refused(tmp_path, fields, message):
   with pytest.raises(UserError, match=message):

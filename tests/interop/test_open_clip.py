@@ -72,9 +72,9 @@ def test_texts_become_their_ids(read, tmp_path):
 
 
 @pytest.mark.parametrize("section, change, message", [
-    ("vision_cfg", {"pool_type": "avg"}, r"vision_cfg\.pool_type: 'avg' is not computed here, only 'tok'"),
-    ("vision_cfg", {"attentional_pool": "parallel"}, r"vision_cfg\.attentional_pool: 'parallel' is not computed"),
-    ("vision_cfg", {"qk_norm": True}, r"vision_cfg\.qk_norm: True is not computed here, only False"),
+    ("vision_cfg", {"pool_type": "avg"}, r"vision_cfg\.pool_type: 'avg' is not supported, only 'tok'"),
+    ("vision_cfg", {"attentional_pool": "parallel"}, r"vision_cfg\.attentional_pool: 'parallel' is not supported"),
+    ("vision_cfg", {"qk_norm": True}, r"vision_cfg\.qk_norm: True is not supported, only False"),
     ("vision_cfg", {"act_kwargs": {"alpha": 2}}, r"act_kwargs \{'alpha': 2\} .*only approximate and eps"),
     ("vision_cfg", {"patchsize": 8}, r"no such choice 'patchsize'; did you mean 'patch_size'"),
     ("vision_cfg", {"layers": 3}, r"no array 'visual\.transformer\.resblocks\.2\."),

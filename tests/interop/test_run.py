@@ -149,7 +149,7 @@ def test_a_wrong_place_is_an_error(place, message, tmp_path):
 def test_without_a_tokenizer_there_is_no_run(clip, tmp_path):
   shutil.copytree(clip, tmp_path / "clip")
   (tmp_path / "clip" / "tokenizer.json").unlink()
-  with pytest.raises(UserError, match="no tokenizer beside the weights"):
+  with pytest.raises(UserError, match="no tokenizer in the folder of the weights"):
     import_run(f"open_clip:{tmp_path / 'clip'}", tmp_path / "run")
 
 
@@ -162,7 +162,8 @@ def read_once(monkeypatch):
 def test_clips_tokenizer_is_looked_for_beside_the_weights(tmp_path, monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no open_clip
   shutil.copytree(GOLDEN / "open_clip_clip", tmp_path / "clip")
-  with pytest.raises(UserError, match=r"no open_clip is installed; .*; or put that file beside the weights"):
+  with pytest.raises(UserError, match=r"no open_clip is installed; .*; or put that file into the folder of the "
+                                      r"weights"):
     import_run(f"open_clip:{tmp_path}/clip", tmp_path / "run")
   (tmp_path / "clip" / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"x")
   with pytest.raises(UserError, match=r"clip/bpe_simple_vocab_16e6\.txt\.gz: not a gzip file"):

@@ -219,7 +219,7 @@ def test_several_torch_files_by_their_index(tmp_path):
 
 @pytest.mark.parametrize("content, said", [
   (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a pointer of Git LFS, not the weights: git lfs pull"),
-  (b"<!DOCTYPE html><html>", "a page of the web, not the weights"), (b"\x1f\x8b\x08", "compressed by gzip"),
+  (b"<!DOCTYPE html><html>", "a web page, not the weights"), (b"\x1f\x8b\x08", "compressed by gzip"),
   (b"\x89HDF\r\n", "of HDF5"), (b"a" * 257 + b"ustar", "a tar archive; unpack it")])
 def test_what_a_download_left_instead_of_weights(content, said, tmp_path):
   for name in ("m.bin", "m.safetensors"):

@@ -161,5 +161,5 @@ def test_a_dataset_of_unknown_length_is_refused():
   terms = objective.parse_terms({"t": dict(TERM, key="image[1]/joint")})
   around = dict(views=dict(image=2), heads=dict(joint="image"), batch_size=8)
   objective.check_terms(terms, examples=100, **around)
-  with pytest.raises(UserError, match=r"t\.criterion: .* how many the dataset has is not known"):
+  with pytest.raises(UserError, match=r"t\.criterion: .* length of the dataset is not known"):
     objective.check_terms(terms, **around)

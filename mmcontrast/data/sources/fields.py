@@ -83,7 +83,7 @@ class Fields:
                          for key, names in self._table("label_names").items()}  # fmt: skip
     for key, names in (("tag_names", self._tag_names), *self._label_names.items()):
       if len({name_of(name, key) for name in names}) < len(names):
-        raise UserError(f"{where}: data.source: two names of {key} are one but for white space")
+        raise UserError(f"{where}: data.source: two names of {key} differ only in white space")
     for key in self._label_names:
       if key not in self._labels:
         raise UserError(f"{where}: data.source.label_names.{key}: not in data.source.labels {self._labels}")
@@ -220,7 +220,7 @@ class Fields:
         value = float(text)
       except ValueError:
         if text and not self._is_missing(value):
-          raise BadRecord(f"column {column!r} is {text[:40]!r}, which is no weight") from None
+          raise BadRecord(f"column {column!r} is {text[:40]!r}, which is not a weight") from None
         value = None
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
       return 1.0
@@ -304,7 +304,7 @@ class Fields:
     # An index into the names; where these are numbers themselves, it would be now this one and now that.
     if number is not None and number < len(at) and (column in self._numbered or not self._are_numbers[column]):
       return number
-    raise BadRecord(f"column {column!r} is {text[:40]!r}, which is none of its {len(at)} names")
+    raise BadRecord(f"column {column!r} is {text[:40]!r}, which is not one of its {len(at)} names")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -315,7 +315,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     twice = next(name for at, name in enumerate(names) if name in names[:at])
     hint = "; names for zero-shot, of which two may be equal, go into evaluation.evaluators.zero_shot.names"
     hint = hint if ".label_names." in where else ""
-    raise UserError(f"{where}: {twice!r} is there twice{hint}")
+    raise UserError(f"{where}: {twice!r} is given twice{hint}")
   return tuple(names)
 
 
@@ -362,8 +362,8 @@ def _read_image(folder: str, path: str) -> bytes:
   except FileNotFoundError as error:
     other = path.strip().replace("\\", "/")
     if other[1:3] == ":/" or path.startswith("\\\\"):
-      raise FileNotFoundError(f"{error} (a path of Windows, and not of this machine: write it as seen from the table's "
-                              "folder, with /)") from None  # fmt: skip
+      raise FileNotFoundError(f"{error} (a Windows path: write it relative to the table's folder, with "
+                              "/)") from None  # fmt: skip
     if other == path:
       raise
     return files.read(files.join(folder, other))

@@ -202,7 +202,7 @@ def _hint(part: str, endings: Sequence[str]) -> str:
     return "the folder is empty"
   near = difflib.get_close_matches(posixpath.basename(inner), there, n=3)
   return (f"did you mean {' or '.join(map(repr, near))}?" if near else
-          f"of the {len(there)} names in that folder none is like it")
+          f"of the {len(there)} names in that folder none is similar")
 
 
 def _hint_in_folder(folder: str, inner: str, below: Sequence[str], endings: Sequence[str]) -> str:
@@ -229,7 +229,7 @@ def _open_system(path: str):
   except ValueError as error:
     if "Protocol not known" not in str(error):
       raise UserError(f"{path}: {_reason(error)}") from None
-    raise UserError(f"{path}: {protocol!r} is no known protocol; "
+    raise UserError(f"{path}: {protocol!r} is not a known protocol; "
                     f"{nearest(protocol, ('gs', 's3', 'http', 'https', 'file', 'memory'))}") from None  # fmt: skip
   except Exception as error:  # such as no credentials
     raise UserError(f"{path}: cannot be reached ({_reason(error)})") from None

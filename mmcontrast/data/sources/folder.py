@@ -42,7 +42,7 @@ class FolderSource:
         raise UserError(f"{name}: data.source.{key}: unknown key; {nearest(key, DEFAULTS)}")
     shares = options.get("splits", DEFAULTS["splits"])
     if "{split}" in path and split == "all":
-      raise UserError(f"{name}: data.split: 'all' is no folder; give the one that {{split}} stands for")
+      raise UserError(f"{name}: data.split: 'all' is not a folder; give the one that {{split}} stands for")
     folder = splits.fill_path(path, split, shares, name).rstrip("/")
     found = files.find_below(folder)
     inner = [one for one in found if one.lower().endswith(IMAGES)]
@@ -54,10 +54,10 @@ class FolderSource:
     class_of = {folder: name_of(folder, "class") for folder in folders}  # as tables do: white space is none of it
     classes = tuple(sorted(set(class_of.values())))
     if classes and (loose := [one for one in inner if "/" not in one]):
-      raise UserError(f"{name}: {loose[0]} lies beside the class folders {classes[0]}, ...; move it into one")
+      raise UserError(f"{name}: {loose[0]} is next to the class folders {classes[0]}, ...; move it into one")
     if len(classes) > 1 and _SPLITS.issuperset(map(str.lower, classes)):
-      note(f"{name}: its folders {', '.join(classes)} are taken for classes; where they are splits, "
-           f"give folder:{folder}/{{split}}")  # fmt: skip
+      note(f"{name}: its folders {', '.join(classes)} are treated as classes; if they are splits, give "
+           f"folder:{folder}/{{split}}")  # fmt: skip
     self._template = _template(options.get("caption"), classes, name)
     rows = splits.chosen(np.arange(len(inner)), split, shares, name)
     self._rows = [(int(row), found[inner[row]], inner[row]) for row in rows]
@@ -123,8 +123,8 @@ def _refuse_dangling(found: Mapping[str, str], where: str) -> None:
   """UserError for a link to nowhere that may have been a folder: without it classes would count differently."""
   for inner, path in found.items():
     if not inner.lower().endswith((*IMAGES, ".txt")) and os.path.islink(path) and not os.path.exists(path):
-      raise UserError(f"{where}: {inner} is a link to {os.readlink(path)}, which is not there; "
-                      "bring it back, or remove the link")  # fmt: skip
+      raise UserError(f"{where}: {inner} is a link to {os.readlink(path)}, which does not exist; restore it, or "
+                      "remove the link")  # fmt: skip
 
 
 def _text_of(path: str) -> str:

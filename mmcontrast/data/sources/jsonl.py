@@ -50,7 +50,7 @@ class JsonLines:
         except BadRecord as error:
           reason = reason or str(error)
     if reason and not found:
-      raise UserError(f"{self.path}: its first row is {reason}; expected one JSON table a line")
+      raise UserError(f"{self.path}: its first row is {reason}; expected one JSON object per line")
     return tuple(found)
 
   def __len__(self) -> int:

@@ -80,7 +80,7 @@ class Shards:
       indexes = list(pool.map(current, self.paths))
     if missing := [path for path, index in zip(self.paths, indexes) if index is None]:
       more = f" (so are {len(missing) - 1} more of the {len(self.paths)})" if len(missing) > 1 else ""
-      raise MissingData(f"{missing[0]}: no index beside it, or one of another state of the shard{more}; "
+      raise MissingData(f"{missing[0]}: no index next to it, or one of an earlier state of the shard{more}; "
                         f"run: mmcontrast data index '{pattern}'")  # fmt: skip
     self._indexes: list[ShardIndex] = indexes
     _check_together(self.paths, indexes)
@@ -111,7 +111,7 @@ class Shards:
     end = max(offset + size for _, offset, size in members)
     data = files.read(path, start, end - start)  # one read, for a store far away
     if header and _size_in(data[:header]) != members[0][2]:
-      raise BadRecord(f"{name}: another member lies there, so the shard changed after it was indexed; remove "
+      raise BadRecord(f"{name}: another member is at that position, so the shard changed after it was indexed; remove "
                       f"{path}{SUFFIX}, then run: mmcontrast data index '{path}'")  # fmt: skip
     content = {kind: data[offset - start : offset - start + size] for kind, offset, size in members}
     if len(content) < len(members):
@@ -132,7 +132,7 @@ def find(pattern: str) -> list[str]:
   paths = files.find(pattern, _ENDINGS)
   shards = [path for path in paths if path == pattern or not path.lower().endswith(_BESIDE)]
   if not shards:
-    raise UserError(f"{pattern}: no shard, only files beside shards, such as {paths[0]}")
+    raise UserError(f"{pattern}: no shard, only other files, such as {paths[0]}")
   return shards
 
 
@@ -163,8 +163,8 @@ def write(path: str, index: ShardIndex) -> None:
   try:
     system.pipe_file(place + SUFFIX, buffer.getvalue())
   except (OSError, NotImplementedError) as error:  # of a web server, for one
-    raise UserError(f"{path}{SUFFIX}: cannot be written ({type(error).__name__}: {error}); an index lies beside its "
-                    "shard: copy the shards where you may write") from None  # fmt: skip
+    raise UserError(f"{path}{SUFFIX}: cannot be written ({type(error).__name__}: {error}); an index is written next "
+                    "to its shard: copy the shards to a folder that you may write to") from None  # fmt: skip
 
 
 def scan(path: str) -> ShardIndex:
@@ -235,7 +235,8 @@ def _check_whole_samples(path: str, keys: list[str], members: list[tuple[int, in
     has[sample] |= 1 << kind
   new = f"mkdir anew && tar -xf '{path}' -C anew && tar --sort=name -cf NEW.tar -C anew ."
   if apart := torn_samples.apart(keys, has):
-    raise UserError(f"{path}: members of {len(apart)} samples stand apart, such as those of {apart[0]!r}, and would be "
+    raise UserError(f"{path}: members of {len(apart)} samples do not follow each other, such as those of "
+                    f"{apart[0]!r}, and would be "
                     f"two samples each; write the tar anew, sorted by name: {new}")  # fmt: skip
   if halves := torn_samples.in_folders(keys, has, extensions):
     raise UserError(f"{path}: {halves[0]} and {halves[1]} would be two samples; members of one have one path up to the "
@@ -299,7 +300,7 @@ def checked(data: bytes) -> bytes:
   """The data of a TFRecord without the checksum that follows it. Raises BadRecord when it differs."""
   content, checksum = data[: -_CHECKSUM.size], data[-_CHECKSUM.size :]
   if _CHECKSUM.pack(masked_crc(content)) != checksum:
-    raise BadRecord("the checksum of the record does not fit")
+    raise BadRecord("the checksum of the record does not match")
   return content
 
 

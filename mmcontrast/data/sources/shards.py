@@ -39,7 +39,7 @@ class ShardSource:
     shares = self._fields.options["splits"]
     pattern = splits.fill_path(path, split, shares, name)
     if shares and self._fields.options["id"]:
-      raise UserError(f"{name}: data.source.splits: goes by ids, and shards are not searched for those of "
+      raise UserError(f"{name}: data.source.splits: splits by ids, and shards are not searched for those of "
                       "data.source.id; leave one of them out, or put {split} in the path")  # fmt: skip
     self._shards = shard_index.Shards(pattern)
     self._rows = splits.chosen(np.arange(len(self._shards)), split, shares, name)
@@ -75,7 +75,7 @@ def refuse_uncollected(fields: Fields, where: str) -> None:
     tags = missing[0] == fields.options["tags"]
     key, value = ("tag_names", ["red", "round"]) if tags else ("label_names", {missing[0]: ["cat", "dog"]})
     raise UserError(f"{where}: data.source.{key}: give the names that column {missing[0]!r} may hold, in order, such "
-                    f"as {value}; finding them would be to read every shard")  # fmt: skip
+                    f"as {value}; finding them would mean reading every shard")  # fmt: skip
 
 
 def open_webdataset(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> ShardSource:

@@ -25,7 +25,7 @@ _KNOWN = {
   "imagenet2012": (
     {"name": "file_name"},
     ", with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of image-net.org in {folder}/downloads/manual. Images "
-    "in one folder a class need no TensorFlow: set data.dataset to folder:ROOT",
+    "in one folder for each class need no TensorFlow: set data.dataset to folder:ROOT",
   ),
 }
 

@@ -58,7 +58,7 @@ def text_of(value: Any, column: str) -> str:
     return value
   if isinstance(value, (float, np.floating, decimal.Decimal)):
     if not math.isfinite(value):
-      raise BadRecord(f"column {column!r} is {value}, which is neither text nor a number that can be one")
+      raise BadRecord(f"column {column!r} is {value}, which is neither text nor a finite number")
     return str(value)
   if isinstance(value, (int, np.integer, np.bool_)):
     return str(value)

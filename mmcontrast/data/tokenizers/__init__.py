@@ -54,7 +54,7 @@ def make_tokenizer(name: str, *, lower: bool | str, own: pathlib.Path | None = N
     raise UserError("data.tokenizer: 'huggingface' needs a file; write 'huggingface:PATH' of a tokenizer.json")
   if kind == "sentencepiece" and not path:
     if own is None:
-      raise UserError(f"data.tokenizer: dataset {dataset} brings no tokenizer; give the path of a sentencepiece .model")
+      raise UserError(f"data.tokenizer: dataset {dataset} has no tokenizer; give the path of a sentencepiece .model")
     path = str(own)
   if special_tokens != "text" and kind != "huggingface":
     raise UserError(f"data.special_tokens: {special_tokens!r} is for 'huggingface:PATH'; for {kind!r} leave it 'text'")
@@ -72,7 +72,7 @@ def keep_file(tokenizer: Tokenizer, workdir: str | pathlib.Path) -> None:
   folder = pathlib.Path(workdir) / FOLDER
   for kept in folder.glob("*"):
     if not filecmp.cmp(kept, tokenizer.file, shallow=False):
-      raise UserError(f"{kept}: the run began with this tokenizer, and {tokenizer.file} is another; put it back, or "
+      raise UserError(f"{kept}: the run began with this tokenizer, and {tokenizer.file} is different; restore it, or "
                       "give another --workdir")
     return
   folder.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def test_a_mixture_has_weights_where_one_of_its_sources_has(tmp_path):
 
 @pytest.mark.parametrize(("weight", "message"), [
   (float("nan"), "column 'score' is nan; a weight is a finite number, 0 or more"), (-0.5, "is -0.5; a weight"),
-  (float("inf"), "is inf; a weight"), ("heavy", "is 'heavy', which is no weight"), ("nan", "is nan; a weight"),
+  (float("inf"), "is inf; a weight"), ("heavy", "is 'heavy', which is not a weight"), ("nan", "is nan; a weight"),
   ([1.0], "is a list, not a weight"),
 ])  # fmt: skip
 def test_what_is_no_weight_is_a_bad_record(weight, message, tmp_path):

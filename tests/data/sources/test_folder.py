@@ -45,7 +45,7 @@ def test_splits(folder):
          for source in (open_(folder, split, splits=shares) for split in shares)]  # fmt: skip
   assert ids == [{0, 3}, {1, 2}]
   assert len(open_(folder.replace("things", "{split}"), "things")) == 4
-  with pytest.raises(UserError, match="'all' is no folder"):
+  with pytest.raises(UserError, match="'all' is not a folder"):
     open_(f"{folder}/{{split}}", "all")
 
 
@@ -67,7 +67,7 @@ def test_a_class_that_is_a_link_to_nowhere_is_no_smaller_set_of_classes(tmp_path
   for number, name in enumerate(("cat/a.png", "yak/b.png")):
     write(f"{tmp_path}/{name}", picture(number))
   (tmp_path / "dog").symlink_to("/not/mounted")
-  with pytest.raises(UserError, match=r"dog is a link to /not/mounted, which is not there; bring it back, or remove"):
+  with pytest.raises(UserError, match=r"dog is a link to /not/mounted, which does not exist; restore it, or remove"):
     open_(tmp_path)
   (tmp_path / "dog").unlink()
   (tmp_path / "cat/c.png").symlink_to("/not/mounted/c.png")  # one image: a bad record, which messages name
@@ -96,7 +96,7 @@ def test_mistakes(folder):
   with pytest.raises(BadRecord, match=r"cat/c\.txt: not UTF-8"):
     open_(folder)[0]
   write(f"{folder}/loose.png", picture(0))
-  with pytest.raises(UserError, match=r"loose\.png lies beside the class folders cat"):
+  with pytest.raises(UserError, match=r"loose\.png is next to the class folders cat"):
     open_(folder)
   with pytest.raises(UserError, match=r"data\.source\.split: unknown key; did you mean 'splits'"):
     sources.open_source({"dataset": f"folder:{folder}", "source": {"split": 1}}, "train")
@@ -135,7 +135,7 @@ def test_folders_that_may_be_splits_are_named(tmp_path, capsys):
     for name in ("cat/a.png", "dog/b.png"):
       write(f"{tmp_path}/root/{split}/{name}", picture(1))
   assert open_(f"{tmp_path}/root").info.label_names == {"class": ("Val", "train")}
-  expected = f"folders Val, train are taken for classes; where they are splits, give folder:{tmp_path}/root/{{split}}\n"
+  expected = f"folders Val, train are treated as classes; if they are splits, give folder:{tmp_path}/root/{{split}}\n"
   assert expected in capsys.readouterr().err
   assert open_(f"{tmp_path}/root/{{split}}").info.label_names == {"class": ("cat", "dog")}
   with pytest.raises(UserError, match=r"at all; set it to 0, or make them of the class: data\.source\.caption"):

@@ -135,7 +135,7 @@ def test_indexing_takes_up_where_it_was(tmp_path):
   before = (tmp_path / "0.tar.index").stat().st_mtime_ns
   (tmp_path / "1.tar.index").write_bytes((tmp_path / "1.tar.index").read_bytes()[:-30])  # a torn write
   write_tar(tmp_path / "2.tar", pairs(20, 40))  # another shard by that name
-  with pytest.raises(UserError, match=r"1\.tar: no index beside it.*mmcontrast data index"):
+  with pytest.raises(UserError, match=r"1\.tar: no index next to it.*mmcontrast data index"):
     open_("webdataset", pattern)
   assert index_shards(pattern, workers=1) == "3 shards indexed, 1 of them before: 48 samples"
   assert (tmp_path / "0.tar.index").stat().st_mtime_ns == before
@@ -163,8 +163,10 @@ def apart(names):
 
 
 @pytest.mark.parametrize(("names", "words"), [
-  (["0.jpg", "1.jpg", "2.jpg", "0.txt", "1.txt", "2.txt"], r"members of 3 samples stand apart, such as those of '0'"),
-  (["0.jpg", "0.txt", "1.jpg", "2.jpg", "1.txt", "2.txt"], r"members of 2 samples stand apart, such as those of '1'"),
+  (["0.jpg", "1.jpg", "2.jpg", "0.txt", "1.txt", "2.txt"], r"members of 3 samples do not follow each other, such as "
+                                                           r"those of '0'"),
+  (["0.jpg", "0.txt", "1.jpg", "2.jpg", "1.txt", "2.txt"], r"members of 2 samples do not follow each other, such as "
+                                                           r"those of '1'"),
   (["0.json", "1.json", "0.jpg", "0.txt", "1.jpg", "1.txt"], r"members of 2 samples stand apart"),
   (["images/0.jpg", "images/1.jpg", "texts/0.txt", "texts/1.txt"],
    r"images/0\.jpg and texts/0\.txt would be two samples; .* put them into one folder"),
@@ -278,7 +280,7 @@ def test_an_image_that_was_downloaded_and_is_lost_is_damage(tmp_path):
 
 def test_only_files_beside_shards(tmp_path):
   (tmp_path / "00000_stats.json").write_text("{}")
-  with pytest.raises(UserError, match=r"no shard, only files beside shards, such as .*00000_stats\.json"):
+  with pytest.raises(UserError, match=r"no shard, only other files, such as .*00000_stats\.json"):
     index_shards(f"{tmp_path}/*", workers=1)
 
 
@@ -301,7 +303,7 @@ def test_the_form_that_every_command_takes(tmp_path):
 def test_an_index_that_cannot_be_written(tmp_path):
   write_tar(tmp_path / "0.tar", pairs(0, 2))
   (tmp_path / "0.tar.index").mkdir()
-  with pytest.raises(UserError, match=r"0\.tar\.index: cannot be written \(IsADirectoryError.*an index lies beside"):
+  with pytest.raises(UserError, match=r"0\.tar\.index: cannot be written \(IsADirectoryError.*an index is written next to"):
     index_shards(str(tmp_path / "0.tar"), workers=1)
 
 
@@ -326,7 +328,7 @@ def test_another_shard_of_the_same_size(tmp_path):
   source, size = open_("webdataset", path), path.stat().st_size
   write_tar(path, [("readme", b"-"), *pairs(0, 2)])
   assert path.stat().st_size == size  # tars are padded
-  with pytest.raises(BadRecord, match=r"0\.tar:00000: another member lies there.*remove .*0\.tar\.index"):
+  with pytest.raises(BadRecord, match=r"0\.tar:00000: another member is at that position.*remove .*0\.tar\.index"):
     source[0]
 
 

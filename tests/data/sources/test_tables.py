@@ -199,7 +199,7 @@ class _Group:
   ("jsonl", b"", {"caption": None}, "has none of its 0 rows"),
   ("csv", b"", {}, "is empty; expected a header"),
   ("csv", b"caption,caption\n", {}, "names a column twice"),
-  ("csv", b'caption\n"open\nx\n', {}, r"x:2: unexpected end of data; mend the quotes"),
+  ("csv", b'caption\n"open\nx\n', {}, r"x:2: unexpected end of data; fix the quotes"),
   ("csv", b"caption\n", {"delimiter": ";;"}, r"data\.source\.delimiter: ';;' is not one character"),
   ("parquet", b"PAR1 no", {}, "is not a readable Parquet file"),
   ("parquet", b"", {"cache_bytes": "1"}, r"data\.source\.cache_bytes: '1' is not a number"),
@@ -223,7 +223,7 @@ def test_a_compressed_file_is_refused(tmp_path):
   ({"image": "x" * 5000}, {}, r"not a path.*set data\.source\.base64"),
   ({"image": "data:image/png,x"}, {}, "a data URL that is not base64"),
   ({"caption": {"a": 1}}, {"image": None}, "column 'caption' is a dict, not text"),
-  ({"kind": "cow"}, {"image": None, "labels": "kind", "label_names": {"kind": ["cat"]}}, "'cow', which is none"),
+  ({"kind": "cow"}, {"image": None, "labels": "kind", "label_names": {"kind": ["cat"]}}, "'cow', which is not one of"),
   ({"kind": None}, {"image": None, "labels": "kind", "label_names": {"kind": ["cat"]}}, "a label is needed"),
 ])  # fmt: skip
 def test_bad_values_are_bad_records(row, options, message, tmp_path):

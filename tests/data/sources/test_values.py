@@ -137,7 +137,7 @@ def test_two_classes_are_not_one_because_a_number_may_be_a_name_or_count_them(tm
   rows = [{"caption": "x", "kind": kind} for kind in (0, 1, 2)]
   source = table("jsonl", tmp_path, rows, labels="kind", label_names={"kind": ["1", "2", "3"]})
   assert [source[index]["labels"]["kind"] for index in (1, 2)] == [0, 1]
-  with pytest.raises(BadRecord, match="'kind' is '0', which is none of its 3 names"):
+  with pytest.raises(BadRecord, match="'kind' is '0', which is not one of its 3 names"):
     source[0]  # that it counted them would make it class "1"
 
 
@@ -162,7 +162,7 @@ def test_white_space_round_a_class_name_is_none_of_it(tmp_path):
   assert [one["labels"]["kind"] for one in source] == [0, 0, 1]
   given = table("csv", tmp_path, rows, labels="kind", label_names={"kind": ["dog", "cat "]})
   assert [one["labels"]["kind"] for one in given] == [1, 1, 0]
-  with pytest.raises(UserError, match="two names of kind are one but for white space"):
+  with pytest.raises(UserError, match="two names of kind differ only in white space"):
     table("csv", tmp_path, rows, labels="kind", label_names={"kind": ["cat", "cat ", "dog"]})
 
 
@@ -260,7 +260,7 @@ def test_a_csv_of_another_delimiter(name, header, looks, tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-  ("image,caption\ra.png,x\r", r"x\.csv:1: a line ends with a carriage return alone; save the file with line feeds"),
+  ("image,caption\ra.png,x\r", r"x\.csv:1: a line ends with only a carriage return; save the file with line feeds"),
   ("sep=;\nimage;caption\n", r"its first line, 'sep=;', is for Excel.* remove it, and set data\.source\.delimiter=';'"),
 ])  # fmt: skip
 def test_what_spreadsheets_write_is_told(text, message, tmp_path):
@@ -285,9 +285,9 @@ def test_a_csv_of_windows(tmp_path):
   assert marked[0]["captions"]["caption"] == ["Käse"]
   with pytest.raises(UserError, match="is UTF-16"):
     open_("csv:" + write(str(tmp_path / "y.csv"), text.encode("utf-16")))
-  with pytest.raises(UserError, match=r"data\.source\.encoding: 'utf-17' is no encoding"):
+  with pytest.raises(UserError, match=r"data\.source\.encoding: 'utf-17' is not an encoding"):
     open_(f"csv:{path}", encoding="utf-17")
-  with pytest.raises(UserError, match="'utf-16' is no encoding that has line ends as ASCII"):
+  with pytest.raises(UserError, match="'utf-16' is not an encoding with the line ends of ASCII"):
     open_(f"csv:{path}", encoding="utf-16")
 
 
