@@ -52,8 +52,7 @@ def _check_keys(term: Edge, where: str) -> None:
     )
   if both and len(term.query) == 1 and term.target.kind == "own":
     raise UserError(
-      f"{where}.key: {term.key[0]!r} would be compared with itself alone; "
-      "name two or more views on both sides"
+      f"{where}.key: {term.key[0]!r} would be compared only with itself; name two or more views on both sides"
     )
 
 
@@ -79,12 +78,12 @@ def _check_criterion(term: Edge, where: str) -> None:
     return
   if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own" or term.token_keys:
     raise UserError(
-      f"{where}.criterion: compositional remembers one number of an example's own pair; give it one query, "
+      f"{where}.criterion: compositional stores one number for an example's own pair; give it one query, "
       "one other key and target='identity'"
     )
   if term.queue_length:
     raise UserError(
-      f"{where}.negatives: compositional remembers the denominator of the whole dataset, which a queue only "
+      f"{where}.negatives: compositional estimates the denominator over the whole dataset, which a queue only "
       "approximates; use negatives='batch', or criterion='softmax' with the queue"
     )
 
@@ -107,7 +106,7 @@ def _check_tokens(term: Edge, where: str) -> None:
     len(term.query) > 1 or len(term.key) > 1 or term.negative_keys or term.negative_queries
   ):
     raise UserError(
-      f"{where}.score.kept: which tokens of a key are kept, its one query says; use one query and one key without "
+      f"{where}.score.kept: the query decides which tokens of a key are kept; use one query and one key without "
       "hard negatives, or kept=0"
     )
 
@@ -136,7 +135,7 @@ def _check_target(term: Edge, where: str) -> None:
   counted = isinstance(term.target, SharedTags) and term.target.weighted and term.target.overlap == "count"
   if counted and isinstance(term.criterion, Sigmoid):
     raise UserError(
-      f"{where}.target.overlap: sigmoid wants weights up to 1, and a count has no bound; use overlap='jaccard'"
+      f"{where}.target.overlap: sigmoid needs weights up to 1, and a count has no bound; use overlap='jaccard'"
     )
   extra = [name for name in ("negative_keys", "negative_queries", "prototypes") if getattr(term, name)]
   if term.target.kind == "soft" and extra and not _follows(term):
@@ -163,7 +162,7 @@ def _check_queue(term: Edge, where: str) -> None:
     )
   if term.score.tokens:
     raise UserError(
-      f"{where}.negatives: a queue holds one vector an example, and score {term.score.name!r} "
+      f"{where}.negatives: a queue holds one vector for each example, and score {term.score.name!r} "
       "compares tokens; use negatives='batch'"
     )
   if term.target.kind == "soft" and not (_follows(term) and term.negatives == "batch+queue"):
@@ -207,10 +206,10 @@ def _check_tuples(term: Edge, where: str) -> None:
     )
   if term.target.kind != "own":
     raise UserError(
-      f"{where}.target: whose tuple of different examples' keys is positive is unknown; use target='identity'"
+      f"{where}.target: it is not known which tuples of different examples' keys are positive; use target='identity'"
     )
   if term.negatives == "combined" and "max" in term.criterion.reductions(True).values():
-    raise UserError(f"{where}.criterion: the hardest of all combinations is not sought; use negatives='permuted'")
+    raise UserError(f"{where}.criterion: the hardest of all combinations is not supported; use negatives='permuted'")
 
 
 def check_in_run(term: Edge, run: Run) -> None:
@@ -218,8 +217,8 @@ def check_in_run(term: Edge, run: Run) -> None:
   where = f"objective.{term.name}"
   if isinstance(term.criterion, Compositional) and not run.examples:
     raise UserError(
-      f"{where}.criterion: compositional remembers something of each example, and how many the dataset has "
-      "is not known; use criterion='softmax', or a dataset with a length"
+      f"{where}.criterion: compositional stores a number for each example, and the length of the dataset is not "
+      "known; use criterion='softmax', or a dataset with a length"
     )
   for name in term.compared:
     _check_head(term, name, run)
