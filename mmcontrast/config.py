@@ -245,8 +245,8 @@ def _check_section(section: Mapping, known: Mapping, prefix: str, where: str) ->
         raise UserError(f"{where}: config.{path} must be a mapping, not {section[key]!r}")
       _check_section(section[key], known[key], f"{path}.", where)
     elif path not in _OPEN_SECTIONS and not fits(path, section[key], known[key]):
-      raise UserError(f"{where}: config.{path}: {section[key]!r} is not of the type of its default, {known[key]!r}"
-                      f"{at_least(path)}")
+      raise UserError(f"{where}: config.{path}: {section[key]!r} is not valid; give a value like its "
+                      f"default, {known[key]!r}{at_least(path)}")
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -26,7 +26,7 @@ def images_of(images: ImageLike | Iterable[ImageLike], where: str) -> list[Image
     return list(np.asarray(images)) if images.ndim in (1, 4) else [images]
   if isinstance(images, str | os.PathLike | bytes | bytearray | Image.Image):
     return [images]
-  return _list(images, where, "no image", _IMAGES)
+  return _list(images, where, "not an image", _IMAGES)
 
 
 def texts_of(texts: str | Iterable[str], where: str) -> list[str]:
@@ -37,10 +37,10 @@ def texts_of(texts: str | Iterable[str], where: str) -> list[str]:
     raise UserError(f"{where}: {_shown(texts)} is bytes, not text; decode it: {_TEXTS}")
   if isinstance(texts, np.ndarray) and texts.ndim == 0:
     texts = [texts.item()]
-  many = _list(texts, where, "no text", _TEXTS)
+  many = _list(texts, where, "not a text", _TEXTS)
   for number, text in enumerate(many):
     if not isinstance(text, str):
-      raise UserError(f"{where}: {_shown(text)} is no text, number {number} of {len(many)}; {_TEXTS}")
+      raise UserError(f"{where}: {_shown(text)} is not a text, number {number} of {len(many)}; {_TEXTS}")
   return many
 
 

@@ -156,7 +156,7 @@ def test_masks_pass_through_microbatches_and_update_rules():
   ("heads", "message"),
   [
     (dict(a=dict(of="b", name="linear", dim=4), b=dict(of="a", name="linear", dim=4)),
-     r"heads\.a\.of: a of b .*circle"),
+     r"heads\.a\.of: a of b .*cycle"),
     (dict(a=dict(of="imag", name="linear", dim=4)), r"heads\.a\.of: no such choice 'imag'; did you mean 'image'"),
     (dict(a=dict(of="a", name="linear", dim=4)), r"heads\.a\.of: no such choice 'a'"),
     (dict(a=dict(of="image", tower="image", name="linear", dim=4)), r"heads\.a: tower='image' and of='image'"),

@@ -85,8 +85,8 @@ def test_without_a_joint_space_images_are_the_towers_features(pictures):
   (np.zeros((0, 4, 4, 3), np.uint8), "encode_image: nothing to encode"),
   ([b"bytes"], "image 0: not a readable image .* give a path, a Pillow image"),
   (b"bytes", "image 0: not a readable image"), (b"", "empty image"),
-  (["{good}", None], "image 1: None is no image; give a path"),
-  (None, "encode_image: None is no image; give a path"), (7, "encode_image: 7 is not an image"),
+  (["{good}", None], "image 1: None is not an image; give a path"),
+  (None, "encode_image: None is not an image; give a path"), (7, "encode_image: 7 is not an image"),
   ([["a.png"]], r"image 0: \['a.png'\] is not an image"), ({"a": "b.png"}, "encode_image: a dict has no order"),
   ({"a.png"}, "encode_image: a set has no order"), ([io.BytesIO(b"x")], "image 0: a BytesIO is not an image"),
   ("a\0b.png", "null byte.*; give the path of an image"), ("/", "/: Is a directory"),
@@ -106,10 +106,11 @@ def test_what_is_no_file_of_an_image_and_no_text(model, tmp_path):
   with pytest.raises(UserError, match=r"note\.png: not a readable image"):
     model.encode_image(tmp_path / "note.png")
   for wrong, message in (
-      ([], "nothing to encode"), (["a", None], "None is no text, number 1 of 2"), (b"a", "b'a' is no text but bytes"),
-      (None, "None is no text"), (7, "7 is no text"), ([["a"]], r"\['a'\] is no text"), ([b"a"], "b'a' is no text"),
-      ({"a": 1}, "a dict has no order"), ({"a"}, "a set has no order"), ([float("nan")], "nan is no text"),
-      ([tmp_path], "is no text"), (np.array([1, 2]), "a int64 is no text")):
+      ([], "nothing to encode"), (["a", None], "None is not a text, number 1 of 2"), (b"a", "b'a' is bytes, not text"),
+      (None, "None is not a text"), (7, "7 is not a text"), ([["a"]], r"\['a'\] is not a text"),
+      ([b"a"], "b'a' is not a text"), ({"a": 1}, "a dict has no order"), ({"a"}, "a set has no order"),
+      ([float("nan")], "nan is not a text"), ([tmp_path], "is not a text"),
+      (np.array([1, 2]), "a int64 is not a text")):
     with pytest.raises(UserError, match=message):
       model.encode_text(wrong)
 

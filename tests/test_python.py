@@ -45,8 +45,8 @@ def test_a_command_is_called_as_the_package_s_and_is_its_module_too(name):
     (dict(matrix=dict(impll="x")), r"unknown key config\.matrix\.impll; did you mean 'impl'"),
     (dict(checkpoint=dict(best_metrik="loss")), r"config\.checkpoint\.best_metrik"),
     (dict(optimizer=dict(name="adamw", learning_rate=1e-3, beta2=0.9)), r"'adamw' has no option 'beta2'"),
-    (dict(steps="many"), r"config\.steps: 'many' is not of the type of its default, 1000"),
-    (dict(batch=dict(size=1.5)), r"config\.batch\.size: 1\.5 is not of the type of its default, 256"),
+    (dict(steps="many"), r"config\.steps: 'many' is not valid; give a value like its default, 1000"),
+    (dict(batch=dict(size=1.5)), r"config\.batch\.size: 1\.5 is not valid; give a value like its default, 256"),
     (dict(log=3), r"config\.log must be a mapping, not 3"),
 ])
 @pytest.mark.parametrize("kind", [dict, ml_collections.ConfigDict])

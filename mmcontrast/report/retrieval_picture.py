@@ -95,7 +95,7 @@ class _Side:
   def __init__(self, queries: np.ndarray, gallery: np.ndarray, positives: Matches, rows: int, top: int, seed: int):
     answerable = positives.answerable()
     if not len(answerable):
-      raise UserError("retrieval picture: no caption has an image, so so there is nothing to show")
+      raise UserError("retrieval picture: no caption has an image, so there is nothing to show")
     self.recall = float(np.mean(ranks(queries, gallery, positives, which=answerable) <= 1))
     self.queries = np.random.default_rng(seed).permutation(answerable)[:rows]
     nearest, right, self._rank = found(queries, gallery, positives, self.queries)

@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_a_bad_record(config):
   (dict(views=dict(image=0, text=0)), "no view at all"),
   (dict(drawings="distict"), "did you mean 'distinct'"),
   (dict(token_ids=dict(eos=9)), "eos_id is 2, the config says 9"),
-  (dict(tokenizer="sentencepiece"), "toy brings no tokenizer"),
+  (dict(tokenizer="sentencepiece"), "toy has no tokenizer"),
   (dict(text_length=2), "data.text_length"),
   (dict(views=3), "data.views: 3 is not a table"),
 ])  # fmt: skip
@@ -312,5 +312,5 @@ def test_languages_that_make_no_sense(change, message, data_dir):
 
 
 def test_a_dataset_without_languages_says_so(config):
-  with pytest.raises(UserError, match="dataset toy has no names in other languages; leave it empty"):
+  with pytest.raises(UserError, match="dataset toy has no names in any language; leave it empty"):
     pipeline.train_batches(dict(config, languages=("en", "de")), seed=0, batch_size=16, source=Toy(100))

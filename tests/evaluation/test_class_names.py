@@ -44,8 +44,8 @@ def test_a_line_a_class_in_order(tmp_path):
 @pytest.mark.parametrize("given, message", [
   (("a", "b"), r"2 names for the 3 classes of 'class', which are in this order: n01440764"),
   ({"n01440764": "a", "n02012849": "b"}, r"nothing for 1 of 3 classes of 'class', such as 'n03126707'"),
-  (("a", "", "b"), r"'' for 1 is no name"),
-  (("a", 3, "b"), r"3 for 1 is no name"),
+  (("a", "", "b"), r"'' for 1 is not a name"),
+  (("a", 3, "b"), r"3 for 1 is not a name"),
   ("/nowhere/c.txt", r"/nowhere/c\.txt: cannot be read \(No such file"),
   (5, r"5 is neither a file, nor a list, nor a table"),
 ])  # fmt: skip

@@ -167,7 +167,7 @@ def apart(names):
                                                            r"those of '0'"),
   (["0.jpg", "0.txt", "1.jpg", "2.jpg", "1.txt", "2.txt"], r"members of 2 samples do not follow each other, such as "
                                                            r"those of '1'"),
-  (["0.json", "1.json", "0.jpg", "0.txt", "1.jpg", "1.txt"], r"members of 2 samples stand apart"),
+  (["0.json", "1.json", "0.jpg", "0.txt", "1.jpg", "1.txt"], r"members of 2 samples do not follow"),
   (["images/0.jpg", "images/1.jpg", "texts/0.txt", "texts/1.txt"],
    r"images/0\.jpg and texts/0\.txt would be two samples; .* put them into one folder"),
 ])  # fmt: skip
@@ -350,7 +350,7 @@ def test_a_shard_that_goes_after_it_was_opened(tmp_path):
   assert source[0]["captions"] == {"caption": ["caption 0"]}
   with pytest.raises(OSError, match=r"0\.tar.*truncated"):
     source[5]
-  with pytest.raises(UserError, match="another state of the shard"):
+  with pytest.raises(UserError, match="an earlier state of the shard"):
     open_("webdataset", path)
   path.unlink()
   with pytest.raises(OSError, match=r"0\.tar"):

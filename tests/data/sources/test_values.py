@@ -261,7 +261,7 @@ def test_a_csv_of_another_delimiter(name, header, looks, tmp_path):
 
 @pytest.mark.parametrize("text, message", [
   ("image,caption\ra.png,x\r", r"x\.csv:1: a line ends with only a carriage return; save the file with line feeds"),
-  ("sep=;\nimage;caption\n", r"its first line, 'sep=;', is for Excel.* remove it, and set data\.source\.delimiter=';'"),
+  ("sep=;\nimage;caption\n", r"its first line, 'sep=;', is an instruction for Excel.* set data\.source\.delimiter=';'"),
 ])  # fmt: skip
 def test_what_spreadsheets_write_is_told(text, message, tmp_path):
   with pytest.raises(UserError, match=message):
@@ -274,7 +274,7 @@ def test_a_csv_of_windows(tmp_path):
   path = write(str(tmp_path / "x.csv"), text.encode("cp1252"))
   source = open_(f"csv:{path}", encoding="cp1252")
   assert source[0]["captions"]["caption"] == ["Käse"] and source[0]["images"] == {"image": picture(1)}
-  with pytest.raises(OSError, match="a path of Windows"):
+  with pytest.raises(OSError, match="a Windows path"):
     source[1]
   assert source[2]["images"] == {"image": picture(1)}
   with pytest.raises(FileNotFoundError, match=r"no/a\.png: no such file"):
