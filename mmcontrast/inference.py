@@ -95,7 +95,7 @@ class Inference:
     self.variables = jax.tree.map(jax.numpy.asarray, variables)
 
   def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
-    """Unit rows of one image or many, float32 [N, D]: in the joint space, or of a model without one the image tower's.
+    """L2-normalised rows of one image or many, float32 [N, D]: in the joint space, or without one the tower's features.
 
     Args:
       images: paths, Pillow images, bytes of files or uint8 [H, W, 3], of any sizes; or uint8 [N, H, W, 3]. They
@@ -107,7 +107,7 @@ class Inference:
     return rows if self.image_kind == "image" else unit(rows)
 
   def encode_text(self, texts: str | Iterable[str]) -> np.ndarray:
-    """Unit rows of one text or many in the joint space, float32 [N, D].
+    """L2-normalised rows of one text or many in the joint space, float32 [N, D].
 
     Raises UserError for what is no text, and for a model without a text head or one that compares tokens.
     """

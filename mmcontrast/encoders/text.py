@@ -43,7 +43,8 @@ class TextTransformer(nn.Module):
     eos_id: pool "eos" takes the first token of this id; None: the last real token.
     attend_padding: padding is attended to as any token, as SigLIP does.
     pad_id: pool "end_token" leaves tokens of this id out; None: padding, as the mask has it.
-    scan, remat: see `apply_blocks`; attention: see `attend`. They change no output.
+    scan: whether the blocks are one loop, which compiles once whatever the depth.
+    remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
 
   POOLS_ALONE: ClassVar = True  # see `Model.encode`

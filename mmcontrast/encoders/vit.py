@@ -30,23 +30,26 @@ class ViT(nn.Module):
 
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
-    cut_edges: they need not; pixels after the last whole patch are not seen (SigLIP's 384 px in patches of 14).
+    cut_edges: allows other sizes; pixels after the last whole patch are ignored (SigLIP's 384 px in patches of 14).
     mlp_ratio: hidden width of an MLP over `width`; of each half under mlp="swiglu".
     pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool), "queries" (the first
       of `pool_queries` attention pools of width `pool_dim`, over a learned token too; the others are the tokens).
     positions: "learned" (for the image size at initialisation; resized for another), "sincos2d"
-      (fixed), "rope" (queries and keys are turned: see `rope2d`), "none".
+      (fixed), "rope" (rotary, of both axes), "none".
     cls_position: whether the learned token of pool="cls" and "queries" has a learned position too.
-    position_antialias: whether learned positions for a smaller grid are smoothed: see `resize_positions`.
-    registers: learned tokens beside the patches that nothing pools (Darcet et al., arXiv:2309.16588).
+    position_antialias: whether learned positions are resized with antialiasing, as timm and open_clip do on loading.
+    registers: learned tokens in addition to the patches, which are not pooled (Darcet et al., arXiv:2309.16588).
     activation: of the MLPs; "gelu_tanh" is the approximation, "gelu" the exact form; "swiglu" MLPs have SiLU.
     pre_norm: a norm before the blocks, as in CLIP.
-    norm_after_pool: the last norm is of the pooled vector ("fc_norm") instead of the tokens ("norm").
-    qkv_bias, qk_norm, layer_scale: see `Block`.
-    drop_path: of the last block, rising linearly from zero at the first.
-    patch_drop: share of each image's patches that training leaves out, positions being added
-      before (FLIP, arXiv 2212.00794); the tokens of a step are those that are left.
-    scan, remat: see `apply_blocks`; attention: see `attend`. They change no output.
+    norm_after_pool: the last norm is applied to the pooled vector ("fc_norm") instead of the tokens ("norm").
+    qkv_bias: whether the projections to queries, keys and values have biases.
+    qk_norm: whether queries and keys are normalised, each head by itself (Dehghani et al., arXiv:2302.05442).
+    layer_scale: initial value of the factors of each branch; None: no factors.
+    drop_path: probability of leaving out the last block, rising linearly from zero at the first.
+    patch_drop: share of each image's patches that training leaves out, after positions are added (FLIP,
+      arXiv:2212.00794).
+    scan: whether the blocks are one loop, which compiles once whatever the depth.
+    remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
 
   POOLS_ALONE: ClassVar = True  # see `Model.encode`

@@ -15,7 +15,7 @@ Compare = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-  """Rows of `x` [N, D] as float32 of length one; a row of zeros stays zero."""
+  """Rows of `x` [N, D] as float32, L2-normalised; a row of zeros stays zero."""
   x = np.asarray(x, np.float32)
   out = np.empty_like(x)
   for rows in row_chunks(len(x), x[:1].size):  # the norm takes a copy of what it is of

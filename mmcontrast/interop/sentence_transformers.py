@@ -39,7 +39,7 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def write(folder: pathlib.Path, pool: str, width: int, length: int) -> None:
-  """Adds to a folder of transformers that sentences are the `pool` of its tokens [L, width], of unit length."""
+  """Adds to a folder of transformers that sentences are the `pool` of its tokens [L, width], L2-normalised."""
   paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
   modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
              for i, (kind, path) in enumerate(paths.items())]

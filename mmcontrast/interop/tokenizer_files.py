@@ -136,7 +136,7 @@ def _files(file: dict, text: TextInput, special: dict[str, int]) -> dict[str, by
 
 
 def _clip(own: ClipTokenizer) -> dict:
-  """CLIP's tokenizer as a tokenizer.json: its merges, small letters and single spaces, bos and eos."""
+  """CLIP's tokenizer as a tokenizer.json: its merges, lower case and single spaces, bos and eos."""
   library = _library()
   model = library.Tokenizer.from_str(own.json())
   start, end = "<|startoftext|>", "<|endoftext|>"

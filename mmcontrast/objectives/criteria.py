@@ -153,8 +153,10 @@ class Sigmoid(Criterion):
 class Hinge(Criterion):
   """A negative must score `margin` less than the own pair (VSE++, Faghri et al. 2018).
 
-  reduce: "sum" over negatives, or only the "hardest". The public VSE++ code adds up anchors and
-  both directions; a term takes the means, so its value is theirs divided by 2 N.
+  reduce: "sum" over negatives, or only the "hardest".
+
+  The public VSE++ code adds up anchors and both directions; a term takes the means, so its value is theirs divided
+  by 2 N.
   """
 
   margin: float = 0.2

@@ -1,6 +1,6 @@
 """What a score is: how one embedding is compared with another.
 
-A score prepares embeddings once (float32 or wider, unit length where it wants it), then compares
+A score prepares embeddings once (float32 or wider, L2-normalised if the score needs it), then compares
 any r rows with any c columns. Every score is homogeneous in its rows
 (`tile(s * a, b) = s * tile(a, b)`, s > 0), so a temperature multiplies N rows, not N * M scores.
 """
@@ -74,7 +74,7 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def normalize(x: jax.Array) -> jax.Array:
-  """Rows of unit length, `x / max(|x|, 1e-12)` as torch does, with a finite gradient at zero."""
+  """L2-normalised rows, `x / max(|x|, 1e-12)` as torch does, with a finite gradient at zero."""
   x = widen(x)
   return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
 

@@ -199,7 +199,7 @@ class Teacher(Target):
     term's own, a queue included: ALBEF's momentum distillation (Li et al. 2021).
   temperature: the teacher's, or one of each; None for the term's own, without gradient.
   share: the weight of the teacher: a number or a schedule.
-  normalized: whether the embeddings are made unit length first.
+  normalized: whether the embeddings are L2-normalised first.
 
   The teachers' log-sum-exps ("teacher_lse") come from a first pass over their own logits.
   """

@@ -73,8 +73,8 @@ class TokenMax(TokenScore):
 
   It is not symmetric: the way back is a second term with query and key exchanged.
 
-  kept: of each key only as many tokens, those with the largest summed similarity to the tokens of its
-  own query (0: all). The columns that travel between devices are then so much smaller.
+  kept: how many tokens of each key are used: those with the largest summed similarity to the tokens of its own
+    query; 0: all. With fewer, less is sent between devices.
   """
 
   kept: int = 0

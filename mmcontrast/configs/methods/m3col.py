@@ -5,7 +5,7 @@
 First, a mixture of two images has both their captions as positives, as much as each is in it, and a mixture of two
 captions both their images. Then a caption is a positive of an image as much as it is like the image's own caption,
 and the other way round. Shares (Beta(0.15, 0.15), half the time) and temperatures (0.1, 0.125) are the reference's.
-Ours: the joint embeddings are mixed, before they are made unit length; a random cycle through the batch pairs them;
+Ours: the joint embeddings are mixed, before they are L2-normalised; a random cycle through the batch pairs them;
 no classifiers, so the weights are 1 instead of 0.1; soft targets carry no gradient, and too early a switch collapses.
 The phases are of c.steps as this file sets it: an override of steps does not move the switch.
 """
