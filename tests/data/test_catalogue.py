@@ -52,4 +52,4 @@ def test_splits_that_are_taken_for_classes_are_said(tmp_path, capsys):
   for name in ("train/cat/a.png", "val/dog/b.png"):
     write(f"{tmp_path}/{name}", picture(0))
   assert open_source({"dataset": f"folder:{tmp_path}"}, "train").info.label_names == {"class": ("train", "val")}
-  assert f"where they are splits, give folder:{tmp_path}/{{split}}" in capsys.readouterr().err
+  assert f"if they are splits, give folder:{tmp_path}/{{split}}" in capsys.readouterr().err

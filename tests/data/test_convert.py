@@ -120,7 +120,7 @@ def test_bad_records_are_left_out_and_named(part, tmp_path, data_dir, monkeypatc
 
 def test_too_many_bad_records_are_refused_and_mended(part, tmp_path):
   part(3)  # one of 24 is more than 1 %
-  with pytest.raises(UserError, match=r"1 of 24 records are bad, more than 1%: record 3: example 3 is torn; mend"):
+  with pytest.raises(UserError, match=r"1 of 24 records are bad, more than 1%: record 3: example 3 is torn; fix"):
     convert("part", {}, "train", tmp_path / "out", shards=4, workers=1)
   assert not list((tmp_path / "out").glob("train-00000-*"))
   part()

@@ -202,7 +202,7 @@ def test_what_cannot_be_a_tokenizer(tmp_path, clip_file):
     ("some/where", UserError, "or give the path of a .model"),
     ("bytes:there", UserError, "takes no path"),
     ("huggingface", UserError, "huggingface:PATH"),
-    ("sentencepiece", UserError, "dataset toy brings no tokenizer"),
+    ("sentencepiece", UserError, "dataset toy has no tokenizer"),
     (f"clip:{tmp_path}/none.gz", MissingData, "no such file"),
     (f"clip:{tmp_path}/text.json", UserError, "not a gzip file"),
     (f"clip:{short}", UserError, "line 4 is not a pair"),
