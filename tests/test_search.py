@@ -113,7 +113,7 @@ def test_what_cannot_be_searched_is_said(tmp_path, query, monkeypatch):
       ("run", "x", dict(source="toy", dataset="a"), "one thing is searched at a time"),
       ("run", "x", dict(source="toy", kind="text", out="a.png"), "--out draws images"),
       ("run", "x", dict(split="val"), "--split is an option of a source"),
-      ("run", "x", dict(options={"caption": None}, dataset="a"), "--source is of a source"),
+      ("run", "x", dict(options={"caption": None}, dataset="a"), "--source is an option of a source"),
       ("run", "x", {}, r"config\.evaluation\.sets is empty.*mmcontrast search QUERY folder:/pictures --workdir run"),
       ("run", "x", dict(dataset="a"), "--dataset: no such choice 'a'"),
       ("other", "x", dict(embeddings=tmp_path / "rows"), "made by another model"),
