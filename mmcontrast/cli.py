@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser("mmcontrast", description=__doc__, allow_abbrev=False)
+  parser = argparse.ArgumentParser("mmcontrast", allow_abbrev=False, description=(
+    "Multimodal contrastive pretraining in JAX. A mistake in a command, a config or the data is one line, exit code 2. "
+    "mmcontrast COMMAND --help describes a command."))
   parser.add_argument("--version", action="version", version=f"mmcontrast {__version__}")
   commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -117,16 +119,17 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: the sets "
                         "of config.evaluation)")
   evaluate.add_argument("--workdir", required=True, help="the folder of the run")
-  evaluate.add_argument("--split", help="of the source, as data.split of a config (default: all of it)")
-  evaluate.add_argument("--train_split", metavar="SPLIT", help="of the source: what k-NN and linear probes train on")
+  evaluate.add_argument("--split", help="the split of the source (default: all of it)")
+  evaluate.add_argument("--train_split", metavar="SPLIT", help="the split of the source that k-NN and linear probes "
+                        "train on")
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
   embed = add("embed", _embed, "Embed all images and captions of a source, in shards; running it again resumes. "
               "Options of the source follow as --source.key=value.")
-  embed.add_argument("--workdir", required=True)
+  embed.add_argument("--workdir", required=True, help="the folder of the run")
   embed.add_argument("--out", required=True, help="the folder of the embeddings")
   embed.add_argument("--kind", choices=["image", "text", "both"], help="default: what both the source and the run have")
-  embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the shards (default: npy)")
+  embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
   search = add("search", _search, "Find the images or captions nearest to words, or to an image: in a source, in an "
@@ -136,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
   search.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an "
                       "evaluation set)")
   search.add_argument("--workdir", required=True, help="the folder of the run")
-  search.add_argument("--split", help="of the source, as data.split of a config (default: train)")
+  search.add_argument("--split", help="the split of the source (default: train)")
   search.add_argument("--dataset", metavar="SET",
                       help="an evaluation set of the run (default: the last of the config's)")
   search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
@@ -195,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
   tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
   for command in (inspect, convert, tokenizer, embed):
     command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
-    command.add_argument("--split", default="train", help="as data.split of a config (default: train)")
+    command.add_argument("--split", default="train", help="the split (default: train)")
   for command in (index, convert):
     command.add_argument("--workers", type=int, help="processes (default: one for each core)")
   return parser

@@ -1,6 +1,8 @@
 """A model as two functions: what they take, and that the number given at once changes nothing."""
 
 import io
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +161,21 @@ def test_zero_shot_is_the_softmax_of_the_scaled_cosines(pictures):
   np.testing.assert_allclose(model.classify(images[0], "cat"), [[1]])
   with pytest.raises(UserError, match=r"templates: 'the' must hold '\{\}' once"):
     model.classify(images, classes, ["the"])
+
+
+def test_the_example_of_the_readme_runs(pictures, tmp_path, monkeypatch, capsys):
+  """With a small run in the place of an imported CLIP."""
+  readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+  example, = re.findall(r"```python\n(import mmcontrast\n.*?)```", readme, re.DOTALL)
+  for name, array in zip(("cat.jpg", "dog.jpg"), pictures[0]):
+    Image.fromarray(array).save(tmp_path / name)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr("mmcontrast.load", lambda workdir: learned())
+  names = {}
+  exec(example, names)
+  assert names["image_rows"].shape == names["text_rows"].shape == (2, 4)
+  np.testing.assert_allclose(names["probabilities"].sum(axis=1), 1, atol=1e-6)
+  assert "0.05" in capsys.readouterr().out  # the temperature
 
 
 def test_without_a_learned_temperature_one_is_asked_for(model, pictures):
