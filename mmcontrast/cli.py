@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(stream, "reconfigure"):
       stream.reconfigure(errors="backslashreplace")  # a terminal or pipe that is not UTF-8 is no reason to fail
   try:
+    _expand_home(options)
     for name in ("workdir", "out"):
       if given := getattr(options, name, None):
         folders.local(given, f"--{name}")
@@ -244,6 +245,13 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
   evaluate_workdir(options.workdir, options.step, options.data_dir, source=options.source,
                    options=_source_options(of_source), split=options.split, train_split=options.train_split,
                    overrides=[word for word in words if word not in of_source])
+
+
+def _expand_home(options: argparse.Namespace) -> None:
+  """Puts the home folder in place of ~ in every path: a shell does not in --workdir=~/runs, nor behind quotes."""
+  for name, value in vars(options).items():
+    if isinstance(value, str) and value.startswith("~/"):
+      setattr(options, name, os.path.expanduser(value))
 
 
 def _embed(options: argparse.Namespace, words: list[str]) -> None:

@@ -46,6 +46,8 @@ def note(line: str) -> None:
 def nearest(value: object, choices: Iterable[object]) -> str:
   """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"; of many the near ones alone."""
   names = sorted(str(choice) for choice in choices)
+  if not names:
+    return "there is none to choose from"
   many = len(names) > 12
   close = difflib.get_close_matches(str(value), names, n=3 if many else 1, cutoff=0.5)
   if many and close:

@@ -26,7 +26,9 @@ def local(path: str | os.PathLike, option: str) -> pathlib.Path:
     raise UserError(f"{option} {os.fspath(path)}: is a URL, and only folders on this machine can be written; give a "
                     "local "
                     "or mounted folder, and copy it to the bucket afterwards")
-  return pathlib.Path(path)
+  if not os.fspath(path).strip():
+    raise UserError(f"{option} is empty; give a folder")
+  return pathlib.Path(path).expanduser()
 
 
 def make(folder: str | os.PathLike, option: str) -> pathlib.Path:
@@ -70,7 +72,7 @@ def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
   Raises UserError at once when `folder`, the value of `option`, holds something, is a file or a URL, or cannot be
   made.
   """
-  folder = pathlib.Path(folder)
+  folder = local(folder, option)
   check_empty(folder, option)
   new, scratch = [path for path in (folder, *folder.parents) if not os.path.exists(path)], folder / _SCRATCH
   make(folder, option)

@@ -22,11 +22,24 @@ PREFIX = "--config."
 
 
 def literal(text: str) -> Any:
-  """The Python value that `text` writes, or `text` itself."""
+  """The Python value that `text` writes, dict(a=1) among them as configs have it, or `text` itself."""
   try:
-    return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    written = ast.parse({"true": "True", "false": "False"}.get(text, text).strip(), mode="eval")
+    return ast.literal_eval(_AsBraces().visit(written))
   except (ValueError, SyntaxError):
     return text
+
+
+class _AsBraces(ast.NodeTransformer):
+  """dict(a=1) written as {"a": 1}."""
+
+  def visit_Call(self, node: ast.Call) -> ast.AST:
+    self.generic_visit(node)
+    if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args or not all(
+        one.arg for one in node.keywords):
+      return node
+    keys = [ast.Constant(one.arg) for one in node.keywords]
+    return ast.Dict(keys=keys, values=[one.value for one in node.keywords])
 
 
 def parse(words: Sequence[str], known: Iterable[str]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from tiny import tiny_inference
 
 from mmcontrast import cli
 from mmcontrast.checkpoint import load_run
+from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import MissingData, UserError
 from mmcontrast.folders import check_empty, local, make, whole
 from mmcontrast.interop import stablehlo
@@ -88,6 +89,22 @@ def test_a_url_is_refused_before_anything_is_made(tmp_path, monkeypatch, url):
   for path in ("runs/a", "a:b", "C:/runs", "x/gs:/y", "./gs:/bucket"):
     assert str(local(path, "--workdir")) == str(pathlib.Path(path))
   assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  monkeypatch.chdir(tmp_path)
+  assert make("~/runs/a", "--workdir") == tmp_path / "home/runs/a" and (tmp_path / "home/runs/a").is_dir()
+  with whole("~/out", "--out") as scratch:
+    (scratch / "x").write_text("x")
+  assert (tmp_path / "home/out/x").read_text() == "x"
+  assert cli.main(["evaluate", "--workdir=~/none"]) == 2
+  assert f"error: {tmp_path}/home/none: no checkpoints there" in capsys.readouterr().err
+  with pytest.raises(UserError, match=f"tokenizer {tmp_path}/home/t.model: no such file"):
+    make_tokenizer("~/t.model", lower=True)
+  with pytest.raises(UserError, match="--workdir is empty"):
+    make(" ", "--workdir")
+  assert [one.name for one in tmp_path.iterdir()] == ["home"]
 
 
 def test_every_command_that_writes_or_loads_refuses_a_url(tmp_path, monkeypatch, capsys):

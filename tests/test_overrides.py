@@ -60,6 +60,7 @@ def at(config, key):
     ("optimizer.learning_rate.warmup_epochs=2", 2),
     ("momentum.decay={'name': 'cosine', 'init': 0.99, 'end': 1.0}", {"name": "cosine", "init": 0.99, "end": 1.0}),
     ("update_rule={'name': 'project_conflicts'}", {"name": "project_conflicts"}),
+    ("momentum.decay=dict(name='cosine', init=0.99, end=1.0)", {"name": "cosine", "init": 0.99, "end": 1.0}),
     ("evaluation.evaluators.zero_shot.label=class", "class"),
     ("evaluation.evaluators.knn.k=5", 5),
     ("evaluation.evaluators.linear_probe.sets=emoji_noto", ("emoji_noto",)),

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -89,4 +90,6 @@ def kept_name(name: str, workdir: str | pathlib.Path) -> str:
 
 def _parse(name: str) -> tuple[str, str]:
   kind, _, path = name.partition(":")
-  return ("sentencepiece", name) if kind not in TOKENIZERS and name.endswith(".model") else (kind, path)
+  if kind not in TOKENIZERS and name.endswith(".model"):
+    kind, path = "sentencepiece", name
+  return kind, os.path.expanduser(path)
