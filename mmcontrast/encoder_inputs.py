@@ -78,7 +78,7 @@ def _checked(image: Any) -> np.ndarray:
   if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3, 4):
     raise BadRecord(f"{said}; channels come last here: image.transpose(1, 2, 0)")
   if pixels.dtype.kind == "f" and pixels.size:
-    low, high = np.nanmin(pixels), np.nanmax(pixels)
+    low, high = np.min(pixels), np.max(pixels)
     unit = "; of values in [0, 1]: (255 * image).round().astype('uint8')" if low >= 0 and high <= 1 else \
         f"; its values are {low:g} to {high:g}: give pixels as they were before normalisation"
     raise BadRecord(said + unit)

@@ -23,6 +23,7 @@ from mmcontrast.inference import Inference, load
 from mmcontrast.stages import run_folder
 
 _SAME = 1e-6  # results closer than that are one
+_FEW = 2000  # examples of which a share may be none, and which are opened in no time
 
 
 def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = None) -> dict[str, float]:
@@ -109,12 +110,20 @@ def _written(workdir: pathlib.Path) -> Iterator[None]:
                     "copy the run to a folder that you may write to") from error
 
 
-def check_sets(config: Mapping, data_dir: str | None = None) -> None:
+def check_sets(config: Mapping, data_dir: str | None = None, examples: int | None = None) -> None:
   """Opens the sets that a run will be evaluated on, so that what is wrong stops it before it starts.
 
+  Without evaluation.every_steps, and with few `examples` trained on, a set of the same data is opened too, and a line
+  says what is wrong, such as a share that left it empty: `mmcontrast evaluate` may name another set.
   Raises UserError: no such set, one that cannot be opened, or one without a label that an evaluator asks for.
   """
   options = config["evaluation"]
+  if not options["every_steps"] and examples is not None and examples <= _FEW:
+    for name in set(options["sets"]) & {name for name, own in _own_sets(config).items() if "dataset" not in own}:
+      try:
+        open_own_set(name, _own_sets(config)[name], config["data"], data_dir)
+      except UserError as error:
+        note(f"{error}; as it is, `mmcontrast evaluate` will have nothing to measure")
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])) if options["every_steps"] else ():
     choose(name.partition(":")[0], [*_own_sets(config), *SETS], "evaluation.sets")
     if name in options["optional_sets"]:

@@ -40,7 +40,8 @@ def check_rows(rows: np.ndarray, where: str, name: Callable[[int], str], variabl
   if np.isfinite(rows).all():
     return
   wrong = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))
-  said = f"{where}: the embedding of {name(int(wrong[0]))} is not finite, nor are {len(wrong) - 1} more of {len(rows)}"
+  others = f", nor are {len(wrong) - 1} more of {len(rows)}" if len(wrong) > 1 else ""
+  said = f"{where}: the embedding of {name(int(wrong[0]))} is not finite{others}"
   if found := not_finite(variables):
     raise UserError(f"{said}: of the weights {found}; take a checkpoint from before they diverged")
   raise UserError(f"{said}: no weight is NaN, but they are too large for what the towers compute in; take a checkpoint "

@@ -85,10 +85,8 @@ def make_schedule(
   if steps <= 0:
     raise UserError(f"{where}: begins after {begin} steps, the run has {total_steps}; begin earlier or train longer")
   if not 0 <= warmup < steps and not (name == "warmup_constant" and warmup == steps):
-    raise UserError(
-      f"{where}: {warmup} warm-up steps do not fit in {steps} steps; "
-      "lower the warm-up or train longer"
-    )
+    given = next(f"{where}.{key}={spec[key]!r}" for key in spec if key.startswith("warmup_"))
+    raise UserError(f"{where}: {warmup} warm-up steps do not fit in {steps} steps; lower {given}, or train longer")
   shape = name.removeprefix("warmup_")
   start = value["peak"] if name.startswith("warmup_") else value["init"]
   after = _decay(shape, start, value.get("end", start), steps - warmup)

@@ -15,12 +15,13 @@ import numpy as np
 
 from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, open_own_set
-from mmcontrast.data.images import decode
+from mmcontrast.data.images import LIMITS, decode
 from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.data.sources.folder import IMAGES
 from mmcontrast.embed_records import Embedder, progress, some
 from mmcontrast.embeddings import Embeddings
+from mmcontrast.encoder_inputs import ImageLike, read_pixels
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
 from mmcontrast.evaluation import nearest
 from mmcontrast.inference import Inference, load
@@ -50,15 +51,15 @@ class Result(NamedTuple):
     return "  ".join([f"{self.score:.3f}", *(part for part in (self.name, " ".join(self.text.split())) if part)])
 
 
-def search(workdir: str | os.PathLike, query: str, source: str | None = None, *, options: Mapping | None = None,
-           split: str | None = None, dataset: str | None = None, embeddings: str | os.PathLike | None = None,
-           kind: str | None = None, count: int = 10, out: str | os.PathLike | None = None,
-           data_dir: DataDir = None) -> list[Result]:
+def search(workdir: str | os.PathLike, query: str | ImageLike, source: str | None = None, *,
+           options: Mapping | None = None, split: str | None = None, dataset: str | None = None,
+           embeddings: str | os.PathLike | None = None, kind: str | None = None, count: int = 10,
+           out: str | os.PathLike | None = None, data_dir: DataDir = None) -> list[Result]:
   """The images or captions nearest to `query`, the nearest first.
 
   Args:
     workdir: the run.
-    query: words, or the path of an image.
+    query: words, or the path of an image, or the image itself: a Pillow image, its bytes, or uint8 [H, W, 3].
     source, options, split: what is searched, as `data.dataset`, `data.source` and `data.split` ("train" where it is
       not given) of a config.
     dataset: instead, an evaluation set of the run; without any of the three the last of config.evaluation.sets.
@@ -96,10 +97,9 @@ Searched = tuple[list[Result], Callable[[], Source], str]
 
 
 class Query(NamedTuple):
-  """Words, or the image in the file at `path`, uint8 [H, W, 3]."""
+  """Words, or an image, uint8 [H, W, 3]."""
 
   words: str
-  path: str = ""
   pixels: np.ndarray | None = None
 
   @property
@@ -107,8 +107,10 @@ class Query(NamedTuple):
     return "text" if self.pixels is None else "image"
 
 
-def read_query(query: str) -> Query:
-  """What `query` asks for. Raises UserError where it is empty, or the path of what is no image."""
+def read_query(query: str | ImageLike) -> Query:
+  """What `query` asks for. Raises UserError where it is empty, or no image and no words."""
+  if not isinstance(query, str):
+    return Query("", pixels=read_pixels(query, LIMITS, "the query"))
   if not query.strip():
     raise UserError('the query is empty; say what to look for, e.g. "red heart"')
   path = pathlib.Path(query)
@@ -118,7 +120,7 @@ def read_query(query: str) -> Query:
     is_file = False
   if is_file:
     try:
-      return Query("", query, decode(path.read_bytes()))
+      return Query("", decode(path.read_bytes()))
     except BadRecord as error:
       raise UserError(f"{query}: {error}; give the path of an image, or words that are not a file") from None
     except OSError as error:

@@ -70,7 +70,7 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], data_dir))
   for name, plan in plans.items():
     with errors_of(name):
-      check_sets(plan.config, data_dir)
+      check_sets(plan.config, data_dir, plan.spec.examples)
       check_best_metric(plan, data_dir)
   folders = {name: workdir / name for name in plans}  # without stages: "" and workdir itself
   state, last = None, list(plans)[-1]

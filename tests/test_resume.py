@@ -279,3 +279,17 @@ def test_a_set_that_is_not_built_stops_a_run_before_it_starts(rows, tmp_path):
     check_sets({**config, "evaluation": evaluation}, tmp_path)
   for free in (dict(optional_sets=("emoji_noto",)), dict(every_steps=0)):
     check_sets({**config, "evaluation": {**evaluation, **free}}, tmp_path)
+
+
+def test_a_share_of_few_rows_that_left_a_set_empty_is_said_before_training(rows, tmp_path, capsys):
+  config = config_of(rows)
+  source = {**config["data"]["source"], "splits": dict(train=0.999, mine=0.001)}
+  data, own = {**config["data"], "source": source}, dict(held_out=dict(split="mine"))
+  evaluation = {**config["evaluation"], "sets": ("held_out",), "data": own, "every_steps": 0}
+  config = {**config, "data": data, "evaluation": evaluation}
+  check_sets(config, tmp_path, 24)
+  said = capsys.readouterr().err
+  assert "held_out" in said and "split 'mine' has none of its" in said and "`mmcontrast evaluate` will have" in said
+  check_sets(config, tmp_path, 10**6)
+  check_sets({**config, "evaluation": {**evaluation, "data": dict(held_out=dict(split="train"))}}, tmp_path, 24)
+  assert not capsys.readouterr().err

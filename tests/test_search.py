@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -95,6 +96,16 @@ def test_bad_records_are_left_out_with_a_line(toy, query, capsys):
   toy.update({index: {"images": {"a": b""}} for index in range(COUNT)})
   with pytest.raises(UserError, match="nothing in it can be searched"):
     search("run", query, "toy")
+
+
+def test_an_image_itself_is_a_query(query):
+  pixels = np.asarray(Image.open(query))
+  for one in (Image.open(query), pathlib.Path(query), pathlib.Path(query).read_bytes(), pixels):
+    asked = room.read_query(one)
+    assert asked.words == "" and asked.modality == "image" and np.array_equal(asked.pixels, pixels)
+  for one, message in ((3, "the query: 3 is no image"), (pathlib.Path("none.png"), "none.png: No such file")):
+    with pytest.raises(UserError, match=message):
+      room.read_query(one)
 
 
 @pytest.mark.parametrize("words", ["w" * 256, "ä" * 128, "a\0b", "w/" * 5000, "a cat, e.g. a.b"])
