@@ -77,23 +77,27 @@ def _columns_of(letter: str) -> int:
 
 @functools.cache
 def _family_of(letter: str) -> str | None:
-  """The first installed family that has a letter; None without one."""
-  for family, path in _installed():
-    if ord(letter) in _letters_of(path):
+  """The first installed family that has a letter, in bold too; None without one."""
+  for family, paths in _installed():
+    if all(ord(letter) in _letters_of(path) for path in paths):
       return family
   return None
 
 
 @functools.cache
-def _installed() -> list[tuple[str, str]]:
-  """(family, file) of the upright fonts that matplotlib knows, the usual one first."""
+def _installed() -> list[tuple[str, tuple[str, ...]]]:
+  """(family, a file of each weight) of the upright fonts that matplotlib knows, the usual one first."""
   from matplotlib import font_manager
 
-  fonts = {(font.name, font.fname) for font in font_manager.fontManager.ttflist if font.style == "normal"
-           and not any(word in font.fname.lower() for word in _USELESS)}  # fmt: skip
-  usual = font_manager.findfont(_USUAL)
-  # Sans before others, and the file of a family that the family's name finds.
-  return [(_USUAL, usual), *sorted(fonts - {(_USUAL, usual)}, key=lambda font: ("Sans" not in font[0], font))]
+  fonts: dict[str, set[str]] = {}
+  for font in font_manager.fontManager.ttflist:
+    if font.style == "normal" and not any(word in font.fname.lower() for word in _USELESS):
+      fonts.setdefault(font.name, set()).add(font.fname)
+  # Of the usual one the files that its name finds: a second copy may be of another version.
+  fonts[_USUAL] = {font_manager.findfont(font_manager.FontProperties(_USUAL, weight=weight))
+                   for weight in ("normal", "bold")}  # fmt: skip
+  ordered = sorted(fonts, key=lambda name: (name != _USUAL, "Sans" not in name, name))  # sans before others
+  return [(name, tuple(sorted(fonts[name]))) for name in ordered]
 
 
 @functools.cache
