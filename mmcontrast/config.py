@@ -106,7 +106,7 @@ def sized(c: ml_collections.ConfigDict, arg: str | None) -> ml_collections.Confi
 
 
 def arguments(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
-  """The arguments of a config, "image_size=224,smoke": each by its name, over `defaults`; a name alone is True.
+  """The arguments of a config, "image_size=224,smoke": by name, over `defaults`; a name without a value is True.
 
   Raises UserError for an unknown name, or a value of another type than the default's.
   """
@@ -144,7 +144,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   Args:
     path: the config file, "mine.py", or a config of the package, "methods/clip" or "clip", with an optional argument
       after a colon, "clip:smoke".
-    overrides: command-line words such as "--config.batch.size=64", or, in one stage alone,
+    overrides: command-line words such as "--config.batch.size=64", or, in one stage only,
       "--config.stages.NAME.batch.size=64"; any option that exists can be given (overrides.py). A key that a stage
       gives itself is the stage's.
   Returns:
@@ -274,7 +274,7 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path, 
   """Raises UserError when `given` would turn the run saved in `workdir` into another one.
 
   Args:
-    free: keys that may differ beside RESUMABLE_CHANGES.
+    free: keys that may differ in addition to RESUMABLE_CHANGES.
   """
   known = flatten(base_config().to_dict())  # a key that is younger than the checkpoint had its default
   old, new = {**known, **flatten(_plain(saved))}, {**known, **flatten(_plain(given))}

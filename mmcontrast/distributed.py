@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
 
 def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan | None:
-  """What `config.distributed` and the environment ask for; None: this process is alone.
+  """What `config.distributed` and the environment ask for; None: this is the only process.
 
   Raises UserError when the three numbers of a run are incomplete or impossible.
   """
@@ -152,7 +152,7 @@ def _cluster(environment: Mapping[str, str]) -> bool:
 def _slurm_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
   """Which of the GPUs it sees are this task's; None where srun says nothing of GPUs.
 
-  JAX takes the one numbered as the task on its node, which is wrong where a task sees its GPUs alone
+  JAX takes the one numbered as the task on its node, which is wrong where a task sees only its GPUs
   (--gpus-per-task), where one task has all of a node, and where a task has several.
   """
   visible = environment.get("CUDA_VISIBLE_DEVICES", "")

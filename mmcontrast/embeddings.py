@@ -5,7 +5,7 @@
     00000.text.npy        float32 [m, D], unit rows, one a caption
     00000.json            what each row is, the bad records, a digest of all records; written last: the shard is done
 
-Of the format "parquet", 00000.image.parquet holds the rows as a column `embedding` beside what each row is.
+Of the format "parquet", 00000.image.parquet holds the rows as a column `embedding`, and what each row is.
 """
 
 from __future__ import annotations

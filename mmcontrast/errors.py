@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-  """A mistake the user can mend: a config key, a path, a shape, a checkpoint.
+  """A mistake that the user can fix: a config key, a path, a shape, a checkpoint.
 
   The message is one line that says what is wrong, where, and the nearest valid
-  choice or the command that mends it. The command line prints it without a
+  choice or the command that fixes it. The command line prints it without a
   traceback and exits with 2.
   """
 
@@ -39,12 +39,12 @@ def one_line(error: object, most: int = 200) -> str:
 
 @functools.cache
 def note(line: str) -> None:
-  """Says on stderr what a user should know and need not mend; a process says the same line once."""
+  """Says on stderr what a user should know, but need not act on; a process says the same line once."""
   print(line, file=sys.stderr)
 
 
 def nearest(value: object, choices: Iterable[object]) -> str:
-  """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"; of many the near ones alone."""
+  """Says which of `choices` was probably meant: "did you mean 'x'? (one of: x, y)"; of many only the near ones."""
   names = sorted(str(choice) for choice in choices)
   if not names:
     return "there is none to choose from"

@@ -38,7 +38,7 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None, data_
 
   Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set with images and
   captions) into `workdir`, with the name of the source and of the step in their names where these are given, and a line
-  of evaluations.jsonl; prints the table and the paths. A file of other results is kept under a number.
+  of evaluations.jsonl; prints the table and the paths. A file with other results is kept under a numbered name.
 
   Args:
     source, options, split: as `data.dataset`, `data.source` and `data.split` of a config, by default all of it. Its

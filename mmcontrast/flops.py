@@ -5,7 +5,7 @@ Model FLOPs utilisation (MFU) as in PaLM (Chowdhery et al., arXiv:2204.02311, ap
     MFU = 3 F r / peak
 
 with F the operations of one example's forward pass, r examples a second, and the device's peak for
-the type that is computed in. F counts matrix products and convolutions alone, 2 m n k for a product
+the type that is computed in. F counts only matrix products and convolutions, 2 m n k for a product
 of [m, k] and [k, n]; the backward pass takes twice the forward; what is computed again (remat) does
 not count, nor do masks (a causal attention counts in full).
 """

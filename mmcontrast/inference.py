@@ -100,7 +100,7 @@ class Inference:
     Args:
       images: paths, Pillow images, bytes of files or uint8 [H, W, 3], of any sizes; or uint8 [N, H, W, 3]. They
         are resized and cropped as in evaluation.
-    Raises UserError for what is no image, and for a model without images or one that compares tokens.
+    Raises UserError for what is not an image, and for a model without images or one that compares tokens.
     """
     many = list(enumerate(images_of(images, "encode_image")))
     rows = self._rows(self.image_kind, many, self._views, "encode_image")
@@ -109,7 +109,7 @@ class Inference:
   def encode_text(self, texts: str | Iterable[str]) -> np.ndarray:
     """L2-normalised rows of one text or many in the joint space, float32 [N, D].
 
-    Raises UserError for what is no text, and for a model without a text head or one that compares tokens.
+    Raises UserError for what is not a text, and for a model without a text head or one that compares tokens.
     """
     return self._rows("text", texts_of(texts, "encode_text"), self._short_ids, "encode_text")
 
@@ -169,7 +169,7 @@ class Inference:
     return f"<mmcontrast model: {'; '.join(parts)}>"
 
   def view(self, image: ImageLike) -> np.ndarray:
-    """What the model sees of an image: uint8 [S, S, 3]. Raises UserError for what is no image."""
+    """What the model sees of an image: uint8 [S, S, 3]. Raises UserError for what is not an image."""
     return self._view(image, "image")
 
   def _view(self, image: ImageLike, name: str) -> np.ndarray:
@@ -184,7 +184,7 @@ class Inference:
       values: uint8 images [N, H, W, 3], or N strings, or their token ids [N, L].
       name: what the value of an index is called in messages.
     Returns:
-      [N, D] float32; of a head of tokens [N, L, D], for `compare` alone.
+      [N, D] float32; of a head of tokens [N, L, D], for `compare` only.
     Raises UserError for a kind this model has no head for, and for embeddings that are not finite.
     """
     choose(kind, [*self.kinds, *self._own], "embed")

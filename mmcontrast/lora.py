@@ -1,4 +1,4 @@
-"""LoRA: small matrices are trained beside frozen ones (Hu et al., arXiv:2106.09685).
+"""LoRA: small matrices are trained and added to frozen ones (Hu et al., arXiv:2106.09685).
 
     config.lora = dict(targets="towers/image/.*/attn/(qkv|proj)/kernel", rank=8, alpha=16.0)
 
@@ -8,7 +8,7 @@ In place of each matrix W [in, out] that the regex `targets` matches, the model 
 
 W is frozen: bit-identical, without optimizer state. b starts at zero, so that step 0 is the model
 without LoRA. What else is trained, `optimizer.frozen` says. `a` and `b` are parameters,
-"lora/PATH OF W/a" and ".../b", and checkpoints hold them beside W; whoever loads a run gets the sum.
+"lora/PATH OF W/a" and ".../b", and checkpoints hold them and W; loading a run gives the sum.
 """
 
 from __future__ import annotations

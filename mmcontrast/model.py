@@ -3,7 +3,7 @@
 An embedding is named "view/head" or "view/head@momentum". A head reads a tower, or another head: a
 predictor is `predictor=dict(of="image_ssl", name="mlp", ...)`. The online and the momentum branch are
 the same Flax modules applied to other variables, and the momentum branch has those that its embeddings
-need: a predictor whose "@momentum" no term names is in the online branch alone.
+need: a predictor whose "@momentum" no term names is in the online branch only.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Model:
 
   def project(self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False,
               key: jax.Array | None = None) -> tuple[Encoded, dict]:
-    """What the head's source made, a tower or another head, through that head alone. Returns (Encoded, new batch
+    """What the head's source made, a tower or another head, through that head only. Returns (Encoded, new batch
     statistics of the head)."""
     inputs = self._head_inputs(head, encoded)
     found, stats = self._apply(self.heads[head], variables, "heads", head, inputs, train, key)
@@ -284,7 +284,7 @@ def _source_of(name: str, options: Mapping[str, Any], towers: Mapping, heads: Ma
 
 
 def _root(head: str, sources: Mapping[str, tuple[str, str]]) -> str:
-  """The tower at the end of what a head reads; raises UserError where heads read each other in a circle."""
+  """The tower at the end of what a head reads; raises UserError where heads read each other in a cycle."""
   line, kind, source = [head], *sources[head]
   while kind == "heads":
     if source in line:

@@ -25,7 +25,7 @@ def _below_a_path(search: Callable[..., Iterator[epath.Path]]) -> Callable[..., 
   @functools.wraps(search)
   def below(self: epath.Path, pattern: str) -> Iterator[epath.Path]:
     path = os.fspath(self)
-    # The pattern alone decides when the folder's path has no character that could be one.
+    # Only the pattern decides when the folder's path has no character that could be one.
     return search(self, pattern) if glob.escape(path) == path else _found(self, path, pattern)
   return below
 

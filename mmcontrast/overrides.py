@@ -149,7 +149,7 @@ class _Walk:
                     f"give it whole, such as {self.name(path)}=\"{_example(known)}\"")
 
   def _near(self, path: tuple[str, ...], key: str, known: Section, holder: Mapping) -> str:
-    """The key that was probably meant: one beside it, or one of this name elsewhere."""
+    """The key that was probably meant: one of the same section, or one of this name elsewhere."""
     names = sorted({*known.options, *holder})
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     if not close and not path:

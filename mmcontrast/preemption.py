@@ -42,7 +42,7 @@ class Notice(contextlib.AbstractContextManager):
   """Listens for SIGTERM, in place of the handler that was there before, which comes back afterwards.
 
   Of several processes, each listens by JAX, which passes the notice on and finds the step that all of
-  them can still stop at. Outside the main thread, which alone may listen, SIGTERM does what it did.
+  them can still stop at. Outside the main thread, where Python allows no handlers, SIGTERM keeps its effect.
   A second SIGTERM changes nothing: the checkpoint is being written, and SIGKILL comes anyway.
   """
 

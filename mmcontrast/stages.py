@@ -5,8 +5,8 @@
         dict(name="align", steps=800, init={"towers/image": "image:towers/image"},
              optimizer=dict(frozen=("towers/image/.*",))))
 
-A stage is a partial config, laid over the config it stands in: a section of REPLACED that it gives
-stands in place of the config's; of any other section, the keys it gives stand in place of those
+A stage is a partial config, laid over the config that contains it: a section of REPLACED that it gives
+replaces the config's; of any other section, the keys that it gives replace those
 keys. It starts at step 0 with parameters, optimizer, queues and data of its own; what it takes over
 from an earlier stage, `init` says (initialization.py).
 """

@@ -1,6 +1,6 @@
 """Reads a program that XLA compiled for a TPU: estimated cycles, what they are spent on, and its collectives.
 
-The compiler writes its own estimate of cycles beside each instruction of the scheduled program; the body of a loop
+The compiler writes its own estimate of cycles with each instruction of the scheduled program; the body of a loop
 counts as often as the loop turns. These are estimates, not measurements. A kernel has none: its operations, as the
 kernel itself states them, are counted with half of the matrix units' rate (heads of 64 fill half of their depth),
 VECTOR_STEPS vector operations for each exponential, and the way to memory, whichever takes longest, so that a program

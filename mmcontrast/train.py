@@ -58,11 +58,11 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
 
   Leaves in `workdir`, or in the folder of each stage there: config.json, parameters.txt, checkpoints/,
   metrics.jsonl, TensorBoard events and, at the end, losses.png. Stages that are done are not done again; a
-  finished run goes on when `config.steps` are more and its schedules allow it.
+  finished run continues when `config.steps` is larger and its schedules allow it.
   Returns the final state, of the last stage.
   Raises UserError before any compilation when the config, the data or a checkpoint, of any
   stage, do not fit, and in the loop when the loss is not finite or a checkpoint cannot be written
-  (the last checkpoint stays). Raises Preempted, which exits with 0, when SIGTERM asked it to end.
+  (the last checkpoint is kept). Raises Preempted, which exits with 0, when SIGTERM asked it to end.
   """
   config, workdir = overridden(config), places.local(workdir, "--workdir")
   if not flags.FLAGS.is_parsed():

@@ -28,7 +28,7 @@ import jax
 from mmcontrast.errors import UserError
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: a failure that another attempt may mend. Launchers start again on it."""
+"""EX_TEMPFAIL of sysexits.h: a failure that another attempt may fix. Launchers start again on it."""
 _GRACE_SECONDS = 3.0  # beyond config.log.watchdog_seconds, before a watching thread that never gets to run is missed
 PATIENCE = 10
 """How many times as long compiling, an evaluation and a checkpoint may take as a step."""

@@ -13,7 +13,7 @@ def pair(image=1, text=1):
 
 
 def images(views=2):
-  """The image tower alone, with a head of its own; without a joint space to retrieve in, probes say what it learns."""
+  """Only the image tower, with a head; there is no joint space to retrieve in, so probes show what it learns."""
   c = _start()
   c.data.views = dict(image=views)
   del c.towers.text, c.heads.image_joint, c.heads.text_ssl, c.heads.text_joint
@@ -33,7 +33,7 @@ def tokens(head="token_linear"):
 
 
 def texts(views=2):
-  """The text tower alone, with a head of its own; there is nothing to evaluate."""
+  """Only the text tower, with a head; there is nothing to evaluate."""
   c = _start()
   c.data.views = dict(text=views)
   del c.towers.image, c.heads.image_ssl, c.heads.image_joint, c.heads.text_joint

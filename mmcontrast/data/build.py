@@ -33,7 +33,7 @@ def build_dataset(
 ) -> pathlib.Path:
   """Builds `name` under `data_dir` and returns its folder; returns at once when it is there.
 
-  The work goes on in a scratch folder beside the result and is renamed at the end, so a
+  The work goes on in a scratch folder next to the result and is renamed at the end, so a
   build that dies leaves no dataset, and an old one stays until the new one is whole.
 
   Raises:

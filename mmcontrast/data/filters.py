@@ -34,7 +34,7 @@ def check(filters: Mapping) -> None:
 
 
 def images(encoded: Mapping[str, bytes], filters: Mapping) -> dict[str, bytes]:
-  """The images that pass, by style, from their headers alone; one that cannot be read passes, for it is a bad record.
+  """The images that pass, by style, from their headers only; one that cannot be read passes, for it is a bad record.
 
   Raises Filtered when none of them does.
   """

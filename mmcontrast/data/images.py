@@ -113,7 +113,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _tries(data: bytes) -> Iterator[bytes]:
-  """An encoded image, and where that fails, its picture alone."""
+  """An encoded image, or where that fails, only its picture."""
   yield data
   if (part := picture_only(data)) and part != data:
     yield part

@@ -1,4 +1,4 @@
-"""`mmcontrast data index PATTERN`: an index beside each tar or TFRecord shard."""
+"""`mmcontrast data index PATTERN`: an index next to each tar or TFRecord shard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def index_shards(pattern: str, workers: int | None = None) -> str:
 
   The pattern may begin as `data.dataset` does, and hold {split}: "webdataset:/data/{split}/*.tar".
 
-  A shard with an index of its present state is left alone. One that is cut off or damaged is
+  A shard with an up-to-date index is skipped. One that is cut off or damaged is
   indexed as far as it goes, and named; so is one with something after its end marker.
 
   Raises:

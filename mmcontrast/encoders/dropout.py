@@ -60,7 +60,7 @@ class PatchDrop(ExampleNoise):
 
 @contextlib.contextmanager
 def per_example(seeds: jax.Array | None) -> Iterator[None]:
-  """Within it, `nn.Dropout` and `ExampleNoise` draw example i's mask from its key and `seeds[i]` alone.
+  """Within it, `nn.Dropout` and `ExampleNoise` draw example i's mask from its key and `seeds[i]` only.
 
   So a batch encoded whole, in chunks or on many devices is dropped alike. `nn.Dropout` draws one
   mask for all the batch, which changes with its shape.

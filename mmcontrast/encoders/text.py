@@ -91,8 +91,8 @@ class TextTransformer(nn.Module):
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool,
                pooled_only: bool = False) -> Encoded:
-    """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask; or pooled alone, for
-    which the last block computes the position that is pooled alone."""
+    """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask; or only pooled, for
+    which the last block computes only the position that is pooled."""
     dtype = jnp.dtype(self.dtype)
     mask = token_mask(ids, mask, self.max_length)
     normal = nn.initializers.normal

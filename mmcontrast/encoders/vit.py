@@ -96,8 +96,8 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, mask: None = None, *, train: bool, pooled_only: bool = False) -> Encoded:
-    """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`; or pooled alone, for which
-    the last block of pool="cls" computes the learned token alone."""
+    """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`; or only pooled, for which
+    the last block of pool="cls" computes only the learned token."""
     del mask
     dtype = jnp.dtype(self.dtype)
     height, width = images.shape[1:3]

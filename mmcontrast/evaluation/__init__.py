@@ -1,1 +1,1 @@
-"""Evaluation on embeddings alone: retrieval, zero-shot, k-NN, linear probe, tagging, search."""
+"""Evaluation on embeddings only: retrieval, zero-shot, k-NN, linear probe, tagging, search."""

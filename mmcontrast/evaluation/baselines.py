@@ -1,4 +1,4 @@
-"""What a number stands on: the same evaluator on raw pixels, and on the same towers before any training."""
+"""What to compare a number with: the same evaluator on raw pixels, and on the same towers before any training."""
 
 from __future__ import annotations
 

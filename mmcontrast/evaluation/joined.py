@@ -54,7 +54,7 @@ def columns(score: TupleScore, keys: Sequence[np.ndarray]) -> np.ndarray:
 def scores(score: TupleScore, queries: np.ndarray, joined: np.ndarray) -> np.ndarray:
   """float32 [Q, N]: the score of each query, float [Q, D], with each of the `columns` of N examples.
 
-  Computed in tiles: beside the result, memory does not grow with Q x N.
+  Computed in tiles: except for the result, memory does not grow with Q x N.
   """
   queries = np.asarray(_prepare(score, np.asarray(queries, np.float32)))
   out = np.empty((len(queries), len(joined)), np.float32)

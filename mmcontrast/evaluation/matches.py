@@ -38,7 +38,7 @@ class Matches:
     return self.of_columns.T.tocsr()
 
   def dense(self, rows: np.ndarray | slice) -> np.ndarray:
-    """bool [len(rows), G], of these rows alone."""
+    """bool [len(rows), G], of these rows only."""
     groups, place = np.unique(self.rows[rows], return_inverse=True)
     shared = (self.of_rows[groups] @ self._by_concept).toarray() > 0  # [groups, column groups]
     return shared[place][:, self.columns]
@@ -88,7 +88,7 @@ def as_matches(positives: Matches | np.ndarray | sparse.csr_array) -> Matches:
 def groups(values: Sequence[str] | np.ndarray) -> np.ndarray:
   """int64 [N]: equal for values that are equal: texts, or rows of an array [N, ...] such as token ids or images.
 
-  Numbers of 64 bits made of the values alone, so that those of different sets can be compared.
+  Numbers of 64 bits made of the values only, so that those of different sets can be compared.
   """
   return np.array([_digest(value) for value in values], np.int64)
 

@@ -182,7 +182,7 @@ _MODEL_TYPES = {"bert": "bert", "bert_large": "bert", "modern_bert": "modernbert
 
 
 def _as_saved_alone(name: str, prefix: str) -> str:
-  """A name of a model with a head, as the model alone has it, with today's names of norms."""
+  """A name of a model with a head, as the model without it has it, with today's names of norms."""
   name = name.removeprefix(prefix)
   return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 

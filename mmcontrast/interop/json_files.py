@@ -1,4 +1,4 @@
-"""Files of JSON beside weights, which are copied, cut short and edited by hand."""
+"""Files of JSON next to weights, which are copied, cut short and edited by hand."""
 
 from __future__ import annotations
 

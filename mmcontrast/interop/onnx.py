@@ -1,6 +1,6 @@
 """ONNX by jax2onnx: image.onnx and text.onnx, inputs of any batch size -> unit rows, the weights inside.
 
-What is written is run by onnxruntime beside the model before it is handed over: a converter of this size has gaps,
+What is written is run by onnxruntime and compared with the model, since the converter does not cover everything,
 and a wrong program is worse than none.
 """
 

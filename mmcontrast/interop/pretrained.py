@@ -49,7 +49,7 @@ class TextInput:
 
   Attributes:
     length: tokens, bos and eos included.
-    tokenizer: as config.data.tokenizer; a path of a file beside the weights.
+    tokenizer: as config.data.tokenizer; a path of a file next to the weights.
     token_ids: {"pad", "bos", "eos"}; bos -1 where texts begin with their first token.
     lower: whether texts are made small first.
   """
@@ -115,7 +115,7 @@ def check_expressible(pretrained: Pretrained, part: str, needed: Mapping[str, An
 
 
 def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """The options, complete, and the arrays of tower "image" alone, for a format without heads.
+  """The options, complete, and the arrays of only tower "image", for a format without heads.
 
   Raises UserError, which names `where`, for a model without it.
   """
@@ -200,7 +200,7 @@ def check_same(given: Mapping[str, Any], needed: Mapping[str, Any], where: str, 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
   """The first option in which two encoders or heads differ; None where both compute the same.
 
-  Left out is what acts in training alone, or changes only how an output is computed.
+  Options that act in training only, or that change only how an output is computed.
   """
   one, other = complete(one), complete(other)
   if _module(one["name"]) != _module(other["name"]):

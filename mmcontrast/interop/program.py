@@ -63,7 +63,7 @@ def check_attention(towers: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Path, **more: Any) -> None:
-  """Writes inputs.json, how images and texts become the programs' inputs, and the tokenizer's file beside it."""
+  """Writes inputs.json, how images and texts become the programs' inputs, and the tokenizer's file next to it."""
   data, notes = model.data, dict(more)
   if "image" in found:
     notes["image"] = {"shape": ["batch", *found["image"].shape], "dtype": "uint8", "size": data["image_size"],

@@ -124,7 +124,7 @@ def _variables(pretrained: Pretrained) -> dict[str, Any]:
 def pretrained_of(workdir: str | pathlib.Path, step: int | None = None) -> Pretrained:
   """The model of a run in the terms of a file: the heads that config.evaluation names, and their towers.
 
-  A run without them gives the tower of config.evaluation.features alone.
+  A run without them gives only the tower of config.evaluation.features.
   Raises UserError when there is no checkpoint, a head shares parameters with another, or a weight is not finite.
   """
   config, found, _ = load_run(workdir, step)

@@ -33,7 +33,7 @@ class Encoder:
 
   Attributes:
     tower: encoder options, "name" among them, complete.
-    rules: timm's names and ours, of the tower alone.
+    rules: timm's names and ours, of the tower only.
     ignored: regexes of timm's names that are no encoder's, such as a classifier's.
     image: its input where the folder does not say otherwise.
   """
@@ -117,7 +117,7 @@ def architecture(tower: Mapping[str, Any], size: int, where: str, key: str = "to
 def take(args: dict[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
   """timm's arguments over `known`, their defaults.
 
-  Raises UserError for an argument that is not in `known`, unless it acts in training alone.
+  Raises UserError for an argument that is not in `known`, unless it acts in training only.
   """
   training = ("drop_rate", "drop_path_rate", "drop_block_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate",
               "patch_drop_rate", "weight_init", "zero_init_last", "head_init_scale")

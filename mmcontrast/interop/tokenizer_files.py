@@ -1,4 +1,4 @@
-"""The files of a tokenizer beside weights: a tokenizer.json of Hugging Face's, or a model of sentencepiece."""
+"""The files of a tokenizer next to weights: a tokenizer.json of Hugging Face's, or a model of sentencepiece."""
 
 from __future__ import annotations
 

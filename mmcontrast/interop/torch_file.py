@@ -1,6 +1,6 @@
 """Files that `torch.save` and `torch.jit.save` write, read without torch and without running anything of theirs.
 
-Such a file is a pickle beside raw numbers. A pickle calls what it names; here it can call a short list of functions of
+Such a file is a pickle and raw numbers. A pickle calls what it names; here it can call a short list of functions of
 this module, which make tensors and containers. Every other name, of a class that this machine may not even have,
 becomes an `Other`, which keeps what it is given and does nothing: a Namespace, a numpy scalar, a state of an optimizer,
 a whole model. Tensors are read from the file when `Tensor.array` is called, so those nobody wants are never read.

@@ -94,7 +94,7 @@ def write_weights(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray],
   from safetensors.numpy import save_file
   contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
   save_file(contiguous, str(path), metadata=dict(metadata or {"format": "pt"}))
-  pathlib.Path(path).chmod(0o644)  # it makes them readable for their owner alone
+  pathlib.Path(path).chmod(0o644)  # it makes them readable for their owner only
 
 
 def _read(path: pathlib.Path, torch: bool) -> Any:

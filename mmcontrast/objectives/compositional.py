@@ -32,7 +32,7 @@ class Compositional(Criterion):
       2 g / (u + eps) / sg(s)  +  (rho + log u) / s        u constant, s = 1 / temperature
 
   whose mean over the two directions is the released code's value. Without `multiply_tau` it is the
-  first part alone, not divided by s: v1 with a fixed temperature, v0 with a learned one.
+  only the first part, not divided by s: v1 with a fixed temperature, v0 with a learned one.
 
   u is stored as its logarithm (exp(s (S_ij - S_ii)) alone overflows float32), -inf for an example
   not seen yet, whose first u is g whatever gamma is, as in the released code.

@@ -9,7 +9,7 @@ anchor. It sees a tile, never the matrix:
 
 `weights` are the target's; they are None, and `aligned` is True, where each anchor's only positive
 is its own pair: then `loss` gets that pair's logit, computed outside the matrix. `positive()` makes
-the bool mask [r, c] of positives, for those who need one: own pairs alone where weights are soft.
+the bool mask [r, c] of positives, for those who need one: only own pairs if weights are soft.
 `anchor` broadcasts the own pair's logit over the tile. An anchor without negatives costs nothing.
 
 Where `additive`, an anchor's loss is one value summed over its columns, and nothing else: the term is

@@ -1,4 +1,4 @@
-"""Edges: what a pairwise term compares with what, and by which choices; data alone (pairwise.py computes)."""
+"""Edges: what a pairwise term compares with what, and by which choices; only data (pairwise.py computes)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reductions of a matrix along its rows or columns, tile by tile.
 
 Each kind is a commutative monoid: what one tile gives, how two tiles' results merge, and the
-gradient of the final result with respect to a tile's values, from that result alone. While tiles
+gradient of the final result with respect to a tile's values, from that result only. While tiles
 go by, a reduction is a state: one array, or for a maximum two (it counts its ties, among which its
 gradient is split).
 """

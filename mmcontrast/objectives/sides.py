@@ -165,7 +165,7 @@ def is_aligned(term: Edge) -> bool:
 
 
 def own_alone(term: Edge) -> bool:
-  """Whether of the batch's pairs an anchor sees its own alone."""
+  """Whether of the batch's pairs an anchor sees only its own."""
   return term.negatives in ("queue", "permuted")
 
 

@@ -1,1 +1,1 @@
-"""Stores: state beside the parameters (momentum copies, queues, tables), updated by pure functions."""
+"""Stores: state in addition to the parameters (momentum copies, queues, tables), updated by pure functions."""

@@ -3,7 +3,7 @@
     mmcontrast train --config methods/byol --workdir runs/byol
 
 No negatives: the squared distance of unit vectors, both ways, added up. The predictor reads the projector and is in
-the online branch alone. The momentum branch follows after the step; its decay goes to 1 by a cosine, from 0.98, not
+the online branch only. The momentum branch follows after the step; its decay goes to 1 by a cosine, from 0.98, not
 0.996, for so short a run. Optimizer (not LARS), augmentation and schedule are the quickstart's.
 """
 

@@ -4,7 +4,7 @@
 
 First the image tower learns by itself, as MoCo v2 (our choice: the paper takes a pretrained tower). Then it is
 frozen: an image's target over the batch's captions is the similarity of their images in the frozen features,
-(cos + 1) / 2 made to sum to one, and a caption's target is its own image alone. The directions are added up. Ours:
+(cos + 1) / 2 made to sum to one, and a caption's target is only its own image. The directions are added up. Ours:
 a linear head on the frozen tower is trained with the text tower. The formula is that of a public re-implementation.
 """
 

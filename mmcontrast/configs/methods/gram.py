@@ -3,7 +3,7 @@
     mmcontrast train --config methods/gram --workdir runs/gram
 
 The drawing is the anchor; the two names are one tuple, each from a text tower of its own. With a name as the anchor,
-and both names through one tower, the other name alone tells which it is, and the drawing is not looked at
+and both names through one tower, the other name is enough to identify it, and the drawing is not used
 (docs/methods/multiway.md). As in the public code: label smoothing 0.1 and a learned temperature that divides, from
 0.07. Ours: its bounds, the modalities, and gradients to both sides in both directions (that code trains one side in
 each). The matching head is left out. Data, towers and schedule are the quickstart's, with names in two languages for

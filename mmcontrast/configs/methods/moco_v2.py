@@ -3,7 +3,7 @@
     mmcontrast train --config methods/moco_v2 --workdir runs/moco_v2
 
 Data, tower, schedule, temperature and momentum are the quickstart's, whose image-image term this is, but that
-here the own key alone is positive.
+here only the own key is positive.
 """
 
 from mmcontrast.config import sized

@@ -4,7 +4,7 @@
 
 Two terms, one for each view as the query, the batch's keys as negatives, no queue; temperature 0.2, and the loss
 times 2 tau, which is their weight. Keys follow the EMA taken before the step, whose decay goes to 1 by a cosine: from
-0.98, not 0.99, for so short a run. The predictor is behind the online projector alone; both end in a batch norm
+0.98, not 0.99, for so short a run. The predictor follows the online projector only; both end in a batch norm
 without scale and bias, as published. The projector has two layers, as the released ResNet-50's; its ViT's has three.
 """
 

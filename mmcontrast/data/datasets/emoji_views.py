@@ -1,7 +1,7 @@
 """`emoji_views`: 1,903 concepts, each drawn twice (Twemoji, OpenMoji), named and tagged.
 
 A tfds builder that writes ArrayRecord without TensorFlow; `mmcontrast.data.build`
-runs it and puts the side files (metadata, tokenizer, licences) beside the data.
+runs it and puts the side files (metadata, tokenizer, licences) next to the data.
 Drawings are PNG, 96 x 96, RGBA: the reader chooses the background.
 """
 
@@ -81,7 +81,7 @@ def example(concept: emoji_concepts.Concept, drawings: Mapping[str, bytes]) -> d
 
 
 def metadata(builder: tfds.core.DatasetBuilder, styles: tuple[str, ...], seen: bool) -> dict:
-  """What a reader must know beside the examples; written as metadata.json."""
+  """What a reader must know in addition to the examples; written as metadata.json."""
   concepts = emoji_concepts.concepts()
   return {
     "name": builder.name,
@@ -148,7 +148,7 @@ class EmojiViews(tfds.core.GeneratorBasedBuilder):
     return result
 
   def side_files(self) -> dict[str, bytes | dict]:
-    """File name -> content (bytes, or a table written as JSON) to keep beside the data."""
+    """File name -> content (bytes, or a table written as JSON) to keep next to the data."""
     return {
       "metadata.json": metadata(self, self.STYLES, self.SEEN),
       "tokenizer.model": train_tokenizer(),

@@ -76,7 +76,7 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
 
 
 def members_of(source: Source) -> dict[str, Source]:
-  """The sources that are read, by name: those of a mixture, or `source` alone."""
+  """The sources that are read, by name: those of a mixture, or only `source`."""
   return dict(source.members) if isinstance(source, Mixture) else {source.info.name: source}
 
 

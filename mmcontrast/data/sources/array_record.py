@@ -1,6 +1,6 @@
 """Files that `mmcontrast data convert` writes: ArrayRecord, a record a MessagePack message.
 
-metadata.json beside them holds the schema (`Info`), the split, and the files with their counts.
+metadata.json next to them holds the schema (`Info`), the split, and the files with their counts.
 Neither can hold code.
 """
 

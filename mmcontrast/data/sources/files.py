@@ -255,4 +255,4 @@ def _is_glob(path: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-  return one_line(f"{type(error).__name__}: {error}")  # what some filesystems say is a path alone
+  return one_line(f"{type(error).__name__}: {error}")  # some filesystems give only a path

@@ -1,4 +1,4 @@
-"""Names that systems and programs leave beside data: never an image, a class, a shard or a table."""
+"""Names that systems and programs leave next to data: never an image, a class, a shard or a table."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Shards:
   """Samples of indexed shards in the order of the shards: n -> (name, extension -> content).
 
   Raises:
-    UserError: no such file, no index beside one, a shard that changed since, no sample at all, or samples whose members
+    UserError: no such file, one without an index, one that changed since, no sample at all, or samples whose members
       are in different shards.
   """
 
@@ -128,7 +128,7 @@ def _size_in(header: bytes) -> int | None:
 
 
 def find(pattern: str) -> list[str]:
-  """The shards that `pattern` names, without what lies beside them. UserError when there is none."""
+  """The shards that `pattern` names, without other files. UserError when there is none."""
   paths = files.find(pattern, _ENDINGS)
   shards = [path for path in paths if path == pattern or not path.lower().endswith(_BESIDE)]
   if not shards:
@@ -137,7 +137,7 @@ def find(pattern: str) -> list[str]:
 
 
 def current(path: str) -> ShardIndex | None:
-  """The index beside a shard; None when there is none, it is damaged, or the shard's size has changed."""
+  """The index of a shard; None when there is none, it is damaged, or the shard's size has changed."""
   import fsspec
 
   system, place = fsspec.core.url_to_fs(path)
@@ -153,7 +153,7 @@ def current(path: str) -> ShardIndex | None:
 
 
 def write(path: str, index: ShardIndex) -> None:
-  """Writes the index of the shard at `path` beside it. UserError where that cannot be."""
+  """Writes the index of the shard at `path` next to it. UserError where that cannot be."""
   import fsspec
 
   arrays = {field.name: np.asarray(getattr(index, field.name)) for field in dataclasses.fields(index)}

@@ -26,7 +26,7 @@ class ShardSource:
   """Records of one split of the shards of a pattern, in the order of their names and places in them.
 
   Raises:
-    UserError: unknown option, no such shard or split, no index beside a shard, a vocabulary that is not given.
+    UserError: unknown option, no such shard or split, a shard without an index, a vocabulary that is not given.
   """
 
   def __init__(

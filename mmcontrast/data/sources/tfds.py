@@ -86,7 +86,7 @@ def open_known(name: str):
 
 
 def _open(path: str, data_dir: str | os.PathLike | None):
-  """The builder of a prepared dataset, made from its files alone: the code of many needs TensorFlow."""
+  """The builder of a prepared dataset, made from its files only: the code of many needs TensorFlow."""
   from tensorflow_datasets.core import constants, read_only_builder, registered
 
   folders = [pathlib.Path(folder).expanduser() for folder in (data_dir, constants.get_default_data_dir()) if folder]

@@ -42,7 +42,7 @@ def make_tokenizer(name: str, *, lower: bool | str, own: pathlib.Path | None = N
     lower: lower-case the texts first.
     own: the model of the dataset, which "sentencepiece" without a path means.
     dataset: its name, for messages.
-    special_tokens: what those are that a text writes: "text", or "read", which "huggingface" alone can.
+    special_tokens: what those are that a text writes: "text", or "read", which only "huggingface" can.
 
   Raises UserError for no such kind, a path that is missing or not wanted, or a file of another format.
   """
