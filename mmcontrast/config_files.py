@@ -1,6 +1,6 @@
 """Config files: which one is meant, those that come with the package, and how one is run.
 
-A config file is Python and may import files of its folder, and only these: two folders that both have a `parts.py` do
+A config file is Python and may import files of its folder. Two folders that both have a `parts.py` do
 not share it, a module of that name that was imported before is not taken for it, and an edit is seen at the next load.
 Everything else that a file imports is found as ever, the configs of the package among it:
 `from mmcontrast.configs.methods import clip`.
