@@ -67,7 +67,7 @@ def search(workdir: str | os.PathLike, query: str | ImageLike, source: str | Non
     kind: "image" or "text", of what is searched; None: images, if there are any.
     count: how many.
     out: the path of a picture to draw, a PNG; of images only.
-  Raises UserError: no such run, source, set or embeddings; the query is empty, a file that is not an image, or of a kind
+  Raises UserError: no such run, source, set or embeddings; the query is empty, not an image, or of a kind
   that the run has no tower for.
   """
   if count < 1:
