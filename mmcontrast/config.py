@@ -75,7 +75,7 @@ def base_config() -> ml_collections.ConfigDict:
   c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), data=dict(), evaluators=dict(), image="", text="",
                       features="image", batch_size=256, every_steps=0)
   # watchdog_seconds: a read or a step that takes longer ends the process (watchdog.py); 0: never.
-  c.log = dict(every_steps=50, watchdog_seconds=600)
+  c.log = dict(every_steps=50, watchdog_seconds=600.0)
   return c
 
 
