@@ -1,4 +1,4 @@
-"""The quickstart, ten times as long: where its ceiling is.
+"""The quickstart, ten times as long.
 
     mmcontrast train --config mct_emoji --workdir runs/mct_emoji
 """
