@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "open_clip_torch", "scikit-learn", "tensorflow-cpu",
+PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "numpy", "torch", "open_clip_torch", "scikit-learn", "tensorflow-cpu",
             "webdataset", "grain", "array_record", "pillow", "simplejpeg", "cykooz.resizer")  # fmt: skip
 
 
