@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "numpy", "torch", "open_clip_torch", "scikit-learn",
-            "tensorflow-cpu", "webdataset", "grain", "array_record", "pillow", "simplejpeg", "cykooz.resizer")  # fmt: skip
+            "tensorflow-cpu", "webdataset", "grain", "array_record", "pillow", "simplejpeg",
+            "cykooz.resizer")  # fmt: skip
 
 
 def device() -> str:
