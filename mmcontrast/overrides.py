@@ -183,6 +183,8 @@ class _Walk:
                       f"{name}.{first}={text}{whole}")
     examples = [one for one in (now, default) if one is not REQUIRED]
     holder = section(path[:-1], {}, self.base)
+    if value is None and holder is not None and holder.options is None and isinstance(now, str):
+      return None  # an option of a source: what else it takes is not known here
     return _typed(text, value, examples, holder is not None and holder.fixed, known, f"{name}={text}", path)
 
 

@@ -91,6 +91,13 @@ def test_a_word_for_a_mapping_grows_options():
   assert two == ("moco_v2", {"base": "moco_v2", "solarize": 0.2})
 
 
+def test_an_option_of_a_source_can_be_set_to_none():
+  source = changed("data.source.tags=None", "data.source.caption=None", "data.source.id=7",
+                   data={**base_config().data.to_dict(), "source": dict(tags="tags", caption="text", id="key")})
+  assert source["data"]["source"] == {"tags": None, "caption": None, "id": "7"}
+  assert changed("towers.image.name=None")["towers"]["image"]["name"] == "None"  # which is then no such choice
+
+
 def test_the_order_of_words_does_not_matter():
   words = ["objective.a.criterion.margin=0.3", "objective.a.criterion=hinge", "optimizer.momentum=0.5",
            "optimizer.name=sgd", "optimizer.learning_rate.value=0.1", "optimizer.learning_rate={'name': 'constant'}"]

@@ -76,14 +76,21 @@ def read_weights(path: str | pathlib.Path, torch: bool = False, weights: str = "
 
 
 def find_weights(folder: pathlib.Path, more: Sequence[str] = ()) -> pathlib.Path:
-  """The file of weights in `folder`, by the usual names or one of `more`; torch's last.
+  """The file of weights in `folder`, by the usual names or one of `more`; torch's last. Else the only one of a suffix
+  of weights, such as epoch_3.pt.
 
   Raises UserError when there is none, naming what is there instead.
   """
   found = [folder / name for name in (*more, *NAMES) if (folder / name).is_file()]
   found.sort(key=lambda file: any(suffix in file.suffixes for suffix in TORCH))
   if not found:
-    there = [file.name for file in folder.iterdir()]
+    there = sorted(file.name for file in folder.iterdir())
+    weights = [name for name in there if name.endswith((".safetensors", *TORCH)) and (folder / name).is_file()]
+    if len(weights) == 1:
+      return folder / weights[0]
+    if weights:
+      raise UserError(f"{folder}: it is not known which of {', '.join(weights)} is meant; leave one in the folder, or "
+                      f"call it {(*more, *NAMES)[0]}")
     raise UserError(f"{folder}: no weights there, such as {(*more, *NAMES)[0]}; {nearest(NAMES[0], there)}")
   return found[0]
 

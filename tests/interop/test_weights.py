@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcontrast.errors import UserError
-from mmcontrast.interop.weights import read_weights, write_weights
+from mmcontrast.interop.weights import find_weights, read_weights, write_weights
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32(2.5), "n": np.arange(3)}
 
@@ -80,3 +80,14 @@ def test_other_kinds_and_missing_files_are_errors(tmp_path):
   (tmp_path / "model.safetensor").write_bytes(b"x")
   with pytest.raises(UserError, match=r"did you mean '\.safetensors'"):
     read_weights(tmp_path / "model.safetensor")
+
+
+def test_the_only_file_of_weights_is_taken_whatever_it_is_called(tmp_path):
+  (tmp_path / "tokenizer.json").write_text("{}")
+  (tmp_path / "epoch_3.pt").write_bytes(b"x")
+  assert find_weights(tmp_path) == tmp_path / "epoch_3.pt"
+  (tmp_path / "best.pth.tar").write_bytes(b"x")
+  with pytest.raises(UserError, match=r"which of best\.pth\.tar, epoch_3\.pt is meant; leave one"):
+    find_weights(tmp_path)
+  (tmp_path / "model.safetensors").write_bytes(b"x")
+  assert find_weights(tmp_path).name == "model.safetensors"

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.fields import Fields
-from mmcontrast.data.sources.jsonl import refuse_compressed
+from mmcontrast.data.sources.other_files import refuse_other_files
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
 from mmcontrast.errors import UserError
@@ -42,7 +42,7 @@ class CsvRows:
   """
 
   def __init__(self, path: str, fields: Fields):
-    refuse_compressed(path)
+    refuse_other_files(path, "csv")
     csv.field_size_limit(_LONGEST_CELL)
     self.path, self.label_names, self.note = path, {}, ""
     delimiter = fields.options["delimiter"] or ("\t" if path.endswith((".tsv", ".tab")) else ",")

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.fields import Fields
+from mmcontrast.data.sources.other_files import refuse_other_files
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
 from mmcontrast.errors import UserError
@@ -29,7 +30,7 @@ class JsonLines:
 
   def __init__(self, path: str, fields: Fields):
     del fields
-    refuse_compressed(path)
+    refuse_other_files(path, "jsonl")
     self.path, self.label_names, self.note = path, {}, ""
     newlines, offset = [], 0
     with files.open_binary(path) as file:
@@ -74,12 +75,6 @@ class JsonLines:
             yield _parse(line)
           except BadRecord:
             yield {}
-
-
-def refuse_compressed(path: str) -> None:
-  """UserError for a compressed file, of which no part can be read by itself."""
-  if path.endswith((".gz", ".bz2", ".xz", ".zst")):
-    raise UserError(f"{path}: is compressed, and its rows are read one by one; unpack it")
 
 
 def _holds_a_row(line: bytes) -> bool:

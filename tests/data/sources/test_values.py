@@ -291,6 +291,24 @@ def test_a_csv_of_windows(tmp_path):
     open_(f"csv:{path}", encoding="utf-16")
 
 
+@pytest.mark.parametrize("start, message", [
+  (b"PK\x03\x04\x14\0", "is a ZIP archive, as workbooks of Excel are"), (b"\x1f\x8b\x08", "is compressed"),
+  (b"PAR1\x15", r"is Parquet; give parquet:.*/x$"), (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+  (b"\n<!DOCTYPE html><html>", "is a web page"), (b"SQLite format 3\0", "SQLite"),
+])
+def test_what_is_no_table_is_told_what_it_is(start, message, tmp_path):
+  path = write(str(tmp_path / "x"), start + b"more of it\n")
+  for kind in ("csv", "jsonl"):
+    with pytest.raises(UserError, match=message):
+      open_(f"{kind}:{path}")
+
+
+def test_json_as_csv_is_told_its_kind(tmp_path):
+  for text, message in ((b'{"caption": "x"}\n', "give jsonl:"), (b'\xef\xbb\xbf[{"a": "x"}]', "one object a line")):
+    with pytest.raises(UserError, match=f"is JSON, not CSV; .*{message}"):
+      open_("csv:" + write(str(tmp_path / "x.csv"), text))
+
+
 def test_an_arrow_file_is_named_as_such(tmp_path):
   path = write(str(tmp_path / "data.arrow"), b"ARROW1")
   for place in (path, tmp_path):
