@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmcontrast import folders
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.errors import UserError, nearest, one_line
 
 REPLACED = ("towers", "heads", "objective", "init", "update_rule")
 """Sections whose keys are names of the user's, or options of a name: one too many would be another method."""
@@ -86,4 +86,8 @@ def stages_in(workdir: str | pathlib.Path) -> list[str]:
   file = pathlib.Path(workdir) / "config.json"
   if not file.is_file():
     return []
-  return [stage["name"] for stage in json.loads(file.read_text()).get("stages", ())]
+  try:
+    return [stage["name"] for stage in json.loads(file.read_text()).get("stages", ())]
+  except (ValueError, AttributeError, TypeError, KeyError) as error:  # of a full disk, or edited by hand
+    raise UserError(f"{file}: damaged ({one_line(error, 80)}); remove it, and run the training command again, which "
+                    "writes it anew") from None

@@ -13,7 +13,7 @@ from mmcontrast.dry_run import dry_run
 from mmcontrast.errors import UserError
 from mmcontrast.initialization import initial_arrays
 from mmcontrast.observe import read_jsonl
-from mmcontrast.stages import resolve
+from mmcontrast.stages import resolve, run_folder
 from mmcontrast.train import train
 
 ADAM = dict(name="adamw", learning_rate=1e-2, weight_decay=0.1)
@@ -185,3 +185,10 @@ def test_the_dry_run_covers_each_stage(data_dir):
   text = dry_run(staged(), data_dir=data_dir)
   assert text.startswith("stage image: 8 cpu devices") and "\n\nstage locked: 8 cpu devices" in text
   assert "  image_image: 16 x 16 (batch)" in text and "  image_text: 16 x 16 (batch)" in text
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", '{"stages": [{}]}'])
+def test_a_damaged_config_of_a_folder_is_one_line(tmp_path, text):
+  (tmp_path / "config.json").write_text(text)
+  with pytest.raises(UserError, match=r"config\.json: damaged .*; remove it, and run the training command again"):
+    run_folder(tmp_path)
