@@ -14,6 +14,7 @@ is an error: it is nearly always a misspelt path.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -98,7 +99,7 @@ def make_optimizer(
   if options["clip_norm"] is not None and not options["clip_norm"] > 0:
     raise UserError(f"optimizer.clip_norm: must be above 0 or None, not {options['clip_norm']!r}")
   learning_rate = make_schedule(
-    options["learning_rate"], total_steps, steps_per_epoch, "optimizer.learning_rate"
+    options["learning_rate"], total_steps, steps_per_epoch, "config.optimizer.learning_rate", within=(0, math.inf)
   )
   paths = parameter_paths(params)
   decay = _decay_by_path(options["weight_decay"], paths)

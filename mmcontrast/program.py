@@ -154,15 +154,23 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
                         for key, (schedule, where) in found.items()}
                  for name, found in objective.schedules(terms).items()},
       update_rule=make_update_rule(config["update_rule"], params, terms),
-      decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay"),
+      decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay", within=(0, 1)),
       momentum_update=config["momentum"]["update"],
       augmentations=_augmentations(config["augment"], counts),
       mean=tuple(config["normalize"]["mean"]),
-      std=tuple(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
+      std=_deviations(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
       matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
       microbatches=config["batch"]["microbatches"], lora=lora,
-      ema=make_schedule(decay, steps, epoch, "config.ema.decay") if (decay := config["ema"]["decay"]) else None,
+      ema=make_schedule(decay, steps, epoch, "config.ema.decay", within=(0, 1)) if (decay := config["ema"]["decay"])
+      else None,
       frozen=optim.frozen_mask(params, frozen))
+
+
+def _deviations(std: Sequence[float]) -> tuple[float, ...]:
+  """config.normalize.std, which images are divided by."""
+  if not all(value > 0 for value in std):
+    raise UserError(f"config.normalize.std: images are divided by {tuple(std)}; give numbers above 0")
+  return tuple(std)
 
 
 def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ its first value, after its end at its last one.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,6 +57,7 @@ def make_schedule(
   total_steps: int,
   steps_per_epoch: int | None = None,
   where: str = "schedule",
+  within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Schedule:
   """Builds `fn(step) -> float32 scalar`.
 
@@ -68,11 +70,16 @@ def make_schedule(
     total_steps: steps of the whole run.
     steps_per_epoch: what an epoch is; None where epochs have no meaning.
     where: the config path, for error messages.
+    within: the least and the greatest value that make sense.
 
   Raises:
-    UserError: an unknown name or key, a missing value, or lengths that do not fit.
+    UserError: an unknown name or key, a missing value, a value outside of `within`, or lengths that do not fit.
   """
   name = _name(spec, where)
+  for value in extremes(spec, where):
+    if not within[0] <= value <= within[1]:
+      limits = f"from {within[0]:g} to {within[1]:g}" if math.isfinite(within[1]) else f"of {within[0]:g} or more"
+      raise UserError(f"{where}: {value:g} makes no sense here; give a value {limits}")
   if name is None:
     return _as_float32(optax.constant_schedule(spec))
   value = _values(spec, name, where)
