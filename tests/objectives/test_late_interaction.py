@@ -179,5 +179,5 @@ def test_a_score_and_its_heads_must_fit(changes, token_heads, message):
 
 def test_tokens_are_not_queued():
   term = dict(query=IMAGE, key=f"{TEXT}@momentum", score="token_max", negatives="batch+queue:16")
-  with pytest.raises(UserError, match=r"t\.negatives: a queue holds one vector an example"):
+  with pytest.raises(UserError, match=r"t\.negatives: a queue holds one vector for each example"):
     objective.parse_terms({"t": term})
