@@ -80,7 +80,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
                                    "max_length": config["data"]["text_length"]})}
   heads = {name: build_head({k: v for k, v in options.items() if k != "tower"})
            for name, options in config["heads"].items()}
-  augmentation = recipe.augmentations[0]
+  augmentation = recipe.augmentations["image"][0]
 
   def view(kind, number):
     if kind == "text":
