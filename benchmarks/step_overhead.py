@@ -39,7 +39,8 @@ def made_up(config: dict, tags: int = 241, vocabulary: int = 2000) -> tuple[Spec
   side, length, views = data["image_size"], data["text_length"], data["views"]
   batch = {
     "image": draw.integers(0, 255, (size, views["image"], side, side, 3)).astype(np.uint8),
-    "text": draw.integers(1, vocabulary, (size, views["text"], length)).astype(np.int32),
+    # From 3: the ids before mark padding, beginning and end, and a text reaches to its first end.
+    "text": draw.integers(3, vocabulary, (size, views["text"], length)).astype(np.int32),
     "tags": (draw.random((size, tags)) < 0.03).astype(np.uint8),
     "id": np.arange(size, dtype=np.int32), "index": np.arange(size, dtype=np.int32),
     "seed": draw.integers(0, 2**32, size, dtype=np.uint32),
