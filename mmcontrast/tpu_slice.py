@@ -39,16 +39,20 @@ def slice_devices(topology: str) -> Sequence[jax.Device]:
   if importlib.util.find_spec("libtpu") is None:
     raise UserError("--topology needs libtpu, which compiles for TPUs where there are none: "
                     "pip install 'mmcontrast[tpu_compile]'")
-  # Else libtpu asks the metadata server of a machine in Google's cloud, which this may not be.
+  # Else libtpu asks the metadata server of a machine in Google's cloud, which this may not be, and lets only one
+  # process at a time in, which matters for those that compute.
   for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"),
-                      ("TPU_ACCELERATOR_TYPE", "v5litepod-8")):
+                      ("TPU_ACCELERATOR_TYPE", "v5litepod-8"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
     os.environ.setdefault(name, value)
   jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_enable_compilation_cache", False)  # without a TPU, what is cached cannot be read again
   from jax.experimental import topologies
   try:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
   except Exception as error:  # of libtpu's own types
-    raise UserError(f"--topology {topology}: {one_line(error)}; {nearest(topology, KNOWN)}") from error
+    family = topology.split(":")[0]
+    known = ", ".join(name for name in KNOWN if name.startswith(f"{family}:"))
+    raise UserError(f"--topology {topology}: {one_line(error)}; slices of {family}: {known}") from error
 
 
 def too_much(error: Exception) -> tuple[int, int] | None:
