@@ -59,6 +59,7 @@ launchers: $(VENV)/installed-test
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 clean:
 	rm -rf $(VENV) $(ORACLES) .cache build *.egg-info

@@ -66,8 +66,7 @@ def ours(size: int, lowering: str) -> Callable[[], None]:
 
   step = jax.jit(step, donate_argnums=0)
   state = jax.tree.map(
-    jax.numpy.asarray,
-    (variables["params"], variables["batch_stats"], optimizer.init(variables["params"])),
+    jax.numpy.asarray, (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
   )
 
   def run():
@@ -95,9 +94,7 @@ def peer(size: int, channels_last: bool) -> Callable[[], None]:
       self.conv3, self.bn3 = conv(width, width * 4, 1), nn.BatchNorm2d(width * 4)
       self.relu, self.downsample = nn.ReLU(inplace=True), None
       if inputs != width * 4:
-        self.downsample = nn.Sequential(
-          conv(inputs, width * 4, 1, stride), nn.BatchNorm2d(width * 4)
-        )
+        self.downsample = nn.Sequential(conv(inputs, width * 4, 1, stride), nn.BatchNorm2d(width * 4))
 
     def forward(self, x):
       y = self.relu(self.bn1(self.conv1(x)))

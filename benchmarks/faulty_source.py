@@ -1,7 +1,7 @@
 """emoji_views with faults put in: bad records, reads that fail, reads that are slow.
 
-    faulty_source.register()
-    config["data"] |= dict(dataset="faulty", source=dict(bad=0.004, failing=0.01), ...)
+faulty_source.register()
+config["data"] |= dict(dataset="faulty", source=dict(bad=0.004, failing=0.01), ...)
 """
 
 from __future__ import annotations

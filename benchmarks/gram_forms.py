@@ -29,14 +29,17 @@ def forms(steps: int) -> dict[str, dict[str, Any]]:
   """Name of a form -> its config."""
   shipped = config_of("gram", steps)
   alone = copy.deepcopy(shipped)
-  (name, term), = alone["objective"].items()
+  ((name, term),) = alone["objective"].items()
   english, german = "text[0]/text_joint", "text[1]/text_joint"
   del alone["towers"]["german"], alone["heads"]["german_joint"]
   image = term["query"]
   first = {**alone, "objective": {name: {**term, "query": english, "key": (image, german)}}}
   second = {**alone, "objective": {name: {**term, "key": (english, german)}}}
-  return {"English anchor, one text tower": first, "drawing anchor, one text tower": second,
-          "drawing anchor, two text towers": shipped}
+  return {
+    "English anchor, one text tower": first,
+    "drawing anchor, one text tower": second,
+    "drawing anchor, two text towers": shipped,
+  }
 
 
 def measure(workdir: pathlib.Path, data_dir: str | None) -> dict[str, float]:
@@ -56,17 +59,23 @@ def measure(workdir: pathlib.Path, data_dir: str | None) -> dict[str, float]:
   head = "german_joint" if "german_joint" in model.config["heads"] else "text_joint"
   evaluation = {**model.config["evaluation"], "text": head}
   of_german = Inference({**model.config, "evaluation": evaluation}, model.model, model.variables, model.tokenizer)
-  image, first, second = model.embed("image", drawings.images), model.embed("text", english), \
-      of_german.embed("text", german)
+  image, first, second = (
+    model.embed("image", drawings.images),
+    model.embed("text", english),
+    of_german.embed("text", german),
+  )
   matrix = np.asarray(score.tile(image, score.join([first, second])))
   right = matrix[np.arange(len(image)), drawings.image_id]
   of_names = _ranks(matrix, right[:, None])
   of_drawings = _ranks(matrix[:, drawings.image_id].T, right[:, None])
   alone = np.asarray(score.tile(second, score.join([first])))
-  return {"drawing to names, median rank": float(np.median(of_names)),
-          "names to drawing, median rank": float(np.median(of_drawings)), "concepts": len(names),
-          "drawings": len(image), "German to English R@1": round(100 * float(np.mean(alone.argmax(1) == np.arange(
-              len(names)))), 1)}
+  return {
+    "drawing to names, median rank": float(np.median(of_names)),
+    "names to drawing, median rank": float(np.median(of_drawings)),
+    "concepts": len(names),
+    "drawings": len(image),
+    "German to English R@1": round(100 * float(np.mean(alone.argmax(1) == np.arange(len(names)))), 1),
+  }
 
 
 def _ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:

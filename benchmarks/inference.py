@@ -35,8 +35,33 @@ HERE = pathlib.Path(__file__).resolve().parent
 CONTENDERS = ("mmcontrast", "open_clip", "transformers")
 CASES = [("image", 32), ("image", 1), ("text", 32), ("text", 1), ("caption", 32), ("caption", 1)]
 SIZE, LENGTH, BEGIN, END = 224, 77, 49406, 49407
-WORDS = ("a", "the", "of", "on", "with", "and", "two", "small", "red", "wooden", "dog", "child", "street", "table",
-         "mountain", "river", "boat", "bicycle", "umbrella", "kitchen", "standing", "next", "to", "under", "photograph")
+WORDS = (
+  "a",
+  "the",
+  "of",
+  "on",
+  "with",
+  "and",
+  "two",
+  "small",
+  "red",
+  "wooden",
+  "dog",
+  "child",
+  "street",
+  "table",
+  "mountain",
+  "river",
+  "boat",
+  "bicycle",
+  "umbrella",
+  "kitchen",
+  "standing",
+  "next",
+  "to",
+  "under",
+  "photograph",
+)
 Encode = Callable[[str, int], np.ndarray]  # (kind, how many) -> unit rows
 
 
@@ -46,7 +71,7 @@ def inputs() -> dict[str, Any]:
   ids = draw.integers(1, BEGIN - 1, (32, LENGTH)).astype(np.int32)
   ids[:, 0] = BEGIN
   for row, length in zip(ids, draw.integers(4, LENGTH, 32)):
-    row[length], row[length + 1:] = END, 0
+    row[length], row[length + 1 :] = END, 0
   captions = [" ".join(draw.choice(WORDS, count)) for count in draw.integers(5, 21, 32)]
   return {"image": draw.integers(0, 256, (32, SIZE, SIZE, 3)).astype(np.uint8), "text": ids, "caption": captions}
 
@@ -58,13 +83,17 @@ def prepare(folder: pathlib.Path, model: str, names: list[str]) -> None:
   from safetensors.torch import save_file
 
   from mmcontrast.interop.run import export_run, import_run
+
   torch.manual_seed(0)
   made = open_clip.create_model(model, pretrained=None)
   (folder / "open_clip").mkdir()
-  save_file({name: leaf.contiguous() for name, leaf in made.state_dict().items()},
-            folder / "open_clip" / "open_clip_model.safetensors")
-  (folder / "open_clip" / "open_clip_config.json").write_text(json.dumps(
-      {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": made.visual.preprocess_cfg}))
+  save_file(
+    {name: leaf.contiguous() for name, leaf in made.state_dict().items()},
+    folder / "open_clip" / "open_clip_model.safetensors",
+  )
+  (folder / "open_clip" / "open_clip_config.json").write_text(
+    json.dumps({"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": made.visual.preprocess_cfg})
+  )
   import_run(f"open_clip:{folder / 'open_clip'}", folder / "mmcontrast")
   if "transformers" in names:
     export_run(folder / "mmcontrast", "hf", folder / "transformers")
@@ -73,6 +102,7 @@ def prepare(folder: pathlib.Path, model: str, names: list[str]) -> None:
 def ours(folder: pathlib.Path) -> Encode:
   """The run, by `mmcontrast.load`."""
   import mmcontrast
+
   model, given = mmcontrast.load(folder / "mmcontrast"), inputs()
 
   def encode(kind: str, count: int) -> np.ndarray:
@@ -86,6 +116,7 @@ def by_open_clip(folder: pathlib.Path) -> Encode:
   """open_clip's model, eager."""
   import open_clip
   import torch
+
   model, tokenizer = open_clip.create_model(f"local-dir:{folder / 'open_clip'}").eval(), open_clip.SimpleTokenizer()
   given = tensors()
 
@@ -101,6 +132,7 @@ def by_transformers(folder: pathlib.Path) -> Encode:
   """transformers' CLIPModel, eager, with the attention that it chooses."""
   import torch
   from transformers import AutoTokenizer, CLIPModel
+
   model, tokenizer = (one.from_pretrained(folder / "transformers") for one in (CLIPModel, AutoTokenizer))
   model.eval()
   given = tensors()
@@ -111,8 +143,9 @@ def by_transformers(folder: pathlib.Path) -> Encode:
       if kind == "image":
         found = model.get_image_features(pixel_values=values)
       else:
-        found = model.get_text_features(**(tokenizer(values, padding=True, return_tensors="pt") if kind == "caption"
-                                           else {"input_ids": values}))
+        found = model.get_text_features(
+          **(tokenizer(values, padding=True, return_tensors="pt") if kind == "caption" else {"input_ids": values})
+        )
       rows = getattr(found, "pooler_output", found)
       return (rows / rows.norm(dim=-1, keepdim=True)).numpy()
 
@@ -123,9 +156,11 @@ def tensors() -> dict:
   """`inputs` as torch's models take them."""
   import open_clip
   import torch
+
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  mean, std = (torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN,
-                                                                  open_clip.OPENAI_DATASET_STD))
+  mean, std = (
+    torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+  )
   given = inputs()
   images = torch.from_numpy(given["image"]).permute(0, 3, 1, 2).float() / 255
   return {**given, "image": ((images - mean) / std).contiguous(), "text": torch.from_numpy(given["text"]).long()}
@@ -153,8 +188,9 @@ class Contender:
   def __init__(self, name: str, folder: pathlib.Path):
     """Starts it."""
     self.name = name
-    self._process = subprocess.Popen(words(folder, "--serve", name), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                     text=True)
+    self._process = subprocess.Popen(
+      words(folder, "--serve", name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     while (line := self._process.stdout.readline()) != "ready\n":
       if not line:
         raise RuntimeError(f"{name}: did not start; its error is above")
@@ -190,10 +226,13 @@ def speeds(folder: pathlib.Path, names: list[str], rounds: int) -> list[dict]:
     found = {name: np.load(folder / f"{name}.{kind}.{count}.npy") for name in names}
     reference = found.get("open_clip", found[names[0]])
     for name in names:
-      row = {"case": f"{kind} x {count}", "contender": name,
-             "a second": count / statistics.median(wall for wall, _ in times[name]),
-             "processor_s": statistics.median(processor for _, processor in times[name]),
-             "difference": float(np.abs(found[name] - reference).max())}
+      row = {
+        "case": f"{kind} x {count}",
+        "contender": name,
+        "a second": count / statistics.median(wall for wall, _ in times[name]),
+        "processor_s": statistics.median(processor for _, processor in times[name]),
+        "difference": float(np.abs(found[name] - reference).max()),
+      }
       for other in names if name == names[0] else ():
         ratios = [theirs / own for (own, _), (theirs, _) in zip(times[name], times[other])]
         row |= {f"times {other}": statistics.median(ratios)} if other != name else {}
@@ -238,6 +277,7 @@ def main() -> None:
       return print(BY_NAME[options.first](folder)("image", 1).shape)
     return serve(options.serve, folder)
   from record import record, table
+
   with tempfile.TemporaryDirectory() as scratch:
     folder = pathlib.Path(scratch)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")

@@ -34,26 +34,14 @@ SOFT = dict(name="soft_similarity", of="image[0]/frozen@momentum")
 TEACHER = dict(name="teacher", query=f"{QUERY}@momentum", key=f"{KEY}@momentum", temperature=0.01)
 # name of the case -> (what its row says, the term's config)
 CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-  "softmax": (
-    dict(criterion="softmax", target="identity", columns="batch"),
-    dict(direction="both"),
-  ),
+  "softmax": (dict(criterion="softmax", target="identity", columns="batch"), dict(direction="both")),
   "sigmoid": (
     dict(criterion="sigmoid", target="identity", columns="batch"),
     dict(criterion="sigmoid", bias=dict(init=-10.0)),
   ),
-  "same_id": (
-    dict(criterion="softmax", target="same_id", columns="batch"),
-    dict(direction="both", target="same_id"),
-  ),
-  "soft": (
-    dict(criterion="softmax", target="soft_similarity", columns="batch"),
-    dict(direction="both", target=SOFT),
-  ),
-  "teacher": (
-    dict(criterion="softmax", target="teacher", columns="batch"),
-    dict(direction="both", target=TEACHER),
-  ),
+  "same_id": (dict(criterion="softmax", target="same_id", columns="batch"), dict(direction="both", target="same_id")),
+  "soft": (dict(criterion="softmax", target="soft_similarity", columns="batch"), dict(direction="both", target=SOFT)),
+  "teacher": (dict(criterion="softmax", target="teacher", columns="batch"), dict(direction="both", target=TEACHER)),
   "queue": (
     dict(criterion="softmax", target="identity", columns="batch+queue:65536"),
     dict(key=f"{KEY}@momentum", negatives="batch+queue:65536"),
@@ -80,9 +68,7 @@ def plain_loss(case: str, image, text, log_scale, bias):
   return -jnp.mean(rows + columns) / 2
 
 
-def compile_term(
-  case: str, impl: str, n: int, dim: int, mesh: Any, tile: int
-) -> tuple[Any, Callable[[], tuple]]:
+def compile_term(case: str, impl: str, n: int, dim: int, mesh: Any, tile: int) -> tuple[Any, Callable[[], tuple]]:
   """The compiled value and gradients of one case, and what makes its arguments."""
   import jax
   import jax.numpy as jnp
@@ -109,9 +95,7 @@ def compile_term(
     if impl == "compiler":
       own = parameters["t"]
       return plain_loss(case, trained[QUERY], trained[KEY], own["log_scale"], own.get("bias", 0.0))
-    return objective.evaluate(
-      terms, trained | fixed, info, parameters, queues, {}, mesh=mesh, impl=impl, tile=tile
-    )[0]
+    return objective.evaluate(terms, trained | fixed, info, parameters, queues, {}, mesh=mesh, impl=impl, tile=tile)[0]
 
   split, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
   shardings = jax.tree.map(lambda x: split if x.ndim else whole, jax.eval_shape(arguments))
@@ -187,9 +171,7 @@ def measure_open_clip(case: str, n: int, dim: int, repeats: int, tile: int) -> d
   needed = OPEN_CLIP_MATRICES * 4 * n * n
   if needed > 0.8 * _free_bytes():
     return row | {"note": f"not run: needs about {needed >> 20} MiB"}
-  mesh = jax.make_mesh(
-    (jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   compiled, arguments = compile_term(case, "ring", n, dim, mesh, tile)
   values = arguments()
   wanted, (by_embedding, by_temperature) = jax.device_get(compiled(*values))
@@ -226,9 +208,7 @@ def main() -> None:
   parser.add_argument("--n", type=int, nargs="+", help="batch sizes (default: by the machine)")
   parser.add_argument("--dim", type=int, default=512)
   parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-  parser.add_argument(
-    "--timed", nargs="*", choices=CASES, default=list(PLAIN), help="other cases are only compiled"
-  )
+  parser.add_argument("--timed", nargs="*", choices=CASES, default=list(PLAIN), help="other cases are only compiled")
   parser.add_argument("--impls", nargs="+", default=["dense", "rows", "ring", *PEERS])
   parser.add_argument("--tile", type=int, default=512)
   parser.add_argument("--devices", type=int, default=8, help="simulated devices, on a CPU")

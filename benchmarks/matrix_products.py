@@ -19,8 +19,17 @@ from record import record
 
 from mmcontrast.compilation import compiler_options
 
-SHAPES = ((50, 768, 3072), (77, 512, 2048), (200, 768, 3072), (308, 512, 2048),  # 1 and 4 images or texts
-          (1600, 768, 3072), (1600, 3072, 768), (1600, 768, 2304), (2464, 512, 2048), (2464, 2048, 512))  # 32
+SHAPES = (
+  (50, 768, 3072),
+  (77, 512, 2048),
+  (200, 768, 3072),
+  (308, 512, 2048),  # 1 and 4 images or texts
+  (1600, 768, 3072),
+  (1600, 3072, 768),
+  (1600, 768, 2304),
+  (2464, 512, 2048),
+  (2464, 2048, 512),
+)  # 32
 FORMS = {"forward": (0, 1, ((1,), (0,))), "input": (2, 1, ((1,), (1,))), "weights": (0, 2, ((0,), (0,)))}
 
 
@@ -47,8 +56,10 @@ def main() -> None:
         jax.block_until_ready(product(*pair))
         times[name].append(time.perf_counter() - start)
     gigaflops = 2e-9 * count * inner * columns
-    rows.append({"m": count, "k": inner, "n": columns} |
-                {name: gigaflops / statistics.median(taken) for name, taken in times.items()})
+    rows.append(
+      {"m": count, "k": inner, "n": columns}
+      | {name: gigaflops / statistics.median(taken) for name, taken in times.items()}
+    )
   record(rows, options.out)
 
 

@@ -65,8 +65,10 @@ def run(name: str, seed: int, steps: int, size: int, folder: pathlib.Path) -> di
     config.write_text(CONFIG.format(seed=seed, steps=steps, size=size, terms=VARIANTS[name]))
     program = [sys.executable, "-m", "mmcontrast"]
     print(f"seed {seed}: {name}", flush=True)
-    for command in (["train", "--config", str(config), "--workdir", str(workdir)],
-                    ["evaluate", "--workdir", str(workdir)]):
+    for command in (
+      ["train", "--config", str(config), "--workdir", str(workdir)],
+      ["evaluate", "--workdir", str(workdir)],
+    ):
       subprocess.run(program + command, check=True, stdout=subprocess.DEVNULL)
   return json.loads(results.read_text())
 
@@ -81,8 +83,11 @@ def main() -> None:
   parser.add_argument("--out")
   options = parser.parse_args()
   with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
-    runs = {(name, seed): pool.submit(run, name, seed, options.steps, options.image_size, options.workdir)
-            for seed in range(options.seeds) for name in VARIANTS}
+    runs = {
+      (name, seed): pool.submit(run, name, seed, options.steps, options.image_size, options.workdir)
+      for seed in range(options.seeds)
+      for name in VARIANTS
+    }
     found = {name: [runs[name, seed].result() for seed in range(options.seeds)] for name in VARIANTS}
   rows = []
   for name, results in found.items():

@@ -84,8 +84,9 @@ def has_joint_space(method: str) -> bool:
   return bool(last["evaluation"]["image"] and last["evaluation"]["text"])
 
 
-def run(method: str, steps: int, seed: int, workdir: pathlib.Path,
-        overrides: Sequence[str] = ()) -> dict[str, float | None]:
+def run(
+  method: str, steps: int, seed: int, workdir: pathlib.Path, overrides: Sequence[str] = ()
+) -> dict[str, float | None]:
   """Trains and evaluates; {column: per cent}."""
   from mmcontrast.evaluate import evaluate_workdir
   from mmcontrast.train import train
@@ -130,8 +131,18 @@ def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.
   if not results.exists():
     core = cores.get()
     try:
-      command = [sys.executable, __file__, "--one", method, "--steps", str(options.steps), "--one_seed", str(seed),
-                 "--workdir", str(workdir)]
+      command = [
+        sys.executable,
+        __file__,
+        "--one",
+        method,
+        "--steps",
+        str(options.steps),
+        "--one_seed",
+        str(seed),
+        "--workdir",
+        str(workdir),
+      ]
       workdir.mkdir(parents=True, exist_ok=True)
       print(f"{method}, seed {seed}", flush=True)
       with (workdir / "log.txt").open("w") as log:
@@ -168,8 +179,11 @@ def main() -> None:
   for number in range(options.parallel):
     cores.put(str(available[number % len(available)]) if options.parallel > 1 else "")
   with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
-    runs = {(method, seed): pool.submit(run_apart, method, options, seed, cores)
-            for seed in range(options.seeds) for method in methods}
+    runs = {
+      (method, seed): pool.submit(run_apart, method, options, seed, cores)
+      for seed in range(options.seeds)
+      for method in methods
+    }
   rows = []
   for method in methods:
     found = [runs[method, seed].result() for seed in range(options.seeds)]

@@ -1,7 +1,7 @@
 """open_clip's ClipLoss and SigLipLoss as a peer: world size 1, the dense matrix, torch's autograd.
 
-    pip install torch==2.13.0 pillow ftfy huggingface_hub safetensors
-    pip install --no-deps open_clip_torch==3.3.0 torchvision==0.28.0 timm==1.0.31
+pip install torch==2.13.0 pillow ftfy huggingface_hub safetensors
+pip install --no-deps open_clip_torch==3.3.0 torchvision==0.28.0 timm==1.0.31
 """
 
 from __future__ import annotations

@@ -71,8 +71,11 @@ def main() -> None:
   parser.add_argument("--out")
   options = parser.parse_args()
   steps, workdir = options.steps, options.workdir
-  rows = [{"text tower": label, "steps": steps, "seed": seed, **run(label, steps, seed, workdir)}
-          for seed in range(options.seeds) for label in CONFIGS]
+  rows = [
+    {"text tower": label, "steps": steps, "seed": seed, **run(label, steps, seed, workdir)}
+    for seed in range(options.seeds)
+    for label in CONFIGS
+  ]
   record(rows, options.out)
 
 

@@ -57,18 +57,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   widths = [max(len(line[i]) for line in grid) for i in range(len(columns))]
   numeric = [all(isinstance(r.get(c), int | float | None) for r in rows) for c in columns]
   lines = [
-    "  ".join(x.rjust(w) if n else x.ljust(w) for x, w, n in zip(line, widths, numeric)).rstrip()
-    for line in grid
+    "  ".join(x.rjust(w) if n else x.ljust(w) for x, w, n in zip(line, widths, numeric)).rstrip() for line in grid
   ]
   lines.insert(1, "  ".join("-" * w for w in widths))
   return "\n".join(lines)
 
 
-def record(
-  rows: Sequence[Mapping[str, Any]],
-  out: str | os.PathLike | None = None,
-  command: str | None = None,
-) -> None:
+def record(rows: Sequence[Mapping[str, Any]], out: str | os.PathLike | None = None, command: str | None = None) -> None:
   """Prints `rows` as a table and, given `out`, writes device, versions, command and rows there.
 
   Args:

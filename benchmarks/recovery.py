@@ -43,19 +43,29 @@ READY = "first step done"
 def recovery_config(steps: int) -> dict[str, Any]:
   """The run that is killed."""
   from mmcontrast.config import load_config
+
   config = load_config("quickstart:smoke")
-  data = {**config["data"], "dataset": "faulty", "source": dict(bad=0.005, failing=0.01),
-          "on_error": dict(max_share=0.02, retries=3, backoff_seconds=0.01, timeout_seconds=30.0)}
+  data = {
+    **config["data"],
+    "dataset": "faulty",
+    "source": dict(bad=0.005, failing=0.01),
+    "on_error": dict(max_share=0.02, retries=3, backoff_seconds=0.01, timeout_seconds=30.0),
+  }
   return config | dict(steps=steps, data=data, checkpoint={**config["checkpoint"], "every_steps": EVERY})
 
 
 def saving_config() -> dict[str, Any]:
   """The run whose saves are timed: far enough apart that none waits for the one before."""
   from mmcontrast.config import load_config
+
   config = load_config("quickstart")
-  return config | dict(steps=60, batch={**config["batch"], "size": 32}, log={**config["log"], "every_steps": REPORT},
-                       checkpoint={**config["checkpoint"], "every_steps": 2 * REPORT},
-                       optimizer=dict(name="adamw", learning_rate=1e-3))
+  return config | dict(
+    steps=60,
+    batch={**config["batch"], "size": 32},
+    log={**config["log"], "every_steps": REPORT},
+    checkpoint={**config["checkpoint"], "every_steps": 2 * REPORT},
+    optimizer=dict(name="adamw", learning_rate=1e-3),
+  )
 
 
 def child(kind: str, steps: int, workdir: str, log: str, data_dir: str | None) -> None:
@@ -63,6 +73,7 @@ def child(kind: str, steps: int, workdir: str, log: str, data_dir: str | None) -
   from mmcontrast import train as program
   from mmcontrast.checkpoint import Checkpoints
   from mmcontrast.data.pipeline import Batches
+
   faulty_source.register()
   read, snapshot, save = Batches.__next__, program.snapshot, Checkpoints.save
   asked = 0.0  # seconds
@@ -100,12 +111,19 @@ class Life:
     self.log, self._output = folder / f"{kind}.jsonl", folder / f"{kind}.txt"
     self._before = len(self.entries())
     command = [sys.executable, __file__, "--child", kind, str(steps), str(folder / kind), str(self.log)]
-    caching = dict(JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-                   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1")
+    caching = dict(
+      JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"),
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+      JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
     self.began = time.monotonic()
     with self._output.open("w") as output:
-      self.process = subprocess.Popen(command + (["--data_dir", data_dir] if data_dir else []), stdout=output,
-                                      stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1", **caching})
+      self.process = subprocess.Popen(
+        command + (["--data_dir", data_dir] if data_dir else []),
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **caching},
+      )
 
   def entries(self) -> list[dict[str, Any]]:
     """All lines of the log, those of earlier lives too, less one that a kill has torn."""
@@ -117,7 +135,7 @@ class Life:
 
   def steps(self) -> list[int]:
     """The steps of this life."""
-    return [entry["step"] for entry in self.entries()[self._before:] if "step" in entry]
+    return [entry["step"] for entry in self.entries()[self._before :] if "step" in entry]
 
   def first_step(self) -> float | None:
     """Seconds from the start of the process to the end of its first step; None if it ended before."""
@@ -138,8 +156,9 @@ class Life:
     self.process.wait()
 
 
-def interrupted(folder: pathlib.Path, kills: int, steps: int, data_dir: str | None,
-                draw: random.Random) -> dict[str, Any]:
+def interrupted(
+  folder: pathlib.Path, kills: int, steps: int, data_dir: str | None, draw: random.Random
+) -> dict[str, Any]:
   """Trains with `kills` kills; returns how they went."""
   times, mid_write, done, starts_right, last = [], 0, 0, True, 0
   checkpoints = folder / "killed" / "checkpoints"
@@ -160,9 +179,13 @@ def interrupted(folder: pathlib.Path, kills: int, steps: int, data_dir: str | No
     last = mine[-1] if mine else last
     if life.process.poll() is not None:
       life.finish()
-      return {"kills": done, "kills_while_writing": mid_write, "restarts_in_place": starts_right,
-              "restart_to_first_step_seconds": round(statistics.median(times), 2) if times else None,
-              "slowest_restart_seconds": round(max(times), 2) if times else None}
+      return {
+        "kills": done,
+        "kills_while_writing": mid_write,
+        "restarts_in_place": starts_right,
+        "restart_to_first_step_seconds": round(statistics.median(times), 2) if times else None,
+        "slowest_restart_seconds": round(max(times), 2) if times else None,
+      }
     mid_write += bool(list(checkpoints.glob("*-tmp")))
     life.kill()
     done += 1
@@ -171,6 +194,7 @@ def interrupted(folder: pathlib.Path, kills: int, steps: int, data_dir: str | No
 def compare(folder: pathlib.Path) -> dict[str, Any]:
   """The examples and the parameters of the killed run beside those of the one left alone."""
   from mmcontrast.checkpoint import load_run
+
   seen: dict[str, dict[int, list[int]]] = {}
   redone = differing = 0
   for kind in ("whole", "killed"):
@@ -183,14 +207,19 @@ def compare(folder: pathlib.Path) -> dict[str, Any]:
           redone += step in seen[kind]
           differing += seen[kind].get(step, examples) != examples
           seen[kind][step] = examples
-  counts = {kind: collections.Counter((step, i) for step, rows in steps.items() for i in rows)
-            for kind, steps in seen.items()}
+  counts = {
+    kind: collections.Counter((step, i) for step, rows in steps.items() for i in rows) for kind, steps in seen.items()
+  }
   models = [jax.tree.leaves(load_run(folder / kind)[1]) for kind in seen]
-  return {"steps": len(seen["whole"]), "steps_done_again": redone, "done_again_with_others": differing,
-          "lost_examples": (counts["whole"] - counts["killed"]).total(),
-          "repeated_examples": (counts["killed"] - counts["whole"]).total(),
-          "same_order": seen["whole"] == seen["killed"],
-          "parameters_bit_equal": all(np.array_equal(a, b) for a, b in zip(*models, strict=True))}
+  return {
+    "steps": len(seen["whole"]),
+    "steps_done_again": redone,
+    "done_again_with_others": differing,
+    "lost_examples": (counts["whole"] - counts["killed"]).total(),
+    "repeated_examples": (counts["killed"] - counts["whole"]).total(),
+    "same_order": seen["whole"] == seen["killed"],
+    "parameters_bit_equal": all(np.array_equal(a, b) for a, b in zip(*models, strict=True)),
+  }
 
 
 def saves(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
@@ -203,8 +232,10 @@ def saves(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
   # a save, the copy of the state is made there.
   reports = {step: began[step + 1] - began[step] for step in range(REPORT, max(began), REPORT)}
   # From the batch after a report to that after the next one.
-  seconds = {step: (began[step + REPORT + 1] - began[step + 1] - saved.get(step + REPORT, 0.0)) / REPORT
-             for step in range(REPORT, max(began) - REPORT, REPORT)}
+  seconds = {
+    step: (began[step + REPORT + 1] - began[step + 1] - saved.get(step + REPORT, 0.0)) / REPORT
+    for step in range(REPORT, max(began) - REPORT, REPORT)
+  }
   after = [seconds[step] for step in saved if step in seconds]
   others = [time for step, time in seconds.items() if step not in saved]
   return {f"{name}_milliseconds": round(1000 * value, 2) for name, value in {

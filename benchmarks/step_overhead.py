@@ -47,8 +47,15 @@ def made_up(config: dict, tags: int = 241, vocabulary: int = 2000) -> tuple[Spec
     "mirror_safe": np.ones(size, bool), "valid": np.ones(size, bool),
   }  # fmt: skip
   shapes = {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()}
-  return Spec(examples=1903, steps_per_epoch=1903 // size, tag_names=("tag",) * tags, label_names={},
-              styles=("one", "two"), vocab_size=vocabulary, batch=shapes), batch
+  return Spec(
+    examples=1903,
+    steps_per_epoch=1903 // size,
+    tag_names=("tag",) * tags,
+    label_names={},
+    styles=("one", "two"),
+    vocab_size=vocabulary,
+    batch=shapes,
+  ), batch
 
 
 def unit(rows):
@@ -76,11 +83,15 @@ def queued_positives(target, batch, queue):
 def bare_step(config: dict, recipe, state: TrainState, batch: dict):
   """The quickstart's or CLIP's step with nothing of ours but encoders, augmentation and optimizer."""
   vocabulary = state.params["towers"]["text"]["token_embedding"]["embedding"].shape[0]
-  towers = {"image": build_encoder(config["towers"]["image"]),
-            "text": build_encoder({**config["towers"]["text"], "vocab_size": vocabulary,
-                                   "max_length": config["data"]["text_length"]})}
-  heads = {name: build_head({k: v for k, v in options.items() if k != "tower"})
-           for name, options in config["heads"].items()}
+  towers = {
+    "image": build_encoder(config["towers"]["image"]),
+    "text": build_encoder(
+      {**config["towers"]["text"], "vocab_size": vocabulary, "max_length": config["data"]["text_length"]}
+    ),
+  }
+  heads = {
+    name: build_head({k: v for k, v in options.items() if k != "tower"}) for name, options in config["heads"].items()
+  }
   augmentation = recipe.augmentations["image"][0]
 
   def view(kind, number):
@@ -95,8 +106,10 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
     if kind in stats["towers"]:
       own["batch_stats"] = stats["towers"][kind]
     encoded, new = towers[kind].apply(own, inputs, mask, train=True, mutable=["batch_stats"])
-    rows = {name: unit(heads[name].apply({"params": params["heads"][name]}, encoded.pooled, train=True).pooled)
-            for name in names}
+    rows = {
+      name: unit(heads[name].apply({"params": params["heads"][name]}, encoded.pooled, train=True).pooled)
+      for name in names
+    }
     return rows, {**stats, "towers": {**stats["towers"], **({kind: new["batch_stats"]} if new else {})}}
 
   def clip_loss(params):
@@ -137,8 +150,11 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
     momentum, queues = None, {}
   else:
     decay = config["momentum"]["decay"]
-    copy = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.momentum["params"],
-                        recipe.model.branch({"params": state.params}, recipe.names[1])["params"])
+    copy = jax.tree.map(
+      lambda old, new: decay * old + (1 - decay) * new,
+      state.momentum["params"],
+      recipe.model.branch({"params": state.params}, recipe.names[1])["params"],
+    )
     keys, stats = {}, state.momentum["batch_stats"]
     for kind, number in sorted({(path.split("[")[0], int(path.split("[")[1][0])) for path in recipe.names[1]}):
       names = [path.removesuffix("@momentum").split("/")[1] for path in recipe.names[1] if path.startswith(kind)]
@@ -149,8 +165,12 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
     (loss, stats), gradients = jax.value_and_grad(mct_loss, has_aux=True)(state.params, keys)
     queues = {}
     for name, queue in state.queues.items():
-      new = {"keys": keys[name.removesuffix("@momentum")], "tags": batch["tags"], "id": batch["id"],
-             "valid": batch["valid"]}
+      new = {
+        "keys": keys[name.removesuffix("@momentum")],
+        "tags": batch["tags"],
+        "id": batch["id"],
+        "valid": batch["valid"],
+      }
       at = queue["pointer"]
       queues[name] = {k: jax.lax.dynamic_update_slice_in_dim(queue[k], v, at, 0) for k, v in new.items()}
       queues[name]["pointer"] = (at + len(batch["id"])) % len(queue["keys"])
@@ -164,13 +184,15 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
 def measure(name: str, rounds: int) -> dict:
   """One row: medians of both steps and their ratio."""
   config = load_config(name)
-  config["heads"] = {k: v for k, v in config["heads"].items()
-                     if any(f"/{k}" in t[s] for t in config["objective"].values() for s in ("query", "key"))}
+  config["heads"] = {
+    k: v
+    for k, v in config["heads"].items()
+    if any(f"/{k}" in t[s] for t in config["objective"].values() for s in ("query", "key"))
+  }
   spec, batch = made_up(config)
   recipe = make_recipe(config, spec)
   batch = jax.device_put(batch)
-  steps = {"ours": functools.partial(train_step, recipe, None),
-           "bare": functools.partial(bare_step, config, recipe)}
+  steps = {"ours": functools.partial(train_step, recipe, None), "bare": functools.partial(bare_step, config, recipe)}
   seconds, cpu_seconds = {kind: [] for kind in steps}, {kind: [] for kind in steps}
   states, losses = {}, {}
   compiled = {kind: jax.jit(step, donate_argnums=0) for kind, step in steps.items()}
@@ -187,13 +209,18 @@ def measure(name: str, rounds: int) -> dict:
       cpu_seconds[kind].append(time.process_time() - cpu_start)
   ours, bare = (statistics.median(seconds[kind]) for kind in ("ours", "bare"))
   ratios = [a / b for a, b in zip(seconds["ours"], seconds["bare"])]
-  return {"config": name, "batch": config["batch"]["size"], "rounds": rounds, "ours_seconds": round(ours, 4),
-          "bare_seconds": round(bare, 4), "ratio_of_medians": round(ours / bare, 3),
-          "median_of_ratios": round(statistics.median(ratios), 3),
-          "ratio_of_fastest": round(min(seconds["ours"]) / min(seconds["bare"]), 3),
-          "ratio_of_cpu_medians": round(statistics.median(cpu_seconds["ours"])
-                                        / statistics.median(cpu_seconds["bare"]), 3),
-          "loss_difference": abs(losses["ours"] - losses["bare"])}
+  return {
+    "config": name,
+    "batch": config["batch"]["size"],
+    "rounds": rounds,
+    "ours_seconds": round(ours, 4),
+    "bare_seconds": round(bare, 4),
+    "ratio_of_medians": round(ours / bare, 3),
+    "median_of_ratios": round(statistics.median(ratios), 3),
+    "ratio_of_fastest": round(min(seconds["ours"]) / min(seconds["bare"]), 3),
+    "ratio_of_cpu_medians": round(statistics.median(cpu_seconds["ours"]) / statistics.median(cpu_seconds["bare"]), 3),
+    "loss_difference": abs(losses["ours"] - losses["bare"]),
+  }
 
 
 def main() -> None:

@@ -37,7 +37,8 @@ def prepare(method: str) -> tuple[Callable[[], float], dict]:
   batches.close()
   compiled = program.step.lower(program.state, program.batch).compile()
   state = jax.jit(lambda zeros: init_state(program.recipe, zeros))(
-      jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.batch))
+    jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.batch)
+  )
   states = [state]
 
   def step() -> float:
@@ -49,8 +50,10 @@ def prepare(method: str) -> tuple[Callable[[], float], dict]:
 
   costs = compiled.cost_analysis()
   costs = costs[0] if isinstance(costs, list) else costs
-  known = {"temp MiB": round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1),
-           "GFLOP": round(costs["flops"] / 1e9, 2)}
+  known = {
+    "temp MiB": round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1),
+    "GFLOP": round(costs["flops"] / 1e9, 2),
+  }
   return step, known
 
 
@@ -71,9 +74,15 @@ def main() -> None:
   seconds: dict[str, list[float]] = {method: [] for method in methods}
   for _, method in itertools.product(range(options.rounds), methods):
     seconds[method].append(prepared[method][0]())
-  rows = [{"method": method, "ms a step": round(1000 * statistics.median(seconds[method]), 1),
-           "times clip": round(statistics.median(a / b for a, b in zip(seconds[method], seconds["clip"])), 2),
-           **prepared[method][1]} for method in methods]
+  rows = [
+    {
+      "method": method,
+      "ms a step": round(1000 * statistics.median(seconds[method]), 1),
+      "times clip": round(statistics.median(a / b for a, b in zip(seconds[method], seconds["clip"])), 2),
+      **prepared[method][1],
+    }
+    for method in methods
+  ]
   record(sorted(rows, key=lambda row: row["ms a step"]), options.out)
 
 

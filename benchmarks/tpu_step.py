@@ -36,12 +36,21 @@ def config(pool: str, remat: str, batch_size: int) -> dict:
   c.data.update(dataset="emoji_views", image_size=224, text_length=64, views=dict(image=1, text=1))
   c.augment = dict(image="siglip")
   shape = dict(width=768, depth=12, heads=12, dtype="bfloat16", scan=True, remat=remat)
-  c.towers = dict(image=dict(name="vit", patch=16, pool=pool, **shape),
-                  text=dict(name="text_transformer", vocab_size=32_000, max_length=64, **shape))
-  c.heads = dict(image_joint=dict(tower="image", name="linear", dim=768),
-                 text_joint=dict(tower="text", name="linear", dim=768))
-  c.objective = dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                                     temperature=dict(init=0.07, learned=True)))
+  c.towers = dict(
+    image=dict(name="vit", patch=16, pool=pool, **shape),
+    text=dict(name="text_transformer", vocab_size=32_000, max_length=64, **shape),
+  )
+  c.heads = dict(
+    image_joint=dict(tower="image", name="linear", dim=768), text_joint=dict(tower="text", name="linear", dim=768)
+  )
+  c.objective = dict(
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True),
+    )
+  )
   return c.to_dict()
 
 
@@ -61,17 +70,29 @@ def measure(case: str, topology: str) -> dict[str, object]:
   kernels = sum(one.cycles for one in listed if "pallas_call" in one.source)
   names = objective.required_embeddings(program.recipe.terms)
   variables = {"params": program.state.params, "batch_stats": program.state.batch_stats}
-  forward = flops.forward_flops(lambda v, x: program.recipe.model.embed(v, x, names, train=False), variables,
-                                view_shapes(program.batch)) / size
+  forward = (
+    flops.forward_flops(
+      lambda v, x: program.recipe.model.embed(v, x, names, train=False), variables, view_shapes(program.batch)
+    )
+    / size
+  )
   copies = [place for place, one in enumerate(tpu_program.by_source(listed), 1) if one.kind == "copy"]
   memory, peer = compiled.memory_analysis(), PEER.get((case, topology))
   return {
-      "case": case, "topology": topology, "images/chip": images, "remat": remat, "M cycles": cycles / 1e6,
-      "of kernels": kernels / 1e6, "peer, M cycles": peer, "ratio": cycles / 1e6 / peer if peer else None,
-      "MFU %": 100 * flops.utilisation(forward, images / (cycles / chip.clock), chip.peak),
-      "loss % of step": 100 * tpu_program.by_part(listed).get("loss", math.nan) / cycles,
-      "GiB/chip": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
-      "dearest copy": copies[0] if copies else None, "compile s": seconds}
+    "case": case,
+    "topology": topology,
+    "images/chip": images,
+    "remat": remat,
+    "M cycles": cycles / 1e6,
+    "of kernels": kernels / 1e6,
+    "peer, M cycles": peer,
+    "ratio": cycles / 1e6 / peer if peer else None,
+    "MFU %": 100 * flops.utilisation(forward, images / (cycles / chip.clock), chip.peak),
+    "loss % of step": 100 * tpu_program.by_part(listed).get("loss", math.nan) / cycles,
+    "GiB/chip": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
+    "dearest copy": copies[0] if copies else None,
+    "compile s": seconds,
+  }
 
 
 def main() -> None:

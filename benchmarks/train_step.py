@@ -35,10 +35,18 @@ HERE = pathlib.Path(__file__).resolve().parent
 VOCABULARY, LENGTH, END = 49408, 77, 49407  # of CLIP's tokenizer
 # case -> side of the images, open_clip's name, our image tower, width of the joint space; None: a ResNet-50 alone
 CASES = {
-  "vit_b_32": (224, "ViT-B-32", dict(name="vit_base", patch=32, pool="cls", pre_norm=True, patch_bias=False,
-                                     activation="gelu", norm_epsilon=1e-5), 512),
-  "vit_b_16": (224, "ViT-B-16", dict(name="vit_base", patch=16, pool="cls", pre_norm=True, patch_bias=False,
-                                     activation="gelu", norm_epsilon=1e-5), 512),
+  "vit_b_32": (
+    224,
+    "ViT-B-32",
+    dict(name="vit_base", patch=32, pool="cls", pre_norm=True, patch_bias=False, activation="gelu", norm_epsilon=1e-5),
+    512,
+  ),
+  "vit_b_16": (
+    224,
+    "ViT-B-16",
+    dict(name="vit_base", patch=16, pool="cls", pre_norm=True, patch_bias=False, activation="gelu", norm_epsilon=1e-5),
+    512,
+  ),
   "rn50": (96, "RN50", dict(name="clip_resnet50"), 1024),
   "resnet50_64": (64, None, None, None),
   "resnet50_96": (96, None, None, None),
@@ -58,20 +66,33 @@ def batch_of(size: int, side: int) -> dict[str, np.ndarray]:
 def our_config(case: str, size: int, dtype: str) -> dict:
   """The resolved config of a case."""
   from mmcontrast.config import base_config
+
   side, _, image, dim = CASES[case]
   c = base_config()
   c.batch.size = size
-  c.data.update(image_size=side, text_length=LENGTH, views=dict(image=1, text=1),
-                token_ids=dict(pad=0, bos=END - 1, eos=END))
+  c.data.update(
+    image_size=side, text_length=LENGTH, views=dict(image=1, text=1), token_ids=dict(pad=0, bos=END - 1, eos=END)
+  )
   c.augment = dict(image="none")
-  c.towers = dict(image=dict(image, dtype=dtype),
-                  text=dict(name="text_transformer", width=512, depth=12, heads=8, causal=True, pool="eos",
-                            activation="gelu", dtype=dtype))
+  c.towers = dict(
+    image=dict(image, dtype=dtype),
+    text=dict(
+      name="text_transformer", width=512, depth=12, heads=8, causal=True, pool="eos", activation="gelu", dtype=dtype
+    ),
+  )
   biased = image["name"].startswith("clip_resnet")  # its head is the end of CLIP's attention pool
-  c.heads = dict(image_joint=dict(tower="image", name="linear", dim=dim, bias=biased, dtype=dtype),
-                 text_joint=dict(tower="text", name="linear", dim=dim, dtype=dtype))
-  c.objective = dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                                     temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")))
+  c.heads = dict(
+    image_joint=dict(tower="image", name="linear", dim=dim, bias=biased, dtype=dtype),
+    text_joint=dict(tower="text", name="linear", dim=dim, dtype=dtype),
+  )
+  c.objective = dict(
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step"),
+    )
+  )
   c.optimizer = dict(name="adamw", learning_rate=5e-4, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.2)
   return c.to_dict()
 
@@ -84,13 +105,28 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
   from mmcontrast.data.pipeline import Spec
   from mmcontrast.flops import forward_flops
   from mmcontrast.program import build_program, shapes_of
+
   config = our_config(case, size, dtype)
   made = batch_of(size, CASES[case][0])
   numbers = np.arange(size, dtype=np.int32)
-  batch = {"image": made["image"][:, None], "text": made["text"][:, None], "id": numbers, "index": numbers,
-           "seed": numbers.astype(np.uint32), "mirror_safe": np.zeros(size, bool), "valid": np.ones(size, bool)}
-  spec = Spec(examples=10**6, steps_per_epoch=10**4, tag_names=(), label_names={}, styles=(), vocab_size=VOCABULARY,
-              batch={name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()})
+  batch = {
+    "image": made["image"][:, None],
+    "text": made["text"][:, None],
+    "id": numbers,
+    "index": numbers,
+    "seed": numbers.astype(np.uint32),
+    "mirror_safe": np.zeros(size, bool),
+    "valid": np.ones(size, bool),
+  }
+  spec = Spec(
+    examples=10**6,
+    steps_per_epoch=10**4,
+    tag_names=(),
+    label_names={},
+    styles=(),
+    vocab_size=VOCABULARY,
+    batch={name: (leaf.shape, leaf.dtype) for name, leaf in batch.items()},
+  )
   mesh = sharding.make_mesh({"data": -1})
   program = build_program(config, spec, mesh)
   parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(program.state.params))
@@ -99,8 +135,10 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
   def encode(variables, views):
     return model.embed(variables, views, heads, train=False)[0]
 
-  views = {"image": jax.ShapeDtypeStruct((1, 1, *made["image"].shape[1:]), np.float32),
-           "text": jax.ShapeDtypeStruct((1, 1, LENGTH), np.int32)}
+  views = {
+    "image": jax.ShapeDtypeStruct((1, 1, *made["image"].shape[1:]), np.float32),
+    "text": jax.ShapeDtypeStruct((1, 1, LENGTH), np.int32),
+  }
   flops = forward_flops(encode, {"params": program.state.params, "batch_stats": program.state.batch_stats}, views)
   assert shapes_of(spec)["image"].shape == batch["image"].shape
   draw = np.random.default_rng(0)
@@ -110,8 +148,9 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
       return draw.standard_normal(leaf.shape, np.float32) * np.float32(0.02)
     return np.full(leaf.shape, getattr(path[-1], "key", "") in ("scale", "var"), leaf.dtype)
 
-  state = jax.device_put(jax.tree_util.tree_map_with_path(initial, program.state),
-                         jax.tree.map(lambda leaf: leaf.sharding, program.state))
+  state = jax.device_put(
+    jax.tree_util.tree_map_with_path(initial, program.state), jax.tree.map(lambda leaf: leaf.sharding, program.state)
+  )
   batch = sharding.put_batch(batch, mesh)
   states = [state]
 
@@ -129,8 +168,10 @@ def theirs(case: str, size: int, dtype: str, compiled: bool) -> tuple[Callable[[
   sys.path.insert(0, str(HERE.parent / "tests" / "oracles"))
   import torch
   import torchvision_ops  # noqa: F401
+
   side, name, *_ = CASES[case]
   import open_clip
+
   device = "cpu" if dtype == "float32" else "cuda"
   if device == "cpu":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -138,8 +179,12 @@ def theirs(case: str, size: int, dtype: str, compiled: bool) -> tuple[Callable[[
   parameters = sum(p.numel() for p in model.parameters())
   spared = [p for n, p in model.named_parameters() if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n]
   decayed = [p for p in model.parameters() if all(p is not other for other in spared)]
-  optimizer = torch.optim.AdamW([{"params": spared, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 0.2}],
-                                lr=5e-4, betas=(0.9, 0.98), eps=1e-6)
+  optimizer = torch.optim.AdamW(
+    [{"params": spared, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 0.2}],
+    lr=5e-4,
+    betas=(0.9, 0.98),
+    eps=1e-6,
+  )
   loss = open_clip.ClipLoss()
   made = batch_of(size, side)
   images = (torch.from_numpy(made["image"]).permute(0, 3, 1, 2).contiguous().float() / 255).to(device)
@@ -163,8 +208,8 @@ def theirs(case: str, size: int, dtype: str, compiled: bool) -> tuple[Callable[[
 def resnet(contender: str, side: int) -> tuple[Callable[[], None], dict]:
   """A ResNet-50 alone: ours, or torch's eager in the memory format that is faster."""
   import conv_lowering
-  return (conv_lowering.ours(side, "auto") if contender == OURS else
-          conv_lowering.peer(side, contender != EAGER)), {}
+
+  return (conv_lowering.ours(side, "auto") if contender == OURS else conv_lowering.peer(side, contender != EAGER)), {}
 
 
 def serve(case: str, contender: str, size: int, dtype: str) -> None:
@@ -255,9 +300,16 @@ def measure(case: str, names: list[str], rounds: int, size: int, gpu: bool) -> l
 def row(case: str, contender: Contender, contenders: list[Contender], gpu: bool) -> dict:
   """What a contender reached, and the rounds' ratios of images a second to those of the fastest of the others."""
   rate = contender.size / statistics.median(contender.seconds)
-  found = {"case": case, "px": CASES[case][0], "contender": contender.name, "batch": contender.size,
-           "seconds": statistics.median(contender.seconds), "images/s": rate,
-           "processor_s": statistics.median(contender.processor), "parameters": contender.known.get("parameters")}
+  found = {
+    "case": case,
+    "px": CASES[case][0],
+    "contender": contender.name,
+    "batch": contender.size,
+    "seconds": statistics.median(contender.seconds),
+    "images/s": rate,
+    "processor_s": statistics.median(contender.processor),
+    "parameters": contender.known.get("parameters"),
+  }
   others = [other for other in contenders if other.name != OURS]
   if contender.name == OURS and others:
     best = min(others, key=lambda other: statistics.median(other.seconds) / other.size)
@@ -269,6 +321,7 @@ def row(case: str, contender: Contender, contenders: list[Contender], gpu: bool)
     import jax
 
     from mmcontrast.flops import PEAK_BFLOAT16, utilisation
+
     kind = jax.devices()[0].device_kind
     peak = next((value for name, value in PEAK_BFLOAT16.items() if name in kind), None)
     found["MFU"] = peak and utilisation(contender.known["flops"], rate, peak)
@@ -277,12 +330,19 @@ def row(case: str, contender: Contender, contenders: list[Contender], gpu: bool)
 
 def page(content: dict) -> str:
   """docs/results/train_step.md from the JSON: what was measured, on what, by which command."""
-  lines = ["# A training step compared with open_clip", "", f"{content['device']}; " + ", ".join(
-      f"{name} {version}" for name, version in content["versions"].items()), "", f"    {content['command']}", "",
-      "Written by that script, whose docstring says what a step is. Medians of the rounds; `times` are medians of each "
-      "round's ratio of images a second, ours to eager torch's and to the faster torch's.", "",
-      "| case | px | contender | batch | s a step | images/s | processor s | times eager | times best |",
-      "|---|---|---|---|---|---|---|---|---|"]
+  lines = [
+    "# A training step compared with open_clip",
+    "",
+    f"{content['device']}; " + ", ".join(f"{name} {version}" for name, version in content["versions"].items()),
+    "",
+    f"    {content['command']}",
+    "",
+    "Written by that script, whose docstring says what a step is. Medians of the rounds; `times` are medians of each "
+    "round's ratio of images a second, ours to eager torch's and to the faster torch's.",
+    "",
+    "| case | px | contender | batch | s a step | images/s | processor s | times eager | times best |",
+    "|---|---|---|---|---|---|---|---|---|",
+  ]
   for one in content["rows"]:
     numbers = [one["seconds"], one["images/s"], one["processor_s"], one.get("times_eager"), one.get("times_best")]
     cells = [str(one[key]) for key in ("case", "px", "contender", "batch")]
@@ -306,6 +366,7 @@ def main() -> None:
   if options.gpu:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process, too, opens the device
   from record import record
+
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache/mmcontrast/compiled"))
   rows = []
   for case in options.cases:

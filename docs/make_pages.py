@@ -32,157 +32,185 @@ from mmcontrast.update_rules import RULES
 DOCS = pathlib.Path(__file__).parent
 
 MEANINGS = {
-    "seed": "seed of the initial weights, the order of examples, crops and augmentation",
-    "steps": "optimizer steps of the run, or of each stage that does not set its own",
-    "epochs": "passes over the data, instead of steps (set `steps` to 0); 0: `steps` counts",
-    "stages": "parts of the run, trained one after another: [stages](methods/stages.md)",
-    "init": "where parts of the run start from: {\"towers/image\": \"timm:resnet50@FILE\"}, "
-            "[weights](weights.md), [stages](methods/stages.md)",
-    "batch.size": "examples per step, over all devices and processes",
-    "batch.microbatches": "chunks in which the batch is encoded, to save memory; the gradient is that of the whole "
-                          "batch",
-    "data.dataset": "NAME or KIND:PATH, such as \"jsonl:/data/mine.jsonl\": [data](data.md)",
-    "data.source": "options of the dataset: [data](data.md)",
-    "data.split": "\"train\", \"validation\", \"test\" or \"all\"",
-    "data.mixture": "several datasets by weight, instead of the three above: [mixtures](mixtures_and_faults.md)",
-    "data.image_size": "side of the square image that the model sees, in pixels",
-    "data.views": "number of views of an example, by modality; a modality that is left out is not read",
-    "data.drawings": "which of several images of an example its views show: \"distinct\", \"same\" or \"any\"",
-    "data.crop": "random crops: share of the area, ratio of the sides, `zoom_out`, degrees of `rotate`: "
-                 "[augmentation](augmentation.md)",
-    "data.multi_crop.views": "number of additional small crops of an image, the views `image_small`",
-    "data.multi_crop.size": "side of small crops in pixels",
-    "data.multi_crop.scale": "share of the area of small crops, (smallest, largest)",
-    "data.trim": "makes a drawing on white fill its square; for drawings, not for photographs",
-    "data.centre_crop": "share of the side that evaluation uses",
-    "data.resize.mode": "how evaluation makes an image square: \"crop\", \"shortest\" or \"squash\"",
-    "data.resize.interpolation": "\"bilinear\" or \"bicubic\"",
-    "data.languages": "text views are names in these languages, instead of captions",
-    "data.captions": "which caption fields text views show: None (any), weights, or one field for each view",
-    "data.missing": "examples without an image or caption: \"skip\" them, count them as \"bad\", or \"mask\" the "
-                    "missing modality",
-    "data.identity": "what target same_id compares: the \"record\", or its first \"caption\"",
-    "data.filter.min_side": "fewest pixels of the shorter side of an image",
-    "data.filter.max_aspect": "largest ratio of the longer side to the shorter; 0: any",
-    "data.filter.min_caption": "fewest characters of a caption",
-    "data.filter.max_caption": "most characters of a caption; 0: any number",
-    "data.limits.pixels": "an image with more pixels is a bad record",
-    "data.limits.bytes": "a larger image file is a bad record",
-    "data.limits.caption_characters": "a longer caption is cut",
-    "data.text_length": "tokens of a text, including bos and eos",
-    "data.tokenizer": "\"sentencepiece\" (the dataset's own), a file of it, or KIND:PATH: [tokenizers](tokenizers.md)",
-    "data.lower": "whether texts are converted to lower case; \"canonicalize\": without punctuation too (SigLIP)",
-    "data.special_tokens": "special tokens that are written in a caption, such as `</s>`, with a huggingface: "
-                           "tokenizer: "
-                           "\"text\" (ordinary text) or \"read\" (the token)",
-    "data.token_ids.pad": "id of padding; must be the tokenizer's",
-    "data.token_ids.bos": "id of the beginning of a text; must be the tokenizer's",
-    "data.token_ids.eos": "id of the end of a text; must be the tokenizer's",
-    "data.on_error.max_share": "share of records that may be bad before the run stops",
-    "data.on_error.retries": "how often a failed read is tried again",
-    "data.on_error.backoff_seconds": "wait before the first retry; doubled before each further one",
-    "data.on_error.timeout_seconds": "a read that takes longer counts as failed",
-    "data.cache": "decoded images kept in memory: \"decoded\", \"none\", or \"auto\" (up to 512 MiB)",
-    "data.read.threads": "threads that read and decode",
-    "data.read.prefetch": "batches prepared ahead",
-    "augment.image": "a recipe, by name or options, for all image views, or a list with one for each view",
-    "normalize.mean": "mean of each channel, subtracted from images in [0, 1]",
-    "normalize.std": "standard deviation of each channel, by which it is divided",
-    "towers": "name -> encoder and its options, below",
-    "heads": "name -> head, its tower and its options, below",
-    "momentum.decay": "decay of the momentum encoder: a number or a schedule",
-    "momentum.update": "\"before_keys\" (MoCo) or \"after_step\" (BYOL)",
-    "objective": "name -> term, regularizer or module, below",
-    "update_rule": "how the gradients of several terms are combined, below",
-    "matrix.impl": "how the similarity matrix is computed: \"dense\", \"rows\", \"ring\", or \"auto\": "
-                   "[global matrix](methods/global_matrix.md)",
-    "matrix.tile": "rows and columns that are in memory at a time",
-    "optimizer": "name and options: [optimizers](optimizers.md)",
-    "lora.targets": "a regex of the paths of matrices that are adapted; \"\": none: [fine-tuning](fine_tuning.md)",
-    "lora.rank": "rank of the added matrices",
-    "lora.alpha": "`alpha / rank` is the factor of what they add",
-    "ema.decay": "decay of an average of the weights, which evaluation uses: a number or a schedule; 0: none",
-    "mesh.data": "devices over which the batch is sharded; -1: all that are left",
-    "mesh.fsdp": "devices over which parameters and the batch are sharded",
-    "mesh.tensor": "devices over which the width of layers is sharded",
-    "sharding": "\"dp\", \"fsdp\", \"fsdp_tp\", or a list of (regex, axes): [scaling](scaling.md)",
-    "distributed.mode": "several processes as one run: \"auto\" (where the environment says so), \"on\" or \"off\"",
-    "distributed.coordinator": "HOST:PORT of the first process; \"\": from the environment",
-    "distributed.processes": "number of processes; 0: from the environment",
-    "distributed.process_id": "number of this process; -1: from the environment",
-    "distributed.timeout_seconds": "seconds without a sign of life, after which a process counts as lost",
-    "distributed.start_timeout_seconds": "seconds within which all processes must have started",
-    "checkpoint.every_steps": "steps between checkpoints",
-    "checkpoint.keep_last": "how many of the newest checkpoints are kept",
-    "checkpoint.keep_best": "how many of the best checkpoints are kept",
-    "checkpoint.best_metric": "the metric that decides: of the training step, or of an evaluation, such as "
-                              "\"mine/image_to_text/recall@1\"",
-    "checkpoint.best_mode": "\"min\" or \"max\" of it is best; \"auto\": the largest of recall, accuracy, mean average "
-                            "precision and top-k, the smallest of anything else",
-    "checkpoint.changed_data": "whether a run may continue with other data than it started with: \"refuse\" or "
-                               "\"accept\"",
-    "evaluation.sets": "the sets that are evaluated, by name: [evaluation](evaluation.md)",
-    "evaluation.train_sets": "the sets that probes train on; (): those of `sets` that the run trains on",
-    "evaluation.optional_sets": "sets that may be missing",
-    "evaluation.data": "your own sets, by name, below",
-    "evaluation.evaluators": "evaluators, by name, below",
-    "evaluation.image": "the image head that is used for retrieval, zero-shot and export",
-    "evaluation.text": "the text head that is used for retrieval, zero-shot and export",
-    "evaluation.features": "the tower whose features k-NN and probes use",
-    "evaluation.batch_size": "examples that are encoded at once",
-    "evaluation.every_steps": "steps between evaluations during training; 0: none",
-    "log.every_steps": "steps between lines of metrics",
-    "log.watchdog_seconds": "seconds after which a read or a step that has not ended ends the process; 0: never",
+  "seed": "seed of the initial weights, the order of examples, crops and augmentation",
+  "steps": "optimizer steps of the run, or of each stage that does not set its own",
+  "epochs": "passes over the data, instead of steps (set `steps` to 0); 0: `steps` counts",
+  "stages": "parts of the run, trained one after another: [stages](methods/stages.md)",
+  "init": 'where parts of the run start from: {"towers/image": "timm:resnet50@FILE"}, '
+  "[weights](weights.md), [stages](methods/stages.md)",
+  "batch.size": "examples per step, over all devices and processes",
+  "batch.microbatches": "chunks in which the batch is encoded, to save memory; the gradient is that of the whole batch",
+  "data.dataset": 'NAME or KIND:PATH, such as "jsonl:/data/mine.jsonl": [data](data.md)',
+  "data.source": "options of the dataset: [data](data.md)",
+  "data.split": '"train", "validation", "test" or "all"',
+  "data.mixture": "several datasets by weight, instead of the three above: [mixtures](mixtures_and_faults.md)",
+  "data.image_size": "side of the square image that the model sees, in pixels",
+  "data.views": "number of views of an example, by modality; a modality that is left out is not read",
+  "data.drawings": 'which of several images of an example its views show: "distinct", "same" or "any"',
+  "data.crop": "random crops: share of the area, ratio of the sides, `zoom_out`, degrees of `rotate`: "
+  "[augmentation](augmentation.md)",
+  "data.multi_crop.views": "number of additional small crops of an image, the views `image_small`",
+  "data.multi_crop.size": "side of small crops in pixels",
+  "data.multi_crop.scale": "share of the area of small crops, (smallest, largest)",
+  "data.trim": "makes a drawing on white fill its square; for drawings, not for photographs",
+  "data.centre_crop": "share of the side that evaluation uses",
+  "data.resize.mode": 'how evaluation makes an image square: "crop", "shortest" or "squash"',
+  "data.resize.interpolation": '"bilinear" or "bicubic"',
+  "data.languages": "text views are names in these languages, instead of captions",
+  "data.captions": "which caption fields text views show: None (any), weights, or one field for each view",
+  "data.missing": 'examples without an image or caption: "skip" them, count them as "bad", or "mask" the '
+  "missing modality",
+  "data.identity": 'what target same_id compares: the "record", or its first "caption"',
+  "data.filter.min_side": "fewest pixels of the shorter side of an image",
+  "data.filter.max_aspect": "largest ratio of the longer side to the shorter; 0: any",
+  "data.filter.min_caption": "fewest characters of a caption",
+  "data.filter.max_caption": "most characters of a caption; 0: any number",
+  "data.limits.pixels": "an image with more pixels is a bad record",
+  "data.limits.bytes": "a larger image file is a bad record",
+  "data.limits.caption_characters": "a longer caption is cut",
+  "data.text_length": "tokens of a text, including bos and eos",
+  "data.tokenizer": '"sentencepiece" (the dataset\'s own), a file of it, or KIND:PATH: [tokenizers](tokenizers.md)',
+  "data.lower": 'whether texts are converted to lower case; "canonicalize": without punctuation too (SigLIP)',
+  "data.special_tokens": "special tokens that are written in a caption, such as `</s>`, with a huggingface: "
+  "tokenizer: "
+  '"text" (ordinary text) or "read" (the token)',
+  "data.token_ids.pad": "id of padding; must be the tokenizer's",
+  "data.token_ids.bos": "id of the beginning of a text; must be the tokenizer's",
+  "data.token_ids.eos": "id of the end of a text; must be the tokenizer's",
+  "data.on_error.max_share": "share of records that may be bad before the run stops",
+  "data.on_error.retries": "how often a failed read is tried again",
+  "data.on_error.backoff_seconds": "wait before the first retry; doubled before each further one",
+  "data.on_error.timeout_seconds": "a read that takes longer counts as failed",
+  "data.cache": 'decoded images kept in memory: "decoded", "none", or "auto" (up to 512 MiB)',
+  "data.read.threads": "threads that read and decode",
+  "data.read.prefetch": "batches prepared ahead",
+  "augment.image": "a recipe, by name or options, for all image views, or a list with one for each view",
+  "normalize.mean": "mean of each channel, subtracted from images in [0, 1]",
+  "normalize.std": "standard deviation of each channel, by which it is divided",
+  "towers": "name -> encoder and its options, below",
+  "heads": "name -> head, its tower and its options, below",
+  "momentum.decay": "decay of the momentum encoder: a number or a schedule",
+  "momentum.update": '"before_keys" (MoCo) or "after_step" (BYOL)',
+  "objective": "name -> term, regularizer or module, below",
+  "update_rule": "how the gradients of several terms are combined, below",
+  "matrix.impl": 'how the similarity matrix is computed: "dense", "rows", "ring", or "auto": '
+  "[global matrix](methods/global_matrix.md)",
+  "matrix.tile": "rows and columns that are in memory at a time",
+  "optimizer": "name and options: [optimizers](optimizers.md)",
+  "lora.targets": 'a regex of the paths of matrices that are adapted; "": none: [fine-tuning](fine_tuning.md)',
+  "lora.rank": "rank of the added matrices",
+  "lora.alpha": "`alpha / rank` is the factor of what they add",
+  "ema.decay": "decay of an average of the weights, which evaluation uses: a number or a schedule; 0: none",
+  "mesh.data": "devices over which the batch is sharded; -1: all that are left",
+  "mesh.fsdp": "devices over which parameters and the batch are sharded",
+  "mesh.tensor": "devices over which the width of layers is sharded",
+  "sharding": '"dp", "fsdp", "fsdp_tp", or a list of (regex, axes): [scaling](scaling.md)',
+  "distributed.mode": 'several processes as one run: "auto" (where the environment says so), "on" or "off"',
+  "distributed.coordinator": 'HOST:PORT of the first process; "": from the environment',
+  "distributed.processes": "number of processes; 0: from the environment",
+  "distributed.process_id": "number of this process; -1: from the environment",
+  "distributed.timeout_seconds": "seconds without a sign of life, after which a process counts as lost",
+  "distributed.start_timeout_seconds": "seconds within which all processes must have started",
+  "checkpoint.every_steps": "steps between checkpoints",
+  "checkpoint.keep_last": "how many of the newest checkpoints are kept",
+  "checkpoint.keep_best": "how many of the best checkpoints are kept",
+  "checkpoint.best_metric": "the metric that decides: of the training step, or of an evaluation, such as "
+  '"mine/image_to_text/recall@1"',
+  "checkpoint.best_mode": '"min" or "max" of it is best; "auto": the largest of recall, accuracy, mean average '
+  "precision and top-k, the smallest of anything else",
+  "checkpoint.changed_data": 'whether a run may continue with other data than it started with: "refuse" or "accept"',
+  "evaluation.sets": "the sets that are evaluated, by name: [evaluation](evaluation.md)",
+  "evaluation.train_sets": "the sets that probes train on; (): those of `sets` that the run trains on",
+  "evaluation.optional_sets": "sets that may be missing",
+  "evaluation.data": "your own sets, by name, below",
+  "evaluation.evaluators": "evaluators, by name, below",
+  "evaluation.image": "the image head that is used for retrieval, zero-shot and export",
+  "evaluation.text": "the text head that is used for retrieval, zero-shot and export",
+  "evaluation.features": "the tower whose features k-NN and probes use",
+  "evaluation.batch_size": "examples that are encoded at once",
+  "evaluation.every_steps": "steps between evaluations during training; 0: none",
+  "log.every_steps": "steps between lines of metrics",
+  "log.watchdog_seconds": "seconds after which a read or a step that has not ended ends the process; 0: never",
 }
 """What each key of the program means; a section that is no table of keys has one line."""
 
 SHARED = {
-    "width": "width of the tokens, or of the first stage", "depth": "how many blocks or layers",
-    "heads": "attention heads; they must divide the width", "mlp_ratio": "hidden width of an MLP divided by the width",
-    "dropout": "probability", "drop_path": "probability of leaving out the last block, rising linearly from zero",
-    "norm_epsilon": "epsilon of the norms", "dtype": "type of the computation; parameters are float32",
-    "activation": "activation of the MLPs", "vocab_size": "number of tokens; by default the tokenizer's",
-    "pool": "how tokens, or cells of the last map, become one vector",
-    "bn_momentum": "momentum of the running statistics",
-    "bn_epsilon": "epsilon of batch normalisation", "mlp": "\"plain\" or \"swiglu\"",
-    "patch_bias": "whether the patches' projection has a bias",
-    "pool_queries": "of pool=\"queries\"", "pool_heads": "of pool=\"queries\" and \"map\"",
-    "pool_dim": "width of pool=\"queries\"; None: the tower's",
-    "attention": "how attention is computed; changes no output", "dim": "length of the embedding",
-    "bias": "whether there is a bias", "margin": "by how much a positive must score above a negative",
-    "eps": "smallest value of a stored denominator",
-    "multiply_tau": "whether the loss is multiplied by the temperature",
-    "label": "name of the label", "threshold": "overlap from which on examples are positives",
-    "t": "how fast the potential falls with the squared distance",
-    "name": "which one", "modality": "of its inputs, \"image\" or \"text\"; None: its name",
-    "tower": "the tower that it projects", "of": "the head that it reads instead of a tower",
-    "module": "which, and its options", "stop_gradient": "those of the embeddings that get no gradient",
-    "shared": "submodule -> the head whose parameters it uses",
-    "query": "the embedding of the anchors, \"VIEW/HEAD\", or a list",
-    "key": "the embedding that they are compared with, or a list",
-    "score": "how two embeddings are compared", "target": "which pairs are positive, and how much",
-    "criterion": "the loss of the scores",
-    "negatives": "\"batch\", \"queue:K\", \"batch+queue:K\", \"permuted\" or \"combined\"",
-    "negative_keys": "more keys for every query, which are negatives",
-    "negative_queries": "more queries for every key, which are negatives",
-    "negative_weights": "(w, v): a hard negative counts w times for its own example, v times for others",
-    "token_keys": "each token of a key is a key", "prototypes": "learned vectors that every anchor sees",
-    "direction": "\"rows\" (queries are anchors), \"columns\" (keys are), or \"both\"",
-    "temperature": "a number, options (below), or another term's name; None: the criterion's",
-    "weight": "weight of the loss: a number or a schedule", "regularizer": "which, and its options",
-    "embeddings": "the embeddings that it takes", "dataset": "NAME or KIND:PATH; left out: that of config.data",
-    "source": "its options", "split": "of the dataset", "style": "which of several images of a thing; None: the first",
-    "sets": "the sets that it evaluates; (): all of evaluation.sets",
-    "baselines": "\"untrained\", \"pixels\": the same without training, [evaluation](evaluation.md)",
-    "templates": "prompts with {} for the class name", "names": "the names of the classes, other than the data's",
-    "k": "how many neighbours vote", "test_splits": "splits whose examples are tested",
-    "l2_grid": "L2 penalties among which the probe chooses",
-    "steps": "steps of the probe's training", "base": "the recipe that the options change",
-    "init": "the number it starts at", "learned": "whether it is trained",
-    "flip": "probability of mirroring", "brightness": "strength", "contrast": "strength", "saturation": "strength",
-    "hue": "shift, in turns", "jitter_probability": "of the four above", "grey": "probability",
-    "blur": "probability", "blur_sigma": "(least, most), pixels", "blur_kernel": "taps; None: a tenth of the height",
-    "solarize": "probability",
+  "width": "width of the tokens, or of the first stage",
+  "depth": "how many blocks or layers",
+  "heads": "attention heads; they must divide the width",
+  "mlp_ratio": "hidden width of an MLP divided by the width",
+  "dropout": "probability",
+  "drop_path": "probability of leaving out the last block, rising linearly from zero",
+  "norm_epsilon": "epsilon of the norms",
+  "dtype": "type of the computation; parameters are float32",
+  "activation": "activation of the MLPs",
+  "vocab_size": "number of tokens; by default the tokenizer's",
+  "pool": "how tokens, or cells of the last map, become one vector",
+  "bn_momentum": "momentum of the running statistics",
+  "bn_epsilon": "epsilon of batch normalisation",
+  "mlp": '"plain" or "swiglu"',
+  "patch_bias": "whether the patches' projection has a bias",
+  "pool_queries": 'of pool="queries"',
+  "pool_heads": 'of pool="queries" and "map"',
+  "pool_dim": 'width of pool="queries"; None: the tower\'s',
+  "attention": "how attention is computed; changes no output",
+  "dim": "length of the embedding",
+  "bias": "whether there is a bias",
+  "margin": "by how much a positive must score above a negative",
+  "eps": "smallest value of a stored denominator",
+  "multiply_tau": "whether the loss is multiplied by the temperature",
+  "label": "name of the label",
+  "threshold": "overlap from which on examples are positives",
+  "t": "how fast the potential falls with the squared distance",
+  "name": "which one",
+  "modality": 'of its inputs, "image" or "text"; None: its name',
+  "tower": "the tower that it projects",
+  "of": "the head that it reads instead of a tower",
+  "module": "which, and its options",
+  "stop_gradient": "those of the embeddings that get no gradient",
+  "shared": "submodule -> the head whose parameters it uses",
+  "query": 'the embedding of the anchors, "VIEW/HEAD", or a list',
+  "key": "the embedding that they are compared with, or a list",
+  "score": "how two embeddings are compared",
+  "target": "which pairs are positive, and how much",
+  "criterion": "the loss of the scores",
+  "negatives": '"batch", "queue:K", "batch+queue:K", "permuted" or "combined"',
+  "negative_keys": "more keys for every query, which are negatives",
+  "negative_queries": "more queries for every key, which are negatives",
+  "negative_weights": "(w, v): a hard negative counts w times for its own example, v times for others",
+  "token_keys": "each token of a key is a key",
+  "prototypes": "learned vectors that every anchor sees",
+  "direction": '"rows" (queries are anchors), "columns" (keys are), or "both"',
+  "temperature": "a number, options (below), or another term's name; None: the criterion's",
+  "weight": "weight of the loss: a number or a schedule",
+  "regularizer": "which, and its options",
+  "embeddings": "the embeddings that it takes",
+  "dataset": "NAME or KIND:PATH; left out: that of config.data",
+  "source": "its options",
+  "split": "of the dataset",
+  "style": "which of several images of a thing; None: the first",
+  "sets": "the sets that it evaluates; (): all of evaluation.sets",
+  "baselines": '"untrained", "pixels": the same without training, [evaluation](evaluation.md)',
+  "templates": "prompts with {} for the class name",
+  "names": "the names of the classes, other than the data's",
+  "k": "how many neighbours vote",
+  "test_splits": "splits whose examples are tested",
+  "l2_grid": "L2 penalties among which the probe chooses",
+  "steps": "steps of the probe's training",
+  "base": "the recipe that the options change",
+  "init": "the number it starts at",
+  "learned": "whether it is trained",
+  "flip": "probability of mirroring",
+  "brightness": "strength",
+  "contrast": "strength",
+  "saturation": "strength",
+  "hue": "shift, in turns",
+  "jitter_probability": "of the four above",
+  "grey": "probability",
+  "blur": "probability",
+  "blur_sigma": "(least, most), pixels",
+  "blur_kernel": "taps; None: a tenth of the height",
+  "solarize": "probability",
 }
 """What options mean whose room does not say so itself, or says it for several at once."""
 
@@ -217,8 +245,10 @@ def cell(value: Any) -> str:
 
 def table(options: Mapping[str, Any], words: Mapping[str, str], first: str = "option") -> list[str]:
   """A table of options, their defaults and what they mean; KeyError for one that nobody explains."""
-  rows = [f"| `{name}` | {cell(default)} | {(words.get(name) or SHARED[name]).replace('|', chr(92) + '|')} |"
-          for name, default in options.items()]
+  rows = [
+    f"| `{name}` | {cell(default)} | {(words.get(name) or SHARED[name]).replace('|', chr(92) + '|')} |"
+    for name, default in options.items()
+  ]
   return [f"| {first} | default | meaning |", "|---|---|---|", *rows, ""]
 
 
@@ -239,8 +269,11 @@ def of_room(title: str, registry: Mapping[str, Any], path: tuple[str, ...], intr
   base, lines = base_config().to_dict(), [f"### {title}", "", *wrapped(intro)]
   groups: dict[str, list[str]] = {}
   for name, builder in registry.items():
-    options = {key: default for key, default in section(path, {"name": name}, base).options.items()
-               if key not in ("name", "modality", "tower", "of", "shared")}
+    options = {
+      key: default
+      for key, default in section(path, {"name": name}, base).options.items()
+      if key not in ("name", "modality", "tower", "of", "shared")
+    }
     text = "\n".join(table(options, words_of(builder))) if options else "No options.\n"
     groups.setdefault(text, []).append(name)
   for text, names in groups.items():
@@ -281,92 +314,142 @@ def config_page() -> str:
     return section(path, value, base).options
 
   lines = [
-      "# All keys of a config", "",
-      *wrapped("Made by `python docs/make_pages.py`. Each can be given on the command line, as `--config.KEY=VALUE`, "
-               "whether or not a config mentions it. A value is read as Python; text needs no quotation marks. A term, "
-               "tower, head or set is named by the config; a new one is given whole: "
-               "`--config.evaluation.data.mine=\"{'split': 'validation'}\"`. In one stage only: "
-               "`--config.stages.NAME.KEY=VALUE`."),
-      "## Config files", "",
-      *wrapped("`--config NAME` is a config of the package, `quickstart` or `methods/clip` (or `clip`), of those that "
-               "`mmcontrast configs` lists; `--config FILE.py` is one of your own, in any folder. What follows a colon "
-               "is its argument: `clip:smoke` is a version that takes seconds, `own_data:size=tiny,image_size=64` "
-               "sets two "
-               "numbers. A file has a function `get_config(arg=None)` that returns the config. It may import files "
-               "of its folder (a file of the same name in another folder is a different one), and the configs of "
-               "the package: `from mmcontrast.configs.methods import clip`. `mmcontrast.config.arguments` reads "
-               "arguments, and `sized` takes `smoke` only."),
-      "## Keys of the program", "", *table(program_keys(base), MEANINGS, "key"),
-      "## Sections whose options go by a name", "",
-      *wrapped("Where an option is itself such a mapping, the name is short for it: `criterion=\"softmax\"` is "
-               "`criterion=dict(name=\"softmax\")`, and `temperature=0.1` is "
-               "`temperature=dict(init=0.1, learned=False)`."),
-      "### `towers.NAME`", "",
-      *wrapped("`name`: the encoder. `modality`: \"image\" or \"text\"; left out, the tower's name says it. A default "
-               "\"by the size\" is that of the published model of that name: [encoders](encoders.md)."),
-      *towers(),
-      *of_room("`heads.NAME`", HEADS, ("heads", "x"),
-               "`name`: the head. `tower`: what it projects; or `of`: the head that it reads (a predictor). `shared`: "
-               "submodule -> the head whose parameters it uses."),
-      "### `objective.NAME`, a term", "", *table(options(("objective", "x"), {}), {}),
-      "### `objective.NAME`, a regularizer", "", *table(options(("objective", "x"), {"regularizer": ""}), {}),
-      "### `objective.NAME`, a module", "", *table(options(("objective", "x"), {"module": ""}), {}),
-      "### `temperature` of a term", "", *table(options(("objective", "x", "temperature"), {}), words_of(Temperature)),
-      "### `bias` of a term", "", *table(options(("objective", "x", "bias"), {}), {}),
+    "# All keys of a config",
+    "",
+    *wrapped(
+      "Made by `python docs/make_pages.py`. Each can be given on the command line, as `--config.KEY=VALUE`, "
+      "whether or not a config mentions it. A value is read as Python; text needs no quotation marks. A term, "
+      "tower, head or set is named by the config; a new one is given whole: "
+      "`--config.evaluation.data.mine=\"{'split': 'validation'}\"`. In one stage only: "
+      "`--config.stages.NAME.KEY=VALUE`."
+    ),
+    "## Config files",
+    "",
+    *wrapped(
+      "`--config NAME` is a config of the package, `quickstart` or `methods/clip` (or `clip`), of those that "
+      "`mmcontrast configs` lists; `--config FILE.py` is one of your own, in any folder. What follows a colon "
+      "is its argument: `clip:smoke` is a version that takes seconds, `own_data:size=tiny,image_size=64` "
+      "sets two "
+      "numbers. A file has a function `get_config(arg=None)` that returns the config. It may import files "
+      "of its folder (a file of the same name in another folder is a different one), and the configs of "
+      "the package: `from mmcontrast.configs.methods import clip`. `mmcontrast.config.arguments` reads "
+      "arguments, and `sized` takes `smoke` only."
+    ),
+    "## Keys of the program",
+    "",
+    *table(program_keys(base), MEANINGS, "key"),
+    "## Sections whose options go by a name",
+    "",
+    *wrapped(
+      'Where an option is itself such a mapping, the name is short for it: `criterion="softmax"` is '
+      '`criterion=dict(name="softmax")`, and `temperature=0.1` is '
+      "`temperature=dict(init=0.1, learned=False)`."
+    ),
+    "### `towers.NAME`",
+    "",
+    *wrapped(
+      '`name`: the encoder. `modality`: "image" or "text"; left out, the tower\'s name says it. A default '
+      '"by the size" is that of the published model of that name: [encoders](encoders.md).'
+    ),
+    *towers(),
+    *of_room(
+      "`heads.NAME`",
+      HEADS,
+      ("heads", "x"),
+      "`name`: the head. `tower`: what it projects; or `of`: the head that it reads (a predictor). `shared`: "
+      "submodule -> the head whose parameters it uses.",
+    ),
+    "### `objective.NAME`, a term",
+    "",
+    *table(options(("objective", "x"), {}), {}),
+    "### `objective.NAME`, a regularizer",
+    "",
+    *table(options(("objective", "x"), {"regularizer": ""}), {}),
+    "### `objective.NAME`, a module",
+    "",
+    *table(options(("objective", "x"), {"module": ""}), {}),
+    "### `temperature` of a term",
+    "",
+    *table(options(("objective", "x", "temperature"), {}), words_of(Temperature)),
+    "### `bias` of a term",
+    "",
+    *table(options(("objective", "x", "bias"), {}), {}),
   ]
   for key, registry, intro in (
-      ("score", SCORES, "How a query and a key are compared."), ("target", TARGETS, "Which pairs are positive."),
-      ("criterion", CRITERIA, "The loss of the scores."),
-      ("regularizer", REGULARIZERS, "A loss of the embeddings themselves."),
-      ("module", MODULES, "A loss with parameters or state of its own.")):
+    ("score", SCORES, "How a query and a key are compared."),
+    ("target", TARGETS, "Which pairs are positive."),
+    ("criterion", CRITERIA, "The loss of the scores."),
+    ("regularizer", REGULARIZERS, "A loss of the embeddings themselves."),
+    ("module", MODULES, "A loss with parameters or state of its own."),
+  ):
     title = f"`{key}`" if key in KINDS else f"`{key}` of a term"
     lines += of_room(title, registry, ("objective", "x", key), intro)
   lines += of_room("`update_rule`", RULES, ("update_rule",), "How the gradients of several terms are combined.")
   names = ", ".join(f"`{name}`" for name in (*augment.RECIPES, *augment.PAIRS))
-  lines += ["### A recipe, `augment.image` and `augment.image_small`", "",
-            *wrapped(f"By name, one of {names}, or by options; [augmentation](augmentation.md)."),
-            *table(options(("augment", "image"), {"base": "none"}), {})]
-  lines += ["### `evaluation.data.NAME`", "", *table(options(("evaluation", "data", "x"), {}), {}),
-            "### `evaluation.evaluators.NAME`", ""]
+  lines += [
+    "### A recipe, `augment.image` and `augment.image_small`",
+    "",
+    *wrapped(f"By name, one of {names}, or by options; [augmentation](augmentation.md)."),
+    *table(options(("augment", "image"), {"base": "none"}), {}),
+  ]
+  lines += [
+    "### `evaluation.data.NAME`",
+    "",
+    *table(options(("evaluation", "data", "x"), {}), {}),
+    "### `evaluation.evaluators.NAME`",
+    "",
+  ]
   for name, function in EVALUATORS.items():
     lines += [f"**`{name}`**", "", *table(options(("evaluation", "evaluators", name), {}), words_of(function))]
   return "\n".join(lines).rstrip() + "\n"
 
 
 SCHEDULE_WORDS = {
-    "value": "the number", "init": "the first number; of a warm-up, where it starts", "end": "the last number",
-    "peak": "the number after the warm-up",
-    "begin_steps": "steps during which the first value is kept", "begin_epochs": "the same in passes over the data",
-    "steps": "from begin to end, warm-up included; None: the rest of the run", "epochs": "the same in epochs",
-    "warmup_steps": "from `init` to `peak`", "warmup_epochs": "the same in epochs",
+  "value": "the number",
+  "init": "the first number; of a warm-up, where it starts",
+  "end": "the last number",
+  "peak": "the number after the warm-up",
+  "begin_steps": "steps during which the first value is kept",
+  "begin_epochs": "the same in passes over the data",
+  "steps": "from begin to end, warm-up included; None: the rest of the run",
+  "epochs": "the same in epochs",
+  "warmup_steps": "from `init` to `peak`",
+  "warmup_epochs": "the same in epochs",
 }
 OPTIMIZER_WORDS = {
-    "name": "which optimizer",
-    "learning_rate": "a number or a schedule", "weight_decay": "a number, which spares biases, norms, layer scales and "
-    "the numbers of terms; or rules (regex, number) that cover every parameter",
-    "learning_rate_multipliers": "rules (regex, number); 1 where none matches",
-    "layer_decay": "factor of the learning rate from one layer to the one before it; or a number for each tower: "
-    "[fine-tuning](fine_tuning.md)",
-    "frozen": "regexes of parameters that are not trained", "clip_norm": "largest norm of all gradients; "
-    "None: no clipping",
-    "b1": "decay of the mean of gradients", "b2": "decay of the mean of their squares", "eps": "added to the root",
-    "mu_dtype": "type in which the mean of gradients is kept; None: that of the parameters",
-    "momentum": "share of the last direction that is kept; 0: none", "nesterov": "whether it looks ahead",
-    "trust_coefficient": "factor of the trust ratio",
+  "name": "which optimizer",
+  "learning_rate": "a number or a schedule",
+  "weight_decay": "a number, which spares biases, norms, layer scales and "
+  "the numbers of terms; or rules (regex, number) that cover every parameter",
+  "learning_rate_multipliers": "rules (regex, number); 1 where none matches",
+  "layer_decay": "factor of the learning rate from one layer to the one before it; or a number for each tower: "
+  "[fine-tuning](fine_tuning.md)",
+  "frozen": "regexes of parameters that are not trained",
+  "clip_norm": "largest norm of all gradients; None: no clipping",
+  "b1": "decay of the mean of gradients",
+  "b2": "decay of the mean of their squares",
+  "eps": "added to the root",
+  "mu_dtype": "type in which the mean of gradients is kept; None: that of the parameters",
+  "momentum": "share of the last direction that is kept; 0: none",
+  "nesterov": "whether it looks ahead",
+  "trust_coefficient": "factor of the trust ratio",
 }
 
 
 def optimizer_tables() -> dict[str, str]:
   """The generated parts of docs/optimizers.md, by name."""
   shared = optim.options_of("")
-  own = {name: {key: value for key, value in optim.options_of(name).items() if shared.get(key, ...) != value}
-         for name in optim.OPTIMIZERS}
+  own = {
+    name: {key: value for key, value in optim.options_of(name).items() if shared.get(key, ...) != value}
+    for name in optim.OPTIMIZERS
+  }
   parts = {"shared": "\n".join(table(shared, OPTIMIZER_WORDS))}
   parts |= {name: "\n".join(table(options, OPTIMIZER_WORDS)) for name, options in own.items()}
   rows = ["| schedule | options and defaults |", "|---|---|"]
   for name in schedules.SCHEDULES:
-    options = [f"`{key}`" if value is REQUIRED else f"`{key}={value!r}`"
-               for key, value in schedules.options_of(name).items()]
+    options = [
+      f"`{key}`" if value is REQUIRED else f"`{key}={value!r}`" for key, value in schedules.options_of(name).items()
+    ]
     rows.append(f"| `{name}` | {', '.join(options)} |")
   every = dict.fromkeys(key for name in schedules.SCHEDULES for key in schedules.options_of(name))
   words = ["| option | meaning |", "|---|---|", *(f"| `{key}` | {SCHEDULE_WORDS[key]} |" for key in every)]
@@ -376,8 +459,9 @@ def optimizer_tables() -> dict[str, str]:
 def optimizers_page(text: str) -> str:
   """The text of docs/optimizers.md, with its generated parts as the code has them."""
   for name, part in optimizer_tables().items():
-    text = re.sub(rf"(<!-- {name} -->\n).*?(?=<!-- end -->)", lambda match, part=part: match[1] + part, text,
-                  flags=re.DOTALL)
+    text = re.sub(
+      rf"(<!-- {name} -->\n).*?(?=<!-- end -->)", lambda match, part=part: match[1] + part, text, flags=re.DOTALL
+    )
   return text
 
 

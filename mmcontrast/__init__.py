@@ -50,4 +50,5 @@ def load(workdir: str | os.PathLike, step: int | None = None, data_dir: str | No
   Raises UserError when there is no such checkpoint or its tokenizer is missing.
   """
   from mmcontrast import inference  # takes seconds
+
   return inference.load(workdir, step, data_dir)

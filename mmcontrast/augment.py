@@ -60,8 +60,14 @@ class Recipe:
 
 def _jitter(brightness: float, contrast: float, saturation: float, hue: float, **more) -> Recipe:
   return Recipe(
-    flip=0.5, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
-    jitter_probability=0.8, grey=0.2, **more,
+    flip=0.5,
+    brightness=brightness,
+    contrast=contrast,
+    saturation=saturation,
+    hue=hue,
+    jitter_probability=0.8,
+    grey=0.2,
+    **more,
   )
 
 
@@ -155,12 +161,7 @@ def augment(
   return apply(recipe, images, draw(recipe, seeds, view, mirror_safe))
 
 
-def draw(
-  recipe: Recipe,
-  seeds: jax.Array,
-  view: int | jax.Array = 0,
-  mirror_safe: jax.Array | None = None,
-) -> Draws:
+def draw(recipe: Recipe, seeds: jax.Array, view: int | jax.Array = 0, mirror_safe: jax.Array | None = None) -> Draws:
   """All random choices of a view; `seeds` [B] uint32. Terms on pixels need `flip` too."""
 
   def uniforms(seed):  # One vector an example; entry i depends on (seed, view, i) only.
@@ -168,9 +169,7 @@ def draw(
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), view)
     return jax.random.uniform(jax.random.fold_in(key, _DOMAIN), (len(Draws._fields) + 1,))
 
-  flip, brightness, contrast, saturation, hue, grey, blur, sigma, solarize, jitter = (
-    jax.vmap(uniforms)(seeds).T
-  )
+  flip, brightness, contrast, saturation, hue, grey, blur, sigma, solarize, jitter = jax.vmap(uniforms)(seeds).T
   jittered = jitter < recipe.jitter_probability
 
   def factor(u, strength):
@@ -218,10 +217,7 @@ def apply(recipe: Recipe, images: jax.Array, draws: Draws) -> jax.Array:
     # Barriers: fused into the blur, all that comes before would run again for every tap.
     rgb = tuple(_blur(channel, weights) for channel in jax.lax.optimization_barrier(rgb))
   if recipe.solarize:
-    rgb = tuple(
-      jnp.where(_per_image(draws.solarize) & (channel >= 128 / 255), 1 - channel, channel)
-      for channel in rgb
-    )
+    rgb = tuple(jnp.where(_per_image(draws.solarize) & (channel >= 128 / 255), 1 - channel, channel) for channel in rgb)
   # A select and not a stack, which no compiler vectorises for a CPU.
   number, (red, green, blue) = jnp.arange(3), (channel[..., None] for channel in rgb)
   return jnp.where(number == 0, red, jnp.where(number == 1, green, blue))
@@ -254,10 +250,9 @@ def _blur(channel: jax.Array, weights: jax.Array) -> jax.Array:
     size = channel.shape[axis]
     padding = [(taps // 2, taps // 2) if i == axis else (0, 0) for i in range(3)]
     padded = jax.lax.optimization_barrier(jnp.pad(channel, padding, mode="edge"))
-    channel = jax.lax.optimization_barrier(sum(
-      _per_image(weights[:, k]) * jax.lax.slice_in_dim(padded, k, k + size, axis=axis)
-      for k in range(taps)
-    ))
+    channel = jax.lax.optimization_barrier(
+      sum(_per_image(weights[:, k]) * jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(taps))
+    )
   return channel
 
 
@@ -268,10 +263,10 @@ def _shift_hue(rgb, shift):
   chroma = value - jnp.minimum(jnp.minimum(r, g), b)
   inverse = 1 / jnp.where(chroma > 0, chroma, 1)
   # Not `value == r`: where the compiler computes r twice, the two may differ in a bit.
-  hue = jnp.where(
-    (r >= g) & (r >= b), (g - b) * inverse,
-    jnp.where(g >= b, 2 + (b - r) * inverse, 4 + (r - g) * inverse),
-  ) + 6 * shift  # In sixths of a turn, -4 to 8.
+  hue = (
+    jnp.where((r >= g) & (r >= b), (g - b) * inverse, jnp.where(g >= b, 2 + (b - r) * inverse, 4 + (r - g) * inverse))
+    + 6 * shift
+  )  # In sixths of a turn, -4 to 8.
 
   def channel(n):
     k = hue + n

@@ -50,8 +50,20 @@ BEST_MODES = ("auto", "min", "max")
 _MORE_IS_BETTER = re.compile(r"(recall@\d+|top\d+|accuracy|mean_per_class|map_macro|map_micro|/positive)$")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a machine or a mount says of itself, and not of what is in a file.
-_NO_ACCESS = (*_NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
-              errno.ENOMEM, errno.ETIMEDOUT, errno.ENOTCONN, errno.ELOOP)
+_NO_ACCESS = (
+  *_NO_SPACE,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EROFS,
+  errno.EIO,
+  errno.ESTALE,
+  errno.EMFILE,
+  errno.ENFILE,
+  errno.ENOMEM,
+  errno.ETIMEDOUT,
+  errno.ENOTCONN,
+  errno.ELOOP,
+)
 _OF_THE_FILES = (OSError, ValueError, LookupError, EOFError)  # what reading raises when something is missing or cut
 _NO_ACCESS_WORDS = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "out of memory")
 _MARKERS = ("_CHECKPOINT_METADATA", *(f"{name}commit_success.txt" for name in ("", "model/", "training/", "run/")))
@@ -73,20 +85,28 @@ class Checkpoints:
       _remove_half_written(self._directory)
     distributed.first_says(True)  # the others look there when that is done
     self._manager = ocp.CheckpointManager(
-        self._directory,
-        item_handlers={"model": _reading_back(), "training": _reading_back(), "run": ocp.JsonCheckpointHandler()},
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [checkpoint_managers.LatestN(n=options["keep_last"]), best]),
-            best_fn=best.value,  # without it metrics are not written, and a resumed run forgets which was the best
-            cleanup_tmp_directories=True))
+      self._directory,
+      item_handlers={"model": _reading_back(), "training": _reading_back(), "run": ocp.JsonCheckpointHandler()},
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+          [checkpoint_managers.LatestN(n=options["keep_last"]), best]
+        ),
+        best_fn=best.value,  # without it metrics are not written, and a resumed run forgets which was the best
+        cleanup_tmp_directories=True,
+      ),
+    )
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
     self._writing: concurrent.futures.Future | None = None
     self._step: int | None = None  # of the last save
     self._failed = False
 
-  def save(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None = None,
-           data: Mapping[str, Any] | None = None) -> None:
+  def save(
+    self,
+    state: TrainState,
+    config: Mapping,
+    metrics: Mapping[str, float] | None = None,
+    data: Mapping[str, Any] | None = None,
+  ) -> None:
     """Saves `state` under its step; returns before the files are written.
 
     Waits for the save before this one, if it is still under way.
@@ -137,8 +157,10 @@ class Checkpoints:
     try:
       if any(words.startswith("was ") for words in others.values()):
         raise ValueError("shapes differ")  # Orbax would say so at length, and after reading
-      found = self._manager.restore(step, args=ocp.args.Composite(
-          model=ocp.args.StandardRestore(model), training=ocp.args.StandardRestore(training)))
+      found = self._manager.restore(
+        step,
+        args=ocp.args.Composite(model=ocp.args.StandardRestore(model), training=ocp.args.StandardRestore(training)),
+      )
     except Exception as error:
       with _readable(self._directory, step):
         _read_all(self._directory / str(step))
@@ -152,8 +174,10 @@ class Checkpoints:
     """The arrays of an item as they were saved, as jax.ShapeDtypeStruct on one device."""
     tree = self._manager.item_metadata(step)[item].tree
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return {name: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), value)
-            for name, value in dict(tree).items()}
+    return {
+      name: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), value)
+      for name, value in dict(tree).items()
+    }
 
   def close(self) -> None:
     """Waits for the save under way. Raises UserError when it failed, unless that was said before."""
@@ -165,19 +189,30 @@ class Checkpoints:
       with contextlib.suppress(*[Exception] * self._failed):  # it raises again what was said before
         self._manager.close()
 
-  def _write(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None,
-             data: Mapping[str, Any] | None) -> None:
+  def _write(
+    self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None, data: Mapping[str, Any] | None
+  ) -> None:
     self._start(jax.tree.map(np.asarray, state), config, metrics, data)
     self._manager.wait_until_finished()
 
-  def _start(self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None,
-             data: Mapping[str, Any] | None) -> None:
+  def _start(
+    self, state: TrainState, config: Mapping, metrics: Mapping[str, float] | None, data: Mapping[str, Any] | None
+  ) -> None:
     self._step = int(state.step)
     model, training = _split(state)
-    run = {"format": FORMAT, "mmcontrast": mmcontrast.__version__,
-           "config": json.loads(to_json(complete_config(config))), "data": data}
-    self._manager.save(self._step, metrics=metrics, args=ocp.args.Composite(
-        model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training), run=ocp.args.JsonSave(run)))
+    run = {
+      "format": FORMAT,
+      "mmcontrast": mmcontrast.__version__,
+      "config": json.loads(to_json(complete_config(config))),
+      "data": data,
+    }
+    self._manager.save(
+      self._step,
+      metrics=metrics,
+      args=ocp.args.Composite(
+        model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training), run=ocp.args.JsonSave(run)
+      ),
+    )
 
   def _wait(self) -> None:
     self._result()
@@ -201,8 +236,10 @@ class Checkpoints:
         raise
       kept = complete_steps(self._directory)
       intact = f"the last good one, of step {kept[-1]}, is intact" if kept else "there is none before it"
-      raise UserError(f"{self._directory}: the checkpoint of step {self._step} could not be written "
-                      f"({_reason(error)}); {intact}: fix that, then run the same command again") from error
+      raise UserError(
+        f"{self._directory}: the checkpoint of step {self._step} could not be written "
+        f"({_reason(error)}); {intact}: fix that, then run the same command again"
+      ) from error
 
 
 def snapshot(state: TrainState) -> TrainState:
@@ -234,8 +271,9 @@ def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
     inside = error.filename and pathlib.Path(os.fsdecode(error.filename)).is_relative_to(workdir)
     if error.errno not in _NO_SPACE and not (inside and error.errno in _NO_ACCESS):
       raise
-    raise UserError(f"{workdir}: {error.strerror}; the last checkpoint is intact: fix that, then run the same "
-                    "command again") from error
+    raise UserError(
+      f"{workdir}: {error.strerror}; the last checkpoint is intact: fix that, then run the same command again"
+    ) from error
 
 
 def save_untrained(workdir: pathlib.Path, config: Mapping, variables: Mapping[str, Any]) -> None:
@@ -277,8 +315,10 @@ def saved_run(workdir: str | pathlib.Path, step: int | None = None) -> SavedRun:
   with _readable(directory, step):
     run = json.loads((directory / str(step) / "run" / "metadata").read_text())
   if run.get("format") != FORMAT:
-    raise UserError(f"{workdir}: checkpoint format {run.get('format')!r}, this mmcontrast reads {FORMAT}; "
-                    f"it was written by mmcontrast {run.get('mmcontrast')}")
+    raise UserError(
+      f"{workdir}: checkpoint format {run.get('format')!r}, this mmcontrast reads {FORMAT}; "
+      f"it was written by mmcontrast {run.get('mmcontrast')}"
+    )
   # Older checkpoints leave defaults out.
   return SavedRun(complete_config(from_json(json.dumps(run["config"]))), step, run.get("data"))
 
@@ -343,12 +383,13 @@ def _reading_back() -> ocp.StandardCheckpointHandler:
   def finalize_and_look(directory: Any) -> None:
     finalize(directory)
     handler.metadata(directory)
+
   handler.finalize = finalize_and_look  # Orbax takes no subclass
   return handler
 
 
 def _mode_of(options: Mapping[str, Any]) -> str:
-  """"min" or "max" of config.checkpoint.best_metric, which best_mode="auto" takes from its name."""
+  """ "min" or "max" of config.checkpoint.best_metric, which best_mode="auto" takes from its name."""
   mode = choose(options["best_mode"], BEST_MODES, "config.checkpoint.best_mode")
   if mode == "auto":
     return "max" if _MORE_IS_BETTER.search(options["best_metric"]) else "min"
@@ -373,7 +414,7 @@ class _Best(checkpoint_managers.PreservationPolicy):
     del context
     values = [self.value(one.metrics) for one in checkpoints]
     places = [place for place, value in enumerate(values) if value > -math.inf]
-    best = sorted(places, key=lambda place: values[place])[max(len(places) - self.count, 0):]
+    best = sorted(places, key=lambda place: values[place])[max(len(places) - self.count, 0) :]
     return [place in best for place in range(len(checkpoints))]
 
 
@@ -401,10 +442,15 @@ def _read_all(folder: pathlib.Path) -> None:
 
 def _other_shapes(saved: Any, wanted: Any) -> dict[str, str]:
   """Path -> what became of it, of the arrays whose shapes differ or that are only in one of the two."""
-  old, new = ({path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-              for tree in (saved, wanted))
-  words = {name: f"was {list(old[name])} and would be {list(new[name])}" for name in old.keys() & new.keys()
-           if old[name] != new[name]}
+  old, new = (
+    {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    for tree in (saved, wanted)
+  )
+  words = {
+    name: f"was {list(old[name])} and would be {list(new[name])}"
+    for name in old.keys() & new.keys()
+    if old[name] != new[name]
+  }
   words |= {name: "is no longer there" for name in old.keys() - new.keys()}
   return dict(sorted((words | {name: "is new" for name in new.keys() - old.keys()}).items()))
 
@@ -416,10 +462,14 @@ def _why_not(others: Mapping[str, str], error: Exception) -> str:
   name, what = next(iter(others.items()))
   text = f"the checkpoint is complete, but the state has other shapes: {name} {what}"
   if all(other.startswith(OF_THE_DATA) for other in others):
-    return (f"{text}: the data (tags, labels, number of examples) have changed; restore them, give another --workdir, "
-            "or accept them with --config.checkpoint.changed_data=accept (queues and tables start empty)")
-  return (f"{text}: the data (vocabulary, tags, labels, number of examples) or the config have changed; restore them, "
-          "or give another --workdir")
+    return (
+      f"{text}: the data (tags, labels, number of examples) have changed; restore them, give another --workdir, "
+      "or accept them with --config.checkpoint.changed_data=accept (queues and tables start empty)"
+    )
+  return (
+    f"{text}: the data (vocabulary, tags, labels, number of examples) or the config have changed; restore them, "
+    "or give another --workdir"
+  )
 
 
 @contextlib.contextmanager
@@ -429,11 +479,16 @@ def _readable(directory: pathlib.Path, step: int) -> Iterator[None]:
     yield
   except Exception as error:  # of many kinds: ValueError of TensorStore, JSONDecodeError, OSError, ...
     if _is_no_access(error) or not isinstance(error, _OF_THE_FILES):
-      raise UserError(f"{directory / str(step)}: the checkpoint cannot be read now ({_reason(error)}); it is left as "
-                      "it is: fix that, then run the same command again") from error
+      raise UserError(
+        f"{directory / str(step)}: the checkpoint cannot be read now ({_reason(error)}); it is left as "
+        "it is: fix that, then run the same command again"
+      ) from error
     before = [other for other in complete_steps(directory) if other < step]
-    remedy = (f"delete that folder to resume from step {before[-1]}" if before else
-              "no other is kept: delete that folder to start again; config.checkpoint.keep_last=2 keeps one more")
+    remedy = (
+      f"delete that folder to resume from step {before[-1]}"
+      if before
+      else "no other is kept: delete that folder to start again; config.checkpoint.keep_last=2 keeps one more"
+    )
     raise UserError(f"{directory / str(step)}: the checkpoint is damaged ({_reason(error)}); {remedy}") from error
 
 

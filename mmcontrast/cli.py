@@ -74,9 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
   except Preempted as stop:
     from mmcontrast import distributed
+
     if distributed.is_first():
       print(f"{stop}; to continue: {shlex.join(['mmcontrast', *words])}")
     from mmcontrast.preemption import exit_code
+
     return exit_code()
   except KeyboardInterrupt:
     print("interrupted; run the same command again to resume from what is saved", file=sys.stderr)
@@ -85,87 +87,142 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser("mmcontrast", allow_abbrev=False, description=(
-    "Multimodal contrastive pretraining in JAX. A mistake in a command, a config or the data is one line, exit code 2. "
-    "mmcontrast COMMAND --help describes a command."))
+  parser = argparse.ArgumentParser(
+    "mmcontrast",
+    allow_abbrev=False,
+    description=(
+      "Multimodal contrastive pretraining in JAX. A mistake in a command, a config or the data is one line, "
+      "exit code 2. "
+      "mmcontrast COMMAND --help describes a command."
+    ),
+  )
   parser.add_argument("--version", action="version", version=f"mmcontrast {__version__}")
   commands = parser.add_subparsers(required=True, metavar="command")
 
   def add(name, function, text, reads_data=True, epilog=None):
-    command = commands.add_parser(name, help=text, description=text, allow_abbrev=False, epilog=epilog,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter if epilog else
-                                  argparse.HelpFormatter)
+    command = commands.add_parser(
+      name,
+      help=text,
+      description=text,
+      allow_abbrev=False,
+      epilog=epilog,
+      formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
+    )
     command.set_defaults(command=function)
     if reads_data:
       command.add_argument("--data_dir", help=DATA_DIR)
     return command
 
   train = add("train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES)
-  train.add_argument("--config", required=True, metavar="NAME[:ARG]",
-                     help="a config of the package, such as quickstart or clip:smoke (mmcontrast configs lists them), "
-                     "or a file, such as mine.py")
+  train.add_argument(
+    "--config",
+    required=True,
+    metavar="NAME[:ARG]",
+    help="a config of the package, such as quickstart or clip:smoke (mmcontrast configs lists them), "
+    "or a file, such as mine.py",
+  )
   train.add_argument("--workdir", help="where checkpoints and metrics go")
-  train.add_argument("--dry_run", action="store_true",
-                     help="compile only: print parameters, shardings, FLOPs, memory and collectives; needs no data")
-  train.add_argument("--topology", metavar="SLICE", help="with --dry_run: compile for a slice of TPUs that need not "
-                                                         "be attached, such as v5e:4x4 (needs the extra tpu_compile)")
-  train.add_argument("--devices", type=int, help="with --dry_run: how many devices to simulate (default: those of "
-                                                 "this machine)")
+  train.add_argument(
+    "--dry_run",
+    action="store_true",
+    help="compile only: print parameters, shardings, FLOPs, memory and collectives; needs no data",
+  )
+  train.add_argument(
+    "--topology",
+    metavar="SLICE",
+    help="with --dry_run: compile for a slice of TPUs that need not "
+    "be attached, such as v5e:4x4 (needs the extra tpu_compile)",
+  )
+  train.add_argument(
+    "--devices", type=int, help="with --dry_run: how many devices to simulate (default: those of this machine)"
+  )
 
   add("configs", _configs, "List the configs that come with the package.", reads_data=False)
 
-  evaluate = add("evaluate", _evaluate, "Evaluate a run, on its own sets or on a source: evaluation.json, "
-                 "retrieval.png, a table. Options of the source follow as --source.key=value, those of the evaluation "
-                 "as --config.evaluation.key=value.")
-  evaluate.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: the sets "
-                        "of config.evaluation)")
+  evaluate = add(
+    "evaluate",
+    _evaluate,
+    "Evaluate a run, on its own sets or on a source: evaluation.json, "
+    "retrieval.png, a table. Options of the source follow as --source.key=value, those of the evaluation "
+    "as --config.evaluation.key=value.",
+  )
+  evaluate.add_argument(
+    "source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: the sets of config.evaluation)"
+  )
   evaluate.add_argument("--workdir", required=True, help="the folder of the run")
   evaluate.add_argument("--split", help="the split of the source (default: all of it)")
-  evaluate.add_argument("--train_split", metavar="SPLIT", help="the split of the source that k-NN and linear probes "
-                        "train on")
+  evaluate.add_argument(
+    "--train_split", metavar="SPLIT", help="the split of the source that k-NN and linear probes train on"
+  )
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  embed = add("embed", _embed, "Embed all images and captions of a source, in shards; running it again resumes. "
-              "Options of the source follow as --source.key=value.")
+  embed = add(
+    "embed",
+    _embed,
+    "Embed all images and captions of a source, in shards; running it again resumes. "
+    "Options of the source follow as --source.key=value.",
+  )
   embed.add_argument("--workdir", required=True, help="the folder of the run")
   embed.add_argument("--out", required=True, help="the folder of the embeddings")
   embed.add_argument("--kind", choices=["image", "text", "both"], help="default: what both the source and the run have")
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  search = add("search", _search, "Find the images or captions nearest to words, or to an image: in a source, in an "
-               "evaluation set of the run, or in what `mmcontrast embed` made. "
-               "Options of the source follow as --source.key=value.")
+  search = add(
+    "search",
+    _search,
+    "Find the images or captions nearest to words, or to an image: in a source, in an "
+    "evaluation set of the run, or in what `mmcontrast embed` made. "
+    "Options of the source follow as --source.key=value.",
+  )
   search.add_argument("query", help="words, or the path of an image")
-  search.add_argument("source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an "
-                      "evaluation set)")
+  search.add_argument(
+    "source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an evaluation set)"
+  )
   search.add_argument("--workdir", required=True, help="the folder of the run")
   search.add_argument("--split", help="the split of the source (default: train)")
-  search.add_argument("--dataset", metavar="SET",
-                      help="an evaluation set of the run (default: the last of the config's)")
+  search.add_argument(
+    "--dataset", metavar="SET", help="an evaluation set of the run (default: the last of the config's)"
+  )
   search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
   search.add_argument("--kind", choices=["image", "text"], help="what to find (default: images, if there are any)")
   search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
 
-  take = add("import", _import, "Turn another package's weights into a run, to evaluate, search, embed and export.",
-             reads_data=False)
+  take = add(
+    "import",
+    _import,
+    "Turn another package's weights into a run, to evaluate, search, embed and export.",
+    reads_data=False,
+  )
   take.add_argument("place", metavar="KIND:PATH", help="such as open_clip:DIR, hf:DIR or timm:resnet50@FILE")
   take.add_argument("--workdir", required=True, help="the folder of the run, which must be empty")
-  take.add_argument("--allow_unused", metavar="REGEX", action="append", default=[],
-                    help="names of arrays that may be left out; may be given again")
-  take.add_argument("--weights", default="", metavar="NAME", help="which of several in one file, such as "
-                    "state_dict_ema or teacher (default: the usual one, and a line says which)")
+  take.add_argument(
+    "--allow_unused",
+    metavar="REGEX",
+    action="append",
+    default=[],
+    help="names of arrays that may be left out; may be given again",
+  )
+  take.add_argument(
+    "--weights",
+    default="",
+    metavar="NAME",
+    help="which of several in one file, such as "
+    "state_dict_ema or teacher (default: the usual one, and a line says which)",
+  )
 
   export = add("export", _export, "Write the model of a run for another package.", reads_data=False)
   export.add_argument("--workdir", required=True)
-  export.add_argument("--to", required=True, metavar="FORMAT", help="open_clip, hf, timm, torchvision, detectron2, "
-                      "stablehlo or onnx")
+  export.add_argument(
+    "--to", required=True, metavar="FORMAT", help="open_clip, hf, timm, torchvision, detectron2, stablehlo or onnx"
+  )
   export.add_argument("--out", required=True, help="the folder to write, which must be empty")
   export.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  between = add("interpolate", _interpolate, "Interpolate the weights of two runs, as a new run "
-                                             "(WiSE-FT).", reads_data=False)
+  between = add(
+    "interpolate", _interpolate, "Interpolate the weights of two runs, as a new run (WiSE-FT).", reads_data=False
+  )
   between.add_argument("first", help="the folder of a run")
   between.add_argument("second", help="the folder of one that was fine-tuned from it")
   between.add_argument("--alpha", type=float, default=0.5, help="0: the first, 1: the second (default: 0.5)")
@@ -179,22 +236,36 @@ def _parser() -> argparse.ArgumentParser:
 
   add("list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
 
-  index = add("index", _index, "Write an index next to each tar or TFRecord shard. Shards that have one are skipped.",
-              reads_data=False)
+  index = add(
+    "index",
+    _index,
+    "Write an index next to each tar or TFRecord shard. Shards that have one are skipped.",
+    reads_data=False,
+  )
   index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'tfrecord:gs://bucket/*.tfrecord'")
 
-  inspect = add("inspect", _inspect, "Print what a dataset holds: counts, schema, five examples. "
-                "Options of the source follow as --source.key=value.")
+  inspect = add(
+    "inspect",
+    _inspect,
+    "Print what a dataset holds: counts, schema, five examples. Options of the source follow as --source.key=value.",
+  )
   inspect.add_argument("--out", help="a contact sheet to write, such as sheet.png")
 
-  convert = add("convert", _convert, "Convert a dataset; running it again resumes. "
-                "Options of the source follow as --source.key=value.")
+  convert = add(
+    "convert",
+    _convert,
+    "Convert a dataset; running it again resumes. Options of the source follow as --source.key=value.",
+  )
   convert.add_argument("--to", required=True, choices=["array_record"])
   convert.add_argument("--out", required=True, help="the folder of the files")
   convert.add_argument("--shards", type=int, help="how many files (default: one for each 10,000 records)")
 
-  tokenizer = add("tokenizer", _tokenizer, "Train a sentencepiece model on the texts of a dataset. "
-                  "Options of the source follow as --source.key=value; --source.image=None reads no images.")
+  tokenizer = add(
+    "tokenizer",
+    _tokenizer,
+    "Train a sentencepiece model on the texts of a dataset. "
+    "Options of the source follow as --source.key=value; --source.image=None reads no images.",
+  )
   tokenizer.add_argument("--out", required=True, help="the file to write, such as tokenizer.model")
   tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
   for command in (inspect, convert, tokenizer, embed):
@@ -207,21 +278,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
   if options.devices is not None and not options.dry_run:
-    raise UserError("--devices simulates devices, for --dry_run only; to train on some of this machine's, set "
-                    "config.mesh")
+    raise UserError(
+      "--devices simulates devices, for --dry_run only; to train on some of this machine's, set config.mesh"
+    )
   if options.topology and (options.devices is not None or not options.dry_run):
     raise UserError("--topology compiles for a slice of TPUs, with --dry_run and without --devices")
   if not (options.workdir or options.dry_run):
     raise UserError("--workdir is missing: where checkpoints and metrics go, such as --workdir runs/mine")
   from mmcontrast.config import load_config
+
   config = load_config(options.config, overrides)
   if options.dry_run:
     from mmcontrast.dry_run import dry_run
+
     print(dry_run(config, options.devices, options.data_dir, options.topology))
     return
   from mmcontrast import distributed
   from mmcontrast.preemption import exit_code
   from mmcontrast.train import train
+
   exit_code()  # one that is no number is said before the run, not after
   with distributed.session(config["distributed"]):
     train(config, options.workdir, options.data_dir)
@@ -229,6 +304,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _configs(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast import config_files
+
   lines = config_files.shipped()
   print("\n".join(f"{name:<{max(map(len, lines))}}  {line}" for name, line in lines.items()))
   print("\nto train one: mmcontrast train --config NAME --workdir DIR; NAME:smoke is a version that takes seconds")
@@ -236,15 +312,24 @@ def _configs(options: argparse.Namespace, _: list[str]) -> None:
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.evaluate import evaluate_workdir
+
   words = _late_source(options, words)
   of_source = [word for word in words if word.startswith("--source.")]
   for name, value in (("--split", options.split), ("--train_split", options.train_split), *zip(of_source, of_source)):
     if value is not None and options.source is None:
-      raise UserError(f"{name} is an option of a source; name one: mmcontrast evaluate SOURCE --workdir "
-                      f"{options.workdir}")
-  evaluate_workdir(options.workdir, options.step, options.data_dir, source=options.source,
-                   options=_source_options(of_source), split=options.split, train_split=options.train_split,
-                   overrides=[word for word in words if word not in of_source])
+      raise UserError(
+        f"{name} is an option of a source; name one: mmcontrast evaluate SOURCE --workdir {options.workdir}"
+      )
+  evaluate_workdir(
+    options.workdir,
+    options.step,
+    options.data_dir,
+    source=options.source,
+    options=_source_options(of_source),
+    split=options.split,
+    train_split=options.train_split,
+    overrides=[word for word in words if word not in of_source],
+  )
 
 
 def _expand_home(options: argparse.Namespace) -> None:
@@ -256,59 +341,92 @@ def _expand_home(options: argparse.Namespace) -> None:
 
 def _embed(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.embed import embed
-  print(embed(options.workdir, options.source, options.out, options=_source_options(words), split=options.split,
-              kind=options.kind, format=options.format, step=options.step, data_dir=options.data_dir))
+
+  print(
+    embed(
+      options.workdir,
+      options.source,
+      options.out,
+      options=_source_options(words),
+      split=options.split,
+      kind=options.kind,
+      format=options.format,
+      step=options.step,
+      data_dir=options.data_dir,
+    )
+  )
 
 
 def _search(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.search import search
+
   words = _late_source(options, words)
   if words and not words[0].startswith("-"):
-    raise UserError(f"unexpected argument {words[0]!r}; a query of several words goes in quotes: mmcontrast search "
-                    f"\"{options.query} {options.source} {words[0]}\"")
-  found = search(options.workdir, options.query, options.source, options=_source_options(words), split=options.split,
-                 dataset=options.dataset, embeddings=options.embeddings, kind=options.kind, count=options.count,
-                 out=options.out, data_dir=options.data_dir)
+    raise UserError(
+      f"unexpected argument {words[0]!r}; a query of several words goes in quotes: mmcontrast search "
+      f'"{options.query} {options.source} {words[0]}"'
+    )
+  found = search(
+    options.workdir,
+    options.query,
+    options.source,
+    options=_source_options(words),
+    split=options.split,
+    dataset=options.dataset,
+    embeddings=options.embeddings,
+    kind=options.kind,
+    count=options.count,
+    out=options.out,
+    data_dir=options.data_dir,
+  )
   for one in found:
     print(one.line)
   if options.out:
     from mmcontrast.report.picture_path import png_path
+
     print(png_path(options.out, "--out"))
 
 
 def _import(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.interop.run import import_run
+
   print(import_run(options.place, options.workdir, options.allow_unused, options.weights))
 
 
 def _export(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.interop.run import export_run
+
   print(export_run(options.workdir, options.to, options.out, options.step))
 
 
 def _interpolate(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.interpolation import interpolate
+
   print(interpolate(options.first, options.second, options.alpha, options.workdir))
 
 
 def _build(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.data.build import build_dataset
+
   print(build_dataset(options.name, options.data_dir, force=options.force))
 
 
 def _list(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.data.catalogue import catalogue
+
   print(catalogue(options.data_dir))
 
 
 def _index(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.data.index_shards import index_shards
+
   print(index_shards(options.pattern, options.workers))
 
 
 def _inspect(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.data import inspection, sources
   from mmcontrast.report.picture_path import png_path
+
   out = png_path(options.out, "--out") if options.out else None
   named = {"dataset": options.source, "source": _source_options(words)}
   source = sources.open_source(named, options.split, options.data_dir)
@@ -318,18 +436,30 @@ def _inspect(options: argparse.Namespace, words: list[str]) -> None:
     raise UserError(found.fault)
   if out:
     from mmcontrast.report.contact_sheet import draw_contact_sheet
+
     print(draw_contact_sheet(out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))
 
 
 def _convert(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.data.convert import convert
-  print(convert(options.source, _source_options(words), options.split, options.out, options.shards, options.workers,
-                options.data_dir))
+
+  print(
+    convert(
+      options.source,
+      _source_options(words),
+      options.split,
+      options.out,
+      options.shards,
+      options.workers,
+      options.data_dir,
+    )
+  )
 
 
 def _tokenizer(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.data import sources
   from mmcontrast.data.train_tokenizer import train_tokenizer
+
   named = {"dataset": options.source, "source": _source_options(words)}
   print(train_tokenizer(sources.open_source(named, options.split, options.data_dir), options.out, options.vocab_size))
 
@@ -344,6 +474,7 @@ def _late_source(options: argparse.Namespace, words: list[str]) -> list[str]:
 def _source_options(words: list[str]) -> dict[str, object]:
   """The `data.source` that words such as "--source.caption=alt" write."""
   from mmcontrast.overrides import literal
+
   given = {}
   for word in words:
     name, equals, text = word.partition("=")

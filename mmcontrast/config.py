@@ -24,21 +24,46 @@ from mmcontrast.overrides import PREFIX, at_least, fits, keys_of, override, pars
 from mmcontrast.stages import resolve
 
 # What a run may change when it resumes; everything else would make it another run.
-RESUMABLE_CHANGES = ("checkpoint", "evaluation", "log", "mesh", "matrix", "sharding", "distributed",
-                     "batch.microbatches", "data.on_error", "data.read", "data.cache", "data.resize")
+RESUMABLE_CHANGES = (
+  "checkpoint",
+  "evaluation",
+  "log",
+  "mesh",
+  "matrix",
+  "sharding",
+  "distributed",
+  "batch.microbatches",
+  "data.on_error",
+  "data.read",
+  "data.cache",
+  "data.resize",
+)
 # Sections whose keys are names chosen by the user, or options checked by the room they belong to.
-_OPEN_SECTIONS = ("towers", "heads", "objective", "augment", "optimizer", "init", "update_rule",
-                  "evaluation.evaluators", "evaluation.data", "data.views", "data.crop", "data.source", "data.mixture")
+_OPEN_SECTIONS = (
+  "towers",
+  "heads",
+  "objective",
+  "augment",
+  "optimizer",
+  "init",
+  "update_rule",
+  "evaluation.evaluators",
+  "evaluation.data",
+  "data.views",
+  "data.crop",
+  "data.source",
+  "data.mixture",
+)
 
 
 def base_config() -> ml_collections.ConfigDict:
   """Every key of the program with its default."""
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.steps = 1000                        # optimizer steps of the run, or of each stage that gives none
-  c.epochs = 0.0                        # instead of steps: passes over the data; 0: steps are given
-  c.stages = ()                         # partial configs, each with a name, trained in turn: stages.py
-  c.init = dict()                       # part of this run -> "STAGE:PATH" or "WORKDIR:PATH": initialization.py
+  c.steps = 1000  # optimizer steps of the run, or of each stage that gives none
+  c.epochs = 0.0  # instead of steps: passes over the data; 0: steps are given
+  c.stages = ()  # partial configs, each with a name, trained in turn: stages.py
+  c.init = dict()  # part of this run -> "STAGE:PATH" or "WORKDIR:PATH": initialization.py
   # size: examples a step, over all devices. microbatches: chunks they are encoded in, to save
   # memory; loss and gradients stay those of the whole batch (microbatches.py).
   c.batch = dict(size=256, microbatches=1)
@@ -46,11 +71,11 @@ def base_config() -> ml_collections.ConfigDict:
   # A recipe (name or dict) for each view, or one for all of them; image_small: of data.multi_crop's.
   c.augment = dict(image="moco_v2")
   c.normalize = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-  c.towers = dict()                     # name -> encoder options
-  c.heads = dict()                      # name -> dict(tower=..., name="mlp"|"linear", dim=...)
+  c.towers = dict()  # name -> encoder options
+  c.heads = dict()  # name -> dict(tower=..., name="mlp"|"linear", dim=...)
   # update: "before_keys" (MoCo) or "after_step" (BYOL). decay: number or schedule.
   c.momentum = dict(decay=0.999, update="before_keys")
-  c.objective = dict()                  # term name -> query, key, score, target, criterion, ...
+  c.objective = dict()  # term name -> query, key, score, target, criterion, ...
   # How the gradients of terms become one: "sum", or "project_conflicts" on parameters that `on` matches.
   c.update_rule = dict(name="sum")
   c.matrix = dict(impl="auto", tile=512)
@@ -59,21 +84,33 @@ def base_config() -> ml_collections.ConfigDict:
   # An average of the weights, which evaluation and all who load the run use. decay: number or schedule; 0: none.
   c.ema = dict(decay=0.0)
   c.mesh = dict(data=-1, fsdp=1, tensor=1)  # axis -> devices; -1 takes what is left
-  c.sharding = "dp"                     # "dp", "fsdp", "fsdp_tp"; `with c.ignore_type():` a list of (regex, cut)
+  c.sharding = "dp"  # "dp", "fsdp", "fsdp_tp"; `with c.ignore_type():` a list of (regex, cut)
   # mode: "auto" (TPU pod, SLURM or MMCONTRAST_COORDINATOR found), "on" or "off".
   # start_timeout_seconds: until all processes have started. timeout_seconds: of silence, then a process is lost.
-  c.distributed = dict(mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300,
-                       start_timeout_seconds=300)
+  c.distributed = dict(
+    mode="auto", coordinator="", processes=0, process_id=-1, timeout_seconds=300, start_timeout_seconds=300
+  )
   # best_metric: of the training step, or of an evaluation ("SET/image_to_text/recall@1").
   # best_mode: "min" or "max" of it; "auto": the largest of recall, accuracy, precision and top-k, else the smallest.
   # changed_data: what happens when a run goes on with other data than it began with, "refuse" or "accept".
-  c.checkpoint = dict(every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="auto",
-                      changed_data="refuse")
+  c.checkpoint = dict(
+    every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="auto", changed_data="refuse"
+  )
   # image/text: the heads whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.
   # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
-  c.evaluation = dict(sets=(), train_sets=(), optional_sets=(), data=dict(), evaluators=dict(), image="", text="",
-                      features="image", batch_size=256, every_steps=0)
+  c.evaluation = dict(
+    sets=(),
+    train_sets=(),
+    optional_sets=(),
+    data=dict(),
+    evaluators=dict(),
+    image="",
+    text="",
+    features="image",
+    batch_size=256,
+    every_steps=0,
+  )
   # watchdog_seconds: a read or a step that takes longer ends the process (watchdog.py); 0: never.
   c.log = dict(every_steps=50, watchdog_seconds=600.0)
   return c
@@ -157,8 +194,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   return overridden(made, overrides, path)
 
 
-def overridden(config: Mapping[str, Any] | ml_collections.ConfigDict, overrides: Sequence[str] = (),
-               where: str = "the config") -> dict[str, Any]:
+def overridden(
+  config: Mapping[str, Any] | ml_collections.ConfigDict, overrides: Sequence[str] = (), where: str = "the config"
+) -> dict[str, Any]:
   """`config` as nested dictionaries, with overrides carried out, every default written out, and its keys checked.
 
   Args:
@@ -190,9 +228,11 @@ def _completed(config: Mapping[str, Any], base: Mapping[str, Any], prefix: str =
   """`config` with the defaults of the keys that it leaves out, in the sections whose keys are the program's."""
   missing = {key: value for key, value in base.items() if key not in config}
   return missing | {
-      key: _completed(value, base[key], f"{prefix}{key}.")
-      if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) and f"{prefix}{key}" not in _OPEN_SECTIONS
-      else value for key, value in config.items()}
+    key: _completed(value, base[key], f"{prefix}{key}.")
+    if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) and f"{prefix}{key}" not in _OPEN_SECTIONS
+    else value
+    for key, value in config.items()
+  }
 
 
 def _check_effect(key: str, config: Mapping) -> None:
@@ -212,8 +252,9 @@ def _at(config: Any, path: Sequence[str]) -> Any:
   return config
 
 
-def _override_stages(config: dict[str, Any], pairs: Sequence[tuple[str, str]], base: Mapping[str, Any],
-                     where: str) -> dict[str, Any]:
+def _override_stages(
+  config: dict[str, Any], pairs: Sequence[tuple[str, str]], base: Mapping[str, Any], where: str
+) -> dict[str, Any]:
   """`config` with overrides such as ("stages.align.batch.size", "64") carried out."""
   stages = {stage: dict(given) for stage, given in zip(resolve(config), config["stages"])}
   for whole, text in pairs:
@@ -221,8 +262,10 @@ def _override_stages(config: dict[str, Any], pairs: Sequence[tuple[str, str]], b
     if stage not in stages or not key:
       if not stages:
         raise UserError(f"{PREFIX}{whole}: {where} has no stages; leave out 'stages.{stage}'")
-      raise UserError(f"{PREFIX}{whole}: {where} has no stage {stage!r}; {nearest(stage, stages)}; "
-                      f"overrides of one look like {PREFIX}stages.{next(iter(stages))}.batch.size=64")
+      raise UserError(
+        f"{PREFIX}{whole}: {where} has no stage {stage!r}; {nearest(stage, stages)}; "
+        f"overrides of one look like {PREFIX}stages.{next(iter(stages))}.batch.size=64"
+      )
     run = ml_collections.ConfigDict(resolve({**config, "stages": tuple(stages.values())})[stage])
     override(run, key, text, base, prefix=f"{PREFIX}stages.{stage}.", where=where)
     changed = keys_of(key)[0]
@@ -245,8 +288,10 @@ def _check_section(section: Mapping, known: Mapping, prefix: str, where: str) ->
         raise UserError(f"{where}: config.{path} must be a mapping, not {section[key]!r}")
       _check_section(section[key], known[key], f"{path}.", where)
     elif path not in _OPEN_SECTIONS and not fits(path, section[key], known[key]):
-      raise UserError(f"{where}: config.{path}: {section[key]!r} is not valid; give a value like its "
-                      f"default, {known[key]!r}{at_least(path)}")
+      raise UserError(
+        f"{where}: config.{path}: {section[key]!r} is not valid; give a value like its "
+        f"default, {known[key]!r}{at_least(path)}"
+      )
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -282,8 +327,9 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path, 
     resumes = any(f"{key}.".startswith(f"{name}.") for name in (*RESUMABLE_CHANGES, *free))
     if not resumes and old.get(key) != new.get(key):
       raise UserError(
-          f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
-          f"{new.get(key)!r}; give another --workdir, or the old value to resume")
+        f"{workdir}: its checkpoint is from another config: config.{key} was {old.get(key)!r}, now "
+        f"{new.get(key)!r}; give another --workdir, or the old value to resume"
+      )
 
 
 def _dictionaries(value: Any) -> Any:

@@ -55,8 +55,9 @@ def split(path: str) -> tuple[pathlib.Path, str | None]:
   meant = [name] if name in names else [whole for whole in names if whole.rpartition("/")[2] == name]
   if len(meant) == 1:
     return SHIPPED / f"{meant[0]}.py", arg or None
-  raise UserError(f"--config {name or repr(name)}: {_absent(name, meant, names)}`mmcontrast configs` lists those of "
-                  "the package")
+  raise UserError(
+    f"--config {name or repr(name)}: {_absent(name, meant, names)}`mmcontrast configs` lists those of the package"
+  )
 
 
 def _absent(name: str, meant: list[str], names: dict[str, str]) -> str:
@@ -146,7 +147,7 @@ class _Folder:
     if level:
       name = importlib.util.resolve_name("." * level + name, globals["__package__"])
       if f"{name}.".startswith(f"{self.name}."):
-        name, level = name[len(self.name) + 1:], 0
+        name, level = name[len(self.name) + 1 :], 0
     elif not self._has(name.partition(".")[0]):
       return builtins.__import__(name, globals, locals, fromlist, level)
     module = self.load(name) if name else sys.modules[self.name]
@@ -210,8 +211,12 @@ def _check_argument(file: pathlib.Path, arg: str, get_config: Any) -> None:
     if isinstance(node, ast.Compare):
       sides = [node.left, *node.comparators]
       others = [side for side in sides if id(side) not in uses]
-      texts = [leaf.value for side in others for leaf in ast.walk(side)
-               if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)]
+      texts = [
+        leaf.value
+        for side in others
+        for leaf in ast.walk(side)
+        if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)
+      ]
       if texts and all(isinstance(side, ast.Constant | ast.Tuple | ast.List | ast.Set) for side in others):
         compared |= {id(side) for side in sides if id(side) in uses}
         known |= set(texts)
@@ -223,8 +228,11 @@ def _check_argument(file: pathlib.Path, arg: str, get_config: Any) -> None:
 
 def _what_failed(error: Exception, file: pathlib.Path) -> str:
   """One line on an `error` of the code of a config file, with the line of that file."""
-  frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-            if pathlib.Path(frame.filename).resolve().is_relative_to(file.resolve().parent)]
+  frames = [
+    frame
+    for frame in traceback.extract_tb(error.__traceback__)
+    if pathlib.Path(frame.filename).resolve().is_relative_to(file.resolve().parent)
+  ]
   if isinstance(error, SyntaxError):
     where = f" ({pathlib.Path(error.filename).name}, line {error.lineno})" if error.filename else ""
     return f"SyntaxError: {error.msg}{where}"

@@ -59,8 +59,10 @@ def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ)
   if not coordinator.rpartition(":")[2].isdigit() or ":" not in coordinator:
     raise UserError(f"config.distributed.coordinator: {coordinator!r} has no port; give host:port of process 0")
   if processes < 1 or not 0 <= process_id < processes:
-    raise UserError(f"config.distributed: process_id={process_id} of processes={processes}; "
-                    "number the processes from 0 to processes - 1")
+    raise UserError(
+      f"config.distributed: process_id={process_id} of processes={processes}; "
+      "number the processes from 0 to processes - 1"
+    )
   return Plan(coordinator, processes, process_id)
 
 
@@ -80,12 +82,20 @@ def initialize(config: Mapping[str, Any]) -> bool:
   start, timeout = int(config["start_timeout_seconds"]), int(config["timeout_seconds"])
   try:
     jax.distributed.initialize(
-        found.coordinator, found.processes, found.process_id, found.local_devices, initialization_timeout=start,
-        heartbeat_timeout_seconds=timeout, shutdown_timeout_seconds=timeout)
+      found.coordinator,
+      found.processes,
+      found.process_id,
+      found.local_devices,
+      initialization_timeout=start,
+      heartbeat_timeout_seconds=timeout,
+      shutdown_timeout_seconds=timeout,
+    )
   except (ValueError, RuntimeError) as error:
     reason = str(error).strip().splitlines()[0]
-    raise UserError(f"config.distributed: the processes did not find each other within {start} seconds "
-                    f"({reason}); check coordinator, processes and process_id, or set mode='off'") from error
+    raise UserError(
+      f"config.distributed: the processes did not find each other within {start} seconds "
+      f"({reason}); check coordinator, processes and process_id, or set mode='off'"
+    ) from error
   return True
 
 
@@ -169,9 +179,11 @@ def _slurm_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
   if count == 1 or tasks == 1:
     return tuple(range(count))
   if count % tasks:
-    raise UserError(f"SLURM started {tasks} tasks on this node, which see {count} GPUs "
-                    f"(CUDA_VISIBLE_DEVICES={visible}): start one task for each GPU (--ntasks-per-node), or one for "
-                    "each node")
+    raise UserError(
+      f"SLURM started {tasks} tasks on this node, which see {count} GPUs "
+      f"(CUDA_VISIBLE_DEVICES={visible}): start one task for each GPU (--ntasks-per-node), or one for "
+      "each node"
+    )
   return tuple(range(task * count // tasks, (task + 1) * count // tasks))
 
 
@@ -179,8 +191,10 @@ def _number(value: Any, name: str) -> int:
   try:
     return int(value)
   except (TypeError, ValueError):
-    raise UserError(f"config.distributed.{name}: {value!r} is not a number; with a coordinator, give it or "
-                    f"${'MMCONTRAST_' + name.upper()}") from None
+    raise UserError(
+      f"config.distributed.{name}: {value!r} is not a number; with a coordinator, give it or "
+      f"${'MMCONTRAST_' + name.upper()}"
+    ) from None
 
 
 def _leave(error: BaseException) -> None:
@@ -188,9 +202,12 @@ def _leave(error: BaseException) -> None:
   if isinstance(error, UserError):
     print(f"error: {error}", file=sys.stderr)
   elif lost_another(error):
-    print(f"error: process {jax.process_index()} lost another process of this run, which ended or cannot be "
-          f"reached; its own output says why ({str(error).splitlines()[0]}); start all of them again to resume "
-          "from the last checkpoint", file=sys.stderr)
+    print(
+      f"error: process {jax.process_index()} lost another process of this run, which ended or cannot be "
+      f"reached; its own output says why ({str(error).splitlines()[0]}); start all of them again to resume "
+      "from the last checkpoint",
+      file=sys.stderr,
+    )
   else:
     traceback.print_exception(error)
   sys.stdout.flush()

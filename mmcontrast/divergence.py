@@ -49,12 +49,16 @@ def way_back(folder: pathlib.Path) -> str:
   _, variables, step = load_run(folder)
   largest = float(max((np.abs(leaf).max(initial=0) for leaf in jax.tree.leaves(variables["params"])), default=0))
   if not largest < _LARGEST:
-    return (f"the checkpoint of step {step} has weights up to {largest:.3g}, from which training cannot continue: "
-            f"{_REMEDY}, "
-            "and start again in another --workdir")
-  return (f"the last checkpoint is intact, of step {step} with weights up to {largest:.3g}: {_REMEDY}, in another "
-          f"--workdir, since this one keeps its config; init={{'*': '{folder}:*'}} in the config continues from those "
-          "weights")
+    return (
+      f"the checkpoint of step {step} has weights up to {largest:.3g}, from which training cannot continue: "
+      f"{_REMEDY}, "
+      "and start again in another --workdir"
+    )
+  return (
+    f"the last checkpoint is intact, of step {step} with weights up to {largest:.3g}: {_REMEDY}, in another "
+    f"--workdir, since this one keeps its config; init={{'*': '{folder}:*'}} in the config continues from those "
+    "weights"
+  )
 
 
 @jax.jit

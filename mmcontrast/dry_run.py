@@ -33,13 +33,15 @@ from mmcontrast.program import Plan, Program, make_plans, view_shapes
 _ASSUMED = {"examples": 1_000_000, "vocab_size": 32_000, "tags": 80}
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # no machine code will run
 _COLLECTIVE = re.compile(
-    r"\s(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)"
-    r"(?:-start)?\(")
+  r"\s(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)"
+  r"(?:-start)?\("
+)
 _FORCED = re.compile(r"--xla_force_host_platform_device_count=\S+")
 
 
-def dry_run(config: Mapping, devices: int | None = None, data_dir: str | None = None,
-            topology: str | None = None) -> str:
+def dry_run(
+  config: Mapping, devices: int | None = None, data_dir: str | None = None, topology: str | None = None
+) -> str:
   """Compiles the train step of `config`, or of each of its stages, and describes it.
 
   Args:
@@ -69,19 +71,30 @@ def _describe(plan: Plan, present: Sequence[jax.Device], data_dir: str | None) -
   batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)
   chosen = loss_lines(config, program, mesh)
   start = time.perf_counter()
-  costs = _on_slice(plan, batch, present, data_dir) if present[0].platform == "tpu" else _costs(
-      program.step.lower(program.state, batch).compile(_QUICK), len(present))
+  costs = (
+    _on_slice(plan, batch, present, data_dir)
+    if present[0].platform == "tpu"
+    else _costs(program.step.lower(program.state, batch).compile(_QUICK), len(present))
+  )
   seconds = time.perf_counter() - start
-  return "\n".join([
+  return "\n".join(
+    [
       f"{len(present)} {present[0].device_kind} devices, mesh "
       f"{' x '.join(f'{axis} {count}' for axis, count in mesh.shape.items())}, sharding {config['sharding']!r}, "
       f"batch {size:,}",
-      f"data: {of_data}", "",
-      "parameters:", sharding.overview(program.state.params, _placed(program.state.params)),
-      *_state_sizes(program), "",
-      "loss:", *chosen, "",
+      f"data: {of_data}",
+      "",
+      "parameters:",
+      sharding.overview(program.state.params, _placed(program.state.params)),
+      *_state_sizes(program),
+      "",
+      "loss:",
+      *chosen,
+      "",
       *costs,
-      f"compiled in {seconds:.1f} s; nothing was trained"])
+      f"compiled in {seconds:.1f} s; nothing was trained",
+    ]
+  )
 
 
 def _on_slice(plan: Plan, batch: Any, present: Sequence[jax.Device], data_dir: str | None) -> list[str]:
@@ -104,8 +117,9 @@ def _on_slice(plan: Plan, batch: Any, present: Sequence[jax.Device], data_dir: s
         raise
       needed = needed or memory
       continue
-    lines = tpu_slice.costs(compiled, present[0], config["batch"]["size"], len(present),
-                            _forward_flops(program, config["batch"]["size"]))
+    lines = tpu_slice.costs(
+      compiled, present[0], config["batch"]["size"], len(present), _forward_flops(program, config["batch"]["size"])
+    )
     if not tried:
       return lines
     return [_too_much(needed), "it fits with " + " ".join(tried) + ":", "", *lines]
@@ -157,18 +171,29 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None
   labels = _label_names(config)
   shapes = {
-      **image_views.shapes(settings),
-      "text": ((views["text"], settings["text_length"]), np.int32),
-      "tags": ((_ASSUMED["tags"],), np.uint8), "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
-      "mirror_safe": ((), np.bool_), "valid": ((), np.bool_),
-      **{f"labels/{name}": ((), np.int32) for name in labels},
-      **({"weight": ((), np.float32)} if _is_weighted(settings) else {}),
-      **{name: ((), np.bool_) for name in pipeline.presence_names(settings)}}
+    **image_views.shapes(settings),
+    "text": ((views["text"], settings["text_length"]), np.int32),
+    "tags": ((_ASSUMED["tags"],), np.uint8),
+    "id": ((), np.int32),
+    "index": ((), np.int32),
+    "seed": ((), np.uint32),
+    "mirror_safe": ((), np.bool_),
+    "valid": ((), np.bool_),
+    **{f"labels/{name}": ((), np.int32) for name in labels},
+    **({"weight": ((), np.float32)} if _is_weighted(settings) else {}),
+    **{name: ((), np.bool_) for name in pipeline.presence_names(settings)},
+  }
   batch = {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items() if views.get(name, 1)}
   examples = max(_ASSUMED["examples"], size)
   spec = pipeline.Spec(
-      examples=examples, steps_per_epoch=examples // size, tag_names=tuple(map(str, range(_ASSUMED["tags"]))),
-      label_names={name: ("?",) for name in labels}, styles=("?",), vocab_size=vocabulary, batch=batch)
+    examples=examples,
+    steps_per_epoch=examples // size,
+    tag_names=tuple(map(str, range(_ASSUMED["tags"]))),
+    label_names={name: ("?",) for name in labels},
+    styles=("?",),
+    vocab_size=vocabulary,
+    batch=batch,
+  )
   text = f", {vocabulary:,} token pieces" if vocabulary else ""
   return spec, f"not here ({reason}); assumed: {examples:,} examples, {_ASSUMED['tags']} tags{text}"
 
@@ -230,7 +255,8 @@ def _costs(compiled: Any, devices: int) -> list[str]:
   memory = compiled.memory_analysis()
   counts = collectives(compiled.as_text())
   return [
-      f"FLOPs a step: {flops:.3e} a device, {flops * devices:.3e} in all (the body of a loop is counted once)",
-      f"bytes a device: {memory.temp_size_in_bytes:,} of temporaries ({memory.temp_size_in_bytes / 2**20:,.1f} MiB), "
-      f"{memory.argument_size_in_bytes:,} of state and batch",
-      "collectives: " + (", ".join(f"{kind} {count}" for kind, count in counts.items()) or "none")]
+    f"FLOPs a step: {flops:.3e} a device, {flops * devices:.3e} in all (the body of a loop is counted once)",
+    f"bytes a device: {memory.temp_size_in_bytes:,} of temporaries ({memory.temp_size_in_bytes / 2**20:,.1f} MiB), "
+    f"{memory.argument_size_in_bytes:,} of state and batch",
+    "collectives: " + (", ".join(f"{kind} {count}" for kind, count in counts.items()) or "none"),
+  ]

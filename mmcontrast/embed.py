@@ -21,9 +21,18 @@ RECORDS_A_SHARD = 10_000
 _ENOUGH_SEEN = 10_000  # records, before which a share of bad ones says little
 
 
-def embed(workdir: str | os.PathLike, dataset: str, out: str | os.PathLike, *, options: Mapping | None = None,
-          split: str = "train", kind: str | None = None, format: str = "npy", step: int | None = None,
-          data_dir: str | None = None) -> str:
+def embed(
+  workdir: str | os.PathLike,
+  dataset: str,
+  out: str | os.PathLike,
+  *,
+  options: Mapping | None = None,
+  split: str = "train",
+  kind: str | None = None,
+  format: str = "npy",
+  step: int | None = None,
+  data_dir: str | None = None,
+) -> str:
   """Embeds all images and captions of a source; returns what was done, in a line or more.
 
   A bad record is left out and counted, by `data.on_error` of the run. A shard that is done is made again when its
@@ -42,10 +51,17 @@ def embed(workdir: str | os.PathLike, dataset: str, out: str | os.PathLike, *, o
   source = open_source({"dataset": dataset, "source": options or {}}, split, data_dir)
   model = load(workdir, step, data_dir)
   kinds = _kinds(kind, source, model)
-  there = begin(out, {
-      "format": format, "kinds": kinds, "records": len(source), "records_a_shard": RECORDS_A_SHARD,
+  there = begin(
+    out,
+    {
+      "format": format,
+      "kinds": kinds,
+      "records": len(source),
+      "records_a_shard": RECORDS_A_SHARD,
       "model": {"workdir": os.fspath(workdir), "step": model.step, "digest": model.digest},
-      "source": {"dataset": dataset, "options": dict(options or {}), "split": split, "data_dir": data_dir}})
+      "source": {"dataset": dataset, "options": dict(options or {}), "split": split, "data_dir": data_dir},
+    },
+  )
   done, size, changed = set(there.done), there.manifest["records_a_shard"], []
   with Embedder(model, source, wanted_of(kinds, model)) as embedder, progress(len(source)) as advance:
     for shard in range(there.manifest["shards"]):
@@ -58,18 +74,24 @@ def embed(workdir: str | os.PathLike, dataset: str, out: str | os.PathLike, *, o
       try:
         there.write(shard, part.rows, part.bad, part.digest)
       except OSError as error:
-        raise UserError(f"{out}: cannot be written ({one_line(error)}); run the same command again when there is "
-                        "space: what is done is kept") from error
+        raise UserError(
+          f"{out}: cannot be written ({one_line(error)}); run the same command again when there is "
+          "space: what is done is kept"
+        ) from error
       _check_share(there, indices.stop, model.data["on_error"]["max_share"])
   remove_scratch(there.folder)
   if changed:
-    print(f"{out}: the records of {len(changed)} shards have changed since they were embedded "
-          f"({', '.join(map(str, changed[:5]))}{', ...' if len(changed) > 5 else ''}); they are embedded again",
-          file=sys.stderr)
+    print(
+      f"{out}: the records of {len(changed)} shards have changed since they were embedded "
+      f"({', '.join(map(str, changed[:5]))}{', ...' if len(changed) > 5 else ''}); they are embedded again",
+      file=sys.stderr,
+    )
   bad = there.bad()
   counts = " and ".join(f"{sum(there.counts(kind))} {'images' if kind == 'image' else 'captions'}" for kind in kinds)
-  lines = [f"{counts} of {len(source) - len(bad)} records in {there.manifest['shards']} shards of {out}; search them "
-           f"with --embeddings {out}"]
+  lines = [
+    f"{counts} of {len(source) - len(bad)} records in {there.manifest['shards']} shards of {out}; search them "
+    f"with --embeddings {out}"
+  ]
   return "\n".join([*lines, *([f"{len(bad)} bad records left out: {some(bad)}"] if bad else [])])
 
 
@@ -82,8 +104,11 @@ def _kinds(kind: str | None, source: Source, model: Inference) -> list[str]:
   found = [one for one in wanted if able[one] and has[one]]
   if not found or (kind is not None and found != wanted):
     lacks = next(one for one in wanted if one not in found)
-    who = f"{source.info.name} has no {'images' if lacks == 'image' else 'captions'}" if not has[lacks] else \
-        f"this run has no head for it: config.evaluation.{lacks} names none"
+    who = (
+      f"{source.info.name} has no {'images' if lacks == 'image' else 'captions'}"
+      if not has[lacks]
+      else f"this run has no head for it: config.evaluation.{lacks} names none"
+    )
     raise UserError(f"--kind {kind or lacks}: {who}")
   return found
 
@@ -95,8 +120,10 @@ def _check_share(there: Embeddings, seen: int, share: float) -> None:
     return
   for index in bad:
     there.forget(index // there.manifest["records_a_shard"])
-  raise UserError(f"{len(bad)} of {seen} records are bad, more than the run's data.on_error.max_share={share:g}: "
-                  f"{some(bad)}; fix the data and run the same command again")
+  raise UserError(
+    f"{len(bad)} of {seen} records are bad, more than the run's data.on_error.max_share={share:g}: "
+    f"{some(bad)}; fix the data and run the same command again"
+  )
 
 
 call_as(__name__, embed)

@@ -52,9 +52,14 @@ def wanted_of(kinds: Sequence[str], model: Inference, style: str | None = None) 
 
   def images(record: Record, what: Mapping) -> Values:
     text, paths = caption_of(record, data), record.get("paths", {})
-    return [({**what, "style": name, "path": paths.get(name, ""), "text": text},
-             evaluation_view(decode(encoded, data["limits"]), data))
-            for name, encoded in record["images"].items() if style in (None, name)]
+    return [
+      (
+        {**what, "style": name, "path": paths.get(name, ""), "text": text},
+        evaluation_view(decode(encoded, data["limits"]), data),
+      )
+      for name, encoded in record["images"].items()
+      if style in (None, name)
+    ]
 
   def texts(record: Record, what: Mapping) -> Values:
     path = next(iter(record.get("paths", {}).values()), "")
@@ -102,11 +107,10 @@ class Embedder:
 
   def embed(self, indices: range, advance: Callable[[int], None] = lambda count: None) -> Part:
     """Embeds the records at `indices`; `advance` is called as they are done."""
-    streams = {name: _Stream(functools.partial(self._rows, one.kind), self._size)
-               for name, one in self._wanted.items()}
+    streams = {name: _Stream(functools.partial(self._rows, one.kind), self._size) for name, one in self._wanted.items()}
     bad, keys, waiting = {}, [], []
     for start in [*range(0, len(indices), self._size), None]:
-      part = indices[start:start + self._size] if start is not None else range(0)
+      part = indices[start : start + self._size] if start is not None else range(0)
       begun = [(index, self._pool.submit(self._read, index)) for index in part]
       for index, job in waiting:  # those of the part before: one is read while the model is at work
         key, found = job.result()
@@ -145,8 +149,9 @@ class Embedder:
     try:
       found = {name: one.read(record, what) for name, one in self._wanted.items()}
       if not any(found.values()):
-        raise BadRecord("neither an image nor a caption" if len(found) > 1 else
-                        "no image" if "image" in found else "no caption")
+        raise BadRecord(
+          "neither an image nor a caption" if len(found) > 1 else "no image" if "image" in found else "no caption"
+        )
       return found
     except BadRecord as error:
       raise BadRecord(f"{record['name']}: {error}") from None
@@ -163,6 +168,7 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
   """A bar on the terminal, of records; gives the function that moves it on."""
   from rich.console import Console
   from rich.progress import Progress
+
   console = Console(file=sys.stderr)
   with Progress(console=console, disable=not console.is_terminal) as bar:
     task = bar.add_task("embedding", total=total)

@@ -23,8 +23,10 @@ from mmcontrast.folders import check_empty, make
 
 FORMATS = ("npy", "parquet")
 _MANIFEST = "manifest.json"
-COLUMNS = {"image": ("index", "id", "name", "path", "style", "text"),
-           "text": ("index", "id", "name", "path", "field", "text")}
+COLUMNS = {
+  "image": ("index", "id", "name", "path", "style", "text"),
+  "text": ("index", "id", "name", "path", "field", "text"),
+}
 
 
 class Rows(NamedTuple):
@@ -71,6 +73,7 @@ class Embeddings:
         yield np.load(path, mmap_mode="r")
       else:
         import pyarrow.parquet
+
         column = pyarrow.parquet.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
         yield column.flatten().to_numpy().reshape(len(column), -1)
 
@@ -94,8 +97,11 @@ class Embeddings:
   def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str], digest: str) -> None:
     """Writes a shard: what is there under its name is whole. `digest`: of its records, as `digest` gives it."""
     self.forget(shard)
-    notes: dict[str, Any] = {"rows": {kind: len(one.rows) for kind, one in found.items()}, "bad": dict(bad),
-                             "digest": digest}
+    notes: dict[str, Any] = {
+      "rows": {kind: len(one.rows) for kind, one in found.items()},
+      "bad": dict(bad),
+      "digest": digest,
+    }
     for kind, (rows, columns) in found.items():
       path = self._path(shard, kind)
       if self.manifest["format"] == "npy":
@@ -115,6 +121,7 @@ class Embeddings:
     if self.manifest["format"] == "npy":
       return _load(self._notes(shard))[kind]
     import pyarrow.parquet
+
     file = pyarrow.parquet.ParquetFile(self._path(shard, kind))
     return file.read([name for name in COLUMNS[kind] if name in file.schema_arrow.names]).to_pydict()
 
@@ -143,14 +150,22 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
   there = Embeddings(folder)
   given = json.loads(json.dumps(manifest))
   for key in ("model", "source", "records", "kinds", "format"):
-    old, new = ({name: value for name, value in one[key].items() if name not in ("workdir", "data_dir")}
-                if isinstance(one[key], Mapping) else one[key] for one in (there.manifest, given))
+    old, new = (
+      {name: value for name, value in one[key].items() if name not in ("workdir", "data_dir")}
+      if isinstance(one[key], Mapping)
+      else one[key]
+      for one in (there.manifest, given)
+    )
     if key == "records" and old != new:
-      raise UserError(f"--out {folder}: holds embeddings of {old} records, and the source has {new} now; give an empty "
-                      "folder, or remove this one")
+      raise UserError(
+        f"--out {folder}: holds embeddings of {old} records, and the source has {new} now; give an empty "
+        "folder, or remove this one"
+      )
     if old != new:
-      raise UserError(f"--out {folder}: holds embeddings of another {key} ({_short(there.manifest[key])}, now "
-                      f"{_short(given[key])}); give an empty folder, or remove this one")
+      raise UserError(
+        f"--out {folder}: holds embeddings of another {key} ({_short(there.manifest[key])}, now "
+        f"{_short(given[key])}); give an empty folder, or remove this one"
+      )
   return there
 
 
@@ -174,6 +189,7 @@ def _save(path: pathlib.Path, rows: np.ndarray) -> None:
 def _save_parquet(path: pathlib.Path, rows: np.ndarray, columns: Mapping[str, list]) -> None:
   import pyarrow
   import pyarrow.parquet
+
   embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), max(1, rows.shape[1]))
   pyarrow.parquet.write_table(pyarrow.table({**columns, "embedding": embedding}), path)
 

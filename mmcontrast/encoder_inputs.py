@@ -79,8 +79,11 @@ def _checked(image: Any) -> np.ndarray:
     raise BadRecord(f"{said}; channels come last here: image.transpose(1, 2, 0)")
   if pixels.dtype.kind == "f" and pixels.size:
     low, high = np.min(pixels), np.max(pixels)
-    unit = "; of values in [0, 1]: (255 * image).round().astype('uint8')" if low >= 0 and high <= 1 else \
-        f"; its values are {low:g} to {high:g}: give pixels as they were before normalisation"
+    unit = (
+      "; of values in [0, 1]: (255 * image).round().astype('uint8')"
+      if low >= 0 and high <= 1
+      else f"; its values are {low:g} to {high:g}: give pixels as they were before normalisation"
+    )
     raise BadRecord(said + unit)
   if pixels.dtype == np.uint8 and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 2, 4))):
     raise BadRecord(f"{said}; grey and transparent images by Pillow: Image.fromarray(image)")

@@ -31,9 +31,17 @@ def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = Non
   return _evaluate(model, config, data_dir)[0]
 
 
-def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None, *,
-                     source: str | None = None, options: Mapping | None = None, split: str | None = None,
-                     train_split: str | None = None, overrides: Sequence[str] = ()) -> dict[str, float]:
+def evaluate_workdir(
+  workdir: str | pathlib.Path,
+  step: int | None = None,
+  data_dir: str | None = None,
+  *,
+  source: str | None = None,
+  options: Mapping | None = None,
+  split: str | None = None,
+  train_split: str | None = None,
+  overrides: Sequence[str] = (),
+) -> dict[str, float]:
   """Evaluates the newest checkpoint of a run, or that of `step`, on the run's own sets or on `source`.
 
   Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set with images and
@@ -65,11 +73,16 @@ def evaluate_workdir(workdir: str | pathlib.Path, step: int | None = None, data_
   written = files[:1]
   if {"image", "text"} <= set(model.kinds) and not model.compares_tokens:
     from mmcontrast.report.retrieval_picture import draw
-    pairs = [name for name in model.config["evaluation"]["sets"]
-             if name in sets and sets[name].data.captions and len(sets[name].data.images)]
+
+    pairs = [
+      name
+      for name in model.config["evaluation"]["sets"]
+      if name in sets and sets[name].data.captions and len(sets[name].data.images)
+    ]
     if pairs:
       written.append(draw(files[1], sets[pairs[-1]]))
   from mmcontrast.report.table import show
+
   show(results, {one.name: one.seen for one in sets.values()})
   found = [workdir / name for name in ("checkpoints", "metrics.jsonl", "tensorboard")]
   for path in [*(path for path in found if path.exists()), *written]:
@@ -97,8 +110,14 @@ def keep_others(files: Sequence[pathlib.Path], results: Mapping[str, float]) -> 
 def _line(file: str, model: Inference, results: Mapping[str, float]) -> dict[str, Any]:
   """What evaluations.jsonl keeps of an evaluation."""
   section = model.config["evaluation"]
-  return {"file": file, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": model.step, "model": model.digest,
-          **{key: section.get(key) for key in ("sets", "train_sets", "data", "evaluators")}, "results": dict(results)}
+  return {
+    "file": file,
+    "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    "step": model.step,
+    "model": model.digest,
+    **{key: section.get(key) for key in ("sets", "train_sets", "data", "evaluators")},
+    "results": dict(results),
+  }
 
 
 @contextlib.contextmanager
@@ -106,8 +125,10 @@ def _written(workdir: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    raise UserError(f"{workdir}: the results cannot be written ({error.strerror or one_line(error)}); make room, or "
-                    "copy the run to a folder that you may write to") from error
+    raise UserError(
+      f"{workdir}: the results cannot be written ({error.strerror or one_line(error)}); make room, or "
+      "copy the run to a folder that you may write to"
+    ) from error
 
 
 def check_sets(config: Mapping, data_dir: str | None = None, examples: int | None = None) -> None:
@@ -135,8 +156,9 @@ def check_sets(config: Mapping, data_dir: str | None = None, examples: int | Non
       check_set(options, name, info.label_names)
 
 
-def _evaluate(model: Inference, config: Mapping,
-              data_dir: str | None) -> tuple[dict[str, float], dict[str, EmbeddedSet]]:
+def _evaluate(
+  model: Inference, config: Mapping, data_dir: str | None
+) -> tuple[dict[str, float], dict[str, EmbeddedSet]]:
   options = dict(config["evaluation"])
   loaded = {}
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])):
@@ -147,8 +169,14 @@ def _evaluate(model: Inference, config: Mapping,
         raise
       print(f"left out of the evaluation: {error}", file=sys.stderr)
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
-  sets = embed_sets(model.embed, options, loaded.__getitem__, model.compare if model.compares_tokens else cosines,
-                    token_ids=model.token_ids if "text" in model.kinds else None, joined=model.joined)
+  sets = embed_sets(
+    model.embed,
+    options,
+    loaded.__getitem__,
+    model.compare if model.compares_tokens else cosines,
+    token_ids=model.token_ids if "text" in model.kinds else None,
+    joined=model.joined,
+  )
   for name, one in sets.items() if "text" in model.kinds else ():
     if line := model.cut_line(name, one.data.captions):
       note(line)

@@ -34,8 +34,14 @@ class Measured:
     has_splits: whether there can be a training set of it.
   """
 
-  def __init__(self, dataset: str, options: Mapping | None = None, split: str | None = None,
-               train_split: str | None = None, data_dir: str | None = None):
+  def __init__(
+    self,
+    dataset: str,
+    options: Mapping | None = None,
+    split: str | None = None,
+    train_split: str | None = None,
+    data_dir: str | None = None,
+  ):
     self.name, self.info = dataset.replace(":", "_"), Info("", (), (), {})
     self.section: dict[str, Any] = {"sets": (dataset,), "train_sets": (), "optional_sets": (), "data": {}}
     kind = dataset.partition(":")[0]
@@ -85,12 +91,19 @@ def check_words(overrides: Sequence[str]) -> None:
   """Raises UserError for a word that is no override of an evaluation section."""
   for word in overrides:
     if not word.startswith(_SECTION):
-      raise UserError(f"unexpected argument {word!r}; evaluate changes config.evaluation only, as in "
-                      f"{_EVALUATORS}.zero_shot.label=class, and options of a source look like --source.caption=alt")
+      raise UserError(
+        f"unexpected argument {word!r}; evaluate changes config.evaluation only, as in "
+        f"{_EVALUATORS}.zero_shot.label=class, and options of a source look like --source.caption=alt"
+      )
 
 
-def revise(model: Inference, section: Mapping[str, Any], measured: Measured | None = None,
-           overrides: Sequence[str] = (), workdir: str | pathlib.Path = "") -> Inference:
+def revise(
+  model: Inference,
+  section: Mapping[str, Any],
+  measured: Measured | None = None,
+  overrides: Sequence[str] = (),
+  workdir: str | pathlib.Path = "",
+) -> Inference:
   """`model` with another evaluation section.
 
   Args:
@@ -107,25 +120,35 @@ def revise(model: Inference, section: Mapping[str, Any], measured: Measured | No
   left_out: list[str] = []
   if measured:
     found, left_out = evaluators_for(
-      images=bool(measured.info.styles), captions=bool(measured.info.caption_fields or measured.info.concepts),
-      labels=measured.info.label_names, tags=bool(measured.info.tag_names), kinds=model.kinds,
-      tokens=model.compares_tokens, bank=bool(section["train_sets"]) if measured.has_splits else None)
+      images=bool(measured.info.styles),
+      captions=bool(measured.info.caption_fields or measured.info.concepts),
+      labels=measured.info.label_names,
+      tags=bool(measured.info.tag_names),
+      kinds=model.kinds,
+      tokens=model.compares_tokens,
+      bank=bool(section["train_sets"]) if measured.has_splits else None,
+    )
     section = {**section, "evaluators": found}
   section = _overridden(section, of_evaluators, workdir)
   model.config = {**model.config, "evaluation": section}
   if not section["sets"]:
-    raise UserError(f"{workdir}: config.evaluation.sets is empty, there is nothing to measure; name what to evaluate "
-                    f"on, as in mmcontrast evaluate 'folder:/data/{{split}}' --split val --workdir {workdir}")
+    raise UserError(
+      f"{workdir}: config.evaluation.sets is empty, there is nothing to measure; name what to evaluate "
+      f"on, as in mmcontrast evaluate 'folder:/data/{{split}}' --split val --workdir {workdir}"
+    )
   if not section["evaluators"]:
     what = f"{workdir}: nothing to evaluate {', '.join(section['sets'])} by"
     if left_out and not of_evaluators:
       raise UserError(f"{what}: {'; '.join(left_out)}")
-    raise UserError(f"{what}: config.evaluation.evaluators is empty; choose some, as in "
-                    f"{_EVALUATORS}=\"{{'retrieval': {{}}}}\"")
+    raise UserError(
+      f"{what}: config.evaluation.evaluators is empty; choose some, as in {_EVALUATORS}=\"{{'retrieval': {{}}}}\""
+    )
   if measured:
     left_out = [line for line in left_out if line.split()[0] not in section["evaluators"]]  # an override gave it
-    note(f"evaluated by {', '.join(sorted(section['evaluators']))}, by what {measured.name} has"
-         + "".join(f"; {line}" for line in left_out))
+    note(
+      f"evaluated by {', '.join(sorted(section['evaluators']))}, by what {measured.name} has"
+      + "".join(f"; {line}" for line in left_out)
+    )
   return model
 
 

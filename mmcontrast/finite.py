@@ -23,9 +23,11 @@ def not_finite(arrays: Mapping[str, np.ndarray]) -> str:
 def check_weights(arrays: Mapping[str, np.ndarray], where: str) -> None:
   """Raises UserError, naming the array, for a weight that is NaN or infinite. `where`: of what, for the message."""
   if found := not_finite(arrays):
-    raise UserError(f"{where}: {found}: no embedding can be computed from it; take weights from before they diverged, "
-                    "or copy "
-                    "the file again")
+    raise UserError(
+      f"{where}: {found}: no embedding can be computed from it; take weights from before they diverged, "
+      "or copy "
+      "the file again"
+    )
 
 
 def check_rows(rows: np.ndarray, where: str, name: Callable[[int], str], variables: Mapping[str, np.ndarray]) -> None:
@@ -44,8 +46,10 @@ def check_rows(rows: np.ndarray, where: str, name: Callable[[int], str], variabl
   said = f"{where}: the embedding of {name(int(wrong[0]))} is not finite{others}"
   if found := not_finite(variables):
     raise UserError(f"{said}: of the weights {found}; take a checkpoint from before they diverged")
-  raise UserError(f"{said}: no weight is NaN, but they are too large for what the towers compute in; take a checkpoint "
-                  "from before they diverged, or set dtype='float32' in config.towers where it is another")
+  raise UserError(
+    f"{said}: no weight is NaN, but they are too large for what the towers compute in; take a checkpoint "
+    "from before they diverged, or set dtype='float32' in config.towers where it is another"
+  )
 
 
 def _count(array: np.ndarray) -> int:

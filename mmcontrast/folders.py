@@ -16,16 +16,30 @@ from mmcontrast.errors import UserError
 _SCRATCH = ".partial"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes one slash of two; C:/ is a drive
 # What a disk, a mount or its owner says, never a mistake in the program.
-_OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-                  errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE, errno.ELOOP)
+_OF_THE_SYSTEM = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.ENOTDIR,
+  errno.EISDIR,
+  errno.ENAMETOOLONG,
+  errno.EIO,
+  errno.ESTALE,
+  errno.ELOOP,
+)
 
 
 def local(path: str | os.PathLike, option: str) -> pathlib.Path:
   """`path`, the value of `option`. Raises UserError when it is a URL: runs and results are written to local folders."""
   if _URL.match(os.fspath(path)):
-    raise UserError(f"{option} {os.fspath(path)}: is a URL, and only folders on this machine can be written; give a "
-                    "local "
-                    "or mounted folder, and copy it to the bucket afterwards")
+    raise UserError(
+      f"{option} {os.fspath(path)}: is a URL, and only folders on this machine can be written; give a "
+      "local "
+      "or mounted folder, and copy it to the bucket afterwards"
+    )
   if not os.fspath(path).strip():
     raise UserError(f"{option} is empty; give a folder")
   return pathlib.Path(path).expanduser()
@@ -42,8 +56,9 @@ def make(folder: str | os.PathLike, option: str) -> pathlib.Path:
   except OSError as error:
     if os.path.exists(path) and not os.path.isdir(path):
       raise UserError(f"{option} {folder}: is a file; give a folder") from error
-    raise UserError(f"{option} {folder}: cannot be written to ({error.strerror}: {error.filename or path}); give a "
-                    "folder that can") from error
+    raise UserError(
+      f"{option} {folder}: cannot be written to ({error.strerror}: {error.filename or path}); give a folder that can"
+    ) from error
   return path
 
 

@@ -1,7 +1,7 @@
 """A trained model as functions: images and captions in, unit rows out.
 
-    model = mmcontrast.load("runs/x")
-    model.encode_image(["cat.jpg", "dog.jpg"]) @ model.encode_text(["a cat", "a dog"]).T
+model = mmcontrast.load("runs/x")
+model.encode_image(["cat.jpg", "dog.jpg"]) @ model.encode_text(["a cat", "a dog"]).T
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Inference:
   power of two, so that one image does not cost a batch, and few shapes are compiled.
   """
 
-  def __init__(self, config: Mapping, model: Model, variables: Mapping[str, Any], tokenizer: Any,
-               step: int | None = None):
+  def __init__(
+    self, config: Mapping, model: Model, variables: Mapping[str, Any], tokenizer: Any, step: int | None = None
+  ):
     """`config.evaluation` says which heads make the joint space and which tower the features; `step`: of what."""
     options = config["evaluation"]
     self.config, self.model, self.tokenizer, self.step = config, model, tokenizer, step
@@ -89,8 +90,10 @@ class Inference:
     self.image_kind = "image" if "image" in heads else "image_features"
     self.encode = encode
     """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
-    few, many = (jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend(), examples))
-                 for examples in (FEW, None))
+    few, many = (
+      jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend(), examples))
+      for examples in (FEW, None)
+    )
     self._encode = lambda kind, variables, values: (few if len(values) <= FEW else many)(kind, variables, values)
     self.variables = jax.tree.map(jax.numpy.asarray, variables)
 
@@ -113,8 +116,13 @@ class Inference:
     """
     return self._rows("text", texts_of(texts, "encode_text"), self._short_ids, "encode_text")
 
-  def classify(self, images: ImageLike | Iterable[ImageLike], classes: Sequence[str | Sequence[str]],
-               templates: Sequence[str] = ("{}",), temperature: float | None = None) -> np.ndarray:
+  def classify(
+    self,
+    images: ImageLike | Iterable[ImageLike],
+    classes: Sequence[str | Sequence[str]],
+    templates: Sequence[str] = ("{}",),
+    temperature: float | None = None,
+  ) -> np.ndarray:
     """Zero-shot: how probable each class is for each image, float32 [N, K], rows of sum 1.
 
     A class is the mean of its prompts (CLIP, arXiv:2103.00020); the probabilities are the softmax over classes of the
@@ -130,8 +138,9 @@ class Inference:
     """
     temperature = self.temperature if temperature is None else temperature
     if not temperature or temperature < 0:
-      raise UserError("classify: no temperature was learned between the heads of this run; give one above 0, such as "
-                      "temperature=0.01")
+      raise UserError(
+        "classify: no temperature was learned between the heads of this run; give one above 0, such as temperature=0.01"
+      )
     classes, templates = ([one] if isinstance(one, str) else list(one) for one in (classes, templates))
     rows = class_embeddings(lambda _, texts: self.encode_text(texts), classes, templates)
     return np.asarray(jax.nn.softmax(self.encode_image(images) @ rows.T / temperature, axis=-1))
@@ -212,7 +221,7 @@ class Inference:
     size = min(self._batch_size, 1 << (len(values) - 1).bit_length())
     rows, waiting = [], None
     for start in range(0, len(values), size):
-      chunk = prepare(values[start:start + size])
+      chunk = prepare(values[start : start + size])
       count = len(chunk)
       if count < size:
         chunk = np.pad(chunk, [(0, size - count)] + [(0, 0)] * (chunk.ndim - 1))
@@ -242,7 +251,7 @@ class Inference:
     if getattr(self.model.towers[self.model.tower_of_head[self.config["evaluation"]["text"]]], "sees_padding", True):
       return ids
     longest = int(real_tokens(ids, tokens["pad"], tokens["eos"]).sum(1).max())
-    return ids[:, :max(1, -(-longest // _LENGTHS)) * _LENGTHS]
+    return ids[:, : max(1, -(-longest // _LENGTHS)) * _LENGTHS]
 
   def _views(self, numbered: Sequence[tuple[int, ImageLike]]) -> np.ndarray:
     if len(numbered) == 1:
@@ -322,11 +331,16 @@ def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> di
   compared, found = comparisons(parse_terms(config["objective"])), {}
   for kind, other in (("image", "text"), ("text", "image")):
     wanted = heads.get(kind), heads.get(other)
-    sides = {(parse_embedding(one.query[0]).head, parse_embedding(one.key[0]).head): one.score
-             for one in reversed(compared) if one.score.tokens}
+    sides = {
+      (parse_embedding(one.query[0]).head, parse_embedding(one.key[0]).head): one.score
+      for one in reversed(compared)
+      if one.score.tokens
+    }
     if wanted not in sides and wanted[::-1] not in sides:
-      raise UserError(f"config.evaluation.{kind}: no term compares the tokens of {wanted[0]!r} and {wanted[1]!r}; "
-                      "name two heads that one does, or heads that give one vector")
+      raise UserError(
+        f"config.evaluation.{kind}: no term compares the tokens of {wanted[0]!r} and {wanted[1]!r}; "
+        "name two heads that one does, or heads that give one vector"
+      )
     found[kind] = (sides[wanted], False) if wanted in sides else (sides[wanted[::-1]], True)
   return found
 

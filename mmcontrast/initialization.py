@@ -39,8 +39,9 @@ COLLECTIONS = ("params", "batch_stats")
 Arrays = dict[str, Any]  # "params/towers/image/patch_embed/kernel" -> array
 
 
-def initial_arrays(config: Mapping[str, Any], variables: Mapping[str, Any],
-                   stages: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Arrays:
+def initial_arrays(
+  config: Mapping[str, Any], variables: Mapping[str, Any], stages: Mapping[str, Callable[[], Mapping[str, Any]]]
+) -> Arrays:
   """The arrays that `config.init` names, by their path in this run.
 
   Args:
@@ -58,8 +59,9 @@ def initial_arrays(config: Mapping[str, Any], variables: Mapping[str, Any],
     found = [_found(source, part, wanted, target, config, stages, where) for source in weights]
     new = {_join(part, name): _sum([arrays[name] for arrays in found], list(weights.values())) for name in wanted}
     if both := sorted(new.keys() & arrays.keys()):
-      raise UserError(f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; "
-                      "name each parameter once")
+      raise UserError(
+        f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; name each parameter once"
+      )
     check_weights({name: leaf for name, leaf in new.items() if not isinstance(leaf, jax.ShapeDtypeStruct)}, where)
     arrays.update(new)
   return arrays
@@ -72,15 +74,23 @@ def _weights(given: Any, where: str) -> dict[str, float]:
   try:
     weights = {source: float(weight) for source, weight in given}
   except (TypeError, ValueError):
-    raise UserError(f"{where}: {given!r} is neither 'WHERE:PATH', such as 'pretrain:towers/image', nor several "
-                    "(source, weight)") from None
+    raise UserError(
+      f"{where}: {given!r} is neither 'WHERE:PATH', such as 'pretrain:towers/image', nor several (source, weight)"
+    ) from None
   if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-6):
     raise UserError(f"{where}: the weights {list(weights.values())} sum to {sum(weights.values()):g}; make it 1")
   return weights
 
 
-def _found(source: str, part: str, wanted: Arrays, target: Arrays, config: Mapping[str, Any],
-           stages: Mapping[str, Callable[[], Any]], where: str) -> Arrays:
+def _found(
+  source: str,
+  part: str,
+  wanted: Arrays,
+  target: Arrays,
+  config: Mapping[str, Any],
+  stages: Mapping[str, Callable[[], Any]],
+  where: str,
+) -> Arrays:
   """The arrays of one source that are wanted, by collection and the rest of their path."""
   place, colon, path = source.rpartition(":")
   if not (place and colon):
@@ -107,8 +117,10 @@ def _open(place: str, stages: Mapping[str, Callable[[], Any]], where: str) -> Ma
     return stages[place]()
   if not pathlib.Path(place).is_dir():
     known = nearest(place, stages) if stages else "there is no earlier stage"
-    raise UserError(f"{where}: {place!r} is neither an earlier stage nor the folder of a run, nor a file of a known "
-                    f"kind ({', '.join(FORMATS)}); {known}")
+    raise UserError(
+      f"{where}: {place!r} is neither an earlier stage nor the folder of a run, nor a file of a known "
+      f"kind ({', '.join(FORMATS)}); {known}"
+    )
   return load_run(place)[1]
 
 
@@ -124,7 +136,7 @@ def _part(arrays: Arrays, part: str, where: str, owner: str) -> Arrays:
   for name, leaf in arrays.items():
     collection, _, path = name.partition("/")
     if not prefix or path == prefix or path.startswith(f"{prefix}/"):
-      found[f"{collection}/{path[len(prefix):].lstrip('/')}"] = leaf
+      found[f"{collection}/{path[len(prefix) :].lstrip('/')}"] = leaf
   if not any(name.startswith("params/") for name in found):
     paths = [name.partition("/")[2].split("/") for name in arrays if name.startswith("params/")]
     parts = {"/".join(path[:length]) for path in paths for length in (2, part.count("/") + 1)}
@@ -139,13 +151,17 @@ def _join(part: str, name: str) -> str:
 
 def _check_same(wanted: Arrays, found: Arrays, where: str) -> None:
   for collection in COLLECTIONS:
-    here, there = ({name.partition("/")[2]: leaf.shape for name, leaf in arrays.items()
-                    if name.startswith(f"{collection}/")} for arrays in (wanted, found))
+    here, there = (
+      {name.partition("/")[2]: leaf.shape for name, leaf in arrays.items() if name.startswith(f"{collection}/")}
+      for arrays in (wanted, found)
+    )
     if missing := sorted(here.keys() - there.keys()):
       raise UserError(f"{where}: the source has no {missing[0]!r}; {nearest(missing[0], there)}")
     if unused := sorted(there.keys() - here.keys()):
       raise UserError(f"{where}: this run has no place for the source's {unused[0]!r}; {nearest(unused[0], here)}")
     for name, shape in here.items():
       if tuple(shape) != tuple(there[name]):
-        raise UserError(f"{where}: {name!r} has the shape {list(there[name])} in the source and {list(shape)} here; "
-                        "make the two alike")
+        raise UserError(
+          f"{where}: {name!r} has the shape {list(there[name])} in the source and {list(shape)} here; "
+          "make the two alike"
+        )

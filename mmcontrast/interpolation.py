@@ -42,8 +42,11 @@ def interpolate(first: str, second: str, alpha: float, workdir: str | pathlib.Pa
   for kind in ("towers", "heads"):
     for name in start[kind].keys() & config[kind].keys():
       check_same(config[kind][name], start[kind][name], f"{second}: config.{kind}.{name}")
-  init = {kind: ((f"{first}:{kind}", 1 - alpha), (f"{second}:{kind}", alpha))
-          for kind in ("towers", "heads") if jax.tree.leaves(variables["params"][kind])}
+  init = {
+    kind: ((f"{first}:{kind}", 1 - alpha), (f"{second}:{kind}", alpha))
+    for kind in ("towers", "heads")
+    if jax.tree.leaves(variables["params"][kind])
+  }
   config = {**config, "steps": 0, "init": init, "ema": {"decay": 0.0}, "lora": vars(NO_LORA)}
   arrays = initial_arrays(config, variables, {})
   found = jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path_name(path), leaf), variables)

@@ -25,8 +25,9 @@ _SCANNED = "blocks"
 _AFTER = re.compile("norm|fc_norm|attn_pool|attnpool|pooler|head")
 
 
-def layer_multipliers(decay: float | Mapping[str, float],
-                      shapes: Mapping[str, Sequence[int]]) -> dict[str, float | np.ndarray]:
+def layer_multipliers(
+  decay: float | Mapping[str, float], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, float | np.ndarray]:
   """What to multiply the learning rate of each parameter of a tower by.
 
   Args:
@@ -42,8 +43,10 @@ def layer_multipliers(decay: float | Mapping[str, float],
   for name, rate in rates.items():
     choose(name, towers, "optimizer.layer_decay")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
-      raise UserError(f"optimizer.layer_decay: above 0 and at most 1, or a number for each of some towers such as "
-                      f"dict({name}=0.75), not {rate!r}")
+      raise UserError(
+        f"optimizer.layer_decay: above 0 and at most 1, or a number for each of some towers such as "
+        f"dict({name}=0.75), not {rate!r}"
+      )
   found: dict[str, float | np.ndarray] = {}
   for name, rate in rates.items():
     own = {path: shape for path, shape in shapes.items() if _parts(path)[:2] == ["towers", name]}

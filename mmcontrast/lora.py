@@ -58,7 +58,7 @@ class Lora:
       place = adapters
       for part in path.split("/"):
         place = place.setdefault(part, {})
-      bound = rows ** -0.5  # as the authors' code draws it
+      bound = rows**-0.5  # as the authors' code draws it
       own = jax.random.fold_in(key, number)
       place["a"] = jax.random.uniform(own, (*stack, rows, self.rank), jnp.float32, -bound, bound)
       place["b"] = jnp.zeros((*stack, self.rank, columns), jnp.float32)
@@ -85,15 +85,20 @@ class Lora:
       raise UserError(f"config.lora.targets: {self.targets!r} matches no parameter; {nearest(self.targets, matrices)}")
     for path in found:
       if path not in matrices:
-        raise UserError(f"config.lora.targets: {path!r} {list(shapes[path])} is not a matrix, and only matrices can be "
-                        f"adapted; {nearest(path, matrices)}")
+        raise UserError(
+          f"config.lora.targets: {path!r} {list(shapes[path])} is not a matrix, and only matrices can be "
+          f"adapted; {nearest(path, matrices)}"
+        )
     least = min(found, key=lambda path: min(shapes[path][-2:]))
     if not (isinstance(self.rank, int) and 1 <= self.rank <= min(shapes[least][-2:])):
-      raise UserError(f"config.lora.rank: 1 to {min(shapes[least][-2:])}, the smaller side of {least!r} "
-                      f"{list(shapes[least])}, not {self.rank!r}")
+      raise UserError(
+        f"config.lora.rank: 1 to {min(shapes[least][-2:])}, the smaller side of {least!r} "
+        f"{list(shapes[least])}, not {self.rank!r}"
+      )
     if not self.alpha > 0:
-      raise UserError(f"config.lora.alpha: must be above 0, not {self.alpha!r}; leave config.lora.targets out to "
-                      "adapt nothing")
+      raise UserError(
+        f"config.lora.alpha: must be above 0, not {self.alpha!r}; leave config.lora.targets out to adapt nothing"
+      )
     return found
 
 

@@ -24,8 +24,9 @@ from mmcontrast.sharding import batch_parts, batch_sharding
 Tree = Any
 
 
-def encode_in_chunks(encode: Callable[[Tree, Tree], Tree], variables: Tree, batch: Tree, count: int,
-                     mesh: Mesh | None = None) -> Tree:
+def encode_in_chunks(
+  encode: Callable[[Tree, Tree], Tree], variables: Tree, batch: Tree, count: int, mesh: Mesh | None = None
+) -> Tree:
   """`encode(variables, batch)`, in `count` chunks, without residuals of the encoder.
 
   Args:
@@ -59,8 +60,9 @@ def encode_in_chunks(encode: Callable[[Tree, Tree], Tree], variables: Tree, batc
   return jax.tree.map(join, found)
 
 
-def check_microbatches(count: Any, size: int, mesh: Mesh, batch_stats: Mapping[str, Mapping[str, Tree]],
-                       frozen: Collection[str] = ()) -> None:
+def check_microbatches(
+  count: Any, size: int, mesh: Mesh, batch_stats: Mapping[str, Mapping[str, Tree]], frozen: Collection[str] = ()
+) -> None:
   """Raises UserError unless a batch of `size` can be encoded in `count` chunks exactly.
 
   Args:
@@ -74,11 +76,19 @@ def check_microbatches(count: Any, size: int, mesh: Mesh, batch_stats: Mapping[s
   if not isinstance(count, int) or count < 1 or own % count:
     valid = [k for k in range(1, own + 1) if own % k == 0]
     near = min(valid, key=lambda k: abs(k - count)) if isinstance(count, int | float) else 1
-    raise UserError(f"{where} does not divide the {own} examples of a device (config.batch.size={size} over "
-                    f"{batch_parts(mesh)}); the nearest that does is {near}")
-  normed = [f"config.{kind}.{name}" for kind, trees in sorted(batch_stats.items())
-            for name, tree in sorted(trees.items()) if jax.tree.leaves(tree) and f"{kind}/{name}" not in frozen]
+    raise UserError(
+      f"{where} does not divide the {own} examples of a device (config.batch.size={size} over "
+      f"{batch_parts(mesh)}); the nearest that does is {near}"
+    )
+  normed = [
+    f"config.{kind}.{name}"
+    for kind, trees in sorted(batch_stats.items())
+    for name, tree in sorted(trees.items())
+    if jax.tree.leaves(tree) and f"{kind}/{name}" not in frozen
+  ]
   if count > 1 and normed:
-    raise UserError(f"{where}: {normed[0]} has batch norm, whose statistics over a chunk are not the batch's, so the "
-                    "gradient would not be that of one big batch; use microbatches=1, or a tower without it (vit) "
-                    "and heads with batch_norm=False")
+    raise UserError(
+      f"{where}: {normed[0]} has batch norm, whose statistics over a chunk are not the batch's, so the "
+      "gradient would not be that of one big batch; use microbatches=1, or a tower without it (vit) "
+      "and heads with batch_norm=False"
+    )

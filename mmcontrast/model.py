@@ -82,11 +82,20 @@ class Model:
       for part, owner in parts.items():
         _check_shared(variables["params"]["heads"], name, part, owner)
         variables["params"]["heads"][name] = {
-            key: tree for key, tree in variables["params"]["heads"][name].items() if key != part}
+          key: tree for key, tree in variables["params"]["heads"][name].items() if key != part
+        }
     return variables
 
-  def encode(self, variables: Variables, tower: str, inputs: jax.Array, *, train: bool = False,
-             key: jax.Array | None = None, pooled_only: bool = False) -> tuple[Encoded, dict]:
+  def encode(
+    self,
+    variables: Variables,
+    tower: str,
+    inputs: jax.Array,
+    *,
+    train: bool = False,
+    key: jax.Array | None = None,
+    pooled_only: bool = False,
+  ) -> tuple[Encoded, dict]:
     """One view through one tower. Returns (Encoded, new batch statistics of the tower).
 
     `pooled_only`: tokens are not wanted, so that encoders which can (POOLS_ALONE) need not compute them.
@@ -96,8 +105,9 @@ class Model:
     options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
     return self._apply(module, variables, "towers", tower, (inputs, mask), train, key, **options)
 
-  def project(self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False,
-              key: jax.Array | None = None) -> tuple[Encoded, dict]:
+  def project(
+    self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False, key: jax.Array | None = None
+  ) -> tuple[Encoded, dict]:
     """What the head's source made, a tower or another head, through that head only. Returns (Encoded, new batch
     statistics of the head)."""
     inputs = self._head_inputs(head, encoded)
@@ -131,9 +141,16 @@ class Model:
     """The heads that give each token a weight too."""
     return frozenset(name for name, head in self.heads.items() if gives_weights(head))
 
-  def embed(self, variables: Variables, views: Mapping[str, jax.Array], names: Iterable[str], *,
-            train: bool, key: jax.Array | None = None,
-            seeds: jax.Array | None = None) -> tuple[dict[str, Encoded], dict]:
+  def embed(
+    self,
+    variables: Variables,
+    views: Mapping[str, jax.Array],
+    names: Iterable[str],
+    *,
+    train: bool,
+    key: jax.Array | None = None,
+    seeds: jax.Array | None = None,
+  ) -> tuple[dict[str, Encoded], dict]:
     """The named embeddings of one branch.
 
     Args:
@@ -176,8 +193,10 @@ class Model:
     heads = {head for p in paths for head in self._line(p.head)}
     owners = {owner for head in heads for owner in self.shared.get(head, {}).values()}
     kept = {"heads": heads | owners, "towers": {self.tower_of_head[p.head] for p in paths}}
-    return {collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]}
-                         for kind in kept} for collection, tree in variables.items()}
+    return {
+      collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]} for kind in kept}
+      for collection, tree in variables.items()
+    }
 
   def _source(self, path: EmbeddingPath) -> tuple[str, str, int]:
     return self.tower_of_head[path.head], path.views, path.view
@@ -189,8 +208,17 @@ class Model:
   def _head_inputs(self, head: str, encoded: Encoded) -> tuple:
     return tuple(getattr(encoded, field) for field in takes(self.heads[head]))
 
-  def _apply(self, module: nn.Module, variables: Variables, kind: str, name: str, inputs: tuple,
-             train: bool, key: jax.Array | None, **options: Any) -> tuple[Any, dict]:
+  def _apply(
+    self,
+    module: nn.Module,
+    variables: Variables,
+    kind: str,
+    name: str,
+    inputs: tuple,
+    train: bool,
+    key: jax.Array | None,
+    **options: Any,
+  ) -> tuple[Any, dict]:
     params = variables["params"][kind].get(name, {})
     stats = variables["batch_stats"][kind].get(name)
     if f"{kind}/{name}" in self.frozen:
@@ -237,11 +265,15 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     choose(modality, views, f"config.towers.{name}.modality")
     if modality == "text":
       if vocab_size is not None and options.setdefault("vocab_size", vocab_size) < vocab_size:
-        raise UserError(f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
-                        f"{vocab_size} pieces; leave the key out to use the tokenizer's")
+        raise UserError(
+          f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
+          f"{vocab_size} pieces; leave the key out to use the tokenizer's"
+        )
       if options.get("eos_id") not in (None, ids["eos"]):
-        raise UserError(f"config.towers.{name}.eos_id is {options['eos_id']}, but a text ends with "
-                        f"config.data.token_ids.eos={ids['eos']}; leave the key out to pool there")
+        raise UserError(
+          f"config.towers.{name}.eos_id is {options['eos_id']}, but a text ends with "
+          f"config.data.token_ids.eos={ids['eos']}; leave the key out to pool there"
+        )
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
   heads, shared, sources = {}, {}, sources_of(config)
@@ -254,20 +286,24 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   for name, source in head_of_head.items():
     if lacking := set(takes(heads[name])) - gives(heads[source]):
       kind = config["heads"][name]["name"]
-      raise UserError(f"config.heads.{name}.of: a {kind!r} reads {' and '.join(sorted(lacking))}, which the head "
-                      f"{source!r} does not give; name another head, or another kind of this one")
+      raise UserError(
+        f"config.heads.{name}.of: a {kind!r} reads {' and '.join(sorted(lacking))}, which the head "
+        f"{source!r} does not give; name another head, or another kind of this one"
+      )
   for name, parts in shared.items():
     for part, owner in parts.items():
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
-  return Model(towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared,
-               head_of_head=head_of_head)
+  return Model(
+    towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared, head_of_head=head_of_head
+  )
 
 
 def sources_of(config: Mapping) -> dict[str, tuple[str, str]]:
   """Head -> ("towers" or "heads", what it reads there); raises UserError for what is not there."""
-  return {name: _source_of(name, options, config["towers"], config["heads"])
-          for name, options in config["heads"].items()}
+  return {
+    name: _source_of(name, options, config["towers"], config["heads"]) for name, options in config["heads"].items()
+  }
 
 
 def _source_of(name: str, options: Mapping[str, Any], towers: Mapping, heads: Mapping) -> tuple[str, str]:
@@ -299,8 +335,9 @@ def complete_config(config: Mapping) -> dict[str, Any]:
 
   So a default that changes later does not change a model that was trained before, nor how it is trained on.
   """
-  towers = {name: complete({**_of_data(name, options, config), **options})
-            for name, options in config["towers"].items()}
+  towers = {
+    name: complete({**_of_data(name, options, config), **options}) for name, options in config["towers"].items()
+  }
   heads = {name: complete(head) for name, head in config["heads"].items()}
   optimizer = optim.options_of(config["optimizer"].get("name", "adamw")) | dict(config["optimizer"])
   return {**config, "towers": towers, "heads": heads, "optimizer": optimizer}

@@ -100,10 +100,7 @@ class TensorBoardWriter:
   def write(self, step: int, metrics: Metrics) -> None:
     from tensorboard.compat.proto import summary_pb2
 
-    values = [
-      summary_pb2.Summary.Value(tag=name, simple_value=value)
-      for name, value in as_floats(metrics).items()
-    ]
+    values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in as_floats(metrics).items()]
     self._add(step, summary=summary_pb2.Summary(value=values))
 
   def close(self) -> None:
@@ -136,9 +133,7 @@ class MultiWriter:
     self.close()
 
 
-def make_writer(
-  workdir: str | os.PathLike[str], resume_step: int = 0, tensorboard: bool = True
-) -> MultiWriter:
+def make_writer(workdir: str | os.PathLike[str], resume_step: int = 0, tensorboard: bool = True) -> MultiWriter:
   """`workdir`/metrics.jsonl and `workdir`/tensorboard/ on process 0; nowhere on others."""
   if jax.process_index():
     return MultiWriter([])
@@ -167,11 +162,11 @@ def idle_terms(means: Metrics) -> list[str]:
 class Stopwatch:
   """Where the time goes: whole laps, and the share spent waiting for data.
 
-      watch = Stopwatch()
-      with watch.waiting():
-        batch = next(batches)
-      ...
-      metrics |= watch.lap(steps=50, examples=50 * batch_size)
+  watch = Stopwatch()
+  with watch.waiting():
+    batch = next(batches)
+  ...
+  metrics |= watch.lap(steps=50, examples=50 * batch_size)
   """
 
   def __init__(self, clock: Callable[[], float] = time.perf_counter):
@@ -227,8 +222,7 @@ class Progress:
     file: TextIO | None = None,
     clock: Callable[[], float] = time.perf_counter,
   ):
-    self._total, self._start, self._every, self._clock = (
-      total_steps, start_step, every_seconds, clock)
+    self._total, self._start, self._every, self._clock = (total_steps, start_step, every_seconds, clock)
     self._file = file or sys.stdout
     self._shows = jax.process_index() == 0
     self._printed_at: float | None = None
@@ -296,7 +290,7 @@ def duration(seconds: float) -> str:
 
 
 def evaluation_line(step: int, results: Mapping[str, float], most: int = 6) -> str:
-  """"evaluation after step 20: val/image_to_text/recall@1 0.31, ...": the scores, best known ones first.
+  """ "evaluation after step 20: val/image_to_text/recall@1 0.31, ...": the scores, best known ones first.
 
   What only counts is left out where there are scores, and beyond `most` the rest is in metrics.jsonl.
   """
@@ -323,8 +317,9 @@ def parameter_summary(params: Any) -> str:
 
 
 def _amount(count: int, size: int) -> str:
-  unit, name = next(((unit, name) for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")) if size >= unit),
-                    (1, "bytes"))
+  unit, name = next(
+    ((unit, name) for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")) if size >= unit), (1, "bytes")
+  )
   return f"{count:,} parameter{'s' * (count != 1)} ({size / unit:,.{0 if unit == 1 else 1}f} {name})"
 
 

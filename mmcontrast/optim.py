@@ -57,10 +57,7 @@ def options_of(name: str) -> dict[str, Any]:
 
 
 def make_optimizer(
-  config: Mapping[str, Any],
-  params: Any,
-  total_steps: int,
-  steps_per_epoch: int | None = None,
+  config: Mapping[str, Any], params: Any, total_steps: int, steps_per_epoch: int | None = None
 ) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
   """Builds the gradient transformation of `config` for the tree `params`.
 
@@ -103,15 +100,12 @@ def make_optimizer(
   )
   paths = parameter_paths(params)
   decay = _decay_by_path(options["weight_decay"], paths)
-  multipliers = assign(
-    options["learning_rate_multipliers"], paths, "optimizer.learning_rate_multipliers", default=1.0
-  )
+  multipliers = assign(options["learning_rate_multipliers"], paths, "optimizer.learning_rate_multipliers", default=1.0)
   shapes = dict(zip(paths, (leaf.shape for leaf in jax.tree.leaves(params))))
   for path, multiplier in layer_multipliers(options["layer_decay"], shapes).items():
     multipliers[path] = multipliers[path] * multiplier
   transformation = optax.chain(
-    optax.identity() if options["clip_norm"] is None
-    else optax.clip_by_global_norm(options["clip_norm"]),
+    optax.identity() if options["clip_norm"] is None else optax.clip_by_global_norm(options["clip_norm"]),
     *_DIRECTIONS[name](options, _add_decay(decay)),
     _multiply(multipliers),
     optax.scale_by_learning_rate(learning_rate),
@@ -139,13 +133,11 @@ def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
   paths = parameter_paths(params)
   frozen = assign(rules, paths, "optimizer.frozen", default=0.0)
   # "lora/towers/.../kernel/a" adapts "towers/.../kernel".
-  frozen |= {path[len("lora/"):].rpartition("/")[0]: 1.0 for path in paths if path.startswith("lora/")}
+  frozen |= {path[len("lora/") :].rpartition("/")[0]: 1.0 for path in paths if path.startswith("lora/")}
   return jax.tree_util.tree_map_with_path(lambda path, _: bool(frozen[path_name(path)]), params)
 
 
-def assign(
-  rules: Rules, paths: Sequence[str], where: str, default: float | None = None
-) -> dict[str, float]:
+def assign(rules: Rules, paths: Sequence[str], where: str, default: float | None = None) -> dict[str, float]:
   """Gives each path the value of the first rule whose regex matches all of it.
 
   Raises:
@@ -159,9 +151,7 @@ def assign(
     if match is not None:
       used.add(match)
     elif default is None:
-      raise UserError(
-        f"{where}: no rule covers the parameter {path!r}; end the list with ('.*', value)"
-      )
+      raise UserError(f"{where}: no rule covers the parameter {path!r}; end the list with ('.*', value)")
     values[path] = default if match is None else compiled[match][1]
   for i, (regex, _) in enumerate(compiled):
     if i in used:
@@ -171,9 +161,7 @@ def assign(
         f"{where}: rule {regex.pattern!r} is never used, earlier rules match the same parameters; move it up or "
         "remove it"
       )
-    raise UserError(
-      f"{where}: rule {regex.pattern!r} matches no parameter; {nearest(regex.pattern, paths)}"
-    )
+    raise UserError(f"{where}: rule {regex.pattern!r} matches no parameter; {nearest(regex.pattern, paths)}")
   return values
 
 
@@ -199,8 +187,7 @@ def _add_decay(decay: Mapping[str, float]) -> optax.GradientTransformation:
 
   def update(updates, params):
     return jax.tree_util.tree_map_with_path(
-      lambda path, u, w: u + decay[path_name(path)] * w if decay[path_name(path)] else u,
-      updates, params,
+      lambda path, u, w: u + decay[path_name(path)] * w if decay[path_name(path)] else u, updates, params
     )
 
   return optax.stateless(update)
@@ -222,8 +209,7 @@ def _freeze() -> optax.GradientTransformation:
 
 
 def _adamw(options, add_decay):
-  adam = optax.scale_by_adam(options["b1"], options["b2"], options["eps"],
-                             mu_dtype=options["mu_dtype"])
+  adam = optax.scale_by_adam(options["b1"], options["b2"], options["eps"], mu_dtype=options["mu_dtype"])
   return adam, add_decay
 
 

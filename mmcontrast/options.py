@@ -47,7 +47,7 @@ def section(path: Sequence[str], value: Any, base: Mapping[str, Any]) -> Section
   path = tuple(path)
   for pattern, room in _ROOMS:
     if pattern[-1:] == ("**",):
-      if path[:len(pattern) - 1] == pattern[:-1]:
+      if path[: len(pattern) - 1] == pattern[:-1]:
         return room(value)
     elif len(path) == len(pattern) and all(map(_matches, pattern, path)):
       return room(path[-1] if room is _evaluator else value)
@@ -62,8 +62,12 @@ def schedules(config: Mapping[str, Any]) -> dict[str, Any]:
   for pattern in [pattern for pattern, room in _ROOMS if room is schedule_options]:
     here = {"": config}
     for want in pattern:
-      here = {f"{path}.{key}".lstrip("."): value[key] for path, value in here.items() if hasattr(value, "keys")
-              for key in (value if want == "*" else (want,) if want in value else ())}
+      here = {
+        f"{path}.{key}".lstrip("."): value[key]
+        for path, value in here.items()
+        if hasattr(value, "keys")
+        for key in (value if want == "*" else (want,) if want in value else ())
+      }
     found |= {path: value for path, value in here.items() if value is not None}
   return found
 
@@ -75,6 +79,7 @@ def _matches(want: str, key: str) -> bool:
 def schedule_options(value: Any) -> Section:
   """A schedule: a number, or a mapping by its name."""
   from mmcontrast import schedules
+
   return Section({"name": REQUIRED} | schedules.options_of(_name(value)), kind="a schedule")
 
 
@@ -85,13 +90,20 @@ def _name(value: Any, key: str = "name") -> Any:
 def _fields(kind: type) -> dict[str, Any]:
   """The fields of a dataclass and their defaults."""
   missing = dataclasses.MISSING
-  return {field.name: field.default if field.default is not missing
-          else field.default_factory() if field.default_factory is not missing else REQUIRED
-          for field in dataclasses.fields(kind) if field.name not in ("parent", "name")}  # of Flax modules
+  return {
+    field.name: field.default
+    if field.default is not missing
+    else field.default_factory()
+    if field.default_factory is not missing
+    else REQUIRED
+    for field in dataclasses.fields(kind)
+    if field.name not in ("parent", "name")
+  }  # of Flax modules
 
 
 def _tower(value: Any) -> Section:
   from mmcontrast.encoders import ENCODERS, options_of
+
   name = _name(value)
   own = options_of(ENCODERS[name]) if name in ENCODERS else {}
   return Section({"name": REQUIRED, "modality": None} | own, kind="a tower")
@@ -99,6 +111,7 @@ def _tower(value: Any) -> Section:
 
 def _head(value: Any) -> Section:
   from mmcontrast.encoders import HEADS, options_of
+
   name = _name(value)
   own = options_of(HEADS[name]) if name in HEADS else {}
   return Section({"name": REQUIRED, "tower": None, "of": None, "shared": {}} | own, kind="a head")
@@ -106,6 +119,7 @@ def _head(value: Any) -> Section:
 
 def _term(value: Any) -> Section:
   from mmcontrast.objectives.parse import defaults_of
+
   defaults, kind = defaults_of(value if hasattr(value, "get") else {})
   return Section(defaults, kind=kind)
 
@@ -122,36 +136,43 @@ def _of_registry(find: Callable[[], Mapping[str, type]], kind: str) -> Callable[
 
 def _scores() -> Mapping[str, type]:
   from mmcontrast.objectives.scores import SCORES
+
   return SCORES
 
 
 def _targets() -> Mapping[str, type]:
   from mmcontrast.objectives.targets import TARGETS
+
   return TARGETS
 
 
 def _criteria() -> Mapping[str, type]:
   from mmcontrast.objectives.criteria import CRITERIA
+
   return CRITERIA
 
 
 def _regularizers() -> Mapping[str, type]:
   from mmcontrast.objectives.regularizers import REGULARIZERS
+
   return REGULARIZERS
 
 
 def _modules() -> Mapping[str, type]:
   from mmcontrast.objectives.module_term import MODULES
+
   return MODULES
 
 
 def _update_rules() -> Mapping[str, type]:
   from mmcontrast.update_rules import RULES
+
   return RULES
 
 
 def _temperature(value: Any) -> Section:
   from mmcontrast.objectives.temperature import Temperature
+
   fields = {key: default for key, default in _fields(Temperature).items() if not key.startswith("bias")}
   return Section(fields | {"learned": True}, short="init", kind="a temperature")
 
@@ -162,24 +183,29 @@ def _bias(value: Any) -> Section:
 
 def _recipe(value: Any) -> Section:
   from mmcontrast.augment import RECIPES, Recipe
+
   base = _name(value, "base")
   start = RECIPES.get(base if isinstance(base, str) else "none", Recipe())
-  return Section({"base": "none"} | {key: getattr(start, key) for key in _fields(Recipe)}, short="base",
-                 kind="a recipe")
+  return Section(
+    {"base": "none"} | {key: getattr(start, key) for key in _fields(Recipe)}, short="base", kind="a recipe"
+  )
 
 
 def _optimizer(value: Any) -> Section:
   from mmcontrast.optim import options_of
+
   return Section(options_of(_name(value)), kind="an optimizer")
 
 
 def _evaluators(value: Any) -> Section:
   from mmcontrast.evaluation.suite import EVALUATORS
+
   return Section({name: {} for name in EVALUATORS}, kind="evaluators")
 
 
 def _evaluator(name: str) -> Section:
   from mmcontrast.evaluation import suite
+
   return Section(suite.options_of(name), kind="an evaluator")
 
 
@@ -193,11 +219,13 @@ def _any(value: Any) -> Section:
 
 def _evaluation_set(value: Any) -> Section:
   from mmcontrast.data.evaluation_set import OWN_SET
+
   return Section(OWN_SET, kind="a set")
 
 
 def _mixture(value: Any) -> Section:
   from mmcontrast.data.sources import OF_A_MIXTURE
+
   return Section(OF_A_MIXTURE, kind="a source")
 
 

@@ -27,6 +27,7 @@ def _below_a_path(search: Callable[..., Iterator[epath.Path]]) -> Callable[..., 
     path = os.fspath(self)
     # Only the pattern decides when the folder's path has no character that could be one.
     return search(self, pattern) if glob.escape(path) == path else _found(self, path, pattern)
+
   return below
 
 

@@ -35,8 +35,12 @@ class _AsBraces(ast.NodeTransformer):
 
   def visit_Call(self, node: ast.Call) -> ast.AST:
     self.generic_visit(node)
-    if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args or not all(
-        one.arg for one in node.keywords):
+    if (
+      not isinstance(node.func, ast.Name)
+      or node.func.id != "dict"
+      or node.args
+      or not all(one.arg for one in node.keywords)
+    ):
       return node
     keys = [ast.Constant(one.arg) for one in node.keywords]
     return ast.Dict(keys=keys, values=[one.value for one in node.keywords])
@@ -60,7 +64,9 @@ def parse(words: Sequence[str], known: Iterable[str]) -> list[tuple[str, str]]:
 def _not_an_override(words: Sequence[str], place: int, known: list[str]) -> str:
   name, equals, text = words[place].partition("=")
   key = name.removeprefix("--").removeprefix("config.").strip(".")
-  value = text if equals else next((word for word in words[place + 1:place + 2] if not word.startswith("--")), "VALUE")
+  value = (
+    text if equals else next((word for word in words[place + 1 : place + 2] if not word.startswith("--")), "VALUE")
+  )
   meant = [one for one in known if one == key] or [one for one in known if one.rpartition(".")[2] == key]
   if name.startswith(PREFIX) and key:
     return f"unexpected argument {words[place]!r}: the = is missing; write {PREFIX}{meant[0] if meant else key}={value}"
@@ -74,8 +80,15 @@ def keys_of(key: str) -> tuple[str, ...]:
   return tuple(part for part in key.replace("[", ".[").split(".") if part)
 
 
-def override(config: ml_collections.ConfigDict, key: str, text: str, base: Mapping[str, Any], *, prefix: str = PREFIX,
-             where: str = "the config") -> None:
+def override(
+  config: ml_collections.ConfigDict,
+  key: str,
+  text: str,
+  base: Mapping[str, Any],
+  *,
+  prefix: str = PREFIX,
+  where: str = "the config",
+) -> None:
   """Sets `key`, a dotted path, of `config` in place to what `text` writes.
 
   Args:
@@ -124,29 +137,35 @@ class _Walk:
     place = rest[0].strip("[]")
     if not rest[0].startswith("[") or not place.isdigit() or int(place) >= len(holder):
       inside = [part for part in rest if not part.startswith("[")]
-      raise UserError(f"{self.name((*path, rest[0]))}: {self.name(path)} is a list of {len(holder)}; choose one of "
-                      f"them, such as {self.name((*path, '[0]', *inside))}=...")
+      raise UserError(
+        f"{self.name((*path, rest[0]))}: {self.name(path)} is a list of {len(holder)}; choose one of "
+        f"them, such as {self.name((*path, '[0]', *inside))}=..."
+      )
     items, here = list(holder), (*path, rest[0])
     if rest[1:]:
       items[int(place)] = _plain(self.set(items[int(place)], here, rest[1:], text))
     else:
-      items[int(place)] = self._value(text, items[int(place)], REQUIRED, section(here, items[int(place)], self.base),
-                                      here)
+      items[int(place)] = self._value(
+        text, items[int(place)], REQUIRED, section(here, items[int(place)], self.base), here
+      )
     return tuple(items)
 
   def _mapping(self, holder: Any, known: Section | None, path: tuple[str, ...], rest: tuple[str, ...]) -> Any:
     """`holder` as a mapping: itself, or what it is short for."""
     if known is None:
-      raise UserError(f"{self.name((*path, *rest))}: {self.name(path)} is one value, {holder!r}, and has no "
-                      f"{rest[0]!r}")
+      raise UserError(
+        f"{self.name((*path, *rest))}: {self.name(path)} is one value, {holder!r}, and has no {rest[0]!r}"
+      )
     if isinstance(holder, Mapping | ml_collections.ConfigDict):
       return holder
     if known.short and (isinstance(holder, str) if known.short in ("name", "base") else _is_number(holder)):
       return {known.short: holder}
     if holder is None or rest[0] == "name":
       return {}
-    raise UserError(f"{self.name((*path, *rest))}: {self.name(path)} is {holder!r}, not {known.kind} with options; "
-                    f"give it whole, such as {self.name(path)}=\"{_example(known)}\"")
+    raise UserError(
+      f"{self.name((*path, *rest))}: {self.name(path)} is {holder!r}, not {known.kind} with options; "
+      f'give it whole, such as {self.name(path)}="{_example(known)}"'
+    )
 
   def _near(self, path: tuple[str, ...], key: str, known: Section, holder: Mapping) -> str:
     """The key that was probably meant: one of the same section, or one of this name elsewhere."""
@@ -162,7 +181,7 @@ class _Walk:
     if isinstance(name, str) and known.kind != "a mapping":
       return f"{known.kind} {name!r} has {', '.join(names)}"
     more = [_listed(names)] if names else []
-    more += [f"a new name is given whole, {self.name((*path, key))}=\"{{...}}\""] if known.names else []
+    more += [f'a new name is given whole, {self.name((*path, key))}="{{...}}"'] if known.names else []
     return "; ".join(more)
 
   def _value(self, text: str, now: Any, default: Any, known: Section | None, path: tuple[str, ...]) -> Any:
@@ -178,9 +197,10 @@ class _Walk:
         return value
       first = next((key for key in ("peak", "init", "value", "size") if key in now), next(iter(now), "KEY"))
       alone = known.short or known.kind == "a schedule"  # not a whole section of the config
-      whole = f"; or give it whole, such as {name}=\"{_example(known, value)}\"" if alone else ""
-      raise UserError(f"{name}: is {known.kind}, {shown(_plain(now))}; to change a part of it, "
-                      f"{name}.{first}={text}{whole}")
+      whole = f'; or give it whole, such as {name}="{_example(known, value)}"' if alone else ""
+      raise UserError(
+        f"{name}: is {known.kind}, {shown(_plain(now))}; to change a part of it, {name}.{first}={text}{whole}"
+      )
     examples = [one for one in (now, default) if one is not REQUIRED]
     holder = section(path[:-1], {}, self.base)
     if value is None and holder is not None and holder.options is None and isinstance(now, str):
@@ -188,8 +208,9 @@ class _Walk:
     return _typed(text, value, examples, holder is not None and holder.fixed, known, f"{name}={text}", path)
 
 
-def _typed(text: str, value: Any, examples: list[Any], fixed: bool, known: Section | None, said: str,
-           path: tuple[str, ...]) -> Any:
+def _typed(
+  text: str, value: Any, examples: list[Any], fixed: bool, known: Section | None, said: str, path: tuple[str, ...]
+) -> Any:
   """`value`, or `text`, in the type that one of `examples` has; raises UserError when none has it."""
   kinds, key = {type(one) for one in examples if one is not None}, ".".join(path)
   takes_none = None in examples
@@ -209,10 +230,15 @@ def _typed(text: str, value: Any, examples: list[Any], fixed: bool, known: Secti
     return text
   if kinds & {list, tuple}:
     return (value,)
-  wanted = [word for kind, word in ((bool, "True or False"), (int, "a whole number"), (float, "a number"),
-                                    (tuple, "a list")) if kind in kinds]
-  raise UserError(f"{said}: {' or '.join(wanted) or 'another value'} is needed, such as "
-                  f"{next(one for one in examples if one is not None)!r}")
+  wanted = [
+    word
+    for kind, word in ((bool, "True or False"), (int, "a whole number"), (float, "a number"), (tuple, "a list"))
+    if kind in kinds
+  ]
+  raise UserError(
+    f"{said}: {' or '.join(wanted) or 'another value'} is needed, such as "
+    f"{next(one for one in examples if one is not None)!r}"
+  )
 
 
 def fits(key: str, value: Any, default: Any) -> bool:
@@ -249,8 +275,17 @@ _TEXTS = {"data.lower": ("canonicalize",)}
 """Texts that may stand where the default is none."""
 _LISTS = ("sharding",)
 """Keys that may be lists, though their default is none."""
-_LEAST = {"steps": 0, "epochs": 0, "batch.size": 1, "batch.microbatches": 1, "log.every_steps": 1, "matrix.tile": 1,
-          "checkpoint.every_steps": 0, "evaluation.every_steps": 0, "evaluation.batch_size": 1}
+_LEAST = {
+  "steps": 0,
+  "epochs": 0,
+  "batch.size": 1,
+  "batch.microbatches": 1,
+  "log.every_steps": 1,
+  "matrix.tile": 1,
+  "checkpoint.every_steps": 0,
+  "evaluation.every_steps": 0,
+  "evaluation.batch_size": 1,
+}
 """The least that numbers can be."""
 _SCHEDULES = ("momentum.decay", "ema.decay")
 """Keys of the program that may follow a schedule."""

@@ -47,8 +47,9 @@ class Plan(NamedTuple):
   spec: pipeline.Spec
 
 
-def make_plans(config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec],
-               devices: Sequence[jax.Device] | None = None) -> dict[str, Plan]:
+def make_plans(
+  config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec], devices: Sequence[jax.Device] | None = None
+) -> dict[str, Plan]:
   """A plan for each stage of `config`, by its name in order; for a run without stages one, of the name "".
 
   Args:
@@ -101,8 +102,9 @@ def _steps(run: Mapping, spec: pipeline.Spec) -> int:
   if not run.get("epochs"):
     return run["steps"]
   if run["steps"]:
-    raise UserError(f"config.epochs is {run['epochs']} and config.steps {run['steps']}: give one of them, and set the "
-                    "other to 0")
+    raise UserError(
+      f"config.epochs is {run['epochs']} and config.steps {run['steps']}: give one of them, and set the other to 0"
+    )
   return max(1, round(run["epochs"] * spec.steps_per_epoch))
 
 
@@ -123,10 +125,13 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
       return train_step(recipe, mesh, state, batch)
 
   step_on_mesh.__name__ = "train_step"  # what profiles and compiled programs call it
-  step = jax.jit(step_on_mesh, donate_argnums=0,
-                 in_shardings=(placed, sharding.batch_sharding(mesh)),
-                 out_shardings=(placed, sharding.replicated(mesh)),
-                 compiler_options=compiler_options(platform))
+  step = jax.jit(
+    step_on_mesh,
+    donate_argnums=0,
+    in_shardings=(placed, sharding.batch_sharding(mesh)),
+    out_shardings=(placed, sharding.replicated(mesh)),
+    compiler_options=compiler_options(platform),
+  )
   return Program(recipe, shapes, state, step)
 
 
@@ -136,34 +141,51 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   terms = objective.parse_terms(config["objective"])
   counts = view_counts(config["data"])
   objective.check_terms(
-      terms, views=counts,
-      heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
-      tag_count=len(spec.tag_names), labels=tuple(spec.label_names), batch_size=config["batch"]["size"],
-      token_heads=model.token_heads, weighted_heads=model.weighted_heads, head_dims=model.head_dims,
-      examples=spec.examples)
+    terms,
+    views=counts,
+    heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
+    tag_count=len(spec.tag_names),
+    labels=tuple(spec.label_names),
+    batch_size=config["batch"]["size"],
+    token_heads=model.token_heads,
+    weighted_heads=model.weighted_heads,
+    head_dims=model.head_dims,
+    examples=spec.examples,
+  )
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora = Lora(**config["lora"])
   params, frozen = _parameter_shapes(model, terms, spec, lora), config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
   model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
   return Recipe(
-      model=model, terms=terms, optimizer=optimizer, schedules=rates,
-      weights={name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight")
-               for name, term in terms.items()},
-      scheduled={name: {key: make_schedule(schedule, steps, epoch, f"config.{where}")
-                        for key, (schedule, where) in found.items()}
-                 for name, found in objective.schedules(terms).items()},
-      update_rule=make_update_rule(config["update_rule"], params, terms),
-      decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay", within=(0, 1)),
-      momentum_update=config["momentum"]["update"],
-      augmentations=_augmentations(config["augment"], counts),
-      mean=tuple(config["normalize"]["mean"]),
-      std=_deviations(config["normalize"]["std"]), seed=config["seed"], examples=spec.examples,
-      matrix_impl=config["matrix"]["impl"], matrix_tile=config["matrix"]["tile"],
-      microbatches=config["batch"]["microbatches"], lora=lora,
-      ema=make_schedule(decay, steps, epoch, "config.ema.decay", within=(0, 1)) if (decay := config["ema"]["decay"])
-      else None,
-      frozen=optim.frozen_mask(params, frozen))
+    model=model,
+    terms=terms,
+    optimizer=optimizer,
+    schedules=rates,
+    weights={
+      name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight") for name, term in terms.items()
+    },
+    scheduled={
+      name: {key: make_schedule(schedule, steps, epoch, f"config.{where}") for key, (schedule, where) in found.items()}
+      for name, found in objective.schedules(terms).items()
+    },
+    update_rule=make_update_rule(config["update_rule"], params, terms),
+    decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay", within=(0, 1)),
+    momentum_update=config["momentum"]["update"],
+    augmentations=_augmentations(config["augment"], counts),
+    mean=tuple(config["normalize"]["mean"]),
+    std=_deviations(config["normalize"]["std"]),
+    seed=config["seed"],
+    examples=spec.examples,
+    matrix_impl=config["matrix"]["impl"],
+    matrix_tile=config["matrix"]["tile"],
+    microbatches=config["batch"]["microbatches"],
+    lora=lora,
+    ema=make_schedule(decay, steps, epoch, "config.ema.decay", within=(0, 1))
+    if (decay := config["ema"]["decay"])
+    else None,
+    frozen=optim.frozen_mask(params, frozen),
+  )
 
 
 def _deviations(std: Sequence[float]) -> tuple[float, ...]:
@@ -208,14 +230,22 @@ def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec, lora: Lora) -
 def _augmentations(recipes: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, tuple]:
   """Name of image views -> the recipe of each view."""
   if counts["image_small"] and "image_small" not in recipes:
-    raise UserError(f"config.augment.image_small: missing; name a recipe for the {counts['image_small']} views of "
-                    "config.data.multi_crop, such as 'swav'")
-  return {name: augment.view_recipes(recipes.get(name, "none"), counts.get(name, 0), f"config.augment.{name}")
-          for name in ("image", "image_small")}
+    raise UserError(
+      f"config.augment.image_small: missing; name a recipe for the {counts['image_small']} views of "
+      "config.data.multi_crop, such as 'swav'"
+    )
+  return {
+    name: augment.view_recipes(recipes.get(name, "none"), counts.get(name, 0), f"config.augment.{name}")
+    for name in ("image", "image_small")
+  }
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
   """The towers and heads all of whose parameters are frozen, and that LoRA does not adapt."""
   mask = optim.frozen_mask(params, patterns)
-  return frozenset(f"{kind}/{name}" for kind in ("towers", "heads") for name, tree in mask[kind].items()
-                   if all(jax.tree.leaves((tree, mask.get("lora", {}).get(kind, {}).get(name)))))
+  return frozenset(
+    f"{kind}/{name}"
+    for kind in ("towers", "heads")
+    for name, tree in mask[kind].items()
+    if all(jax.tree.leaves((tree, mask.get("lora", {}).get(kind, {}).get(name))))
+  )

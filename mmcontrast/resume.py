@@ -38,20 +38,26 @@ def check_resume(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> list[str]
 
 def data_words(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> list[str]:
   """A line about the data when they are others, and accepted. Raises UserError when they are not."""
-  choice = choose(plan.config["checkpoint"].get("changed_data", "refuse"), ON_CHANGED_DATA,
-                  "config.checkpoint.changed_data")
+  choice = choose(
+    plan.config["checkpoint"].get("changed_data", "refuse"), ON_CHANGED_DATA, "config.checkpoint.changed_data"
+  )
   old, new = saved.data, plan.spec.fingerprint
   words = "; ".join(changes(old, new)) if old and new else ""  # an older checkpoint does not say
   if not words:
     return []
   if (old["vocabulary"], old["tokenizer"]) != (new["vocabulary"], new["tokenizer"]):
-    raise UserError(f"{folder}: its checkpoint is of another tokenizer: {words}; its embeddings belong to the old "
-                    "ids: restore the tokenizer, or give another --workdir")
+    raise UserError(
+      f"{folder}: its checkpoint is of another tokenizer: {words}; its embeddings belong to the old "
+      "ids: restore the tokenizer, or give another --workdir"
+    )
   if choice == "refuse":
-    raise UserError(f"{folder}: its checkpoint is of other data: {words}; restore them, give another --workdir, or "
-                    "accept them with --config.checkpoint.changed_data=accept (queues and tables start empty)")
-  return [f"{folder}: continuing with other data: {words}; queues and tables start empty, weights and optimizer are "
-          "kept"]
+    raise UserError(
+      f"{folder}: its checkpoint is of other data: {words}; restore them, give another --workdir, or "
+      "accept them with --config.checkpoint.changed_data=accept (queues and tables start empty)"
+    )
+  return [
+    f"{folder}: continuing with other data: {words}; queues and tables start empty, weights and optimizer are kept"
+  ]
 
 
 def _places(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -80,14 +86,18 @@ def _check_length(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> None:
         f"{folder}: config.steps was {old}, now {new}, and {name} depends on it, so the {saved.step} steps done "
         f"differ from those of a run of {new} steps; only a constant, or a schedule with steps of its own, can "
         f"continue; give another --workdir, where init={{'*': '{folder}:*'}} "
-        "in the config starts from these weights with a new schedule")
+        "in the config starts from these weights with a new schedule"
+      )
 
 
 def _schedules(recipe: Recipe) -> dict[str, Any]:
   """Where in the config -> each schedule of a run."""
   found = {f"config.optimizer.{name}": schedule for name, schedule in recipe.schedules.items()}
   found |= {f"config.objective.{name}.weight": schedule for name, schedule in recipe.weights.items()}
-  found |= {f"config.objective.{name}.{key}": schedule for name, one in recipe.scheduled.items()
-            for key, schedule in one.items()}
+  found |= {
+    f"config.objective.{name}.{key}": schedule
+    for name, one in recipe.scheduled.items()
+    for key, schedule in one.items()
+  }
   found |= {"config.momentum.decay": recipe.decay}
   return found if recipe.ema is None else {**found, "config.ema.decay": recipe.ema}

@@ -36,8 +36,10 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
   """
   file = _take(workdir / NAME) if distributed.is_first() else None
   if not distributed.first_says(file is not None):
-    raise UserError(f"{workdir}: another training writes into this folder{_holder(workdir / NAME)}; wait until it "
-                    "ends, stop it, or give another --workdir")
+    raise UserError(
+      f"{workdir}: another training writes into this folder{_holder(workdir / NAME)}; wait until it "
+      "ends, stop it, or give another --workdir"
+    )
   try:
     yield
   finally:
@@ -59,8 +61,10 @@ def _take(path: pathlib.Path) -> int | None:
       if error.errno not in _NO_LOCKS:
         os.close(file)
         raise
-      print(f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here would not be "
-            "noticed")
+      print(
+        f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here would not be "
+        "noticed"
+      )
       return file
     with contextlib.suppress(FileNotFoundError):
       if os.path.sameopenfile(file, again := os.open(path, os.O_RDONLY)):
@@ -68,8 +72,11 @@ def _take(path: pathlib.Path) -> int | None:
         break
       os.close(again)
     os.close(file)  # its holder removed it in the meantime: another file is the lock now
-  who = {"pid": os.getpid(), "host": socket.gethostname(),
-         "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
+  who = {
+    "pid": os.getpid(),
+    "host": socket.gethostname(),
+    "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+  }
   os.truncate(file, 0)
   os.write(file, json.dumps(who).encode())
   return file

@@ -152,9 +152,7 @@ def _values(spec: Mapping[str, Any], name: str, where: str) -> dict[str, float]:
   return values
 
 
-def _length(
-  spec: Mapping[str, Any], key: str, steps_per_epoch: int | None, where: str
-) -> int | None:
+def _length(spec: Mapping[str, Any], key: str, steps_per_epoch: int | None, where: str) -> int | None:
   """Steps of `key` ("begin", "warmup", "" for the whole), or None when not given."""
   in_steps, in_epochs = f"{key}_steps".lstrip("_"), f"{key}_epochs".lstrip("_")
   if in_steps in spec and in_epochs in spec:

@@ -46,13 +46,17 @@ def scorer_of(model: Inference, query: Query, kind: str, info: Info, style: str 
   if term := joined_term(model):
     if not (lacks := _lacks(term, modality, info, model.data)):
       return _joined(model, term, query, modality, info, style)
-    note(f"{info.name} has no {lacks}, which objective.{term.name} compares together ({term.words}): searched by the "
-         "cosine, which this run does not train")
+    note(
+      f"{info.name} has no {lacks}, which objective.{term.name} compares together ({term.words}): searched by the "
+      "cosine, which this run does not train"
+    )
   wanted, values = wanted_of([kind], model, style), [query] if modality == "text" else query[None]
   if model.compares_tokens:
     if modality == kind:
-      raise UserError(f"--kind {kind}: this run compares the tokens of an image with those of a text; search "
-                      f"{'images by words' if kind == 'image' else 'captions by an image'}")
+      raise UserError(
+        f"--kind {kind}: this run compares the tokens of an image with those of a text; search "
+        f"{'images by words' if kind == 'image' else 'captions by an image'}"
+      )
     tokens = model.embed(modality, values)
     return Scorer(wanted, lambda rows: model.compare(modality, tokens, rows[kind])[0])
   row = query_row(model, query)
@@ -81,8 +85,10 @@ def _joined(model: Inference, term: JoinedTerm, query: Query, modality: str, inf
   own = others.pop(place)
   row = model.embed(own.kind, [query] if modality == "text" else query[None])
   styles = (style,) if style else info.styles
-  wanted = {f"{place}": Wanted(path.kind, _reader(path, model.data, styles), COLUMNS["image"])
-            for place, path in enumerate(others)}
+  wanted = {
+    f"{place}": Wanted(path.kind, _reader(path, model.data, styles), COLUMNS["image"])
+    for place, path in enumerate(others)
+  }
 
   def scores(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     columns = joined.columns(term.score, [rows[name] for name in wanted])

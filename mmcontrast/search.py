@@ -51,10 +51,20 @@ class Result(NamedTuple):
     return "  ".join([f"{self.score:.3f}", *(part for part in (self.name, " ".join(self.text.split())) if part)])
 
 
-def search(workdir: str | os.PathLike, query: str | ImageLike, source: str | None = None, *,
-           options: Mapping | None = None, split: str | None = None, dataset: str | None = None,
-           embeddings: str | os.PathLike | None = None, kind: str | None = None, count: int = 10,
-           out: str | os.PathLike | None = None, data_dir: DataDir = None) -> list[Result]:
+def search(
+  workdir: str | os.PathLike,
+  query: str | ImageLike,
+  source: str | None = None,
+  *,
+  options: Mapping | None = None,
+  split: str | None = None,
+  dataset: str | None = None,
+  embeddings: str | os.PathLike | None = None,
+  kind: str | None = None,
+  count: int = 10,
+  out: str | os.PathLike | None = None,
+  data_dir: DataDir = None,
+) -> list[Result]:
   """The images or captions nearest to `query`, the nearest first.
 
   Args:
@@ -72,13 +82,18 @@ def search(workdir: str | os.PathLike, query: str | ImageLike, source: str | Non
   """
   if count < 1:
     raise UserError(f"--count {count}: give 1 or more")
-  if given := [name for name, value in (("SOURCE", source), ("--dataset", dataset), ("--embeddings", embeddings))
-               if value is not None][1:]:
-    raise UserError(f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and "
-                    "--embeddings")
+  if given := [
+    name
+    for name, value in (("SOURCE", source), ("--dataset", dataset), ("--embeddings", embeddings))
+    if value is not None
+  ][1:]:
+    raise UserError(
+      f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and --embeddings"
+    )
   if source is None and (options or split):
-    raise UserError(f"{'--split' if split else '--source'} is an option of a source; name one: mmcontrast search "
-                    "QUERY SOURCE")
+    raise UserError(
+      f"{'--split' if split else '--source'} is an option of a source; name one: mmcontrast search QUERY SOURCE"
+    )
   path = png_path(out, "--out") if out else None
   if path and kind == "text":
     raise UserError("--out draws images; leave it out, or search --kind image")
@@ -130,40 +145,55 @@ def read_query(query: str | ImageLike) -> Query:
   return Query(query)
 
 
-def _in_embeddings(workdir: str | os.PathLike, asked: Query, folder: str | os.PathLike, kind: str | None, count: int,
-                   data_dir: DataDir) -> Searched:
+def _in_embeddings(
+  workdir: str | os.PathLike, asked: Query, folder: str | os.PathLike, kind: str | None, count: int, data_dir: DataDir
+) -> Searched:
   there = Embeddings(folder)
   kind = choose(kind or there.manifest["kinds"][0], there.manifest["kinds"], "--kind")
   model = load(workdir, there.manifest["model"]["step"], data_dir)
   if model.digest != there.manifest["model"]["digest"]:
-    raise UserError(f"{folder}: made by another model (of {there.manifest['model']['workdir']}) than {workdir}; give "
-                    "that run, or embed again")
+    raise UserError(
+      f"{folder}: made by another model (of {there.manifest['model']['workdir']}) than {workdir}; give "
+      "that run, or embed again"
+    )
   _check(model, asked, kind, workdir)
   if term := joined_term(model):
-    note(f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
-         f"{term.words} together: search the source itself")
+    note(
+      f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
+      f"{term.words} together: search the source itself"
+    )
   found = _nearest(there, kind, query_row(model, _seen(model, asked)), count)
   named = there.manifest["source"]
 
   def opened() -> Source:
-    return open_source({"dataset": named["dataset"], "source": named["options"]}, named["split"],
-                       data_dir or named["data_dir"])
+    return open_source(
+      {"dataset": named["dataset"], "source": named["options"]}, named["split"], data_dir or named["data_dir"]
+    )
 
   found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
   return [_result(what, cosine) for what, cosine in found_rows], opened, f"{named['dataset']}, by {workdir}"
 
 
-def _in_source(workdir: str | os.PathLike, asked: Query, source: str | None, options: Mapping | None, split: str | None,
-               dataset: str | None, kind: str | None, count: int,
-               data_dir: DataDir) -> Searched:
+def _in_source(
+  workdir: str | os.PathLike,
+  asked: Query,
+  source: str | None,
+  options: Mapping | None,
+  split: str | None,
+  dataset: str | None,
+  kind: str | None,
+  count: int,
+  data_dir: DataDir,
+) -> Searched:
   opened, style, title = None, None, source
   if source is not None:
     try:
       opened = open_source({"dataset": source, "source": options or {}}, split or "train", data_dir)
     except UserError as error:
       if asked.words and source.isalpha() and source not in SOURCES:
-        raise UserError(f"SOURCE {source!r}: no such source; a query of several words goes in quotes: "
-                        f"\"{asked.words} {source}\"") from error
+        raise UserError(
+          f'SOURCE {source!r}: no such source; a query of several words goes in quotes: "{asked.words} {source}"'
+        ) from error
       raise
   model = load(workdir, None, data_dir)
   if opened is None:
@@ -175,8 +205,10 @@ def _in_source(workdir: str | os.PathLike, asked: Query, source: str | None, opt
   _check(model, asked, kind, workdir)
   scorer = scorer_of(model, _seen(model, asked), kind, opened.info, style)
   if len(opened) >= _MANY:
-    print(f"{len(opened)} records are embedded for one query; for the next ones keep them: mmcontrast embed",
-          file=sys.stderr)
+    print(
+      f"{len(opened)} records are embedded for one query; for the next ones keep them: mmcontrast embed",
+      file=sys.stderr,
+    )
   kept, bad = [], {}
   with Embedder(model, opened, scorer.wanted) as embedder, progress(len(opened)) as advance:
     for start in range(0, len(opened), _AT_A_TIME):
@@ -199,15 +231,18 @@ def _seen(model: Inference, asked: Query) -> str | np.ndarray:
   return asked.words if asked.pixels is None else model.view(asked.pixels)
 
 
-def _set(config: Mapping, name: str | None, workdir: str | os.PathLike,
-         data_dir: DataDir) -> tuple[Source, str | None, str]:
+def _set(
+  config: Mapping, name: str | None, workdir: str | os.PathLike, data_dir: DataDir
+) -> tuple[Source, str | None, str]:
   """(source, style, name) of an evaluation set of a run: `name`, or the last that is there."""
   names, own = tuple(config["evaluation"]["sets"]), config["evaluation"].get("data", {})
   if name is not None:
     names = (choose(name, dict.fromkeys((*names, *own, *SETS)), "--dataset"),)
   if not names:
-    raise UserError(f"{workdir}: config.evaluation.sets is empty, there is no set to search; name what to search, as "
-                    f"in mmcontrast search QUERY folder:/pictures --workdir {workdir}, or give --embeddings")
+    raise UserError(
+      f"{workdir}: config.evaluation.sets is empty, there is no set to search; name what to search, as "
+      f"in mmcontrast search QUERY folder:/pictures --workdir {workdir}, or give --embeddings"
+    )
   for one in reversed(names):
     dataset, _, style = one.partition(":")
     try:
@@ -231,8 +266,10 @@ def _check(model: Inference, asked: Query, kind: str, workdir: str | os.PathLike
   for modality in modalities:
     needed = modality if joint or modality == "text" else model.image_kind
     if needed not in model.kinds:
-      raise UserError(f"{workdir}: this run compares no images with words: config.evaluation.{modality} names no head; "
-                      + ("search by the path of an image" if kind == "image" else "search --kind text by words"))
+      raise UserError(
+        f"{workdir}: this run compares no images with words: config.evaluation.{modality} names no head; "
+        + ("search by the path of an image" if kind == "image" else "search --kind text by words")
+      )
 
 
 def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> nearest.Found:
@@ -240,8 +277,9 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> neare
   if not total:
     raise UserError(f"{there.folder}: no shard of {kind} embeddings is done; run mmcontrast embed again")
   if missing:
-    print(f"{missing} of {there.manifest['shards']} shards are not made yet; run mmcontrast embed again",
-          file=sys.stderr)
+    print(
+      f"{missing} of {there.manifest['shards']} shards are not made yet; run mmcontrast embed again", file=sys.stderr
+    )
   if total < LARGE or missing:
     return nearest.exact(row, there.rows(kind), count)
   if not nearest.has_faiss():
@@ -251,21 +289,31 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> neare
 
 
 def _result(what: Mapping, score: float) -> Result:
-  return Result(score, what.get("path") or what["name"], what.get("text", ""), what["index"], what["id"],
-                what.get("style", ""))
+  return Result(
+    score, what.get("path") or what["name"], what.get("text", ""), what["index"], what["id"], what.get("style", "")
+  )
 
 
 def _draw(path: pathlib.Path, asked: Query, found: Sequence[Result], source: Source, title: str) -> None:
   from mmcontrast.report.found_picture import draw_found
+
   images = []
   for one in found:
     try:
       images.append(decode(source[one.index]["images"][one.style]))
     except (BadRecord, OSError, KeyError, IndexError) as error:
-      raise UserError(f"--out: {one.name} cannot be drawn ({one_line(error)}): {title} is not what it was when it was "
-                      "embedded; embed it again, or leave --out out") from None
-  draw_found(path, asked.words if asked.pixels is None else asked.pixels, images,
-             [(one.text, one.name) for one in found], [one.score for one in found], title=title)
+      raise UserError(
+        f"--out: {one.name} cannot be drawn ({one_line(error)}): {title} is not what it was when it was "
+        "embedded; embed it again, or leave --out out"
+      ) from None
+  draw_found(
+    path,
+    asked.words if asked.pixels is None else asked.pixels,
+    images,
+    [(one.text, one.name) for one in found],
+    [one.score for one in found],
+    title=title,
+  )
 
 
 call_as(__name__, search)

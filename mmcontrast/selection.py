@@ -29,17 +29,24 @@ def check_best_metric(plan: Plan, data_dir: str | None = None) -> None:
   trained = [*jax.eval_shape(plan.program.step, plan.program.state, plan.program.batch)[1]]
   if metric in trained:
     return
-  evaluated = metric_names(evaluation, lambda name: _classes(name, plan.config, data_dir),
-                           [term.name for term in joined_terms(plan.config["objective"])])
+  evaluated = metric_names(
+    evaluation,
+    lambda name: _classes(name, plan.config, data_dir),
+    [term.name for term in joined_terms(plan.config["objective"])],
+  )
   if metric not in evaluated:
     raise UserError(f"{_WHERE}: no such choice {metric!r}; {_near(metric, evaluated, trained)}")
   every, saved = evaluation["every_steps"], options["every_steps"]
   if not every:
-    raise UserError(f"{_WHERE}: {metric!r} is of the evaluation, and config.evaluation.every_steps=0 does none while "
-                    f"training; set it to {saved or 'a number of steps'}")
+    raise UserError(
+      f"{_WHERE}: {metric!r} is of the evaluation, and config.evaluation.every_steps=0 does none while "
+      f"training; set it to {saved or 'a number of steps'}"
+    )
   if saved and every % saved and saved % every:
-    raise UserError(f"{_WHERE}: {metric!r} is of the evaluation, and config.evaluation.every_steps={every} and "
-                    f"config.checkpoint.every_steps={saved} rarely coincide; make one a multiple of the other")
+    raise UserError(
+      f"{_WHERE}: {metric!r} is of the evaluation, and config.evaluation.every_steps={every} and "
+      f"config.checkpoint.every_steps={saved} rarely coincide; make one a multiple of the other"
+    )
   _source(metric.split("/")[0], plan.config, data_dir)  # an optional set must be there when it decides
 
 

@@ -41,11 +41,15 @@ _LOOPED = r"towers/.*/blocks/"  # their first axis is that of the layers, which 
 PRESETS: dict[str, tuple[Rule, ...]] = {
   "dp": ((".*", ()),),
   "fsdp": ((".*", "fsdp"),),
-  "fsdp_tp": ((f"{_LOOPED}.*(attn/qkv|mlp/fc1)/kernel", (None, "fsdp", "tensor")),
-              (f"{_LOOPED}.*(attn/qkv|mlp/fc1)/bias", (None, "tensor")),
-              (f"{_LOOPED}.*(attn/proj|mlp/fc2)/kernel", (None, "tensor", "fsdp")),
-              (f"{_INTO}/kernel", ("fsdp", "tensor")), (f"{_INTO}/bias", ("tensor",)),
-              (f"{_OUT}/kernel", ("tensor", "fsdp")), (".*", "fsdp")),
+  "fsdp_tp": (
+    (f"{_LOOPED}.*(attn/qkv|mlp/fc1)/kernel", (None, "fsdp", "tensor")),
+    (f"{_LOOPED}.*(attn/qkv|mlp/fc1)/bias", (None, "tensor")),
+    (f"{_LOOPED}.*(attn/proj|mlp/fc2)/kernel", (None, "tensor", "fsdp")),
+    (f"{_INTO}/kernel", ("fsdp", "tensor")),
+    (f"{_INTO}/bias", ("tensor",)),
+    (f"{_OUT}/kernel", ("tensor", "fsdp")),
+    (".*", "fsdp"),
+  ),
 }
 """dp: all devices hold everything. fsdp: cut, gathered where used (Zhao et al., arXiv:2304.11277).
 fsdp_tp: attention and MLPs also by columns, then rows (Shoeybi et al., arXiv:1909.08053)."""
@@ -67,12 +71,14 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
   if -1 in shape and known > 0 and len(devices) % known == 0:
     shape[shape.index(-1)] = len(devices) // known
   if math.prod(shape) != len(devices):
-    raise UserError(f"config.mesh: {dict(sizes)} does not multiply to the {len(devices)} devices here; "
-                    f"set one axis to -1")
+    raise UserError(
+      f"config.mesh: {dict(sizes)} does not multiply to the {len(devices)} devices here; set one axis to -1"
+    )
   local, tensor = len({d for d in devices if d.process_index == jax.process_index()}), shape[AXES.index("tensor")]
   if local < len(devices) and local % tensor:
-    raise UserError(f"config.mesh.tensor={tensor} does not divide the {local} devices of a process; "
-                    "layers are cut within a process")
+    raise UserError(
+      f"config.mesh.tensor={tensor} does not divide the {local} devices of a process; layers are cut within a process"
+    )
   return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -95,8 +101,10 @@ def check_batch(size: int, mesh: Mesh) -> None:
   """Raises UserError when the global batch does not divide over the batch axes."""
   parts = batch_parts(mesh)
   if size % parts:
-    raise UserError(f"config.batch.size={size} does not divide over {parts} devices; "
-                    f"try {' or '.join(str(n * parts) for n in (size // parts, size // parts + 1) if n)}")
+    raise UserError(
+      f"config.batch.size={size} does not divide over {parts} devices; "
+      f"try {' or '.join(str(n * parts) for n in (size // parts, size // parts + 1) if n)}"
+    )
 
 
 def resolve_rules(config: str | Sequence[Any]) -> tuple[tuple[Rule, ...], bool]:
@@ -154,8 +162,9 @@ def overview(shapes: Any, shardings: Any) -> str:
   lines = []
   for (path, leaf), where in zip(_leaves(shapes), jax.tree.leaves(shardings), strict=True):
     cuts = ["+".join((axes,) if isinstance(axes, str) else axes) if axes else "-" for axes in where.spec]
-    lines.append((path_name(path), "x".join(map(str, leaf.shape)) or "scalar",
-                  ", ".join(cuts) if set(cuts) - {"-"} else "whole"))
+    lines.append(
+      (path_name(path), "x".join(map(str, leaf.shape)) or "scalar", ", ".join(cuts) if set(cuts) - {"-"} else "whole")
+    )
   widths = [max(map(len, column)) for column in zip(*lines)]
   return "".join("  ".join(word.ljust(width) for word, width in zip(line, widths)).rstrip() + "\n" for line in lines)
 
@@ -187,8 +196,10 @@ def _check_axes(pattern: str, cut: Cut, mesh: Mesh | AbstractMesh) -> None:
   axes = [cut] if isinstance(cut, str) else [a for d in cut if d for a in ((d,) if isinstance(d, str) else d)]
   for axis in axes:
     if axis not in mesh.axis_names:
-      raise UserError(f"config.sharding: rule {pattern!r} names the axis {axis!r}, which the mesh does not have; "
-                      f"{nearest(axis, mesh.axis_names)}")
+      raise UserError(
+        f"config.sharding: rule {pattern!r} names the axis {axis!r}, which the mesh does not have; "
+        f"{nearest(axis, mesh.axis_names)}"
+      )
     if axes.count(axis) > 1:
       raise UserError(f"config.sharding: rule {pattern!r} cuts two dimensions along {axis!r}; name an axis once")
 
@@ -208,7 +219,9 @@ def _spec(cut: Cut, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, strict: b
     axes = (axes,) if isinstance(axes, str) else tuple(axes or ())
     parts = math.prod(mesh.shape[axis] for axis in axes)
     if length % parts and strict:
-      raise UserError(f"config.sharding: {name!r} {list(shape)} does not divide into {parts} along "
-                      f"{'+'.join(axes)}; leave that dimension None")
+      raise UserError(
+        f"config.sharding: {name!r} {list(shape)} does not divide into {parts} along "
+        f"{'+'.join(axes)}; leave that dimension None"
+      )
     kept.append(None if length % parts or parts == 1 else axes[0] if len(axes) == 1 else axes)
   return PartitionSpec(*kept)

@@ -36,14 +36,17 @@ def resolve(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   """
   base = {key: value for key, value in config.items() if key != "stages"}
   if not isinstance(config.get("stages", ()), (tuple, list)):
-    raise UserError(f"config.stages: a list of dicts such as (dict(name='pretrain', steps=500), ...), not "
-                    f"{config['stages']!r}")
+    raise UserError(
+      f"config.stages: a list of dicts such as (dict(name='pretrain', steps=500), ...), not {config['stages']!r}"
+    )
   runs: dict[str, dict[str, Any]] = {}
   for number, stage in enumerate(config.get("stages", ())):
     name = stage.get("name", "") if isinstance(stage, Mapping) else ""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
-      raise UserError(f"config.stages[{number}]: a stage is a dict with a name of letters, digits, '_' and '-', "
-                      "which names its folder")
+      raise UserError(
+        f"config.stages[{number}]: a stage is a dict with a name of letters, digits, '_' and '-', "
+        "which names its folder"
+      )
     if name in runs:
       raise UserError(f"config.stages[{number}]: the name {name!r} is an earlier stage's; give it another")
     runs[name] = _laid_over(base, stage)
@@ -59,8 +62,9 @@ def _laid_over(base: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, A
     if key not in known:
       raise UserError(f"{where}: a stage has no key {key!r}; {nearest(key, known)}")
     if isinstance(base[key], Mapping) != isinstance(value, Mapping):
-      raise UserError(f"{where}.{key}: {'a mapping' if isinstance(base[key], Mapping) else 'one value'} is needed, "
-                      f"not {value!r}")
+      raise UserError(
+        f"{where}.{key}: {'a mapping' if isinstance(base[key], Mapping) else 'one value'} is needed, not {value!r}"
+      )
     run[key] = {**base[key], **value} if isinstance(value, Mapping) and key not in REPLACED else value
   return run
 
@@ -89,5 +93,6 @@ def stages_in(workdir: str | pathlib.Path) -> list[str]:
   try:
     return [stage["name"] for stage in json.loads(file.read_text()).get("stages", ())]
   except (ValueError, AttributeError, TypeError, KeyError) as error:  # of a full disk, or edited by hand
-    raise UserError(f"{file}: damaged ({one_line(error, 80)}); remove it, and run the training command again, which "
-                    "writes it anew") from None
+    raise UserError(
+      f"{file}: damaged ({one_line(error, 80)}); remove it, and run the training command again, which writes it anew"
+    ) from None

@@ -96,12 +96,12 @@ class Recipe:
   def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the embeddings the terms need: (online, momentum)."""
     names = objective.required_embeddings(self.terms)
-    return (tuple(n for n in names if not n.endswith("@momentum")),
-            tuple(n for n in names if n.endswith("@momentum")))
+    return (tuple(n for n in names if not n.endswith("@momentum")), tuple(n for n in names if n.endswith("@momentum")))
 
 
-def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
-               given: Mapping[str, jax.Array] | None = None) -> TrainState:
+def init_state(
+  recipe: Recipe, batch: Mapping[str, jax.Array], given: Mapping[str, jax.Array] | None = None
+) -> TrainState:
   """The state before the first step.
 
   Args:
@@ -117,12 +117,17 @@ def init_state(recipe: Recipe, batch: Mapping[str, jax.Array],
   momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
   spaces = _spaces(recipe.model, recipe.terms, variables, views)
   state = TrainState(
-      step=jnp.int32(0), params=params, batch_stats=variables["batch_stats"],
-      opt_state=recipe.optimizer.init(params), momentum=jax.tree.map(jnp.copy, momentum),
-      queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
-      tables={name: table_store.init(recipe.examples, columns)
-              for name, columns in objective.tables(recipe.terms).items()},
-      terms=objective.init_states(recipe.terms, jax.random.fold_in(key, 2), spaces))
+    step=jnp.int32(0),
+    params=params,
+    batch_stats=variables["batch_stats"],
+    opt_state=recipe.optimizer.init(params),
+    momentum=jax.tree.map(jnp.copy, momentum),
+    queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
+    tables={
+      name: table_store.init(recipe.examples, columns) for name, columns in objective.tables(recipe.terms).items()
+    },
+    terms=objective.init_states(recipe.terms, jax.random.fold_in(key, 2), spaces),
+  )
   return state if recipe.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(recipe, state)))
 
 
@@ -134,8 +139,9 @@ def variables_of(recipe: Recipe, state: TrainState) -> dict[str, Any]:
   return state.ema or {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
 
 
-def init_variables(model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array],
-                   lora: Lora = NO_LORA) -> Any:
+def init_variables(
+  model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array], lora: Lora = NO_LORA
+) -> Any:
   """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...].
 
   With `lora` also "lora" among the parameters.
@@ -160,8 +166,9 @@ def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
   return jax.tree_util.tree_map_with_path(pick, variables)
 
 
-def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
-               batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+def train_step(
+  recipe: Recipe, mesh: Mesh | None, state: TrainState, batch: Mapping[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """One step on the global batch. Pure in (state, batch).
 
   Returns:
@@ -194,9 +201,20 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   def loss_of(embeddings, own, names):
     learned = recipe.lora.merge(own)["terms"]
     loss, metrics, new_rows, new_states = objective.evaluate_and_remember(
-        {name: terms[name] for name in names}, {**embeddings, **keys}, info, learned, state.queues, weights,
-        mesh=mesh, impl=recipe.matrix_impl, tile=recipe.matrix_tile, scheduled=scheduled, remembered=remembered,
-        states=state.terms, step=state.step)
+      {name: terms[name] for name in names},
+      {**embeddings, **keys},
+      info,
+      learned,
+      state.queues,
+      weights,
+      mesh=mesh,
+      impl=recipe.matrix_impl,
+      tile=recipe.matrix_tile,
+      scheduled=scheduled,
+      remembered=remembered,
+      states=state.terms,
+      step=state.step,
+    )
     return loss, (metrics, new_rows, new_states)
 
   found, gradients, rule_metrics = recipe.update_rule(embed, loss_of, state.params, tuple(terms))
@@ -208,12 +226,18 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   if momentum is not None and recipe.momentum_update == "after_step":
     momentum = _follow(model, momentum, recipe.lora.merge(params), momentum_names, decay)
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
-  queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch))
-            for name, queue in state.queues.items()}
-  tables = {name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, terms[name].reads))
-            for name, table in state.tables.items()}
-  metrics = {"loss": loss, **metrics, **rule_metrics, "gradient_norm": optax.global_norm(gradients),
-             **{name: schedule(state.step) for name, schedule in recipe.schedules.items()}}
+  queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch)) for name, queue in state.queues.items()}
+  tables = {
+    name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, terms[name].reads))
+    for name, table in state.tables.items()
+  }
+  metrics = {
+    "loss": loss,
+    **metrics,
+    **rule_metrics,
+    "gradient_norm": optax.global_norm(gradients),
+    **{name: schedule(state.step) for name, schedule in recipe.schedules.items()},
+  }
   if momentum is not None:
     metrics["momentum_decay"] = decay
   new = TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables, terms=new_states)
@@ -222,9 +246,15 @@ def train_step(recipe: Recipe, mesh: Mesh | None, state: TrainState,
   return new, metrics
 
 
-def _embed(recipe: Recipe, mesh: Mesh | None, variables: Any, batch: Mapping[str, jax.Array],
-           views: Mapping[str, jax.Array] | None, names: tuple[str, ...],
-           key: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+def _embed(
+  recipe: Recipe,
+  mesh: Mesh | None,
+  variables: Any,
+  batch: Mapping[str, jax.Array],
+  views: Mapping[str, jax.Array] | None,
+  names: tuple[str, ...],
+  key: jax.Array,
+) -> tuple[dict[str, jax.Array], Any]:
   """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own."""
   if views is not None:
     return recipe.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
@@ -250,8 +280,14 @@ def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[
 
 
 @jax.named_scope("augmentation")
-def _augmented(recipe: Recipe, augmentations: tuple[augment.Recipe, ...], batch: Mapping[str, jax.Array],
-               images: jax.Array, first: int, train: bool) -> jax.Array:
+def _augmented(
+  recipe: Recipe,
+  augmentations: tuple[augment.Recipe, ...],
+  batch: Mapping[str, jax.Array],
+  images: jax.Array,
+  first: int,
+  train: bool,
+) -> jax.Array:
   """Images [B, V, H, W, 3] uint8, views number `first` and on, as float32 of the same shape."""
 
   def one(augmentation, images, number):  # images [B, H, W, 3]
@@ -277,14 +313,17 @@ def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
   return {name: batch[name] for name in ("id", "tags", "labels", "valid", "present") if name in batch}
 
 
-def _init_queues(recipe: Recipe, variables: Any, views: Mapping[str, jax.Array],
-                 batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+def _init_queues(
+  recipe: Recipe, variables: Any, views: Mapping[str, jax.Array], batch: Mapping[str, Any], key: jax.Array
+) -> dict[str, Any]:
   lengths = objective.queues(recipe.terms)
   keys = jax.eval_shape(lambda: recipe.model.embed(variables, views, lengths, train=False)[0])
   widths = {name: keys[name].pooled.shape[-1] for name in lengths}
   info = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), _queue_info(batch))
-  return {name: queue_store.init(jax.random.fold_in(key, number), length, widths[name], info)
-          for number, (name, length) in enumerate(sorted(lengths.items()))}
+  return {
+    name: queue_store.init(jax.random.fold_in(key, number), length, widths[name], info)
+    for number, (name, length) in enumerate(sorted(lengths.items()))
+  }
 
 
 def _still(recipe: Recipe, before: Any, after: Any) -> Any:

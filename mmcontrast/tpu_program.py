@@ -111,13 +111,15 @@ def collectives(text: str) -> dict[str, Collective]:
         channel = re.search(r"channel_id=(\d+)", line)
         key = (kind, channel[1] if channel else line)
         before = found.get(key, (0, 0, False))
-        found[key] = (max(times[name], before[0]), _bytes(operation[1]),
-                      before[2] or operation[2].endswith("-start") or name in hidden_in)
+        found[key] = (
+          max(times[name], before[0]),
+          _bytes(operation[1]),
+          before[2] or operation[2].endswith("-start") or name in hidden_in,
+        )
   summed: dict[str, Collective] = {}
   for (kind, _), (turns, size, asynchronous) in found.items():
     before = summed.get(kind, Collective(0, 0, 0))
-    summed[kind] = Collective(before.count + turns, before.bytes + turns * size,
-                              before.hidden + turns * asynchronous)
+    summed[kind] = Collective(before.count + turns, before.bytes + turns * size, before.hidden + turns * asynchronous)
   return summed
 
 
@@ -143,8 +145,12 @@ def _walk(computations: Mapping[str, list[str]], name: str, times: int, chip: Ch
     cycles = _cycles(line, chip)
     if cycles is not None:
       operation, source = _OPERATION.search(line), _NAME.search(line)
-      yield Instruction(cycles * times, operation[2] if operation else "?", operation[1] if operation else "",
-                        source[1] if source else "")
+      yield Instruction(
+        cycles * times,
+        operation[2] if operation else "?",
+        operation[1] if operation else "",
+        source[1] if source else "",
+      )
     elif called := re.search(r" (?:call|conditional)\(.*?to_apply=%?([\w.\-]+)", line):
       yield from _walk(computations, called[1], times, chip)
 
@@ -181,6 +187,8 @@ def _count_turns(computations: Mapping[str, list[str]], name: str, times: int, t
 
 def _bytes(result: str) -> int:
   """Of an array or of a tuple of arrays, as a result is written."""
-  sizes = [math.prod(int(side) for side in shape.split(",") if side) * int(bits or 8) // 8  # of a bool, 8
-           for _, bits, shape in _ARRAY.findall(result)]
+  sizes = [
+    math.prod(int(side) for side in shape.split(",") if side) * int(bits or 8) // 8  # of a bool, 8
+    for _, bits, shape in _ARRAY.findall(result)
+  ]
   return sum(sizes)

@@ -21,8 +21,26 @@ from mmcontrast import flops as floating
 from mmcontrast import tpu_program
 from mmcontrast.errors import UserError, nearest, one_line
 
-KNOWN = ("v4:2x2x1", "v4:2x2x2", "v4:2x2x4", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16",
-         "v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:4x4x4", "v5p:8x8x8", "v6e:2x4", "v6e:4x4", "v6e:8x8", "v6e:16x16")
+KNOWN = (
+  "v4:2x2x1",
+  "v4:2x2x2",
+  "v4:2x2x4",
+  "v5e:2x4",
+  "v5e:4x4",
+  "v5e:4x8",
+  "v5e:8x8",
+  "v5e:8x16",
+  "v5e:16x16",
+  "v5p:2x2x1",
+  "v5p:2x2x2",
+  "v5p:2x2x4",
+  "v5p:4x4x4",
+  "v5p:8x8x8",
+  "v6e:2x4",
+  "v6e:4x4",
+  "v6e:8x8",
+  "v6e:16x16",
+)
 _FORM = re.compile(r"(v4|v5e|v5p|v6e):\d+x\d+(x\d+)?")
 _TOO_MUCH = re.compile(r"([\d.]+)([GMK])\) exceeds available HBM \(([\d.]+)([GMK])\)")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -37,16 +55,22 @@ def slice_devices(topology: str) -> Sequence[jax.Device]:
   if not _FORM.fullmatch(topology):
     raise UserError(f"--topology {topology}: no such form; {nearest(topology, KNOWN)}")
   if importlib.util.find_spec("libtpu") is None:
-    raise UserError("--topology needs libtpu, which compiles for TPUs where there are none: "
-                    "pip install 'mmcontrast[tpu_compile]'")
+    raise UserError(
+      "--topology needs libtpu, which compiles for TPUs where there are none: pip install 'mmcontrast[tpu_compile]'"
+    )
   # Else libtpu asks the metadata server of a machine in Google's cloud, which this may not be, and lets only one
   # process at a time in, which matters for those that compute.
-  for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"),
-                      ("TPU_ACCELERATOR_TYPE", "v5litepod-8"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
+  for name, value in (
+    ("TPU_SKIP_MDS_QUERY", "1"),
+    ("TPU_WORKER_HOSTNAMES", "localhost"),
+    ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
+    ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+  ):
     os.environ.setdefault(name, value)
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_enable_compilation_cache", False)  # without a TPU, what is cached cannot be read again
   from jax.experimental import topologies
+
   try:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
   except Exception as error:  # of libtpu's own types
@@ -67,8 +91,11 @@ def roomier(config: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
   """What would need less memory, in the order to try: (how it is written, the config), each with those before."""
   config = copy.deepcopy(dict(config))
   for policy in ("dots_with_no_batch_dims_saveable", "full"):
-    towers = {name: tower for name, tower in config["towers"].items()
-              if tower["name"].startswith(("vit", "text_transformer")) and _rank(tower) < _rank({"remat": policy})}
+    towers = {
+      name: tower
+      for name, tower in config["towers"].items()
+      if tower["name"].startswith(("vit", "text_transformer")) and _rank(tower) < _rank({"remat": policy})
+    }
     if towers:
       for tower in towers.values():
         tower["remat"] = policy
@@ -94,22 +121,33 @@ def costs(compiled: Any, device: jax.Device, batch_size: int, devices: int, forw
   seconds, mine = cycles / chip.clock, batch_size / devices
   utilisation = floating.utilisation(forward_flops, mine / seconds, chip.peak) if cycles else math.nan
   lines = [
-      f"memory a chip: {(held + temporary) / 2**30:.2f} GiB, {held / 2**30:.2f} of state and batch, "
-      f"{temporary / 2**30:.2f} of temporaries: it fits",
-      f"step: {cycles / 1e6:,.1f} M cycles, {seconds * 1e3:,.1f} ms, {mine / seconds:,.0f} examples/s a chip, "
-      f"MFU {utilisation:.1%}",
-      f"  (MFU = 3 x forward FLOPs x examples/s / peak = 3 x {forward_flops:.3e} x {mine / seconds:,.0f} / "
-      f"{chip.peak:.3e})", "", "cycles by part:"]
-  lines += [f"  {share / cycles:6.1%}  {share / 1e6:9,.1f} M  {name}"
-            for name, share in tpu_program.by_part(listed).items()]
+    f"memory a chip: {(held + temporary) / 2**30:.2f} GiB, {held / 2**30:.2f} of state and batch, "
+    f"{temporary / 2**30:.2f} of temporaries: it fits",
+    f"step: {cycles / 1e6:,.1f} M cycles, {seconds * 1e3:,.1f} ms, {mine / seconds:,.0f} examples/s a chip, "
+    f"MFU {utilisation:.1%}",
+    f"  (MFU = 3 x forward FLOPs x examples/s / peak = 3 x {forward_flops:.3e} x {mine / seconds:,.0f} / "
+    f"{chip.peak:.3e})",
+    "",
+    "cycles by part:",
+  ]
+  lines += [
+    f"  {share / cycles:6.1%}  {share / 1e6:9,.1f} M  {name}" for name, share in tpu_program.by_part(listed).items()
+  ]
   lines += ["", f"the {DEAREST} most expensive instructions:"]
-  lines += [f"  {one.cycles / cycles:6.1%}  {one.cycles / 1e6:9,.1f} M  {one.kind} {_short(one.result)}  {_where(one)}"
-            for one in tpu_program.by_source(listed)[:DEAREST]]
+  lines += [
+    f"  {one.cycles / cycles:6.1%}  {one.cycles / 1e6:9,.1f} M  {one.kind} {_short(one.result)}  {_where(one)}"
+    for one in tpu_program.by_source(listed)[:DEAREST]
+  ]
   lines += ["", "collectives a step:"]
-  lines += [f"  {kind}: {one.count}, {one.bytes / 2**20:,.1f} MiB, {one.hidden} of them while the chip computes"
-            for kind, one in tpu_program.collectives(text).items()] or ["  none"]
-  return [*lines, "", "These are the compiler's estimates, not measurements; those of kernels are ours "
-          "(tpu_program.py)."]
+  lines += [
+    f"  {kind}: {one.count}, {one.bytes / 2**20:,.1f} MiB, {one.hidden} of them while the chip computes"
+    for kind, one in tpu_program.collectives(text).items()
+  ] or ["  none"]
+  return [
+    *lines,
+    "",
+    "These are the compiler's estimates, not measurements; those of kernels are ours (tpu_program.py).",
+  ]
 
 
 def _rank(tower: Mapping) -> int:
@@ -121,5 +159,9 @@ def _short(result: str) -> str:
 
 
 def _where(instruction: tpu_program.Instruction) -> str:
-  return re.sub(r"jit\(train_step\)/|while/body/closed_call/|blocks\.<lambda>/|checkpoint/|blocks\.body/", "",
-                instruction.source)[-90:] or "no source"
+  return (
+    re.sub(
+      r"jit\(train_step\)/|while/body/closed_call/|blocks\.<lambda>/|checkpoint/|blocks\.body/", "", instruction.source
+    )[-90:]
+    or "no source"
+  )

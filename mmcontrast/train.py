@@ -26,15 +26,7 @@ from ml_collections import ConfigDict
 from mmcontrast import distributed, observe, run_lock, sharding
 from mmcontrast import folders as places
 from mmcontrast.called import call_as
-from mmcontrast.checkpoint import (
-    OF_THE_DATA,
-    Checkpoints,
-    complete_steps,
-    disk_errors,
-    load_run,
-    saved_run,
-    snapshot,
-)
+from mmcontrast.checkpoint import OF_THE_DATA, Checkpoints, complete_steps, disk_errors, load_run, saved_run, snapshot
 from mmcontrast.config import overridden, to_json
 from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import keep_file
@@ -88,13 +80,16 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
       state = None  # its memory is the next stage's
       with errors_of(name), disk_errors(folders[name]), Watchdog(plan.config["log"]["watchdog_seconds"]) as watchdog:
         state = _train(plan, name, folders, data_dir, notice, watchdog)
-  _say(f"done: {folders[last]} holds {', '.join(_what_lies_in(folders[last]))}; now: "
-       f"mmcontrast evaluate --workdir {shlex.quote(str(workdir))}")
+  _say(
+    f"done: {folders[last]} holds {', '.join(_what_lies_in(folders[last]))}; now: "
+    f"mmcontrast evaluate --workdir {shlex.quote(str(workdir))}"
+  )
   return state
 
 
-def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None, notice: Notice,
-           watchdog: Watchdog) -> TrainState:
+def _train(
+  plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None, notice: Notice, watchdog: Watchdog
+) -> TrainState:
   """Trains one stage of those that have `folders`, or the run "" without stages, to its end."""
   config, mesh, (recipe, batch_shapes, like, step_function), spec = plan
   workdir = folders[stage]
@@ -113,8 +108,10 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
         _say(changed)
       (workdir / "config.json").write_text(to_json(config))
     if int(state.step) == config["steps"]:
-      _say(f"{workdir}: finished at step {config['steps']}, so nothing is trained; a larger config.steps continues "
-           "the run if the schedules allow it")
+      _say(
+        f"{workdir}: finished at step {config['steps']}, so nothing is trained; a larger config.steps continues "
+        "the run if the schedules allow it"
+      )
       checkpoints.close()
       return state
     _say(f"resuming {workdir} from step {int(state.step)}")
@@ -130,12 +127,23 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
 
   start = int(state.step)
   batches = pipeline.train_batches(
-      config["data"], seed=config["seed"], batch_size=config["batch"]["size"], start_step=start,
-      process_index=jax.process_index(), process_count=jax.process_count(), data_dir=data_dir)
+    config["data"],
+    seed=config["seed"],
+    batch_size=config["batch"]["size"],
+    start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    data_dir=data_dir,
+  )
   every = {"checkpoint": config["checkpoint"]["every_steps"], "evaluation": config["evaluation"]["every_steps"]}
   window = Window(config["log"]["every_steps"], config["batch"]["size"])
-  with (with_way_back(workdir), contextlib.closing(checkpoints), contextlib.closing(batches),
-        observe.make_writer(workdir, start) as writer, observe.Progress(config["steps"], start) as progress):
+  with (
+    with_way_back(workdir),
+    contextlib.closing(checkpoints),
+    contextlib.closing(batches),
+    observe.make_writer(workdir, start) as writer,
+    observe.Progress(config["steps"], start) as progress,
+  ):
     if batches.tokenizer and distributed.is_first():
       keep_file(batches.tokenizer, workdir)
       watchdog.doing("looking at the captions", PATIENCE)
@@ -193,6 +201,7 @@ def _train(plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir
     raise Preempted(f"stopped by SIGTERM after step {int(state.step)} of {config['steps']}, its checkpoint is saved")
   if distributed.is_first():
     from mmcontrast.report.losses import draw_losses  # matplotlib, which takes its time
+
     draw_losses(observe.read_jsonl(workdir / "metrics.jsonl"), workdir / "losses.png")
   return state
 
@@ -242,13 +251,15 @@ class Window:
     self._entries = []
     return means | rates
 
-
   def remarks(self, summary: Mapping[str, float]) -> list[str]:
     """A line for each term in which no example of the window of `summary` took part, unless it was so in the last."""
     idle = observe.idle_terms(summary)
     new, self._idle = [name for name in idle if name not in self._idle], set(idle)
-    return [f"objective.{name}: no example since the last report took part in it, so nothing is learned from it: none "
-            "has all that it compares (data.missing), or none has a positive (its target)" for name in new]
+    return [
+      f"objective.{name}: no example since the last report took part in it, so nothing is learned from it: none "
+      "has all that it compares (data.missing), or none has a positive (its target)"
+      for name in new
+    ]
 
 
 def _saved_variables(workdir: pathlib.Path) -> dict[str, Any]:
@@ -269,8 +280,9 @@ def _say(text: str) -> None:
     print(text)
 
 
-def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
-                   folders: Mapping[str, pathlib.Path]) -> dict[str, int | None]:
+def _check_workdir(
+  workdir: pathlib.Path, plans: Mapping[str, Plan], folders: Mapping[str, pathlib.Path]
+) -> dict[str, int | None]:
   """The step that each stage has reached; UserError where `workdir` holds another run."""
   if "" not in plans and _holds_checkpoints(workdir):
     raise UserError(f"{workdir}: holds a run without stages; give another --workdir")
@@ -288,8 +300,10 @@ def _check_workdir(workdir: pathlib.Path, plans: Mapping[str, Plan],
           _say(line)
   for name, after in itertools.pairwise(plans):
     if steps[after] is not None and steps[name] is not None and steps[name] < plans[name].config["steps"]:
-      raise UserError(f"{folders[name]}: has {steps[name]} of {plans[name].config['steps']} steps, and stage {after!r} "
-                      f"has started from it; give the stage its {steps[name]} steps, or another --workdir")
+      raise UserError(
+        f"{folders[name]}: has {steps[name]} of {plans[name].config['steps']} steps, and stage {after!r} "
+        f"has started from it; give the stage its {steps[name]} steps, or another --workdir"
+      )
   return steps
 
 
@@ -301,4 +315,5 @@ call_as(__name__, train)
 
 if __name__ == "__main__":
   from mmcontrast.cli import main
+
   sys.exit(main(["train", *sys.argv[1:]]))

@@ -136,8 +136,9 @@ def _numbers(tree: Tree) -> tuple[list[jax.Array], Tree]:
 def _joined(numbers: Sequence[jax.Array], rest: Tree) -> Tree:
   """What `_numbers` took apart."""
   left = iter(numbers)
-  return jax.tree.map(lambda x: next(left) if isinstance(x, _Number) else x, rest,
-                      is_leaf=lambda x: isinstance(x, _Number))
+  return jax.tree.map(
+    lambda x: next(left) if isinstance(x, _Number) else x, rest, is_leaf=lambda x: isinstance(x, _Number)
+  )
 
 
 def _is_number(x: jax.Array) -> bool:

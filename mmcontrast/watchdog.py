@@ -105,8 +105,11 @@ class Watchdog(contextlib.AbstractContextManager):
 
   def _end(self, what: str, seconds: float) -> None:
     # File descriptors, not sys.stderr: a thread that hangs may hold its lock.
-    os.write(2, f"\nerror: {self._who} makes no progress: {what}, for {seconds:.0f} seconds "
-                f"(config.log.watchdog_seconds={self._seconds:g}); its threads follow; exit {EXIT_CODE}: run the "
-                "same command again to resume from the last checkpoint\n".encode())
+    os.write(
+      2,
+      f"\nerror: {self._who} makes no progress: {what}, for {seconds:.0f} seconds "
+      f"(config.log.watchdog_seconds={self._seconds:g}); its threads follow; exit {EXIT_CODE}: run the "
+      "same command again to resume from the last checkpoint\n".encode(),
+    )
     faulthandler.dump_traceback(2, all_threads=True)
     self._leave(EXIT_CODE)

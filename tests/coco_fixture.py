@@ -23,8 +23,10 @@ def make_coco(root: pathlib.Path, data_dir: pathlib.Path, split: str) -> pathlib
     record, identity = source[40 * n], 1000 - n
     Image.fromarray(decode(record["images"]["twemoji"])).save(root / f"{split}2017" / f"{identity}.jpg")
     images.append({"id": identity, "file_name": f"{identity}.jpg"})
-    captions += [{"id": len(captions) + k, "image_id": identity, "caption": text}
-                 for k, text in enumerate(record["captions"]["caption"])]
+    captions += [
+      {"id": len(captions) + k, "image_id": identity, "caption": text}
+      for k, text in enumerate(record["captions"]["caption"])
+    ]
     if n % 4:
       category = 3 * record["labels"]["group"] + 1
       instances += 2 * [{"id": n, "image_id": identity, "category_id": category}]

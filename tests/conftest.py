@@ -31,8 +31,10 @@ from mmcontrast.data.build import build_dataset
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
   """Where emoji_views is: built once for all sessions, under a name that changes with the builder."""
-  code = [*sorted(pathlib.Path(datasets.__file__).parent.glob("*.py")),
-          _ROOT / "mmcontrast/data/tokenizers/sentencepiece.py"]
+  code = [
+    *sorted(pathlib.Path(datasets.__file__).parent.glob("*.py")),
+    _ROOT / "mmcontrast/data/tokenizers/sentencepiece.py",
+  ]
   digest = hashlib.sha1(b"".join(path.read_bytes() for path in code)).hexdigest()[:10]
   folder = _ROOT / ".cache" / f"data-{digest}"
   folder.mkdir(parents=True, exist_ok=True)

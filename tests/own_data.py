@@ -55,6 +55,7 @@ def encode(kind: str, table: list[dict]) -> bytes:
     return out.getvalue().encode()
   import pyarrow
   import pyarrow.parquet
+
   buffer = io.BytesIO()
   pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), buffer, row_group_size=5)
   return buffer.getvalue()

@@ -27,8 +27,20 @@ def images():
 
 def draws(**given):
   """Draws that change nothing, but for `given`, the same for all images."""
-  values = dict(flip=False, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0,
-                grey=False, blur=False, sigma=1.0, solarize=False) | given
+  values = (
+    dict(
+      flip=False,
+      brightness=1.0,
+      contrast=1.0,
+      saturation=1.0,
+      hue=0.0,
+      grey=False,
+      blur=False,
+      sigma=1.0,
+      solarize=False,
+    )
+    | given
+  )
   return Draws(**{name: jnp.full(BATCH, value) for name, value in values.items()})
 
 
@@ -43,11 +55,7 @@ def pil(images, function):
 @pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
 @pytest.mark.parametrize(
   "name, enhance",
-  [
-    ("brightness", ImageEnhance.Brightness),
-    ("contrast", ImageEnhance.Contrast),
-    ("saturation", ImageEnhance.Color),
-  ],
+  [("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color)],
 )
 def test_factors_are_pils_to_its_rounding(images, name, enhance, factor):
   ours = applied(Recipe(**{name: 1.0}), images, **{name: factor})
@@ -86,8 +94,7 @@ def test_blur_is_a_gaussian_with_repeated_edges(images, taps, sigma):
 
 
 def test_blur_kernel_covers_a_tenth_of_the_image():
-  taps = {size: augment.blur_weights(Recipe(blur=1.0), size, draws(blur=True)).shape[1]
-          for size in (16, 32, 64, 224)}
+  taps = {size: augment.blur_weights(Recipe(blur=1.0), size, draws(blur=True)).shape[1] for size in (16, 32, 64, 224)}
   assert taps == {16: 3, 32: 3, 64: 7, 224: 23}
 
 
@@ -144,8 +151,11 @@ def moco(view, images, seeds, mirror_safe):
 @pytest.fixture(scope="module")
 def batch():
   rng = np.random.default_rng(1)
-  return (rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8),
-          rng.integers(0, 2**32, 16, dtype=np.uint32), np.arange(16) % 4 != 0)
+  return (
+    rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8),
+    rng.integers(0, 2**32, 16, dtype=np.uint32),
+    np.arange(16) % 4 != 0,
+  )
 
 
 def test_an_example_is_the_same_anywhere_in_the_batch(batch):

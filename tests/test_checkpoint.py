@@ -27,8 +27,16 @@ OPTIONS = {**CONFIG["checkpoint"], "keep_last": 3, "keep_best": 0}
 def state_of(step):
   def tree(name):
     return {name: jnp.full((200, 200), step, jnp.float32)}
-  return TrainState(step=jnp.int32(step), params=tree("kernel"), batch_stats=tree("mean"), opt_state=tree("mu"),
-                    momentum=tree("copy"), queues=tree("keys"), tables=tree("u"))
+
+  return TrainState(
+    step=jnp.int32(step),
+    params=tree("kernel"),
+    batch_stats=tree("mean"),
+    opt_state=tree("mu"),
+    momentum=tree("copy"),
+    queues=tree("keys"),
+    tables=tree("u"),
+  )
 
 
 def like():
@@ -126,8 +134,10 @@ def test_a_full_disk_names_the_folder_and_keeps_the_last_one(tmp_path, capfd):
 def test_a_lost_process_is_no_failure_to_write(tmp_path, monkeypatch):
   """Of several processes, the one that saves when another dies: there is nothing to mend on its disk."""
   with contextlib.closing(Checkpoints(tmp_path, OPTIONS)) as checkpoints:
+
     def lost():
       raise jax.errors.JaxRuntimeError("UNAVAILABLE: Failed to send RPC to coordination service.")
+
     monkeypatch.setattr(checkpoints._manager, "wait_until_finished", lost)
     with pytest.raises(jax.errors.JaxRuntimeError, match="coordination service"):
       checkpoints.save(state_of(3), CONFIG, {"loss": 1.0})
@@ -135,8 +145,10 @@ def test_a_lost_process_is_no_failure_to_write(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_elsewhere_is_one_line(tmp_path):
-  with pytest.raises(UserError, match=r"run: No space left on device; the last checkpoint is intact"), \
-      disk_errors(tmp_path / "run"):
+  with (
+    pytest.raises(UserError, match=r"run: No space left on device; the last checkpoint is intact"),
+    disk_errors(tmp_path / "run"),
+  ):
     raise OSError(28, "No space left on device")
   with pytest.raises(PermissionError), disk_errors(tmp_path):
     raise PermissionError(13, "Permission denied")
@@ -146,13 +158,22 @@ def test_a_full_disk_elsewhere_is_one_line(tmp_path):
     raise OSError(30, "Read-only file system", str(tmp_path / "run" / "metrics.jsonl"))  # a mount that gave up
 
 
-@pytest.mark.parametrize("error", [
-    PermissionError(13, "Permission denied"), OSError(5, "Input/output error"), MemoryError("no room"),
+@pytest.mark.parametrize(
+  "error",
+  [
+    PermissionError(13, "Permission denied"),
+    OSError(5, "Input/output error"),
+    MemoryError("no room"),
     ValueError("NOT_FOUND: Error opening \"a\": x: Permission denied [os_error_code='13']"),
-    RuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 1 bytes"), AttributeError("of another Orbax")])
+    RuntimeError("RESOURCE_EXHAUSTED: out of memory allocating 1 bytes"),
+    AttributeError("of another Orbax"),
+  ],
+)
 def test_what_cannot_be_read_now_is_not_called_damaged(saved, error):
-  with pytest.raises(UserError, match=r"6: the checkpoint cannot be read now .*; it is left as it is") as found, \
-      checkpoint._readable(saved / "checkpoints", 6):
+  with (
+    pytest.raises(UserError, match=r"6: the checkpoint cannot be read now .*; it is left as it is") as found,
+    checkpoint._readable(saved / "checkpoints", 6),
+  ):
     raise error
   assert "damaged" not in str(found.value) and "delete" not in str(found.value)
 
@@ -160,8 +181,10 @@ def test_what_cannot_be_read_now_is_not_called_damaged(saved, error):
 def test_a_whole_checkpoint_that_does_not_fit_is_not_called_damaged(saved):
   other = like()
   other = other.replace(params={"kernel": jax.ShapeDtypeStruct((200, 300), np.float32)}, ema={})
-  with (contextlib.closing(Checkpoints(saved, OPTIONS)) as checkpoints,
-        pytest.raises(UserError, match=r"the state has other shapes: params/kernel was \[200, 200\] and") as error):
+  with (
+    contextlib.closing(Checkpoints(saved, OPTIONS)) as checkpoints,
+    pytest.raises(UserError, match=r"the state has other shapes: params/kernel was \[200, 200\] and") as error,
+  ):
     checkpoints.restore(other)
   assert "vocabulary" in str(error.value) and "delete" not in str(error.value)
 
@@ -181,8 +204,10 @@ def test_what_orbax_did_not_merge_is_merged_when_it_is_read(saved):
 def test_what_was_written_is_looked_up_before_it_counts(tmp_path, monkeypatch):
   """As where Orbax's merge found no file: the checkpoint before it stays the newest."""
   options = {**OPTIONS, "keep_last": 1}
-  with pytest.raises(UserError, match=r"of step 6 could not be written .* of step 3, is intact"), \
-      contextlib.closing(Checkpoints(tmp_path / "a[1]", options)) as checkpoints:
+  with (
+    pytest.raises(UserError, match=r"of step 6 could not be written .* of step 3, is intact"),
+    contextlib.closing(Checkpoints(tmp_path / "a[1]", options)) as checkpoints,
+  ):
     checkpoints.save(state_of(3), CONFIG)
     while not complete_steps(tmp_path / "a[1]" / "checkpoints"):
       checkpoints.check()
@@ -226,14 +251,18 @@ def test_saves_leave_nothing_behind_in_memory(tmp_path):
       spec = tensorstore.KvStore.Spec({"driver": "file", "path": f"{folder}/"})
       assert spec.to_json()["path"] == f"{folder}/"
     return sys.getallocatedblocks() - before
+
   blocks(tmp_path)
   assert blocks(tmp_path) < 500  # each call of TensorStore's own leaves four
 
 
-@pytest.mark.parametrize("error, reason", [
+@pytest.mark.parametrize(
+  "error, reason",
+  [
     (ValueError("Error writing \"a\" at: x: No space left on device [os_error_code='28']"), "No space left on device"),
     (json.JSONDecodeError("Expecting value", "", 0), "Expecting value: line 1 column 1 (char 0)"),
     (RuntimeError(), "RuntimeError"),
-])
+  ],
+)
 def test_reasons(error, reason):
   assert checkpoint._reason(error) == reason

@@ -15,9 +15,11 @@ from mmcontrast.config import to_json
 
 
 def config_file(path, **changes):
-  path.write_text("import json, ml_collections\n"
-                  "def get_config(arg=None):\n"
-                  f"  return ml_collections.ConfigDict(json.loads({to_json(tiny_config(**changes))!r}))\n")
+  path.write_text(
+    "import json, ml_collections\n"
+    "def get_config(arg=None):\n"
+    f"  return ml_collections.ConfigDict(json.loads({to_json(tiny_config(**changes))!r}))\n"
+  )
   return str(path)
 
 
@@ -26,8 +28,12 @@ def run(tmp_path_factory, data_dir):
   """A trained run, by the command line."""
   folder = tmp_path_factory.mktemp("cli")
   evaluation = dict(
-      tiny_config()["evaluation"], image="image_joint", text="text_joint", sets=["emoji_views:twemoji"],
-      evaluators=dict(retrieval={}))
+    tiny_config()["evaluation"],
+    image="image_joint",
+    text="text_joint",
+    sets=["emoji_views:twemoji"],
+    evaluators=dict(retrieval={}),
+  )
   file = config_file(folder / "mine.py", evaluation=evaluation, steps=2)
   assert main(["train", "--config", file, "--workdir", str(folder / "run"), "--data_dir", str(data_dir)]) == 0
   return folder / "run"
@@ -64,8 +70,9 @@ def test_mistakes_in_a_search(run, data_dir, tmp_path, capsys):
   assert_fails(capsys, ["search", tmp_path / "not.png", *common], "not.png", "not a readable image")
   assert_fails(capsys, ["search", tmp_path / "absent.png", *common], "no such image file")
   assert_fails(capsys, ["search", "  ", *common], "empty")
-  assert_fails(capsys, ["search", "cat", *common, "--dataset", "emoji_views:twemojy"],
-               "did you mean 'emoji_views:twemoji'")
+  assert_fails(
+    capsys, ["search", "cat", *common, "--dataset", "emoji_views:twemojy"], "did you mean 'emoji_views:twemoji'"
+  )
   assert not (tmp_path / "found.png").exists()
 
 
@@ -73,11 +80,15 @@ def test_mistakes_in_a_config(tmp_path, capsys, data_dir):
   file = config_file(tmp_path / "mine.py")
   common = ["--workdir", tmp_path / "run", "--data_dir", data_dir]
   assert_fails(capsys, ["train", "--config", tmp_path / "no.py", *common], "no such file")
-  assert_fails(capsys, ["train", "--config", file, *common, "--config.batch.sise=3"],
-               "did you mean '--config.batch.size'")
+  assert_fails(
+    capsys, ["train", "--config", file, *common, "--config.batch.sise=3"], "did you mean '--config.batch.size'"
+  )
   assert_fails(capsys, ["train", "--config", file, *common, "--batch=3"], "--config.batch.size=64")
-  assert_fails(capsys, ["train", "--config", file, "--workdir", tmp_path / "run", "--data_dir", tmp_path / "empty"],
-        "mmcontrast data build emoji_views")
+  assert_fails(
+    capsys,
+    ["train", "--config", file, "--workdir", tmp_path / "run", "--data_dir", tmp_path / "empty"],
+    "mmcontrast data build emoji_views",
+  )
   assert not (tmp_path / "run").exists()
 
 
@@ -92,15 +103,18 @@ def test_an_unknown_dataset(tmp_path, capsys):
 
 
 def test_importing_is_quick_and_light():
-  code = ("import sys, time; start = time.perf_counter(); import mmcontrast; "
-          "print(time.perf_counter() - start, *[m for m in ('tensorflow', 'torch', 'jax') if m in sys.modules])")
+  code = (
+    "import sys, time; start = time.perf_counter(); import mmcontrast; "
+    "print(time.perf_counter() - start, *[m for m in ('tensorflow', 'torch', 'jax') if m in sys.modules])"
+  )
   words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
   assert words[1:] == [] and float(words[0]) < 1.0
 
 
 def test_the_program_needs_neither_tensorflow_nor_torch():
-  code = ("import sys, mmcontrast.train, mmcontrast.evaluate; "
-          "print([m for m in ('tensorflow', 'torch') if m in sys.modules])")
+  code = (
+    "import sys, mmcontrast.train, mmcontrast.evaluate; print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+  )
   found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
   assert found.strip() == "[]"
 
@@ -109,6 +123,7 @@ def test_a_terminal_that_is_not_utf_8_and_a_reader_that_leaves(monkeypatch, capf
   def says(words):
     def command(options, rest):
       print(words)
+
     monkeypatch.setattr("mmcontrast.cli._build", command)
 
   out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -131,10 +146,14 @@ def test_a_source_may_follow_options_and_several_words_go_in_quotes(monkeypatch,
   calls = []
   monkeypatch.setattr("mmcontrast.evaluate.evaluate_workdir", lambda *args, source, **options: calls.append(source))
   monkeypatch.setattr("mmcontrast.search.search", lambda workdir, query, source, **options: calls.append(source) or [])
-  for words in (["evaluate", "--workdir", "r", "toy:a"], ["evaluate", "toy:a", "--workdir", "r"],
-                ["evaluate", "--step", "3", "toy:a", "--workdir", "r", "--split", "val", "--source.labels=x"],
-                ["search", "red", "--workdir", "r", "toy:a"], ["search", "--workdir", "r", "red", "toy:a"],
-                ["search", "red", "--workdir", "r", "toy:a", "--count", "3", "--source.labels=x"]):
+  for words in (
+    ["evaluate", "--workdir", "r", "toy:a"],
+    ["evaluate", "toy:a", "--workdir", "r"],
+    ["evaluate", "--step", "3", "toy:a", "--workdir", "r", "--split", "val", "--source.labels=x"],
+    ["search", "red", "--workdir", "r", "toy:a"],
+    ["search", "--workdir", "r", "red", "toy:a"],
+    ["search", "red", "--workdir", "r", "toy:a", "--count", "3", "--source.labels=x"],
+  ):
     assert main(words) == 0, words
   assert calls == ["toy:a"] * 6
   monkeypatch.undo()

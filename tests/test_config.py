@@ -9,12 +9,14 @@ from mmcontrast.errors import UserError
 @pytest.fixture
 def config_file(tmp_path):
   path = tmp_path / "mine.py"
-  path.write_text("from mmcontrast.config import base_config\n"
-                  "def get_config(arg=None):\n"
-                  "  c = base_config()\n"
-                  "  c.steps = 7 if arg == 'smoke' else 70\n"
-                  "  c.objective = dict(a=dict(weight=1.0))\n"
-                  "  return c\n")
+  path.write_text(
+    "from mmcontrast.config import base_config\n"
+    "def get_config(arg=None):\n"
+    "  c = base_config()\n"
+    "  c.steps = 7 if arg == 'smoke' else 70\n"
+    "  c.objective = dict(a=dict(weight=1.0))\n"
+    "  return c\n"
+  )
   return str(path)
 
 
@@ -31,11 +33,14 @@ def test_options_of_a_source_need_not_be_there_before(config_file):
     load_config(config_file, ["--config.data.source.caption"])
 
 
-@pytest.mark.parametrize("override, expected", [
+@pytest.mark.parametrize(
+  "override, expected",
+  [
     ("--config.objective.a.wieght=1", "config.objective.a.weight"),
     ("--config.batch.sise=1", "config.batch.size"),
     ("--steps=1", "did you mean --config.steps=1?"),
-])
+  ],
+)
 def test_an_unknown_override_names_the_nearest_key(config_file, override, expected):
   with pytest.raises(UserError, match=r"no such key|unexpected argument") as error:
     load_config(config_file, [override])

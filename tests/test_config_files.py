@@ -34,7 +34,8 @@ def test_configs_of_the_package_work_from_any_folder(tmp_path, monkeypatch):
 
 def test_they_are_in_the_package_and_listed(capsys):
   assert {"mmcontrast.configs", "mmcontrast.configs.methods"} <= set(
-      setuptools.find_packages(str(SHIPPED.parent.parent), include=["mmcontrast", "mmcontrast.*"]))
+    setuptools.find_packages(str(SHIPPED.parent.parent), include=["mmcontrast", "mmcontrast.*"])
+  )
   assert cli.main(["configs"]) == 0
   lines = capsys.readouterr().out.splitlines()
   for name, line in shipped().items():
@@ -42,12 +43,20 @@ def test_they_are_in_the_package_and_listed(capsys):
   assert "emoji" not in shipped()  # what others start from, no config
 
 
-@pytest.mark.parametrize("name, meant", [
-    ("clipp", "did you mean 'methods/clip'"), ("configs/quickstart.py", "did you mean 'quickstart'"),
-    ("methods/simclr.py", "did you mean 'methods/simclr'"), ("mine", "did you mean 'mine.py'"),
-    ("mime.py", "did you mean 'mine.py'"), ("zzzzzzzz", "`mmcontrast configs` lists"), ("", "--config ''"),
-    ("/", "no such config"), ("clip.txt", "no such config"),
-])
+@pytest.mark.parametrize(
+  "name, meant",
+  [
+    ("clipp", "did you mean 'methods/clip'"),
+    ("configs/quickstart.py", "did you mean 'quickstart'"),
+    ("methods/simclr.py", "did you mean 'methods/simclr'"),
+    ("mine", "did you mean 'mine.py'"),
+    ("mime.py", "did you mean 'mine.py'"),
+    ("zzzzzzzz", "`mmcontrast configs` lists"),
+    ("", "--config ''"),
+    ("/", "no such config"),
+    ("clip.txt", "no such config"),
+  ],
+)
 def test_a_config_that_is_not_there(name, meant, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   write(tmp_path, mine="")
@@ -67,11 +76,14 @@ def test_a_path_that_exists_is_that_path(tmp_path, monkeypatch):
 def test_a_config_builds_on_those_of_the_package(tmp_path, monkeypatch):
   for name in ("emoji", "clip", "quickstart", "simclr"):  # whatever others have imported under these names
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-  file = write(tmp_path, mine="from mmcontrast.configs.methods import clip\n"
-                              "def get_config(arg=None):\n"
-                              "  c = clip.get_config(arg)\n"
-                              "  c.seed = 5\n"
-                              "  return c\n")
+  file = write(
+    tmp_path,
+    mine="from mmcontrast.configs.methods import clip\n"
+    "def get_config(arg=None):\n"
+    "  c = clip.get_config(arg)\n"
+    "  c.seed = 5\n"
+    "  return c\n",
+  )
   assert load_config(file) == {**load_config("clip"), "seed": 5}
   assert load_config("mct_emoji")["steps"] == 18_000
   with pytest.raises(UserError, match=r"mine\.py:smok: the argument after the colon: .*did you mean 'smoke'"):
@@ -81,9 +93,16 @@ def test_a_config_builds_on_those_of_the_package(tmp_path, monkeypatch):
 USES_CLIP = "import clip\ndef get_config(arg=None):\n  return clip.get_config()\n"
 
 
-@pytest.mark.parametrize("text, other", [
-    ("import clip\n", False), ("from clip import get_config\n", False), ("from clip import get_config\n", True),
-    (USES_CLIP, False), (USES_CLIP, True)])
+@pytest.mark.parametrize(
+  "text, other",
+  [
+    ("import clip\n", False),
+    ("from clip import get_config\n", False),
+    ("from clip import get_config\n", True),
+    (USES_CLIP, False),
+    (USES_CLIP, True),
+  ],
+)
 def test_the_habit_of_importing_a_method_by_its_bare_name_is_told_the_way(text, other, tmp_path, monkeypatch):
   if other:
     monkeypatch.setitem(sys.modules, "clip", types.ModuleType("clip"))
@@ -98,15 +117,20 @@ def test_a_file_above_is_not_the_folder_s(tmp_path):
 
 
 def test_two_folders_do_not_share_a_module(tmp_path, monkeypatch):
-  config = ("import shared_bits, parts.sizes as sizes\n" + BASE + "def get_config(arg=None):\n"
-            "  from shared_bits import SEED\n  import deep\n"
-            "  c = base_config()\n  c.seed, c.steps = SEED + shared_bits.SEED, sizes.STEPS + deep.LAZY()\n  return c\n")
+  config = (
+    "import shared_bits, parts.sizes as sizes\n" + BASE + "def get_config(arg=None):\n"
+    "  from shared_bits import SEED\n  import deep\n"
+    "  c = base_config()\n  c.seed, c.steps = SEED + shared_bits.SEED, sizes.STEPS + deep.LAZY()\n  return c\n"
+  )
   deep = "def LAZY():\n  from parts import sizes\n  from parts.more import MORE\n  return sizes.STEPS + MORE\n"
   found = []
   for number, name in ((1, "one"), (20, "two")):
     folder = tmp_path / name
-    write(folder / "parts", sizes="from . import more\nimport shared_bits\nSTEPS = shared_bits.SEED",
-          more=f"MORE = {number}")
+    write(
+      folder / "parts",
+      sizes="from . import more\nimport shared_bits\nSTEPS = shared_bits.SEED",
+      more=f"MORE = {number}",
+    )
     found.append(write(folder, mine=config, shared_bits=f"SEED = {number}", deep=deep))
   stranger = types.ModuleType("shared_bits")
   stranger.SEED = 1000
@@ -124,28 +148,37 @@ def test_a_folder_does_not_hide_what_is_installed(tmp_path):
   for name in ("mmcontrast", "numpy", "data"):  # a checkout of ours, and two bare folders of files
     (tmp_path / name).mkdir()
   (tmp_path / "mmcontrast" / "__init__.py").write_text("raise AssertionError")
-  file = write(tmp_path, mine="import numpy as np\nimport os.path\nfrom dataclasses import dataclass\n" + BASE
-               + "@dataclass\nclass Size:\n  side: 'int' = 3\n"
-               "def get_config(arg=None):\n  c = base_config()\n  c.seed = int(np.int32(Size().side))\n  return c\n")
+  file = write(
+    tmp_path,
+    mine="import numpy as np\nimport os.path\nfrom dataclasses import dataclass\n"
+    + BASE
+    + "@dataclass\nclass Size:\n  side: 'int' = 3\n"
+    "def get_config(arg=None):\n  c = base_config()\n  c.seed = int(np.int32(Size().side))\n  return c\n",
+  )
   assert load_config(file)["seed"] == 3
 
 
 def test_the_file_is_run_once(tmp_path):
-  file = write(tmp_path, mine=f"open({str(tmp_path / 'log')!r}, 'a').write('file ')\n" + BASE
-               + "def get_config(arg=None):\n"
-               f"  open({str(tmp_path / 'log')!r}, 'a').write('get_config ')\n  return base_config()\n")
+  file = write(
+    tmp_path,
+    mine=f"open({str(tmp_path / 'log')!r}, 'a').write('file ')\n" + BASE + "def get_config(arg=None):\n"
+    f"  open({str(tmp_path / 'log')!r}, 'a').write('get_config ')\n  return base_config()\n",
+  )
   load_config(file, ["--config.steps=3", "--config.batch.size=8", "--config.data.source.caption=alt"])
   assert (tmp_path / "log").read_text() == "file get_config "
   assert not (tmp_path / "__pycache__").exists()
 
 
-@pytest.mark.parametrize("body, message", [
+@pytest.mark.parametrize(
+  "body, message",
+  [
     ("def get_config(arg=None):\n  return smoke(base_config()) if arg == 'smoke' else base_config()", "'smoke'"),
     ("def get_config(arg=None):\n  if arg in ('smoke', 'large'):\n    pass\n  return base_config()", "'smoke'"),
     ("def get_config(arg=None):\n  return base_config()", "takes no argument, but 'smok'"),
     ("def get_config():\n  return base_config()", "takes no argument, but 'smok'"),
     ("def get_config(arg=None):\n  return sized(base_config(), arg)", "did you mean 'smoke'"),
-])
+  ],
+)
 def test_an_unknown_argument_is_refused(body, message, tmp_path):
   file = write(tmp_path, mine="from mmcontrast.config import base_config, sized, smoke\n" + body + "\n")
   load_config(file)
@@ -161,18 +194,25 @@ def test_every_config_of_the_package_refuses_an_unknown_argument(name):
 
 
 def test_an_argument_that_is_not_compared_is_the_configs_affair(tmp_path):
-  file = write(tmp_path, mine=BASE + "def get_config(arg=None):\n  c = base_config()\n"
-               "  c.steps = 7 if arg is None else int(arg)\n  return c\n")
+  file = write(
+    tmp_path,
+    mine=BASE + "def get_config(arg=None):\n  c = base_config()\n"
+    "  c.steps = 7 if arg is None else int(arg)\n  return c\n",
+  )
   assert (load_config(file)["steps"], load_config(f"{file}:9")["steps"]) == (7, 9)
   with pytest.raises(UserError, match=r"ValueError.*'many' \(mine\.py, line 4\)"):
     load_config(f"{file}:many")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("def get_config(arg=None)\n", r"SyntaxError.*line 1"), ("x = 1\n", "has a function get_config"),
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ("def get_config(arg=None)\n", r"SyntaxError.*line 1"),
+    ("x = 1\n", "has a function get_config"),
     ("def get_config(arg=None):\n  return 3\n", "must return the config"),
     ("import bits\n", r"ZeroDivisionError.*\(bits\.py, line 1\)"),
-])
+  ],
+)
 def test_a_file_that_fails_is_one_line(text, message, tmp_path):
   with pytest.raises(UserError, match=message) as error:
     load_config(write(tmp_path, mine=text, bits="1 / 0"))

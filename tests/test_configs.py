@@ -45,8 +45,10 @@ def test_smoke_run(name, tmp_path, data_dir):
   overrides = []
   if "coco" in name:
     root = make_coco(tmp_path, data_dir, "train")
-    overrides = [f"--config.data.dataset=coco:{root}",
-                 f"--config.data.tokenizer={data_dir / 'emoji_views' / 'tokenizer.model'}"]
+    overrides = [
+      f"--config.data.dataset=coco:{root}",
+      f"--config.data.tokenizer={data_dir / 'emoji_views' / 'tokenizer.model'}",
+    ]
   if name == "own_data.py":
     overrides = ["--config.data.dataset=emoji_views", "--config.data.source={}"]
   config = load_config(f"{name.removesuffix('.py')}:smoke", overrides)

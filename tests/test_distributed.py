@@ -29,12 +29,20 @@ SETTINGS = tiny_config()["distributed"]
 def start(file, workdir, data_dir, process_id, port):
   """One of two processes, of two devices each, by the command line; its output is in `workdir`.<process_id>."""
   flags = re.sub(r"(device_count=)\d+", r"\g<1>2", os.environ["XLA_FLAGS"])
-  environment = {**os.environ, "XLA_FLAGS": flags, "MMCONTRAST_COORDINATOR": f"127.0.0.1:{port}",
-                 "MMCONTRAST_PROCESSES": "2", "MMCONTRAST_PROCESS_ID": str(process_id)}
+  environment = {
+    **os.environ,
+    "XLA_FLAGS": flags,
+    "MMCONTRAST_COORDINATOR": f"127.0.0.1:{port}",
+    "MMCONTRAST_PROCESSES": "2",
+    "MMCONTRAST_PROCESS_ID": str(process_id),
+  }
   with open(f"{workdir}.{process_id}", "w") as output:
     return subprocess.Popen(
-        [sys.executable, "-m", "mmcontrast", "train", "--config", file, "--workdir", workdir, "--data_dir", data_dir],
-        env=environment, stdout=output, stderr=subprocess.STDOUT)
+      [sys.executable, "-m", "mmcontrast", "train", "--config", file, "--workdir", workdir, "--data_dir", data_dir],
+      env=environment,
+      stdout=output,
+      stderr=subprocess.STDOUT,
+    )
 
 
 def free_port() -> int:
@@ -46,15 +54,25 @@ def free_port() -> int:
 def changes(**more):
   """SGD, whose update is the gradient, on a term with a queue, momentum and a learned temperature."""
   heads = {name: tiny_config()["heads"][name] for name in ("image_joint", "text_joint")}
-  return dict(objective={"image_to_text": five_terms()["image_to_text"]}, heads=heads,
-              optimizer=dict(name="sgd", learning_rate=0.1),
-              distributed={**SETTINGS, "timeout_seconds": TIMEOUT}, **more)
+  return dict(
+    objective={"image_to_text": five_terms()["image_to_text"]},
+    heads=heads,
+    optimizer=dict(name="sgd", learning_rate=0.1),
+    distributed={**SETTINGS, "timeout_seconds": TIMEOUT},
+    **more,
+  )
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, data_dir, monkeypatch):
-  evaluation = dict(tiny_config()["evaluation"], image="image_joint", text="text_joint", every_steps=1,
-                    sets=["emoji_views:twemoji"], evaluators=dict(retrieval={}))
+  evaluation = dict(
+    tiny_config()["evaluation"],
+    image="image_joint",
+    text="text_joint",
+    every_steps=1,
+    sets=["emoji_views:twemoji"],
+    evaluators=dict(retrieval={}),
+  )
   settings = changes(steps=2, evaluation=evaluation)
   file = config_file(tmp_path / "mine.py", **settings)
   port = free_port()
@@ -115,8 +133,13 @@ def test_a_preempted_process_stops_all_at_one_step(running, tmp_path):
   codes = [process.wait(100) for process in running]
   outputs = [(tmp_path / f"run.{i}").read_text() for i in range(2)]
   assert codes == [0, 0], outputs
-  step = int(re.search(r"stopped by SIGTERM after step (\d+) of 100000, its checkpoint is saved; to continue: "
-                       r"mmcontrast train", outputs[0])[1])
+  step = int(
+    re.search(
+      r"stopped by SIGTERM after step (\d+) of 100000, its checkpoint is saved; to continue: "
+      r"mmcontrast train",
+      outputs[0],
+    )[1]
+  )
   assert load_run(tmp_path / "run")[2] == step and "to continue" not in outputs[1]
 
 
@@ -131,14 +154,17 @@ def test_alone_unless_asked_or_found():
   assert distributed.plan({**SETTINGS, "process_id": 0}, environment) == distributed.Plan("host:12", 2, 0)
 
 
-@pytest.mark.parametrize("mistake, message", [
+@pytest.mark.parametrize(
+  "mistake, message",
+  [
     (dict(mode="yes"), r"config\.distributed\.mode: no such choice 'yes'"),
     (dict(coordinator="host", processes=2, process_id=0), r"'host' has no port; give host:port"),
     (dict(coordinator="host:1", process_id=0), r"processes: None is not a number; .* \$MMCONTRAST_PROCESSES"),
     (dict(coordinator="host:1", processes=2), r"process_id: None is not a number; .* \$MMCONTRAST_PROCESS_ID"),
     (dict(coordinator="host:1", processes=2, process_id=2), r"process_id=2 of processes=2; number the processes"),
     (dict(timeout_seconds=0), r"timeout_seconds=0: give at least 1"),
-])
+  ],
+)
 def test_mistakes(mistake, message):
   with pytest.raises(UserError, match=message) as error:
     distributed.plan({**SETTINGS, **mistake}, {})

@@ -18,9 +18,15 @@ def save(folder, weight):
     checkpoints.save(state, CONFIG)
 
 
-@pytest.mark.parametrize("weight, words", [
-    (1e38, r"step 3: the weights have grown to 1e\+38, and are not saved"), (np.nan, "weights are not finite"),
-    (-1e20, "have grown to 1e"), (np.inf, "weights are not finite")])
+@pytest.mark.parametrize(
+  "weight, words",
+  [
+    (1e38, r"step 3: the weights have grown to 1e\+38, and are not saved"),
+    (np.nan, "weights are not finite"),
+    (-1e20, "have grown to 1e"),
+    (np.inf, "weights are not finite"),
+  ],
+)
 def test_weights_that_nothing_goes_on_from_are_no_checkpoint(weight, words):
   check_state(state_of(3))
   for part in ("params", "batch_stats"):
@@ -30,8 +36,10 @@ def test_weights_that_nothing_goes_on_from_are_no_checkpoint(weight, words):
 
 
 def test_the_way_back_can_be_taken(tmp_path):
-  assert way_back(tmp_path) == ("no checkpoint was saved before it: lower config.optimizer.learning_rate, or the "
-                                "weight of that term, and run again in the same --workdir")
+  assert way_back(tmp_path) == (
+    "no checkpoint was saved before it: lower config.optimizer.learning_rate, or the "
+    "weight of that term, and run again in the same --workdir"
+  )
   save(tmp_path / "sound", 0.5)
   text = way_back(tmp_path / "sound")
   assert "intact, of step 3 with weights up to 0.5" in text and "another --workdir" in text

@@ -49,8 +49,9 @@ def test_each_row_is_of_its_image_or_caption(tmp_path, format):
   np.testing.assert_allclose(image[19:20], model.embed("image", evaluation_view(pixels, model.data)[None]), atol=1e-6)
   np.testing.assert_allclose(text[20:22], model.encode_text(["number 10", "the 10 th"]), atol=1e-6)
   assert there.describe("image", np.array([19, 0])) == [
-      {"index": 9, "id": 90, "name": "toy-9", "path": "", "style": "b", "text": "number 9"},
-      {"index": 0, "id": 0, "name": "toy-0", "path": "", "style": "a", "text": "number 0"}]
+    {"index": 9, "id": 90, "name": "toy-9", "path": "", "style": "b", "text": "number 9"},
+    {"index": 0, "id": 0, "name": "toy-0", "path": "", "style": "a", "text": "number 0"},
+  ]
   assert there.describe("text", np.array([20]))[0]["text"] == "number 10"
   if format == "npy":
     assert np.load(tmp_path / "00001.text.npy").dtype == np.float32
@@ -87,9 +88,12 @@ def test_a_killed_command_goes_on(tmp_path, monkeypatch):
 
 def test_what_is_another_is_refused(tmp_path, monkeypatch):
   embed(tmp_path / "rows", kind="image")
-  for options, message in ((dict(workdir="other"), "another model .*step 5"), (dict(kind="text"), "another kinds"),
-                           (dict(kind="image", format="parquet"), r"another format \(npy, now parquet\)"),
-                           (dict(kind="image", split="test"), "another source .*split train.* now .*split test")):
+  for options, message in (
+    (dict(workdir="other"), "another model .*step 5"),
+    (dict(kind="text"), "another kinds"),
+    (dict(kind="image", format="parquet"), r"another format \(npy, now parquet\)"),
+    (dict(kind="image", split="test"), "another source .*split train.* now .*split test"),
+  ):
     with pytest.raises(UserError, match=message) as caught:
       embed(tmp_path / "rows", **options)
     assert "\n" not in str(caught.value)
@@ -145,8 +149,13 @@ def test_a_bad_record_that_was_mended_is_embedded(tmp_path, toy, monkeypatch):
 def test_embeddings_that_are_not_finite_end_it(tmp_path, monkeypatch):
   model = MODELS["run"]
   real = model._embed
-  monkeypatch.setattr(model, "_embed", lambda kind, values, prepare: real(kind, values, prepare) * (
-      np.where(np.arange(len(values)) == 2, np.nan, 1)[:, None] if kind == "text" else 1))
+  monkeypatch.setattr(
+    model,
+    "_embed",
+    lambda kind, values, prepare: (
+      real(kind, values, prepare) * (np.where(np.arange(len(values)) == 2, np.nan, 1)[:, None] if kind == "text" else 1)
+    ),
+  )
   with pytest.raises(UserError, match="the embedding of 'toy-1' is not finite"):
     embed(tmp_path)
   assert Embeddings(tmp_path).done == []

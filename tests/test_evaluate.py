@@ -46,12 +46,28 @@ def pictures(tmp_path):
 
 def test_an_imported_run_is_measured_on_class_folders(run, pictures, capsys):
   workdir, models = run
-  assert main(["evaluate", pictures, "--workdir", str(workdir), "--split", "val", "--train_split", "train",
-               "--config.evaluation.evaluators.zero_shot.templates=('{}', 'a {}')",
-               "--config.evaluation.evaluators.knn.k=3"]) == 0
+  assert (
+    main(
+      [
+        "evaluate",
+        pictures,
+        "--workdir",
+        str(workdir),
+        "--split",
+        "val",
+        "--train_split",
+        "train",
+        "--config.evaluation.evaluators.zero_shot.templates=('{}', 'a {}')",
+        "--config.evaluation.evaluators.knn.k=3",
+      ]
+    )
+    == 0
+  )
   out, err = capsys.readouterr()
-  assert out.splitlines()[-2:] == [str(workdir / "evaluation-my_data_val.json"),
-                                   str(workdir / "retrieval-my_data_val.png")]
+  assert out.splitlines()[-2:] == [
+    str(workdir / "evaluation-my_data_val.json"),
+    str(workdir / "retrieval-my_data_val.png"),
+  ]
   assert "other data" not in err  # an imported run trained on none
   assert "evaluated by knn, linear_probe, retrieval, zero_shot, by what my_data_val has" in err
   results = json.loads((workdir / "evaluation-my_data_val.json").read_text())
@@ -78,22 +94,30 @@ def test_without_anything_to_measure_it_says_the_way_out(run, pictures, monkeypa
     evaluate_workdir(workdir, source=pictures, split="val")
   results = evaluate_workdir(workdir, source=pictures, split="val", train_split="train")
   assert "my_data_val/knn/class_accuracy" in results
-  for words, message in ((["--config.evaluation.evaluators.zero_shit.label=class"], "did you mean"),
-                         (["--config.evaluation.evaluators.knn.kk=3"], "knn"), (["--config.batch.size=3"], "only"),
-                         (["--batch=3"], "only"), (["--config.evaluation.images=a"], "no such key")):
+  for words, message in (
+    (["--config.evaluation.evaluators.zero_shit.label=class"], "did you mean"),
+    (["--config.evaluation.evaluators.knn.kk=3"], "knn"),
+    (["--config.batch.size=3"], "only"),
+    (["--batch=3"], "only"),
+    (["--config.evaluation.images=a"], "no such key"),
+  ):
     with pytest.raises(UserError, match=message) as caught:
       evaluate_workdir(workdir, source=pictures, split="val", overrides=words)
     assert "\n" not in str(caught.value)
   assert [path.name for path in workdir.iterdir() if path.name.startswith("evaluation-")] == [
-      "evaluation-my_data_val.json"]
+    "evaluation-my_data_val.json"
+  ]
 
 
 def test_a_source_that_cannot_be_opened_stops_before_the_model_is_loaded(run, pictures, monkeypatch, capsys):
   workdir, _ = run
   monkeypatch.setattr(room, "load", None)
-  for source, options, message in ((pictures, {}, "--split says which part"), ("jsonl:/nowhere.jsonl", {}, "nowhere"),
-                                   ("emoji_noto", {"split": "test"}, "leave out --split"),
-                                   (pictures, {"split": "val", "train_split": "val"}, "--train_split val")):
+  for source, options, message in (
+    (pictures, {}, "--split says which part"),
+    ("jsonl:/nowhere.jsonl", {}, "nowhere"),
+    ("emoji_noto", {"split": "test"}, "leave out --split"),
+    (pictures, {"split": "val", "train_split": "val"}, "--train_split val"),
+  ):
     with pytest.raises(UserError, match=message):
       evaluate_workdir(workdir, source=source, data_dir="/nowhere", **options)
   for words in (["--split", "val"], ["--train_split", "train"], ["--source.labels=x"]):
@@ -113,7 +137,10 @@ def test_results_stand_side_by_side(run, pictures, capsys):
   assert "kept as evaluation-my_data_val.1.json and retrieval-my_data_val.1.png" in capsys.readouterr().err
   assert (workdir / "evaluation-my_data_val.1.json").read_text() == first
   assert sorted(path.name for path in workdir.glob("*.json")) == [
-      "evaluation-my_data_train-step7.json", "evaluation-my_data_val.1.json", "evaluation-my_data_val.json"]
+    "evaluation-my_data_train-step7.json",
+    "evaluation-my_data_val.1.json",
+    "evaluation-my_data_val.json",
+  ]
   lines = [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines] == [0, 0, 0, 40] and lines[0]["results"] == json.loads(first)
   assert lines[0]["data"]["my_data_val"]["dataset"] == pictures and len({line["model"] for line in lines}) == 2
@@ -122,13 +149,18 @@ def test_results_stand_side_by_side(run, pictures, capsys):
 def test_a_section_that_a_later_train_gave_is_used_and_said(run, pictures):
   workdir, models = run
   before = {key: value for key, value in models[0].config["evaluation"].items() if key != "data"}  # an older section
-  now = {**before, "sets": ("mine",), "evaluators": {"retrieval": {}},
-         "data": {"mine": {"dataset": pictures, "split": "val"}}}
+  now = {
+    **before,
+    "sets": ("mine",),
+    "evaluators": {"retrieval": {}},
+    "data": {"mine": {"dataset": pictures, "split": "val"}},
+  }
   assert say_change(workdir, {"evaluation": now}) == ""  # nothing was there before
   (workdir / "config.json").write_text(json.dumps({"evaluation": before}))
   assert say_change(workdir, {"evaluation": before}) == ""
   assert "config.evaluation.data, config.evaluation.evaluators, config.evaluation.sets changed" in say_change(
-      workdir, {"evaluation": now})
+    workdir, {"evaluation": now}
+  )
   (workdir / "config.json").write_text(json.dumps({"evaluation": now}))
   assert "mine/image_to_text/recall@1" in evaluate_workdir(workdir)
   assert (workdir / "evaluation.json").is_file() and (workdir / "retrieval.png").is_file()
@@ -136,20 +168,38 @@ def test_a_section_that_a_later_train_gave_is_used_and_said(run, pictures):
     evaluate_workdir(workdir, overrides=["--config.evaluation.evaluators={}"])
 
 
-@pytest.mark.parametrize(("dataset", "split", "name"), [
-    ("folder:/d/flowers/{split}", "val", "flowers_val"), ("csv:/d/my rows.v2.csv", None, "my_rows.v2"),
-    ("webdataset:/d/shards/{000..099}.tar", "all", "shards"), ("jsonl:/d/*.jsonl", "test", "d_test"),
-    ("coco:", "val", "coco_val"), ("csv:gs://bucket/a/b.csv", None, "b"), ("folder:/d/größe", None, "größe"),
-    ("folder:./", None, "folder"), ("folder:../emoji_noto", None, "emoji_noto_set")])
+@pytest.mark.parametrize(
+  ("dataset", "split", "name"),
+  [
+    ("folder:/d/flowers/{split}", "val", "flowers_val"),
+    ("csv:/d/my rows.v2.csv", None, "my_rows.v2"),
+    ("webdataset:/d/shards/{000..099}.tar", "all", "shards"),
+    ("jsonl:/d/*.jsonl", "test", "d_test"),
+    ("coco:", "val", "coco_val"),
+    ("csv:gs://bucket/a/b.csv", None, "b"),
+    ("folder:/d/größe", None, "größe"),
+    ("folder:./", None, "folder"),
+    ("folder:../emoji_noto", None, "emoji_noto_set"),
+  ],
+)
 def test_names_of_sets(dataset, split, name):
   assert set_name(dataset, split) == name
 
 
-HAS = dict(images=True, captions=True, labels={"class": CLASSES}, tags=True, kinds=("image", "text", "image_features"),
-           tokens=False, bank=True)
+HAS = dict(
+  images=True,
+  captions=True,
+  labels={"class": CLASSES},
+  tags=True,
+  kinds=("image", "text", "image_features"),
+  tokens=False,
+  bank=True,
+)
 
 
-@pytest.mark.parametrize(("changes", "names", "said"), [
+@pytest.mark.parametrize(
+  ("changes", "names", "said"),
+  [
     ({}, ["retrieval", "zero_shot", "knn", "linear_probe", "tagging"], ""),
     (dict(bank=False), ["retrieval", "zero_shot"], "--train_split"),
     (dict(bank=None), ["retrieval", "zero_shot"], None),
@@ -160,7 +210,9 @@ HAS = dict(images=True, captions=True, labels={"class": CLASSES}, tags=True, kin
     (dict(labels={"class": ("0", "1")}), ["retrieval", "knn", "linear_probe", "tagging"], "zero_shot.names=FILE"),
     (dict(labels={"class": ("n01440764", "n01443537")}, bank=False), ["retrieval"], "zero_shot.names=FILE"),
     (dict(captions=False, labels={}, tags=False), [], "no captions, labels or tags"),
-    (dict(images=False), [], "no images")])
+    (dict(images=False), [], "no images"),
+  ],
+)
 def test_evaluators_suit_what_there_is(changes, names, said):
   found, left_out = evaluators_for(**{**HAS, **changes})
   assert list(found) == names and (not left_out if said is None else said in "; ".join(left_out))
@@ -177,8 +229,14 @@ def test_saved_sections_survive_what_is_no_config(tmp_path):
 
 def test_sets_and_evaluators_of_overrides_alone(run, pictures):
   workdir, _ = run
-  results = evaluate_workdir(workdir, overrides=[
-      "--config.evaluation.evaluators.zero_shot.label=class", "--config.evaluation.sets=('mine',)",
-      f"--config.evaluation.data.mine={{'dataset': {pictures!r}, 'split': 'val'}}", "--config.evaluation.batch_size=4"])
+  results = evaluate_workdir(
+    workdir,
+    overrides=[
+      "--config.evaluation.evaluators.zero_shot.label=class",
+      "--config.evaluation.sets=('mine',)",
+      f"--config.evaluation.data.mine={{'dataset': {pictures!r}, 'split': 'val'}}",
+      "--config.evaluation.batch_size=4",
+    ],
+  )
   assert list(results) == ["mine/zero_shot/class_top1"]
   assert (workdir / "evaluation.json").is_file()

@@ -26,14 +26,31 @@ TARGETS = "towers/image/.*/attn/(qkv|proj)/kernel"
 
 def config(**changes):
   """CLIP of which the image tower trains by LoRA alone, with an average of all weights."""
-  heads = dict(image_joint=dict(tower="image", name="mlp", dim=8, batch_norm=True),
-               text_joint=dict(tower="text", name="linear", dim=8))
-  return tiny_config(**{**dict(
-      steps=4, heads=heads, lora=dict(targets=TARGETS, rank=2, alpha=6.0), ema=dict(decay=0.75),
-      objective=dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                                     temperature=dict(init=0.07, learned=True))),
-      optimizer=dict(name="adamw", learning_rate=1e-2, weight_decay=0.1, frozen=("towers/image/.*",)),
-      checkpoint={**tiny_config()["checkpoint"], "every_steps": 2, "keep_last": 2}), **changes})
+  heads = dict(
+    image_joint=dict(tower="image", name="mlp", dim=8, batch_norm=True),
+    text_joint=dict(tower="text", name="linear", dim=8),
+  )
+  return tiny_config(
+    **{
+      **dict(
+        steps=4,
+        heads=heads,
+        lora=dict(targets=TARGETS, rank=2, alpha=6.0),
+        ema=dict(decay=0.75),
+        objective=dict(
+          image_text=dict(
+            query="image[0]/image_joint",
+            key="text[0]/text_joint",
+            direction="both",
+            temperature=dict(init=0.07, learned=True),
+          )
+        ),
+        optimizer=dict(name="adamw", learning_rate=1e-2, weight_decay=0.1, frozen=("towers/image/.*",)),
+        checkpoint={**tiny_config()["checkpoint"], "every_steps": 2, "keep_last": 2},
+      ),
+      **changes,
+    }
+  )
 
 
 @functools.cache
@@ -44,8 +61,10 @@ def first_state(make=config):
 
 
 def leaves(tree):
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-          for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+  }
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +75,11 @@ def whole(tmp_path_factory, data_dir):
 
 
 def test_merge_by_hand():
-  params = {"towers": {"t": {"kernel": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.zeros(2)}}, "terms": {},
-            "lora": {"towers": {"t": {"kernel": {"a": np.array([[1.0], [2.0]]), "b": np.array([[10.0, 20.0]])}}}}}
+  params = {
+    "towers": {"t": {"kernel": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.zeros(2)}},
+    "terms": {},
+    "lora": {"towers": {"t": {"kernel": {"a": np.array([[1.0], [2.0]]), "b": np.array([[10.0, 20.0]])}}}},
+  }
   merged = Lora("x", rank=1, alpha=3.0).merge(params)
   np.testing.assert_array_equal(merged["towers"]["t"]["kernel"], [[31, 62], [63, 124]])
   assert merged["towers"]["t"]["bias"] is params["towers"]["t"]["bias"] and set(merged) == {"towers", "terms"}
@@ -79,7 +101,8 @@ def test_step_0_is_the_model_without_lora():
   _, adapted = first_state()
   _, plain = first_state(lambda: config(lora=dict(targets="", rank=8, alpha=16.0), ema=dict(decay=0.0)))
   assert {name for name in leaves(adapted.params) if name.startswith("lora")} == {
-      f"lora/towers/image/blocks_0/attn/{name}/kernel/{side}" for name in ("qkv", "proj") for side in "ab"}
+    f"lora/towers/image/blocks_0/attn/{name}/kernel/{side}" for name in ("qkv", "proj") for side in "ab"
+  }
   assert_same(adapted.ema["params"], plain.params)  # merged
   assert plain.ema is None and set(plain.params) == {"towers", "heads", "terms"}
 
@@ -115,8 +138,9 @@ def test_the_average_by_hand():
   for name, leaf in found.items():
     np.testing.assert_allclose(leaf, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
   _, start = first_state()
-  assert not np.array_equal(found["batch_stats/heads/image_joint/bn1/mean"],
-                            start.batch_stats["heads"]["image_joint"]["bn1"]["mean"])
+  assert not np.array_equal(
+    found["batch_stats/heads/image_joint/bn1/mean"], start.batch_stats["heads"]["image_joint"]["bn1"]["mean"]
+  )
   still = "params/towers/image/blocks_0/mlp/fc1/kernel"  # frozen: rounding does not move it
   assert found[still].tobytes() == leaves(start.ema)[still].tobytes()
 
@@ -128,8 +152,9 @@ def test_what_is_loaded_is_the_average(whole):
   assert variables_of(recipe, state) is state.ema
   now = recipe.lora.merge(state.params)
   kernel = ("towers", "image", "blocks_0", "attn", "qkv", "kernel")
-  values = [functools.reduce(lambda tree, key: tree[key], kernel, tree)
-            for tree in (state.ema["params"], now, state.params)]
+  values = [
+    functools.reduce(lambda tree, key: tree[key], kernel, tree) for tree in (state.ema["params"], now, state.params)
+  ]
   assert all(not np.array_equal(a, b) for a, b in itertools.pairwise(values))
 
 
@@ -159,7 +184,9 @@ def test_a_run_from_before_these_options_is_loaded_and_resumed():
     check_same_run(old, tiny_config(ema=dict(decay=0.9)), "run")
 
 
-@pytest.mark.parametrize("lora, says", [
+@pytest.mark.parametrize(
+  "lora, says",
+  [
     (dict(targets="towers/imag/.*/kernel"), r"targets: 'towers/imag/\.\*/kernel' matches no parameter; .*did you mean"),
     (dict(targets="towers/image/norm/scale"), r"targets: 'towers/image/norm/scale' \[16\] is not a matrix"),
     (dict(targets="towers/image/patch_embed/kernel"), r"\[8, 8, 3, 16\] is not a matrix"),
@@ -167,7 +194,8 @@ def test_a_run_from_before_these_options_is_loaded_and_resumed():
     (dict(targets=TARGETS, rank=17), r"rank: 1 to 16, the smaller side of 'towers/image/blocks_0/attn/"),
     (dict(targets=TARGETS, rank=0), r"not 0"),
     (dict(targets=TARGETS, alpha=0.0), r"alpha: must be above 0"),
-])
+  ],
+)
 def test_mistakes_stop_before_compilation(lora, says):
   with pytest.raises(UserError, match=says) as error:
     make_recipe(config(lora=dict(rank=2, alpha=6.0) | lora), tiny_spec())
@@ -191,8 +219,12 @@ def test_interpolation(whole, tmp_path):
   saved, between, step = load_run(tmp_path / "between")
   assert step == 0 and saved["init"]["towers"] == ((f"{first}:towers", 0.75), (f"{workdir}:towers", 0.25))
   assert (tmp_path / "between/tokenizer").is_dir()
-  found, zero, one, (a, b) = leaves(between), leaves(load_run(tmp_path / "zero")[1]), leaves(
-      load_run(tmp_path / "one")[1]), (leaves(start), leaves(state.ema))
+  found, zero, one, (a, b) = (
+    leaves(between),
+    leaves(load_run(tmp_path / "zero")[1]),
+    leaves(load_run(tmp_path / "one")[1]),
+    (leaves(start), leaves(state.ema)),
+  )
   assert found.keys() == a.keys()
   for name, leaf in found.items():
     own = "/terms/" in name
@@ -207,9 +239,11 @@ def test_interpolation_writes_nothing_on_a_mistake(whole, tmp_path, capsys):
   other = run_of(tmp_path / "other", state.ema, towers=towers)
   (tmp_path / "full").mkdir()
   (tmp_path / "full/file").write_text("")
-  for words, says in (([other, str(workdir), "--workdir", "new"], "config.towers.image.activation is 'gelu_tanh', and "
-                       "'relu' is needed"), ([other, other, "--workdir", str(tmp_path / "full")], "is not empty"),
-                      ([other, other, "--alpha", "1.5", "--workdir", "new"], "--alpha 1.5: give a number from 0")):
+  for words, says in (
+    ([other, str(workdir), "--workdir", "new"], "config.towers.image.activation is 'gelu_tanh', and 'relu' is needed"),
+    ([other, other, "--workdir", str(tmp_path / "full")], "is not empty"),
+    ([other, other, "--alpha", "1.5", "--workdir", "new"], "--alpha 1.5: give a number from 0"),
+  ):
     words = [str(tmp_path / word) if word == "new" else word for word in words]
     assert cli.main(["interpolate", *words]) == 2
     assert says in capsys.readouterr().err and not (tmp_path / "new").exists()

@@ -33,8 +33,11 @@ def test_the_row_is_named_and_whose_fault_it_is():
   rows = np.zeros((3, 4), np.float32)
   check_rows(rows, "embed", str, {})
   rows[1:, 2] = np.nan
-  with pytest.raises(UserError, match=r"^embed: the embedding of record 1 is not finite, nor are 1 more of 3: of the "
-                                      r"weights 'w' holds NaN in 1 of 1 numbers; take a checkpoint"):
+  with pytest.raises(
+    UserError,
+    match=r"^embed: the embedding of record 1 is not finite, nor are 1 more of 3: of the "
+    r"weights 'w' holds NaN in 1 of 1 numbers; take a checkpoint",
+  ):
     check_rows(rows, "embed", "record {}".format, {"v": np.ones(2), "w": np.float32("nan")})
   with pytest.raises(UserError, match="no weight is NaN, but they are too large"):
     check_rows(rows, "embed", str, {"v": np.ones(2)})
@@ -50,9 +53,11 @@ def broken():
 
 def test_what_encodes_ends_with_a_line(broken, tmp_path):
   weights = r"of the weights 'params/towers/image/norm/bias' holds NaN in 8 of 8 numbers"
-  for encode, name in ((broken.encode_image, "encode_image: the embedding of image 0"),
-                       (lambda pixels: broken.embed("image", pixels), "embed: the embedding of image 0"),
-                       (lambda pixels: broken.embed("image", pixels, "photo {}".format), "embed: .* of photo 0")):
+  for encode, name in (
+    (broken.encode_image, "encode_image: the embedding of image 0"),
+    (lambda pixels: broken.embed("image", pixels), "embed: the embedding of image 0"),
+    (lambda pixels: broken.embed("image", pixels, "photo {}".format), "embed: .* of photo 0"),
+  ):
     with pytest.raises(UserError, match=f"^{name} is not finite, nor are 1 more of 2: {weights}"):
       encode(np.zeros((2, 16, 16, 3), np.uint8))
   assert np.isfinite(broken.encode_text(["a", "b"])).all()
@@ -77,12 +82,15 @@ def clip(folder, **changed):
   return f"open_clip:{folder}"
 
 
-@pytest.mark.parametrize("changed, said", [
-  (dict(visual__ln_post__bias=np.nan), r"'visual\.ln_post\.bias' holds NaN in 1 of 16 numbers"),
-  (dict(text_projection=np.inf), r"'text_projection' holds infinity in 1 of "),
-  (dict(logit_scale=np.nan), r"'logit_scale' is nan, and one finite number is needed"),
-  (dict(logit_scale=100.0), r"'logit_scale' is 100, the logarithm of a number beyond float32"),
-])
+@pytest.mark.parametrize(
+  "changed, said",
+  [
+    (dict(visual__ln_post__bias=np.nan), r"'visual\.ln_post\.bias' holds NaN in 1 of 16 numbers"),
+    (dict(text_projection=np.inf), r"'text_projection' holds infinity in 1 of "),
+    (dict(logit_scale=np.nan), r"'logit_scale' is nan, and one finite number is needed"),
+    (dict(logit_scale=100.0), r"'logit_scale' is 100, the logarithm of a number beyond float32"),
+  ],
+)
 def test_an_import_is_refused(changed, said, tmp_path):
   place = clip(tmp_path / "clip", **changed)
   with pytest.raises(UserError, match=said):

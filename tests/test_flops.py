@@ -19,8 +19,9 @@ def flops(config, inputs):
 @pytest.mark.parametrize("options", [{}, dict(scan=True), dict(remat="full")])
 def test_a_vision_transformer(options):
   length, width, hidden, depth, patch = 16 + 1, 32, 128, 3, 8
-  found = flops(dict(name="vit", width=width, depth=depth, heads=4, patch=patch, pool="cls", **options),
-                jnp.zeros((1, 32, 32, 3)))
+  found = flops(
+    dict(name="vit", width=width, depth=depth, heads=4, patch=patch, pool="cls", **options), jnp.zeros((1, 32, 32, 3))
+  )
   layer = 2 * length * (4 * width**2 + 2 * width * hidden) + 2 * 2 * length**2 * width
   assert found == depth * layer + 2 * 16 * patch**2 * 3 * width
 
@@ -32,8 +33,9 @@ def test_vit_b_16_is_the_usual_number():
 
 @pytest.mark.parametrize("lowering", ["conv", "matmul", "split"])
 def test_a_convolution(lowering):
-  found = forward_flops(lambda x, k: conv(x, k, 2, ((1, 1), (1, 1)), lowering), jnp.zeros((2, 16, 16, 5)),
-                        jnp.zeros((3, 3, 5, 7)))
+  found = forward_flops(
+    lambda x, k: conv(x, k, 2, ((1, 1), (1, 1)), lowering), jnp.zeros((2, 16, 16, 5)), jnp.zeros((3, 3, 5, 7))
+  )
   assert found == 2 * 2 * 8 * 8 * 3 * 3 * 5 * 7
 
 

@@ -41,8 +41,7 @@ def test_an_error_leaves_no_folder_that_was_made_on_the_way(tmp_path):
 def test_an_error_leaves_nothing_and_names_the_folder_that_was_given(tmp_path, there):
   if there:
     (tmp_path / "out").mkdir()
-  with (pytest.raises(MissingData, match=f"^{tmp_path}/out/file: no space$"),
-        whole(tmp_path / "out", "--out") as folder):
+  with pytest.raises(MissingData, match=f"^{tmp_path}/out/file: no space$"), whole(tmp_path / "out", "--out") as folder:
     (folder / "file").write_text("half")
     raise MissingData(f"{folder}/file: no space")
   assert [path.name for path in tmp_path.rglob("*")] == ["out"] * there
@@ -50,8 +49,10 @@ def test_an_error_leaves_nothing_and_names_the_folder_that_was_given(tmp_path, t
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
   (tmp_path / "mine").write_text("x")
-  with (pytest.raises(UserError, match=f"--out {tmp_path}: is not empty; give an empty folder, or a new one"),
-        whole(tmp_path, "--out")):
+  with (
+    pytest.raises(UserError, match=f"--out {tmp_path}: is not empty; give an empty folder, or a new one"),
+    whole(tmp_path, "--out"),
+  ):
     raise AssertionError("the block was begun")
   assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -78,7 +79,9 @@ def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):
   assert calls == ["image.safetensors", "text.safetensors"] and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://b/r", "hdfs://x", "https://x/y", "gs:/bucket/run", "file:///tmp/x"])
+@pytest.mark.parametrize(
+  "url", ["gs://bucket/run", "s3://b/r", "hdfs://x", "https://x/y", "gs:/bucket/run", "file:///tmp/x"]
+)
 def test_a_url_is_refused_before_anything_is_made(tmp_path, monkeypatch, url):
   monkeypatch.chdir(tmp_path)
   for function in (local, make, check_empty):
@@ -109,14 +112,19 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch, capsys):
 
 def test_every_command_that_writes_or_loads_refuses_a_url(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  for words in (["train", "--config", "quickstart", "--workdir", "gs://b/r"], ["import", "timm:x", "--workdir", "gs://b/r"],
-                ["evaluate", "--workdir", "gs://b/r"], ["embed", "csv:x", "--workdir", "r", "--out", "s3://b/r"],
-                ["export", "--workdir", "gs://b/r", "--to", "hf", "--out", "x"],
-                ["export", "--workdir", "r", "--to", "hf", "--out", "gs://b/r"],
-                ["interpolate", "a", "b", "--workdir", "gs://b/r"], ["search", "x", "--workdir", "gs://b/r"],
-                ["search", "x", "--workdir", "r", "--out", "gs://b/r.png"],
-                ["data", "convert", "csv:x", "--to", "array_record", "--out", "gs://b/r"],
-                ["data", "tokenizer", "csv:x", "--out", "gs://b/r"]):
+  for words in (
+    ["train", "--config", "quickstart", "--workdir", "gs://b/r"],
+    ["import", "timm:x", "--workdir", "gs://b/r"],
+    ["evaluate", "--workdir", "gs://b/r"],
+    ["embed", "csv:x", "--workdir", "r", "--out", "s3://b/r"],
+    ["export", "--workdir", "gs://b/r", "--to", "hf", "--out", "x"],
+    ["export", "--workdir", "r", "--to", "hf", "--out", "gs://b/r"],
+    ["interpolate", "a", "b", "--workdir", "gs://b/r"],
+    ["search", "x", "--workdir", "gs://b/r"],
+    ["search", "x", "--workdir", "r", "--out", "gs://b/r.png"],
+    ["data", "convert", "csv:x", "--to", "array_record", "--out", "gs://b/r"],
+    ["data", "tokenizer", "csv:x", "--out", "gs://b/r"],
+  ):
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert "is a URL" in error and error.count("\n") == 1
@@ -127,8 +135,11 @@ def test_every_command_that_writes_or_loads_refuses_a_url(tmp_path, monkeypatch,
 
 def test_what_cannot_be_made_or_written_into_is_one_line(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("mine")
-  for folder, words in (("file", "is a file"), ("file/run", "cannot be written to .Not a directory"),
-                        ("x" * 300, "cannot be written to .File name too long")):
+  for folder, words in (
+    ("file", "is a file"),
+    ("file/run", "cannot be written to .Not a directory"),
+    ("x" * 300, "cannot be written to .File name too long"),
+  ):
     for function in (make, lambda folder, option: whole(folder, option).__enter__()):
       with pytest.raises(UserError, match=rf"--workdir .*: {words}") as error:
         function(tmp_path / folder, "--workdir")
@@ -138,6 +149,7 @@ def test_what_cannot_be_made_or_written_into_is_one_line(tmp_path, monkeypatch):
 
   def read_only(**options):
     raise OSError(30, "Read-only file system", "a name of tempfile's")
+
   monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
   with pytest.raises(UserError, match=r"cannot be written to .Read-only file system"):
     make(tmp_path, "--workdir")
@@ -147,12 +159,14 @@ def test_what_cannot_be_made_or_written_into_is_one_line(tmp_path, monkeypatch):
 def test_a_disk_that_refuses_ends_a_command_in_one_line(monkeypatch, capsys):
   def refuses(options, rest):
     raise PermissionError(13, "Permission denied", "/data/x")
+
   monkeypatch.setattr(cli, "_build", refuses)
   assert cli.main(["data", "build", "emoji_views"]) == 2
   assert capsys.readouterr().err == "error: /data/x: Permission denied\n"
 
   def broken(options, rest):
     raise FileNotFoundError(2, "No such file or directory", "/data/x")  # a mistake of the program's, with its traceback
+
   monkeypatch.setattr(cli, "_build", broken)
   with pytest.raises(FileNotFoundError):
     cli.main(["data", "build", "emoji_views"])

@@ -73,31 +73,43 @@ def test_without_a_joint_space_images_are_the_towers_features(pictures):
     alone.encode_text("a")
 
 
-@pytest.mark.parametrize("wrong, message", [
-  ([], "nothing to encode"),
-  (["/nowhere/cat.png"], "/nowhere/cat.png: No such file"),
-  (np.zeros((4, 4), np.uint8), r"image 0: uint8 \[4, 4\] is not uint8 \[H, W, 3\]; grey .* Image.fromarray\(image\)"),
-  ([np.zeros((4, 4, 3), np.float32)], r"float32 \[4, 4, 3\] is not uint8 .* \(255 \* image\)\.round\(\)"),
-  (np.full((2, 4, 4, 3), -1.5), r"image 0: float64 \[4, 4, 3\] .*; its values are -1\.5 to -1\.5"),
-  (np.zeros((3, 8, 8), np.uint8), r"\[3, 8, 8\] is not .*; channels come last here: image.transpose\(1, 2, 0\)"),
-  (np.zeros((4, 4, 4), np.uint8), r"grey and transparent images by Pillow"),
-  (np.zeros((4, 4, 3), np.int64), r"int64 .*; of values in \[0, 255\]: image.astype\('uint8'\)"),
-  ([np.zeros((0, 4, 3), np.uint8)], "is not uint8"),
-  (np.uint8(3), "is not uint8"),
-  (np.zeros((0, 4, 4, 3), np.uint8), "encode_image: nothing to encode"),
-  ([b"bytes"], "image 0: not a readable image .* give a path, a Pillow image"),
-  (b"bytes", "image 0: not a readable image"), (b"", "empty image"),
-  (["{good}", None], "image 1: None is not an image; give a path"),
-  (None, "encode_image: None is not an image; give a path"), (7, "encode_image: 7 is not an image"),
-  ([["a.png"]], r"image 0: \['a.png'\] is not an image"), ({"a": "b.png"}, "encode_image: a dict has no order"),
-  ({"a.png"}, "encode_image: a set has no order"), ([io.BytesIO(b"x")], "image 0: a BytesIO is not an image"),
-  ("a\0b.png", "null byte.*; give the path of an image"), ("/", "/: Is a directory"),
-  ("https://example.org/cat.png", "cat.png: No such file .*; download it first"),
-  ([Image.new("RGB", (0, 5))], "image 0: an image of 0 x 5 pixels"), (Image.new("I", (4, 4)), "32-bit values"),
-])
+@pytest.mark.parametrize(
+  "wrong, message",
+  [
+    ([], "nothing to encode"),
+    (["/nowhere/cat.png"], "/nowhere/cat.png: No such file"),
+    (np.zeros((4, 4), np.uint8), r"image 0: uint8 \[4, 4\] is not uint8 \[H, W, 3\]; grey .* Image.fromarray\(image\)"),
+    ([np.zeros((4, 4, 3), np.float32)], r"float32 \[4, 4, 3\] is not uint8 .* \(255 \* image\)\.round\(\)"),
+    (np.full((2, 4, 4, 3), -1.5), r"image 0: float64 \[4, 4, 3\] .*; its values are -1\.5 to -1\.5"),
+    (np.zeros((3, 8, 8), np.uint8), r"\[3, 8, 8\] is not .*; channels come last here: image.transpose\(1, 2, 0\)"),
+    (np.zeros((4, 4, 4), np.uint8), r"grey and transparent images by Pillow"),
+    (np.zeros((4, 4, 3), np.int64), r"int64 .*; of values in \[0, 255\]: image.astype\('uint8'\)"),
+    ([np.zeros((0, 4, 3), np.uint8)], "is not uint8"),
+    (np.uint8(3), "is not uint8"),
+    (np.zeros((0, 4, 4, 3), np.uint8), "encode_image: nothing to encode"),
+    ([b"bytes"], "image 0: not a readable image .* give a path, a Pillow image"),
+    (b"bytes", "image 0: not a readable image"),
+    (b"", "empty image"),
+    (["{good}", None], "image 1: None is not an image; give a path"),
+    (None, "encode_image: None is not an image; give a path"),
+    (7, "encode_image: 7 is not an image"),
+    ([["a.png"]], r"image 0: \['a.png'\] is not an image"),
+    ({"a": "b.png"}, "encode_image: a dict has no order"),
+    ({"a.png"}, "encode_image: a set has no order"),
+    ([io.BytesIO(b"x")], "image 0: a BytesIO is not an image"),
+    ("a\0b.png", "null byte.*; give the path of an image"),
+    ("/", "/: Is a directory"),
+    ("https://example.org/cat.png", "cat.png: No such file .*; download it first"),
+    ([Image.new("RGB", (0, 5))], "image 0: an image of 0 x 5 pixels"),
+    (Image.new("I", (4, 4)), "32-bit values"),
+  ],
+)
 def test_what_is_no_image(model, pictures, wrong, message):
-  wrong = [pictures[1][0] if isinstance(one, str) and one == "{good}" else one for one in wrong] if isinstance(
-    wrong, list) else wrong
+  wrong = (
+    [pictures[1][0] if isinstance(one, str) and one == "{good}" else one for one in wrong]
+    if isinstance(wrong, list)
+    else wrong
+  )
   with pytest.raises(UserError, match=message) as caught:
     model.encode_image(wrong)
   assert "\n" not in str(caught.value)
@@ -108,11 +120,19 @@ def test_what_is_no_file_of_an_image_and_no_text(model, tmp_path):
   with pytest.raises(UserError, match=r"note\.png: not a readable image"):
     model.encode_image(tmp_path / "note.png")
   for wrong, message in (
-      ([], "nothing to encode"), (["a", None], "None is not a text, number 1 of 2"), (b"a", "b'a' is bytes, not text"),
-      (None, "None is not a text"), (7, "7 is not a text"), ([["a"]], r"\['a'\] is not a text"),
-      ([b"a"], "b'a' is not a text"), ({"a": 1}, "a dict has no order"), ({"a"}, "a set has no order"),
-      ([float("nan")], "nan is not a text"), ([tmp_path], "is not a text"),
-      (np.array([1, 2]), "a int64 is not a text")):
+    ([], "nothing to encode"),
+    (["a", None], "None is not a text, number 1 of 2"),
+    (b"a", "b'a' is bytes, not text"),
+    (None, "None is not a text"),
+    (7, "7 is not a text"),
+    ([["a"]], r"\['a'\] is not a text"),
+    ([b"a"], "b'a' is not a text"),
+    ({"a": 1}, "a dict has no order"),
+    ({"a"}, "a set has no order"),
+    ([float("nan")], "nan is not a text"),
+    ([tmp_path], "is not a text"),
+    (np.array([1, 2]), "a int64 is not a text"),
+  ):
     with pytest.raises(UserError, match=message):
       model.encode_text(wrong)
 
@@ -121,8 +141,15 @@ def test_every_form_of_image_and_text_is_taken(model, pictures):
   arrays, paths = pictures
   rows = model.encode_image(arrays[0])
   data = paths[0].read_bytes()
-  for one in (data, bytearray(data), [data], jnp.asarray(arrays[0]), np.array([str(paths[0])]),
-              (path for path in paths[:1]), (paths[0],)):
+  for one in (
+    data,
+    bytearray(data),
+    [data],
+    jnp.asarray(arrays[0]),
+    np.array([str(paths[0])]),
+    (path for path in paths[:1]),
+    (paths[0],),
+  ):
     np.testing.assert_allclose(model.encode_image(one), rows, atol=1e-6)
   for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "I;16"):
     assert model.encode_image(Image.new(mode, (9, 7))).shape == (1, 4), mode
@@ -138,10 +165,14 @@ def learned(**term):
   """A model whose term between the two heads has learned a scale of 20, or is `term`."""
   temperature = dict(init=0.07, learned=True)
   found = tiny_inference()
-  config = {**found.config, "objective": dict(pairs=dict(
-    query="image[0]/pictures", key="text[0]/words", temperature=temperature) | term)}
-  variables = {**found.variables, "params": {**found.variables["params"],
-                                             "terms": {"pairs": {"log_scale": np.float32(np.log(20))}}}}
+  config = {
+    **found.config,
+    "objective": dict(pairs=dict(query="image[0]/pictures", key="text[0]/words", temperature=temperature) | term),
+  }
+  variables = {
+    **found.variables,
+    "params": {**found.variables["params"], "terms": {"pairs": {"log_scale": np.float32(np.log(20))}}},
+  }
   return Inference(config, found.model, variables, found.tokenizer, 7)
 
 
@@ -166,7 +197,7 @@ def test_zero_shot_is_the_softmax_of_the_scaled_cosines(pictures):
 def test_the_example_of_the_readme_runs(pictures, tmp_path, monkeypatch, capsys):
   """With a small run in the place of an imported CLIP."""
   readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
-  example, = re.findall(r"```python\n(import mmcontrast\n.*?)```", readme, re.DOTALL)
+  (example,) = re.findall(r"```python\n(import mmcontrast\n.*?)```", readme, re.DOTALL)
   for name, array in zip(("cat.jpg", "dog.jpg"), pictures[0]):
     Image.fromarray(array).save(tmp_path / name)
   monkeypatch.chdir(tmp_path)
@@ -187,8 +218,10 @@ def test_without_a_learned_temperature_one_is_asked_for(model, pictures):
 
 
 def test_what_a_model_is_can_be_read(model):
-  assert repr(learned()) == ("<mmcontrast model: step 7; images of 16 px by vit, head pictures; texts of 5 tokens by "
-                             f"text_transformer, head words; temperature 0.05; {size(learned()):,} parameters>")
+  assert repr(learned()) == (
+    "<mmcontrast model: step 7; images of 16 px by vit, head pictures; texts of 5 tokens by "
+    f"text_transformer, head words; temperature 0.05; {size(learned()):,} parameters>"
+  )
   assert repr(tiny_inference(image="", text="")).startswith("<mmcontrast model: images of 16 px by vit; ")
 
 

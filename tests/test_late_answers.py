@@ -20,6 +20,7 @@ def test_only_foreign_threads_are_not_told():
       answers.put(loop.call_soon_threadsafe(print))
     except RuntimeError as error:
       answers.put(error)
+
   _thread.start_new_thread(tell, ())  # Python's threading does not know it, as it does not know TensorStore's
   assert answers.get(timeout=30) is None
   with pytest.raises(RuntimeError, match="Event loop is closed"):

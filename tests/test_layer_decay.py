@@ -15,15 +15,25 @@ def tree():
   def block():
     return {"attn": {"qkv": {"kernel": jnp.ones((2, 6))}}, "norm1": {"scale": jnp.ones(2)}}
 
-  text = {"token_embedding": {"embedding": jnp.ones((3, 2))},
-          "blocks": jax.tree.map(lambda x: x[None].repeat(3, 0), block())}
-  image = {"patch_embed": {"kernel": jnp.ones((1, 2))}, "pos_embed": jnp.ones((1, 4, 2)),
-           **{f"blocks_{i}": block() for i in range(2)}, "norm": {"scale": jnp.ones(2)},
-           "attn_pool": {"norm": {"scale": jnp.ones(2)}}}
+  text = {
+    "token_embedding": {"embedding": jnp.ones((3, 2))},
+    "blocks": jax.tree.map(lambda x: x[None].repeat(3, 0), block()),
+  }
+  image = {
+    "patch_embed": {"kernel": jnp.ones((1, 2))},
+    "pos_embed": jnp.ones((1, 4, 2)),
+    **{f"blocks_{i}": block() for i in range(2)},
+    "norm": {"scale": jnp.ones(2)},
+    "attn_pool": {"norm": {"scale": jnp.ones(2)}},
+  }
   matrices = {"a": jnp.ones((2, 1)), "b": jnp.ones((1, 6))}
   lora = {"towers": {"image": {"blocks_0": {"attn": {"qkv": {"kernel": matrices}}}}}}
-  return {"towers": {"image": image, "text": text}, "heads": {"image_joint": {"fc1": {"kernel": jnp.ones((2, 2))}}},
-          "terms": {"image_text": {"log_scale": jnp.ones(())}}, "lora": lora}
+  return {
+    "towers": {"image": image, "text": text},
+    "heads": {"image_joint": {"fc1": {"kernel": jnp.ones((2, 2))}}},
+    "terms": {"image_text": {"log_scale": jnp.ones(())}},
+    "lora": lora,
+  }
 
 
 def rates(**options):
@@ -36,13 +46,20 @@ def rates(**options):
 def test_numbers_by_hand():
   found = rates(layer_decay=0.5)
   # Two blocks: 0.5^3 below them, 0.5^2 and 0.5 in them.
-  expected = {"towers/image/patch_embed/kernel": 0.125, "towers/image/pos_embed": 0.125,
-              "towers/image/blocks_1/attn/qkv/kernel": 0.5, "towers/image/blocks_1/norm1/scale": 0.5,
-              "towers/image/blocks_0/norm1/scale": 0.25, "towers/image/norm/scale": 1.0,
-              "lora/towers/image/blocks_0/attn/qkv/kernel/a": 0.25,
-              "lora/towers/image/blocks_0/attn/qkv/kernel/b": 0.25,
-              "towers/image/attn_pool/norm/scale": 1.0, "heads/image_joint/fc1/kernel": 1.0,
-              "terms/image_text/log_scale": 1.0, "towers/text/token_embedding/embedding": 0.0625}
+  expected = {
+    "towers/image/patch_embed/kernel": 0.125,
+    "towers/image/pos_embed": 0.125,
+    "towers/image/blocks_1/attn/qkv/kernel": 0.5,
+    "towers/image/blocks_1/norm1/scale": 0.5,
+    "towers/image/blocks_0/norm1/scale": 0.25,
+    "towers/image/norm/scale": 1.0,
+    "lora/towers/image/blocks_0/attn/qkv/kernel/a": 0.25,
+    "lora/towers/image/blocks_0/attn/qkv/kernel/b": 0.25,
+    "towers/image/attn_pool/norm/scale": 1.0,
+    "heads/image_joint/fc1/kernel": 1.0,
+    "terms/image_text/log_scale": 1.0,
+    "towers/text/token_embedding/embedding": 0.0625,
+  }
   for path, rate in expected.items():
     np.testing.assert_array_equal(found[path], np.full(found[path].shape, rate), err_msg=path)
   assert np.all(found["towers/image/blocks_0/attn/qkv/kernel"] == 0)  # LoRA adapts it
@@ -56,9 +73,17 @@ def test_one_tower_and_other_multipliers():
   assert np.all(found["towers/text/blocks/norm1/scale"] == 3.0)
 
 
-@pytest.mark.parametrize("decay, says", [
-    (dict(imag=0.5), "did you mean 'image'"), (0.0, "above 0"), (1.5, "at most 1"), (dict(image="x"), "not 'x'"),
-    (True, "not True"), ("0.75", "not '0.75'")])
+@pytest.mark.parametrize(
+  "decay, says",
+  [
+    (dict(imag=0.5), "did you mean 'image'"),
+    (0.0, "above 0"),
+    (1.5, "at most 1"),
+    (dict(image="x"), "not 'x'"),
+    (True, "not True"),
+    ("0.75", "not '0.75'"),
+  ],
+)
 def test_mistakes(decay, says):
   with pytest.raises(UserError, match=says):
     rates(layer_decay=decay)

@@ -21,11 +21,16 @@ from mmcontrast.train import train
 def dropped_config(microbatches: int) -> dict:
   """A term of momentum keys and a queue, one between online branches, augmentation and dropout; SGD,
   so that a step shows the gradient."""
-  objective = dict(momentum=five_terms()["image_to_text"],
-                   online=dict(query="image[0]/image_joint", key="text[0]/text_joint", temperature="momentum"))
-  config = tiny_config(optimizer=dict(name="sgd", learning_rate=1.0), objective=objective,
-                       augment=dict(image=dict(flip=0.5, brightness=0.4)),
-                       batch=dict(size=16, microbatches=microbatches))
+  objective = dict(
+    momentum=five_terms()["image_to_text"],
+    online=dict(query="image[0]/image_joint", key="text[0]/text_joint", temperature="momentum"),
+  )
+  config = tiny_config(
+    optimizer=dict(name="sgd", learning_rate=1.0),
+    objective=objective,
+    augment=dict(image=dict(flip=0.5, brightness=0.4)),
+    batch=dict(size=16, microbatches=microbatches),
+  )
   config["towers"]["image"].update(dropout=0.2, patch_drop=0.5)
   config["towers"]["text"].update(dropout=0.2)
   del config["heads"]["image_ssl"], config["heads"]["text_ssl"]
@@ -66,8 +71,9 @@ def test_chunks_take_the_step_of_the_whole_batch(microbatches, devices):
   scales = [tree["terms"]["momentum"]["log_scale"] for tree in (before, whole.params)]
   assert scales[0] != scales[1]
   for name in ("momentum", "queues"):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-                 getattr(chunked, name), getattr(whole, name))
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), getattr(chunked, name), getattr(whole, name)
+    )
 
 
 @pytest.mark.parametrize("mesh_devices", [0, 4])
@@ -87,8 +93,9 @@ def test_gradients_in_double_precision(count, mesh_devices):
       return jnp.sum(jax.nn.logsumexp(z @ z.T, 1) * jnp.arange(16)), z
 
     chunked = functools.partial(encode_in_chunks, encode, count=count, mesh=mesh)
-    found, expected = (jax.jit(jax.value_and_grad(functools.partial(loss, embed), has_aux=True))(w)
-                       for embed in (chunked, encode))
+    found, expected = (
+      jax.jit(jax.value_and_grad(functools.partial(loss, embed), has_aux=True))(w) for embed in (chunked, encode)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
 
 
@@ -146,6 +153,7 @@ def test_dropout_belongs_to_the_example():
 
 def test_dropout_keeps_the_mean():
   from flax import linen as nn
+
   with per_example(np.arange(64, dtype=np.uint32)):
     y = nn.Dropout(0.25, deterministic=False).apply({}, jnp.ones((64, 256)), rngs={"dropout": jax.random.key(0)})
   np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
@@ -153,13 +161,16 @@ def test_dropout_keeps_the_mean():
   assert len(np.unique(np.asarray(y), axis=0)) == 64
 
 
-@pytest.mark.parametrize(("count", "message"), [
+@pytest.mark.parametrize(
+  ("count", "message"),
+  [
     (3, r"batch\.microbatches=3 does not divide the 8 examples of a device .*nearest that does is [24]"),
     (16, r"batch\.microbatches=16 does not divide .*nearest that does is 8"),
     (0, r"batch\.microbatches=0 .*nearest that does is 1"),
     ("two", r"batch\.microbatches=two .*nearest that does is 1"),
     (2, r"batch\.microbatches=2: config\.heads\.image_ssl has batch norm.*microbatches=1"),
-])
+  ],
+)
 def test_what_is_refused(count, message):
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:2])
   with pytest.raises(UserError, match=message) as error:

@@ -20,8 +20,7 @@ from mmcontrast.step import _views, train_step
 LARGE = ["image[0]/embedding", "image[1]/embedding"]
 SMALL = ["image_small[0]/embedding", "image_small[1]/embedding"]
 OBJECTIVE = dict(
-  large=dict(query=LARGE, key=LARGE, temperature=0.2),
-  small=dict(query=SMALL, key=LARGE, temperature=0.2),
+  large=dict(query=LARGE, key=LARGE, temperature=0.2), small=dict(query=SMALL, key=LARGE, temperature=0.2)
 )
 
 

@@ -45,7 +45,10 @@ def test_jsonl_resume_drops_what_will_be_written_again(tmp_path):
   writer.write(30, {"loss": -30})
   writer.close()
   assert observe.read_jsonl(path) == [
-    {"step": 10, "loss": 10}, {"step": 20, "loss": 20, "evaluation": 1}, {"step": 30, "loss": -30}]
+    {"step": 10, "loss": 10},
+    {"step": 20, "loss": 20, "evaluation": 1},
+    {"step": 30, "loss": -30},
+  ]
 
 
 def test_jsonl_starts_afresh(tmp_path):
@@ -96,14 +99,23 @@ def test_stopwatch():
     clock.now += 1
   clock.now += 3
   rates = watch.lap(steps=2, examples=64)
-  assert rates == {"seconds_per_step": 2, "examples_per_second": 16,
-                   "examples_per_second_per_device": 2, "data_wait": 0.25}
+  assert rates == {
+    "seconds_per_step": 2,
+    "examples_per_second": 16,
+    "examples_per_second_per_device": 2,
+    "data_wait": 0.25,
+  }
   clock.now += 1
   assert watch.lap(1, 32)["data_wait"] == 0
 
 
-RATES = {"loss": 3.25, "seconds_per_step": 2.0, "examples_per_second": 1234.4,
-         "examples_per_second_per_device": 154.3, "data_wait": 0.031}
+RATES = {
+  "loss": 3.25,
+  "seconds_per_step": 2.0,
+  "examples_per_second": 1234.4,
+  "examples_per_second_per_device": 154.3,
+  "data_wait": 0.031,
+}
 
 
 def test_progress_lines():
@@ -134,8 +146,7 @@ def test_progress_bar_on_a_terminal(monkeypatch):
     progress.update(50, RATES)
     progress.print("checkpoint [50]")
   text = file.getvalue()
-  for part in ("50/100", "loss 3.2500", "1,234 examples/s", "data wait 3%", "1:40 left",
-               "checkpoint [50]"):
+  for part in ("50/100", "loss 3.2500", "1,234 examples/s", "data wait 3%", "1:40 left", "checkpoint [50]"):
     assert part in text
 
 
@@ -163,20 +174,30 @@ def test_terms_in_which_nobody_took_part_are_named():
 
 def test_parameter_summary():
   leaf = jax.ShapeDtypeStruct((1000, 700), np.float32)
-  params = {"towers": {"image": {"block": {"kernel": leaf}, "bias": jnp.zeros(1)}}, "heads": {"joint": {"k": leaf}},
-            "terms": {"t": {"log_scale": jnp.zeros((), jnp.bfloat16)}}}
+  params = {
+    "towers": {"image": {"block": {"kernel": leaf}, "bias": jnp.zeros(1)}},
+    "heads": {"joint": {"k": leaf}},
+    "terms": {"t": {"log_scale": jnp.zeros((), jnp.bfloat16)}},
+  }
   assert observe.parameter_summary(params).splitlines() == [
     "  heads/joint   700,000 parameters (2.8 MB)",
     "  terms/t       1 parameter (2 bytes)",
     "  towers/image  700,001 parameters (2.8 MB)",
-    "  total         1,400,002 parameters (5.6 MB); each of them in parameters.txt"]
+    "  total         1,400,002 parameters (5.6 MB); each of them in parameters.txt",
+  ]
 
 
 def test_evaluation_line():
-  results = {"val/image_to_text/recall@1": 0.3125, "val/image_to_text/recall@5": 0.5, "val/image_to_text/queries": 8.0,
-             "val/knn/kind_accuracy": 1.0, "val/linear_probe/kind_l2": 0.1}
+  results = {
+    "val/image_to_text/recall@1": 0.3125,
+    "val/image_to_text/recall@5": 0.5,
+    "val/image_to_text/queries": 8.0,
+    "val/knn/kind_accuracy": 1.0,
+    "val/linear_probe/kind_l2": 0.1,
+  }
   assert observe.evaluation_line(20, results) == (
-    "evaluation after step 20: val/image_to_text/recall@1 0.3125, val/knn/kind_accuracy 1, 3 more in metrics.jsonl")
+    "evaluation after step 20: val/image_to_text/recall@1 0.3125, val/knn/kind_accuracy 1, 3 more in metrics.jsonl"
+  )
   assert observe.evaluation_line(20, {"val/score": 2.5}) == "evaluation after step 20: val/score 2.5"
   assert observe.evaluation_line(20, {}) == "evaluation after step 20: no results"
 
@@ -191,8 +212,10 @@ def test_a_run_begun_anew_hides_what_was_before(tmp_path):
 
 
 def test_losses_are_drawn_where_there_are_any(tmp_path):
-  records = [{"step": step, "loss": 1 / step, "a/loss": None if step == 2 else 0.5, "b/loss": 0.1, "a/top1": 0.3}
-             for step in (1, 2, 3)]
+  records = [
+    {"step": step, "loss": 1 / step, "a/loss": None if step == 2 else 0.5, "b/loss": 0.1, "a/top1": 0.3}
+    for step in (1, 2, 3)
+  ]
   assert min(Image.open(draw_losses(records, tmp_path / "losses.png")).size) > 300
   for none in ([], [{"step": 1, "val/recall@1": 0.5}], [{"step": 1, "loss": None}]):
     assert draw_losses(none, tmp_path / "none.png") is None

@@ -40,6 +40,7 @@ def test_it_loads(run):
 def test_its_next_step_is_the_one_it_had(run):
   """Queues, tables, momentum branch and optimizer are as they were, and the loss of every term is."""
   from make_checkpoint import config, program
+
   recipe, step, place = program()
   like = jax.eval_shape(functools.partial(init_state, recipe), tiny_batch())
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like)

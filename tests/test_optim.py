@@ -62,9 +62,7 @@ def test_adamw_is_optax_with_its_mask():
     "heads": {"image_ssl": {"kernel": True}},
     "terms": {"image_text": {"log_scale": False}},
   }
-  theirs = optax.chain(
-    optax.clip_by_global_norm(0.5), optax.adamw(schedule, b2=0.95, weight_decay=0.3, mask=mask)
-  )
+  theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule, b2=0.95, weight_decay=0.3, mask=mask))
   assert_trees_close(train(ours)[0], train(theirs)[0])
   np.testing.assert_allclose(schedules["learning_rate"](2), 0.1, rtol=1e-6)
 
@@ -78,9 +76,7 @@ def test_defaults_are_those_of_optax(name):
 
 
 def test_sgd_is_pytorchs():
-  ours, _ = make_optimizer(
-    dict(name="sgd", learning_rate=0.1, momentum=0.8, weight_decay=[(".*", 0.01)]), params(), 10
-  )
+  ours, _ = make_optimizer(dict(name="sgd", learning_rate=0.1, momentum=0.8, weight_decay=[(".*", 0.01)]), params(), 10)
   weights, buffer = params(), jax.tree.map(jnp.zeros_like, params())
   for step in range(5):
     buffer = jax.tree.map(lambda b, g, w: 0.8 * b + g + 0.01 * w, buffer, gradients(step), weights)
@@ -117,15 +113,14 @@ def test_lars_keeps_the_learning_rate_out_of_its_momentum():
     trust = 0.01 * jnp.linalg.norm(weight) / jnp.linalg.norm(direction)
     buffer = 0.9 * buffer + trust * direction
     weight = weight - schedules["learning_rate"](step) * buffer
-  np.testing.assert_allclose(
-    train(ours, 4)[0]["heads"]["image_ssl"]["kernel"], weight, rtol=1e-5, atol=1e-7
-  )
+  np.testing.assert_allclose(train(ours, 4)[0]["heads"]["image_ssl"]["kernel"], weight, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_frozen_means_frozen(name):
-  config = dict(name=name, learning_rate=0.1, weight_decay=0.1, clip_norm=1.0,
-                frozen=["towers/image/.*"]) | (dict(momentum=0.9) if name == "sgd" else {})  # a state to look at
+  config = dict(name=name, learning_rate=0.1, weight_decay=0.1, clip_norm=1.0, frozen=["towers/image/.*"]) | (
+    dict(momentum=0.9) if name == "sgd" else {}
+  )  # a state to look at
   transformation, _ = make_optimizer(config, params(), 10)
   state, weights = transformation.init(params()), params()
   kernel = weights["towers"]["image"]["conv"]["kernel"].at[0, 0].set(-0.0)
@@ -136,30 +131,26 @@ def test_frozen_means_frozen(name):
     weights = jax.jit(optax.apply_updates)(weights, updates)
   after = jax.tree.map(lambda w: np.asarray(w).tobytes(), weights["towers"]["image"])
   assert before == after
-  assert not np.array_equal(weights["heads"]["image_ssl"]["kernel"],
-                            params()["heads"]["image_ssl"]["kernel"])
+  assert not np.array_equal(weights["heads"]["image_ssl"]["kernel"], params()["heads"]["image_ssl"]["kernel"])
   held = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
   assert not [path for path in held if "'image'" in path]
   assert [path for path in held if "'text'" in path]
 
 
 def test_frozen_gradients_do_not_count_in_the_clip():
-  config = dict(name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=1.0,
-                frozen=["(towers|terms)/.*"])
+  config = dict(name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=1.0, frozen=["(towers|terms)/.*"])
   transformation, _ = make_optimizer(config, params(), 10)
   grads = gradients(0)
   updates, _ = transformation.update(grads, transformation.init(params()), params())
   grad = grads["heads"]["image_ssl"]["kernel"]
   np.testing.assert_allclose(
-    updates["heads"]["image_ssl"]["kernel"], -grad / max(1.0, float(jnp.linalg.norm(grad))),
-    rtol=1e-6,
+    updates["heads"]["image_ssl"]["kernel"], -grad / max(1.0, float(jnp.linalg.norm(grad))), rtol=1e-6
   )
 
 
 def test_multipliers_first_match_wins():
   config = dict(
-    name="sgd", learning_rate=1.0, momentum=0.0,
-    learning_rate_multipliers=[(".*/bias", 3.0), ("towers/image/.*", 0.5)],
+    name="sgd", learning_rate=1.0, momentum=0.0, learning_rate_multipliers=[(".*/bias", 3.0), ("towers/image/.*", 0.5)]
   )
   transformation, _ = make_optimizer(config, params(), 10)
   updates, _ = transformation.update(gradients(0), transformation.init(params()), params())
@@ -170,8 +161,9 @@ def test_multipliers_first_match_wins():
 
 
 def test_configs_and_shapes_are_enough():
-  config = ConfigDict(dict(name="adamw", learning_rate=dict(name="cosine", init=0.1),
-                           weight_decay=[(".*/kernel", 0.1), (".*", 0.0)]))
+  config = ConfigDict(
+    dict(name="adamw", learning_rate=dict(name="cosine", init=0.1), weight_decay=[(".*/kernel", 0.1), (".*", 0.0)])
+  )
   shapes = jax.eval_shape(params)
   transformation, _ = make_optimizer(config, shapes, 10)
   assert_trees_close(train(transformation)[0], train(transformation)[0], rtol=0)

@@ -11,12 +11,14 @@ def changed(*words, **sections):
   """The config of two towers, two heads and two entries in the objective, with overrides."""
   c = base_config()
   c.towers = dict(image=dict(name="vit", patch=8), text=dict(name="text_transformer"))
-  c.heads = dict(image_joint=dict(tower="image", name="mlp", dim=128),
-                 text_joint=dict(tower="text", name="linear", dim=8))
+  c.heads = dict(
+    image_joint=dict(tower="image", name="mlp", dim=128), text_joint=dict(tower="text", name="linear", dim=8)
+  )
   c.objective = dict(
-      a=dict(query="image[0]/image_joint", key="text[0]/text_joint", criterion="softmax", temperature=0.1),
-      b=dict(query="text[0]/text_joint", key="image[0]/image_joint@momentum", temperature="a"),
-      c=dict(regularizer="uniformity", embeddings=("image[0]/image_joint",)))
+    a=dict(query="image[0]/image_joint", key="text[0]/text_joint", criterion="softmax", temperature=0.1),
+    b=dict(query="text[0]/text_joint", key="image[0]/image_joint@momentum", temperature="a"),
+    c=dict(regularizer="uniformity", embeddings=("image[0]/image_joint",)),
+  )
   c.optimizer = dict(name="adamw", learning_rate=dict(name="warmup_cosine", peak=2e-3, warmup_steps=100))
   for name, value in sections.items():
     c[name] = value
@@ -29,7 +31,9 @@ def at(config, key):
   return config
 
 
-@pytest.mark.parametrize("word, value", [
+@pytest.mark.parametrize(
+  "word, value",
+  [
     ("towers.text.remat=full", "full"),
     ("towers.image.drop_path=0.1", 0.1),
     ("towers.image.dtype=bfloat16", "bfloat16"),
@@ -75,15 +79,20 @@ def at(config, key):
     ("steps=1e3", 1000),
     ("init.towers/image=hf:/models/x", "hf:/models/x"),
     ("sharding=[('.*', 'fsdp')]", (("." + "*", "fsdp"),)),
-])
+  ],
+)
 def test_an_option_that_the_config_does_not_mention(word, value):
   found = at(changed(word), word.partition("=")[0])
   assert found == value and type(found) is type(value)
 
 
 def test_a_word_for_a_mapping_grows_options():
-  config = changed("objective.a.criterion.smoothing=0.1", "objective.a.temperature.learned=True",
-                   "augment.image=simclr", "augment.image.blur=0.0")
+  config = changed(
+    "objective.a.criterion.smoothing=0.1",
+    "objective.a.temperature.learned=True",
+    "augment.image=simclr",
+    "augment.image.blur=0.0",
+  )
   assert config["objective"]["a"]["criterion"] == {"name": "softmax", "smoothing": 0.1}
   assert config["objective"]["a"]["temperature"] == {"init": 0.1, "learned": True}
   assert config["augment"]["image"] == {"base": "simclr", "blur": 0.0}
@@ -92,15 +101,25 @@ def test_a_word_for_a_mapping_grows_options():
 
 
 def test_an_option_of_a_source_can_be_set_to_none():
-  source = changed("data.source.tags=None", "data.source.caption=None", "data.source.id=7",
-                   data={**base_config().data.to_dict(), "source": dict(tags="tags", caption="text", id="key")})
+  source = changed(
+    "data.source.tags=None",
+    "data.source.caption=None",
+    "data.source.id=7",
+    data={**base_config().data.to_dict(), "source": dict(tags="tags", caption="text", id="key")},
+  )
   assert source["data"]["source"] == {"tags": None, "caption": None, "id": "7"}
   assert changed("towers.image.name=None")["towers"]["image"]["name"] == "None"  # which is then no such choice
 
 
 def test_the_order_of_words_does_not_matter():
-  words = ["objective.a.criterion.margin=0.3", "objective.a.criterion=hinge", "optimizer.momentum=0.5",
-           "optimizer.name=sgd", "optimizer.learning_rate.value=0.1", "optimizer.learning_rate={'name': 'constant'}"]
+  words = [
+    "objective.a.criterion.margin=0.3",
+    "objective.a.criterion=hinge",
+    "optimizer.momentum=0.5",
+    "optimizer.name=sgd",
+    "optimizer.learning_rate.value=0.1",
+    "optimizer.learning_rate={'name': 'constant'}",
+  ]
   for these in (words, words[::-1]):
     config = changed(*these)
     assert config["objective"]["a"]["criterion"] == {"name": "hinge", "margin": 0.3}
@@ -108,7 +127,9 @@ def test_the_order_of_words_does_not_matter():
     assert config["optimizer"]["learning_rate"] == {"name": "constant", "value": 0.1}
 
 
-@pytest.mark.parametrize("word, message", [
+@pytest.mark.parametrize(
+  "word, message",
+  [
     ("towers.text.remta=full", r"no such key; did you mean '--config\.towers\.text\.remat'"),
     ("towers.txt.remat=full", r"no such key; did you mean '--config\.towers\.text'"),
     ("heads.image_joint.batchnorm=True", r"did you mean '--config\.heads\.image_joint\.batch_norm'"),
@@ -123,9 +144,11 @@ def test_the_order_of_words_does_not_matter():
     ("weight_decay=0.1", r"did you mean '--config\.optimizer\.weight_decay'"),
     ("augment.image.blur=0", r"is a list of 2; choose one of them, such as --config\.augment\.image\[0\]\.blur"),
     ("augment.image[2].blur=0", r"is a list of 2"),
-    ("optimizer.learning_rate=0.001",
-     r"learning_rate: is a schedule, .*; to change a part of it, --config\.optimizer\.learning_rate\.peak=0\.001; "
-     r"or give it whole, such as --config\.optimizer\.learning_rate=\"\{'name': 'constant', 'value': 0\.001\}\""),
+    (
+      "optimizer.learning_rate=0.001",
+      r"learning_rate: is a schedule, .*; to change a part of it, --config\.optimizer\.learning_rate\.peak=0\.001; "
+      r"or give it whole, such as --config\.optimizer\.learning_rate=\"\{'name': 'constant', 'value': 0\.001\}\"",
+    ),
     ("momentum.decay.end=1", r"momentum\.decay is 0\.999, not a schedule with options; give it whole"),
     ("batch=64", r"batch: is a mapping, .*--config\.batch\.size=64"),
     ("batch.size.x=64", r"batch\.size is one value, 256"),
@@ -143,21 +166,30 @@ def test_the_order_of_words_does_not_matter():
     ("update_rule.on=towers/.*", r"no such key; an update rule 'sum' has name"),
     ("evaluation.data.mine.split=val", r"data\.mine: mine\.py has no such key; a new name is given whole"),
     ("=3", r"unexpected argument '--config\.=3'"),
-])
+  ],
+)
 def test_what_cannot_be_is_said_in_one_line(word, message):
   with pytest.raises(UserError, match=message) as error:
-    changed(word, augment=dict(image=("moco_v2", "moco_v2")), optimizer=dict(
-        name="adamw", clip_norm=1.0, learning_rate=dict(name="warmup_cosine", peak=2e-3, warmup_steps=100)))
+    changed(
+      word,
+      augment=dict(image=("moco_v2", "moco_v2")),
+      optimizer=dict(
+        name="adamw", clip_norm=1.0, learning_rate=dict(name="warmup_cosine", peak=2e-3, warmup_steps=100)
+      ),
+    )
   assert "\n" not in str(error.value) and len(str(error.value)) < 450
 
 
-@pytest.mark.parametrize("words, message", [
+@pytest.mark.parametrize(
+  "words, message",
+  [
     (["--steps", "20"], "did you mean --config.steps=20?"),
     (["--config.steps", "20"], "the = is missing; write --config.steps=20"),
     (["--config.towers.text.remat", "full"], "the = is missing; write --config.towers.text.remat=full"),
     (["--learning_rate=1"], "did you mean --config.optimizer.learning_rate=1?"),
     (["steps=20"], "overrides look like --config.batch.size=64"),
-])
+  ],
+)
 def test_words_that_are_no_overrides(words, message):
   with pytest.raises(UserError) as error:
     overridden(base_config(), words)
@@ -184,6 +216,7 @@ def test_a_section_written_anew_keeps_the_defaults_of_the_rest():
 
 def test_every_option_of_every_tower_and_head_is_known():
   from mmcontrast.encoders import ENCODERS, HEADS, options_of
+
   base = base_config().to_dict()
   for kind, table in (("towers", ENCODERS), ("heads", HEADS)):
     for name, builder in table.items():
@@ -199,6 +232,7 @@ def test_a_stage_has_options_of_its_own():
 
 def test_the_defaults_fit_any_number_of_views():
   from mmcontrast.augment import view_recipes
+
   assert len(view_recipes(base_config().augment.image, 1)) == 1
 
 
@@ -206,6 +240,7 @@ def test_the_overrides_that_help_names_exist(capsys):
   import re
 
   from mmcontrast import cli
+
   with pytest.raises(SystemExit):
     cli.main(["train", "--help"])
   words = re.findall(r"--config\.(\S+)", capsys.readouterr().out)

@@ -32,8 +32,11 @@ def config(dataset, tokenizer, **evaluation):
 def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   dataset = write_own_data(str(tmp_path / "data"), "jsonl")
   workdir = tmp_path / "run"
-  sets = {"sets": ("mine", "plain"), "data": {"mine": {}, "plain": {"dataset": f"folder:{tmp_path}/data"}},
-          "evaluators": {name: {**options, "sets": ("mine",)} for name, options in MINE["evaluators"].items()}}
+  sets = {
+    "sets": ("mine", "plain"),
+    "data": {"mine": {}, "plain": {"dataset": f"folder:{tmp_path}/data"}},
+    "evaluators": {name: {**options, "sets": ("mine",)} for name, options in MINE["evaluators"].items()},
+  }
   tokenizer = shutil.copy(data_dir / "emoji_views" / "tokenizer.model", tmp_path / "mine.model")
   state = train(config(dataset, tokenizer, **sets), workdir, data_dir)
   assert int(state.step) == 2

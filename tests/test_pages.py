@@ -30,7 +30,8 @@ def test_a_page_is_as_the_code(maker, page):
 
 def test_every_key_of_the_program_is_explained_and_no_other(maker):
   assert set(maker.MEANINGS) == set(maker.program_keys(base_config().to_dict())), (
-      "docs/make_pages.py: MEANINGS says what each key of base_config means")
+    "docs/make_pages.py: MEANINGS says what each key of base_config means"
+  )
 
 
 def test_a_default_that_changes_is_seen(maker, monkeypatch):

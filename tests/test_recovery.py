@@ -24,19 +24,25 @@ from mmcontrast.train import train
 
 STEPS = 16
 HEADS = {name: tiny_config()["heads"][name] for name in ("image_joint", "text_joint")}
-CONFIG = dict(steps=STEPS, heads=HEADS, objective={"image_to_text": five_terms()["image_to_text"]},
-              checkpoint={**tiny_config()["checkpoint"], "every_steps": 2})
+CONFIG = dict(
+  steps=STEPS,
+  heads=HEADS,
+  objective={"image_to_text": five_terms()["image_to_text"]},
+  checkpoint={**tiny_config()["checkpoint"], "every_steps": 2},
+)
 READ = Batches.__next__
 
 
 @contextlib.contextmanager
 def logged(ids, before=lambda step: None):
   """Within it, `ids` gets step -> the examples of its batch; `before` is called first with the step."""
+
   def read(batches):
     before(batches.step + 1)
     batch = READ(batches)
     ids[batches.step] = batch["index"].tolist()
     return batch
+
   Batches.__next__ = read
   try:
     yield
@@ -75,11 +81,14 @@ CHILD = textwrap.dedent("""
 
 def test_kill_while_a_checkpoint_is_written_and_resume(whole, tmp_path, data_dir):
   file, run, log = config_file(tmp_path / "mine.py", **CONFIG), tmp_path / "run", tmp_path / "ids"
-  child = subprocess.Popen([sys.executable, "-c", CHILD, log, "train", "--config", file, "--workdir", run,
-                            "--data_dir", data_dir], stdout=subprocess.DEVNULL)
+  child = subprocess.Popen(
+    [sys.executable, "-c", CHILD, log, "train", "--config", file, "--workdir", run, "--data_dir", data_dir],
+    stdout=subprocess.DEVNULL,
+  )
   checkpoints, until = run / "checkpoints", random.randint(3, STEPS // 2)
-  while not (complete_steps(checkpoints) and len(log.read_text().splitlines()) >= until
-             and list(checkpoints.glob("*-tmp"))):
+  while not (
+    complete_steps(checkpoints) and len(log.read_text().splitlines()) >= until and list(checkpoints.glob("*-tmp"))
+  ):
     assert child.poll() is None
     time.sleep(0.001)
   child.kill()
@@ -102,10 +111,13 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("number, code, said", [
+@pytest.mark.parametrize(
+  "number, code, said",
+  [
     (signal.SIGTERM, 0, "stopped by SIGTERM after step 7 of 16, its checkpoint is saved; to continue: mmcontrast"),
     (signal.SIGINT, 130, "interrupted; run the same command again to resume from what is saved"),
-])
+  ],
+)
 def test_a_signal_ends_the_run_well(number, code, said, whole, tmp_path, data_dir, capsys):
   file = config_file(tmp_path / "mine.py", **CONFIG)
   command = ["train", "--config", file, "--workdir", str(tmp_path / "run"), "--data_dir", str(data_dir)]

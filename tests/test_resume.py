@@ -34,28 +34,60 @@ def write_rows(folder, count, tags=("red", "blue", "round"), kinds=("cat", "dog"
   table = []
   for row in range(count):
     (folder / "images" / f"{row}.png").write_bytes(picture(row + 1000 * (row in other)))
-    table.append({"image": f"images/{row}.png", "caption": f"thing {row}", "tags": tags[row % len(tags)],
-                  "kind": kinds[row % len(kinds)]})
+    table.append(
+      {
+        "image": f"images/{row}.png",
+        "caption": f"thing {row}",
+        "tags": tags[row % len(tags)],
+        "kind": kinds[row % len(kinds)],
+      }
+    )
   (folder / "rows.jsonl").write_bytes(encode("jsonl", table))
   return folder
 
 
 def config_of(folder, **changes):
   c = tiny_config()
-  data = {**c["data"], "dataset": f"jsonl:{folder}/rows.jsonl", "source": dict(tags="tags", labels="kind"),
-          "split": "train", "views": dict(image=2, text=1), "tokenizer": "bytes",
-          "token_ids": dict(pad=0, bos=1, eos=2), "cache": "none"}
+  data = {
+    **c["data"],
+    "dataset": f"jsonl:{folder}/rows.jsonl",
+    "source": dict(tags="tags", labels="kind"),
+    "split": "train",
+    "views": dict(image=2, text=1),
+    "tokenizer": "bytes",
+    "token_ids": dict(pad=0, bos=1, eos=2),
+    "cache": "none",
+  }
   tower = dict(tower="image", name="linear", dim=8)
-  objective = dict(image_tags=dict(query="image[0]/image_joint", key=QUEUE, negatives="queue:32",
-                                   target=dict(name="shared_tags", overlap="jaccard", threshold=0.2)),
-                   image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint"))
-  evaluation = {**c["evaluation"], "image": "image_joint", "text": "text_joint", "sets": ("mine",),
-                "data": dict(mine=dict(split="train")), "evaluators": dict(retrieval={}), "every_steps": 2}
+  objective = dict(
+    image_tags=dict(
+      query="image[0]/image_joint",
+      key=QUEUE,
+      negatives="queue:32",
+      target=dict(name="shared_tags", overlap="jaccard", threshold=0.2),
+    ),
+    image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint"),
+  )
+  evaluation = {
+    **c["evaluation"],
+    "image": "image_joint",
+    "text": "text_joint",
+    "sets": ("mine",),
+    "data": dict(mine=dict(split="train")),
+    "evaluators": dict(retrieval={}),
+    "every_steps": 2,
+  }
   checkpoint = {**c["checkpoint"], "every_steps": 1, "best_metric": BEST, "best_mode": "max"}
   settings = dict(
-      steps=4, batch=dict(size=8, microbatches=1), data=data, evaluation=evaluation, checkpoint=checkpoint,
-      heads=dict(image_joint=tower, text_joint={**tower, "tower": "text"}), objective=objective,
-      optimizer=dict(name="adamw", learning_rate=1e-3))
+    steps=4,
+    batch=dict(size=8, microbatches=1),
+    data=data,
+    evaluation=evaluation,
+    checkpoint=checkpoint,
+    heads=dict(image_joint=tower, text_joint={**tower, "tower": "text"}),
+    objective=objective,
+    optimizer=dict(name="adamw", learning_rate=1e-3),
+  )
   return tiny_config(**{**settings, **changes})
 
 
@@ -75,6 +107,7 @@ def evaluated(monkeypatch):
   def evaluate(model, config, data_dir):
     calls.append(model)
     return {BEST: 0.125}
+
   monkeypatch.setattr(training, "evaluate_model", evaluate)
   return calls
 
@@ -120,6 +153,7 @@ def test_what_a_run_says_and_leaves_at_its_end(whole):
 def test_an_evaluation_that_fails_loses_no_step(rows, tmp_path, monkeypatch):
   def evaluate(model, config, data_dir):
     raise MemoryError("of the device")
+
   monkeypatch.setattr(training, "evaluate_model", evaluate)
   with pytest.raises(MemoryError):
     training.train(config_of(rows, checkpoint=with_checkpoint(every_steps=4)), tmp_path / "run")
@@ -127,16 +161,24 @@ def test_an_evaluation_that_fails_loses_no_step(rows, tmp_path, monkeypatch):
   assert [line["step"] for line in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(checkpoint=dict(best_metric="mine/image_to_text/recal@1")), f"no such choice .* did you mean '{BEST}'"),
     (dict(checkpoint=dict(best_metric="image_tags/los")), r"did you mean 'image_tags/loss'"),
     (dict(checkpoint=dict(best_metric="min/image_to_text/recall@1")), f"did you mean '{BEST}'"),
     (dict(evaluation=dict(every_steps=0)), r"config\.evaluation\.every_steps=0 does none while training; set it to 1"),
     (dict(checkpoint=dict(every_steps=20), evaluation=dict(every_steps=30)), r"=30 and config.* rarely coincide"),
     (dict(evaluation=dict(evaluators={}, sets=())), r"metrics of an evaluation need config\.evaluation\.sets"),
-    (dict(checkpoint=dict(best_metric="mine/zero_shot/kind_top5"), evaluation=dict(
-        evaluators=dict(zero_shot=dict(label="kind")))), r"did you mean 'mine/zero_shot/kind_top1'"),  # of two classes
-])
+    (
+      dict(
+        checkpoint=dict(best_metric="mine/zero_shot/kind_top5"),
+        evaluation=dict(evaluators=dict(zero_shot=dict(label="kind"))),
+      ),
+      r"did you mean 'mine/zero_shot/kind_top1'",
+    ),  # of two classes
+  ],
+)
 def test_what_decides_is_checked_before_compilation(rows, changes, message):
   config = config_of(rows)
   config |= {section: {**config[section], **keys} for section, keys in changes.items()}
@@ -148,11 +190,16 @@ def test_what_decides_is_checked_before_compilation(rows, changes, message):
 def test_what_may_decide(rows):
   plan = plan_of(config_of(rows))
   for checkpoint, evaluation in (
-      (dict(best_metric="image_tags/loss"), dict(every_steps=0)), (dict(best_metric="x", keep_best=0), {}),
-      (dict(every_steps=20), dict(every_steps=10)), (dict(every_steps=10), dict(every_steps=20)),
-      (dict(every_steps=0), {})):
-    changed = {"checkpoint": {**plan.config["checkpoint"], **checkpoint},
-               "evaluation": {**plan.config["evaluation"], **evaluation}}
+    (dict(best_metric="image_tags/loss"), dict(every_steps=0)),
+    (dict(best_metric="x", keep_best=0), {}),
+    (dict(every_steps=20), dict(every_steps=10)),
+    (dict(every_steps=10), dict(every_steps=20)),
+    (dict(every_steps=0), {}),
+  ):
+    changed = {
+      "checkpoint": {**plan.config["checkpoint"], **checkpoint},
+      "evaluation": {**plan.config["evaluation"], **evaluation},
+    }
     check_best_metric(plan._replace(config={**plan.config, **changed}))
 
 
@@ -164,10 +211,13 @@ def test_more_steps_go_on_with_optimizer_and_queues(whole, rows, run, evaluated,
   assert_same(state, at_once)
 
 
-@pytest.mark.parametrize("changes, where", [
+@pytest.mark.parametrize(
+  "changes, where",
+  [
     (dict(optimizer=dict(name="adamw", learning_rate=dict(name="cosine", init=0.1))), "optimizer.learning_rate"),
     (dict(momentum=dict(decay=dict(name="linear", init=0.9, end=1.0), update="before_keys")), "momentum.decay"),
-])
+  ],
+)
 def test_a_schedule_over_all_steps_does_not_go_on(rows, changes, where, tmp_path):
   plan = plan_of(config_of(rows, steps=6, **changes))
   saved = SavedRun(complete_config({**plan.config, "steps": 4}), 4, None)
@@ -200,14 +250,19 @@ def test_data_that_moved_are_the_same(rows, run, tmp_path, capsys):
   assert lines == [f"{run}: data.dataset has changed, and the data are the same"]
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(count=25, tags=("red", "blue", "round", "square")),
-     r"24 examples became 25: .*; tags: new 'square': their columns moved; restore them, .*changed_data=accept"),
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (
+      dict(count=25, tags=("red", "blue", "round", "square")),
+      r"24 examples became 25: .*; tags: new 'square': their columns moved; restore them, .*changed_data=accept",
+    ),
     (dict(count=12), r"24 examples became 12: each epoch has another order; restore them"),
     (dict(count=24, kinds=("ant", "cat", "dog")), r"classes of label 'kind': new 'ant': their numbers moved"),
     (dict(count=24, kinds=("dog", "elk")), r"classes of label 'kind': new 'elk' and gone 'cat'"),
     (dict(count=24, other=(0, 23)), r"2 of 16 examples compared have changed, such as number 0"),
-])
+  ],
+)
 def test_other_data_are_refused_by_what_changed(changes, message, run, rows, tmp_path):
   other = write_rows(tmp_path / "other", **changes)
   before = sorted(run.rglob("*"))
@@ -243,8 +298,11 @@ def test_a_checkpoint_that_does_not_know_its_data(whole, run, rows, tmp_path):
   shutil.copy(rows / "rows.jsonl", tmp_path / "kept")
   try:
     shutil.copy(other / "rows.jsonl", rows / "rows.jsonl")
-    with pytest.raises(UserError, match=r"complete, but the state has other shapes: queues/.*/tags was \[32, 3\] and "
-                                        r"would be "):
+    with pytest.raises(
+      UserError,
+      match=r"complete, but the state has other shapes: queues/.*/tags was \[32, 3\] and "
+      r"would be ",
+    ):
       training.train(config_of(rows), run)
     new = training.train(config_of(rows, checkpoint=with_checkpoint(changed_data="accept")), run)
     assert new.queues[QUEUE]["tags"].shape == (32, 4)
@@ -261,14 +319,17 @@ def test_a_fingerprint_of_failing_reads_a_tokenizer_and_parts():
       if index == 0:
         raise OSError("gone for now")
       return super().__getitem__(index)
+
   tokenizer = make_tokenizer("bytes", lower=True)
   known = fingerprint(Toy(40), tokenizer, ON_ERROR)
   assert known == json.loads(json.dumps(known)) and len(json.dumps(known)) < 2000
   assert changes(known, fingerprint(Failing(40), tokenizer, ON_ERROR)) == []  # what cannot be read says nothing
   assert changes(known, fingerprint(Toy(40), make_tokenizer("bytes", lower=False), ON_ERROR)) == [
-      "the tokenizer gives other ids for the same texts"]
+    "the tokenizer gives other ids for the same texts"
+  ]
   assert changes(known, fingerprint(Toy(40, {39: {"captions": {"caption": ["else"]}}}), tokenizer, ON_ERROR)) == [
-      "1 of 16 examples compared have changed, such as number 39"]
+    "1 of 16 examples compared have changed, such as number 39"
+  ]
   assert fingerprint(Toy(0), None, ON_ERROR)["digests"] == {}
 
 

@@ -60,6 +60,7 @@ def test_processes_of_one_run_share_it(tmp_path, monkeypatch):
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
   def none(file, how):
     raise OSError(38, "Function not implemented")
+
   monkeypatch.setattr(run_lock.fcntl, "flock", none)
   with run_lock.held(tmp_path):
     pass

@@ -34,9 +34,7 @@ def test_cosine_gives_byols_decay():
 
 
 def test_cosine_may_start_at_zero():
-  np.testing.assert_allclose(
-    values({"name": "cosine", "init": 0.0, "end": 1.0}, [0, 50, 100]), [0, 0.5, 1], atol=1e-6
-  )
+  np.testing.assert_allclose(values({"name": "cosine", "init": 0.0, "end": 1.0}, [0, 50, 100]), [0, 0.5, 1], atol=1e-6)
 
 
 def test_begin_and_length_of_a_ramp():

@@ -117,18 +117,19 @@ def test_what_cannot_be_searched_is_said(tmp_path, query, monkeypatch):
   (tmp_path / "not.png").write_text("no image")
   program.embed("run", "toy", tmp_path / "rows")
   for workdir, asked, options, message in (
-      ("run", "  ", dict(source="toy"), "the query is empty"),
-      ("run", str(tmp_path / "not.png"), dict(source="toy"), "not.png: not a readable image"),
-      ("run", "absent.JPG", dict(source="toy"), "no such image file"),
-      ("run", "x", dict(source="toy", count=0), "--count 0"),
-      ("run", "x", dict(source="toy", dataset="a"), "one thing is searched at a time"),
-      ("run", "x", dict(source="toy", kind="text", out="a.png"), "--out draws images"),
-      ("run", "x", dict(split="val"), "--split is an option of a source"),
-      ("run", "x", dict(options={"caption": None}, dataset="a"), "--source is an option of a source"),
-      ("run", "x", {}, r"config\.evaluation\.sets is empty.*mmcontrast search QUERY folder:/pictures --workdir run"),
-      ("run", "x", dict(dataset="a"), "--dataset: no such choice 'a'"),
-      ("other", "x", dict(embeddings=tmp_path / "rows"), "made by another model"),
-      ("run", "x", dict(embeddings=tmp_path), "mmcontrast embed SOURCE")):
+    ("run", "  ", dict(source="toy"), "the query is empty"),
+    ("run", str(tmp_path / "not.png"), dict(source="toy"), "not.png: not a readable image"),
+    ("run", "absent.JPG", dict(source="toy"), "no such image file"),
+    ("run", "x", dict(source="toy", count=0), "--count 0"),
+    ("run", "x", dict(source="toy", dataset="a"), "one thing is searched at a time"),
+    ("run", "x", dict(source="toy", kind="text", out="a.png"), "--out draws images"),
+    ("run", "x", dict(split="val"), "--split is an option of a source"),
+    ("run", "x", dict(options={"caption": None}, dataset="a"), "--source is an option of a source"),
+    ("run", "x", {}, r"config\.evaluation\.sets is empty.*mmcontrast search QUERY folder:/pictures --workdir run"),
+    ("run", "x", dict(dataset="a"), "--dataset: no such choice 'a'"),
+    ("other", "x", dict(embeddings=tmp_path / "rows"), "made by another model"),
+    ("run", "x", dict(embeddings=tmp_path), "mmcontrast embed SOURCE"),
+  ):
     with pytest.raises(UserError, match=message) as caught:
       search(workdir, asked, **options)
     assert "\n" not in str(caught.value)
@@ -155,6 +156,7 @@ def test_a_run_whose_towers_meet_in_no_space(query):
 def test_results_are_named_by_the_path_of_the_picture_and_its_caption(own, tmp_path, where, monkeypatch):
   drawn = []
   from mmcontrast.report import found_picture
+
   monkeypatch.setattr(found_picture, "draw_found", lambda *values, **options: drawn.append((values, options)))
   dataset = f"jsonl:{own}/rows.jsonl"
   if where == "embeddings":
@@ -177,8 +179,9 @@ def test_a_source_that_changed_is_not_drawn(own, tmp_path):
     search("run", "x", embeddings=tmp_path / "rows", out=tmp_path / "found.png")
 
 
-@pytest.mark.parametrize(("out", "message"),
-                         [("found.txt", r"found\.png"), ("a.jpg", r"ends in \.png"), (".", "is a folder")])
+@pytest.mark.parametrize(
+  ("out", "message"), [("found.txt", r"found\.png"), ("a.jpg", r"ends in \.png"), (".", "is a folder")]
+)
 def test_out_is_refused_before_work(out, message, monkeypatch):
   monkeypatch.setattr(room, "load", None)
   with pytest.raises(UserError, match=message):
@@ -186,8 +189,12 @@ def test_out_is_refused_before_work(out, message, monkeypatch):
 
 
 def test_the_last_evaluation_set_that_is_there_is_searched(own, query, monkeypatch):
-  evaluation = {**MODEL.config["evaluation"], "sets": ("mine", "emoji_noto"), "optional_sets": ("emoji_noto",),
-                "data": {"mine": dict(dataset=f"jsonl:{own}/rows.jsonl", split="all")}}
+  evaluation = {
+    **MODEL.config["evaluation"],
+    "sets": ("mine", "emoji_noto"),
+    "optional_sets": ("emoji_noto",),
+    "data": {"mine": dict(dataset=f"jsonl:{own}/rows.jsonl", split="all")},
+  }
   monkeypatch.setitem(MODELS, "run", again(evaluation=evaluation))
   assert search("run", str(own / "p" / "1.png"), count=1, data_dir=str(own))[0].text == "thing number 1"
   with pytest.raises(UserError, match="mmcontrast data build emoji_noto"):
@@ -254,8 +261,9 @@ def test_a_run_of_tokens_is_searched_as_its_terms_compare_them(monkeypatch, quer
   back = dict(query="text[0]/words", key="image[0]/pictures", score="token_max")
   config = {**MODEL.config, "heads": heads, "objective": dict(there=there, back=back)}
   built = build_model(config, 30)
-  shapes = jax.eval_shape(built.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32),
-                                                          "text": np.ones((2, 5), np.int32)})
+  shapes = jax.eval_shape(
+    built.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
+  )
   draw = np.random.default_rng(0)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
   model = type(MODEL)(config, built, variables, MODEL.tokenizer, 5)

@@ -22,8 +22,10 @@ MESH = AbstractMesh((2, 4, 2), sharding.AXES)
 @functools.cache
 def large_state():
   """Shapes of the state of MCT with ViT-B/16 and a text tower of twelve layers."""
-  towers = dict(image=dict(name="vit", width=768, depth=12, heads=12, patch=16, pool="map"),
-                text=dict(name="text_transformer", width=512, depth=12, heads=8, vocab_size=32000))
+  towers = dict(
+    image=dict(name="vit", width=768, depth=12, heads=12, patch=16, pool="map"),
+    text=dict(name="text_transformer", width=512, depth=12, heads=8, vocab_size=32000),
+  )
   recipe = make_recipe(tiny_config(towers=towers), tiny_spec())
   return jax.eval_shape(functools.partial(init_state, recipe), shapes_of(tiny_spec()))
 
@@ -31,8 +33,10 @@ def large_state():
 def snapshot(preset: str) -> str:
   state = large_state()
   found = sharding.shard_state(preset, MESH, state)
-  return "".join(f"[{name}]\n{sharding.overview(getattr(state, name), getattr(found, name))}\n"
-                 for name in ("params", "batch_stats", "queues"))
+  return "".join(
+    f"[{name}]\n{sharding.overview(getattr(state, name), getattr(found, name))}\n"
+    for name in ("params", "batch_stats", "queues")
+  )
 
 
 @pytest.mark.parametrize("preset", sharding.PRESETS)
@@ -45,12 +49,14 @@ def test_presets_are_the_committed_ones(preset):
 def test_optimizer_and_momentum_follow_the_parameter(preset):
   found = sharding.shard_state(preset, MESH, large_state())
   params = {path_name(path): where.spec for path, where in jax.tree_util.tree_flatten_with_path(found.params)[0]}
-  followers = {f"momentum/{path_name(path)}": where.spec for path, where in
-               jax.tree_util.tree_flatten_with_path(found.momentum["params"])[0]}
-  followers |= {path_name(path): where.spec for path, where in
-                jax.tree_util.tree_flatten_with_path(found.opt_state)[0]}
-  pairs = [(spec, params[name]) for follower, spec in followers.items() for name in params
-           if follower.endswith(f"/{name}")]
+  followers = {
+    f"momentum/{path_name(path)}": where.spec
+    for path, where in jax.tree_util.tree_flatten_with_path(found.momentum["params"])[0]
+  }
+  followers |= {path_name(path): where.spec for path, where in jax.tree_util.tree_flatten_with_path(found.opt_state)[0]}
+  pairs = [
+    (spec, params[name]) for follower, spec in followers.items() for name in params if follower.endswith(f"/{name}")
+  ]
   assert len(pairs) >= 3 * len(params) - 1  # no momentum of the temperature
   assert all(a == b for a, b in pairs)
 
@@ -58,8 +64,11 @@ def test_optimizer_and_momentum_follow_the_parameter(preset):
 def test_a_preset_cuts_the_large_arrays():
   state = large_state()
   found = sharding.shard_state("fsdp", MESH, state)
-  whole = sum(leaf.size for leaf, where in zip(jax.tree.leaves(state.params), jax.tree.leaves(found.params))
-              if not any(where.spec))
+  whole = sum(
+    leaf.size
+    for leaf, where in zip(jax.tree.leaves(state.params), jax.tree.leaves(found.params))
+    if not any(where.spec)
+  )
   assert whole < 0.01 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
@@ -72,8 +81,17 @@ def test_blocks_in_a_loop_are_cut_as_those_one_by_one():
     state = jax.eval_shape(functools.partial(init_state, recipe), shapes_of(tiny_spec()))
     found = sharding.shard_state("fsdp_tp", MESH, state).params["towers"]["image"]
     block = found["blocks" if scan else "blocks_0"]
-    cuts.append([tuple(block[a][b][name].spec) for a, b, name in (
-      ("attn", "qkv", "kernel"), ("attn", "proj", "kernel"), ("mlp", "fc1", "bias"), ("mlp", "fc2", "kernel"))])
+    cuts.append(
+      [
+        tuple(block[a][b][name].spec)
+        for a, b, name in (
+          ("attn", "qkv", "kernel"),
+          ("attn", "proj", "kernel"),
+          ("mlp", "fc1", "bias"),
+          ("mlp", "fc2", "kernel"),
+        )
+      ]
+    )
   assert cuts[1] == [(None, *cut) for cut in cuts[0]] and cuts[0][0] == ("fsdp", "tensor")
 
 
@@ -105,8 +123,9 @@ def trained(preset, mesh, devices):
   mesh = sharding.make_mesh(mesh, jax.devices()[:devices])
   where = sharding.shard_state(preset, mesh, jax.eval_shape(functools.partial(init_state, recipe), tiny_batch()))
   state = jax.jit(functools.partial(init_state, recipe), out_shardings=where)(tiny_batch())
-  step = jax.jit(functools.partial(train_step, recipe, mesh), donate_argnums=0,
-                 out_shardings=(where, sharding.replicated(mesh)))
+  step = jax.jit(
+    functools.partial(train_step, recipe, mesh), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh))
+  )
   for number in range(2):
     state, metrics = step(state, sharding.put_batch(tiny_batch(seed=number), mesh))
   return state, jax.device_get(metrics)
@@ -124,7 +143,9 @@ def small_state():
   return TrainState(None, {"towers": shapes}, {}, (), None, {}, {})
 
 
-@pytest.mark.parametrize("rules, message", [
+@pytest.mark.parametrize(
+  "rules, message",
+  [
     ("fsdpp", r"config\.sharding: no such choice 'fsdpp'; did you mean 'fsdp'"),
     ([(".*/kernel", ())], r"no rule covers 'towers/bias' \[16\]; end the list with"),
     ([(".*", "model")], r"rule '\.\*' names the axis 'model', which the mesh does not have; \(one of: data, fsdp"),
@@ -135,7 +156,8 @@ def small_state():
     ([(".*/kernal", ()), (".*", ())], r"rule '\.\*/kernal' is never used; did you mean 'towers/kernel'"),
     ([("(", ()), (".*", ())], r"'\(' is not a regex"),
     ([".*"], r"'\.\*' is not a rule; a rule is \(regex, cut\)"),
-])
+  ],
+)
 def test_mistakes_in_rules(rules, message):
   with pytest.raises(UserError, match=message) as error:
     sharding.shard_state(rules, MESH, small_state())

@@ -17,21 +17,36 @@ from mmcontrast.stages import resolve, run_folder
 from mmcontrast.train import train
 
 ADAM = dict(name="adamw", learning_rate=1e-2, weight_decay=0.1)
-IMAGES = dict(name="image", steps=2, heads=dict(image_ssl=dict(tower="image", name="mlp", dim=8, batch_norm=True)),
-              objective=dict(image_image=dict(query="image[0]/image_ssl", key="image[1]/image_ssl")))
-LOCKED = dict(name="locked", steps=4,
-              init={"towers/image": "image:towers/image", "heads/image_joint": "image:heads/image_ssl"},
-              optimizer=dict(frozen=("towers/image/.*", "heads/image_joint/.*")))
+IMAGES = dict(
+  name="image",
+  steps=2,
+  heads=dict(image_ssl=dict(tower="image", name="mlp", dim=8, batch_norm=True)),
+  objective=dict(image_image=dict(query="image[0]/image_ssl", key="image[1]/image_ssl")),
+)
+LOCKED = dict(
+  name="locked",
+  steps=4,
+  init={"towers/image": "image:towers/image", "heads/image_joint": "image:heads/image_ssl"},
+  optimizer=dict(frozen=("towers/image/.*", "heads/image_joint/.*")),
+)
 
 
 def staged(*stages, **changes) -> dict:
   """Two stages: an image tower and its head, then both locked, with a momentum branch of them."""
-  heads = dict(image_joint=dict(tower="image", name="mlp", dim=8, batch_norm=True),
-               text_joint=dict(tower="text", name="linear", dim=8))
+  heads = dict(
+    image_joint=dict(tower="image", name="mlp", dim=8, batch_norm=True),
+    text_joint=dict(tower="text", name="linear", dim=8),
+  )
   objective = dict(image_text=dict(query="text[0]/text_joint", key="image[0]/image_joint@momentum"))
   checkpoint = {**tiny_config()["checkpoint"], "every_steps": 2, "keep_last": 2}
-  return tiny_config(stages=stages or (IMAGES, LOCKED), heads=heads, objective=objective, optimizer=ADAM,
-                     checkpoint=checkpoint, **changes)
+  return tiny_config(
+    stages=stages or (IMAGES, LOCKED),
+    heads=heads,
+    objective=objective,
+    optimizer=ADAM,
+    checkpoint=checkpoint,
+    **changes,
+  )
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +74,11 @@ def test_a_locked_tower_starts_from_the_earlier_stage_and_stays_bit_identical(wh
     # The momentum branch follows the parts it started from, which do not move.
     assert_same(state.momentum["params"][kind][name], source["params"][kind][origin])
   assert_same(state.batch_stats["heads"]["image_joint"], source["batch_stats"]["heads"]["image_ssl"])
-  moments = [jax.tree_util.keystr(path, simple=True, separator="/")
-             for path, leaf in jax.tree_util.tree_flatten_with_path(state.opt_state)[0] if leaf.ndim]
+  moments = [
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    if leaf.ndim
+  ]
   assert moments and not [name for name in moments if "towers/image" in name or "image_joint" in name]
 
 
@@ -95,31 +113,50 @@ def test_another_run_is_refused(whole, tmp_path, data_dir):
     train(staged(), workdir / "image", data_dir)
 
 
-@pytest.mark.parametrize("stage, message", [
+@pytest.mark.parametrize(
+  "stage, message",
+  [
     (dict(LOCKED, name="image"), r"stages\[1\]: the name 'image' is an earlier stage's"),
     (dict(LOCKED, name=""), r"stages\[1\]: a stage is a dict with a name"),
     (dict(LOCKED, optimiser={}), r"stages\.locked: a stage has no key 'optimiser'; did you mean 'optimizer'"),
     (dict(LOCKED, optimizer=3), r"stages\.locked\.optimizer: a mapping is needed"),
-    (dict(LOCKED, init={"towers/image": "imag:towers/image"}),
-     r"stage 'locked': config\.init\['towers/image'\]: 'imag' is neither .* did you mean 'image'"),
+    (
+      dict(LOCKED, init={"towers/image": "imag:towers/image"}),
+      r"stage 'locked': config\.init\['towers/image'\]: 'imag' is neither .* did you mean 'image'",
+    ),
     (dict(LOCKED, init={"towers/image": "towers/image"}), r"'towers/image' is not 'WHERE:PATH'"),
-    (dict(LOCKED, init={"towers/image": "image:towers/imag"}),
-     r"image has no parameters under 'towers/imag'; did you mean 'towers/image'"),
-    (dict(LOCKED, init={"tower/image": "image:towers/image"}),
-     r"this run has no parameters under 'tower/image'; did you mean 'towers/image'"),
-    (dict(LOCKED, init={"heads/text_joint": "image:heads/image_ssl"}),
-     r"this run has no place for the source's 'bn1/bias'; \(one of: fc1/kernel\)"),
+    (
+      dict(LOCKED, init={"towers/image": "image:towers/imag"}),
+      r"image has no parameters under 'towers/imag'; did you mean 'towers/image'",
+    ),
+    (
+      dict(LOCKED, init={"tower/image": "image:towers/image"}),
+      r"this run has no parameters under 'tower/image'; did you mean 'towers/image'",
+    ),
+    (
+      dict(LOCKED, init={"heads/text_joint": "image:heads/image_ssl"}),
+      r"this run has no place for the source's 'bn1/bias'; \(one of: fc1/kernel\)",
+    ),
     (dict(LOCKED, init={"*": "image:*"}), r"the source has no 'heads/image_joint/bn1/bias'; did you mean"),
-    (dict(LOCKED, init={"towers/image": "image:towers/image", "towers": "image:towers"}),
-     r"'towers/image/[a-z0-9_/]+' is set by another entry"),
-    (dict(LOCKED, init={"towers/image": "image:towers/image", "towers/image/norm": "image:towers/image/norm"}),
-     r"'towers/image/norm/bias' is set by another entry"),
-    (dict(LOCKED, towers={**tiny_config()["towers"], "image": dict(name="vit", patch=4, width=16, depth=1, heads=2)}),
-     r"'patch_embed/kernel' has the shape \[8, 8, 3, 16\] in the source and \[4, 4, 3, 16\] here"),
+    (
+      dict(LOCKED, init={"towers/image": "image:towers/image", "towers": "image:towers"}),
+      r"'towers/image/[a-z0-9_/]+' is set by another entry",
+    ),
+    (
+      dict(LOCKED, init={"towers/image": "image:towers/image", "towers/image/norm": "image:towers/image/norm"}),
+      r"'towers/image/norm/bias' is set by another entry",
+    ),
+    (
+      dict(LOCKED, towers={**tiny_config()["towers"], "image": dict(name="vit", patch=4, width=16, depth=1, heads=2)}),
+      r"'patch_embed/kernel' has the shape \[8, 8, 3, 16\] in the source and \[4, 4, 3, 16\] here",
+    ),
     (dict(LOCKED, optimizer=dict(frozen=("towers/imag/.*",))), r"stage 'locked': .*matches no parameter"),
-    (dict(LOCKED, objective=dict(a=dict(query="image[5]/image_joint", key="text[0]/text_joint"))),
-     r"stage 'locked': .*image\[0\] to \[1\] exist"),
-])
+    (
+      dict(LOCKED, objective=dict(a=dict(query="image[5]/image_joint", key="text[0]/text_joint"))),
+      r"stage 'locked': .*image\[0\] to \[1\] exist",
+    ),
+  ],
+)
 def test_mistakes_stop_before_the_first_stage(stage, message, tmp_path, data_dir):
   with pytest.raises(UserError, match=message) as error:
     train(staged(IMAGES, stage), tmp_path / "run", data_dir)
@@ -153,25 +190,31 @@ def test_a_stage_lies_over_the_config():
 def test_overrides(tmp_path):
   file = tmp_path / "mine.py"
   file.write_text(
-      "from mmcontrast.config import base_config, smoke\n"
-      "def get_config(arg=None):\n"
-      "  c = base_config()\n"
-      "  c.towers.image = dict(name='vit', width=64, depth=3, heads=4)\n"
-      "  c.stages = (dict(name='one', steps=500, towers=c.towers), dict(name='two', steps=200,\n"
-      "              optimizer=dict(learning_rate=dict(name='cosine', init=0.1, warmup_steps=50))))\n"
-      "  return smoke(c) if arg == 'smoke' else c\n")
-  words = ["--config.stages.one.steps=7", "--config.stages.two.towers.image.width=32",
-           "--config.stages.two.data.lower=false", "--config.batch.size=64"]
+    "from mmcontrast.config import base_config, smoke\n"
+    "def get_config(arg=None):\n"
+    "  c = base_config()\n"
+    "  c.towers.image = dict(name='vit', width=64, depth=3, heads=4)\n"
+    "  c.stages = (dict(name='one', steps=500, towers=c.towers), dict(name='two', steps=200,\n"
+    "              optimizer=dict(learning_rate=dict(name='cosine', init=0.1, warmup_steps=50))))\n"
+    "  return smoke(c) if arg == 'smoke' else c\n"
+  )
+  words = [
+    "--config.stages.one.steps=7",
+    "--config.stages.two.towers.image.width=32",
+    "--config.stages.two.data.lower=false",
+    "--config.batch.size=64",
+  ]
   runs = resolve(load_config(str(file), words))
   assert [run["steps"] for run in runs.values()] == [7, 200]
   assert [run["batch"]["size"] for run in runs.values()] == [64, 64]
   assert [run["towers"]["image"]["width"] for run in runs.values()] == [64, 32]
   assert [run["data"]["lower"] for run in runs.values()] == [True, False]
   for word, message in [
-      ("--config.steps=5", r"config\.steps: every stage gives its own; override --config\.stages\.one\.steps"),
-      ("--config.stages.on.steps=5", r"no stage 'on'; did you mean 'one'"),
-      ("--config.stages.one.stepz=5", r"no such key; did you mean '--config\.stages\.one\.steps'"),
-      ("--config.stages.one.steps=many", r"stages\.one\.steps=many: a whole number")]:
+    ("--config.steps=5", r"config\.steps: every stage gives its own; override --config\.stages\.one\.steps"),
+    ("--config.stages.on.steps=5", r"no stage 'on'; did you mean 'one'"),
+    ("--config.stages.one.stepz=5", r"no such key; did you mean '--config\.stages\.one\.steps'"),
+    ("--config.stages.one.steps=many", r"stages\.one\.steps=many: a whole number"),
+  ]:
     with pytest.raises(UserError, match=message) as error:
       load_config(str(file), [word])
     assert "\n" not in str(error.value)

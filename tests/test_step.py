@@ -51,8 +51,7 @@ def run(steps: int, devices: int = 1, **changes):
 
 
 def leaves(tree):
-  return {jax.tree_util.keystr(path): np.asarray(leaf)
-          for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 @pytest.mark.parametrize("impl", ["dense", "ring"])  # of rows: objectives/test_implementations.py

@@ -31,18 +31,22 @@ def test_a_kernel_that_moves_more_than_it_computes_costs_its_way_to_memory():
 
 def test_collectives_count_each_channel_once_and_say_which_are_hidden():
   assert collectives(PROGRAM) == {
-      "all-gather": Collective(1, 8 * 8 * 4, 1),
-      "all-reduce": Collective(3, 3 * (2 * 8 * 2 + 4 * 4), 0)}
+    "all-gather": Collective(1, 8 * 8 * 4, 1),
+    "all-reduce": Collective(3, 3 * (2 * 8 * 2 + 4 * 4), 0),
+  }
 
 
-@pytest.mark.parametrize("source, name", [
+@pytest.mark.parametrize(
+  "source, name",
+  [
     ("jit(train_step)/transpose(jvp(towers.image))/ViT/blocks/mlp/fc1", "towers.image"),
     ("jit(train_step)/jvp(loss)/dot", "loss"),
     ("jit(train_step)/loss/heads.image_joint/dot", "heads.image_joint"),
     ("jit(train_step)/augmentation/where", "augmentation"),
     ("jit(train_step)/add", "other"),
     ("", "other"),
-])
+  ],
+)
 def test_parts(source, name):
   assert part(source) == name
 
@@ -52,32 +56,44 @@ def test_bytes_of_results():
 
 
 def test_out_of_memory_is_read_with_its_units():
-  error = RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
-                       "(69.58G) exceeds available HBM (15.75G)")
+  error = RuntimeError(
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+    "(69.58G) exceeds available HBM (15.75G)"
+  )
   needed, there = tpu_slice.too_much(error)
   assert (needed, there) == (round(69.58 * 2**30), round(15.75 * 2**30))
   assert tpu_slice.too_much(RuntimeError("INTERNAL: something else")) is None
 
 
 def test_what_is_tried_when_it_does_not_fit_adds_up_in_order():
-  config = {"towers": {"image": {"name": "vit"}, "text": {"name": "resnet18"}}, "sharding": "dp",
-            "mesh": {}, "batch": {"size": 12, "microbatches": 1}}
+  config = {
+    "towers": {"image": {"name": "vit"}, "text": {"name": "resnet18"}},
+    "sharding": "dp",
+    "mesh": {},
+    "batch": {"size": 12, "microbatches": 1},
+  }
   tried = list(tpu_slice.roomier(config))
   assert [written for written, _ in tried] == [
-      "--config.towers.image.remat=dots_with_no_batch_dims_saveable", "--config.towers.image.remat=full",
-      "--config.sharding=fsdp --config.mesh.data=1 --config.mesh.fsdp=-1", "--config.batch.microbatches=2",
-      "--config.batch.microbatches=4"]
+    "--config.towers.image.remat=dots_with_no_batch_dims_saveable",
+    "--config.towers.image.remat=full",
+    "--config.sharding=fsdp --config.mesh.data=1 --config.mesh.fsdp=-1",
+    "--config.batch.microbatches=2",
+    "--config.batch.microbatches=4",
+  ]
   last = tried[-1][1]
   assert (last["towers"]["image"]["remat"], last["sharding"], last["batch"]["microbatches"]) == ("full", "fsdp", 4)
   assert config["towers"]["image"] == {"name": "vit"}  # untouched
 
 
-@pytest.mark.parametrize("words, message", [
+@pytest.mark.parametrize(
+  "words, message",
+  [
     (["--dry_run", "--topology", "v5litepod-16"], "v5e:"),
     (["--dry_run", "--topology", "v5e:16"], "did you mean"),
     (["--dry_run", "--topology", "v5e:2x4", "--devices", "8"], "without --devices"),
     (["--workdir", "runs/x", "--topology", "v5e:2x4"], "with --dry_run"),
-])
+  ],
+)
 def test_mistakes_are_said_before_anything_is_compiled(capsys, words, message):
   assert main(["train", "--config", "clip:smoke", *words]) == 2
   assert message in capsys.readouterr().err

@@ -38,8 +38,15 @@ def test_what_a_run_leaves(whole):
   assert int(state.step) == 6
   lines = read_jsonl(workdir / "metrics.jsonl")
   assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-  assert {"loss", "image_tags/loss", "image_to_text/temperature", "learning_rate", "examples_per_second",
-          "data_wait", "data/skipped"} <= set(lines[-1])
+  assert {
+    "loss",
+    "image_tags/loss",
+    "image_to_text/temperature",
+    "learning_rate",
+    "examples_per_second",
+    "data_wait",
+    "data/skipped",
+  } <= set(lines[-1])
   assert json.loads((workdir / "config.json").read_text())["batch"] == {"size": 16, "microbatches": 1}
   assert list((workdir / "tensorboard").glob("events*"))
 
@@ -61,6 +68,7 @@ def test_resume_is_bit_equal(whole, tmp_path, data_dir, monkeypatch):
       if len(calls) == 4:
         raise Killed
       return compiled(*arguments)
+
     return step
 
   monkeypatch.setattr(jax, "jit", dying_jit)
@@ -128,26 +136,32 @@ def test_nan_names_the_step_and_the_term_and_keeps_the_checkpoint(tmp_path, data
   assert load_run(tmp_path)[2] == 3
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(batch=dict(size=12)), r"config\.batch\.size=12 does not divide over 8 devices; try 8 or 16"),
     (dict(mesh=dict(data=3)), r"does not multiply to the 8 devices"),
     (dict(mesh=dict(model=8)), r"unknown key config\.mesh\.model; .*data, fsdp, tensor"),
     (dict(momentum=dict(decay=0.9, update="before")), r"did you mean 'before_keys'"),
     (dict(heads=dict(image_joint=dict(tower="imag", name="linear", dim=8))), r"did you mean 'image'"),
     (dict(augment=dict(image="mocov2")), r"did you mean 'moco_v2'"),
-])
+  ],
+)
 def test_mistakes_stop_before_compilation(changes, message, tmp_path, data_dir):
   with pytest.raises(UserError, match=message) as error:
     train(tmp_path / "run", data_dir, **changes)
   assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("term, message", [
+@pytest.mark.parametrize(
+  "term, message",
+  [
     (dict(query="image[2]/image_ssl"), r"image_image.*image\[0\] to \[1\] exist"),
     (dict(query="image[0]/image_sl"), r"image_image.*did you mean 'image_ssl'"),
     (dict(negatives="queue:40"), r"image_image.*multiple of the global batch 16"),
     (dict(taget="identity"), r"image_image.*did you mean 'target'"),
-])
+  ],
+)
 def test_mistakes_in_a_term_name_it(term, message, tmp_path, data_dir):
   objective = tiny_config()["objective"]
   objective["image_image"] = {**objective["image_image"], **term}

@@ -88,7 +88,8 @@ def test_a_small_model_against_the_double_loop(on):
 
     each = [dict(leaves(jax.grad(one)(params, name))) for name in TERMS]
     (value, (metrics, _), embeddings, statistics), found, more = ProjectConflicts(on)(
-      small_embed, small_loss, params, TERMS)
+      small_embed, small_loss, params, TERMS
+    )
   wanted = {name: sum(g[name] for g in each) for name in each[0]}
   shared = [name for name in wanted if any(re.fullmatch(p, name) for p in ((on,) if isinstance(on, str) else on))]
   combined = double_loop(np.stack([np.concatenate([g[name].ravel() for name in shared]) for g in each]))
@@ -140,7 +141,8 @@ def program(rule: str, devices: int = 1, microbatches: int = 1):
   placed = sharding.shard_state([("tables/.*", ("data",)), (".*", ())], mesh, first)
   step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=(placed, sharding.replicated(mesh)))
   return jax.device_put(first, placed), lambda state, number: step(
-    state, sharding.put_batch(without_images(tiny_batch(seed=number)), mesh))
+    state, sharding.put_batch(without_images(tiny_batch(seed=number)), mesh)
+  )
 
 
 @functools.cache

@@ -84,8 +84,9 @@ HOLDS_THE_LOCK = textwrap.dedent("""
 @pytest.mark.parametrize("what, code", [("hang", 1), ("work", 0), ("suspend", 0)])
 def test_what_holds_the_interpreters_lock(what, code):
   start = time.monotonic()
-  found = subprocess.run([sys.executable, "-c", HOLDS_THE_LOCK, what], capture_output=True, text=True, timeout=60,
-                         check=False)
+  found = subprocess.run(
+    [sys.executable, "-c", HOLDS_THE_LOCK, what], capture_output=True, text=True, timeout=60, check=False
+  )
   assert found.returncode == code, found.stderr
   assert ("Timeout (0:00:03" in found.stderr and "most recent call first" in found.stderr) == (what == "hang")
   assert ("ended well" in found.stdout) == (what != "hang") and time.monotonic() - start < 25
@@ -114,8 +115,12 @@ def test_a_source_that_hangs_ends_the_run(tmp_path, data_dir):
       sys.exit(main(sys.argv[1:]))
   """)
   found = subprocess.run(
-      [sys.executable, "-c", code, "train", "--config", file, "--workdir", tmp_path / "run", "--data_dir", data_dir],
-      capture_output=True, text=True, timeout=300, check=False)
+    [sys.executable, "-c", code, "train", "--config", file, "--workdir", tmp_path / "run", "--data_dir", data_dir],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
   assert found.returncode == EXIT_CODE, found.stderr
   assert "makes no progress: reading batch " in found.stderr and "in hanging" in found.stderr
   assert "first step done" in found.stdout

@@ -15,12 +15,16 @@ def tiny_config(**changes) -> dict:
   c = base_config()
   c.steps, c.batch.size = 6, 16
   c.data.update(split="all", image_size=SIZE, text_length=LENGTH)
-  c.towers = dict(image=dict(name="vit", patch=8, width=16, depth=1, heads=2),
-                  text=dict(name="text_transformer", width=16, depth=1, heads=2))
-  c.heads = dict(image_ssl=dict(tower="image", name="mlp", dim=8, batch_norm=True),
-                 image_joint=dict(tower="image", name="linear", dim=8),
-                 text_ssl=dict(tower="text", name="mlp", dim=8),
-                 text_joint=dict(tower="text", name="linear", dim=8))
+  c.towers = dict(
+    image=dict(name="vit", patch=8, width=16, depth=1, heads=2),
+    text=dict(name="text_transformer", width=16, depth=1, heads=2),
+  )
+  c.heads = dict(
+    image_ssl=dict(tower="image", name="mlp", dim=8, batch_norm=True),
+    image_joint=dict(tower="image", name="linear", dim=8),
+    text_ssl=dict(tower="text", name="mlp", dim=8),
+    text_joint=dict(tower="text", name="linear", dim=8),
+  )
   c.objective = five_terms()
   c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.01)
   c.checkpoint.every_steps = 3
@@ -31,15 +35,30 @@ def tiny_config(**changes) -> dict:
 def five_terms() -> dict:
   """MCT's terms, queue and batch negatives and a learned temperature among them."""
   return dict(
-      image_image=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum",
-                       negatives="queue:32", temperature=0.1),
-      image_tags=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", temperature=0.1,
-                      negatives="queue:32", target=dict(name="shared_tags", overlap="jaccard", threshold=0.2)),
-      text_text=dict(query="text[0]/text_ssl", key="text[1]/text_ssl@momentum", negatives="queue:32"),
-      image_to_text=dict(query="image[0]/image_joint", key="text[1]/text_joint@momentum",
-                         negatives="batch+queue:32", temperature=dict(init=0.07, learned=True, min=0.01)),
-      text_to_image=dict(query="text[0]/text_joint", key="image[1]/image_joint@momentum",
-                         negatives="batch+queue:32", temperature="image_to_text"))
+    image_image=dict(
+      query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:32", temperature=0.1
+    ),
+    image_tags=dict(
+      query="image[0]/image_ssl",
+      key="image[1]/image_ssl@momentum",
+      temperature=0.1,
+      negatives="queue:32",
+      target=dict(name="shared_tags", overlap="jaccard", threshold=0.2),
+    ),
+    text_text=dict(query="text[0]/text_ssl", key="text[1]/text_ssl@momentum", negatives="queue:32"),
+    image_to_text=dict(
+      query="image[0]/image_joint",
+      key="text[1]/text_joint@momentum",
+      negatives="batch+queue:32",
+      temperature=dict(init=0.07, learned=True, min=0.01),
+    ),
+    text_to_image=dict(
+      query="text[0]/text_joint",
+      key="image[1]/image_joint@momentum",
+      negatives="batch+queue:32",
+      temperature="image_to_text",
+    ),
+  )
 
 
 def tiny_batch(size: int = 16, seed: int = 0) -> dict:
@@ -48,48 +67,60 @@ def tiny_batch(size: int = 16, seed: int = 0) -> dict:
   text = draw.integers(3, CAPTIONS, (size, 2, LENGTH)).astype(np.int32)
   text[:, :, -2:] = 0  # padding
   return {
-      "image": draw.integers(0, 255, (size, 2, SIZE, SIZE, 3)).astype(np.uint8),
-      "text": text,
-      "tags": (draw.random((size, TAGS)) < 0.3).astype(np.uint8),
-      "labels": {"group": draw.integers(0, 4, size).astype(np.int32)},
-      "id": np.arange(size, dtype=np.int32),
-      "index": np.arange(size, dtype=np.int32),
-      "seed": draw.integers(0, 2**32, size, dtype=np.uint32),
-      "mirror_safe": draw.random(size) < 0.5,
-      "valid": np.ones(size, bool),
+    "image": draw.integers(0, 255, (size, 2, SIZE, SIZE, 3)).astype(np.uint8),
+    "text": text,
+    "tags": (draw.random((size, TAGS)) < 0.3).astype(np.uint8),
+    "labels": {"group": draw.integers(0, 4, size).astype(np.int32)},
+    "id": np.arange(size, dtype=np.int32),
+    "index": np.arange(size, dtype=np.int32),
+    "seed": draw.integers(0, 2**32, size, dtype=np.uint32),
+    "mirror_safe": draw.random(size) < 0.5,
+    "valid": np.ones(size, bool),
   }
 
 
 def tiny_spec(size: int = 16):
   """What the pipeline would say of `tiny_batch`."""
   from mmcontrast.data.pipeline import Spec
+
   shapes = {name: (leaf.shape, leaf.dtype) for name, leaf in tiny_batch(size).items() if name != "labels"}
-  return Spec(examples=64, steps_per_epoch=4, tag_names=tuple("abcdefghijkl"),
-              label_names={"group": ("p", "q", "r", "s")}, styles=("one",), vocab_size=CAPTIONS,
-              batch={**shapes, "labels/group": ((size,), np.dtype(np.int32))})
+  return Spec(
+    examples=64,
+    steps_per_epoch=4,
+    tag_names=tuple("abcdefghijkl"),
+    label_names={"group": ("p", "q", "r", "s")},
+    styles=("one",),
+    vocab_size=CAPTIONS,
+    batch={**shapes, "labels/group": ((size,), np.dtype(np.int32))},
+  )
 
 
 def tiny_inference(step=None, seed=0, towers=None, **evaluation):
   """A model of two towers, of noise, as functions; a text is told by its length. It takes batches of 6."""
   from mmcontrast.inference import Inference
   from mmcontrast.model import build_model
+
   c = base_config()
   c.data.image_size, c.data.text_length = 16, 5
-  c.towers = dict(image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
-                  text=dict(name="text_transformer", width=8, depth=1, heads=2))
+  c.towers = dict(
+    image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
+    text=dict(name="text_transformer", width=8, depth=1, heads=2),
+  )
   for name, options in (towers or {}).items():
     c.towers[name].update(options)
   c.heads = dict(pictures=dict(tower="image", name="linear", dim=4), words=dict(tower="text", name="linear", dim=4))
   c.evaluation.update(dict(image="pictures", text="words", batch_size=6) | evaluation)
   config = c.to_dict()
   model = build_model(config, 30)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32),
-                                                          "text": np.ones((2, 5), np.int32)})
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
+  )
   draw = np.random.default_rng(seed)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
   tokenizer = types.SimpleNamespace(
-      tokens=lambda texts: [[1, 3 + len(text), 2] for text in texts],
-      encode=lambda texts, length: np.array([[1, 3 + len(text), 2, 0, 0] for text in texts], np.int32))
+    tokens=lambda texts: [[1, 3 + len(text), 2] for text in texts],
+    encode=lambda texts, length: np.array([[1, 3 + len(text), 2, 0, 0] for text in texts], np.int32),
+  )
   return Inference(config, model, variables, tokenizer, step)
 
 

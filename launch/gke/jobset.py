@@ -36,9 +36,19 @@ def slices() -> dict[str, dict[str, Any]]:
   return known
 
 
-def jobset(name: str, accelerator_type: str, image: str, arguments: list[str], *, slices_of: int = 1,
-           spot: bool = False, restarts: int = 50, grace_seconds: int = 600, service_account: str = "",
-           claim: str = "") -> dict[str, Any]:
+def jobset(
+  name: str,
+  accelerator_type: str,
+  image: str,
+  arguments: list[str],
+  *,
+  slices_of: int = 1,
+  spot: bool = False,
+  restarts: int = 50,
+  grace_seconds: int = 600,
+  service_account: str = "",
+  claim: str = "",
+) -> dict[str, Any]:
   """The manifest as a dictionary.
 
   Args:
@@ -65,46 +75,87 @@ def jobset(name: str, accelerator_type: str, image: str, arguments: list[str], *
     volumes.append({"name": "shared", "persistentVolumeClaim": {"claimName": claim}})
     mounts.append({"name": "shared", "mountPath": "/mnt"})
   tolerations = [{"key": "google.com/tpu", "operator": "Exists"}]
-  nodes = {"cloud.google.com/gke-tpu-accelerator": kind["accelerator"],
-           "cloud.google.com/gke-tpu-topology": kind["topology"]}
+  nodes = {
+    "cloud.google.com/gke-tpu-accelerator": kind["accelerator"],
+    "cloud.google.com/gke-tpu-topology": kind["topology"],
+  }
   if spot:
     nodes["cloud.google.com/gke-spot"] = "true"
-    tolerations.append({"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true",
-                        "effect": "NoSchedule"})
+    tolerations.append(
+      {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+    )
   container = {
-      "name": CONTAINER, "image": image,
-      # Without a shell between them, SIGTERM reaches the run.
-      "command": ["python", "-u", "-m", "mmcontrast", "train", "--config.distributed.mode=on",
-                  "--config.distributed.start_timeout_seconds=1800", *arguments],
-      "env": [{"name": "MMCONTRAST_PREEMPTED_EXIT_CODE", "value": "143"}],
-      "securityContext": {"privileged": True},  # access to the chips
-      "resources": {"limits": {"google.com/tpu": 4}},
-      "volumeMounts": mounts}
+    "name": CONTAINER,
+    "image": image,
+    # Without a shell between them, SIGTERM reaches the run.
+    "command": [
+      "python",
+      "-u",
+      "-m",
+      "mmcontrast",
+      "train",
+      "--config.distributed.mode=on",
+      "--config.distributed.start_timeout_seconds=1800",
+      *arguments,
+    ],
+    "env": [{"name": "MMCONTRAST_PREEMPTED_EXIT_CODE", "value": "143"}],
+    "securityContext": {"privileged": True},  # access to the chips
+    "resources": {"limits": {"google.com/tpu": 4}},
+    "volumeMounts": mounts,
+  }
   pod = {
-      "restartPolicy": "Never", "nodeSelector": nodes, "hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet",
-      "terminationGracePeriodSeconds": grace_seconds, "containers": [container], "tolerations": tolerations,
-      "volumes": volumes, **({"serviceAccountName": service_account} if service_account else {})}
-  failure = {"rules": [{"action": "FailJob", "onExitCodes": {
-      "containerName": CONTAINER, "operator": "NotIn", "values": list(RESTART_ON)}}]}
-  job = {"parallelism": kind["hosts"], "completions": kind["hosts"], "backoffLimit": 0, "podFailurePolicy": failure,
-         "template": {"spec": pod}}
+    "restartPolicy": "Never",
+    "nodeSelector": nodes,
+    "hostNetwork": True,
+    "dnsPolicy": "ClusterFirstWithHostNet",
+    "terminationGracePeriodSeconds": grace_seconds,
+    "containers": [container],
+    "tolerations": tolerations,
+    "volumes": volumes,
+    **({"serviceAccountName": service_account} if service_account else {}),
+  }
+  failure = {
+    "rules": [
+      {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": list(RESTART_ON)},
+      }
+    ]
+  }
+  job = {
+    "parallelism": kind["hosts"],
+    "completions": kind["hosts"],
+    "backoffLimit": 0,
+    "podFailurePolicy": failure,
+    "template": {"spec": pod},
+  }
   return {
-      "apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet",
-      "metadata": {"name": name, "annotations": {
-          "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}},
-      "spec": {
-          "failurePolicy": {"maxRestarts": restarts,
-                            "rules": [{"name": "mistakes", "action": "FailJobSet",
-                                       "onJobFailureReasons": ["PodFailurePolicy"]}]},
-          "replicatedJobs": [{"name": "slice", "replicas": slices_of, "template": {"spec": job}}]}}
+    "apiVersion": "jobset.x-k8s.io/v1alpha2",
+    "kind": "JobSet",
+    "metadata": {
+      "name": name,
+      "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
+    },
+    "spec": {
+      "failurePolicy": {
+        "maxRestarts": restarts,
+        "rules": [{"name": "mistakes", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+      },
+      "replicatedJobs": [{"name": "slice", "replicas": slices_of, "template": {"spec": job}}],
+    },
+  }
 
 
 def main(words: list[str] | None = None) -> int:
   """Prints the manifest that the command line describes; a mistake is one line and exit code 2."""
   words = sys.argv[1:] if words is None else words
   cut = words.index("--") if "--" in words else len(words)
-  parser = argparse.ArgumentParser("jobset.py", description=__doc__.split("\n")[0], allow_abbrev=False,
-                                   epilog="Arguments of mmcontrast train come after --.")
+  parser = argparse.ArgumentParser(
+    "jobset.py",
+    description=__doc__.split("\n")[0],
+    allow_abbrev=False,
+    epilog="Arguments of mmcontrast train come after --.",
+  )
   parser.add_argument("--name", required=True)
   parser.add_argument("--type", required=True, help="accelerator type, such as v5litepod-16")
   parser.add_argument("--image", required=True, help="with mmcontrast and jax[tpu] installed")
@@ -115,16 +166,24 @@ def main(words: list[str] | None = None) -> int:
   parser.add_argument("--service_account", default="")
   parser.add_argument("--claim", default="", help="a persistent volume claim to mount at /mnt on all hosts")
   options = parser.parse_args(words[:cut])
-  arguments = words[cut + 1:]
+  arguments = words[cut + 1 :]
   try:
     if not any(word.split("=")[0] == "--workdir" for word in arguments):
       raise ValueError("--workdir is missing after --: a folder that all hosts see")
     if options.slices < 1:
       raise ValueError(f"--slices {options.slices}: give at least 1")
     manifest = jobset(
-        options.name, options.type, options.image, arguments, slices_of=options.slices, spot=options.spot,
-        restarts=options.restarts, grace_seconds=options.grace_seconds, service_account=options.service_account,
-        claim=options.claim)
+      options.name,
+      options.type,
+      options.image,
+      arguments,
+      slices_of=options.slices,
+      spot=options.spot,
+      restarts=options.restarts,
+      grace_seconds=options.grace_seconds,
+      service_account=options.service_account,
+      claim=options.claim,
+    )
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -13,10 +13,17 @@ from mmcontrast.config import base_config, sized
 
 def get_config(arg=None):
   c = base_config()
-  c.steps, c.batch.size = 92_000, 256           # 200 epochs of 118,287 images, 32 a device
-  c.data.update(dataset="coco:data/coco", split="train", image_size=224, centre_crop=0.875, text_length=32,
-                views=dict(image=2, text=2), tokenizer="data/coco/tokenizer.model",
-                crop=dict(scale=(0.2, 1.0)))
+  c.steps, c.batch.size = 92_000, 256  # 200 epochs of 118,287 images, 32 a device
+  c.data.update(
+    dataset="coco:data/coco",
+    split="train",
+    image_size=224,
+    centre_crop=0.875,
+    text_length=32,
+    views=dict(image=2, text=2),
+    tokenizer="data/coco/tokenizer.model",
+    crop=dict(scale=(0.2, 1.0)),
+  )
   c.augment = dict(image="moco_v2")
 
   c.towers.image = dict(name="resnet50")
@@ -28,21 +35,54 @@ def get_config(arg=None):
   c.momentum = dict(decay=0.999, update="before_keys")
 
   c.objective = dict(
-      image_image=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum",
-                       negatives="queue:16384", temperature=0.2, weight=1.0),
-      image_tags=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum",
-                      negatives="queue:16384", temperature=0.2, weight=1.0,
-                      target=dict(name="shared_tags", overlap="jaccard", threshold=0.5)),
-      text_text=dict(query="text[0]/text_ssl", key="text[1]/text_ssl@momentum",
-                     negatives="queue:16384", temperature=0.2, weight=1.0),
-      image_to_text=dict(query="image[0]/image_joint", key="text[1]/text_joint@momentum",
-                         negatives="queue:16384", temperature=0.07, weight=1.0),
-      text_to_image=dict(query="text[0]/text_joint", key="image[1]/image_joint@momentum",
-                         negatives="queue:16384", temperature=0.07, weight=1.0))
+    image_image=dict(
+      query="image[0]/image_ssl",
+      key="image[1]/image_ssl@momentum",
+      negatives="queue:16384",
+      temperature=0.2,
+      weight=1.0,
+    ),
+    image_tags=dict(
+      query="image[0]/image_ssl",
+      key="image[1]/image_ssl@momentum",
+      negatives="queue:16384",
+      temperature=0.2,
+      weight=1.0,
+      target=dict(name="shared_tags", overlap="jaccard", threshold=0.5),
+    ),
+    text_text=dict(
+      query="text[0]/text_ssl", key="text[1]/text_ssl@momentum", negatives="queue:16384", temperature=0.2, weight=1.0
+    ),
+    image_to_text=dict(
+      query="image[0]/image_joint",
+      key="text[1]/text_joint@momentum",
+      negatives="queue:16384",
+      temperature=0.07,
+      weight=1.0,
+    ),
+    text_to_image=dict(
+      query="text[0]/text_joint",
+      key="image[1]/image_joint@momentum",
+      negatives="queue:16384",
+      temperature=0.07,
+      weight=1.0,
+    ),
+  )
 
-  c.optimizer = dict(name="sgd", momentum=0.9, weight_decay=1e-4, clip_norm=10.0,
-                     learning_rate=dict(name="warmup_cosine", peak=0.03, warmup_steps=1000))
+  c.optimizer = dict(
+    name="sgd",
+    momentum=0.9,
+    weight_decay=1e-4,
+    clip_norm=10.0,
+    learning_rate=dict(name="warmup_cosine", peak=0.03, warmup_steps=1000),
+  )
   c.checkpoint.update(every_steps=2000, keep_last=2)
-  c.evaluation.update(image="image_joint", text="text_joint", features="image", sets=("coco_val",),
-                      data=dict(coco_val=dict(split="val")), evaluators=dict(retrieval=dict()))
+  c.evaluation.update(
+    image="image_joint",
+    text="text_joint",
+    features="image",
+    sets=("coco_val",),
+    data=dict(coco_val=dict(split="val")),
+    evaluators=dict(retrieval=dict()),
+  )
   return sized(c, arg)

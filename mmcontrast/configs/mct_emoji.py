@@ -1,6 +1,6 @@
 """The quickstart, ten times as long.
 
-    mmcontrast train --config mct_emoji --workdir runs/mct_emoji
+mmcontrast train --config mct_emoji --workdir runs/mct_emoji
 """
 
 from mmcontrast.config import sized

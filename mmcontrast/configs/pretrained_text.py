@@ -21,8 +21,13 @@ def get_config(arg=None):
   c.towers.text = dict(name="bert", width=384, depth=6, heads=12, max_length=512, pool="mean")
   c.init = {"towers/text": f"hf:{folder}"}
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step"),
+    )
+  )
   c.optimizer.frozen = ("towers/text/.*",)
   if arg == "smoke":  # a small tower, drawn at random, with the dataset's tokenizer: there is nothing to download
     c.init = dict()

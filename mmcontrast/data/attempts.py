@@ -106,8 +106,10 @@ class Attempts:
       if self._closed.is_set():
         raise Closed
       if self._hung >= _MOST_HUNG:
-        raise UserError(f"{self._hung} reads hang for more than data.on_error.timeout_seconds={self._timeout:g}: "
-                        "is the storage there?")
+        raise UserError(
+          f"{self._hung} reads hang for more than data.on_error.timeout_seconds={self._timeout:g}: "
+          "is the storage there?"
+        )
       self._waiting.add(answers)
       if self._idle:
         self._idle -= 1

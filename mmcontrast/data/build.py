@@ -28,9 +28,7 @@ def is_built(name: str, data_dir: str | os.PathLike | None = None) -> bool:
   return (pathlib.Path(data_dir or default_data_dir()) / name / "metadata.json").is_file()
 
 
-def build_dataset(
-  name: str, data_dir: str | os.PathLike | None = None, force: bool = False
-) -> pathlib.Path:
+def build_dataset(name: str, data_dir: str | os.PathLike | None = None, force: bool = False) -> pathlib.Path:
   """Builds `name` under `data_dir` and returns its folder; returns at once when it is there.
 
   The work goes on in a scratch folder next to the result and is renamed at the end, so a
@@ -48,9 +46,7 @@ def build_dataset(
   folders.make(data_dir, "--data_dir")
   with tempfile.TemporaryDirectory(prefix=f".building-{name}-", dir=data_dir) as scratch:
     with _quiet():
-      builder = getattr(importlib.import_module(module), attribute)(
-        data_dir=scratch, file_format="array_record"
-      )
+      builder = getattr(importlib.import_module(module), attribute)(data_dir=scratch, file_format="array_record")
       builder.download_and_prepare()
       made = pathlib.Path(scratch) / name
       for file, content in builder.side_files().items():

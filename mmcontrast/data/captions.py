@@ -47,8 +47,10 @@ def check_fields(fields: Mapping[str, float] | Sequence[str] | None, views: int,
       if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise UserError(f"data.captions.{field}: {weight!r}; give a number above 0, or leave the field out")
   elif isinstance(fields, str) or len(fields) != views:
-    raise UserError(f"data.captions: {fields!r} is not a list of {views} fields, one for each text view "
-                    "(data.views.text); or give weights, such as dict(alt=0.7, generated=0.3)")
+    raise UserError(
+      f"data.captions: {fields!r} is not a list of {views} fields, one for each text view "
+      "(data.views.text); or give weights, such as dict(alt=0.7, generated=0.3)"
+    )
 
 
 def of_fields(captions: Captions, fields: Mapping[str, float] | Sequence[str] | None) -> dict[str, list[str]]:

@@ -73,7 +73,10 @@ def line_of_source(source: Source, settings: Mapping, tokenizer: Tokenizer) -> s
 def _line(name: str, found: Cut, length: int, of: str) -> str:
   if not found.cut:
     return ""
-  alike = f"{found.alike:,} of {found.different:,} different ones are then equal to another" if found.alike else \
-      f"all {found.different:,} different ones stay different"
+  alike = (
+    f"{found.alike:,} of {found.different:,} different ones are then equal to another"
+    if found.alike
+    else f"all {found.different:,} different ones stay different"
+  )
   return (f"{name}: {found.cut:,} of {found.captions:,} captions ({found.cut / found.captions:.1%}) are longer than "
           f"data.text_length={length} tokens and cut; {alike}{of}")  # fmt: skip

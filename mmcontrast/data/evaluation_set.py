@@ -53,8 +53,13 @@ class EvaluationSet:
 
 
 def load_evaluation_set(
-  name: str, split: str = "all", data: Mapping | None = None, data_dir: DataDir = None, style: str | None = None, *,
-  trained: bool = True
+  name: str,
+  split: str = "all",
+  data: Mapping | None = None,
+  data_dir: DataDir = None,
+  style: str | None = None,
+  *,
+  trained: bool = True,
 ) -> EvaluationSet:
   """Loads `emoji_views` (one style of it) or `emoji_noto`.
 

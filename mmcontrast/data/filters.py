@@ -27,8 +27,10 @@ def check(filters: Mapping) -> None:
   """UserError on a bound that nothing passes, or that is no number."""
   for name, value in filters.items():
     if not isinstance(value, int | float) or not value >= 0 or (name == "max_aspect" and 0 < value < 1):
-      raise UserError(f"data.filter.{name}: {value!r}; give a number "
-                      + ("at least 1, or 0 for any" if name == "max_aspect" else "at least 0"))
+      raise UserError(
+        f"data.filter.{name}: {value!r}; give a number "
+        + ("at least 1, or 0 for any" if name == "max_aspect" else "at least 0")
+      )
   if 0 < filters["max_caption"] < filters["min_caption"]:
     raise UserError(f"data.filter: min_caption={filters['min_caption']} is above max_caption={filters['max_caption']}")
 

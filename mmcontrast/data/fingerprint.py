@@ -19,8 +19,15 @@ from mmcontrast.data.tokenizers import Tokenizer
 EXAMPLES = 16
 """How many examples are read, spread evenly over the data."""
 _SHOWN = 5  # names that a message lists
-_TEXTS = ("a photo of a dog", "Two people, 3 bicycles & 1 cat!", "unbelievably counterclockwise",
-          "Ein kleiner Hund läuft", "一只狗在草地上", "собака", "😀")  # a tokenizer is told by their ids
+_TEXTS = (
+  "a photo of a dog",
+  "Two people, 3 bicycles & 1 cat!",
+  "unbelievably counterclockwise",
+  "Ein kleiner Hund läuft",
+  "一只狗在草地上",
+  "собака",
+  "😀",
+)  # a tokenizer is told by their ids
 
 
 def fingerprint(source: Source, tokenizer: Tokenizer | None, on_error: Mapping[str, float]) -> dict[str, Any]:
@@ -93,8 +100,13 @@ def _of_example(attempts: Attempts, source: Source, place: int) -> str | None:
 def _described(record: Record) -> list[Any]:
   """What an example is, without its name, which has the path of its file, and its id, which may be made of it."""
   images = {style: hashlib.blake2b(data).hexdigest() for style, data in record["images"].items()}
-  return [images, record["captions"], record.get("names", {}), record["tags"].tolist(),
-          {name: int(number) for name, number in record["labels"].items()}]
+  return [
+    images,
+    record["captions"],
+    record.get("names", {}),
+    record["tags"].tolist(),
+    {name: int(number) for name, number in record["labels"].items()},
+  ]
 
 
 def _digest(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Views of images: drawings chosen, cropped at one or two sizes.
 
-    image         [N, V, S, S, 3]  data.views.image crops of data.image_size
-    image_small   [N, K, s, s, 3]  multi-crop (SwAV, Caron et al., arXiv:2006.09882): data.multi_crop
+image         [N, V, S, S, 3]  data.views.image crops of data.image_size
+image_small   [N, K, s, s, 3]  multi-crop (SwAV, Caron et al., arXiv:2006.09882): data.multi_crop
 """
 
 from __future__ import annotations

@@ -226,7 +226,8 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]
   return np.frombuffer(out.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
-def pillow_resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float],
-                  interpolation: str = "bilinear") -> np.ndarray:
+def pillow_resize(
+  pixels: np.ndarray, size: int, box: tuple[float, float, float, float], interpolation: str = "bilinear"
+) -> np.ndarray:
   """As `resize`, by Pillow, with one of FILTERS: what evaluation uses, the same on every machine."""
   return np.asarray(Image.fromarray(pixels).resize((size, size), FILTERS[interpolation], box=box))

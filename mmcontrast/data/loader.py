@@ -93,9 +93,7 @@ class Loader:
     if self._info.tag_names:
       batch["tags"] = np.stack([record["tags"] for record in records])
     if names := self._info.label_names:
-      batch["labels"] = {
-        name: np.array([record["labels"][name] for record in records], np.int32) for name in names
-      }
+      batch["labels"] = {name: np.array([record["labels"][name] for record in records], np.int32) for name in names}
     there = {}
     if self._settings["views"]["image"]:
       there["image"] = np.array(with_image)

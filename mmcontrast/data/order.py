@@ -82,8 +82,10 @@ class Shares:
   def __post_init__(self):
     for name, length, weight in zip(self.names, self.lengths, self.weights):
       if (rows := math.ceil(weight * self.batch_size - 1e-6)) > length:
-        raise UserError(f"data.mixture.{name}.weight: makes {rows} rows of a batch of {self.batch_size}, more than its "
-                        f"{length} examples; lower it")
+        raise UserError(
+          f"data.mixture.{name}.weight: makes {rows} rows of a batch of {self.batch_size}, more than its "
+          f"{length} examples; lower it"
+        )
 
   @property
   def steps_per_epoch(self) -> int:
@@ -104,7 +106,7 @@ class Shares:
     offsets = [0, *itertools.accumulate(self.lengths)]
     shuffled = _shuffled_rows(self.seed, step, self.batch_size)
     epochs, indices = [], []
-    for place in shuffled[rows.start:rows.stop].tolist():
+    for place in shuffled[rows.start : rows.stop].tolist():
       source = bisect.bisect_right(ends, place)
       epoch, draw = divmod(after[source] - (ends[source] - place), self.lengths[source])
       own = _key(self.seed, epoch, noise.ORDER, source)

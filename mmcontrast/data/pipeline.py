@@ -124,8 +124,12 @@ class Batches(Iterator):
   @property
   def counts(self) -> dict[str, int]:
     """Metrics: examples that were replaced, different records that were bad or filtered, repeated reads."""
-    return {"data/skipped": self.for_bad + self.for_filtered, "data/bad_records": len(self.bad_records),
-            "data/filtered": sum(self.filtered.values()), "data/retries": self._loader.attempts.repeated}
+    return {
+      "data/skipped": self.for_bad + self.for_filtered,
+      "data/bad_records": len(self.bad_records),
+      "data/filtered": sum(self.filtered.values()),
+      "data/retries": self._loader.attempts.repeated,
+    }
 
   def cut_line(self) -> str:
     """What cutting captions does, in a line that some records are read for; "" where none is cut."""
@@ -136,9 +140,11 @@ class Batches(Iterator):
     bad, filtered = self.bad_records, self.filtered
     took = f" ({', '.join(f'{name} {count:,}' for name, count in sorted(filtered.items()))})" if filtered else ""
     named = [*list(bad.values())[:most], *["..."] * (len(bad) > most)]
-    return (f"data: {self.examples:,} examples, {self.for_bad + self.for_filtered:,} of them replacements; "
-            f"{len(bad):,} bad records, {sum(filtered.values()):,} filtered{took}, "
-            f"{self._loader.attempts.repeated:,} reads tried again" + (f"; bad: {'; '.join(named)}" if bad else ""))
+    return (
+      f"data: {self.examples:,} examples, {self.for_bad + self.for_filtered:,} of them replacements; "
+      f"{len(bad):,} bad records, {sum(filtered.values()):,} filtered{took}, "
+      f"{self._loader.attempts.repeated:,} reads tried again" + (f"; bad: {'; '.join(named)}" if bad else "")
+    )
 
   def close(self) -> None:
     """Stops the reading threads; a read that hangs is left to itself."""

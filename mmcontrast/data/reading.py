@@ -147,8 +147,10 @@ class Reader:
     except (UserError, Closed, filters.Filtered):
       raise
     except Exception as error:
-      raise UserError(f"dataset {self._source.info.name}, record {index}{f' ({name})' if name else ''}: "
-                      f"{type(error).__name__}: {one_line(error)}; the source failed in an unexpected way") from error
+      raise UserError(
+        f"dataset {self._source.info.name}, record {index}{f' ({name})' if name else ''}: "
+        f"{type(error).__name__}: {one_line(error)}; the source failed in an unexpected way"
+      ) from error
     if self._caching:
       self._cache[index] = result
     return result

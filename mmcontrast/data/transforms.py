@@ -42,9 +42,7 @@ def trim(pixels: np.ndarray, margin: float = 0.04, most: float = 1.5) -> np.ndar
   return np.asarray(canvas)
 
 
-def random_crop(
-  pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[str, object]
-) -> np.ndarray:
+def random_crop(pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
   """A random crop of the area and aspect ratio in `crop`, resized: uint8 [size, size, 3].
 
   Args:
@@ -112,7 +110,7 @@ def resize_and_crop(pixels: np.ndarray, size: int, share: float, mode: str, inte
   if mode == "squash":
     wide = high = short
   else:  # the longer side is cut to a whole number, not rounded
-    wide, high = ((short, int(short * height / width)) if width <= height else (int(short * width / height), short))
+    wide, high = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
   if wide * high > LIMITS["pixels"]:
     raise BadRecord(f"image of {width} x {height} pixels, too thin to be {short} pixels wide")
   resized = Image.fromarray(pixels).resize((wide, high), FILTERS[interpolation])

@@ -16,8 +16,15 @@ ATTENTION = ("xla", "cudnn")
 _NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # as jax.nn: where no key may be seen, all weigh the same
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool,
-           implementation: str = "xla", window: int | None = None) -> jax.Array:
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  mask: jax.Array | None,
+  causal: bool,
+  implementation: str = "xla",
+  window: int | None = None,
+) -> jax.Array:
   """Scaled dot-product attention.
 
   Args:
@@ -35,11 +42,13 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
   chosen, heads = lowering(), q.shape[2]
   if implementation == "cudnn":
     if chosen.platform != "gpu":
-      raise UserError(f"attention='cudnn' needs an NVIDIA GPU and this program is for {chosen.platform}; "
-                      "set attention='xla'")
+      raise UserError(
+        f"attention='cudnn' needs an NVIDIA GPU and this program is for {chosen.platform}; set attention='xla'"
+      )
     if q.dtype not in (jnp.bfloat16, jnp.float16):
-      raise UserError(f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' "
-                      "or attention='xla'")
+      raise UserError(
+        f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' or attention='xla'"
+      )
   if chosen.attention == "kernel" and fits(q.shape[1], k.shape[1], heads, q.shape[3], q.dtype.itemsize):
     q, k, v = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
     return short_attention(q, k, v, mask, heads, causal, window, chosen.mesh)
@@ -53,8 +62,9 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, cau
   return y.reshape(*y.shape[:2], -1)
 
 
-def _on_cpu(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool,
-            window: int | None) -> jax.Array:
+def _on_cpu(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool, window: int | None
+) -> jax.Array:
   """`attend` in an order that spares passes over [L, S], of which XLA's CPU backend makes one for each step.
 
   All masks are one, heads stand before positions, and the weights are divided by their sum only after

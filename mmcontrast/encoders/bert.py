@@ -84,8 +84,15 @@ class Bert(nn.Module):
     x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     for i in range(self.depth):
-      block = PostNormBlock(self.heads, round(self.width * self.mlp_ratio), self.activation, self.dropout,
-                            self.norm_epsilon, dtype, name=f"blocks_{i}")
+      block = PostNormBlock(
+        self.heads,
+        round(self.width * self.mlp_ratio),
+        self.activation,
+        self.dropout,
+        self.norm_epsilon,
+        dtype,
+        name=f"blocks_{i}",
+      )
       x = block(x, mask, train=train)
     if self.pool == "mean":
       return Encoded(masked_mean(x, mask), x, mask)

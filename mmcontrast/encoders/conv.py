@@ -58,9 +58,7 @@ def patches(x: jax.Array, size: tuple[int, int], stride: int) -> jax.Array:
 
 def conv_xla(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
   """XLA's own convolution."""
-  return lax.conv_general_dilated(
-    x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
-  )
+  return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS)
 
 
 def conv_matmul(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
@@ -126,9 +124,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], stride
 conv_split.defvjp(_conv_split_forward, _conv_split_backward)
 
 
-def conv(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, lowering: str = "auto"
-) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, lowering: str = "auto") -> jax.Array:
   """Two-dimensional cross-correlation.
 
   Args:
@@ -149,9 +145,7 @@ def conv(
   return conv_split(x, kernel, stride, padding)
 
 
-def max_pool(
-  x: jax.Array, size: int, stride: int, padding: Padding, lowering: str = "auto"
-) -> jax.Array:
+def max_pool(x: jax.Array, size: int, stride: int, padding: Padding, lowering: str = "auto") -> jax.Array:
   """Maximum over windows of x [B, H, W, C]; lowerings differ only in the gradient at ties."""
   if resolve(lowering) == "conv":
     return nn.max_pool(x, (size, size), (stride, stride), padding)

@@ -107,8 +107,9 @@ class ConvNeXt(nn.Module):
     dtype = jnp.dtype(self.dtype)
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     conv = functools.partial(Conv, padding=0, use_bias=True, dtype=dtype, lowering=self.lowering, kernel_init=INITIAL)
-    block = functools.partial(Block, self.layer_scale, activation=self.activation, norm=norm, lowering=self.lowering,
-                              dtype=dtype)
+    block = functools.partial(
+      Block, self.layer_scale, activation=self.activation, norm=norm, lowering=self.lowering, dtype=dtype
+    )
     x = norm(name="stem_1")(conv(self.width, 4, 4, name="stem_0")(images.astype(dtype)))
     first, last = 0, max(sum(self.stages) - 1, 1)
     for i, depth in enumerate(self.stages):

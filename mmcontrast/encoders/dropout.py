@@ -49,8 +49,10 @@ class PatchDrop(ExampleNoise):
     length = x.shape[1]
     kept = int(length * (1.0 - self.rate) + 1e-6)  # 1e-6: 100 * (1 - 0.9) is a little less than 10
     if not 0.0 <= self.rate < 1.0 or kept < 1:
-      raise UserError(f"patch_drop={self.rate}: keeps 1 to {length} of {length} patches when it is a share of 0 or "
-                      f"more, at most {1 - 1 / length:.4g}")
+      raise UserError(
+        f"patch_drop={self.rate}: keeps 1 to {length} of {length} patches when it is a share of 0 or "
+        f"more, at most {1 - 1 / length:.4g}"
+      )
     if not train or kept == length:
       return (x, *others) if others else x
     places = jnp.sort(jnp.argsort(self.noise(x.shape[:2]), axis=1)[:, :kept], axis=1)[..., None]

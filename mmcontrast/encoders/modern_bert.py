@@ -89,15 +89,24 @@ class ModernBert(nn.Module):
     length = ids.shape[1]
     mask = token_mask(ids, mask, self.max_length)
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=dtype)
-    embedding = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(0.02),
-                         name="token_embedding")
+    embedding = nn.Embed(
+      self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(0.02), name="token_embedding"
+    )
     x = nn.Dropout(self.dropout)(norm(name="norm_pre")(embedding(ids)), deterministic=not train)
     angles = [rope1d(length, self.width // self.heads, theta)[None] for theta in (self.global_theta, self.local_theta)]
     for i in range(self.depth):
       local = i % self.global_every != 0
-      block = ModernBertBlock(self.heads, round(self.width * self.mlp_ratio), self.activation,
-                              self.window if local else None, i == 0, self.dropout, self.norm_epsilon, dtype,
-                              name=f"blocks_{i}")
+      block = ModernBertBlock(
+        self.heads,
+        round(self.width * self.mlp_ratio),
+        self.activation,
+        self.window if local else None,
+        i == 0,
+        self.dropout,
+        self.norm_epsilon,
+        dtype,
+        name=f"blocks_{i}",
+      )
       x = block(x, mask, angles[local], train=train)
     tokens = norm(name="norm")(x)
     return Encoded(masked_mean(tokens, mask) if self.pool == "mean" else tokens[:, 0], tokens, mask)

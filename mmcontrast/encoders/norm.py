@@ -40,8 +40,10 @@ class BatchNorm(nn.Module):
     grows by 1 / sqrt(epsilon) in each layer.
     """
     if train and not self.is_initializing() and math.prod(x.shape[:-1]) == 1:
-      raise UserError("batch norm over one value: the batch is one example, so what is normalised is always 0; raise "
-                      "config.batch.size to 2 or more, or take the batch norm out")
+      raise UserError(
+        "batch norm over one value: the batch is one example, so what is normalised is always 0; raise "
+        "config.batch.size to 2 or more, or take the batch norm out"
+      )
     shape = x.shape[-1:]
     scale = self.param("scale", self.scale_init, shape, jnp.float32) if self.affine else jnp.float32(1.0)
     bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32) if self.affine else jnp.float32(0.0)

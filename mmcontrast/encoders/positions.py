@@ -40,8 +40,10 @@ def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int, ant
     return position
   side = math.isqrt(patches.shape[1])
   if side * side != patches.shape[1]:
-    raise UserError(f"{patches.shape[1]} learned positions are not a square of patches, so they cannot be resized to "
-                    f"{grid[0]}x{grid[1]}; use positions='sincos2d'")
+    raise UserError(
+      f"{patches.shape[1]} learned positions are not a square of patches, so they cannot be resized to "
+      f"{grid[0]}x{grid[1]}; use positions='sincos2d'"
+    )
   square = patches.reshape(side, side, -1)
   if antialias:
     resized = jax.image.resize(square, (*grid, square.shape[-1]), "cubic", antialias=True)

@@ -20,9 +20,7 @@ def options_of(builder: Callable[..., nn.Module]) -> dict[str, Any]:
   return {p.name: p.default for p in parameters if p.name not in ("parent", "name")}
 
 
-def build(
-  table: Mapping[str, Callable[..., nn.Module]], config: Mapping[str, Any], where: str
-) -> nn.Module:
+def build(table: Mapping[str, Callable[..., nn.Module]], config: Mapping[str, Any], where: str) -> nn.Module:
   """Builds the module `config["name"]` names, with the rest of the config as its options.
 
   Args:

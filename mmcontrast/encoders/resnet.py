@@ -90,9 +90,7 @@ class ResNet(nn.Module):
     del mask
     dtype = jnp.dtype(self.dtype)
     conv = functools.partial(Conv, dtype=dtype, lowering=self.lowering)
-    norm = functools.partial(
-      BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, dtype=dtype
-    )
+    norm = functools.partial(BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, dtype=dtype)
     x = images.astype(dtype)
     x = conv(self.stem_width or self.width, *STEMS[self.stem], name="conv1")(x)
     x = nn.relu(norm(name="bn1")(x, train=train))

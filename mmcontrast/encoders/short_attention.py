@@ -44,8 +44,17 @@ def fits(queries: int, keys: int, heads: int, dim: int, itemsize: int) -> bool:
   return queries > 1 and keys > 1 and heads_at_once(queries, keys, heads, dim, itemsize) is not None
 
 
-def short_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
-                    window: int | None = None, mesh: Mesh | None = None, interpret: bool = False) -> jax.Array:
+def short_attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  mask: jax.Array | None,
+  heads: int,
+  causal: bool,
+  window: int | None = None,
+  mesh: Mesh | None = None,
+  interpret: bool = False,
+) -> jax.Array:
   """Scaled dot-product attention.
 
   Args:
@@ -68,8 +77,9 @@ def short_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
   of_rows = P(_BATCH, None, cut)
   of_mask = batch if seen.shape[0] > 1 else P()
   run = functools.partial(run, heads // parts if cut else heads)
-  return jax.shard_map(run, mesh=mesh, in_specs=(of_rows, of_rows, of_rows, of_mask), out_specs=of_rows,
-                       check_vma=False)(q, k, v, seen)
+  return jax.shard_map(
+    run, mesh=mesh, in_specs=(of_rows, of_rows, of_rows, of_mask), out_specs=of_rows, check_vma=False
+  )(q, k, v, seen)
 
 
 def _parts(mesh: Mesh, axes: tuple[str, ...]) -> int:
@@ -139,7 +149,7 @@ def _weights(q, k, seen, causal, window):
 def _heads(heads, *refs):
   """For each head, its columns of each block."""
   for head in range(heads):
-    yield [ref[:, head * (ref.shape[-1] // heads):(head + 1) * (ref.shape[-1] // heads)] for ref in refs]
+    yield [ref[:, head * (ref.shape[-1] // heads) : (head + 1) * (ref.shape[-1] // heads)] for ref in refs]
 
 
 def _forward_kernel(seen_ref, q_ref, k_ref, v_ref, y_ref, *, heads, causal, window):

@@ -77,9 +77,7 @@ class TextTransformer(nn.Module):
     super().__post_init__()
     check_heads(self.width, self.heads)
     if self.causal and self.pool == "cls":
-      raise UserError(
-        "pool 'cls' takes the first token, which sees nothing when causal=True; use pool='eos'"
-      )
+      raise UserError("pool 'cls' takes the first token, which sees nothing when causal=True; use pool='eos'")
     if self.attend_padding and self.pool == "end_token":
       raise UserError("pool 'end_token' attends by its own mask; leave attend_padding out")
 
@@ -89,8 +87,9 @@ class TextTransformer(nn.Module):
     return self.attend_padding or self.pool in ("last", "end_token")
 
   @nn.compact
-  def __call__(self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool,
-               pooled_only: bool = False) -> Encoded:
+  def __call__(
+    self, ids: jax.Array, mask: jax.Array | None = None, *, train: bool, pooled_only: bool = False
+  ) -> Encoded:
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask; or only pooled, for
     which the last block computes only the position that is pooled."""
     dtype = jnp.dtype(self.dtype)
@@ -112,12 +111,13 @@ class TextTransformer(nn.Module):
     )  # fmt: skip
     at = self._pooled_position(ids, mask, x.shape[1])
     alone = pooled_only and at is not None
-    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat,
-                     at=at if alone else None)
+    x = apply_blocks(
+      block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat, at=at if alone else None
+    )
     tokens = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     if alone:
       return Encoded(tokens[:, 0], mask=mask)
-    return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, :ids.shape[1]], mask)
+    return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, : ids.shape[1]], mask)
 
   def _end_mask(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """[B, L] -> [B, L + 1], what is attended to with the end token.

@@ -50,9 +50,7 @@ def flat_dot(lhs: jax.Array, rhs: jax.Array, dimension_numbers, **options) -> ja
   return y.reshape(*lhs.shape[:-1], rhs.shape[-1])
 
 
-dense = functools.partial(
-  nn.Dense, kernel_init=nn.initializers.xavier_uniform(), dot_general=flat_dot
-)
+dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform(), dot_general=flat_dot)
 
 
 class JointDense(nn.Module):
@@ -100,7 +98,7 @@ def token_mask(ids: jax.Array, mask: jax.Array | None, max_length: int) -> jax.A
 def pick(x: jax.Array, at: jax.Array | int) -> jax.Array:
   """[B, L, ...] -> [B, 1, ...]: position `at` of each example, the same for all or [B]."""
   if isinstance(at, int):
-    return x[:, at:at + 1]
+    return x[:, at : at + 1]
   return jnp.take_along_axis(x, at.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
@@ -131,8 +129,9 @@ class Attention(nn.Module):
   window: int | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None,
-               at: jax.Array | int | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None, at: jax.Array | int | None = None
+  ) -> jax.Array:
     """x [B, L, D], mask [B, L], angles [B or 1, L, D / heads / 2] (see `rotate`) -> [B, L, D]; of position `at`
     (see `pick`) alone [B, 1, D]."""
     batch, length, width = x.shape
@@ -215,8 +214,16 @@ class Block(nn.Module):
   attention: str = "xla"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None,
-               share: jax.Array | float = 1.0, at: jax.Array | int | None = None, *, train: bool) -> jax.Array:
+  def __call__(
+    self,
+    x: jax.Array,
+    mask: jax.Array | None,
+    angles: jax.Array | None = None,
+    share: jax.Array | float = 1.0,
+    at: jax.Array | int | None = None,
+    *,
+    train: bool,
+  ) -> jax.Array:
     """x [B, L, D], mask [B, L] bool or None, angles and `at` as in `Attention`, share of `drop_path` -> [B, L, D];
     with `at` [B, 1, D]."""
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
@@ -236,9 +243,18 @@ class Block(nn.Module):
     return residual(x, mlp(norm(name="norm2")(x), train=train), "ls2")
 
 
-def apply_blocks(block: Callable[..., Block], depth: int, x: jax.Array, mask: jax.Array | None = None,
-                 angles: jax.Array | None = None, *, train: bool, scan: bool = False, remat: str = "none",
-                 at: jax.Array | int | None = None) -> jax.Array:
+def apply_blocks(
+  block: Callable[..., Block],
+  depth: int,
+  x: jax.Array,
+  mask: jax.Array | None = None,
+  angles: jax.Array | None = None,
+  *,
+  train: bool,
+  scan: bool = False,
+  remat: str = "none",
+  at: jax.Array | int | None = None,
+) -> jax.Array:
   """x through `depth` blocks, made in the module that calls this.
 
   Args:
@@ -253,6 +269,7 @@ def apply_blocks(block: Callable[..., Block], depth: int, x: jax.Array, mask: ja
   Returns:
     [B, L, D], or with `at` [B, 1, D].
   """
+
   def body(block: Block, x: jax.Array, share: jax.Array | float) -> jax.Array:
     return block(x, mask, angles, share, train=train)
 
@@ -263,8 +280,11 @@ def apply_blocks(block: Callable[..., Block], depth: int, x: jax.Array, mask: ja
   if not scan:
     for i, share in enumerate(shares):
       last = i == depth - 1 and at is not None
-      x = block(name=f"blocks_{i}")(x, mask, angles, share, at, train=train) if last else \
-          body(block(name=f"blocks_{i}"), x, share)
+      x = (
+        block(name=f"blocks_{i}")(x, mask, angles, share, at, train=train)
+        if last
+        else body(block(name=f"blocks_{i}"), x, share)
+      )
     return x
   loop = nn.scan(
     lambda block, x, share: (body(block, x, share), None), variable_axes={"params": 0},

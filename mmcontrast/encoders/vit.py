@@ -102,8 +102,10 @@ class ViT(nn.Module):
     dtype = jnp.dtype(self.dtype)
     height, width = images.shape[1:3]
     if (height % self.patch or width % self.patch) and not self.cut_edges:
-      raise UserError(f"images of {height}x{width} do not split into patches of {self.patch} px; to leave the last "
-                      "pixels out set cut_edges=True")
+      raise UserError(
+        f"images of {height}x{width} do not split into patches of {self.patch} px; to leave the last "
+        "pixels out set cut_edges=True"
+      )
     hidden = round(self.width * self.mlp_ratio)
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     embed = Conv(
@@ -128,15 +130,16 @@ class ViT(nn.Module):
       qkv_bias=self.qkv_bias, qk_norm=self.qk_norm, layer_scale=self.layer_scale, attention=self.attention,
     )  # fmt: skip
     alone = pooled_only and self.pool == "cls"
-    x = apply_blocks(block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat,
-                     at=0 if alone else None)
+    x = apply_blocks(
+      block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat, at=0 if alone else None
+    )
     if self.pool == "queries":
       dim = self.pool_dim or self.width
       pool = QueryPool(self.pool_queries, dim, self.pool_heads, self.norm_epsilon, dtype, name="pooler")
       x = norm(name="norm")(pool(x))
       return Encoded(x[:, 0], x[:, 1:])
     x = x if self.norm_after_pool else norm(name="norm")(x)
-    tokens = None if alone else x[:, front.shape[1]:]
+    tokens = None if alone else x[:, front.shape[1] :]
     if self.pool == "map":
       pool = AttentionPool(self.heads, hidden, self.activation, self.norm_epsilon, dtype, name="attn_pool")
       pooled = pool(tokens, train=train)

@@ -23,7 +23,7 @@ def names(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def named(metric: str, baseline: str | None) -> str:
-  """"knn/group_accuracy" of a baseline: "knn_of_pixels/group_accuracy"."""
+  """ "knn/group_accuracy" of a baseline: "knn_of_pixels/group_accuracy"."""
   task, _, rest = metric.partition("/")
   return f"{_TASKS[baseline].format(task)}/{rest}" if baseline else metric
 

@@ -39,8 +39,16 @@ class EmbeddedSet:
   model sees of texts; without it they are compared as they are written. `joined`: the terms whose keys are joined.
   """
 
-  def __init__(self, data: EvaluationSet, embed: Embed, name: str | None = None, compare: Compare = cosines, *,
-               token_ids: TokenIds | None = None, joined: Sequence[JoinedTerm] = ()):
+  def __init__(
+    self,
+    data: EvaluationSet,
+    embed: Embed,
+    name: str | None = None,
+    compare: Compare = cosines,
+    *,
+    token_ids: TokenIds | None = None,
+    joined: Sequence[JoinedTerm] = (),
+  ):
     self.data = data
     self.embed = embed
     self.compare = compare

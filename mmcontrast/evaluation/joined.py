@@ -31,7 +31,7 @@ class JoinedTerm(NamedTuple):
 
   @property
   def words(self) -> str:
-    """"image[0] with text[0] and text[1]"."""
+    """ "image[0] with text[0] and text[1]"."""
     first, *keys = (f"{path.views}[{path.view}]" for path in (self.query, *self.keys))
     return f"{first} with {' and '.join(keys)}"
 

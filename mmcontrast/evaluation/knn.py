@@ -25,12 +25,7 @@ USUAL_LABEL = "subgroup"  # the emoji's; without it every label of the data
 
 
 def classify(
-  queries: np.ndarray,
-  bank: np.ndarray,
-  bank_labels: np.ndarray,
-  *,
-  k: int = 20,
-  temperature: float = 0.07,
+  queries: np.ndarray, bank: np.ndarray, bank_labels: np.ndarray, *, k: int = 20, temperature: float = 0.07
 ) -> np.ndarray:
   """Class of each query; of classes with equal votes the lowest number.
 
@@ -97,8 +92,10 @@ def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet]) -> tuple[Labell
     raise UserError(f"knn.label: 'concept' needs a training set other than {test.name!r}; leave it out")
   known = np.unique(np.concatenate([concepts(one) for one in others]))
   if not np.isin(concepts(test), known).any():
-    raise UserError(f"knn.label: {test.name!r} shares no concept with the other training sets; ids of different data "
-                    "match only where data.source.id names a column of them")
+    raise UserError(
+      f"knn.label: {test.name!r} shares no concept with the other training sets; ids of different data "
+      "match only where data.source.id names a column of them"
+    )
   near = gather(others, "concept", None, "knn.label")
   query = gather([test], "concept", None, "knn.label")
   query = query.only(np.isin(query.target, near.target))

@@ -31,11 +31,7 @@ class Labelled(NamedTuple):
 
 
 def gather(
-  sets: Sequence[EmbeddedSet],
-  target: str,
-  splits: Sequence[str] | None,
-  where: str,
-  like: Sequence[EmbeddedSet] = (),
+  sets: Sequence[EmbeddedSet], target: str, splits: Sequence[str] | None, where: str, like: Sequence[EmbeddedSet] = ()
 ) -> Labelled:
   """The labelled images of several sets; classes are numbered by name, as in `classes_of(like)`.
 
@@ -93,11 +89,15 @@ def leave_out(query: Labelled, near: Labelled, name: str, where: str) -> Labelle
   """`query`, of the set `name`, without the images that are among those of `near`; with a line that counts them."""
   known = np.isin(query.image, near.image)
   if known.all():
-    raise UserError(f"{where}: every image of {name!r} to be tested is also one that the probe trains on; give "
-                    "evaluation.train_sets another split than evaluation.sets, such as train and validation")
+    raise UserError(
+      f"{where}: every image of {name!r} to be tested is also one that the probe trains on; give "
+      "evaluation.train_sets another split than evaluation.sets, such as train and validation"
+    )
   if known.any():
-    note(f"{name}: {known.sum():,} of {len(known):,} images to be tested are also among those that probes train on; "
-         "they are left out of the test")
+    note(
+      f"{name}: {known.sum():,} of {len(known):,} images to be tested are also among those that probes train on; "
+      "they are left out of the test"
+    )
   return query.only(~known)
 
 

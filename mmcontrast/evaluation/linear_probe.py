@@ -104,9 +104,7 @@ def evaluate(
   return out
 
 
-def _path(
-  features: np.ndarray, labels: np.ndarray, l2s: Sequence[float], steps: int
-) -> list[LinearProbe]:
+def _path(features: np.ndarray, labels: np.ndarray, l2s: Sequence[float], steps: int) -> list[LinearProbe]:
   """One probe per strength, strongest first, each started from the one before."""
   from sklearn.exceptions import ConvergenceWarning
   from sklearn.linear_model import LogisticRegression

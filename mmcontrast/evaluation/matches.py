@@ -53,8 +53,12 @@ class Matches:
     return np.flatnonzero((self.of_rows @ there)[self.rows] > 0)
 
 
-def matches_of(row_concept: np.ndarray, column_concept: np.ndarray, row_group: np.ndarray | None = None,
-               column_group: np.ndarray | None = None) -> Matches:
+def matches_of(
+  row_concept: np.ndarray,
+  column_concept: np.ndarray,
+  row_group: np.ndarray | None = None,
+  column_group: np.ndarray | None = None,
+) -> Matches:
   """Rows and columns of one concept match; those of one group share their concepts.
 
   Args:

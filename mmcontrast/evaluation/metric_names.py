@@ -30,8 +30,9 @@ _METRICS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Sequence[str]]], l
 }  # fmt: skip
 
 
-def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str, Sequence[str]]],
-                 joined: Sequence[str] = ()) -> list[str]:
+def metric_names(
+  config: Mapping[str, Any], classes: Callable[[str], Mapping[str, Sequence[str]]], joined: Sequence[str] = ()
+) -> list[str]:
   """The names that `suite.run_suite` gives its results.
 
   Args:
@@ -46,9 +47,12 @@ def metric_names(config: Mapping[str, Any], classes: Callable[[str], Mapping[str
     options |= given or {}
     ways = [f"{term}_{way}" for term in joined for way in ("query_to_keys", "keys_to_query")]
     more = [f"{way}/{metric}" for way in ways for metric in _RETRIEVAL] if evaluator == "retrieval" else []
-    names += [f"{one}/{baselines.named(metric, baseline)}" for one in options.get("sets", sets)
-              for baseline in (None, *baselines.names(options))
-              for metric in (*_METRICS[evaluator](options, classes(one)), *more)]
+    names += [
+      f"{one}/{baselines.named(metric, baseline)}"
+      for one in options.get("sets", sets)
+      for baseline in (None, *baselines.names(options))
+      for metric in (*_METRICS[evaluator](options, classes(one)), *more)
+    ]
   return names
 
 

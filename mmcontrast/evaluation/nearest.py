@@ -36,14 +36,16 @@ def exact(query: np.ndarray, shards: Iterable[np.ndarray], k: int) -> Found:
   return Found(index, cosine)
 
 
-def by_index(query: np.ndarray, path: pathlib.Path, shards: Callable[[], Iterator[np.ndarray]], count: int,
-             k: int) -> Found:
+def by_index(
+  query: np.ndarray, path: pathlib.Path, shards: Callable[[], Iterator[np.ndarray]], count: int, k: int
+) -> Found:
   """As `exact`, but looks only where such rows are likely to be: in the lists of rows whose centres are nearest.
 
   Builds the index (Johnson et al., arXiv:1702.08734: IVF, with the rows as they are) at the first query, in the file
   `path`. Needs the package faiss; one of the nearest may be missed, a cosine is exact.
   """
   import faiss
+
   lists = round(4 * math.sqrt(count))
   if path.is_file():
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)

@@ -135,9 +135,7 @@ def retrieval(
   }
 
 
-def evaluate(
-  tests: Sequence[EmbeddedSet], bank: Sequence[EmbeddedSet]
-) -> dict[str, dict[str, float]]:
+def evaluate(tests: Sequence[EmbeddedSet], bank: Sequence[EmbeddedSet]) -> dict[str, dict[str, float]]:
   """Image to text and text to image over the whole of each set; `bank` is not used."""
   del bank
   out = {}

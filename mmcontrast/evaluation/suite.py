@@ -95,8 +95,13 @@ def check_set(config: Mapping[str, Any], name: str, label_names: Mapping[str, Se
 
 
 def embed_sets(
-  embed: Embed, config: Mapping[str, Any], load_set: Callable[[str], EvaluationSet], compare: Compare = cosines, *,
-  token_ids: TokenIds | None = None, joined: Sequence[JoinedTerm] = ()
+  embed: Embed,
+  config: Mapping[str, Any],
+  load_set: Callable[[str], EvaluationSet],
+  compare: Compare = cosines,
+  *,
+  token_ids: TokenIds | None = None,
+  joined: Sequence[JoinedTerm] = (),
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 

@@ -22,9 +22,7 @@ from mmcontrast.evaluation.retrieval import ranks
 USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 
 
-def class_embeddings(
-  embed: Embed, names: Sequence[str | Sequence[str]], templates: Sequence[str]
-) -> np.ndarray:
+def class_embeddings(embed: Embed, names: Sequence[str | Sequence[str]], templates: Sequence[str]) -> np.ndarray:
   """float32 [K, D], a unit row for each of K classes, of one name or several.
 
   Raises:
@@ -72,8 +70,10 @@ def evaluate(
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for test in tests:
     if test.compare is not cosines:
-      raise UserError("zero_shot: the mean of several prompts needs single vectors, and config.evaluation.text is a "
-                      "head of tokens; leave zero_shot out of config.evaluation.evaluators")
+      raise UserError(
+        "zero_shot: the mean of several prompts needs single vectors, and config.evaluation.text is a "
+        "head of tokens; leave zero_shot out of config.evaluation.evaluators"
+      )
     for name in labels_of(label, USUAL_LABEL, test.data.label_names):
       choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
       labels = test.labels(name, "zero_shot.label")
@@ -100,5 +100,7 @@ def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], t
   if equal:
     one, other = equal[0]
     classes = test.data.label_names[label]
-    note(f"zero_shot: {len(equal)} of {len(called)} classes of {label!r} have the names of another one, such as "
-         f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; their images count as wrong at top-1")
+    note(
+      f"zero_shot: {len(equal)} of {len(called)} classes of {label!r} have the names of another one, such as "
+      f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; their images count as wrong at top-1"
+    )

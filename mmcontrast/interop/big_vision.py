@@ -25,14 +25,20 @@ from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, com
 from mmcontrast.interop.weights import PLAIN, Reading, read_weights
 
 HALF = (0.5, 0.5, 0.5)
-KINDS: dict[str, dict[str, int]] = {"vit": {}, "siglip": {"pad": 1, "bos": -1, "eos": 1},
-                                    "siglip2": {"pad": 0, "bos": -1, "eos": 1}}  # ids of texts
+KINDS: dict[str, dict[str, int]] = {
+  "vit": {},
+  "siglip": {"pad": 1, "bos": -1, "eos": 1},
+  "siglip2": {"pad": 0, "bos": -1, "eos": 1},
+}  # ids of texts
 _FIRST = one(lambda a: a[0], lambda a: a[None])  # [1, L, D] <-> [L, D]
 _CLASSIFIER = (r"head/.*", r"pre_logits/.*")
 # What other names the same arrays have had: of the first release, and where the head was not a module.
-_OLD = ((r"encoderblock_(\d+)/LayerNorm_2", r"encoderblock_\1/LayerNorm_1"), (r"/MlpBlock_3/", r"/MlpBlock_0/"),
-        (r"/MultiHeadDotProductAttention_1/", r"/MultiHeadDotProductAttention_0/"),
-        (r"^Transformer/(posembed_input/)?pos_embedding$", "pos_embedding"))
+_OLD = (
+  (r"encoderblock_(\d+)/LayerNorm_2", r"encoderblock_\1/LayerNorm_1"),
+  (r"/MlpBlock_3/", r"/MlpBlock_0/"),
+  (r"/MultiHeadDotProductAttention_1/", r"/MultiHeadDotProductAttention_0/"),
+  (r"^Transformer/(posembed_input/)?pos_embedding$", "pos_embedding"),
+)
 _ATTENTION = "MultiHeadDotProductAttention_0"
 
 
@@ -40,8 +46,9 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A file of big_vision; see `formats.Format.read`."""
   kind, at, name = path.partition("@")
   if not at:
-    raise UserError(f"{path}: a file of big_vision has no config; say what it is: {', '.join(KINDS)}, such as "
-                    "siglip@FILE.npz")
+    raise UserError(
+      f"{path}: a file of big_vision has no config; say what it is: {', '.join(KINDS)}, such as siglip@FILE.npz"
+    )
   choose(kind, KINDS, f"{path}: the kind before '@'")
   arrays = _arrays(pathlib.Path(name))
   two = any(name.startswith("img/") for name in arrays)
@@ -63,8 +70,10 @@ def _two_towers(kind: str, arrays: Arrays, path: str, allow_unused: Sequence[str
   arrays, scale, bias = take_logits(arrays, ("t", "b"), path)
   if scale is None:
     raise UserError(f"{path}: no array 't', the temperature; was the file written to the end?")
-  parts = {side: {name.removeprefix(f"{side}/"): array for name, array in arrays.items() if name.startswith(f"{side}/")}
-           for side in ("img", "txt")}
+  parts = {
+    side: {name.removeprefix(f"{side}/"): array for name, array in arrays.items() if name.startswith(f"{side}/")}
+    for side in ("img", "txt")
+  }
   image_tower, size = _image(parts["img"], path)
   text_tower = _text(parts["txt"], path)
   heads = {}
@@ -126,15 +135,23 @@ def _transformer(arrays: Arrays, encoder: str, path: str) -> dict[str, Any]:
   query = _of(arrays, f"{encoder}/encoderblock_0/{_ATTENTION}/query/kernel", path)
   hidden = _of(arrays, f"{encoder}/encoderblock_0/MlpBlock_0/Dense_0/kernel", path).shape[1]
   layers = {name.split("/")[1] for name in arrays if name.startswith(f"{encoder}/encoderblock_")}
-  return {"width": query.shape[0], "depth": len(layers), "heads": query.shape[1], "mlp_ratio": hidden / query.shape[0],
-          "activation": "gelu_tanh", "norm_epsilon": 1e-6}
+  return {
+    "width": query.shape[0],
+    "depth": len(layers),
+    "heads": query.shape[1],
+    "mlp_ratio": hidden / query.shape[0],
+    "activation": "gelu_tanh",
+    "norm_epsilon": 1e-6,
+  }
 
 
 def _text_input(kind: str, file: pathlib.Path, length: int) -> TextInput:
   tokenizer, found = tokenizer_files.find(file.parent, lower=True)
   if tokenizer and found != KINDS[kind]:
-    raise UserError(f"{tokenizer.partition(':')[2]}: has the ids {found}, and {kind} has {KINDS[kind]}; give the "
-                    "tokenizer.json and tokenizer_config.json that transformers has for it")
+    raise UserError(
+      f"{tokenizer.partition(':')[2]}: has the ids {found}, and {kind} has {KINDS[kind]}; give the "
+      "tokenizer.json and tokenizer_config.json that transformers has for it"
+    )
   return TextInput(length, tokenizer, KINDS[kind], True)
 
 
@@ -149,9 +166,11 @@ def _joined(axis: int, then: Layout = SAME) -> Layout:
 
   Reading only: no file is written.
   """
+
   def join(array: np.ndarray) -> np.ndarray:
     at = axis % array.ndim
-    return array.reshape(*array.shape[:at], -1, *array.shape[at + 2:])
+    return array.reshape(*array.shape[:at], -1, *array.shape[at + 2 :])
+
   return Layout(lambda theirs, wanted: then.to_ours([join(array) for array in theirs], wanted), then.to_theirs)
 
 
@@ -166,10 +185,16 @@ def _norm(theirs: str, ours: str) -> list[Rule]:
 def _attention(theirs: str, ours: str, parts: Sequence[tuple[str, str]]) -> list[Rule]:
   """`parts`: which of query, key and value are which of our matrices."""
   heads = _joined(-2, STACKED)
-  rules = [Rule(tuple(f"{theirs}/{name}/{leaf}" for name in names.split()), f"{ours}/{own}/{leaf}", heads)
-           for names, own in parts for leaf in ("kernel", "bias")]
-  return [*rules, Rule(f"{theirs}/out/kernel", f"{ours}/proj/kernel", _joined(0)),
-          Rule(f"{theirs}/out/bias", f"{ours}/proj/bias")]
+  rules = [
+    Rule(tuple(f"{theirs}/{name}/{leaf}" for name in names.split()), f"{ours}/{own}/{leaf}", heads)
+    for names, own in parts
+    for leaf in ("kernel", "bias")
+  ]
+  return [
+    *rules,
+    Rule(f"{theirs}/out/kernel", f"{ours}/proj/kernel", _joined(0)),
+    Rule(f"{theirs}/out/bias", f"{ours}/proj/bias"),
+  ]
 
 
 def _encoder(name: str) -> list[Rule]:
@@ -190,5 +215,8 @@ _VIT = [
   *_dense("MAPHead_0/MlpBlock_0/Dense_0", "attn_pool/mlp/fc1"),
   *_dense("MAPHead_0/MlpBlock_0/Dense_1", "attn_pool/mlp/fc2"),
 ]  # fmt: skip
-_TEXT = [Rule("Embed_0/embedding", "token_embedding/embedding"), Rule("pos_embedding", "pos_embed", _FIRST),
-         *_encoder("Encoder_0")]
+_TEXT = [
+  Rule("Embed_0/embedding", "token_embedding/embedding"),
+  Rule("pos_embedding", "pos_embed", _FIRST),
+  *_encoder("Encoder_0"),
+]

@@ -15,9 +15,20 @@ INPUT = ImageInput(224, IMAGENET_MEAN, IMAGENET_STD, "shortest", "bicubic", 0.87
 CLASSIFIER = (r"head\.fc\.(weight|bias)",)
 NAMES = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")  # the same at timm
 # What timm's constructor takes besides depths and dims, and the one value that is computed here.
-FIXED = {"global_pool": "avg", "in_chans": 3, "output_stride": 32, "kernel_sizes": 7, "stem_type": "patch",
-         "patch_size": 4, "head_norm_first": False, "head_hidden_size": None, "conv_mlp": False, "conv_bias": True,
-         "use_grn": False, "norm_layer": None}
+FIXED = {
+  "global_pool": "avg",
+  "in_chans": 3,
+  "output_stride": 32,
+  "kernel_sizes": 7,
+  "stem_type": "patch",
+  "patch_size": 4,
+  "head_norm_first": False,
+  "head_hidden_size": None,
+  "conv_mlp": False,
+  "conv_bias": True,
+  "use_grn": False,
+  "norm_layer": None,
+}
 
 
 def convolution(theirs: str, ours: str) -> list[Rule]:
@@ -44,17 +55,31 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
   """timm's convnext_tiny to convnext_large; see `timm.FAMILIES`."""
   choose(architecture, NAMES, f"{where}: architecture")
   default = complete({"name": architecture})
-  known = {"depths": default["stages"], "dims": [default["width"] * 2**i for i in range(4)], "num_classes": 1000,
-           "act_layer": "gelu", "norm_eps": 1e-6, "ls_init_value": 1e-6, **FIXED}
+  known = {
+    "depths": default["stages"],
+    "dims": [default["width"] * 2**i for i in range(4)],
+    "num_classes": 1000,
+    "act_layer": "gelu",
+    "norm_eps": 1e-6,
+    "ls_init_value": 1e-6,
+    **FIXED,
+  }
   args = take(dict(args), known, where)
   expect(args, FIXED, where)
   choose(args["act_layer"], ("gelu", "gelu_tanh"), f"{where}: act_layer")
   dims = list(args["dims"])
   if len(args["depths"]) != 4 or dims != [dims[0] * 2**i for i in range(4)]:
-    raise UserError(f"{where}: depths={list(args['depths'])}, dims={dims} are not four stages, each of twice the "
-                    "channels")
-  options = {"name": architecture, "stages": tuple(args["depths"]), "width": dims[0], "activation": args["act_layer"],
-             "norm_epsilon": args["norm_eps"], "layer_scale": args["ls_init_value"]}
+    raise UserError(
+      f"{where}: depths={list(args['depths'])}, dims={dims} are not four stages, each of twice the channels"
+    )
+  options = {
+    "name": architecture,
+    "stages": tuple(args["depths"]),
+    "width": dims[0],
+    "activation": args["act_layer"],
+    "norm_epsilon": args["norm_eps"],
+    "layer_scale": args["ls_init_value"],
+  }
   return Encoder(complete(options), TIMM, CLASSIFIER, INPUT)
 
 
@@ -62,8 +87,11 @@ def to_timm(tower: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[
   """See `timm.FAMILIES`."""
   del size, where  # timm takes any size; what else it does not have, `timm.architecture` finds
   default = complete({"name": tower["name"]})
-  said = {"depths": (tuple(tower["stages"]), default["stages"]),
-          "dims": tuple([one["width"] * 2**i for i in range(4)] for one in (tower, default)),
-          "act_layer": (tower["activation"], "gelu"), "norm_eps": (tower["norm_epsilon"], 1e-6),
-          "ls_init_value": (tower["layer_scale"], 1e-6)}
+  said = {
+    "depths": (tuple(tower["stages"]), default["stages"]),
+    "dims": tuple([one["width"] * 2**i for i in range(4)] for one in (tower, default)),
+    "act_layer": (tower["activation"], "gelu"),
+    "norm_eps": (tower["norm_epsilon"], 1e-6),
+    "ls_init_value": (tower["layer_scale"], 1e-6),
+  }
   return tower["name"], {key: value for key, (value, usual) in said.items() if value != usual}, TIMM

@@ -1,8 +1,8 @@
 """The formats that are read and written, by name. One more is a file here with `read` and `write`, and a line below.
 
-    read(path, how) -> Pretrained     path: a folder, or "NAME@FILE" where a file says no architecture
-    plan(pretrained, where)           raises UserError for what the format does not have, and looks at no array
-    write(pretrained, out) -> None    out: an empty folder
+read(path, how) -> Pretrained     path: a folder, or "NAME@FILE" where a file says no architecture
+plan(pretrained, where)           raises UserError for what the format does not have, and looks at no array
+write(pretrained, out) -> None    out: an empty folder
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ class Format:
     except _OF_A_WRONG_VALUE as error:
       if isinstance(error, UserError):
         raise
-      raise UserError(f"{path}: a file next to the weights has an invalid value ({type(error).__name__}: "
-                      f"{one_line(error, 100)}); copy them again from where they come from") from error
+      raise UserError(
+        f"{path}: a file next to the weights has an invalid value ({type(error).__name__}: "
+        f"{one_line(error, 100)}); copy them again from where they come from"
+      ) from error
 
   def plan(self, pretrained: Pretrained, where: str) -> None:
     """Raises UserError, which begins with `where`, for what the format cannot express. Looks at no array's values."""
@@ -81,8 +83,10 @@ def read(place: str, **how: Any) -> Pretrained:
   found = FORMATS[choose(kind, readable, place)]
   folder = pathlib.Path(path)
   if "@" not in path and not folder.exists():
-    raise UserError(f"{place}: no such file or folder; nothing is downloaded: fetch it first, such as by hf download "
-                    "NAME --local-dir DIR")
+    raise UserError(
+      f"{place}: no such file or folder; nothing is downloaded: fetch it first, such as by hf download "
+      "NAME --local-dir DIR"
+    )
   if (others := _kinds_of(folder)) and kind not in others:
     raise UserError(f"{place}: is a folder of another kind: {' or '.join(f'{other}:{path}' for other in others)}")
   return found.read(path, **how)

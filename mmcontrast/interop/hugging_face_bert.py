@@ -36,8 +36,9 @@ BERT = [
   Rule("embeddings.position_embeddings.weight", "pos_embed"),
   Rule("embeddings.token_type_embeddings.weight", "type_embed"),
   *norm("embeddings.LayerNorm", "norm_pre"),
-  Rule(tuple(f"{_SELF}.{name}.weight" for name in ("query", "key", "value")), "blocks_{i}/attn/qkv/kernel",
-       STACKED_LINEAR),
+  Rule(
+    tuple(f"{_SELF}.{name}.weight" for name in ("query", "key", "value")), "blocks_{i}/attn/qkv/kernel", STACKED_LINEAR
+  ),
   Rule(tuple(f"{_SELF}.{name}.bias" for name in ("query", "key", "value")), "blocks_{i}/attn/qkv/bias", STACKED),
   *linear("encoder.layer.{i}.attention.output.dense", "blocks_{i}/attn/proj"),
   *norm("encoder.layer.{i}.attention.output.LayerNorm", "blocks_{i}/norm1"),
@@ -59,8 +60,9 @@ MODERN_BERT = [  # it has no biases, so that the second rule of each pair is nev
 ]
 
 
-def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
-         allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(
+  folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays, allow_unused: Sequence[str] = ()
+) -> Pretrained:
   """The text tower of a folder whose `config` and `arrays` have been read; its one head gives the tower's own vector.
 
   Raises UserError for a field of the config that our encoders do not compute, and as `naming.to_ours`.
@@ -90,8 +92,10 @@ def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], str, dict[
   model_type = _MODEL_TYPES[choose(options["name"], _MODEL_TYPES, where_name)]
   for name, head in pretrained.heads.items():
     if head["name"] != "identity":
-      raise UserError(f"{where}: {pretrained.key(f'heads/{name}')}: {head['name']!r} has no place in a folder of "
-                      f"{model_type}, whose vector is the tower's own; export a run whose text head is 'identity'")
+      raise UserError(
+        f"{where}: {pretrained.key(f'heads/{name}')}: {head['name']!r} has no place in a folder of "
+        f"{model_type}, whose vector is the tower's own; export a run whose text head is 'identity'"
+      )
   check_named(under(FAMILIES[model_type].rules, "", "towers/text"), pretrained.arrays, where)
   return options, model_type, tokenizer_files.contents(pretrained.text, bos="cls_token", eos="sep_token")
 
@@ -128,9 +132,13 @@ def _bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any
 
 
 def _bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
-  return {"architectures": ["BertModel"], "hidden_act": their_activation(options["activation"]),
-          "layer_norm_eps": options["norm_epsilon"], "type_vocab_size": options["token_types"],
-          "position_embedding_type": "absolute"}
+  return {
+    "architectures": ["BertModel"],
+    "hidden_act": their_activation(options["activation"]),
+    "layer_norm_eps": options["norm_epsilon"],
+    "type_vocab_size": options["token_types"],
+    "position_embedding_type": "absolute",
+  }
 
 
 def _modern_bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any]:
@@ -147,11 +155,19 @@ def _modern_bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[s
 
 
 def _modern_bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
-  return {"architectures": ["ModernBertModel"], "hidden_activation": their_activation(options["activation"]),
-          "norm_eps": options["norm_epsilon"], "norm_bias": False, "attention_bias": False, "mlp_bias": False,
-          "global_attn_every_n_layers": options["global_every"], "local_attention": 2 * options["window"],
-          "global_rope_theta": options["global_theta"], "local_rope_theta": options["local_theta"],
-          "classifier_pooling": options["pool"]}
+  return {
+    "architectures": ["ModernBertModel"],
+    "hidden_activation": their_activation(options["activation"]),
+    "norm_eps": options["norm_epsilon"],
+    "norm_bias": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "global_attn_every_n_layers": options["global_every"],
+    "local_attention": 2 * options["window"],
+    "global_rope_theta": options["global_theta"],
+    "local_rope_theta": options["local_theta"],
+    "classifier_pooling": options["pool"],
+  }
 
 
 class Family(NamedTuple):
@@ -189,9 +205,14 @@ def _as_saved_alone(name: str, prefix: str) -> str:
 
 def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
   width = config["hidden_size"]
-  return {"vocab_size": config["vocab_size"], "width": width, "depth": config["num_hidden_layers"],
-          "heads": config["num_attention_heads"], "max_length": config["max_position_embeddings"],
-          "mlp_ratio": config["intermediate_size"] / width}
+  return {
+    "vocab_size": config["vocab_size"],
+    "width": width,
+    "depth": config["num_hidden_layers"],
+    "heads": config["num_attention_heads"],
+    "max_length": config["max_position_embeddings"],
+    "mlp_ratio": config["intermediate_size"] / width,
+  }
 
 
 def _global_every(config: Mapping[str, Any], where: pathlib.Path) -> int:
@@ -202,8 +223,10 @@ def _global_every(config: Mapping[str, Any], where: pathlib.Path) -> int:
   for number in (config.get("global_attn_every_n_layers", 3), *range(1, len(layers) + 1)):
     if list(layers) == ["sliding_attention" if i % number else "full_attention" for i in range(len(layers))]:
       return number
-  raise UserError(f"{where}: layer_types is not full_attention every so many layers from the first on, as encoder "
-                  "'modern_bert' has it")
+  raise UserError(
+    f"{where}: layer_types is not full_attention every so many layers from the first on, as encoder "
+    "'modern_bert' has it"
+  )
 
 
 def _theta(config: Mapping[str, Any], where: pathlib.Path, kind: str, older: str) -> float:

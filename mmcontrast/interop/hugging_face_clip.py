@@ -94,8 +94,9 @@ _HEADS = {
 }  # fmt: skip
 
 
-def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
-         allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(
+  folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays, allow_unused: Sequence[str] = ()
+) -> Pretrained:
   """Both towers of a folder whose `config` and `arrays` have been read.
 
   Raises UserError for a field of the config that our encoders do not compute, and as `naming.to_ours`.
@@ -126,8 +127,10 @@ def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, 
   tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True, moved=moved)
   check_named(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, where)
   if pretrained.logit_scale is None:
-    raise UserError(f"{where}: {kind} has a logit scale, and this model has none: train with "
-                    "temperature=dict(learned=True) in the term between the two heads")
+    raise UserError(
+      f"{where}: {kind} has a logit scale, and this model has none: train with "
+      "temperature=dict(learned=True) in the term between the two heads"
+    )
   return config, tokenizer, moved
 
 
@@ -151,8 +154,10 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     arrays["logit_bias"] = np.float32([pretrained.logit_bias or 0.0])
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / "model.safetensors", arrays)
-  image = {**image_config(pretrained.image),
-           "image_processor_type": {_CLIP: "CLIPImageProcessor", _SIGLIP: "SiglipImageProcessor"}[kind]}
+  image = {
+    **image_config(pretrained.image),
+    "image_processor_type": {_CLIP: "CLIPImageProcessor", _SIGLIP: "SiglipImageProcessor"}[kind],
+  }
   for name, content in {"config.json": config, NAME: image}.items():
     (out / name).write_text(json.dumps(content, indent=2) + "\n")
   for name, content in tokenizer.items():
@@ -204,9 +209,14 @@ def describe(config: Mapping[str, Any], where: object) -> tuple[dict[str, dict],
 
 def _transformer(section: Mapping[str, Any], where: str) -> dict[str, Any]:
   width = section["hidden_size"]
-  return {"width": width, "depth": section["num_hidden_layers"], "heads": section["num_attention_heads"],
-          "mlp_ratio": section["intermediate_size"] / width, "norm_epsilon": section["layer_norm_eps"],
-          "activation": activation(section, "hidden_act", where)}
+  return {
+    "width": width,
+    "depth": section["num_hidden_layers"],
+    "heads": section["num_attention_heads"],
+    "mlp_ratio": section["intermediate_size"] / width,
+    "norm_epsilon": section["layer_norm_eps"],
+    "activation": activation(section, "hidden_act", where),
+  }
 
 
 def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[str, Any]) -> TextInput:
@@ -232,12 +242,20 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
   kind = _SIGLIP if image.get("pool") == "map" else _CLIP
   for name, tower, theirs in (("image", image, "vit"), ("text", text, "text_transformer")):
     if not tower["name"].startswith(theirs):
-      raise UserError(f"{where}: {pretrained.key(f'towers/{name}')}.name is {tower['name']!r}, and transformers' CLIP "
-                      f"and SigLIP have {theirs!r} only; {OTHERWISE}")
+      raise UserError(
+        f"{where}: {pretrained.key(f'towers/{name}')}.name is {tower['name']!r}, and transformers' CLIP "
+        f"and SigLIP have {theirs!r} only; {OTHERWISE}"
+      )
   head, ids = pretrained.heads["text_joint"], pretrained.text.token_ids
   vision = {**_fields(image), "patch_size": image["patch"], "image_size": pretrained.image.size, "num_channels": 3}
-  words = {**_fields(text), "vocab_size": text["vocab_size"], "max_position_embeddings": text["max_length"],
-           "bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]}
+  words = {
+    **_fields(text),
+    "vocab_size": text["vocab_size"],
+    "max_position_embeddings": text["max_length"],
+    "bos_token_id": ids["bos"],
+    "eos_token_id": ids["eos"],
+    "pad_token_id": ids["pad"],
+  }
   config = {"model_type": kind, "text_config": words, "vision_config": vision}
   if kind == _CLIP:
     return config | {"architectures": ["CLIPModel"], "projection_dim": head.get("dim", text["width"])}
@@ -247,6 +265,11 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
 
 def _fields(tower: Mapping[str, Any]) -> dict[str, Any]:
   """The inverse of `_transformer`."""
-  return {"hidden_size": tower["width"], "num_hidden_layers": tower["depth"], "num_attention_heads": tower["heads"],
-          "intermediate_size": round(tower["width"] * tower["mlp_ratio"]), "layer_norm_eps": tower["norm_epsilon"],
-          "hidden_act": their_activation(tower["activation"])}
+  return {
+    "hidden_size": tower["width"],
+    "num_hidden_layers": tower["depth"],
+    "num_attention_heads": tower["heads"],
+    "intermediate_size": round(tower["width"] * tower["mlp_ratio"]),
+    "layer_norm_eps": tower["norm_epsilon"],
+    "hidden_act": their_activation(tower["activation"]),
+  }

@@ -9,8 +9,14 @@ from typing import Any
 
 from mmcontrast.errors import UserError, choose
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu",
-                "relu": "relu", "silu": "silu"}  # theirs -> ours
+_ACTIVATIONS = {
+  "gelu": "gelu",
+  "gelu_new": "gelu_tanh",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "quick_gelu": "quick_gelu",
+  "relu": "relu",
+  "silu": "silu",
+}  # theirs -> ours
 
 
 def activation(config: Mapping[str, Any], key: str, where: object) -> str:

@@ -27,19 +27,23 @@ _RULES = [
   *linear(f"{_MLP}.down_proj", "blocks_{i}/mlp/fc2"),
 ]  # fmt: skip
 _PLAIN = linear(f"{_MLP}.up_proj", "blocks_{i}/mlp/fc1")
-_GATED = [Rule(tuple(f"{_MLP}.{x}_proj.{leaf}" for x in ("gate", "up")), f"blocks_{{i}}/mlp/fc1/{ours}", layout)
-          for leaf, ours, layout in (("weight", "kernel", STACKED_LINEAR), ("bias", "bias", STACKED))]
+_GATED = [
+  Rule(tuple(f"{_MLP}.{x}_proj.{leaf}" for x in ("gate", "up")), f"blocks_{{i}}/mlp/fc1/{ours}", layout)
+  for leaf, ours, layout in (("weight", "kernel", STACKED_LINEAR), ("bias", "bias", STACKED))
+]
 
 
-def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
-         allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(
+  folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays, allow_unused: Sequence[str] = ()
+) -> Pretrained:
   """The image tower of a folder whose `config` and `arrays` have been read.
 
   Raises UserError for a field of the config that our encoder does not compute, and as `naming.to_ours`.
   """
   file = folder / "config.json"
-  require(config, file, num_channels=3, query_bias=True, value_bias=True, proj_bias=True, mlp_bias=True,
-          rope_theta=100.0)
+  require(
+    config, file, num_channels=3, query_bias=True, value_bias=True, proj_bias=True, mlp_bias=True, rope_theta=100.0
+  )
   with missing_fields(file):
     width, gated = config["hidden_size"], config["use_gated_mlp"]
     if gated:

@@ -22,8 +22,10 @@ def read_image_input(folder: pathlib.Path) -> ImageInput:
   """
   file = folder / NAME
   if not file.is_file():
-    raise UserError(f"{folder}: no {NAME} there, which says the size, mean and deviation of the images; copy it from "
-                    "where the weights come from")
+    raise UserError(
+      f"{folder}: no {NAME} there, which says the size, mean and deviation of the images; copy it from "
+      "where the weights come from"
+    )
   config = read_json(file)
   require(config, file, do_resize=True, do_rescale=True, do_normalize=True)
   if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:

@@ -66,12 +66,15 @@ _DINOV2 = [
   *(Rule(f"{_LAYER}.layer_scale{i}.lambda1", f"blocks_{{i}}/ls{i}/gamma") for i in (1, 2)),
 ]
 _PLAIN = [rule for i in (1, 2) for rule in linear(f"{_LAYER}.mlp.fc{i}", f"blocks_{{i}}/mlp/fc{i}")]
-_SWIGLU = [*linear(f"{_LAYER}.mlp.weights_in", "blocks_{i}/mlp/fc1"),  # the gate first
-           *linear(f"{_LAYER}.mlp.weights_out", "blocks_{i}/mlp/fc2")]
+_SWIGLU = [
+  *linear(f"{_LAYER}.mlp.weights_in", "blocks_{i}/mlp/fc1"),  # the gate first
+  *linear(f"{_LAYER}.mlp.weights_out", "blocks_{i}/mlp/fc2"),
+]
 
 
-def read(folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays,
-         allow_unused: Sequence[str] = ()) -> Pretrained:
+def read(
+  folder: pathlib.Path, config: Mapping[str, Any], arrays: Arrays, allow_unused: Sequence[str] = ()
+) -> Pretrained:
   """The image tower of a folder whose `config` and `arrays` have been read.
 
   Raises UserError for a field of the config that our encoder does not compute, and as `naming.to_ours`.
@@ -95,11 +98,15 @@ def plan(pretrained: Pretrained, where: str) -> dict[str, Any]:
   tower, inside = image_tower(pretrained, where)
   key = pretrained.key("towers/image")
   if not tower["name"].startswith("vit"):
-    raise UserError(f"{where}: {key}.name is {tower['name']!r}, and of transformers' image encoders only 'vit' is "
-                    f"written; {OTHERWISE}")
+    raise UserError(
+      f"{where}: {key}.name is {tower['name']!r}, and of transformers' image encoders only 'vit' is "
+      f"written; {OTHERWISE}"
+    )
   if tower["positions"] != "learned":
-    raise UserError(f"{where}: {key}.positions: transformers' {VIT} and {DINOV2} have learned positions, not "
-                    f"{tower['positions']!r}; {OTHERWISE}")
+    raise UserError(
+      f"{where}: {key}.positions: transformers' {VIT} and {DINOV2} have learned positions, not "
+      f"{tower['positions']!r}; {OTHERWISE}"
+    )
   grid = math.isqrt(inside[_POSITIONS].shape[1])  # the class token's is one more than a square
   config = _config(tower, grid * tower["patch"])
   said = f"{where}: not transformers' {config['model_type']}"
@@ -156,9 +163,13 @@ def _config(tower: Mapping[str, Any], size: int) -> dict[str, Any]:
     config |= {"model_type": VIT, "intermediate_size": hidden, "pooler_act": "linear"}
   else:
     ratio = (hidden * 1.5 if swiglu else hidden) / width + 1e-6  # theirs is a whole number
-    config |= {"model_type": REGISTERS if tower["registers"] else DINOV2, "use_swiglu_ffn": swiglu,
-               "mlp_ratio": int(ratio), "layerscale_value": tower["layer_scale"],
-               **({"num_register_tokens": tower["registers"]} if tower["registers"] else {})}
+    config |= {
+      "model_type": REGISTERS if tower["registers"] else DINOV2,
+      "use_swiglu_ffn": swiglu,
+      "mlp_ratio": int(ratio),
+      "layerscale_value": tower["layer_scale"],
+      **({"num_register_tokens": tower["registers"]} if tower["registers"] else {}),
+    }
   return config | {"architectures": [_CLASSES[config["model_type"]]]}
 
 

@@ -60,16 +60,20 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
     _check_inputs(modality, pretrained, config, where)
   antialias = parts[their_name].get("position_antialias", True)
   inside = {key: value for key, value in wanted.items() if f"/{part}/" in key}
-  return path, {key: _resized(array, inside.get(key.replace(path, part, 1)), key, antialias)
-                for key, array in layers_as(inside, pretrained.arrays).items()}
+  return path, {
+    key: _resized(array, inside.get(key.replace(path, part, 1)), key, antialias)
+    for key, array in layers_as(inside, pretrained.arrays).items()
+  }
 
 
 def _check_inputs(modality: str, pretrained: Pretrained, config: Mapping[str, Any], where: str) -> None:
   if modality == "text":
     given, text = dict(config["data"]["token_ids"]), pretrained.text
     if text.tokenizer and given != dict(text.token_ids):
-      raise UserError(f"{where}: config.data.token_ids is {given}, and {dict(text.token_ids)} is needed; set "
-                      f"config.data.tokenizer={text.tokenizer!r} too")
+      raise UserError(
+        f"{where}: config.data.token_ids is {given}, and {dict(text.token_ids)} is needed; set "
+        f"config.data.tokenizer={text.tokenizer!r} too"
+      )
   elif pretrained.image:
     for key in ("mean", "std"):
       given, needed = config["normalize"][key], getattr(pretrained.image, key)
@@ -87,8 +91,9 @@ def _resized(array: np.ndarray, like: Any, path: str, antialias: bool) -> np.nda
     return array
   extra = array.shape[-2] - math.isqrt(array.shape[-2]) ** 2
   side = math.isqrt(like.shape[-2] - extra)
-  return np.asarray(resize_positions(array.reshape(1, *array.shape[-2:]), (side, side), extra, antialias)
-                    ).reshape(*array.shape[:-2], -1, array.shape[-1])
+  return np.asarray(resize_positions(array.reshape(1, *array.shape[-2:]), (side, side), extra, antialias)).reshape(
+    *array.shape[:-2], -1, array.shape[-1]
+  )
 
 
 def _logits(pretrained: Pretrained, part: str, wanted: Arrays, where: str) -> Arrays:

@@ -16,9 +16,12 @@ def read_json(file: pathlib.Path, kind: type = dict) -> Any:
   except FileNotFoundError:
     raise UserError(f"{file}: no such file; copy it from where the weights come from") from None
   except (OSError, ValueError) as error:
-    raise UserError(f"{file}: damaged ({one_line(error, most=120)}); copy it again from where the weights come from"
-                    ) from None
+    raise UserError(
+      f"{file}: damaged ({one_line(error, most=120)}); copy it again from where the weights come from"
+    ) from None
   if not isinstance(found, kind):
-    raise UserError(f"{file}: holds a {type(found).__name__}, where a {kind.__name__} is needed; copy it again from "
-                    "where the weights come from")
+    raise UserError(
+      f"{file}: holds a {type(found).__name__}, where a {kind.__name__} is needed; copy it again from "
+      "where the weights come from"
+    )
   return found

@@ -54,10 +54,13 @@ CONV = one(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
 LEADING = one(lambda a: a[None], lambda a: a[0])  # [L, D] <-> [1, L, D]
 LEADING2 = one(lambda a: a[None, None], lambda a: a[0, 0])  # [D] <-> [1, 1, D]
 # Laid side by side and cut anew: q, k, v <-> qkv, or in_proj <-> q, kv. Biases [O], and matrices [O, I] <-> [I, O].
-STACKED = Layout(lambda a, shapes: _cut(np.concatenate(a, -1), shapes),
-                 lambda a, n: np.split(np.concatenate(a, -1), n, -1))
-STACKED_LINEAR = Layout(lambda a, shapes: _cut(np.concatenate([x.T for x in a], -1), shapes),
-                        lambda a, n: [x.T for x in np.split(np.concatenate(a, -1), n, -1)])
+STACKED = Layout(
+  lambda a, shapes: _cut(np.concatenate(a, -1), shapes), lambda a, n: np.split(np.concatenate(a, -1), n, -1)
+)
+STACKED_LINEAR = Layout(
+  lambda a, shapes: _cut(np.concatenate([x.T for x in a], -1), shapes),
+  lambda a, n: [x.T for x in np.split(np.concatenate(a, -1), n, -1)],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +92,14 @@ class Rule:
 def under(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
   """`rules` with their names after the prefix `theirs` ("visual.") and our paths in `ours` ("towers/image")."""
   inner = f"/{ours}/" if ours else "/"
-  return [Rule(tuple(theirs + name for name in rule.names),
-               tuple(path.replace("/", inner, 1) for path in rule.paths), rule.layout) for rule in rules]
+  return [
+    Rule(
+      tuple(theirs + name for name in rule.names),
+      tuple(path.replace("/", inner, 1) for path in rule.paths),
+      rule.layout,
+    )
+    for rule in rules
+  ]
 
 
 def linear(theirs: str, ours: str) -> list[Rule]:
@@ -111,8 +120,9 @@ class _Group(NamedTuple):
   paths: tuple[str, ...]
 
 
-def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Shapes, where: str,
-            ignored: Sequence[str] = ()) -> Arrays:
+def to_ours(
+  rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Shapes, where: str, ignored: Sequence[str] = ()
+) -> Arrays:
   """Their arrays as ours, every one of both accounted for.
 
   Args:
@@ -131,28 +141,37 @@ def to_ours(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], wanted: Sha
   left = [name for name in arrays if name not in used and not any(re.fullmatch(one, name) for one in ignored)]
   missing = [name for group in groups for name in group.names if name not in arrays]
   if missing and (prefixes := under_which(arrays, missing)):
-    raise UserError(f"{where}: no array {missing[0]!r}, but one under {' and '.join(map(repr, prefixes))}, as all "
-                    f"that are missing; to choose: mmcontrast import ... --weights {prefixes[0]}")
+    raise UserError(
+      f"{where}: no array {missing[0]!r}, but one under {' and '.join(map(repr, prefixes))}, as all "
+      f"that are missing; to choose: mmcontrast import ... --weights {prefixes[0]}"
+    )
   if left:
-    raise UserError(f"{where}: {len(left)} of {len(arrays)} arrays are not used, the first is {left[0]!r}; "
-                    f"{nearest(left[0], missing or used)}; if you do not need them, say so: --allow_unused REGEX")
+    raise UserError(
+      f"{where}: {len(left)} of {len(arrays)} arrays are not used, the first is {left[0]!r}; "
+      f"{nearest(left[0], missing or used)}; if you do not need them, say so: --allow_unused REGEX"
+    )
   result = {}
   for group in dict.fromkeys(groups):
     if absent := [name for name in group.names if name not in arrays]:
-      raise UserError(f"{where}: no array {absent[0]!r}, which {_short(group.paths[0])!r} is read from; "
-                      f"{nearest(absent[0], arrays)}")
+      raise UserError(
+        f"{where}: no array {absent[0]!r}, which {_short(group.paths[0])!r} is read from; {nearest(absent[0], arrays)}"
+      )
     theirs = [arrays[name] for name in group.names]
     if whole := [name for name in group.names if arrays[name].dtype.kind in "iubc"]:
-      raise UserError(f"{where}: {whole[0]!r} is of {arrays[whole[0]].dtype}, and weights are floats; save it in full "
-                      "or half precision, not quantised")
+      raise UserError(
+        f"{where}: {whole[0]!r} is of {arrays[whole[0]].dtype}, and weights are floats; save it in full "
+        "or half precision, not quantised"
+      )
     shapes = [tuple(wanted[path]) for path in group.paths]
     try:
       ours = group.layout.to_ours(theirs, shapes)
     except (ValueError, IndexError):  # of a number of axes that the layout does not have
       ours = theirs
     if (found := [array.shape for array in ours]) != shapes:
-      raise UserError(f"{where}: {group.names[0]!r} has the shape {list(theirs[0].shape)}, which makes {found} of "
-                      f"{_short(group.paths[0])!r}, where {shapes} is needed; the file is of another architecture")
+      raise UserError(
+        f"{where}: {group.names[0]!r} has the shape {list(theirs[0].shape)}, which makes {found} of "
+        f"{_short(group.paths[0])!r}, where {shapes} is needed; the file is of another architecture"
+      )
     result |= {path: np.asarray(array, order="C") for path, array in zip(group.paths, ours)}
   check_weights({name: arrays[name] for name in arrays if name in used}, where)
   if unnamed := sorted(wanted.keys() - result.keys()):

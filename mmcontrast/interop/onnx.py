@@ -33,8 +33,9 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
     import jax2onnx
     import onnxruntime
   except ImportError as error:
-    raise UserError(f"--to onnx needs the package {error.name}; pip install 'mmcontrast[onnx]', then "
-                    "pip install --no-deps jax2onnx") from None
+    raise UserError(
+      f"--to onnx needs the package {error.name}; pip install 'mmcontrast[onnx]', then pip install --no-deps jax2onnx"
+    ) from None
   found = programs(model)
   logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape
   with whole(out, "--out") as folder:
@@ -44,12 +45,19 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
       try:
         with warnings.catch_warnings():
           warnings.simplefilter("ignore")
-          jax2onnx.to_onnx(lambda values, program=program: program.function(program.weights, values), [inputs],
-                           return_mode="file", output_path=str(path), input_names=[kind], output_names=["rows"])
+          jax2onnx.to_onnx(
+            lambda values, program=program: program.function(program.weights, values),
+            [inputs],
+            return_mode="file",
+            output_path=str(path),
+            input_names=[kind],
+            output_names=["rows"],
+          )
         difference = _difference(onnxruntime.InferenceSession(str(path)), program)
       except Exception as error:  # of many kinds: those of tracing, of the converter, of the runtime
-        raise UserError(f"--to onnx: jax2onnx cannot convert the {kind} tower ({one_line(error)}); {_OTHERWISE}"
-                        ) from error
+        raise UserError(
+          f"--to onnx: jax2onnx cannot convert the {kind} tower ({one_line(error)}); {_OTHERWISE}"
+        ) from error
       if not difference <= MOST:
         raise UserError(f"--to onnx: the {kind} tower comes out different, by {difference:.1e}; {_OTHERWISE}")
     write_inputs(model, found, folder, opset=23)

@@ -1,7 +1,7 @@
 """open_clip's models: CLIP, SigLIP, CoCa's two towers, and the ResNets of CLIP. Format of open_clip 3.3.
 
-    open_clip:DIR         a folder with open_clip_config.json and its weights, as open_clip saves and downloads it
-    open_clip:NAME@FILE   a file of weights; NAME: a JSON config, or a model of an installed open_clip
+open_clip:DIR         a folder with open_clip_config.json and its weights, as open_clip saves and downloads it
+open_clip:NAME@FILE   a file of weights; NAME: a JSON config, or a model of an installed open_clip
 """
 
 from __future__ import annotations
@@ -24,9 +24,14 @@ from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weight
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _FILES = (WEIGHTS, "open_clip_pytorch_model.bin")
-_IGNORED = (r"text_decoder\..*",  # it makes CoCa's captions, not its embeddings
-            r".*\.num_batches_tracked", "input_resolution", "context_length", "vocab_size",
-            r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask")
+_IGNORED = (
+  r"text_decoder\..*",  # it makes CoCa's captions, not its embeddings
+  r".*\.num_batches_tracked",
+  "input_resolution",
+  "context_length",
+  "vocab_size",
+  r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask",
+)
 
 _QUICK_GELU = 1.702  # its factor
 
@@ -40,8 +45,10 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   found, text = describe(config, path), text_input(config, file.parent, path)
   arrays = read_weights(file, how.torch, how.weights)
   if found.towers["text"]["activation"] != "quick_gelu" and torch_file.program_has(file, _QUICK_GELU):
-    raise UserError(f"{path}: the program in {file.name} computes QuickGELU, as OpenAI's models do, and the config "
-                    f"says {found.towers['text']['activation']!r}: give one of quick_gelu, such as ViT-B-32-quickgelu")
+    raise UserError(
+      f"{path}: the program in {file.name} computes QuickGELU, as OpenAI's models do, and the config "
+      f"says {found.towers['text']['activation']!r}: give one of quick_gelu, such as ViT-B-32-quickgelu"
+    )
   arrays, scale, bias = take_logits(arrays, ("logit_scale", "logit_bias"), str(file))
   prefix = "text." if any(name.startswith("text.") for name in arrays) else ""
   wanted = shapes(found.towers, found.heads, found.image, text)
@@ -62,8 +69,10 @@ def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, 
   rules = said.rules("text." if config["model_cfg"]["custom_text"] else "")
   check_named(rules, pretrained.arrays, where)
   if pretrained.logit_scale is None:
-    raise UserError(f"{where}: open_clip needs a logit scale, and this model has none: train with "
-                    "temperature=dict(learned=True) in the term between the two heads")
+    raise UserError(
+      f"{where}: open_clip needs a logit scale, and this model has none: train with "
+      "temperature=dict(learned=True) in the term between the two heads"
+    )
   return config, files, rules
 
 
@@ -90,8 +99,10 @@ def _find(path: str) -> tuple[dict[str, Any], pathlib.Path]:
     return _config(_named(name, path)), pathlib.Path(file)
   folder = pathlib.Path(path)
   if not (folder / CONFIG).is_file():
-    raise UserError(f"{path}: no {CONFIG} there; give the folder of a model of open_clip, or NAME@FILE, such as "
-                    "ViT-B-32@open_clip_model.safetensors")
+    raise UserError(
+      f"{path}: no {CONFIG} there; give the folder of a model of open_clip, or NAME@FILE, such as "
+      "ViT-B-32@open_clip_model.safetensors"
+    )
   return _config(folder / CONFIG), find_weights(folder, _FILES)
 
 
@@ -101,8 +112,10 @@ def _named(name: str, path: str) -> pathlib.Path:
     return pathlib.Path(name)
   spec = importlib.util.find_spec("open_clip")
   if spec is None:
-    raise UserError(f"{path}: the config of {name!r} is not known without open_clip; give CONFIG.json@FILE, or "
-                    "pip install --no-deps open_clip_torch")
+    raise UserError(
+      f"{path}: the config of {name!r} is not known without open_clip; give CONFIG.json@FILE, or "
+      "pip install --no-deps open_clip_torch"
+    )
   configs = pathlib.Path(spec.origin).parent / "model_configs"
   if not (configs / f"{name}.json").is_file():
     known = [file.stem for file in configs.iterdir()]

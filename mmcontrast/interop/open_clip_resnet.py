@@ -16,16 +16,17 @@ _TOWER = [
   *(rule for x in "qkv" for rule in linear(f"attnpool.{x}_proj", f"attnpool/{x}_proj")),
 ]
 # Of the names after "visual.": the tower's, and the head's, which ends their attention pool.
-RULES = [
-  *under(_TOWER, "", "towers/image"),
-  *linear("attnpool.c_proj", "heads/image_joint/fc1"),
-]
+RULES = [*under(_TOWER, "", "towers/image"), *linear("attnpool.c_proj", "heads/image_joint/fc1")]
 
 
 def tower(fields: Mapping[str, Any]) -> dict[str, Any]:
   """The tower of a `vision_cfg` whose `layers` are a list, every field given. QuickGELU does not change it."""
-  return {"name": "clip_resnet50", "stages": tuple(fields["layers"]), "width": fields["width"],
-          "head_width": fields["head_width"]}
+  return {
+    "name": "clip_resnet50",
+    "stages": tuple(fields["layers"]),
+    "width": fields["width"],
+    "head_width": fields["head_width"],
+  }
 
 
 def head(dim: int) -> dict[str, Any]:
@@ -35,5 +36,9 @@ def head(dim: int) -> dict[str, Any]:
 
 def vision_cfg(options: Mapping[str, Any]) -> dict[str, Any]:
   """The inverse of `tower`, for complete options."""
-  return {"layers": list(options["stages"]), "width": options["width"], "head_width": options["head_width"],
-          "patch_size": None}
+  return {
+    "layers": list(options["stages"]),
+    "width": options["width"],
+    "head_width": options["head_width"],
+    "patch_size": None,
+  }

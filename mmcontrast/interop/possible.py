@@ -23,8 +23,10 @@ def exports(config: Mapping[str, Any], params: Mapping[str, Any], batch_stats: M
     params, batch_stats: of the run; shapes (jax.ShapeDtypeStruct) will do.
   """
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (dict(params), dict(batch_stats)))
-  found = {"params": {**shapes[0], "terms": jax.tree.map(lambda leaf: np.ones(leaf.shape), shapes[0].get("terms", {}))},
-           "batch_stats": shapes[1]}
+  found = {
+    "params": {**shapes[0], "terms": jax.tree.map(lambda leaf: np.ones(leaf.shape), shapes[0].get("terms", {}))},
+    "batch_stats": shapes[1],
+  }
   whole = complete_config(config)
   said = {}
 
@@ -37,8 +39,12 @@ def exports(config: Mapping[str, Any], params: Mapping[str, Any], batch_stats: M
 
   for name, one in FORMATS.items():
     if one.writes:
-      ask(name, lambda name=name, one=one: one.plan(
-        describe_run(whole, found, name, config["data"].get("tokenizer", "")), name))
+      ask(
+        name,
+        lambda name=name, one=one: one.plan(
+          describe_run(whole, found, name, config["data"].get("tokenizer", "")), name
+        ),
+      )
   for name in PROGRAMS:
     ask(name, lambda: check_attention(config["towers"]))
   return said
@@ -47,5 +53,7 @@ def exports(config: Mapping[str, Any], params: Mapping[str, Any], batch_stats: M
 def lines(said: Mapping[str, str]) -> list[str]:
   """What `exports` says, for people: those that are possible in a line, a line for each of the others."""
   able = [name for name, why in said.items() if not why]
-  return [f"exports (mmcontrast export --to): {', '.join(able) or 'none'}",
-          *(f"  no {name}: {why}" for name, why in said.items() if why)]
+  return [
+    f"exports (mmcontrast export --to): {', '.join(able) or 'none'}",
+    *(f"  no {name}: {why}" for name, why in said.items() if why),
+  ]

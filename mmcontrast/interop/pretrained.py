@@ -17,8 +17,22 @@ from mmcontrast.model import build_model
 from mmcontrast.optim import path_name
 
 # Options that change how an output is computed or trained, not that of an evaluation on images of the size trained on.
-_WITHOUT_EFFECT = ("dropout", "drop_path", "patch_drop", "dtype", "scan", "remat", "attention", "lowering",
-                   "bn_momentum", "zero_init_residual", "position_antialias", "cut_edges", "tower", "modality")
+_WITHOUT_EFFECT = (
+  "dropout",
+  "drop_path",
+  "patch_drop",
+  "dtype",
+  "scan",
+  "remat",
+  "attention",
+  "lowering",
+  "bn_momentum",
+  "zero_init_residual",
+  "position_antialias",
+  "cut_edges",
+  "tower",
+  "modality",
+)
 
 _MOST_LOG = math.log(np.finfo(np.float32).max)
 
@@ -94,11 +108,14 @@ class Pretrained:
     if image := self.image:
       for name, values, least in (("mean", image.mean, -math.inf), ("standard deviation", image.std, 0)):
         if len(values) != 3 or not all(_is_number(one) and one > least for one in values):
-          raise UserError(f"{self.source}: the {name} of images is {values!r}, and must be a number for each of three "
-                          f"channels{', above 0' * (least == 0)}")
+          raise UserError(
+            f"{self.source}: the {name} of images is {values!r}, and must be a number for each of three "
+            f"channels{', above 0' * (least == 0)}"
+          )
       if not (_is_number(image.centre_crop) and 0 < image.centre_crop <= 1):
-        raise UserError(f"{self.source}: the share of images that is seen is {image.centre_crop!r}, and must be above "
-                        "0 and up to 1")
+        raise UserError(
+          f"{self.source}: the share of images that is seen is {image.centre_crop!r}, and must be above 0 and up to 1"
+        )
 
   def key(self, part: str) -> str:
     """The config key of `part`, such as "towers/image"."""
@@ -120,8 +137,10 @@ def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dic
   Raises UserError, which names `where`, for a model without it.
   """
   if "image" not in pretrained.towers:
-    raise UserError(f"{where}: the format holds image encoders, and this model has no tower 'image'; its towers are "
-                    f"{', '.join(sorted(pretrained.towers))}")
+    raise UserError(
+      f"{where}: the format holds image encoders, and this model has no tower 'image'; its towers are "
+      f"{', '.join(sorted(pretrained.towers))}"
+    )
   inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", "image"]}
   return complete(pretrained.towers["image"]), inside
 
@@ -129,13 +148,20 @@ def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dic
 def model_config(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], text: TextInput | None) -> dict[str, Any]:
   """The sections of a config that `build_model` reads, for towers "image" and "text" and their heads."""
   ids = dict(text.token_ids) if text else {"pad": 0, "bos": 1, "eos": 2}
-  data = {"views": {name: int(name in towers) for name in ("image", "text")}, "token_ids": ids,
-          "text_length": text.length if text else 3}
+  data = {
+    "views": {name: int(name in towers) for name in ("image", "text")},
+    "token_ids": ids,
+    "text_length": text.length if text else 3,
+  }
   return {"data": data, "towers": towers, "heads": heads}
 
 
-def shapes(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], image: ImageInput | None = None,
-           text: TextInput | None = None) -> dict[str, tuple[int, ...]]:
+def shapes(
+  towers: Mapping[str, Mapping],
+  heads: Mapping[str, Mapping],
+  image: ImageInput | None = None,
+  text: TextInput | None = None,
+) -> dict[str, tuple[int, ...]]:
   """Path -> shape of every array that such towers and heads have: what `naming.to_ours` wants. Nothing is computed.
 
   Raises UserError for an unknown option.
@@ -162,8 +188,9 @@ def variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
   return found
 
 
-def take_logits(arrays: Mapping[str, np.ndarray], names: tuple[str, str], where: str
-                ) -> tuple[dict[str, np.ndarray], float | None, float | None]:
+def take_logits(
+  arrays: Mapping[str, np.ndarray], names: tuple[str, str], where: str
+) -> tuple[dict[str, np.ndarray], float | None, float | None]:
   """Takes the logarithm of the logit scale, and the bias, out of a file's arrays.
 
   Args:
@@ -182,8 +209,10 @@ def take_logits(arrays: Mapping[str, np.ndarray], names: tuple[str, str], where:
     found.append(None if array is None else array.item())
   scale, bias = found
   if scale is not None and not abs(scale) < _MOST_LOG:
-    raise UserError(f"{where}: {names[0]!r} is {scale:g}, the logarithm of a number beyond float32; it has to be the "
-                    "logarithm of the scale, such as 4.6052 for 100")
+    raise UserError(
+      f"{where}: {names[0]!r} is {scale:g}, the logarithm of a number beyond float32; it has to be the "
+      "logarithm of the scale, such as 4.6052 for 100"
+    )
   return rest, None if scale is None else math.exp(scale), bias
 
 

@@ -36,7 +36,7 @@ class Program(NamedTuple):
 
 
 def programs(model: Inference) -> dict[str, Program]:
-  """"image" and "text", as far as the run has them -> the tower, as `encode_image` and `encode_text` use it.
+  """ "image" and "text", as far as the run has them -> the tower, as `encode_image` and `encode_text` use it.
 
   Raises UserError for towers whose attention is of one kind of device, and for weights that are not finite.
   """
@@ -49,8 +49,9 @@ def programs(model: Inference) -> dict[str, Program]:
     weights = traverse_util.flatten_dict(_part(model, name), sep="/")
     weights = {key: np.asarray(leaf) for key, leaf in weights.items()}
     check_weights(weights, f"the {kind} tower")
-    found[kind] = Program(lambda weights, inputs, name=name: model.encode(name, variables(weights), inputs),
-                          weights, shape, np.dtype(dtype))
+    found[kind] = Program(
+      lambda weights, inputs, name=name: model.encode(name, variables(weights), inputs), weights, shape, np.dtype(dtype)
+    )
   return found
 
 
@@ -58,23 +59,37 @@ def check_attention(towers: Mapping[str, Mapping[str, Any]]) -> None:
   """Raises UserError for towers, by their options, whose attention is of one kind of device."""
   for name, options in towers.items():
     if options.get("attention", "xla") != "xla":
-      raise UserError(f"config.towers.{name}.attention is {options['attention']!r}, which computes on NVIDIA GPUs; "
-                      "export a run with attention='xla'")
+      raise UserError(
+        f"config.towers.{name}.attention is {options['attention']!r}, which computes on NVIDIA GPUs; "
+        "export a run with attention='xla'"
+      )
 
 
 def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Path, **more: Any) -> None:
   """Writes inputs.json, how images and texts become the programs' inputs, and the tokenizer's file next to it."""
   data, notes = model.data, dict(more)
   if "image" in found:
-    notes["image"] = {"shape": ["batch", *found["image"].shape], "dtype": "uint8", "size": data["image_size"],
-                      "resize": data["resize"]["mode"], "interpolation": data["resize"]["interpolation"],
-                      "centre_crop": data["centre_crop"], "trim": data["trim"],
-                      "normalised_inside": {key: list(model.config["normalize"][key]) for key in ("mean", "std")}}
+    notes["image"] = {
+      "shape": ["batch", *found["image"].shape],
+      "dtype": "uint8",
+      "size": data["image_size"],
+      "resize": data["resize"]["mode"],
+      "interpolation": data["resize"]["interpolation"],
+      "centre_crop": data["centre_crop"],
+      "trim": data["trim"],
+      "normalised_inside": {key: list(model.config["normalize"][key]) for key in ("mean", "std")},
+    }
   if "text" in found:
     file = getattr(model.tokenizer, "file", None)
-    notes["text"] = {"shape": ["batch", *found["text"].shape], "dtype": "int32", "length": data["text_length"],
-                     "tokenizer": data["tokenizer"].partition(":")[0], "file": file.name if file else None,
-                     "lower": data["lower"], "token_ids": dict(data["token_ids"])}
+    notes["text"] = {
+      "shape": ["batch", *found["text"].shape],
+      "dtype": "int32",
+      "length": data["text_length"],
+      "tokenizer": data["tokenizer"].partition(":")[0],
+      "file": file.name if file else None,
+      "lower": data["lower"],
+      "token_ids": dict(data["token_ids"]),
+    }
     if file:
       shutil.copyfile(file, folder / file.name)
   (folder / "inputs.json").write_text(json.dumps(notes, indent=1) + "\n")
@@ -86,5 +101,7 @@ def _part(model: Inference, kind: str) -> dict:
   if kind != "image_features":
     return model.model.branch(model.variables, [f"{kind}[0]/{evaluation[kind]}"])
   tower = evaluation["features"]
-  return {collection: {"towers": {tower: tree["towers"][tower]} if tower in tree["towers"] else {}}
-          for collection, tree in model.variables.items()}
+  return {
+    collection: {"towers": {tower: tree["towers"][tower]} if tower in tree["towers"] else {}}
+    for collection, tree in model.variables.items()
+  }

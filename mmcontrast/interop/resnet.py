@@ -25,9 +25,12 @@ def convolution(theirs: str, ours: str) -> list[Rule]:
 
 def batch_norm(theirs: str, ours: str) -> list[Rule]:
   """The rules of a batch norm."""
-  return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias"),
-          Rule(f"{theirs}.running_mean", f"batch_stats/{ours}/mean"),
-          Rule(f"{theirs}.running_var", f"batch_stats/{ours}/var")]
+  return [
+    Rule(f"{theirs}.weight", f"{ours}/scale"),
+    Rule(f"{theirs}.bias", f"{ours}/bias"),
+    Rule(f"{theirs}.running_mean", f"batch_stats/{ours}/mean"),
+    Rule(f"{theirs}.running_var", f"batch_stats/{ours}/var"),
+  ]
 
 
 BLOCKS = [
@@ -57,11 +60,16 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
   expect(args, fixed, where)
   channels = list(args["channels"])
   if len(args["layers"]) != 4 or channels != [channels[0] * 2**i for i in range(4)]:
-    raise UserError(f"{where}: layers={list(args['layers'])}, channels={channels} are not four stages, each of twice "
-                    "the channels")
+    raise UserError(
+      f"{where}: layers={list(args['layers'])}, channels={channels} are not four stages, each of twice the channels"
+    )
   width = channels[0]
-  options = {"name": architecture, "stages": tuple(args["layers"]), "width": width,
-             "stem_width": None if width == STEM else STEM}
+  options = {
+    "name": architecture,
+    "stages": tuple(args["layers"]),
+    "width": width,
+    "stem_width": None if width == STEM else STEM,
+  }
   return Encoder(complete(options), TORCHVISION, CLASSIFIER, INPUT)
 
 

@@ -32,8 +32,9 @@ PROGRAMS = ("stablehlo", "onnx")
 TERM = "image_text"  # of an imported run: what its logits are of
 
 
-def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[str] = (),
-               weights: str = "") -> pathlib.Path:
+def import_run(
+  place: str, workdir: str | pathlib.Path, allow_unused: Sequence[str] = (), weights: str = ""
+) -> pathlib.Path:
   """Makes `workdir` a run of what KIND:PATH holds: its checkpoint, resolved config and tokenizer.
 
   All that loads a run works on it; it has been trained for 0 steps, and is not trained further:
@@ -52,8 +53,10 @@ def import_run(place: str, workdir: str | pathlib.Path, allow_unused: Sequence[s
   vocabulary = None
   if pretrained.text:
     if not pretrained.text.tokenizer:
-      raise UserError(f"{place}: no tokenizer in the folder of the weights; put its tokenizer.json there, as "
-                      "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes it")
+      raise UserError(
+        f"{place}: no tokenizer in the folder of the weights; put its tokenizer.json there, as "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes it"
+      )
     try:
       tokenizer = make_tokenizer(pretrained.text.tokenizer, lower=pretrained.text.lower)
     except MissingData as error:
@@ -89,20 +92,30 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
   c.steps, c.towers, c.heads = 0, pretrained.towers, pretrained.heads
   c.data.views = {kind: int(kind in pretrained.towers) for kind in KINDS}
   if image := pretrained.image:
-    c.data.update(image_size=image.size, centre_crop=image.centre_crop,
-                  resize=dict(mode=image.resize, interpolation=image.interpolation))
+    c.data.update(
+      image_size=image.size,
+      centre_crop=image.centre_crop,
+      resize=dict(mode=image.resize, interpolation=image.interpolation),
+    )
     c.normalize = dict(mean=image.mean, std=image.std)
   if text := pretrained.text:
-    c.data.update(text_length=text.length, tokenizer=text.tokenizer, token_ids=dict(text.token_ids),
-                  special_tokens="read" if text.tokenizer.startswith("huggingface:") else "text")  # as it was trained
+    c.data.update(
+      text_length=text.length,
+      tokenizer=text.tokenizer,
+      token_ids=dict(text.token_ids),
+      special_tokens="read" if text.tokenizer.startswith("huggingface:") else "text",
+    )  # as it was trained
     with c.data.ignore_type():
       c.data.lower = text.lower
   for kind in KINDS:
     c.evaluation[kind] = f"{kind}_joint" if f"{kind}_joint" in pretrained.heads else ""
   c.evaluation.features = "image" if pretrained.image else ""
   if pretrained.logit_scale is not None:
-    term = dict(query="image[0]/image_joint", key="text[0]/text_joint",
-                temperature=dict(init=1 / pretrained.logit_scale, learned=True))
+    term = dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      temperature=dict(init=1 / pretrained.logit_scale, learned=True),
+    )
     if pretrained.logit_bias is None:
       term["direction"] = "both"
     else:
@@ -148,12 +161,16 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   sources = sources_of(config)
   for own in own_heads.values():
     if sources[own][0] == "heads":
-      raise UserError(f"{where}: config.heads.{own} reads the head {sources[own][1]!r}, which no other package has; "
-                      "export a run that is evaluated by a head of a tower")
+      raise UserError(
+        f"{where}: config.heads.{own} reads the head {sources[own][1]!r}, which no other package has; "
+        "export a run that is evaluated by a head of a tower"
+      )
   own_towers = {name.removesuffix("_joint"): sources[own][1] for name, own in own_heads.items()}
   if not own_towers and not options["features"]:
-    raise UserError(f"{where}: config.evaluation names no head (image, text) and no tower (features) to export; train "
-                    "with one of them set")
+    raise UserError(
+      f"{where}: config.evaluation names no head (image, text) and no tower (features) to export; train "
+      "with one of them set"
+    )
   own_towers = own_towers or {"image": options["features"]}
   arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
   heads, towers = {}, {}
@@ -161,16 +178,24 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     heads[name] = {**config["heads"][own], "tower": name.removesuffix("_joint")}
     heads[name].pop("of", None)
     if heads[name].pop("shared", None):
-      raise UserError(f"{where}: config.heads.{own} shares parameters with another head, which no other package has; "
-                      "export a run whose heads have their own")
+      raise UserError(
+        f"{where}: config.heads.{own} shares parameters with another head, which no other package has; "
+        "export a run whose heads have their own"
+      )
   for name, own in own_towers.items():
     towers[name] = {**config["towers"][own], **({"scan": False} if "scan" in config["towers"][own] else {})}
     towers[name].pop("modality", None)
   image = text = None
   if "image" in towers:
     mode = "squash" if data["resize"]["mode"] == "squash" else "shortest"
-    image = ImageInput(data["image_size"], tuple(config["normalize"]["mean"]), tuple(config["normalize"]["std"]), mode,
-                       data["resize"]["interpolation"], data["centre_crop"])
+    image = ImageInput(
+      data["image_size"],
+      tuple(config["normalize"]["mean"]),
+      tuple(config["normalize"]["std"]),
+      mode,
+      data["resize"]["interpolation"],
+      data["centre_crop"],
+    )
   if "text" in towers:
     vocabulary = arrays["params/towers/text/token_embedding/embedding"].shape[0]
     towers["text"] = {"vocab_size": vocabulary, **towers["text"]}
@@ -178,17 +203,26 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   terms = found["params"].get("terms", {})
   check_weights(traverse_util.flatten_dict(terms, sep="/"), "config.objective")
   scale, bias = logits_between(config["objective"], terms, own_heads.values())
-  names = {f"{kind}/{name}": f"{kind}/{own}" for kind, parts in (("towers", own_towers), ("heads", own_heads))
-           for name, own in parts.items()}
+  names = {
+    f"{kind}/{name}": f"{kind}/{own}"
+    for kind, parts in (("towers", own_towers), ("heads", own_heads))
+    for name, own in parts.items()
+  }
   return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names)
 
 
 def _renamed(trees: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
   """Path -> array of the towers and heads in `names`: kind -> name there -> name in the run."""
-  kept = {collection: {kind: {name: trees[collection][kind].get(own, {}) for name, own in named.items()}
-                        for kind, named in names.items()} for collection in ("params", "batch_stats")}
-  return {path: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
-          for path, leaf in traverse_util.flatten_dict(kept, sep="/").items()}
+  kept = {
+    collection: {
+      kind: {name: trees[collection][kind].get(own, {}) for name, own in named.items()} for kind, named in names.items()
+    }
+    for collection in ("params", "batch_stats")
+  }
+  return {
+    path: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
+    for path, leaf in traverse_util.flatten_dict(kept, sep="/").items()
+  }
 
 
 def _keep(text: TextInput, tokenizer: Any, workdir: pathlib.Path) -> None:

@@ -41,13 +41,22 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
 def write(folder: pathlib.Path, pool: str, width: int, length: int) -> None:
   """Adds to a folder of transformers that sentences are the `pool` of its tokens [L, width], L2-normalised."""
   paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-  modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-             for i, (kind, path) in enumerate(paths.items())]
-  pooling = {"word_embedding_dimension": width, "pooling_mode_cls_token": pool == "cls",
-             "pooling_mode_mean_tokens": pool == "mean", "pooling_mode_max_tokens": False,
-             "pooling_mode_mean_sqrt_len_tokens": False}
-  for name, content in {"modules.json": modules, "1_Pooling/config.json": pooling,
-                        "sentence_bert_config.json": {"max_seq_length": length, "do_lower_case": False}}.items():
+  modules = [
+    {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+    for i, (kind, path) in enumerate(paths.items())
+  ]
+  pooling = {
+    "word_embedding_dimension": width,
+    "pooling_mode_cls_token": pool == "cls",
+    "pooling_mode_mean_tokens": pool == "mean",
+    "pooling_mode_max_tokens": False,
+    "pooling_mode_mean_sqrt_len_tokens": False,
+  }
+  for name, content in {
+    "modules.json": modules,
+    "1_Pooling/config.json": pooling,
+    "sentence_bert_config.json": {"max_seq_length": length, "do_lower_case": False},
+  }.items():
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(json.dumps(content, indent=2) + "\n")
   (folder / "2_Normalize").mkdir(exist_ok=True)

@@ -29,20 +29,28 @@ def convert(own: SentencePieceTokenizer) -> dict[str, Any]:
   Raises UserError for a kind of model that the format does not have.
   """
   from sentencepiece import sentencepiece_model_pb2
+
   model = sentencepiece_model_pb2.ModelProto()
   model.ParseFromString(own.file.read_bytes())
   trained, normal = model.trainer_spec, model.normalizer_spec
   if trained.model_type not in (_UNIGRAM, _BPE) or trained.treat_whitespace_as_suffix or not normal.escape_whitespaces:
-    raise UserError(f"{own.file}: only models of unigrams and of BPE, with white space before words, can be written as "
-                    "a tokenizer.json; export --to stablehlo, which takes the file along")
+    raise UserError(
+      f"{own.file}: only models of unigrams and of BPE, with white space before words, can be written as "
+      "a tokenizer.json; export --to stablehlo, which takes the file along"
+    )
   library, pieces = _library(), [(piece.piece, piece.score) for piece in model.pieces]
   unknown = next(number for number, piece in enumerate(model.pieces) if piece.type == _UNKNOWN)
   if trained.model_type == _UNIGRAM:
     rules = library.models.Unigram(pieces, unknown, trained.byte_fallback)
   else:
     usable = {piece.piece: piece.score for piece in model.pieces if piece.type in (_NORMAL, _USER_DEFINED)}
-    rules = library.models.BPE({piece: number for number, (piece, _) in enumerate(pieces)}, _merges(usable),
-                               unk_token=pieces[unknown][0], fuse_unk=True, byte_fallback=trained.byte_fallback)
+    rules = library.models.BPE(
+      {piece: number for number, (piece, _) in enumerate(pieces)},
+      _merges(usable),
+      unk_token=pieces[unknown][0],
+      fuse_unk=True,
+      byte_fallback=trained.byte_fallback,
+    )
   found = library.Tokenizer(rules)
   steps = []
   if normal.precompiled_charsmap:
@@ -51,10 +59,16 @@ def convert(own: SentencePieceTokenizer) -> dict[str, Any]:
     steps += [library.normalizers.Strip(), library.normalizers.Replace(library.Regex(" {2,}"), " ")]
   found.normalizer = library.normalizers.Sequence(steps)
   found.pre_tokenizer = library.pre_tokenizers.Metaspace(
-    _SPACE, prepend_scheme="always" if normal.add_dummy_prefix else "never")
-  found.decoder = library.decoders.Sequence([
-    library.decoders.Replace(_SPACE, " "), library.decoders.ByteFallback(), library.decoders.Fuse(),
-    library.decoders.Strip(" ", int(normal.add_dummy_prefix), 0)])
+    _SPACE, prepend_scheme="always" if normal.add_dummy_prefix else "never"
+  )
+  found.decoder = library.decoders.Sequence(
+    [
+      library.decoders.Replace(_SPACE, " "),
+      library.decoders.ByteFallback(),
+      library.decoders.Fuse(),
+      library.decoders.Strip(" ", int(normal.add_dummy_prefix), 0),
+    ]
+  )
   special = {number: pieces[number][0] for number in (own.pad_id, own.bos_id, own.eos_id) if number >= 0}
   return _ended(found, own, special)
 
@@ -85,15 +99,21 @@ def check_alike(own: Tokenizer, file: dict[str, Any], moved: Mapping[int, int] =
   length = max(map(len, (text.encode() for text in texts))) + 3
   for text, ids in zip(texts, own.encode(texts, length)):
     found = [moved.get(number, number) for number in theirs.encode(text).ids]
-    if found != ids[:len(found)].tolist() or ids[len(found) - 1] != own.eos_id:
-      raise UserError(f"config.data.tokenizer {own.name}: as a tokenizer.json it would give {one_line(repr(text), 40)} "
-                      "other ids than the model was trained with; export --to stablehlo, which takes the file along")
+    if found != ids[: len(found)].tolist() or ids[len(found) - 1] != own.eos_id:
+      raise UserError(
+        f"config.data.tokenizer {own.name}: as a tokenizer.json it would give {one_line(repr(text), 40)} "
+        "other ids than the model was trained with; export --to stablehlo, which takes the file along"
+      )
 
 
 def _merges(scores: dict[str, float]) -> list[tuple[str, str]]:
   """The pairs that make a piece of two others, those of the best piece first."""
-  pairs = [(-score, place, piece[:cut], piece[cut:]) for place, (piece, score) in enumerate(scores.items())
-           for cut in range(1, len(piece)) if piece[:cut] in scores and piece[cut:] in scores]
+  pairs = [
+    (-score, place, piece[:cut], piece[cut:])
+    for place, (piece, score) in enumerate(scores.items())
+    for cut in range(1, len(piece))
+    if piece[:cut] in scores and piece[cut:] in scores
+  ]
   return [(left, right) for _, _, left, right in sorted(pairs, key=lambda pair: pair[:2])]
 
 
@@ -104,7 +124,8 @@ def _ended(found: Any, own: Tokenizer, special: dict[int, str]) -> dict[str, Any
   start, end = special.get(own.bos_id), special[own.eos_id]
   found.post_processor = library.processors.TemplateProcessing(
     single=" ".join(word for word in (start, "$A", end) if word),
-    special_tokens=[(name, number) for number, name in special.items()])
+    special_tokens=[(name, number) for number, name in special.items()],
+  )
   return json.loads(found.to_str())
 
 

@@ -54,8 +54,13 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   found = encoder(name, args, path)
   image = _image(config.get("pretrained_cfg", {}), found.image, path)
   wanted = shapes({"image": found.tower}, {}, image)
-  arrays = to_ours(under(found.rules, "", "towers/image"), read_weights(file, how.torch, how.weights), wanted,
-                   str(file), [*found.ignored, *how.allow_unused])
+  arrays = to_ours(
+    under(found.rules, "", "towers/image"),
+    read_weights(file, how.torch, how.weights),
+    wanted,
+    str(file),
+    [*found.ignored, *how.allow_unused],
+  )
   return Pretrained({"image": found.tower}, {}, arrays, image, source=path)
 
 
@@ -69,8 +74,10 @@ def plan(pretrained: Pretrained, where: str) -> tuple[str, dict[str, Any], Seque
   name, args, rules = architecture(tower, image.size, where, pretrained.key("towers/image"))
   for path, shape in shapes({"image": tower}, {}, image).items():
     if inside[path].shape != shape:
-      raise UserError(f"{where}: {path.removeprefix('params/')} is for images of another size than {image.size} px, "
-                      "and timm resizes otherwise; export a run of that size, started from these weights (config.init)")
+      raise UserError(
+        f"{where}: {path.removeprefix('params/')} is for images of another size than {image.size} px, "
+        "and timm resizes otherwise; export a run of that size, started from these weights (config.init)"
+      )
   check_named(under(rules, "", "towers/image"), inside, where)
   return name, args, rules
 
@@ -80,10 +87,17 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   name, args, rules = plan(pretrained, str(out))
   image = pretrained.image
   arrays = to_theirs(under(rules, "", "towers/image"), image_tower(pretrained, str(out))[1], str(out))
-  cfg = {"input_size": [3, image.size, image.size], "mean": list(image.mean), "std": list(image.std),
-         "interpolation": image.interpolation, "crop_pct": image.centre_crop, "num_classes": 0,
-         "crop_mode": SQUASH if image.resize == "squash" else CENTRE, "custom_load": False,
-         "fixed_input_size": name.startswith("vit")}  # or timm builds it for 224 px
+  cfg = {
+    "input_size": [3, image.size, image.size],
+    "mean": list(image.mean),
+    "std": list(image.std),
+    "interpolation": image.interpolation,
+    "crop_pct": image.centre_crop,
+    "num_classes": 0,
+    "crop_mode": SQUASH if image.resize == "squash" else CENTRE,
+    "custom_load": False,
+    "fixed_input_size": name.startswith("vit"),
+  }  # or timm builds it for 224 px
   config = {"architecture": name, "num_classes": 0, "model_args": args, "pretrained_cfg": cfg}
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / NAMES[0], arrays)
@@ -98,8 +112,9 @@ def encoder(architecture: str, args: Mapping[str, Any], where: str) -> Encoder:
   return _family(architecture, where).from_timm(architecture.partition(".")[0], args, where)
 
 
-def architecture(tower: Mapping[str, Any], size: int, where: str, key: str = "towers.image"
-                 ) -> tuple[str, dict[str, Any], Sequence[Rule]]:
+def architecture(
+  tower: Mapping[str, Any], size: int, where: str, key: str = "towers.image"
+) -> tuple[str, dict[str, Any], Sequence[Rule]]:
   """timm's name of a tower for images of `size` px, its arguments where they are no defaults, its arrays' names.
 
   Raises UserError, which names the tower by its config `key`, for one that timm does not have.
@@ -119,8 +134,18 @@ def take(args: dict[str, Any], known: Mapping[str, Any], where: str) -> dict[str
 
   Raises UserError for an argument that is not in `known`, unless it acts in training only.
   """
-  training = ("drop_rate", "drop_path_rate", "drop_block_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate",
-              "patch_drop_rate", "weight_init", "zero_init_last", "head_init_scale")
+  training = (
+    "drop_rate",
+    "drop_path_rate",
+    "drop_block_rate",
+    "proj_drop_rate",
+    "attn_drop_rate",
+    "pos_drop_rate",
+    "patch_drop_rate",
+    "weight_init",
+    "zero_init_last",
+    "head_init_scale",
+  )
   for key in args:
     if key not in training:
       choose(key, known, f"{where}: model_args")
@@ -140,14 +165,18 @@ def _open(path: str) -> tuple[str, dict[str, Any], pathlib.Path]:
   if not folder.is_dir():
     architecture, at, file = path.partition("@")
     if not at:
-      raise UserError(f"{path}: no such folder; give one with config.json, or ARCHITECTURE@FILE for bare weights, such "
-                      "as resnet50@model.safetensors")
+      raise UserError(
+        f"{path}: no such folder; give one with config.json, or ARCHITECTURE@FILE for bare weights, such "
+        "as resnet50@model.safetensors"
+      )
     return architecture, {}, pathlib.Path(file)
   config = read_json(folder / "config.json")
   architecture = config.get("architecture")
   if not isinstance(architecture, str):
-    raise UserError(f"{folder / 'config.json'}: not a model's config of timm, which says its architecture; for bare "
-                    "weights give ARCHITECTURE@FILE")
+    raise UserError(
+      f"{folder / 'config.json'}: not a model's config of timm, which says its architecture; for bare "
+      "weights give ARCHITECTURE@FILE"
+    )
   return architecture, config, find_weights(folder)
 
 
@@ -165,7 +194,14 @@ def _image(cfg: Mapping[str, Any], default: ImageInput, where: str) -> ImageInpu
   choose(interpolation, ("bilinear", "bicubic"), f"{where}: pretrained_cfg.interpolation")
   channels, height, width = cfg.get("input_size", (3, default.size, default.size))
   if channels != 3 or height != width:
-    raise UserError(f"{where}: pretrained_cfg.input_size is {[channels, height, width]}; only squares of 3 channels "
-                    "are read")
-  return ImageInput(height, tuple(cfg.get("mean", default.mean)), tuple(cfg.get("std", default.std)),
-                    "squash" if mode == SQUASH else "shortest", interpolation, cfg.get("crop_pct", default.centre_crop))
+    raise UserError(
+      f"{where}: pretrained_cfg.input_size is {[channels, height, width]}; only squares of 3 channels are read"
+    )
+  return ImageInput(
+    height,
+    tuple(cfg.get("mean", default.mean)),
+    tuple(cfg.get("std", default.std)),
+    "squash" if mode == SQUASH else "shortest",
+    interpolation,
+    cfg.get("crop_pct", default.centre_crop),
+  )

@@ -18,8 +18,12 @@ from mmcontrast.interop import sentencepiece_json
 from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import TextInput
 
-_NAMES = {"tokenizer.json": "huggingface", "spiece.model": "sentencepiece", "tokenizer.model": "sentencepiece",
-          "sentencepiece.model": "sentencepiece"}
+_NAMES = {
+  "tokenizer.json": "huggingface",
+  "spiece.model": "sentencepiece",
+  "tokenizer.model": "sentencepiece",
+  "sentencepiece.model": "sentencepiece",
+}
 
 
 def find(folder: pathlib.Path, lower: bool | str) -> tuple[str, dict[str, int]]:
@@ -46,13 +50,24 @@ def with_padding(text: TextInput) -> bytes:
   """The tokenizer.json of `text` that says its pad too, so that one file is enough."""
   file = json.loads(pathlib.Path(text.tokenizer.partition(":")[2]).read_text())
   number = text.token_ids["pad"]
-  file["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": number,
-                     "pad_type_id": 0, "pad_token": _token(file, number)}
+  file["padding"] = {
+    "strategy": "BatchLongest",
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": number,
+    "pad_type_id": 0,
+    "pad_token": _token(file, number),
+  }
   return json.dumps(file, ensure_ascii=False).encode()
 
 
-def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token", with_clip: bool = False,
-             moved: Mapping[int, int] = MappingProxyType({})) -> dict[str, bytes]:
+def contents(
+  text: TextInput,
+  bos: str = "bos_token",
+  eos: str = "eos_token",
+  with_clip: bool = False,
+  moved: Mapping[int, int] = MappingProxyType({}),
+) -> dict[str, bytes]:
   """File name -> content of what transformers' AutoTokenizer reads in a folder.
 
   Args:
@@ -75,8 +90,10 @@ def contents(text: TextInput, bos: str = "bos_token", eos: str = "eos_token", wi
     file = sentencepiece_json.bytes_json(own) if kind == "bytes" else sentencepiece_json.convert(own)
   whole = _library().Tokenizer.from_str(json.dumps(file | {"padding": None})).encode("").ids
   if whole != [number for number in (own.bos_id, own.eos_id) if number >= 0]:
-    raise UserError(f"{path}: transformers would give texts the ids {whole} around them, and the model had bos "
-                    f"{own.bos_id} and eos {own.eos_id}; give the file a post_processor that adds them")
+    raise UserError(
+      f"{path}: transformers would give texts the ids {whole} around them, and the model had bos "
+      f"{own.bos_id} and eos {own.eos_id}; give the file a post_processor that adds them"
+    )
   if text.lower:
     steps = [*_NORMALISERS[text.lower], *([file["normalizer"]] if file["normalizer"] else [])]
     file["normalizer"] = {"type": "Sequence", "normalizers": steps}
@@ -129,10 +146,15 @@ def _moved(file: dict, moved: Mapping[int, int]) -> dict:
 
 
 def _files(file: dict, text: TextInput, special: dict[str, int]) -> dict[str, bytes]:
-  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": text.length,
-              **{name: _token(file, number) for name, number in special.items() if number >= 0}}
-  return {"tokenizer.json": json.dumps(file, ensure_ascii=False).encode(),
-          "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode()}
+  settings = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": text.length,
+    **{name: _token(file, number) for name, number in special.items() if number >= 0},
+  }
+  return {
+    "tokenizer.json": json.dumps(file, ensure_ascii=False).encode(),
+    "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode(),
+  }
 
 
 def _clip(own: ClipTokenizer) -> dict:

@@ -64,7 +64,7 @@ class Tensor:
     if min(self.offset, 0, *self.shape, *self.strides) < 0 or (math.prod(self.shape) and last >= len(flat)):
       raise ValueError(f"a tensor of {list(self.shape)} in {len(flat)} numbers")
     bytes_apart = [stride * dtype.itemsize for stride in self.strides]
-    return np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, bytes_apart)
+    return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, bytes_apart)
 
 
 class Other(dict):
@@ -126,7 +126,8 @@ def program_has(path: pathlib.Path, number: float) -> bool:
     constants = [name for name in archive.namelist() if "/constants/" in name] if code else []
     raw = np.float64(number).tobytes()
     return any(str(number).encode() in archive.read(name) for name in code) or any(
-      archive.getinfo(name).file_size == len(raw) and archive.read(name) == raw for name in constants)
+      archive.getinfo(name).file_size == len(raw) and archive.read(name) == raw for name in constants
+    )
 
 
 class _Unpickler(pickle.Unpickler):
@@ -211,8 +212,9 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any
   return Tensor(storage, storage.dtype, offset, tuple(shape), tuple(strides))
 
 
-def _typed_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, _: Any, __: Any, dtype: str,
-                  *___: Any) -> Tensor:
+def _typed_tensor(
+  storage: Storage, offset: int, shape: tuple, strides: tuple, _: Any, __: Any, dtype: str, *___: Any
+) -> Tensor:
   return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
 
 

@@ -21,11 +21,18 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   """A ResNet as tower "image"; see `formats.Format.read`."""
   name, at, file = path.partition("@")
   if not at:
-    raise UserError(f"{path}: a file of torchvision does not say its architecture; give ARCHITECTURE@FILE, such as "
-                    "resnet50@resnet50.pth")
+    raise UserError(
+      f"{path}: a file of torchvision does not say its architecture; give ARCHITECTURE@FILE, such as "
+      "resnet50@resnet50.pth"
+    )
   tower = complete({"name": choose(name, NAMES, f"{path}: architecture")})
-  arrays = to_ours(under(TORCHVISION, "", "towers/image"), read_weights(file, how.torch, how.weights),
-                   shapes({"image": tower}, {}, INPUT), file, [*CLASSIFIER, *how.allow_unused])
+  arrays = to_ours(
+    under(TORCHVISION, "", "towers/image"),
+    read_weights(file, how.torch, how.weights),
+    shapes({"image": tower}, {}, INPUT),
+    file,
+    [*CLASSIFIER, *how.allow_unused],
+  )
   return Pretrained({"image": tower}, {}, arrays, INPUT, source=path)
 
 
@@ -41,9 +48,9 @@ def plan(pretrained: Pretrained, where: str) -> str:
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes the image tower as "ARCHITECTURE.safetensors", a state_dict without fc.
 
-      model = torchvision.models.resnet50()
-      model.fc = torch.nn.Identity()
-      model.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
+  model = torchvision.models.resnet50()
+  model.fc = torch.nn.Identity()
+  model.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))
   """
   name, arrays = plan(pretrained, str(out)), image_tower(pretrained, str(out))[1]
   theirs = to_theirs(under(TORCHVISION, "", "towers/image"), arrays, str(out))

@@ -62,9 +62,21 @@ INPUTS = {  # mean, std, crop where no config says otherwise
   "gap": (IMAGENET_MEAN, IMAGENET_STD, 0.9),
 }  # fmt: skip
 # Arguments of timm's VisionTransformer, and the one value that is computed here.
-FIXED = {"in_chans": 3, "scale_attn_norm": False, "scale_mlp_norm": False, "proj_bias": True, "final_norm": True,
-         "pool_include_prefix": False, "dynamic_img_pad": False, "embed_norm_layer": None, "norm_layer": None,
-         "embed_layer": None, "block_fn": None, "mlp_layer": None, "attn_layer": None}
+FIXED = {
+  "in_chans": 3,
+  "scale_attn_norm": False,
+  "scale_mlp_norm": False,
+  "proj_bias": True,
+  "final_norm": True,
+  "pool_include_prefix": False,
+  "dynamic_img_pad": False,
+  "embed_norm_layer": None,
+  "norm_layer": None,
+  "embed_layer": None,
+  "block_fn": None,
+  "mlp_layer": None,
+  "attn_layer": None,
+}
 POOLS = {"token": "cls", "avg": "gap", "map": "map"}
 
 RULES = [
@@ -89,8 +101,10 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
   expect(args, FIXED, where)
   swiglu, pool = args["mlp"] == "swiglu", choose(args["global_pool"], POOLS, f"{where}: global_pool")
   if args["class_token"] != (pool == "token"):
-    raise UserError(f"{where}: class_token={args['class_token']} with global_pool={pool!r} is not supported: there "
-                    "must be such a token exactly where it is pooled")
+    raise UserError(
+      f"{where}: class_token={args['class_token']} with global_pool={pool!r} is not supported: there "
+      "must be such a token exactly where it is pooled"
+    )
   if args["reg_tokens"] and not args["no_embed_class"]:
     raise UserError(f"{where}: reg_tokens={args['reg_tokens']} with positions (no_embed_class=False) are not supported")
   size, patch = (_side(args[key], f"{where}: {key}") for key in ("img_size", "patch_size"))
@@ -141,8 +155,10 @@ def to_timm(full: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[s
       known["mlp_ratio"] = said["mlp_ratio"]
     found.append((name, {key: value for key, value in said.items() if known[key] != value}))
   if not found:
-    raise UserError(f"{where}: timm has no ViT of norm_epsilon={full['norm_epsilon']} and mlp={full['mlp']!r}; it has "
-                    "1e-6, and 1e-5 with 'plain'")
+    raise UserError(
+      f"{where}: timm has no ViT of norm_epsilon={full['norm_epsilon']} and mlp={full['mlp']!r}; it has "
+      "1e-6, and 1e-5 with 'plain'"
+    )
   return *min(found, key=lambda pair: len(pair[1])), RULES
 
 

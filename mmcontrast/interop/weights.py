@@ -59,8 +59,11 @@ def read_weights(path: str | pathlib.Path, torch: bool = False, weights: str = "
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise UserError(f"{path}: a folder; give the file of weights in it" if path.is_dir() else
-                    f"{path}: no such file; give the path of a .safetensors or .npz")
+    raise UserError(
+      f"{path}: a folder; give the file of weights in it"
+      if path.is_dir()
+      else f"{path}: no such file; give the path of a .safetensors or .npz"
+    )
   tree = _read(path, torch)
   if type(tree) is dict and not tree:
     raise UserError(f"{path}: holds no arrays; was it written to the end?")
@@ -69,8 +72,9 @@ def read_weights(path: str | pathlib.Path, torch: bool = False, weights: str = "
   for said in filter(None, (chosen, taken_off)):
     print(f"{path}: {said}", file=sys.stderr)
   try:
-    return {name: _float32(leaf.array() if isinstance(leaf, torch_file.Tensor) else leaf)
-            for name, leaf in plain.items()}
+    return {
+      name: _float32(leaf.array() if isinstance(leaf, torch_file.Tensor) else leaf) for name, leaf in plain.items()
+    }
   except Exception as error:  # of many kinds: of the archive, of the numbers
     raise _damaged(path, error) from None
 
@@ -89,16 +93,20 @@ def find_weights(folder: pathlib.Path, more: Sequence[str] = ()) -> pathlib.Path
     if len(weights) == 1:
       return folder / weights[0]
     if weights:
-      raise UserError(f"{folder}: it is not known which of {', '.join(weights)} is meant; leave one in the folder, or "
-                      f"call it {(*more, *NAMES)[0]}")
+      raise UserError(
+        f"{folder}: it is not known which of {', '.join(weights)} is meant; leave one in the folder, or "
+        f"call it {(*more, *NAMES)[0]}"
+      )
     raise UserError(f"{folder}: no weights there, such as {(*more, *NAMES)[0]}; {nearest(NAMES[0], there)}")
   return found[0]
 
 
-def write_weights(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray],
-                  metadata: Mapping[str, str] | None = None) -> None:
+def write_weights(
+  path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
   """Writes a .safetensors file; `metadata` goes into its header."""
   from safetensors.numpy import save_file
+
   contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
   save_file(contiguous, str(path), metadata=dict(metadata or {"format": "pt"}))
   pathlib.Path(path).chmod(0o644)  # it makes them readable for their owner only
@@ -110,8 +118,10 @@ def _read(path: pathlib.Path, torch: bool) -> Any:
   if kind == "index":
     return _read_shards(path, torch)
   if kind == "torch" and not torch:
-    raise UserError(f"{path}: torch's files are read by the import command only: mmcontrast import KIND:PATH --workdir "
-                    "runs/x; or save it as .safetensors")
+    raise UserError(
+      f"{path}: torch's files are read by the import command only: mmcontrast import KIND:PATH --workdir "
+      "runs/x; or save it as .safetensors"
+    )
   try:
     if kind == "torch":
       return torch_file.load(path)
@@ -119,6 +129,7 @@ def _read(path: pathlib.Path, torch: bool) -> Any:
       with np.load(path, allow_pickle=False) as file:
         return dict(file)
     from safetensors.numpy import load_file
+
     return load_file(str(path))
   except UserError:
     raise
@@ -127,7 +138,7 @@ def _read(path: pathlib.Path, torch: bool) -> Any:
 
 
 def _kind(path: pathlib.Path) -> str:
-  """"safetensors", "torch", "npz" or "index": by what it begins with, else by its name. UserError for none of them."""
+  """ "safetensors", "torch", "npz" or "index": by what it begins with, else by its name. UserError for none of them."""
   with path.open("rb") as file:
     head = file.read(512)
   for beginning, what in _NEITHER.items():

@@ -1,6 +1,6 @@
 """What training scripts put around weights: a checkpoint's other parts, and prefixes of the names.
 
-    {"epoch": 3, "state_dict": {"module._orig_mod.conv1.weight": ...}, "state_dict_ema": ..., "optimizer": ...}
+{"epoch": 3, "state_dict": {"module._orig_mod.conv1.weight": ...}, "state_dict_ema": ..., "optimizer": ...}
 """
 
 from __future__ import annotations
@@ -20,8 +20,24 @@ _DEPTH = 3  # of tables within tables that are looked into
 # Components that wrappers put into names, wherever: torch.compile, FSDP, activation checkpointing.
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 # First components that say where a script kept the model; "module" is DistributedDataParallel's.
-_HOLDERS = ("module", "model", "net", "network", "backbone", "encoder", "student", "teacher", "ema", "ema_model",
-            "model_ema", "base_model", "online_encoder", "encoder_q", "momentum_encoder", "image_encoder")
+_HOLDERS = (
+  "module",
+  "model",
+  "net",
+  "network",
+  "backbone",
+  "encoder",
+  "student",
+  "teacher",
+  "ema",
+  "ema_model",
+  "model_ema",
+  "base_model",
+  "online_encoder",
+  "encoder_q",
+  "momentum_encoder",
+  "image_encoder",
+)
 _COUNTERS = ("n_averaged",)  # of torch's AveragedModel, beside "module."
 
 
@@ -55,8 +71,10 @@ def choose_table(tree: Any, where: str, weights: str = "") -> tuple[dict[str, Te
   table = next(iter(chosen.values()))
   for name, leaf in table.items():
     if not isinstance(leaf, Tensor | np.ndarray):
-      raise UserError(f"{where}: {name!r} is made by {leaf.path}, which gives no plain numbers (sparse or quantised?); "
-                      "save it as a dense tensor")
+      raise UserError(
+        f"{where}: {name!r} is made by {leaf.path}, which gives no plain numbers (sparse or quantised?); "
+        "save it as a dense tensor"
+      )
   return table, note
 
 
@@ -80,16 +98,21 @@ def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
   plain = {name: _without_wrappers(name) for name in arrays}
   while prefix.partition(".")[0] != "module" and all(name.startswith("module.") for name in plain.values()):
     plain = {name: short.removeprefix("module.") for name, short in plain.items()}
-  return {short.removeprefix(f"{prefix}."): arrays[name] for name, short in plain.items()
-          if short.startswith(f"{prefix}.")}
+  return {
+    short.removeprefix(f"{prefix}."): arrays[name] for name, short in plain.items() if short.startswith(f"{prefix}.")
+  }
 
 
 def _asked_for(found: Mapping[str, dict[str, Any]], where: str, weights: str) -> dict[str, dict[str, Any]]:
   """Those of the tables, or of the parts of them, that `--weights` may mean."""
   if named := {path: found[path] for path in found if weights in (path, path.rpartition("/")[2])}:
     return named
-  parts = {f"{path}/{prefix}" if path else prefix: part for path, table in found.items()
-           for prefix in {weights, weights.removeprefix(f"{path}/")} if (part := under(table, prefix))}
+  parts = {
+    f"{path}/{prefix}" if path else prefix: part
+    for path, table in found.items()
+    for prefix in {weights, weights.removeprefix(f"{path}/")}
+    if (part := under(table, prefix))
+  }
   if not parts:
     known = {name.partition(".")[0] for table in found.values() for name in unwrapped(table)[0] if "." in name}
     raise UserError(f"{where}: --weights {weights}: no such part; {nearest(weights, {*filter(None, found), *known})}")

@@ -61,8 +61,15 @@ class Compositional(Criterion):
   def reductions(self, aligned: bool) -> dict[str, str]:
     return {"negatives": "logsumexp"}
 
-  def remembered_loss(self, stats: Values, positive: jax.Array, count: jax.Array | int, log_u: jax.Array,
-                      scale: jax.Array | float, gamma: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+  def remembered_loss(
+    self,
+    stats: Values,
+    positive: jax.Array,
+    count: jax.Array | int,
+    log_u: jax.Array,
+    scale: jax.Array | float,
+    gamma: jax.Array | float,
+  ) -> tuple[jax.Array, jax.Array]:
     """The loss [n] of anchors and their new log u [n].
 
     Args:

@@ -73,5 +73,7 @@ class Dino(ModuleLoss):
     paths = [parse_embedding(name) for name in names]
     pairs = [(q, v) for q in paths for v in paths if q.momentum and not v.momentum and q[:2] != v[:2]]
     if not pairs:
-      raise UserError(f"embeddings: {list(names)} has no student of another view than a teacher's; name teachers, "
-                      "'image[0]/HEAD@momentum', and students, 'image[1]/HEAD'")
+      raise UserError(
+        f"embeddings: {list(names)} has no student of another view than a teacher's; name teachers, "
+        "'image[0]/HEAD@momentum', and students, 'image[1]/HEAD'"
+      )

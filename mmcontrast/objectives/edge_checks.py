@@ -120,8 +120,7 @@ def _check_hard_negatives(term: Edge, where: str) -> None:
   for side, direction in (("negative_keys", "rows"), ("negative_queries", "columns")):
     if getattr(term, side) and term.direction not in (direction, "both"):
       raise UserError(
-        f"{where}.{side}: no anchor sees them in direction {term.direction!r}; "
-        f"use direction={direction!r} or 'both'"
+        f"{where}.{side}: no anchor sees them in direction {term.direction!r}; use direction={direction!r} or 'both'"
       )
 
 

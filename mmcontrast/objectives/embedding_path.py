@@ -12,7 +12,7 @@ _PATTERN = re.compile(r"(?P<views>\w+)\[(?P<view>\d+)\]/(?P<head>\w+)(?P<momentu
 
 
 class EmbeddingPath(NamedTuple):
-  """"image[1]/image_ssl@momentum" taken apart; `views` is the batch's array of them: image, image_small or text."""
+  """ "image[1]/image_ssl@momentum" taken apart; `views` is the batch's array of them: image, image_small or text."""
 
   views: str
   view: int
@@ -21,12 +21,12 @@ class EmbeddingPath(NamedTuple):
 
   @property
   def modality(self) -> str:
-    """"image", of image_small too: small crops go through the same tower."""
+    """ "image", of image_small too: small crops go through the same tower."""
     return self.views.removesuffix("_small")
 
   @property
   def kind(self) -> str:
-    """"image/image_ssl": what embeds it, whichever view it is of."""
+    """ "image/image_ssl": what embeds it, whichever view it is of."""
     return f"{self.modality}/{self.head}"
 
 
@@ -37,8 +37,10 @@ def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
   """
   match = _PATTERN.fullmatch(name)
   if match is None:
-    raise UserError(f"{where}: {name!r} is not the path of an embedding; "
-                    "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum'")
+    raise UserError(
+      f"{where}: {name!r} is not the path of an embedding; "
+      "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum'"
+    )
   return EmbeddingPath(match["views"], int(match["view"]), match["head"], bool(match["momentum"]))
 
 

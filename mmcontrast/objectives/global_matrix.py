@@ -125,9 +125,7 @@ def reduce_tiles(
   if impl == "rows":  # All columns meet the rows at once, so tiles may hold several blocks.
     several = range(1, devices * column_count + 1)
     column_length *= max(
-      k
-      for k in several
-      if devices * column_count % k == 0 and (k == 1 or k * column_length <= COLUMNS_PER_ROW * size)
+      k for k in several if devices * column_count % k == 0 and (k == 1 or k * column_length <= COLUMNS_PER_ROW * size)
     )
   axes = axes if devices > 1 else ()
   run = _tiled(tile, reductions, impl, mesh, axes, (row_length, column_length), dtype)
@@ -233,9 +231,7 @@ def _tiled(tile, reductions, impl, mesh, axes, lengths, dtype):
     found = [[asked[total] * x for x in part] for part in grads] if total in asked else None
     by_axis = [{k: g for k, g in asked.items() if reductions[k].axis == axis} for axis in ("row", "column")]
     if any(by_axis):
-      sides = [
-        Side(*side, {name: states[name] for name in own}, own) for side, own in zip((rows, columns), by_axis)
-      ]
+      sides = [Side(*side, {name: states[name] for name in own}, own) for side, own in zip((rows, columns), by_axis)]
       swept = [part.grads for part in sweep(sides, shared, reduce=False, wanted=wanted)]
       found = swept if found is None else jax.tree.map(jnp.add, found, swept)
     rows, columns, shared = (

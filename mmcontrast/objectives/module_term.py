@@ -91,8 +91,9 @@ class ModuleTerm(Term):
       if ((head := parse_embedding(name).head) in run.token_heads) != ("tokens" in self.module.TAKES):
         wanted = "tokens" if "tokens" in self.module.TAKES else "one vector an example"
         fitting = [other for other in run.heads if (other in run.token_heads) == ("tokens" in self.module.TAKES)]
-        raise UserError(f"{where}.embeddings: the module takes {wanted}, which head {head!r} does not give; "
-                        f"{nearest(head, fitting)}")
+        raise UserError(
+          f"{where}.embeddings: the module takes {wanted}, which head {head!r} does not give; {nearest(head, fitting)}"
+        )
     one_dim(self.name, self.given, run.head_dims)
     try:
       self.module.check_views(self.given, run)
@@ -114,5 +115,6 @@ def parse_module(name: str, config: Mapping[str, Any]) -> ModuleTerm:
     if key not in DEFAULTS:
       raise UserError(f"{where}: unknown key {key!r}; {nearest(key, DEFAULTS)}")
   module = build(MODULES, config["module"], f"{where}.module")
-  return ModuleTerm(name, parse_names(config.get("embeddings", ()), f"{where}.embeddings"), module,
-                    config.get("weight", 1.0))
+  return ModuleTerm(
+    name, parse_names(config.get("embeddings", ()), f"{where}.embeddings"), module, config.get("weight", 1.0)
+  )

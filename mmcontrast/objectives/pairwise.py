@@ -197,14 +197,9 @@ def pairwise_loss(
   function = partial(term_tile, term, counted)
   stats = matrix(function, reductions_of(term, axes, aligned, counted), sides, shared)
   losses, new = [], {}
-  for axis, anchors, others, names in (
-    ("row", rows, columns, term.query),
-    ("column", columns, rows, term.key),
-  ):
+  for axis, anchors, others, names in (("row", rows, columns, term.query), ("column", columns, rows, term.key)):
     if axis in axes and not term.criterion.additive:
-      found = {
-        name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)
-      }
+      found = {name.removeprefix(f"{axis}:"): x for name, x in stats.items() if name.startswith(axis)}
       count = (1 if own_alone(term) else count_side(others)) + sum(map(count_side, sides.more[axis]))
       keep = anchors.mask
       if isinstance(term.criterion, MultiView):
@@ -239,9 +234,7 @@ def _add_teacher(term: Edge, matrix, sides: Sides, embeddings, scale, share) -> 
   """Gives both sides the teachers' embeddings and, by a pass of their own, their log-sum-exps."""
   target, (rows, columns, more) = term.target, sides
   scales = [scale if t is None else 1.0 / t for t in target.temperatures]
-  rows.facts["teacher"] = [
-    s * _repeated(term, name, term.query, embeddings) for s, name in zip(scales, target.queries)
-  ]
+  rows.facts["teacher"] = [s * _repeated(term, name, term.query, embeddings) for s, name in zip(scales, target.queries)]
   if target.keys:
     columns.facts["teacher"] = [_repeated(term, name, term.key, embeddings) for name in target.keys]
 

@@ -28,7 +28,6 @@ DIRECTIONS = ("rows", "columns", "both")
 NEGATIVES = ("batch", "queue", "batch+queue", "permuted", "combined")
 
 
-
 DEFAULTS: dict[str, Any] = {
   "query": inspect.Parameter.empty,
   "key": inspect.Parameter.empty,
@@ -63,8 +62,7 @@ def parse_terms(objective: Mapping[str, Any]) -> Terms:
   }
   if not terms:
     raise UserError(
-      "objective: has no terms; add one such as "
-      "image_text=dict(query='image[0]/image_joint', key='text[0]/text_joint')"
+      "objective: has no terms; add one such as image_text=dict(query='image[0]/image_joint', key='text[0]/text_joint')"
     )
   return terms
 

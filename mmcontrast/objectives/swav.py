@@ -101,14 +101,18 @@ class Swav(ModuleLoss):
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     if len(names) < 2 or self.codes > len(names):
-      raise UserError(f"embeddings: {self.codes} views give codes that another predicts, and there are {len(names)}; "
-                      f"name {max(2, self.codes)} or more, or lower module.codes")
+      raise UserError(
+        f"embeddings: {self.codes} views give codes that another predicts, and there are {len(names)}; "
+        f"name {max(2, self.codes)} or more, or lower module.codes"
+      )
     if self.queue % run.batch_size:
       whole = max(1, round(self.queue / run.batch_size)) * run.batch_size
       raise UserError(f"module.queue: {self.queue} is not a multiple of the global batch {run.batch_size}; use {whole}")
     if run.examples and self.queue > run.examples:
-      raise UserError(f"module.queue: {self.queue} embeddings are more than an epoch of {run.examples}, so "
-                      f"some would be in it twice; use {run.examples // run.batch_size * run.batch_size} or fewer")
+      raise UserError(
+        f"module.queue: {self.queue} embeddings are more than an epoch of {run.examples}, so "
+        f"some would be in it twice; use {run.examples // run.batch_size * run.batch_size} or fewer"
+      )
 
   def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Prototypes of unit length."""

@@ -47,9 +47,7 @@ class Temperature:
     """What is learned, as float32 scalars."""
     found = {}
     if self.learned:
-      found[self.form] = jnp.float32(
-        -math.log(self.init) if self.form == "log_scale" else self.init
-      )
+      found[self.form] = jnp.float32(-math.log(self.init) if self.form == "log_scale" else self.init)
     if self.bias is not None and self.bias_learned:
       found["bias"] = jnp.float32(self.bias)
     return found
@@ -88,8 +86,10 @@ def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
     options = {"learned": config.get("schedule") is None, **config}
   if options.get("schedule") is not None:
     if options["learned"] or options.get("init") is not None:
-      raise UserError(f"{where}.temperature.schedule: sets the temperature at every step, so it has no other start "
-                      "and is not learned; leave out init and learned, or the schedule")
+      raise UserError(
+        f"{where}.temperature.schedule: sets the temperature at every step, so it has no other start "
+        "and is not learned; leave out init and learned, or the schedule"
+      )
     options["init"] = None
   if bias is not None:
     given = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)

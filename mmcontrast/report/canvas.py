@@ -26,9 +26,7 @@ class Canvas:
     self._axes.set(xlim=(0, width), ylim=(height, 0))
     self._axes.set_axis_off()
 
-  def picture(
-    self, image: np.ndarray, x: float, y: float, size: float, colour: str = RULE, line: float = 0.8
-  ) -> None:
+  def picture(self, image: np.ndarray, x: float, y: float, size: float, colour: str = RULE, line: float = 0.8) -> None:
     """Draws `image`, uint8 [H, W, 3], whole and centred in a square frame at (x, y)."""
     box = FancyBboxPatch(
       (x, y),
@@ -72,8 +70,9 @@ class Canvas:
       path.parent.mkdir(parents=True, exist_ok=True)
       self._figure.savefig(path, dpi=dpi, format="png")
     except OSError as error:
-      raise UserError(f"{path}: the picture cannot be written ({error.strerror or one_line(error)}); give another "
-                      "place") from error
+      raise UserError(
+        f"{path}: the picture cannot be written ({error.strerror or one_line(error)}); give another place"
+      ) from error
     finally:
       log.setLevel(level)
     return path

@@ -21,8 +21,9 @@ def draw_losses(records: Sequence[Mapping[str, Any]], path: str | pathlib.Path) 
   names = list(dict.fromkeys(name for record in records for name in record))
   terms = [name for name in names if name.endswith("/loss")]
   shown = ["loss", *(terms[:_MOST] if len(terms) > 1 else [])]
-  lines = {name: [(record["step"], record[name]) for record in records if record.get(name) is not None]
-           for name in shown}
+  lines = {
+    name: [(record["step"], record[name]) for record in records if record.get(name) is not None] for name in shown
+  }
   if not lines["loss"]:
     return None
   figure = Figure(figsize=(7, 4), layout="constrained")

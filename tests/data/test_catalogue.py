@@ -41,9 +41,13 @@ def test_guesses(folder, names, path, expected, tmp_path):
 
 
 def test_what_the_message_says(tmp_path):
-  for dataset, words in ((f"{tmp_path}/mine.csv", f"names no kind .*; did you mean 'csv:{tmp_path}/mine.csv'"),
-                         ("webdatase:x.tar", "did you mean 'webdataset'"), ("emoji_view", "did you mean 'emoji_views'"),
-                         ("csv", "has no path after it; give csv:PATH"), ("jsonl:", "no path after the colon")):
+  for dataset, words in (
+    (f"{tmp_path}/mine.csv", f"names no kind .*; did you mean 'csv:{tmp_path}/mine.csv'"),
+    ("webdatase:x.tar", "did you mean 'webdataset'"),
+    ("emoji_view", "did you mean 'emoji_views'"),
+    ("csv", "has no path after it; give csv:PATH"),
+    ("jsonl:", "no path after the colon"),
+  ):
     with pytest.raises(UserError, match=words):
       open_source({"dataset": dataset}, "train")
 

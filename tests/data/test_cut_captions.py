@@ -25,8 +25,10 @@ def test_numbers_of_captions_that_are_cut_and_alike():
 
 def test_the_line_of_a_set_and_of_a_large_one():
   line = cut_captions.line_of_set("mine", TEXTS, BYTES, 7)
-  assert line == ("mine: 3 of 6 captions (50.0%) are longer than data.text_length=7 tokens and cut; 4 of 5 different "
-                  "ones are then equal to another")
+  assert line == (
+    "mine: 3 of 6 captions (50.0%) are longer than data.text_length=7 tokens and cut; 4 of 5 different "
+    "ones are then equal to another"
+  )
   assert cut_captions.line_of_set("mine", TEXTS, BYTES, 20) == "" == cut_captions.line_of_set("mine", [], BYTES, 20)
   many = [f"caption number {n}" for n in range(25_000)]
   line = cut_captions.line_of_set("mine", many, BYTES, 20)
@@ -42,6 +44,8 @@ def test_the_line_before_training_is_of_what_views_may_show(monkeypatch):
   batches = pipeline.train_batches(settings, seed=0, batch_size=4, source=source)
   line = batches.cut_line()
   batches.close()
-  assert line == ("toy: 10 of 20 captions (50.0%) are longer than data.text_length=8 tokens and cut; 10 of 11 "
-                  "different ones are then equal to another, by a sample of 10 of 40 examples")
+  assert line == (
+    "toy: 10 of 20 captions (50.0%) are longer than data.text_length=8 tokens and cut; 10 of 11 "
+    "different ones are then equal to another, by a sample of 10 of 40 examples"
+  )
   assert cut_captions.line_of_source(source, resolve({**settings, "captions": {"caption": 1.0}}), BYTES) == ""

@@ -121,8 +121,9 @@ def test_the_emoji_are_other_data_to_a_run_that_trains_on_a_folder(data_dir, cap
   found = load_evaluation_set("emoji_views", "test", dict(image_size=4, dataset="folder:/d/a folder"), data_dir)
   assert not found.seen and found.trains_probes
   said = capsys.readouterr().err
-  assert said.strip() == ("evaluation set emoji_views is of other data (emoji_views) than the run trains on "
-                          "(folder:/d/a folder)")
+  assert said.strip() == (
+    "evaluation set emoji_views is of other data (emoji_views) than the run trains on (folder:/d/a folder)"
+  )
 
 
 def test_a_run_that_was_imported_has_trained_on_nothing_known(tmp_path, data_dir, capsys):

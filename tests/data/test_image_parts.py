@@ -80,11 +80,14 @@ BROKEN_CHUNKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("broken, clean", [
-  *(pytest.param(broken, PNG, id=broken) for broken in BROKEN_CHUNKS),
-  # Of two chunks of EXIF the last one counts.
-  *(pytest.param(broken, PNG_TURNED, id=f"turned, {broken}") for broken in BROKEN_CHUNKS if "exif" not in broken),
-])
+@pytest.mark.parametrize(
+  "broken, clean",
+  [
+    *(pytest.param(broken, PNG, id=broken) for broken in BROKEN_CHUNKS),
+    # Of two chunks of EXIF the last one counts.
+    *(pytest.param(broken, PNG_TURNED, id=f"turned, {broken}") for broken in BROKEN_CHUNKS if "exif" not in broken),
+  ],
+)
 def test_png_with_a_broken_chunk(broken, clean):
   start, end = 33, clean.index(b"IEND") - 4  # after the header, or after the picture
   same(clean[:start] + BROKEN_CHUNKS[broken] + clean[start:], clean)

@@ -178,8 +178,10 @@ def test_dry_run_knows_of_masks_without_the_data(config):
 def test_an_example_without_a_text_is_nothing_to_the_terms_of_texts(config):
   """Not its loss, not its counts, not its gradient: as if it were padding."""
   settings = {**config, "image_size": SIZE, "text_length": LENGTH, "views": dict(image=2, text=1)}
-  terms = dict(images=dict(query="image[0]/image_ssl", key="image[1]/image_ssl", temperature=0.1),
-               pairs=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", temperature=0.1))
+  terms = dict(
+    images=dict(query="image[0]/image_ssl", key="image[1]/image_ssl", temperature=0.1),
+    pairs=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", temperature=0.1),
+  )
   heads = {head: dict(tower=head.split("_")[0], name="linear", dim=8)
            for head in ("image_ssl", "image_joint", "text_joint")}  # fmt: skip
   whole = tiny_config(data=resolve(settings), objective=terms, heads=heads, augment=dict(image="none"),
@@ -190,7 +192,8 @@ def test_an_example_without_a_text_is_nothing_to_the_terms_of_texts(config):
   absent = ~batch["present"]["text"]
   assert 0 < absent.sum() < 16
   assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes_of(spec)) == jax.tree.map(
-      lambda leaf: (leaf.shape, leaf.dtype), batch)
+    lambda leaf: (leaf.shape, leaf.dtype), batch
+  )
   start = jax.jit(functools.partial(init_state, recipe))(batch)
   step = jax.jit(functools.partial(train_step, recipe, None))
   after, there = step(start, batch)

@@ -31,8 +31,9 @@ def write_vocabulary(path, merges):
   Those are of control characters, of which every one made stands before the ones made from it.
   """
   control = [character for character, byte in clip.BYTES.items() if byte < 32 and byte not in (9, 10, 13)]
-  fillers = (f"{''.join(word[:-1])} {word[-1]}" for length in (2, 3, 4)
-             for word in itertools.product(control, repeat=length))
+  fillers = (
+    f"{''.join(word[:-1])} {word[-1]}" for length in (2, 3, 4) for word in itertools.product(control, repeat=length)
+  )
   lines = [merges.get(str(rank)) or next(fillers) for rank in range(clip.MERGES)]
   path.write_bytes(gzip.compress("\n".join(["#version", *lines, "not read"]).encode(), 1))
   return path

@@ -85,8 +85,9 @@ def test_evaluation_resizes_as_it_is_told():
   closer = transforms.evaluation_view(image, {**data, "resize": {**resize, "mode": "shortest"}, "centre_crop": 0.5})
   assert closer.shape == (15, 15, 3) and 17 < closer[7, 0, 0] < 22
   with pytest.raises(sources.BadRecord, match="too thin"):
-    transforms.evaluation_view(np.zeros((1, 100_000, 3), np.uint8), {**data, "image_size": 224, "resize":
-                               {**resize, "mode": "shortest"}})
+    transforms.evaluation_view(
+      np.zeros((1, 100_000, 3), np.uint8), {**data, "image_size": 224, "resize": {**resize, "mode": "shortest"}}
+    )
 
 
 def test_evaluation_sees_a_share_of_the_middle():

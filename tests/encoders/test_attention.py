@@ -19,8 +19,14 @@ def test_values_and_gradients(mask, causal, window, dtype, atol):
   q, k, v, cotangent = (jnp.asarray(draw.standard_normal((BATCH, LENGTH, HEADS, WIDTH)), dtype) for _ in range(4))
 
   def theirs(q, k, v):
-    y = jax.nn.dot_product_attention(q, k, v, mask=None if mask is None else jnp.asarray(mask)[:, None, None, :],
-                                     is_causal=causal, local_window_size=window)
+    y = jax.nn.dot_product_attention(
+      q,
+      k,
+      v,
+      mask=None if mask is None else jnp.asarray(mask)[:, None, None, :],
+      is_causal=causal,
+      local_window_size=window,
+    )
     return y.reshape(BATCH, LENGTH, -1)
 
   def ours(q, k, v):
@@ -35,8 +41,9 @@ def test_values_and_gradients(mask, causal, window, dtype, atol):
 
 def test_a_single_query():
   draw = np.random.default_rng(0)
-  q, k, v = (jnp.asarray(draw.standard_normal((BATCH, length, HEADS, WIDTH)), jnp.float32)
-             for length in (1, LENGTH, LENGTH))
+  q, k, v = (
+    jnp.asarray(draw.standard_normal((BATCH, length, HEADS, WIDTH)), jnp.float32) for length in (1, LENGTH, LENGTH)
+  )
   expected = jax.nn.dot_product_attention(q, k, v, mask=jnp.asarray(MASK)[:, None, None, :])
   np.testing.assert_allclose(attend(q, k, v, MASK, False), expected.reshape(BATCH, 1, -1), atol=2e-6)
 

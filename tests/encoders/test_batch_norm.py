@@ -42,8 +42,9 @@ def test_one_value_is_refused():
 def test_a_batch_of_one_stops_before_it_compiles(part):
   """The whole step is only traced; a frozen part keeps its running statistics, so it may stay."""
   config = tiny_config(batch=dict(size=1, microbatches=1), momentum=dict(decay=0.9, update="before_keys"))
-  config["objective"] = {"t": dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum",
-                                   negatives="batch+queue:4")}
+  config["objective"] = {
+    "t": dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="batch+queue:4")
+  }
   if part == "towers.image":
     config["towers"]["image"] = dict(name="resnet18", stem="small", width=8, stages=(1, 1, 1, 1, 1))
     config["heads"]["image_ssl"]["batch_norm"] = False

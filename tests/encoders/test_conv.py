@@ -54,12 +54,8 @@ def test_module_is_flax_conv_with_its_parameters():
   theirs = nn.Conv(5, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
   variables = theirs.init(jax.random.key(1), x)
   ours = Conv(5, 3, 2, use_bias=True, lowering="split")
-  assert jax.tree.map(jnp.shape, ours.init(jax.random.key(1), x)) == jax.tree.map(
-    jnp.shape, variables
-  )
-  np.testing.assert_allclose(
-    ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5
-  )
+  assert jax.tree.map(jnp.shape, ours.init(jax.random.key(1), x)) == jax.tree.map(jnp.shape, variables)
+  np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [8, 7])

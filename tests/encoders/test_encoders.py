@@ -66,8 +66,19 @@ def parameters(config, *inputs):
     ({"name": "vit_huge", "patch": 14, "pool": "cls", "scan": True}, 630_764_800),
     ({"name": "vit_giant", "patch": 14, "pool": "cls", "scan": True}, 1_011_202_432),
     ({"name": "vit_giant_opt", "pool": "map", "scan": True}, 1_163_168_256 - 60 * 1536),  # timm's is for 256 px
-    ({"name": "vit_giant_opt", "heads": 24, "patch": 14, "pool": "cls", "mlp": "swiglu", "mlp_ratio": 8 / 3,
-      "layer_scale": 1e-5, "scan": True}, 1_136_479_232 - 1113 * 1536),  # DINOv2's ViT-g/14; timm's is for 518 px
+    (
+      {
+        "name": "vit_giant_opt",
+        "heads": 24,
+        "patch": 14,
+        "pool": "cls",
+        "mlp": "swiglu",
+        "mlp_ratio": 8 / 3,
+        "layer_scale": 1e-5,
+        "scan": True,
+      },
+      1_136_479_232 - 1113 * 1536,
+    ),  # DINOv2's ViT-g/14; timm's is for 518 px
   ],
   ids=lambda x: "-".join(map(str, x.values())) if isinstance(x, dict) else "",
 )
@@ -102,9 +113,7 @@ def encode(config, *inputs, train=False, seed=0):
   module = build_encoder(config)
   variables = jax.jit(lambda *x: module.init(jax.random.key(seed), *x, train=False))(*inputs)
   apply = jax.jit(
-    lambda v, *x: module.apply(
-      v, *x, train=train, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)}
-    )[0]
+    lambda v, *x: module.apply(v, *x, train=train, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})[0]
   )
   return variables, lambda *x: apply(variables, *x)
 
@@ -250,9 +259,7 @@ def test_heads():
                          "fc2": {"kernel": (10, 4), "bias": (4,)}}),
   }  # fmt: skip
   for name, (options, shape) in shapes.items():
-    out, variables = build_head({"name": name, **options}).init_with_output(
-      jax.random.key(0), pooled, train=True
-    )
+    out, variables = build_head({"name": name, **options}).init_with_output(jax.random.key(0), pooled, train=True)
     assert out.pooled.shape == (6, 4) and jax.tree.map(jnp.shape, variables["params"]) == shape
   identity = build_head({"name": "identity"})
   np.testing.assert_array_equal(identity.apply({}, pooled, train=False).pooled, pooled)

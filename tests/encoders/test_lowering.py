@@ -101,8 +101,9 @@ def test_what_the_kernel_takes():
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_towers_are_the_same_on_every_platform(platform, tower, monkeypatch):
-  monkeypatch.setattr("mmcontrast.encoders.attention.short_attention",
-                      functools.partial(kernel.short_attention, interpret=True))
+  monkeypatch.setattr(
+    "mmcontrast.encoders.attention.short_attention", functools.partial(kernel.short_attention, interpret=True)
+  )
   if tower == "image":
     module = ViT(width=16, depth=1, heads=2, patch=4, pool="map", scan=True, remat="full")
     inputs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 12, 3)), jnp.float32)

@@ -46,10 +46,9 @@ def test_a_token_projector_is_the_formula():
   assert set(p) == {"norm", "linear", "fc1", "fc2"}  # the pooled vector is not looked at
 
 
-@pytest.mark.parametrize("options", [
-    {"name": "token_projector", "pooled": True, "mlp": True},
-    {"name": "universal_projection", "heads": 2},
-])
+@pytest.mark.parametrize(
+  "options", [{"name": "token_projector", "pooled": True, "mlp": True}, {"name": "universal_projection", "heads": 2}]
+)
 def test_padding_changes_nothing(options):
   head, tokens, pooled = build_head({"dim": 4, **options}), draw(3, 6, 7), draw(3, 7)
   inputs = (MASK, pooled) if options["name"] == "token_projector" else (MASK,)
@@ -65,8 +64,10 @@ def test_padding_changes_nothing(options):
 def universal(**changes):
   """Two heads with one trunk."""
   head = dict(name="universal_projection", dim=8, heads=2)
-  heads = dict(image_joint=dict(head, tower="image"),
-               text_joint=dict(head, tower="text", shared=dict(trunk="image_joint"), **changes))
+  heads = dict(
+    image_joint=dict(head, tower="image"),
+    text_joint=dict(head, tower="text", shared=dict(trunk="image_joint"), **changes),
+  )
   return tiny_config(heads=heads, objective=dict(image_text=dict(query=NAMES[0], key=NAMES[1])))
 
 
@@ -83,8 +84,10 @@ def test_a_shared_trunk_is_one():
 
   for name, own in zip(NAMES, ("image_joint", "text_joint")):
     gradient = jax.jit(jax.grad(norms), static_argnums=1)(variables["params"], name)
-    moved = {head: {part for part, tree in parts.items() if any(np.any(leaf) for leaf in jax.tree.leaves(tree))}
-             for head, parts in gradient["heads"].items()}
+    moved = {
+      head: {part for part, tree in parts.items() if any(np.any(leaf) for leaf in jax.tree.leaves(tree))}
+      for head, parts in gradient["heads"].items()
+    }
     assert {"trunk"} <= moved["image_joint"] and {"fc1", "modality_token"} <= moved[own]
     assert moved[{"image_joint": "text_joint", "text_joint": "image_joint"}[own]] <= {"trunk"}
   assert "trunk" in model.branch(variables, ["text[0]/text_joint@momentum"])["params"]["heads"]["image_joint"]
@@ -97,13 +100,16 @@ def test_a_new_modality_trains_its_own_part_of_a_frozen_trunk():
   assert recipe.model.frozen == {"towers/image", "towers/text", "heads/image_joint"}
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(shared=dict(trunk="image_join")), r"heads\.text_joint\.shared\.trunk: .* did you mean 'image_joint'"),
     (dict(shared=dict(trunc="image_joint")), r"heads\.text_joint\.shared\.trunc: .* did you mean 'trunk'"),
     (dict(depth=2), r"shared\.trunk: the 'trunk' of 'image_joint' has other parameters"),
     (dict(shared=dict(trunk="text_joint")), r"shared\.trunk: no such choice 'text_joint'"),
     (dict(heads=3), r"width 8 does not split into 3 heads"),
-])
+  ],
+)
 def test_mistakes(changes, message):
   config = universal()
   config["heads"]["text_joint"].update(changes)

@@ -104,6 +104,7 @@ def test_a_loop_and_remat_change_neither_outputs_nor_gradients():
 
 def test_remat_keeps_less_for_the_backward_pass():
   """Numbers kept between the passes, counted in the traced program."""
+
   def kept(**options):
     tower, variables = made(**options)
     passes = jax.eval_shape(lambda v: jax.vjp(lambda v: tower.apply(v, IMAGES, train=True).pooled, v)[1], variables)
@@ -225,12 +226,15 @@ def test_cudnn_in_float32_is_an_error(monkeypatch):
     attend(q, q, q, None, False, "cudnn")
 
 
-@pytest.mark.parametrize("options, message", [
-  ({"remat": "dots_savable"}, r"towers.image.remat: .*did you mean 'dots_saveable'"),
-  ({"positions": "rop"}, r"towers.image.positions: .*did you mean 'rope'"),
-  ({"mlp": "swiglue"}, r"towers.image.mlp: .*did you mean 'swiglu'"),
-  ({"attention": "cuda"}, r"towers.image.attention: .*'cuda'"),
-])
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"remat": "dots_savable"}, r"towers.image.remat: .*did you mean 'dots_saveable'"),
+    ({"positions": "rop"}, r"towers.image.positions: .*did you mean 'rope'"),
+    ({"mlp": "swiglue"}, r"towers.image.mlp: .*did you mean 'swiglu'"),
+    ({"attention": "cuda"}, r"towers.image.attention: .*'cuda'"),
+  ],
+)
 def test_wrong_options(options, message):
   with pytest.raises(UserError, match=message):
     build_encoder(SMALL | options, "towers.image")

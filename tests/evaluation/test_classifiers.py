@@ -82,10 +82,7 @@ def test_knn_of_a_label_never_sees_the_concept_itself(world):
   labels = {"group": np.random.default_rng(0).integers(0, 3, 60)}
   world.groups *= 0
   world.concepts = np.random.default_rng(1).normal(size=world.concepts.shape)
-  one, two = (
-    EmbeddedSet(world.set(name, True, style=n, labels=labels), world.embed)
-    for n, name in enumerate("ab")
-  )
+  one, two = (EmbeddedSet(world.set(name, True, style=n, labels=labels), world.embed) for n, name in enumerate("ab"))
   found = knn.evaluate([one], [one, two], label=("group", "concept"), k=5)["a"]
   assert found["knn/group_accuracy"] < 0.8
   assert found["knn/concept_accuracy"] > 0.9  # the same concept by another hand

@@ -131,6 +131,7 @@ def test_what_a_schema_lacks_is_found_before_anything_is_computed(evaluators, me
 
 def test_without_a_label_an_evaluator_looks_at_those_that_there_are(world):
   """A folder's only label is "class", which nobody had to name."""
+
   def load(name):
     data = world.set(name, True)
     return dataclasses.replace(data, labels={"class": data.labels["group"]},

@@ -15,18 +15,21 @@ from mmcontrast.inference import Inference
 from mmcontrast.model import build_model
 
 IMAGE, TEXT = "image[0]/patches", "text[0]/words"
-FILIP = dict(
-  there=dict(query=IMAGE, key=TEXT, score="token_max"), back=dict(query=TEXT, key=IMAGE, score="token_max")
-)
+FILIP = dict(there=dict(query=IMAGE, key=TEXT, score="token_max"), back=dict(query=TEXT, key=IMAGE, score="token_max"))
 
 
 def make_inference(objective, **evaluation):
   c = base_config()
   c.data.image_size, c.data.text_length = 16, 5
-  c.towers = dict(image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
-                  text=dict(name="text_transformer", width=8, depth=1, heads=2))
-  c.heads = dict(patches=dict(tower="image", name="token_linear", dim=4),
-                 words=dict(tower="text", name="token_linear", dim=4), joint=dict(tower="text", name="linear", dim=4))
+  c.towers = dict(
+    image=dict(name="vit", patch=8, width=8, depth=1, heads=2),
+    text=dict(name="text_transformer", width=8, depth=1, heads=2),
+  )
+  c.heads = dict(
+    patches=dict(tower="image", name="token_linear", dim=4),
+    words=dict(tower="text", name="token_linear", dim=4),
+    joint=dict(tower="text", name="linear", dim=4),
+  )
   c.objective = objective
   c.evaluation.update(dict(image="patches", text="words", batch_size=4) | evaluation)
   config = c.to_dict()

@@ -16,8 +16,34 @@ import torchvision_ops  # noqa: F401
 import transformers
 
 HERE = pathlib.Path(__file__).parent / "interop"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "heart", "smiling", "cat", "dog", "with", "two",
-         "##s", "of", "hearts", "and", "blue", "flag", "face", ",", "train", "##ing", "small", "sun", "rain"]
+WORDS = [
+  "[PAD]",
+  "[UNK]",
+  "[CLS]",
+  "[SEP]",
+  "[MASK]",
+  "a",
+  "red",
+  "heart",
+  "smiling",
+  "cat",
+  "dog",
+  "with",
+  "two",
+  "##s",
+  "of",
+  "hearts",
+  "and",
+  "blue",
+  "flag",
+  "face",
+  ",",
+  "train",
+  "##ing",
+  "small",
+  "sun",
+  "rain",
+]
 TEXTS = ["A red heart", "two smiling cats with a blue flag, and a dog with hearts", "sun", "rain of small hearts"]
 SHARED = dict(vocab_size=len(WORDS), hidden_size=24, num_attention_heads=3, intermediate_size=40, pad_token_id=0)
 
@@ -49,15 +75,19 @@ def save(case: str, model: transformers.PreTrainedModel) -> None:
   (folder / "modules.json").write_text(json.dumps([
     {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
     for i, (kind, path) in enumerate(modules.items())]))  # fmt: skip
-  (folder / "1_Pooling" / "config.json").write_text(json.dumps(
-    {"word_embedding_dimension": 24, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}))
+  (folder / "1_Pooling" / "config.json").write_text(
+    json.dumps({"word_embedding_dimension": 24, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True})
+  )
   (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16, "do_lower_case": False}))
   given = tokenizer()(TEXTS, padding="max_length", max_length=16, return_tensors="pt")
   with torch.no_grad():
     out = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
   real = given["attention_mask"][..., None]
-  arrays = {"ids": given["input_ids"].int(), "tokens": out.last_hidden_state,
-            "mean": (out.last_hidden_state * real).sum(1) / real.sum(1)}
+  arrays = {
+    "ids": given["input_ids"].int(),
+    "tokens": out.last_hidden_state,
+    "mean": (out.last_hidden_state * real).sum(1) / real.sum(1),
+  }
   if "pooler_output" in out:
     arrays["pooler"] = out.pooler_output
   np.savez(folder / "outputs.npz", texts=TEXTS, **{name: array.numpy() for name, array in arrays.items()})
@@ -66,11 +96,21 @@ def save(case: str, model: transformers.PreTrainedModel) -> None:
 
 def main() -> None:
   print("torch", torch.__version__, "transformers", transformers.__version__, "tokenizers", tokenizers.__version__)
-  save("hf_bert", transformers.BertModel(transformers.BertConfig(
-    num_hidden_layers=2, max_position_embeddings=20, attn_implementation="eager", **SHARED)))
+  save(
+    "hf_bert",
+    transformers.BertModel(
+      transformers.BertConfig(num_hidden_layers=2, max_position_embeddings=20, attn_implementation="eager", **SHARED)
+    ),
+  )
   ids = dict(bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3)
-  save("hf_modern_bert", transformers.ModernBertModel(transformers.ModernBertConfig(
-    num_hidden_layers=4, max_position_embeddings=20, local_attention=4, attn_implementation="eager", **SHARED, **ids)))
+  save(
+    "hf_modern_bert",
+    transformers.ModernBertModel(
+      transformers.ModernBertConfig(
+        num_hidden_layers=4, max_position_embeddings=20, local_attention=4, attn_implementation="eager", **SHARED, **ids
+      )
+    ),
+  )
 
 
 if __name__ == "__main__":

@@ -51,8 +51,13 @@ def main() -> None:
     variables = randomised(module, IMAGES)
     _, out = module.apply(variables, IMAGES)
     save(f"big_vision_{pool}", variables, images=IMAGES, pooled=out["head_input"], tokens=out["encoded"][:, -16:])
-  module = two_towers.Model(image=dict(pool_type="map", **IMAGE), text=dict(vocab_size=12, **SHARED),
-                            out_dim=(None, 24), temperature_init=10.0, bias_init=-10.0)
+  module = two_towers.Model(
+    image=dict(pool_type="map", **IMAGE),
+    text=dict(vocab_size=12, **SHARED),
+    out_dim=(None, 24),
+    temperature_init=10.0,
+    bias_init=-10.0,
+  )
   variables = randomised(module, IMAGES, IDS)
   image, text, out = module.apply(variables, IMAGES, IDS)
   logits = image @ text.T * out["t"] + out["b"]

@@ -36,10 +36,12 @@ def tokenizer(bos: bool) -> transformers.PreTrainedTokenizerFast:
   model = tokenizers.Tokenizer(tokenizers.models.WordLevel(numbers, unk_token="<unk>"))
   model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
   model.post_processor = tokenizers.processors.TemplateProcessing(
-    single="<s> $A </s>" if bos else "$A </s>", special_tokens=[("<s>", 3), ("</s>", 1)])
+    single="<s> $A </s>" if bos else "$A </s>", special_tokens=[("<s>", 3), ("</s>", 1)]
+  )
   names = dict(pad_token="<pad>", bos_token="<s>") if bos else dict(pad_token="</s>")
-  return transformers.PreTrainedTokenizerFast(tokenizer_object=model, model_max_length=8, eos_token="</s>",
-                                              unk_token="<unk>", **names)
+  return transformers.PreTrainedTokenizerFast(
+    tokenizer_object=model, model_max_length=8, eos_token="</s>", unk_token="<unk>", **names
+  )
 
 
 def save(case: str, model: transformers.PreTrainedModel, processor, words) -> None:
@@ -62,13 +64,28 @@ def save(case: str, model: transformers.PreTrainedModel, processor, words) -> No
 def main() -> None:
   print("torch", torch.__version__, "transformers", transformers.__version__)
   text = dict(SHARED, vocab_size=len(WORDS), max_position_embeddings=8)
-  save("hf_clip", transformers.CLIPModel(transformers.CLIPConfig(
-    text_config=dict(text, eos_token_id=1, bos_token_id=3, pad_token_id=0, hidden_act="gelu"),
-    vision_config=dict(SHARED, **IMAGES), projection_dim=12)),
-    transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}), tokenizer(True))
-  save("hf_siglip", transformers.SiglipModel(transformers.SiglipConfig(
-    text_config=dict(text, bos_token_id=3, eos_token_id=1, pad_token_id=1), vision_config=dict(SHARED, **IMAGES))),
-    transformers.SiglipImageProcessor(size={"height": 16, "width": 16}), tokenizer(False))
+  save(
+    "hf_clip",
+    transformers.CLIPModel(
+      transformers.CLIPConfig(
+        text_config=dict(text, eos_token_id=1, bos_token_id=3, pad_token_id=0, hidden_act="gelu"),
+        vision_config=dict(SHARED, **IMAGES),
+        projection_dim=12,
+      )
+    ),
+    transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+    tokenizer(True),
+  )
+  save(
+    "hf_siglip",
+    transformers.SiglipModel(
+      transformers.SiglipConfig(
+        text_config=dict(text, bos_token_id=3, eos_token_id=1, pad_token_id=1), vision_config=dict(SHARED, **IMAGES)
+      )
+    ),
+    transformers.SiglipImageProcessor(size={"height": 16, "width": 16}),
+    tokenizer(False),
+  )
 
 
 if __name__ == "__main__":

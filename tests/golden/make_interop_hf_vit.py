@@ -1,6 +1,6 @@
 """Writes tests/golden/interop/hf_{vit,dinov2*,dinov3*}: tiny models by transformers' own saving, and their outputs.
 
-    HF_HUB_OFFLINE=1 PYTHONPATH=tests/oracles .venv-oracles/bin/python tests/golden/make_interop_hf_vit.py
+HF_HUB_OFFLINE=1 PYTHONPATH=tests/oracles .venv-oracles/bin/python tests/golden/make_interop_hf_vit.py
 """
 
 import pathlib
@@ -36,7 +36,7 @@ def save(case: str, model: transformers.PreTrainedModel, processor, registers: i
     options = {"interpolate_pos_encoding": True} if case == "hf_vit" else {}
     with torch.no_grad():
       tokens = (base or model)(torch.from_numpy(images.transpose(0, 3, 1, 2)), **options).last_hidden_state.numpy()
-    arrays |= {f"images{size}": images, f"pooled{size}": tokens[:, 0], f"tokens{size}": tokens[:, 1 + registers:]}
+    arrays |= {f"images{size}": images, f"pooled{size}": tokens[:, 0], f"tokens{size}": tokens[:, 1 + registers :]}
   np.savez(folder / "outputs.npz", **arrays)
   print(case, sum(path.stat().st_size for path in folder.iterdir()), "bytes")
 
@@ -44,14 +44,22 @@ def save(case: str, model: transformers.PreTrainedModel, processor, registers: i
 def main() -> None:
   print("torch", torch.__version__, "transformers", transformers.__version__)
   squash = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
-  crop = transformers.BitImageProcessor(size={"shortest_edge": 18}, crop_size={"height": 16, "width": 16},
-                                        image_mean=MEAN, image_std=STD)
+  crop = transformers.BitImageProcessor(
+    size={"shortest_edge": 18}, crop_size={"height": 16, "width": 16}, image_mean=MEAN, image_std=STD
+  )
   with_classes = transformers.ViTForImageClassification(
-    transformers.ViTConfig(intermediate_size=40, hidden_act="gelu_pytorch_tanh", **SHARED))
+    transformers.ViTConfig(intermediate_size=40, hidden_act="gelu_pytorch_tanh", **SHARED)
+  )
   save("hf_vit", with_classes, squash, base=with_classes.vit)
   save("hf_dinov2", transformers.Dinov2Model(transformers.Dinov2Config(use_swiglu_ffn=True, **SHARED)), crop)
-  save("hf_dinov2_registers", transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(
-    mlp_ratio=2, num_register_tokens=3, qkv_bias=False, **SHARED)), crop, registers=3)
+  save(
+    "hf_dinov2_registers",
+    transformers.Dinov2WithRegistersModel(
+      transformers.Dinov2WithRegistersConfig(mlp_ratio=2, num_register_tokens=3, qkv_bias=False, **SHARED)
+    ),
+    crop,
+    registers=3,
+  )
   for case, options in (("hf_dinov3", {}), ("hf_dinov3_gated", dict(use_gated_mlp=True, hidden_act="silu"))):
     options |= SHARED | {"num_attention_heads": 2, "intermediate_size": 40, "num_register_tokens": 2}
     save(case, transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**options)), crop, registers=2)

@@ -24,22 +24,54 @@ from open_clip.push_to_hf_hub import save_config_for_hf  # isort: skip
 HERE = pathlib.Path(__file__).parent / "interop"
 TEXT = {"context_length": 8, "vocab_size": 40, "width": 16, "heads": 2, "layers": 2}
 VIT = {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
-SIGLIP = {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
-          "hf_tokenizer_name": "of/another-place", "tokenizer_kwargs": {"clean": "canonicalize"}}
+SIGLIP = {
+  **TEXT,
+  "no_causal_mask": True,
+  "proj_bias": True,
+  "pool_type": "last",
+  "norm_kwargs": {"eps": 1e-6},
+  "hf_tokenizer_name": "of/another-place",
+  "tokenizer_kwargs": {"clean": "canonicalize"},
+}
 TEXTS = ["A red heart!", "two  dogs, a cat's heart; a dog and a cat of two red hearts", "_dog_", ""]
 CASES = {
-    "clip": {"embed_dim": 12, "vision_cfg": VIT, "text_cfg": TEXT},
-    "quickgelu": {"embed_dim": 12, "quick_gelu": True, "vision_cfg": {**VIT, "ls_init_value": 0.5, "no_ln_pre": True},
-                  "text_cfg": {**TEXT, "pool_type": "eos", "eos_id": 39}},
-    "resnet": {"embed_dim": 12, "vision_cfg": {"image_size": 32, "layers": [1, 2, 1, 1], "width": 2, "head_width": 16,
-                                               "patch_size": None}, "text_cfg": {**TEXT, "layers": 1}},
-    "siglip": {"embed_dim": 16, "init_logit_bias": -10, "custom_text": True, "text_cfg": SIGLIP,
-               "vision_cfg": {"image_size": 16, "timm_model_name": "vit_tiny_patch8_siglip_16", "timm_pool": "map",
-                              "timm_proj": "none"}},
-    "coca": {"embed_dim": 12, "custom_text": True, "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
-             "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 3,
-                            "output_tokens": True},
-             "multimodal_cfg": {**TEXT, "layers": 1, "attn_pooler_heads": 2}},
+  "clip": {"embed_dim": 12, "vision_cfg": VIT, "text_cfg": TEXT},
+  "quickgelu": {
+    "embed_dim": 12,
+    "quick_gelu": True,
+    "vision_cfg": {**VIT, "ls_init_value": 0.5, "no_ln_pre": True},
+    "text_cfg": {**TEXT, "pool_type": "eos", "eos_id": 39},
+  },
+  "resnet": {
+    "embed_dim": 12,
+    "vision_cfg": {"image_size": 32, "layers": [1, 2, 1, 1], "width": 2, "head_width": 16, "patch_size": None},
+    "text_cfg": {**TEXT, "layers": 1},
+  },
+  "siglip": {
+    "embed_dim": 16,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "text_cfg": SIGLIP,
+    "vision_cfg": {
+      "image_size": 16,
+      "timm_model_name": "vit_tiny_patch8_siglip_16",
+      "timm_pool": "map",
+      "timm_proj": "none",
+    },
+  },
+  "coca": {
+    "embed_dim": 12,
+    "custom_text": True,
+    "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
+    "vision_cfg": {
+      **VIT,
+      "attentional_pool": True,
+      "attn_pooler_heads": 2,
+      "attn_pooler_queries": 3,
+      "output_tokens": True,
+    },
+    "multimodal_cfg": {**TEXT, "layers": 1, "attn_pooler_heads": 2},
+  },
 }
 
 
@@ -47,8 +79,9 @@ CASES = {
 def vit_tiny_patch8_siglip_16(pretrained: bool = False, **options) -> torch.nn.Module:
   """timm's SigLIP ViT, as small as the others."""
   shape = dict(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, class_token=False, global_pool="map")
-  return timm.models.vision_transformer._create_vision_transformer("vit_tiny_patch8_siglip_16", pretrained, **{
-      **shape, **options})
+  return timm.models.vision_transformer._create_vision_transformer(
+    "vit_tiny_patch8_siglip_16", pretrained, **{**shape, **options}
+  )
 
 
 def randomise(model: torch.nn.Module) -> None:
@@ -80,8 +113,9 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
   model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
   model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
   model.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-  return transformers.PreTrainedTokenizerFast(tokenizer_object=model, pad_token="</s>", eos_token="</s>",
-                                              unk_token="<unk>")
+  return transformers.PreTrainedTokenizerFast(
+    tokenizer_object=model, pad_token="</s>", eos_token="</s>", unk_token="<unk>"
+  )
 
 
 def save(case: str, config: dict) -> None:

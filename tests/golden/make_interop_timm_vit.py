@@ -1,6 +1,6 @@
 """Writes tests/golden/interop/timm_vit*: tiny models by timm's own saving, random in every number, and their outputs.
 
-    HF_HUB_OFFLINE=1 PYTHONPATH=tests/oracles .venv-oracles/bin/python tests/golden/make_interop_timm_vit.py
+HF_HUB_OFFLINE=1 PYTHONPATH=tests/oracles .venv-oracles/bin/python tests/golden/make_interop_timm_vit.py
 """
 
 import pathlib
@@ -40,7 +40,7 @@ def save(case: str, name: str, options: dict) -> None:
   with torch.no_grad():
     features = model.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     pooled = model.forward_head(features, pre_logits=True)
-  tokens = features[:, model.num_prefix_tokens:]
+  tokens = features[:, model.num_prefix_tokens :]
   np.savez(folder / "outputs.npz", images=images, tokens=tokens.numpy(), pooled=pooled.numpy())
   print(case, sum(path.stat().st_size for path in folder.iterdir()), "bytes")
 

@@ -29,20 +29,25 @@ def photographs():
 
 
 def cases():
-  """"mode interpolation share" -> the other package's transform."""
+  """ "mode interpolation share" -> the other package's transform."""
   found = {}
   for mode in ("shortest", "squash"):
     for interpolation in ("bilinear", "bicubic"):
       found[f"{mode} {interpolation} 1"] = open_clip.image_transform(
-          SIZE, is_train=False, resize_mode=mode, interpolation=interpolation, **PLAIN)
+        SIZE, is_train=False, resize_mode=mode, interpolation=interpolation, **PLAIN
+      )
   found["shortest bicubic 0.9"] = timm.data.create_transform(
-      (3, SIZE, SIZE), interpolation="bicubic", crop_pct=0.9, **PLAIN)
+    (3, SIZE, SIZE), interpolation="bicubic", crop_pct=0.9, **PLAIN
+  )
   weights = transforms.Compose([transforms.Resize(37), transforms.CenterCrop(SIZE), transforms.ToTensor()])
   found[f"shortest bilinear {SIZE}/37"] = weights
   return found
 
 
 if __name__ == "__main__":
-  arrays = {f"{photo} {case}": np.asarray(transform(image) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-            for photo, image in photographs().items() for case, transform in cases().items()}
+  arrays = {
+    f"{photo} {case}": np.asarray(transform(image) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    for photo, image in photographs().items()
+    for case, transform in cases().items()
+  }
   np.savez_compressed(pathlib.Path(__file__).with_name("preprocessing.npz"), **arrays)

@@ -17,8 +17,12 @@ def tokenizer_of(kind: str, folder: pathlib.Path) -> str:
   """`data.tokenizer`: "bytes", or a model of sentencepiece trained here."""
   if kind == "bytes":
     return kind
-  captions = [f"a {colour} {thing} number {number}, café" for colour in ("red", "blue", "green")
-              for thing in ("heart", "dog", "house") for number in range(9)]
+  captions = [
+    f"a {colour} {thing} number {number}, café"
+    for colour in ("red", "blue", "green")
+    for thing in ("heart", "dog", "house")
+    for number in range(9)
+  ]
   (folder / "tokenizer.model").write_bytes(train(captions, 330))
   return f"sentencepiece:{folder / 'tokenizer.model'}"
 
@@ -26,18 +30,37 @@ def tokenizer_of(kind: str, folder: pathlib.Path) -> str:
 def exportable_config(tokenizer: str, **changes) -> dict:
   """CLIP's towers, small. `changes`: of whole sections."""
   c = base_config()
-  c.data.update(tokenizer=tokenizer, image_size=32, text_length=16, token_ids=dict(pad=0, bos=1, eos=2),
-                views=dict(image=1, text=1))
+  c.data.update(
+    tokenizer=tokenizer, image_size=32, text_length=16, token_ids=dict(pad=0, bos=1, eos=2), views=dict(image=1, text=1)
+  )
   c.data.centre_crop, c.data.trim = 1.0, False
   c.data.resize = dict(mode="shortest", interpolation="bicubic")
   c.towers = dict(
-    image=dict(name="vit", width=32, depth=2, heads=2, patch=16, pool="cls", pre_norm=True, patch_bias=False,
-               activation="gelu", norm_epsilon=1e-5),
-    text=dict(name="text_transformer", width=32, depth=2, heads=2, causal=True, pool="eos", activation="gelu"))
-  c.heads = dict(image_joint=dict(tower="image", name="linear", dim=24),
-                 text_joint=dict(tower="text", name="linear", dim=24))
-  c.objective = dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                                     temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")))
+    image=dict(
+      name="vit",
+      width=32,
+      depth=2,
+      heads=2,
+      patch=16,
+      pool="cls",
+      pre_norm=True,
+      patch_bias=False,
+      activation="gelu",
+      norm_epsilon=1e-5,
+    ),
+    text=dict(name="text_transformer", width=32, depth=2, heads=2, causal=True, pool="eos", activation="gelu"),
+  )
+  c.heads = dict(
+    image_joint=dict(tower="image", name="linear", dim=24), text_joint=dict(tower="text", name="linear", dim=24)
+  )
+  c.objective = dict(
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step"),
+    )
+  )
   c.evaluation.update(image="image_joint", text="text_joint")
   return {**c.to_dict(), **changes}
 

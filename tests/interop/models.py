@@ -65,6 +65,7 @@ def assert_outputs(pretrained: Pretrained, file: pathlib.Path) -> None:
 def assert_same_file(one: pathlib.Path, other: pathlib.Path, without: str = "") -> None:
   """Two files of weights have the same names, shapes and bits; names of `one` that fit `without` are left out."""
   from safetensors.numpy import load_file
+
   a, b = load_file(one), load_file(other)
   a = {name: array for name, array in a.items() if not re.fullmatch(without, name)}
   assert a.keys() == b.keys()

@@ -48,14 +48,30 @@ def stacked(arrays):
   return {n: a for n, a in arrays.items() if "encoderblock_" not in n} | {n: np.stack(a) for n, a in layers.items()}
 
 
-@pytest.mark.parametrize("kind, file, change", [
-  ("siglip", SIGLIP, stacked), ("vit", TOKEN, stacked),
-  ("siglip", SIGLIP, lambda arrays: renamed(arrays, (r"^params/", "opt/target/")) | {"opt/state/step": np.zeros(1)}),
-  ("siglip", SIGLIP, lambda arrays: renamed(arrays, (r"^params/", ""))),
-  ("vit", TOKEN, lambda arrays: renamed(
-    arrays, ("LayerNorm_1", "LayerNorm_2"), ("MlpBlock_0", "MlpBlock_3"), ("Attention_0", "Attention_1"),
-    ("^pos_embedding", "Transformer/posembed_input/pos_embedding")) | {"pre_logits/bias": np.zeros(3)}),
-], ids=["siglip, scanned", "vit, scanned", "with an optimizer", "parameters alone", "vision_transformer"])
+@pytest.mark.parametrize(
+  "kind, file, change",
+  [
+    ("siglip", SIGLIP, stacked),
+    ("vit", TOKEN, stacked),
+    ("siglip", SIGLIP, lambda arrays: renamed(arrays, (r"^params/", "opt/target/")) | {"opt/state/step": np.zeros(1)}),
+    ("siglip", SIGLIP, lambda arrays: renamed(arrays, (r"^params/", ""))),
+    (
+      "vit",
+      TOKEN,
+      lambda arrays: (
+        renamed(
+          arrays,
+          ("LayerNorm_1", "LayerNorm_2"),
+          ("MlpBlock_0", "MlpBlock_3"),
+          ("Attention_0", "Attention_1"),
+          ("^pos_embedding", "Transformer/posembed_input/pos_embedding"),
+        )
+        | {"pre_logits/bias": np.zeros(3)}
+      ),
+    ),
+  ],
+  ids=["siglip, scanned", "vit, scanned", "with an optimizer", "parameters alone", "vision_transformer"],
+)
 def test_other_layouts_of_the_same_arrays(tmp_path, kind, file, change):
   np.savez(tmp_path / "x.npz", **change(dict(np.load(file))))
   found, expected = (formats.read(f"big_vision:{kind}@{path}") for path in (tmp_path / "x.npz", file))

@@ -39,8 +39,12 @@ def drawn(tower, image=INPUT):
   """A model of that tower whose every array is another."""
   rng = np.random.default_rng(0)
   made = shapes({"image": tower}, {}, image)
-  return Pretrained({"image": complete(tower)}, {},
-                    {path: rng.standard_normal(shape, np.float32) for path, shape in made.items()}, image)
+  return Pretrained(
+    {"image": complete(tower)},
+    {},
+    {path: rng.standard_normal(shape, np.float32) for path, shape in made.items()},
+    image,
+  )
 
 
 @pytest.mark.parametrize("case", ["timm_resnet", "timm_convnext"])
@@ -59,8 +63,9 @@ def test_timm_in_and_out_is_bit_equal(case, tmp_path):
   left_out = {name for name in theirs if name.startswith(("fc.", "head.fc.")) or name.endswith("num_batches_tracked")}
   assert ours.keys() == theirs.keys() - left_out
   assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-  args, again = (json.loads((folder / "config.json").read_text())["model_args"]
-                 for folder in (GOLDEN / case, tmp_path / "out"))
+  args, again = (
+    json.loads((folder / "config.json").read_text())["model_args"] for folder in (GOLDEN / case, tmp_path / "out")
+  )
   assert {key: args[key] for key in again} == again and again
   assert timm.read(str(tmp_path / "out")).image == INPUT
 
@@ -106,8 +111,12 @@ def test_torchvisions_file_is_read_and_written_by_the_name_of_its_architecture(t
 def test_detectron2_has_its_names_shapes_and_config(tmp_path):
   """The list of names is that of detectron2's build_resnet_backbone with NORM "FrozenBN" or "BN", and DEPTH 50."""
   made = shapes({"image": {"name": "resnet50"}}, {}, resnet.INPUT)
-  model = Pretrained({"image": {"name": "resnet50"}}, {}, {path: np.zeros(shape, np.float32)
-                                                          for path, shape in made.items()}, resnet.INPUT)
+  model = Pretrained(
+    {"image": {"name": "resnet50"}},
+    {},
+    {path: np.zeros(shape, np.float32) for path, shape in made.items()},
+    resnet.INPUT,
+  )
   detectron2.write(model, tmp_path / "out")
   content = (tmp_path / "out" / "resnet50.pkl").read_bytes()
   asked = {text for code, text, _ in pickletools.genops(content) if code.name == "SHORT_BINUNICODE"}
@@ -118,8 +127,14 @@ def test_detectron2_has_its_names_shapes_and_config(tmp_path):
   assert {name: list(array.shape) for name, array in table["model"].items()} == want
   assert all(array.dtype == np.float32 and array.flags.writeable for array in table["model"].values())
   text = (tmp_path / "out" / "backbone.yaml").read_text()
-  for line in ("PIXEL_MEAN: [123.675, 116.28, 103.53]", "PIXEL_STD: [58.395, 57.12, 57.375]", "DEPTH: 50",
-               "STRIDE_IN_1X1: False", "RES2_OUT_CHANNELS: 256", 'FORMAT: "RGB"'):
+  for line in (
+    "PIXEL_MEAN: [123.675, 116.28, 103.53]",
+    "PIXEL_STD: [58.395, 57.12, 57.375]",
+    "DEPTH: 50",
+    "STRIDE_IN_1X1: False",
+    "RES2_OUT_CHANNELS: 256",
+    'FORMAT: "RGB"',
+  ):
     assert f"  {line}\n" in text
 
 
@@ -127,8 +142,10 @@ def test_detectron2_has_the_values_that_went_in(tmp_path):
   model = drawn({"name": "resnet18"}, resnet.INPUT)
   detectron2.write(model, tmp_path / "out")
   table = pickle.loads((tmp_path / "out" / "resnet18.pkl").read_bytes())["model"]
-  for theirs, ours in {"res3.0.shortcut.norm.running_var": "batch_stats/towers/image/layer2_0/downsample_1/var",
-                       "stem.conv1.norm.weight": "params/towers/image/bn1/scale"}.items():
+  for theirs, ours in {
+    "res3.0.shortcut.norm.running_var": "batch_stats/towers/image/layer2_0/downsample_1/var",
+    "stem.conv1.norm.weight": "params/towers/image/bn1/scale",
+  }.items():
     np.testing.assert_array_equal(table[theirs], model.arrays[ours])
   kernel = model.arrays["params/towers/image/layer4_1/conv2/kernel"]
   np.testing.assert_array_equal(table["res5.1.conv2.weight"], kernel.transpose(3, 2, 0, 1))
@@ -171,8 +188,12 @@ def test_another_architecture_or_input_of_timm_is_an_error(part, value, message,
 
 
 def test_a_convnext_of_other_blocks_is_an_error():
-  for args, message in (({"conv_mlp": True}, "conv_mlp=True"), ({"use_grn": True}, "use_grn=True"),
-                        ({"head_hidden_size": 8}, "head_hidden_size=8"), ({"act_layer": "relu"}, "act_layer")):
+  for args, message in (
+    ({"conv_mlp": True}, "conv_mlp=True"),
+    ({"use_grn": True}, "use_grn=True"),
+    ({"head_hidden_size": 8}, "head_hidden_size=8"),
+    ({"act_layer": "relu"}, "act_layer"),
+  ):
     with pytest.raises(UserError, match=message):
       convnext.from_timm("convnext_tiny", args, "config.json")
 

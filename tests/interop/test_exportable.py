@@ -62,12 +62,22 @@ def test_a_tokenizer_json_that_gives_other_ids_is_not_written(tmp_path):
 
 def test_a_model_of_unigrams_is_written_and_one_of_words_refused(tmp_path):
   import sentencepiece
+
   captions = [f"a red dog number {number} is a café" for number in range(50)]
   for kind, size in (("unigram", 60), ("word", 20)):
     prefix = str(tmp_path / kind)
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(captions), model_prefix=prefix, vocab_size=size, model_type=kind, pad_id=0, bos_id=1,
-      eos_id=2, unk_id=3, minloglevel=2, hard_vocab_limit=False)
+      sentence_iterator=iter(captions),
+      model_prefix=prefix,
+      vocab_size=size,
+      model_type=kind,
+      pad_id=0,
+      bos_id=1,
+      eos_id=2,
+      unk_id=3,
+      minloglevel=2,
+      hard_vocab_limit=False,
+    )
   own = make_tokenizer(f"sentencepiece:{tmp_path}/unigram.model", lower=False)
   sentencepiece_json.check_alike(own, sentencepiece_json.convert(own))
   with pytest.raises(UserError, match=r"word\.model: only models of unigrams and of BPE"):
@@ -77,8 +87,10 @@ def test_a_model_of_unigrams_is_written_and_one_of_words_refused(tmp_path):
 def asked(config=None, **sections):
   """Which exports a run of `config`, by default `save_run`'s with other sections, allows: from shapes alone."""
   config = config or exportable_config("bytes", **sections)
-  towers = {name: {**options, "attention": "xla"} if options["name"] == "vit" else options
-            for name, options in config["towers"].items()}  # "cudnn" would need its GPU
+  towers = {
+    name: {**options, "attention": "xla"} if options["name"] == "vit" else options
+    for name, options in config["towers"].items()
+  }  # "cudnn" would need its GPU
   model = build_model({**config, "towers": towers}, 259)
   side, length = config["data"]["image_size"], config["data"]["text_length"]
   views = {"image": np.zeros((1, side, side, 3), np.float32), "text": np.ones((1, length), np.int32)}
@@ -98,17 +110,22 @@ def test_which_exports_a_config_allows_is_known_before_training():
 def test_why_an_export_is_not_possible_names_the_key_and_the_way_out():
   config = exportable_config("bytes")
   photo = {**config["towers"]["image"], "modality": "image", "registers": 2}
-  found = asked(towers={"photo": photo, "text": config["towers"]["text"]},
-                heads={**config["heads"], "image_joint": dict(tower="photo", name="linear", dim=24)})
-  assert found["open_clip"] == ("not in open_clip: config.towers.photo.registers is 2, and 0 is needed; train with "
-                                "that, or export --to stablehlo, which takes any towers")
+  found = asked(
+    towers={"photo": photo, "text": config["towers"]["text"]},
+    heads={**config["heads"], "image_joint": dict(tower="photo", name="linear", dim=24)},
+  )
+  assert found["open_clip"] == (
+    "not in open_clip: config.towers.photo.registers is 2, and 0 is needed; train with "
+    "that, or export --to stablehlo, which takes any towers"
+  )
   assert "config.towers.photo.registers is 2" in found["hf"] and not found["stablehlo"]
   resnet = asked(towers={"image": dict(name="resnet18", stem="patch2"), "text": config["towers"]["text"]})
   assert "config.towers.image.name is 'resnet18', and transformers' CLIP and SigLIP have 'vit' only" in resnet["hf"]
   for name in ("open_clip", "timm", "torchvision", "detectron2"):
     assert "config.towers.image.stem is 'patch2', and 'imagenet' is needed; train with that" in resnet[name], name
   assert asked(data={**config["data"], "centre_crop": 0.875})["open_clip"].startswith(
-    "config.data.centre_crop is 0.875, and open_clip shows the whole shorter side, which is 1.0;")
+    "config.data.centre_crop is 0.875, and open_clip shows the whole shorter side, which is 1.0;"
+  )
   cudnn = asked(towers={**config["towers"], "image": {**config["towers"]["image"], "attention": "cudnn"}})
   assert not cudnn["hf"] and cudnn["onnx"].startswith("config.towers.image.attention is 'cudnn'")
   nothing = asked(evaluation={**config["evaluation"], "image": "", "text": "", "features": ""})
@@ -116,8 +133,10 @@ def test_why_an_export_is_not_possible_names_the_key_and_the_way_out():
 
 
 def test_own_data_can_be_exported():
-  c = load_config("own_data:size=tiny,image_size=32,patch=16", ["--config.data.dataset=jsonl:mine.jsonl",
-                                                                "--config.data.tokenizer=bytes"])
+  c = load_config(
+    "own_data:size=tiny,image_size=32,patch=16",
+    ["--config.data.dataset=jsonl:mine.jsonl", "--config.data.tokenizer=bytes"],
+  )
   assert [name for name, why in asked(c).items() if not why] == ABLE
 
 

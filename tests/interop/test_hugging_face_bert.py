@@ -77,16 +77,25 @@ def test_a_run_made_of_it_embeds_sentences_and_gives_it_back(tmp_path):
 def test_a_file_of_a_model_with_a_head_gives_its_encoder(tmp_path):
   folder = shutil.copytree(GOLDEN / "hf_bert", tmp_path / "masked")
   arrays = read_weights(folder / "model.safetensors")
-  older = {f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"):
-           array for name, array in arrays.items()}
+  older = {
+    f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+    for name, array in arrays.items()
+  }
   older["cls.predictions.bias"] = np.zeros(26, np.float32)
   write_weights(folder / "model.safetensors", older)
   assert_same_arrays(read(f"hf:{folder}"), read(f"hf:{GOLDEN / 'hf_bert'}"))
 
 
 def test_older_configs_of_modern_bert_say_the_same(tmp_path):
-  folder = change(GOLDEN / "hf_modern_bert", tmp_path, layer_types=None, rope_parameters=None,
-                  global_attn_every_n_layers=3, global_rope_theta=160000.0, local_rope_theta=10000.0)
+  folder = change(
+    GOLDEN / "hf_modern_bert",
+    tmp_path,
+    layer_types=None,
+    rope_parameters=None,
+    global_attn_every_n_layers=3,
+    global_rope_theta=160000.0,
+    local_rope_theta=10000.0,
+  )
   assert read(f"hf:{folder}").towers == read(f"hf:{GOLDEN / 'hf_modern_bert'}").towers
 
 

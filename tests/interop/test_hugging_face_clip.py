@@ -61,8 +61,10 @@ def test_what_is_read_is_written_bit_for_bit(case, read, tmp_path):
   assert again.text.token_ids == read[case].text.token_ids
 
 
-@pytest.mark.parametrize("kind, lower, ids", [
-    ("SiglipTokenizer", "canonicalize", [4, 5, 6, 1]), ("GemmaTokenizerFast", True, [4, 5, 2, 6, 2, 1])])
+@pytest.mark.parametrize(
+  "kind, lower, ids",
+  [("SiglipTokenizer", "canonicalize", [4, 5, 6, 1]), ("GemmaTokenizerFast", True, [4, 5, 2, 6, 2, 1])],
+)
 def test_what_a_tokenizer_leaves_to_others_is_done(kind, lower, ids, tmp_path):
   shutil.copytree(GOLDEN / "hf_siglip", tmp_path, dirs_exist_ok=True)
   settings = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"tokenizer_class": kind}
@@ -73,17 +75,20 @@ def test_what_a_tokenizer_leaves_to_others_is_done(kind, lower, ids, tmp_path):
   again = make_tokenizer(f"huggingface:{tmp_path}/out/tokenizer.json", lower=False)
   texts = ["A  Red, heart!", "cat_dog"]
   ours = make_tokenizer(found.text.tokenizer, lower=lower).encode(texts, 8)
-  assert ours[0, :len(ids)].tolist() == ids and np.array_equal(again.encode(texts, 8), ours)
+  assert ours[0, : len(ids)].tolist() == ids and np.array_equal(again.encode(texts, 8), ours)
 
 
-@pytest.mark.parametrize("section, change, message", [
+@pytest.mark.parametrize(
+  "section, change, message",
+  [
     ("vision_config", {"hidden_act": "sigmoid"}, r"vision_config: hidden_act: no such choice 'sigmoid'"),
     ("vision_config", {"vision_use_head": False}, r"vision_use_head is False, which no encoder supports"),
     ("vision_config", {"num_channels": 1}, r"num_channels is 1"),
     ("vision_config", {"image_size": 32}, r"image_size is 32, and preprocessor_config\.json makes images of 16 px"),
     ("text_config", {"num_hidden_layers": 3}, r"no array 'text_model\.encoder\.layers\.2\."),
     ("text_config", {"projection_size": 8}, r"'text_model\.head\.(weight|bias)' has the shape"),
-])
+  ],
+)
 def test_what_does_not_fit_is_refused(section, change, message, tmp_path):
   shutil.copytree(GOLDEN / "hf_siglip", tmp_path, dirs_exist_ok=True)
   config = json.loads((tmp_path / "config.json").read_text())

@@ -54,8 +54,14 @@ def test_images_are_made_as_their_processor_says():
 
 @pytest.mark.parametrize("size, shortest", [(224, 256), (224, 224), (224, 248), (518, 592), (336, 341), (99, 100)])
 def test_the_shorter_side_is_theirs_to_the_pixel(tmp_path, size, shortest):
-  config = {"do_center_crop": True, "crop_size": {"height": size, "width": size}, "size": {"shortest_edge": shortest},
-            "image_mean": [0, 0, 0], "image_std": [1, 1, 1], "resample": 3}
+  config = {
+    "do_center_crop": True,
+    "crop_size": {"height": size, "width": size},
+    "size": {"shortest_edge": shortest},
+    "image_mean": [0, 0, 0],
+    "image_std": [1, 1, 1],
+    "resample": 3,
+  }
   (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
   image = hugging_face_image.read_image_input(tmp_path)
   assert int(image.size / image.centre_crop) == shortest
@@ -135,6 +141,7 @@ def test_a_tower_that_transformers_does_not_have_is_not_written(tmp_path, option
 
 def test_widths_of_swiglu_are_found_again(tmp_path):
   from mmcontrast.interop import hugging_face_vit as vit
+
   for width, ratio in ((1536, 4), (20, 4), (64, 3)):
     config = {"model_type": "dinov2", "hidden_size": width, "mlp_ratio": ratio, "use_swiglu_ffn": True,
               "num_hidden_layers": 1, "num_attention_heads": 1, "patch_size": 14, "layer_norm_eps": 1e-6,

@@ -44,8 +44,9 @@ def arrays_of(config):
 def test_a_tower_starts_from_a_file(source):
   found = arrays_of(config_of(source))
   assert found.keys() == read(f"hf:{BERT}").arrays.keys()
-  np.testing.assert_array_equal(found["params/towers/text/pos_embed"], read(f"hf:{BERT}").arrays[
-    "params/towers/text/pos_embed"])
+  np.testing.assert_array_equal(
+    found["params/towers/text/pos_embed"], read(f"hf:{BERT}").arrays["params/towers/text/pos_embed"]
+  )
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -72,12 +73,17 @@ def test_images_are_normalised_as_in_the_file_and_positions_are_resized(monkeypa
 
   tower = dict(name="vit", width=8, depth=2, heads=2, patch=4, pool="cls")
   position = np.random.default_rng(0).standard_normal((1, 5, 8), np.float32)
-  given = {"params/towers/image/pos_embed": position, "params/towers/image/blocks_0/norm1/bias": np.zeros(8),
-           "params/towers/image/blocks_1/norm1/bias": np.ones(8)}
+  given = {
+    "params/towers/image/pos_embed": position,
+    "params/towers/image/blocks_0/norm1/bias": np.zeros(8),
+    "params/towers/image/blocks_1/norm1/bias": np.ones(8),
+  }
   image = ImageInput(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
   monkeypatch.setattr(initial, "read", lambda place: Pretrained(dict(image=tower), {}, given, image))
-  wanted = {"params/towers/image/pos_embed": jax.ShapeDtypeStruct((1, 17, 8), np.float32),
-            "params/towers/image/blocks/norm1/bias": jax.ShapeDtypeStruct((2, 8), np.float32)}
+  wanted = {
+    "params/towers/image/pos_embed": jax.ShapeDtypeStruct((1, 17, 8), np.float32),
+    "params/towers/image/blocks/norm1/bias": jax.ShapeDtypeStruct((2, 8), np.float32),
+  }
   config = base_config().to_dict() | dict(towers=dict(image=tower | dict(scan=True)))
   with pytest.raises(UserError, match=r"config.normalize.mean is \(0.485, .* and \(0.5, 0.5, 0.5\) is needed"):
     open_part("timm:x", "towers/image", wanted, config, "here")
@@ -113,12 +119,18 @@ def test_a_run_from_files_of_two_packages_trains_and_is_written_back(tmp_path, d
   places = {"towers/image": f"timm:{GOLDEN / 'timm_vit'}", "towers/text": f"hf:{BERT}"}
   image, text = map(read, places.values())
   towers = dict(image=image.towers["image"], text=text.towers["text"])
-  heads = dict(image_joint=dict(tower="image", name="linear", dim=8),
-               text_joint=dict(tower="text", name="linear", dim=8))
-  config = tiny_config(steps=2, init=places, towers=towers, heads=heads, normalize=dict(
-      mean=image.image.mean, std=image.image.std), optimizer=dict(
-      name="adamw", learning_rate=1e-2, frozen=("towers/image/.*",)), objective=dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both")))
+  heads = dict(
+    image_joint=dict(tower="image", name="linear", dim=8), text_joint=dict(tower="text", name="linear", dim=8)
+  )
+  config = tiny_config(
+    steps=2,
+    init=places,
+    towers=towers,
+    heads=heads,
+    normalize=dict(mean=image.image.mean, std=image.image.std),
+    optimizer=dict(name="adamw", learning_rate=1e-2, frozen=("towers/image/.*",)),
+    objective=dict(image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both")),
+  )
   config["data"] |= dict(tokenizer=text.text.tokenizer, token_ids=dict(text.text.token_ids))
   state = train(config, tmp_path / "run", data_dir)
   found = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}

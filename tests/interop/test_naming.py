@@ -7,7 +7,8 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import naming
 from mmcontrast.interop.naming import Rule, to_ours, to_theirs, under
 
-RULES = under([
+RULES = under(
+  [
     Rule("conv1.weight", "patch_embed/kernel", naming.CONV),
     Rule("class_embedding", "cls_token", naming.LEADING2),
     Rule("positional_embedding", "pos_embed", naming.LEADING),
@@ -17,13 +18,21 @@ RULES = under([
     Rule("pool.in_proj_weight", ("attn_pool/q/kernel", "attn_pool/kv/kernel"), naming.STACKED_LINEAR),
     Rule("pool.in_proj_bias", ("attn_pool/q/bias", "attn_pool/kv/bias"), naming.STACKED),
     Rule("bn.running_mean", "batch_stats/bn/mean"),
-], "visual.", "towers/image")
+  ],
+  "visual.",
+  "towers/image",
+)
 SHAPES = {
-    "patch_embed/kernel": (2, 2, 3, 4), "cls_token": (1, 1, 4), "pos_embed": (1, 5, 4),
-    **{f"blocks_{i}/attn/qkv/kernel": (4, 12) for i in range(12)},
-    **{f"blocks_{i}/attn/qkv/bias": (12,) for i in range(12)},
-    **{f"blocks_{i}/mlp/fc1/kernel": (4, 8) for i in range(12)},
-    "attn_pool/q/kernel": (4, 4), "attn_pool/kv/kernel": (4, 8), "attn_pool/q/bias": (4,), "attn_pool/kv/bias": (8,),
+  "patch_embed/kernel": (2, 2, 3, 4),
+  "cls_token": (1, 1, 4),
+  "pos_embed": (1, 5, 4),
+  **{f"blocks_{i}/attn/qkv/kernel": (4, 12) for i in range(12)},
+  **{f"blocks_{i}/attn/qkv/bias": (12,) for i in range(12)},
+  **{f"blocks_{i}/mlp/fc1/kernel": (4, 8) for i in range(12)},
+  "attn_pool/q/kernel": (4, 4),
+  "attn_pool/kv/kernel": (4, 8),
+  "attn_pool/q/bias": (4,),
+  "attn_pool/kv/bias": (8,),
 }
 WANTED = {f"params/towers/image/{name}": shape for name, shape in SHAPES.items()}
 WANTED["batch_stats/towers/image/bn/mean"] = (4,)
@@ -78,8 +87,10 @@ def test_a_missing_array_is_named_with_what_it_is_for(theirs):
     to_ours(RULES, theirs, WANTED, "x")
 
 
-@pytest.mark.parametrize("name, shape", [
-    ("visual.blocks.2.fc.weight", (8, 5)), ("visual.conv1.weight", (4, 3)), ("visual.pool.in_proj_weight", (15, 4))])
+@pytest.mark.parametrize(
+  "name, shape",
+  [("visual.blocks.2.fc.weight", (8, 5)), ("visual.conv1.weight", (4, 3)), ("visual.pool.in_proj_weight", (15, 4))],
+)
 def test_another_shape_is_an_error(theirs, name, shape):
   theirs[name] = np.zeros(shape, np.float32)
   with pytest.raises(UserError, match=rf"'{name}' has the shape .*another architecture"):

@@ -71,7 +71,9 @@ def test_texts_become_their_ids(read, tmp_path):
   assert tokenizer.encode(golden["texts"].tolist(), text.length).tolist() == golden["texts_ids"].tolist()
 
 
-@pytest.mark.parametrize("section, change, message", [
+@pytest.mark.parametrize(
+  "section, change, message",
+  [
     ("vision_cfg", {"pool_type": "avg"}, r"vision_cfg\.pool_type: 'avg' is not supported, only 'tok'"),
     ("vision_cfg", {"attentional_pool": "parallel"}, r"vision_cfg\.attentional_pool: 'parallel' is not supported"),
     ("vision_cfg", {"qk_norm": True}, r"vision_cfg\.qk_norm: True is not supported, only False"),
@@ -83,7 +85,8 @@ def test_texts_become_their_ids(read, tmp_path):
     ("text_cfg", {"pool_type": "mean"}, r"text_cfg\.pool_type: no such choice 'mean'"),
     ("text_cfg", {"ls_init_value": 0.1}, r"text_cfg\.ls_init_value: text towers have no layer scale here"),
     ("text_cfg", {"tokenizer_kwargs": {"strip_sep_token": True}}, r"'strip_sep_token' is not done here"),
-])
+  ],
+)
 def test_what_a_config_says_and_we_do_not_compute_is_refused(section, change, message, tmp_path):
   shutil.copytree(folder("clip"), tmp_path, dirs_exist_ok=True)
   config = json.loads((tmp_path / open_clip.CONFIG).read_text())
@@ -94,10 +97,14 @@ def test_what_a_config_says_and_we_do_not_compute_is_refused(section, change, me
   assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     ({"interpolation": "random"}, r"preprocess_cfg\.interpolation: no such choice 'random'"),
     ({"resize_mode": "longest"}, r"preprocess_cfg\.resize_mode: no such choice 'longest'"),
-    (None, r"no preprocess_cfg, and vit_tiny_patch8_siglip_16 may need another than CLIP's")])
+    (None, r"no preprocess_cfg, and vit_tiny_patch8_siglip_16 may need another than CLIP's"),
+  ],
+)
 def test_an_input_that_is_not_ours_is_refused(change, message, tmp_path):
   shutil.copytree(folder("siglip"), tmp_path, dirs_exist_ok=True)
   config = json.loads((tmp_path / open_clip.CONFIG).read_text())
@@ -127,14 +134,17 @@ def test_an_array_too_many_or_too_few_and_a_cut_file(tmp_path):
     FORMAT.read(str(tmp_path))
 
 
-@pytest.mark.parametrize("part, name, change, message", [
+@pytest.mark.parametrize(
+  "part, name, change, message",
+  [
     ("towers", "image", {"registers": 4}, r"towers\.image\.registers is 4, and 0 is needed"),
     ("towers", "image", {"positions": "rope"}, r"towers\.image\.positions is 'rope', and 'learned' is needed"),
     ("towers", "image", {"patch_bias": True}, r"timm"),
     ("towers", "text", {"pool": "mean"}, r"towers\.text\.pool is 'mean', and 'eos' is needed"),
     ("towers", "text", {"name": "bert"}, r"config\.towers\.text\.name is 'bert', and open_clip has"),
     ("heads", "text_joint", {"name": "mlp", "depth": 3}, r"heads\.text_joint\.name is 'mlp', and 'linear' is needed"),
-])
+  ],
+)
 def test_what_open_clip_does_not_have_is_not_written(part, name, change, message, read, tmp_path):
   given = {key: dict(options) for key, options in getattr(read["clip"], part).items()}
   given[name] |= change
@@ -143,27 +153,55 @@ def test_what_open_clip_does_not_have_is_not_written(part, name, change, message
   assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"logit_scale": None}, "needs a logit scale"), ({"heads": {}}, "towers of images and of texts")])
+@pytest.mark.parametrize(
+  "change, message", [({"logit_scale": None}, "needs a logit scale"), ({"heads": {}}, "towers of images and of texts")]
+)
 def test_a_model_that_is_no_pair_is_not_written(change, message, read, tmp_path):
   with pytest.raises(UserError, match=message):
     FORMAT.write(dataclasses.replace(read["clip"], **change), tmp_path / "out")
 
 
 CLIPS = dict(
-    image=dict(name="vit", width=768, depth=12, heads=12, patch=32, pool="cls", pre_norm=True, patch_bias=False,
-               activation="gelu", norm_epsilon=1e-5),
-    text=dict(name="text_transformer", width=512, depth=12, heads=8, causal=True, pool="eos", activation="gelu"))
+  image=dict(
+    name="vit",
+    width=768,
+    depth=12,
+    heads=12,
+    patch=32,
+    pool="cls",
+    pre_norm=True,
+    patch_bias=False,
+    activation="gelu",
+    norm_epsilon=1e-5,
+  ),
+  text=dict(name="text_transformer", width=512, depth=12, heads=8, causal=True, pool="eos", activation="gelu"),
+)
 SIGLIPS = dict(
-    image=dict(name="vit_base", pool="map", activation="gelu"),
-    text=dict(name="text_transformer", width=768, depth=12, heads=12, pool="last", attend_padding=True,
-              activation="gelu", norm_epsilon=1e-6))
+  image=dict(name="vit_base", pool="map", activation="gelu"),
+  text=dict(
+    name="text_transformer",
+    width=768,
+    depth=12,
+    heads=12,
+    pool="last",
+    attend_padding=True,
+    activation="gelu",
+    norm_epsilon=1e-6,
+  ),
+)
 
 
-@pytest.mark.parametrize("towers, heads, name", [
+@pytest.mark.parametrize(
+  "towers, heads, name",
+  [
     (CLIPS, dict(image_joint=dict(name="linear", dim=512), text_joint=dict(name="linear", dim=512)), None),
-    (SIGLIPS, dict(image_joint=dict(name="identity"), text_joint=dict(name="linear", dim=768, bias=True)),
-     "vit_base_patch16_siglip_224")])
+    (
+      SIGLIPS,
+      dict(image_joint=dict(name="identity"), text_joint=dict(name="linear", dim=768, bias=True)),
+      "vit_base_patch16_siglip_224",
+    ),
+  ],
+)
 def test_the_towers_of_the_docs_are_theirs(towers, heads, name, tmp_path):
   """A run with these (docs/weights.md), both packages can load: their configs say the same model."""
   text = TextInput(77, "clip", dict(pad=0, bos=49406, eos=49407))
@@ -183,8 +221,10 @@ def test_a_program_that_computes_quick_gelu_is_not_read_as_gelu(tmp_path):
   """OpenAI's own .pt is a TorchScript archive; its models are of QuickGELU, and ViT-B-32 of open_clip is not."""
   shutil.copytree(folder("clip"), tmp_path, dirs_exist_ok=True)
   config, arrays = tmp_path / open_clip.CONFIG, read_weights(tmp_path / open_clip.WEIGHTS)
-  for code, said in (("x * torch.sigmoid(torch.mul(x, 1.702))", r"computes QuickGELU, .*'gelu': give one of quick"),
-                     ("torch.gelu(x)", None)):
+  for code, said in (
+    ("x * torch.sigmoid(torch.mul(x, 1.702))", r"computes QuickGELU, .*'gelu': give one of quick"),
+    ("torch.gelu(x)", None),
+  ):
     torch_files.save(tmp_path / "ViT.pt", arrays, script=code)
     if said:
       with pytest.raises(UserError, match=said):

@@ -65,12 +65,23 @@ def test_an_imported_run_is_evaluated_and_searched_on_a_source(workdir, tmp_path
     (tmp_path / "d" / name).mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "d" / name / f"{number}.png")
-  assert main(["evaluate", f"folder:{tmp_path}/d", "--workdir", str(workdir),
-               "--config.evaluation.evaluators.zero_shot.templates=('{}',)"]) == 0
+  assert (
+    main(
+      [
+        "evaluate",
+        f"folder:{tmp_path}/d",
+        "--workdir",
+        str(workdir),
+        "--config.evaluation.evaluators.zero_shot.templates=('{}',)",
+      ]
+    )
+    == 0
+  )
   results = json.loads((workdir / "evaluation-d.json").read_text())
   model = mmcontrast.load(workdir)
-  rows = model.encode_image([tmp_path / "d" / name for name in ("a red heart/0.png", "a red heart/2.png",
-                                                                 "two dogs/1.png")])
+  rows = model.encode_image(
+    [tmp_path / "d" / name for name in ("a red heart/0.png", "a red heart/2.png", "two dogs/1.png")]
+  )
   guesses = (rows @ model.encode_text(["a red heart", "two dogs"]).T).argmax(1)
   assert results == {"d/zero_shot/class_top1": pytest.approx(np.mean(guesses == [0, 0, 1]))}
   assert main(["evaluate", "--workdir", str(workdir)]) == 2
@@ -85,6 +96,7 @@ def test_an_imported_run_is_evaluated_and_searched_on_a_source(workdir, tmp_path
 def test_the_architecture_travels_whole(workdir, monkeypatch):
   """A default that changes later changes nothing in a checkpoint."""
   from mmcontrast.encoders import vit
+
   config = load_run(workdir)[0]
   image = config["towers"]["image"]
   assert (image["activation"], image["norm_epsilon"], image["registers"]) == ("gelu", 1e-5, 0)
@@ -118,6 +130,7 @@ def test_from_one_package_to_the_other_and_back(case, clip, tmp_path, monkeypatc
 
 def test_what_open_clip_cannot_express_is_named_and_nothing_is_left(workdir, tmp_path, monkeypatch):
   from mmcontrast.interop import run
+
   found = pretrained_of(workdir)
   found.towers["text"]["pool"] = "mean"
   monkeypatch.setattr(run, "pretrained_of", lambda *_: found)
@@ -136,10 +149,15 @@ def test_a_folder_that_holds_something_is_left_alone(clip, workdir, tmp_path, ca
   assert capsys.readouterr().err.count("is not empty") == 2 and [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("place, message", [
-    ("open_clop:x", "no such choice 'open_clop'; did you mean 'open_clip'"), ("open_clip:", "not KIND:PATH"),
+@pytest.mark.parametrize(
+  "place, message",
+  [
+    ("open_clop:x", "no such choice 'open_clop'; did you mean 'open_clip'"),
+    ("open_clip:", "not KIND:PATH"),
     ("open_clip:/nowhere", "open_clip:/nowhere: no such file or folder; nothing is downloaded"),
-    ("hf:openai/clip-vit-base-patch32", "nothing is downloaded: fetch it first")])
+    ("hf:openai/clip-vit-base-patch32", "nothing is downloaded: fetch it first"),
+  ],
+)
 def test_a_wrong_place_is_an_error(place, message, tmp_path):
   with pytest.raises(UserError, match=message):
     import_run(place, tmp_path / "run")
@@ -162,8 +180,11 @@ def read_once(monkeypatch):
 def test_clips_tokenizer_is_looked_for_beside_the_weights(tmp_path, monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no open_clip
   shutil.copytree(GOLDEN / "open_clip_clip", tmp_path / "clip")
-  with pytest.raises(UserError, match=r"no open_clip is installed; .*; or put that file into the folder of the "
-                                      r"weights"):
+  with pytest.raises(
+    UserError,
+    match=r"no open_clip is installed; .*; or put that file into the folder of the "
+    r"weights",
+  ):
     import_run(f"open_clip:{tmp_path}/clip", tmp_path / "run")
   (tmp_path / "clip" / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"x")
   with pytest.raises(UserError, match=r"clip/bpe_simple_vocab_16e6\.txt\.gz: not a gzip file"):
@@ -173,18 +194,38 @@ def test_clips_tokenizer_is_looked_for_beside_the_weights(tmp_path, monkeypatch)
 def own_config(clip, **changes):
   """A run of ours whose towers are those of the file, and that starts from them."""
   pretrained = read(f"open_clip:{clip}")
-  image = {key: pretrained.towers["image"][key] for key in (
-      "name", "width", "depth", "heads", "patch", "patch_bias", "pre_norm", "pool", "activation", "norm_epsilon")}
-  text = {key: pretrained.towers["text"][key] for key in (
-      "name", "width", "depth", "heads", "causal", "pool", "activation")}
+  image = {
+    key: pretrained.towers["image"][key]
+    for key in (
+      "name",
+      "width",
+      "depth",
+      "heads",
+      "patch",
+      "patch_bias",
+      "pre_norm",
+      "pool",
+      "activation",
+      "norm_epsilon",
+    )
+  }
+  text = {
+    key: pretrained.towers["text"][key] for key in ("name", "width", "depth", "heads", "causal", "pool", "activation")
+  }
   config = tiny_config(
-      towers=dict(image=image, text=text), normalize=dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)),
-      heads=dict(image_joint=dict(tower="image", name="linear", dim=12),
-                 words=dict(tower="text", name="linear", dim=12)),
-      objective=dict(pairs=dict(query="image[0]/image_joint", key="text[0]/words",
-                                temperature=dict(init=0.1, learned=True))),
-      init={"towers/image": f"open_clip:{clip}", "towers/text": f"open_clip:{clip}:towers/text",
-            "heads/words": f"open_clip:{clip}:heads/text_joint", "terms/pairs": f"open_clip:{clip}"})
+    towers=dict(image=image, text=text),
+    normalize=dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)),
+    heads=dict(image_joint=dict(tower="image", name="linear", dim=12), words=dict(tower="text", name="linear", dim=12)),
+    objective=dict(
+      pairs=dict(query="image[0]/image_joint", key="text[0]/words", temperature=dict(init=0.1, learned=True))
+    ),
+    init={
+      "towers/image": f"open_clip:{clip}",
+      "towers/text": f"open_clip:{clip}:towers/text",
+      "heads/words": f"open_clip:{clip}:heads/text_joint",
+      "terms/pairs": f"open_clip:{clip}",
+    },
+  )
   config["data"] |= dict(text_length=8, image_size=16, token_ids=dict(pad=0, bos=-1, eos=1))
   for key, value in changes.items():
     *holders, last = key.split("__")
@@ -254,24 +295,30 @@ def test_positions_are_resized_to_another_image_size(clip, read_once):
   np.testing.assert_allclose(position[:, 1:].mean(1), before[:, 1:].mean(1), atol=0.05)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(towers__image__activation="quick_gelu"),
-     r"towers\.image\.activation is 'quick_gelu', and 'gelu' is needed"),
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(towers__image__activation="quick_gelu"), r"towers\.image\.activation is 'quick_gelu', and 'gelu' is needed"),
     (dict(towers__image__pool="gap"), r"towers\.image\.pool is 'gap', and 'cls' is needed"),
     (dict(towers__image__pre_norm=False), r"towers\.image\.pre_norm is False, and True is needed"),
     (dict(towers__image__norm_epsilon=1e-6), r"towers\.image\.norm_epsilon is 1e-06, and 1e-05 is needed"),
     (dict(towers__image__heads=4), r"towers\.image\.heads is 4, and 2 is needed"),
     (dict(towers__text__causal=False), r"towers\.text\.causal is False, and True is needed"),
     (dict(towers__text__pool="mean", init={}), None),
-    (dict(heads__words=dict(tower="text", name="linear", dim=12, bias=True)),
-     r"heads\.words\.bias is True, and False is needed"),
-    (dict(normalize=dict(mean=(0.5, 0.5, 0.5), std=(0.2, 0.25, 0.3))),
-     r"config\.normalize\.mean is \(0\.5, 0\.5, 0\.5\), and \(0\.4, 0\.5, 0\.6\) is needed"),
+    (
+      dict(heads__words=dict(tower="text", name="linear", dim=12, bias=True)),
+      r"heads\.words\.bias is True, and False is needed",
+    ),
+    (
+      dict(normalize=dict(mean=(0.5, 0.5, 0.5), std=(0.2, 0.25, 0.3))),
+      r"config\.normalize\.mean is \(0\.5, 0\.5, 0\.5\), and \(0\.4, 0\.5, 0\.6\) is needed",
+    ),
     (dict(data__token_ids=dict(pad=0, bos=3, eos=1)), r"config\.data\.token_ids is .* is needed"),
     (dict(init={"heads/words": "open_clip:{clip}"}), r"has heads: no such choice 'words'"),
     (dict(init={"towers/image": "open_clip:/nowhere"}), r"open_clip:/nowhere: no such file or folder"),
     (dict(init={"towers/image": "open_clop:/nowhere"}), r"nor a file of a known kind \(open_clip, hf"),
-])
+  ],
+)
 def test_what_would_compute_something_else_is_refused(clip, read_once, change, message):
   config, shapes = own_config(clip, **change), shapes_of(clip)
   config["init"] = {part: source.format(clip=clip) for part, source in config["init"].items()}

@@ -25,9 +25,11 @@ def test_a_process_without_mmcontrast_runs_it(tmp_path):
   np.savez(tmp_path / "inputs.npz", images=images, ids=ids)
   blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
   words = next(code for code in blocks if "deserialize" in code)
-  code = ("import sys\nsys.modules['mmcontrast'] = None  # importing it is an error\nimport numpy as np\n"
-          "given = np.load('inputs.npz')\nimages, ids = given['images'], given['ids']\n"
-          f"{words}\nnp.savez('rows.npz', image=image_rows, text=text_rows)\nprint(platforms)\n")
+  code = (
+    "import sys\nsys.modules['mmcontrast'] = None  # importing it is an error\nimport numpy as np\n"
+    "given = np.load('inputs.npz')\nimages, ids = given['images'], given['ids']\n"
+    f"{words}\nnp.savez('rows.npz', image=image_rows, text=text_rows)\nprint(platforms)\n"
+  )
   done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   assert "cpu" in done.stdout and "cuda" in done.stdout and "tpu" in done.stdout

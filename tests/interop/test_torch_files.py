@@ -13,8 +13,12 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop.naming import LINEAR, Rule, to_ours
 from mmcontrast.interop.weights import read_weights, write_weights
 
-TABLE = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "a.bias": np.array([1.5, -2], ml_dtypes.bfloat16),
-         "b.n": np.arange(3), "b.scale": np.array(2.5, np.float16)}
+TABLE = {
+  "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+  "a.bias": np.array([1.5, -2], ml_dtypes.bfloat16),
+  "b.n": np.arange(3),
+  "b.scale": np.array(2.5, np.float16),
+}
 
 
 def read(path, weights=""):
@@ -44,10 +48,16 @@ def test_content_decides_not_the_suffix(write, name, tmp_path):
 def training(**holders):
   """What a training script saves beside the weights, of which nothing is wanted."""
   scalar = Call("numpy._core.multiarray", "scalar", (Call("numpy", "dtype", ("f8", False, True)), "x"))
-  return {"epoch": 3, "args": Call("argparse", "Namespace", state={"lr": 0.1, "model": "resnet50"}, new=True),
-          "best_acc1": np.array(76.5, np.float32), "best": scalar, "config": Call("omegaconf.dictconfig", "DictConfig"),
-          "callbacks": {"Checkpoint": Call("mine", "State", (1,), {"x": np.zeros(2, np.float32)})}, **holders,
-          "optimizer": {"state": {0: {"exp_avg": np.zeros(6, np.float32)}}, "param_groups": [{"lr": 0.1}]}}
+  return {
+    "epoch": 3,
+    "args": Call("argparse", "Namespace", state={"lr": 0.1, "model": "resnet50"}, new=True),
+    "best_acc1": np.array(76.5, np.float32),
+    "best": scalar,
+    "config": Call("omegaconf.dictconfig", "DictConfig"),
+    "callbacks": {"Checkpoint": Call("mine", "State", (1,), {"x": np.zeros(2, np.float32)})},
+    **holders,
+    "optimizer": {"state": {0: {"exp_avg": np.zeros(6, np.float32)}}, "param_groups": [{"lr": 0.1}]},
+  }
 
 
 @pytest.mark.parametrize("write", [save, save_stream])
@@ -56,9 +66,17 @@ def test_what_is_beside_the_weights_is_left(write, tmp_path):
   assert_table(read(tmp_path / "m.pt"))
 
 
-@pytest.mark.parametrize("prefix", [
-  "_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_orig_mod.module._orig_mod.",
-  "_fsdp_wrapped_module.module."])
+@pytest.mark.parametrize(
+  "prefix",
+  [
+    "_orig_mod.",
+    "module.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "_orig_mod.module._orig_mod.",
+    "_fsdp_wrapped_module.module.",
+  ],
+)
 def test_wrappers_of_training_are_taken_off(prefix, tmp_path, capsys):
   save(tmp_path / "m.pt", {"state_dict": named(prefix)})
   assert_table(read(tmp_path / "m.pt"))
@@ -67,8 +85,9 @@ def test_wrappers_of_training_are_taken_off(prefix, tmp_path, capsys):
   assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize("prefix, said", [
-  ("model.", "model."), ("module.student._orig_mod.", "module.student."), ("model.net.", "model.net.")])
+@pytest.mark.parametrize(
+  "prefix, said", [("model.", "model."), ("module.student._orig_mod.", "module.student."), ("model.net.", "model.net.")]
+)
 def test_a_name_of_a_script_is_taken_off_and_said(prefix, said, tmp_path, capsys):
   write_weights(tmp_path / "m.safetensors", named(prefix))
   assert_table(read_weights(tmp_path / "m.safetensors"))
@@ -92,8 +111,11 @@ def test_the_average_beside_the_weights_is_chosen_by_name(ordinary, average, tmp
 
 def test_students_and_teachers_are_not_guessed(tmp_path):
   save(tmp_path / "two.pt", {"student": named("module.backbone."), "teacher": named("backbone.", 2)})
-  with pytest.raises(UserError, match=r"several sets of weights: student \(4 arrays\), teacher \(4 arrays\); choose "
-                                      "one: --weights teacher"):
+  with pytest.raises(
+    UserError,
+    match=r"several sets of weights: student \(4 arrays\), teacher \(4 arrays\); choose "
+    "one: --weights teacher",
+  ):
     read(tmp_path / "two.pt")
   assert_table(read(tmp_path / "two.pt", "teacher"), times=2)
   assert_table(read(tmp_path / "two.pt", "teacher/backbone"), times=2)
@@ -111,8 +133,11 @@ def test_an_array_under_another_name_is_shown_the_way(tmp_path):
   rules = [Rule("a.weight", "k", LINEAR), Rule("a.bias", "b")]
   wanted = {"params/k": (2, 3), "params/b": (2,)}
   arrays = {**named("encoder_q."), **named("encoder_k.")}
-  with pytest.raises(UserError, match=r"no array 'a.weight', but one under 'encoder_k' and 'encoder_q', as all that "
-                                      r"are missing; to choose: mmcontrast import \.\.\. --weights encoder_k"):
+  with pytest.raises(
+    UserError,
+    match=r"no array 'a.weight', but one under 'encoder_k' and 'encoder_q', as all that "
+    r"are missing; to choose: mmcontrast import \.\.\. --weights encoder_k",
+  ):
     to_ours(rules, arrays, wanted, "m.pt")
 
 
@@ -126,13 +151,23 @@ def test_integers_in_the_place_of_weights_are_refused():
 def network():
   """A network of two linear layers, pickled whole and as TorchScript."""
   leaves = {"weight": np.ones((2, 3), np.float16), "bias": np.zeros(2, np.float16)}
-  script = module("__torch__.M", training=False, scale=np.array(4.5, np.float32), mode="x",
-                  fc=module("__torch__.torch.nn.modules.linear.Linear", **leaves))
-  linear = module("torch.nn.modules.linear.Linear", _buffers={"mask": np.zeros(1, np.float32)}, _modules={},
-                  _parameters={name: parameter(leaf) for name, leaf in leaves.items()},
-                  _non_persistent_buffers_set={"mask"})
-  whole = module("__main__.M", _parameters={"scale": parameter(np.array(4.5, np.float32))}, _buffers={},
-                 _modules={"fc": linear})
+  script = module(
+    "__torch__.M",
+    training=False,
+    scale=np.array(4.5, np.float32),
+    mode="x",
+    fc=module("__torch__.torch.nn.modules.linear.Linear", **leaves),
+  )
+  linear = module(
+    "torch.nn.modules.linear.Linear",
+    _buffers={"mask": np.zeros(1, np.float32)},
+    _modules={},
+    _parameters={name: parameter(leaf) for name, leaf in leaves.items()},
+    _non_persistent_buffers_set={"mask"},
+  )
+  whole = module(
+    "__main__.M", _parameters={"scale": parameter(np.array(4.5, np.float32))}, _buffers={}, _modules={"fc": linear}
+  )
   return script, whole
 
 
@@ -144,15 +179,21 @@ def test_a_whole_model_pickled_or_as_torchscript(tmp_path):
   for name in ("script", "whole", "in"):
     found = read(tmp_path / f"{name}.pt")
     assert {key: array.tolist() for key, array in found.items()} == {
-      "scale": 4.5, "fc.weight": [[1, 1, 1], [1, 1, 1]], "fc.bias": [0, 0]}
+      "scale": 4.5,
+      "fc.weight": [[1, 1, 1], [1, 1, 1]],
+      "fc.bias": [0, 0],
+    }
 
 
 def test_nothing_of_a_pickle_runs(tmp_path):
   made = tmp_path / "made"
-  calls = [Call("os", "mkdir", (str(made),)), Call("posix", "mkdir", (str(made),)),
-           Call("builtins", "exec", (f"import os; os.mkdir({str(made)!r})",)),
-           Call("torch._tensor", "_rebuild_from_type_v2", (Call("torch", "mkdir"), None, (str(made),), None)),
-           Call("mmcontrast.interop.torch_file", "_load_zip", (str(made),))]
+  calls = [
+    Call("os", "mkdir", (str(made),)),
+    Call("posix", "mkdir", (str(made),)),
+    Call("builtins", "exec", (f"import os; os.mkdir({str(made)!r})",)),
+    Call("torch._tensor", "_rebuild_from_type_v2", (Call("torch", "mkdir"), None, (str(made),), None)),
+    Call("mmcontrast.interop.torch_file", "_load_zip", (str(made),)),
+  ]
   for call in calls:
     save(tmp_path / "m.pt", {"state_dict": TABLE, "evil": call})
     assert_table(read(tmp_path / "m.pt"))
@@ -169,8 +210,9 @@ def test_nothing_of_a_pickle_runs(tmp_path):
   assert not made.exists()
 
 
-@pytest.mark.parametrize("shape, strides, offset", [
-  ((4,), (1,), 3), ((2, 2), (4, 1), 0), ((2,), (-1,), 1), ((-2,), (1,), 0)])
+@pytest.mark.parametrize(
+  "shape, strides, offset", [((4,), (1,), 3), ((2, 2), (4, 1), 0), ((2,), (-1,), 1), ((-2,), (1,), 0)]
+)
 def test_a_tensor_beyond_its_numbers_is_not_read(shape, strides, offset, tmp_path):
   save(tmp_path / "m.pt", {"a": np.zeros(5, np.float32)})
   with zipfile.ZipFile(tmp_path / "m.pt") as file:
@@ -178,7 +220,8 @@ def test_a_tensor_beyond_its_numbers_is_not_read(shape, strides, offset, tmp_pat
   good = b"".join(pickle.dumps(value, 2)[2:-1] for value in (0,)) + b"(" + pickle.dumps(5, 2)[2:-1] + b"t("
   good += pickle.dumps(1, 2)[2:-1] + b"t"
   evil = pickle.dumps(offset, 2)[2:-1] + b"".join(
-    b"(" + b"".join(pickle.dumps(one, 2)[2:-1] for one in values) + b"t" for values in (shape, strides))
+    b"(" + b"".join(pickle.dumps(one, 2)[2:-1] for one in values) + b"t" for values in (shape, strides)
+  )
   assert body.count(good) == 1
   with zipfile.ZipFile(tmp_path / "m.pt", "w") as file:
     file.writestr("archive/data.pkl", body.replace(good, evil))
@@ -217,10 +260,19 @@ def test_several_torch_files_by_their_index(tmp_path):
     read_weights(tmp_path / "pytorch_model.bin.index.json")
 
 
-@pytest.mark.parametrize("content, said", [
-  (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a pointer of Git LFS, not the weights: git lfs pull"),
-  (b"<!DOCTYPE html><html>", "a web page, not the weights"), (b"\x1f\x8b\x08", "compressed by gzip"),
-  (b"\x89HDF\r\n", "of HDF5"), (b"a" * 257 + b"ustar", "a tar archive; unpack it")])
+@pytest.mark.parametrize(
+  "content, said",
+  [
+    (
+      b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
+      "a pointer of Git LFS, not the weights: git lfs pull",
+    ),
+    (b"<!DOCTYPE html><html>", "a web page, not the weights"),
+    (b"\x1f\x8b\x08", "compressed by gzip"),
+    (b"\x89HDF\r\n", "of HDF5"),
+    (b"a" * 257 + b"ustar", "a tar archive; unpack it"),
+  ],
+)
 def test_what_a_download_left_instead_of_weights(content, said, tmp_path):
   for name in ("m.bin", "m.safetensors"):
     (tmp_path / name).write_bytes(content)

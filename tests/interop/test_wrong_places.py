@@ -10,8 +10,11 @@ from models import GOLDEN
 from mmcontrast.errors import UserError
 from mmcontrast.interop.run import import_run
 
-SOURCES = {"open_clip": ("open_clip_siglip", "open_clip_config.json"), "hf": ("hf_bert", "config.json"),
-           "timm": ("timm_resnet", "config.json")}
+SOURCES = {
+  "open_clip": ("open_clip_siglip", "open_clip_config.json"),
+  "hf": ("hf_bert", "config.json"),
+  "timm": ("timm_resnet", "config.json"),
+}
 
 
 def refused(place: str, folder: pathlib.Path, message: str) -> None:
@@ -20,10 +23,15 @@ def refused(place: str, folder: pathlib.Path, message: str) -> None:
   assert "\n" not in str(error.value) and not (folder / "run").exists()
 
 
-@pytest.mark.parametrize("kind, source, said", [
-  ("open_clip", "hf_siglip", r"of another kind: hf:.*hf_siglip"), ("hf", "open_clip_siglip", r"kind: open_clip:"),
-  ("timm", "hf_vit", "another kind: hf:"), ("hf", "timm_vit", "another kind: timm:"),
-])
+@pytest.mark.parametrize(
+  "kind, source, said",
+  [
+    ("open_clip", "hf_siglip", r"of another kind: hf:.*hf_siglip"),
+    ("hf", "open_clip_siglip", r"kind: open_clip:"),
+    ("timm", "hf_vit", "another kind: hf:"),
+    ("hf", "timm_vit", "another kind: timm:"),
+  ],
+)
 def test_a_folder_of_another_kind_is_named(kind, source, said, tmp_path):
   refused(f"{kind}:{GOLDEN / source}", tmp_path, said)
 
@@ -34,10 +42,17 @@ def test_a_run_is_no_import(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a"', "[]", "null", "3"])
-@pytest.mark.parametrize("kind, source, name", [
-  *((kind, source, name) for kind, (source, name) in SOURCES.items()), ("hf", "hf_siglip", "tokenizer_config.json"),
-  ("hf", "hf_bert", "sentence_bert_config.json"), ("hf", "hf_bert", "modules.json"),
-  ("hf", "hf_vit", "preprocessor_config.json"), ("hf", "hf_bert", "1_Pooling/config.json")])
+@pytest.mark.parametrize(
+  "kind, source, name",
+  [
+    *((kind, source, name) for kind, (source, name) in SOURCES.items()),
+    ("hf", "hf_siglip", "tokenizer_config.json"),
+    ("hf", "hf_bert", "sentence_bert_config.json"),
+    ("hf", "hf_bert", "modules.json"),
+    ("hf", "hf_vit", "preprocessor_config.json"),
+    ("hf", "hf_bert", "1_Pooling/config.json"),
+  ],
+)
 def test_a_damaged_file_beside_the_weights(kind, source, name, text, tmp_path):
   shutil.copytree(GOLDEN / source, tmp_path / "in")
   (tmp_path / "in" / name).write_text(text)
@@ -48,12 +63,18 @@ def test_a_damaged_file_beside_the_weights(kind, source, name, text, tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, "x", -1, 0, []])
-@pytest.mark.parametrize("source, name, key", [
-  ("hf_vit", "config.json", "hidden_size"), ("hf_vit", "config.json", "layer_norm_eps"),
-  ("hf_vit", "preprocessor_config.json", "image_std"), ("timm_resnet", "config.json", "pretrained_cfg/crop_pct"),
-  ("timm_resnet", "config.json", "pretrained_cfg/input_size"),
-  ("open_clip_siglip", "open_clip_config.json", "model_cfg"),
-  ("open_clip_siglip", "open_clip_config.json", "model_cfg/text_cfg/width")])
+@pytest.mark.parametrize(
+  "source, name, key",
+  [
+    ("hf_vit", "config.json", "hidden_size"),
+    ("hf_vit", "config.json", "layer_norm_eps"),
+    ("hf_vit", "preprocessor_config.json", "image_std"),
+    ("timm_resnet", "config.json", "pretrained_cfg/crop_pct"),
+    ("timm_resnet", "config.json", "pretrained_cfg/input_size"),
+    ("open_clip_siglip", "open_clip_config.json", "model_cfg"),
+    ("open_clip_siglip", "open_clip_config.json", "model_cfg/text_cfg/width"),
+  ],
+)
 def test_a_value_that_makes_no_sense(source, name, key, value, tmp_path):
   shutil.copytree(GOLDEN / source, tmp_path / "in")
   config = json.loads((GOLDEN / source / name).read_text())
@@ -66,8 +87,10 @@ def test_a_value_that_makes_no_sense(source, name, key, value, tmp_path):
   refused(f"{source.rpartition('_')[0]}:{tmp_path / 'in'}", tmp_path, str(tmp_path))
 
 
-@pytest.mark.parametrize("kind, source, name", [
-  ("open_clip", "open_clip_clip", "open_clip_model.safetensors"), ("hf", "hf_bert", "model.safetensors")])
+@pytest.mark.parametrize(
+  "kind, source, name",
+  [("open_clip", "open_clip_clip", "open_clip_model.safetensors"), ("hf", "hf_bert", "model.safetensors")],
+)
 def test_weights_that_are_empty_or_a_folder(kind, source, name, tmp_path):
   shutil.copytree(GOLDEN / source, tmp_path / "in")
   (tmp_path / "in" / name).write_bytes(b"")

@@ -8,8 +8,13 @@ import zipfile
 
 import numpy as np
 
-STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage", "int64": "LongStorage",
-            "bool": "BoolStorage"}
+STORAGES = {
+  "float32": "FloatStorage",
+  "float16": "HalfStorage",
+  "bfloat16": "BFloat16Storage",
+  "int64": "LongStorage",
+  "bool": "BoolStorage",
+}
 MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -74,8 +79,14 @@ def _emit(value, storages):
     contiguous = np.ascontiguousarray(value.T if value.flags.f_contiguous and value.ndim > 1 else value)
     strides = tuple(stride // value.itemsize for stride in value.strides)
     storages.append(contiguous)
-    storage = b"(" + b"".join(_emit(one, storages) for one in (
-      "storage", Call("torch", STORAGES[value.dtype.name]), str(len(storages) - 1), "cpu", value.size)) + b"tQ"
+    storage = (
+      b"("
+      + b"".join(
+        _emit(one, storages)
+        for one in ("storage", Call("torch", STORAGES[value.dtype.name]), str(len(storages) - 1), "cpu", value.size)
+      )
+      + b"tQ"
+    )
     rest = [_emit(one, storages) for one in (0, value.shape, strides, False, Call("collections", "OrderedDict"))]
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"".join(rest) + b"tR"
   if isinstance(value, Call):

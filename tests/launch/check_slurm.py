@@ -35,8 +35,14 @@ def check(folder: pathlib.Path) -> None:
   log = folder / "log"
 
   def slurm(command: str) -> str:
-    return subprocess.run(["bash", "-c", f". {folder}/env && {command}"], check=True, capture_output=True, text=True,
-                          cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}).stdout.strip()
+    return subprocess.run(
+      ["bash", "-c", f". {folder}/env && {command}"],
+      check=True,
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+      env=os.environ | {"PYTHON": sys.executable},
+    ).stdout.strip()
 
   def until(text: str, seconds: int) -> None:
     end = time.time() + seconds
@@ -46,9 +52,11 @@ def check(folder: pathlib.Path) -> None:
       time.sleep(1)
     print(f"seen: {text}", flush=True)
 
-  job = slurm(f"sbatch --parsable --output={log} --ntasks-per-node=2 --gpus-per-node=0 --cpus-per-task=1 "
-              f"launch/slurm.sbatch --config quickstart:smoke --config.steps=100000 "
-              f"--workdir {folder}/run --data_dir {DATA}")
+  job = slurm(
+    f"sbatch --parsable --output={log} --ntasks-per-node=2 --gpus-per-node=0 --cpus-per-task=1 "
+    f"launch/slurm.sbatch --config quickstart:smoke --config.steps=100000 "
+    f"--workdir {folder}/run --data_dir {DATA}"
+  )
   until("first step done", 300)
   slurm(f"scancel --batch --signal=TERM {job}")
   until("stopped by SIGTERM after step", 120)

@@ -35,23 +35,54 @@ def test_fields_equal_those_of_xpk(capsys, name):
   (rule,) = pods["podFailurePolicy"]["rules"]
   values = rule["onExitCodes"]["values"]
   assert {
-      "apiVersion": made["apiVersion"], "kind": made["kind"], "annotations": made["metadata"]["annotations"],
-      "failurePolicy": spec["failurePolicy"], "replicas": job["replicas"], "parallelism": pods["parallelism"],
-      "completions": pods["completions"], "backoffLimit": pods["backoffLimit"], "action": rule["action"],
-      "operator": rule["onExitCodes"]["operator"], "restart_on": [*values[:3], [values[3], values[-1]]],
-      **{key: pod[key] for key in ("nodeSelector", "hostNetwork", "dnsPolicy", "restartPolicy",
-                                   "terminationGracePeriodSeconds", "tolerations")},
-      "resources": container["resources"], "securityContext": container["securityContext"],
-      "shared_memory": {"mountPath": container["volumeMounts"][0]["mountPath"],
-                        "emptyDir": pod["volumes"][0]["emptyDir"]},
+    "apiVersion": made["apiVersion"],
+    "kind": made["kind"],
+    "annotations": made["metadata"]["annotations"],
+    "failurePolicy": spec["failurePolicy"],
+    "replicas": job["replicas"],
+    "parallelism": pods["parallelism"],
+    "completions": pods["completions"],
+    "backoffLimit": pods["backoffLimit"],
+    "action": rule["action"],
+    "operator": rule["onExitCodes"]["operator"],
+    "restart_on": [*values[:3], [values[3], values[-1]]],
+    **{
+      key: pod[key]
+      for key in (
+        "nodeSelector",
+        "hostNetwork",
+        "dnsPolicy",
+        "restartPolicy",
+        "terminationGracePeriodSeconds",
+        "tolerations",
+      )
+    },
+    "resources": container["resources"],
+    "securityContext": container["securityContext"],
+    "shared_memory": {
+      "mountPath": container["volumeMounts"][0]["mountPath"],
+      "emptyDir": pod["volumes"][0]["emptyDir"],
+    },
   } == XPK[name]
   assert values[3:] == list(range(127, 256))
   assert rule["onExitCodes"]["containerName"] == container["name"]
 
 
 def test_the_pods_fit_the_schema_of_kubernetes(capsys):
-  made = render(capsys, "--name", "mct", "--type", "v5litepod-16", "--image", "img:1", "--spot", "--claim", "disk",
-                "--service_account", "trainer")
+  made = render(
+    capsys,
+    "--name",
+    "mct",
+    "--type",
+    "v5litepod-16",
+    "--image",
+    "img:1",
+    "--spot",
+    "--claim",
+    "disk",
+    "--service_account",
+    "trainer",
+  )
   pods = made["spec"]["replicatedJobs"][0]["template"]["spec"]
   job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": made["metadata"], "spec": pods}
   kubernetes_validate.validate(job, "1.31", strict=True)
@@ -80,12 +111,15 @@ def test_a_stopped_run_is_told_from_one_that_is_done(capsys):
   assert 143 in jobset.RESTART_ON and {0, 2}.isdisjoint(jobset.RESTART_ON)
 
 
-@pytest.mark.parametrize("words, message", [
+@pytest.mark.parametrize(
+  "words, message",
+  [
     (["--name", "mct", "--type", "v5e-16", "--image", "i", *TRAIN], "v5litepod-16"),
     (["--name", "MCT", "--type", "v4-8", "--image", "i", *TRAIN], "lower-case"),
     (["--name", "mct", "--type", "v4-8", "--image", "i", "--", "--config", "c"], "--workdir is missing"),
     (["--name", "mct", "--type", "v4-8", "--image", "i", "--slices", "0", *TRAIN], "at least 1"),
-])
+  ],
+)
 def test_mistakes_are_one_line(capsys, words, message):
   assert jobset.main(words) == 2
   shown = capsys.readouterr()

@@ -34,23 +34,55 @@ def launch(cloud, *words, waits=1, preempt_after=None, failing_ssh=0, **environm
   script = {"waits": waits, "preempt_after": preempt_after, "failing_ssh": failing_ssh}
   (cloud / "script").write_text(json.dumps(script))
   path = f"{cloud}/bin:{STAND_INS}:{os.environ['PATH']}"
-  done = subprocess.run([cloud.parent / "tree/launch/tpu_vm.sh", *words], capture_output=True, text=True, timeout=60,
-                        env=os.environ | {"GCLOUD_CLOUD": str(cloud), "PATH": path} | environment)
+  done = subprocess.run(
+    [cloud.parent / "tree/launch/tpu_vm.sh", *words],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    env=os.environ | {"GCLOUD_CLOUD": str(cloud), "PATH": path} | environment,
+  )
   return done, [json.loads(line) for line in (cloud / "calls.jsonl").read_text().splitlines()]
 
 
 def babysit(cloud, *options, workdir=None, **behaviour):
   arguments = ["--config", "a config", "--workdir", str(workdir or cloud / "bin" / "run")]
-  return launch(cloud, "babysit", "mct", "--zone", "z", "--type", "v5litepod-16", "--poll", "0", *options, "--",
-                *arguments, **behaviour)
+  return launch(
+    cloud,
+    "babysit",
+    "mct",
+    "--zone",
+    "z",
+    "--type",
+    "v5litepod-16",
+    "--poll",
+    "0",
+    *options,
+    "--",
+    *arguments,
+    **behaviour,
+  )
 
 
 def test_a_run_from_nothing_to_the_end_leaves_no_slice(cloud):
   done, calls = babysit(cloud, "--spot", waits=2, STEPS="3")
   assert done.returncode == 0, done.stdout + done.stderr
   create = next(words for words in calls if "create" in words)
-  assert create == ["compute", "tpus", "queued-resources", "create", "mct", "--zone", "z", "--accelerator-type",
-                    "v5litepod-16", "--runtime-version", "v2-alpha-tpuv5-lite", "--node-id", "mct", "--spot"]
+  assert create == [
+    "compute",
+    "tpus",
+    "queued-resources",
+    "create",
+    "mct",
+    "--zone",
+    "z",
+    "--accelerator-type",
+    "v5litepod-16",
+    "--runtime-version",
+    "v2-alpha-tpuv5-lite",
+    "--node-id",
+    "mct",
+    "--spot",
+  ]
   assert [line for line in done.stdout.splitlines() if line.startswith("step")] == ["step 1", "step 2", "step 3"]
   assert not (cloud / "state").exists()  # deleted
   run = cloud / "bin" / "run"
@@ -146,7 +178,9 @@ def test_what_the_hosts_would_not_get_is_refused_before_a_slice_is_asked_for(clo
     assert done.returncode == 2 and "not as in the last commit" in done.stderr and not calls
 
 
-@pytest.mark.parametrize("words, message", [
+@pytest.mark.parametrize(
+  "words, message",
+  [
     (["create", "mct", "--zone", "z"], "--type is missing"),
     (["create", "mct", "--zone", "z", "--type", "v5e-16"], "v5litepod-16"),
     (["create", "mct", "--type", "v6e-8"], "--zone is missing"),
@@ -156,7 +190,8 @@ def test_what_the_hosts_would_not_get_is_refused_before_a_slice_is_asked_for(clo
     (["create", "mct", "--zone", "z", "--type", "v6e-8", "--slices", "two"], "give a number"),
     (["create", "mct", "--zone", "z", "--config", "c"], "after --"),
     (["destroy", "mct"], "usage"),
-])
+  ],
+)
 def test_mistakes_are_said_before_anything_is_asked_for(cloud, words, message):
   done, calls = launch(cloud, *words)
   assert done.returncode == 2

@@ -8,9 +8,7 @@ def make_mesh(devices: int):
   """`devices` of the simulated ones along "data"; None for one."""
   if devices == 1:
     return None
-  return jax.make_mesh(
-    (devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,)
-  )
+  return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def compiled(function):

@@ -56,9 +56,16 @@ def test_fastclip_v3():
   log_u = {"query": jnp.log(inputs["ui"]), "key": jnp.log(inputs["ut"])}
   config = dict(TERM, score="dot", criterion=dict(name="compositional", rho=float(inputs["rho"])))
   (value, rows), (by_embedding, by_u, by_scale) = gradients_of(
-    config, {IMAGE: inputs["zi"], TEXT: inputs["zt"]}, log_u, float(inputs["scale"]), gamma=float(inputs["gamma"]))
-  found = dict(loss=value, u_im=jnp.exp(rows["query"]), u_tt=jnp.exp(rows["key"]), grad_scale=by_scale,
-               grad_zi=by_embedding[IMAGE], grad_zt=by_embedding[TEXT])
+    config, {IMAGE: inputs["zi"], TEXT: inputs["zt"]}, log_u, float(inputs["scale"]), gamma=float(inputs["gamma"])
+  )
+  found = dict(
+    loss=value,
+    u_im=jnp.exp(rows["query"]),
+    u_tt=jnp.exp(rows["key"]),
+    grad_scale=by_scale,
+    grad_zi=by_embedding[IMAGE],
+    grad_zt=by_embedding[TEXT],
+  )
   for name, wanted in expected.items():
     np.testing.assert_allclose(found[name], wanted, rtol=1e-12, atol=1e-12, err_msg=name)
   assert not any(np.any(g) for g in by_u.values())
@@ -128,8 +135,11 @@ def test_version_one_is_the_quotient_alone():
 
 def test_one_direction_remembers_one_side():
   terms = objective.parse_terms({d: dict(TERM, direction=d) for d in ("rows", "columns", "both")})
-  assert objective.tables(terms) == {"rows": {"query": -np.inf}, "columns": {"key": -np.inf},
-                                     "both": {"query": -np.inf, "key": -np.inf}}
+  assert objective.tables(terms) == {
+    "rows": {"query": -np.inf},
+    "columns": {"key": -np.inf},
+    "both": {"query": -np.inf, "key": -np.inf},
+  }
   embeddings, log_u = drawn(dtype=np.float32)
   rows = evaluate(dict(TERM, direction="columns"), embeddings, {"key": log_u["key"]})[2]["t"]
   assert set(rows) == {"key"}

@@ -12,10 +12,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.objectives.global_matrix import choose_impl, reduce_tiles
 from mmcontrast.objectives.reductions import Reduction, merge
 
-BOTH_SUMS = {
-  "rows": Reduction("logits", "row", "logsumexp"),
-  "columns": Reduction("logits", "column", "logsumexp"),
-}
+BOTH_SUMS = {"rows": Reduction("logits", "row", "logsumexp"), "columns": Reduction("logits", "column", "logsumexp")}
 
 
 def dots(rows, columns, shared):
@@ -26,9 +23,7 @@ def symmetric(impl, mesh=None, size=512, axes=None):
   """Sum of all log-sum-exps of scaled dot products."""
 
   def loss(rows, columns, scale):
-    stats = reduce_tiles(
-      dots, BOTH_SUMS, rows, columns, scale, impl=impl, mesh=mesh, size=size, axes=axes
-    )
+    stats = reduce_tiles(dots, BOTH_SUMS, rows, columns, scale, impl=impl, mesh=mesh, size=size, axes=axes)
     return jnp.sum(stats["rows"]) + jnp.sum(stats["columns"])
 
   return jax.value_and_grad(loss, (0, 1, 2))
@@ -56,8 +51,7 @@ def test_rule_of_auto(rows, columns, dim, devices, impl):
 def test_auto_is_the_rule(monkeypatch):
   seen = []
   monkeypatch.setattr(
-    "mmcontrast.objectives.global_matrix.choose_impl",
-    lambda *arguments: seen.append(arguments) or "ring",
+    "mmcontrast.objectives.global_matrix.choose_impl", lambda *arguments: seen.append(arguments) or "ring"
   )
   symmetric("auto", make_mesh(2))(jnp.ones((6, 4)), jnp.ones((8, 4)), 1.0)
   assert seen == [(6, 8, 4, 2, 1)]
@@ -70,9 +64,7 @@ def test_unknown_implementation_names_the_nearest():
 
 @pytest.mark.parametrize("impl", ["rows", "ring"])
 def test_two_mesh_axes_and_a_third_that_is_not_of_the_batch(impl):
-  mesh = jax.make_mesh(
-    (2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3
-  )
+  mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(12, 4)), rng.normal(size=(22, 4)), 1.5
   inputs = jax.tree.map(jnp.float32, inputs)
@@ -96,19 +88,12 @@ def test_memory_of_the_ring_is_linear_in_the_batch():
 
 def test_a_block_is_sent_on_before_the_tiles_that_need_it():
   """In every ring step the permutations read only what the step was given, so they can overlap."""
-  traced = jax.make_jaxpr(symmetric("ring", make_mesh(4), 2))(
-    jnp.ones((16, 4)), jnp.ones((16, 4)), 1.0
-  )
-  steps = [
-    equation.params["jaxpr"].jaxpr
-    for equation in equations(traced.jaxpr)
-    if equation.primitive.name == "scan"
-  ]
+  traced = jax.make_jaxpr(symmetric("ring", make_mesh(4), 2))(jnp.ones((16, 4)), jnp.ones((16, 4)), 1.0)
+  steps = [equation.params["jaxpr"].jaxpr for equation in equations(traced.jaxpr) if equation.primitive.name == "scan"]
   steps = [
     step
     for step in steps
-    if any(e.primitive.name == "ppermute" for e in step.eqns)
-    and any(e.primitive.name == "scan" for e in step.eqns)
+    if any(e.primitive.name == "ppermute" for e in step.eqns) and any(e.primitive.name == "scan" for e in step.eqns)
   ]
   steps = [
     step

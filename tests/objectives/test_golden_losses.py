@@ -29,9 +29,7 @@ def total(config, embeddings, info=None, parameters=None, queues=None):
   """The loss of terms with their configured weights."""
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
-  return objective.evaluate(
-    terms, embeddings, info or {}, parameters or {}, queues or {}, weights
-  )[0]
+  return objective.evaluate(terms, embeddings, info or {}, parameters or {}, queues or {}, weights)[0]
 
 
 IMAGE, TEXT = "image[0]/joint", "text[0]/joint"
@@ -47,24 +45,13 @@ LABELS = {"labels": {"kind": np.array([0, 1, 2, 0, 1])}}
     (dict(query=VIEWS, key=VIEWS, temperature=0.1), VIEWS, {}, 6.087830552271),
     (dict(query=VIEWS, key=VIEWS, temperature=0.5), VIEWS, {}, 2.032140708118),
     (
-      dict(
-        query=VIEWS,
-        key=VIEWS,
-        temperature=0.1,
-        weight=0.1 / 0.07,
-        target=dict(name="same_label", label="kind"),
-      ),
+      dict(query=VIEWS, key=VIEWS, temperature=0.1, weight=0.1 / 0.07, target=dict(name="same_label", label="kind")),
       VIEWS,
       LABELS,
       14.254251639054,
     ),
     (dict(BOTH, criterion="hinge", weight=10.0), (IMAGE, TEXT), {}, 9.701907986065),
-    (
-      dict(BOTH, criterion=dict(name="hinge", reduce="hardest"), weight=10.0),
-      (IMAGE, TEXT),
-      {},
-      8.005800820898,
-    ),
+    (dict(BOTH, criterion=dict(name="hinge", reduce="hardest"), weight=10.0), (IMAGE, TEXT), {}, 8.005800820898),
   ],
   ids=["clip", "nt_xent_0.1", "nt_xent_0.5", "supcon", "vse_sum", "vse_hardest"],
 )
@@ -74,17 +61,9 @@ def test_five_waves(term, names, info, expected):
 
 
 def test_moco_v3_is_two_terms_and_twice_the_temperature():
-  queries, keys = (
-    ["image[0]/ssl", "image[1]/ssl"],
-    ["image[1]/ssl@momentum", "image[0]/ssl@momentum"],
-  )
-  config = {
-    f"t{i}": dict(query=q, key=k, temperature=0.2, weight=0.4)
-    for i, (q, k) in enumerate(zip(queries, keys))
-  }
-  embeddings = dict(
-    zip([queries[0], keys[0], queries[1], keys[1]], (wave(5, 7, s) for s in (0.1, 1.3, 2.2, 3.9)))
-  )
+  queries, keys = (["image[0]/ssl", "image[1]/ssl"], ["image[1]/ssl@momentum", "image[0]/ssl@momentum"])
+  config = {f"t{i}": dict(query=q, key=k, temperature=0.2, weight=0.4) for i, (q, k) in enumerate(zip(queries, keys))}
+  embeddings = dict(zip([queries[0], keys[0], queries[1], keys[1]], (wave(5, 7, s) for s in (0.1, 1.3, 2.2, 3.9))))
   np.testing.assert_allclose(total(config, embeddings), 3.434411956749, rtol=1e-11)
 
 
@@ -122,11 +101,7 @@ def check(case, function, tolerance=1e-9, **arguments):
   for name, gradient in gradients.items():
     if f"grad_{name}" in expected:
       np.testing.assert_allclose(
-        gradient,
-        expected[f"grad_{name}"],
-        rtol=tolerance,
-        atol=tolerance,
-        err_msg=f"{case}: {name}",
+        gradient, expected[f"grad_{name}"], rtol=tolerance, atol=tolerance, err_msg=f"{case}: {name}"
       )
 
 
@@ -154,14 +129,7 @@ def test_siglip():
   x = inputs("siglip")
 
   def loss(a):
-    term = dict(
-      query=IMAGE,
-      key=TEXT,
-      score="dot",
-      criterion="sigmoid",
-      temperature=LEARNED,
-      bias=dict(init=-10.0),
-    )
+    term = dict(query=IMAGE, key=TEXT, score="dot", criterion="sigmoid", temperature=LEARNED, bias=dict(init=-10.0))
     return total(
       {"t": term},
       {IMAGE: a["zi"], TEXT: a["zt"]},
@@ -182,10 +150,7 @@ def test_one_image_many_captions():
   captions = x["texts"].shape[1]
   keys = [f"text[{k}]/joint" for k in range(captions)]
   term = dict(query=IMAGE, key=keys, score="dot", temperature=float(x.pop("tau")))
-  config = {
-    "rows": dict(term, weight=0.5),
-    "columns": dict(term, direction="columns", weight=0.5 / captions),
-  }
+  config = {"rows": dict(term, weight=0.5), "columns": dict(term, direction="columns", weight=0.5 / captions)}
 
   def loss(a):
     return total(config, {IMAGE: a["zi"]} | {k: a["texts"][:, i] for i, k in enumerate(keys)})
@@ -196,13 +161,7 @@ def test_one_image_many_captions():
 def test_sdm():
   """IRRA's loss: the reverse KL of both directions, added up."""
   x = inputs("sdm")
-  term = dict(
-    BOTH,
-    target="same_id",
-    criterion="reverse_kl",
-    temperature=1 / float(x["scale"]),
-    weight=2.0,
-  )
+  term = dict(BOTH, target="same_id", criterion="reverse_kl", temperature=1 / float(x["scale"]), weight=2.0)
 
   def loss(a):
     return total({"t": term}, {IMAGE: a["a"], TEXT: a["b"]}, {"id": x["pid"]})
@@ -238,10 +197,7 @@ def test_distillation():
   term = dict(BOTH, score="dot", target=target, temperature=1 / float(x["scale"]))
 
   def loss(a):
-    return total(
-      {"t": term},
-      {IMAGE: a["zi"], TEXT: a["zt"], "image[0]/teacher": x["ti"], "text[0]/teacher": x["tt"]},
-    )
+    return total({"t": term}, {IMAGE: a["zi"], TEXT: a["zt"], "image[0]/teacher": x["ti"], "text[0]/teacher": x["tt"]})
 
   check("distill_clip", loss, zi=x["zi"], zt=x["zt"])
 
@@ -253,29 +209,15 @@ def test_albef():
   tau, alpha = float(x["tau"]), float(x["alpha"])
   common = dict(negatives=f"batch+queue:{length}", temperature=tau, weight=0.5)
   config = {
-    "image_to_text": dict(
-      common, query=IMAGE, key=text_key, target=dict(name="teacher", query=image_key, share=alpha)
-    ),
-    "text_to_image": dict(
-      common, query=TEXT, key=image_key, target=dict(name="teacher", query=text_key, share=alpha)
-    ),
+    "image_to_text": dict(common, query=IMAGE, key=text_key, target=dict(name="teacher", query=image_key, share=alpha)),
+    "text_to_image": dict(common, query=TEXT, key=image_key, target=dict(name="teacher", query=text_key, share=alpha)),
   }
-  queues = {
-    image_key: {"keys": x["qi"], "pointer": jnp.int32(0)},
-    text_key: {"keys": x["qt"], "pointer": jnp.int32(0)},
-  }
+  queues = {image_key: {"keys": x["qi"], "pointer": jnp.int32(0)}, text_key: {"keys": x["qt"], "pointer": jnp.int32(0)}}
 
   def embeddings(a):
-    return {
-      IMAGE: a["hi"][:, 0],
-      TEXT: a["ht"][:, 0],
-      image_key: x["him"][:, 0],
-      text_key: x["htm"][:, 0],
-    }
+    return {IMAGE: a["hi"][:, 0], TEXT: a["ht"][:, 0], image_key: x["him"][:, 0], text_key: x["htm"][:, 0]}
 
   check("albef_itc", lambda a: total(config, embeddings(a), queues=queues), hi=x["hi"], ht=x["ht"])
   keys = objective.keys_to_push(objective.parse_terms(config), embeddings(x))
   queue = queue_store.push(queues[image_key], keys[image_key], {})
-  np.testing.assert_allclose(
-    queue["keys"], CASES["albef_itc"]["expected"]["image_queue_after"], rtol=1e-12
-  )
+  np.testing.assert_allclose(queue["keys"], CASES["albef_itc"]["expected"]["image_queue_after"], rtol=1e-12)

@@ -56,20 +56,13 @@ CASES = {
   "tags_hard": dict(target=TAGS, **HARD),
   "prototypes": dict(target=IDENTITY, prototypes=5),
   "class_prototypes": dict(target=dict(name="same_label", label="kind"), prototypes=4),
-  "tags_queries": dict(
-    target=TAGS, query=f"{QUERY}@momentum", negatives=f"batch+queue:{QUEUE}", direction="columns"
-  ),
+  "tags_queries": dict(target=TAGS, query=f"{QUERY}@momentum", negatives=f"batch+queue:{QUEUE}", direction="columns"),
 }
-MIXED = {
-  "softmax": dict(target=IDENTITY),
-  "sigmoid_tags_both": dict(CRITERIA["sigmoid"], target=TAGS, **IN_BOTH),
-}
+MIXED = {"softmax": dict(target=IDENTITY), "sigmoid_tags_both": dict(CRITERIA["sigmoid"], target=TAGS, **IN_BOTH)}
 LISTS = {
   "captions_ids": dict(CRITERIA["sigmoid"], key=[KEY, "text[1]/joint"], target=IDS),
   "views": dict(query=VIEWS, key=VIEWS, direction="columns"),
-  "views_labels": dict(
-    query=VIEWS, key=VIEWS, direction="rows", target=dict(name="same_label", label="kind")
-  ),
+  "views_labels": dict(query=VIEWS, key=VIEWS, direction="rows", target=dict(name="same_label", label="kind")),
 }
 
 
@@ -112,15 +105,7 @@ def value_and_gradients(cases, dtype, impl, devices):
   def loss(state, info, term):
     embeddings, parameters, queues = state
     found, metrics = objective.evaluate(
-      {term.name: term},
-      embeddings,
-      info,
-      {term.name: parameters},
-      queues,
-      {},
-      mesh=mesh,
-      impl=impl,
-      tile=2,
+      {term.name: term}, embeddings, info, {term.name: parameters}, queues, {}, mesh=mesh, impl=impl, tile=2
     )
     return found, {name.split("/")[1]: value for name, value in metrics.items()}
 
@@ -133,10 +118,11 @@ def value_and_gradients(cases, dtype, impl, devices):
       queued = {term.queued: queue} if term.queued else {}
       function = jax.value_and_grad(loss, has_aux=True, allow_int=True)
       (_, metrics), gradients = function((own, parameters, queued), info, term)
-      found[name] = metrics, jax.tree.map(
-        lambda g, x: jnp.zeros(x.shape) if g.dtype == jax.dtypes.float0 else g,
-        gradients,
-        (own, parameters, queued),
+      found[name] = (
+        metrics,
+        jax.tree.map(
+          lambda g, x: jnp.zeros(x.shape) if g.dtype == jax.dtypes.float0 else g, gradients, (own, parameters, queued)
+        ),
       )
     return {name: x[0] for name, x in found.items()}, {name: x[1] for name, x in found.items()}
 
@@ -210,10 +196,7 @@ def test_the_few_meet_every_case_and_every_number_of_devices():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-  ("impl", "devices"),
-  [("dense", 8), ("rows", 2), ("rows", 8)],
-)
+@pytest.mark.parametrize(("impl", "devices"), [("dense", 8), ("rows", 2), ("rows", 8)])
 def test_other_implementations(mixed, impl, devices):
   assert_same(value_and_gradients(MIXED, jnp.float64, impl, devices), mixed)
 

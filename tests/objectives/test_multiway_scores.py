@@ -207,8 +207,14 @@ def test_memory_of_all_negatives_is_that_of_one_part():
 
 @pytest.mark.usefixtures("float64")
 def test_gram_on_devices_and_in_tiles():
-  term = dict(query=NAMES[0], key=NAMES[1:], score="gram_volume", direction="both", temperature=LEARNED,
-              criterion=dict(name="softmax", smoothing=0.1))
+  term = dict(
+    query=NAMES[0],
+    key=NAMES[1:],
+    score="gram_volume",
+    direction="both",
+    temperature=LEARNED,
+    criterion=dict(name="softmax", smoothing=0.1),
+  )
   info = {"valid": np.arange(N) != 3}
 
   def run(impl, devices):
@@ -278,6 +284,7 @@ def test_no_two_of_the_shipped_triple_are_said_to_one_tower():
   """Two names through one tower find each other, and solve the volume without the drawing."""
   from mmcontrast.config import load_config
   from mmcontrast.evaluation.joined import joined_terms
+
   config = load_config("methods/gram")
   (term,) = joined_terms(config["objective"])
   towers = [config["heads"][path.head]["tower"] for path in (term.query, *term.keys)]

@@ -39,8 +39,13 @@ def test_mobileclip():
   for caption, teacher in ((TEXT, "tt"), ("text[1]/joint", "tsyn")):
     keys = [caption.replace("joint", f"teacher_{m}") for m in "ab"]
     fixed |= {keys[0]: x[teacher][:, :4], keys[1]: x[teacher][:, 4:]}
-    target = dict(name="teacher", query=["image[0]/teacher_a", "image[0]/teacher_b"], key=keys,
-                  temperature=[1 / 70, 1 / 60], normalized=False)
+    target = dict(
+      name="teacher",
+      query=["image[0]/teacher_a", "image[0]/teacher_b"],
+      key=keys,
+      temperature=[1 / 70, 1 / 60],
+      normalized=False,
+    )
     term = dict(BOTH, key=caption, score="dot", temperature=1 / float(x["scale"]))
     config[f"{caption}_pair"] = dict(term, weight=0.25)
     config[f"{caption}_taught"] = dict(term, target=target, weight=0.75)
@@ -118,8 +123,9 @@ def test_local_parts_of_tcl(part):
   x = inputs(f"tcl_g2l_{part}")
   present = x.get("mask", jnp.ones(x["loc"].shape[:2]))
   local = "text[0]/tokens@momentum"
-  term = dict(query=IMAGE, key=local, token_keys=True, score="dot", criterion="each_positive",
-              temperature=float(x["tau"]))
+  term = dict(
+    query=IMAGE, key=local, token_keys=True, score="dot", criterion="each_positive", temperature=float(x["tau"])
+  )
 
   def loss(a):
     return total({"t": term}, {IMAGE: a["glob"], local: x["loc"] * present[..., None]})
@@ -146,15 +152,21 @@ def test_tcl():
   }
   unit = {name: x[name] / jnp.linalg.norm(x[name], axis=-1, keepdims=True) for name in ("him", "htm")}
   pooled = unit["him"][:, 1:].reshape(4, 2, 2, 2, 2, 6).mean((2, 4)).reshape(4, 4, 6)  # 4 x 4 patches, 2 x 2 locals
-  fixed = {second: x["him"][:, 0], caption: x["htm"][:, 0], patches: pooled,
-           words: unit["htm"][:, 1:] * x["mask"][:, 1:, None]}
+  fixed = {
+    second: x["him"][:, 0],
+    caption: x["htm"][:, 0],
+    patches: pooled,
+    words: unit["htm"][:, 1:] * x["mask"][:, 1:, None],
+  }
   queues = {second: {"keys": x["qi"], "pointer": jnp.int32(0)}, caption: {"keys": x["qt"], "pointer": jnp.int32(0)}}
 
   def loss(a):
     query = {IMAGE: a["hi"][:, 0], TEXT: a["ht"][:, 0]}
     local = {**{name: v / jnp.linalg.norm(v, axis=1, keepdims=True) for name, v in query.items()}, **fixed}
-    parts = [({k: config[k] for k in config if "local" not in k}, {**query, **fixed}),
-             ({k: config[k] for k in config if "local" in k}, local)]
+    parts = [
+      ({k: config[k] for k in config if "local" not in k}, {**query, **fixed}),
+      ({k: config[k] for k in config if "local" in k}, local),
+    ]
     return sum(total(part, embeddings, queues=queues) for part, embeddings in parts)
 
   check("tcl_ita", loss, hi=x["hi"], ht=x["ht"])
@@ -169,8 +181,15 @@ def test_negatives_of_reversed_order():
   weights = [float(x["alpha_same"]), float(x["alpha_cross"])]
   for query, key in (("text", "video"), ("video", "text")):
     config = {
-      str(i): dict(query=views[query][i], key=views[key][i], negative_keys=views[key][1 - i], negative_weights=weights,
-                   score="dot", temperature=1.0, weight=1 / 2)
+      str(i): dict(
+        query=views[query][i],
+        key=views[key][i],
+        negative_keys=views[key][1 - i],
+        negative_weights=weights,
+        score="dot",
+        temperature=1.0,
+        weight=1 / 2,
+      )
       for i in range(2)
     }
     # The reference takes the weights' logarithms in single precision.
@@ -194,8 +213,13 @@ def test_supcon_weighted_by_labels():
 # ---- Meshes, order, gradients -------------------------------------------------------------------
 
 N, D = 18, 6  # N is a multiple of neither the devices nor the tiles.
-TEACHERS = dict(name="teacher", query=["image[0]/frozen", "image[1]/frozen"], key=["text[0]/frozen", "text[1]/frozen"],
-                temperature=[0.3, 0.2], share=0.7)
+TEACHERS = dict(
+  name="teacher",
+  query=["image[0]/frozen", "image[1]/frozen"],
+  key=["text[0]/frozen", "text[1]/frozen"],
+  temperature=[0.3, 0.2],
+  share=0.7,
+)
 TAGS = dict(name="shared_tags", overlap="jaccard", threshold=0.2, weighted=True)
 CASES = {
   "teachers": dict(target=TEACHERS),
@@ -215,9 +239,14 @@ def make_inputs(order=None):
   names = objective.required_embeddings(terms)
   embeddings = {name: rng.normal(size=(N, 3, D) if "tokens" in name else (N, D)) for name in names}
   embeddings["text[0]/tokens"][rng.random((N, 3)) < 0.2] = 0.0  # no tokens
-  info = {"seed": rng.integers(0, 2**32, N, np.uint32), "tags": rng.integers(0, 2, (N, 5), np.uint8),
-          "id": rng.integers(0, 6, N).astype(np.int32), "kind": rng.integers(-1, 6, N),
-          "family": rng.integers(-1, 3, N), "valid": (np.arange(N) != 3) & (np.arange(N) != 17)}
+  info = {
+    "seed": rng.integers(0, 2**32, N, np.uint32),
+    "tags": rng.integers(0, 2, (N, 5), np.uint8),
+    "id": rng.integers(0, 6, N).astype(np.int32),
+    "kind": rng.integers(-1, 6, N),
+    "family": rng.integers(-1, 3, N),
+    "valid": (np.arange(N) != 3) & (np.arange(N) != 17),
+  }
   order = np.arange(N) if order is None else order
   info = {name: x[order] for name, x in info.items()}
   info["labels"] = {name: info.pop(name).astype(np.int32) for name in ("kind", "family")}
@@ -229,8 +258,9 @@ def losses_and_gradients(impl="dense", devices=1, order=None, names=tuple(CASES)
   terms, embeddings, info = make_inputs(order)
 
   def loss(embeddings, info, name):
-    return objective.evaluate({name: terms[name]}, embeddings, info, {}, {}, {}, mesh=make_mesh(devices),
-                              impl=impl, tile=4)[0]
+    return objective.evaluate(
+      {name: terms[name]}, embeddings, info, {}, {}, {}, mesh=make_mesh(devices), impl=impl, tile=4
+    )[0]
 
   # A program for each: several rings at once on simulated devices, more of them than cores, are mixed up now and then.
   return {name: jax.device_get(compiled(jax.value_and_grad(lambda x, info, name=name: loss(x, info, name)))(

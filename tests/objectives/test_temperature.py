@@ -27,8 +27,12 @@ def evaluate(config, parameters=None, scheduled=None):
 
 
 def test_four_ways_to_say_one_temperature_are_one_loss():
-  ways = dict(fixed=0.2, scale=dict(init=0.2), tau=dict(init=0.2, form="tau"),
-              schedule=dict(schedule=dict(name="constant", value=0.2)))
+  ways = dict(
+    fixed=0.2,
+    scale=dict(init=0.2),
+    tau=dict(init=0.2, form="tau"),
+    schedule=dict(schedule=dict(name="constant", value=0.2)),
+  )
   config = {name: dict(CLIP, temperature=way) for name, way in ways.items()}
   _, metrics = evaluate(config, scheduled={"schedule": {"temperature": 0.2}})
   for name in ways:
@@ -61,13 +65,16 @@ def test_a_clamp_forward_stops_the_gradient_and_one_after_the_step_does_not(form
 
 
 def test_two_terms_follow_one_schedule_each_with_the_bias_of_the_owner():
-  config = dict(a=dict(CLIP, temperature=dict(schedule=FALLING, min=0.1, max=0.5), bias=dict(init=-1.0)),
-                b=dict(CLIP, temperature="a", criterion="sigmoid"))
+  config = dict(
+    a=dict(CLIP, temperature=dict(schedule=FALLING, min=0.1, max=0.5), bias=dict(init=-1.0)),
+    b=dict(CLIP, temperature="a", criterion="sigmoid"),
+  )
   terms = objective.parse_terms(config)
   found = objective.schedules(terms)
   assert found.keys() == {"a", "b"}
-  schedules = {name: make_schedule(*own["temperature"][:1], 10, where=own["temperature"][1])
-               for name, own in found.items()}
+  schedules = {
+    name: make_schedule(*own["temperature"][:1], 10, where=own["temperature"][1]) for name, own in found.items()
+  }
   for step, wanted in ((0, 0.5), (5, 0.3), (10, 0.1)):
     now = {name: {"temperature": schedule(step)} for name, schedule in schedules.items()}
     _, metrics = evaluate(config, scheduled=now)

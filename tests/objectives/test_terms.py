@@ -26,9 +26,7 @@ def random(*shape, seed=0):
 def evaluate(config, embeddings, info=None, queues=None, parameters=None, impl="dense"):
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
-  return objective.evaluate(
-    terms, embeddings, info or {}, parameters or {}, queues or {}, weights, impl=impl, tile=3
-  )
+  return objective.evaluate(terms, embeddings, info or {}, parameters or {}, queues or {}, weights, impl=impl, tile=3)
 
 
 def queue_of(length, dim, tags=4, seed=0):
@@ -41,9 +39,7 @@ def queue_of(length, dim, tags=4, seed=0):
 def test_a_random_queue_costs_the_logarithm_of_its_length():
   embeddings = {IMAGE: random(32, 512), KEY: random(32, 512, seed=1)}
   loss, _ = evaluate(
-    {"t": dict(MOCO, temperature=0.5, negatives="queue:1024")},
-    embeddings,
-    queues={KEY: queue_of(1024, 512)},
+    {"t": dict(MOCO, temperature=0.5, negatives="queue:1024")}, embeddings, queues={KEY: queue_of(1024, 512)}
   )
   np.testing.assert_allclose(loss, np.log(1025), atol=0.05)
 
@@ -62,12 +58,7 @@ def test_tags_beyond_every_threshold_are_no_supervision():
 
 @pytest.mark.parametrize(
   ("overlap", "threshold", "positives"),
-  [
-    ("any", 5.0, [1, 1, 0]),
-    ("count", 1.0, [1, 0, 0]),
-    ("jaccard", 0.6, [0, 0, 0]),
-    ("jaccard", 0.3, [1, 1, 0]),
-  ],
+  [("any", 5.0, [1, 1, 0]), ("count", 1.0, [1, 0, 0]), ("jaccard", 0.6, [0, 0, 0]), ("jaccard", 0.3, [1, 1, 0])],
 )
 def test_overlap_of_tags(overlap, threshold, positives):
   target = objective.parse_terms(
@@ -84,9 +75,7 @@ def test_overlap_of_tags(overlap, threshold, positives):
 def test_own_pair_is_positive_without_tags():
   embeddings = {IMAGE: random(6, 4), TEXT: random(6, 4, seed=1)}
   info = {"tags": np.zeros((6, 3), np.uint8)}
-  plain, tagged = (
-    evaluate({"t": dict(CLIP, target=t)}, embeddings, info)[0] for t in ("identity", TAGS)
-  )
+  plain, tagged = (evaluate({"t": dict(CLIP, target=t)}, embeddings, info)[0] for t in ("identity", TAGS))
   np.testing.assert_allclose(plain, tagged, rtol=1e-6)
 
 
@@ -120,10 +109,7 @@ def test_uniform_embeddings_know_nothing():
 
 
 def test_bfloat16_is_widened_before_the_product():
-  embeddings = {
-    IMAGE: random(8, 64).astype(jnp.bfloat16),
-    TEXT: random(8, 64, seed=1).astype(jnp.bfloat16),
-  }
+  embeddings = {IMAGE: random(8, 64).astype(jnp.bfloat16), TEXT: random(8, 64, seed=1).astype(jnp.bfloat16)}
   wide = {name: x.astype(jnp.float32) for name, x in embeddings.items()}
   config = {"t": dict(CLIP, temperature=0.01)}
   low, high = (evaluate(config, x)[0] for x in (embeddings, wide))
@@ -133,10 +119,7 @@ def test_bfloat16_is_widened_before_the_product():
 @pytest.mark.parametrize("impl", ["dense", "ring"])
 def test_collapse_at_scale_100_is_finite(impl):
   embeddings = {IMAGE: jnp.ones((6, 4)), TEXT: jnp.ones((6, 4))}
-  config = {
-    "softmax": dict(CLIP, temperature=0.01),
-    "reverse_kl": dict(CLIP, criterion="reverse_kl", temperature=0.01),
-  }
+  config = {"softmax": dict(CLIP, temperature=0.01), "reverse_kl": dict(CLIP, criterion="reverse_kl", temperature=0.01)}
 
   def loss(embeddings, info):
     return evaluate(config, embeddings, info, impl=impl)[0]
@@ -184,9 +167,7 @@ def test_metrics_by_hand():
   assert metrics["t/weight"] == 2.0
   queue = {"keys": jnp.array([[0.0, -1.0]]), "pointer": jnp.int32(0)}
   _, metrics = evaluate(
-    {"t": dict(query=IMAGE, key=KEY, negatives="queue:1")},
-    {IMAGE: rows, KEY: columns},
-    queues={KEY: queue},
+    {"t": dict(query=IMAGE, key=KEY, negatives="queue:1")}, {IMAGE: rows, KEY: columns}, queues={KEY: queue}
   )
   np.testing.assert_allclose(metrics["t/negative"], -1 / 3, rtol=1e-6)
   np.testing.assert_allclose(metrics["t/top1"], 2 / 3)
@@ -196,9 +177,7 @@ def test_hard_negatives_are_columns_that_are_positives_of_none():
   """By hand: one more key for each query, and one more query for each key."""
   names = (IMAGE, TEXT, "text[1]/joint", "image[1]/joint")
   embeddings = {name: random(5, 4, seed=seed) for seed, name in enumerate(names)}
-  image, text, more_text, more_image = (
-    x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values()
-  )
+  image, text, more_text, more_image = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values())
   term = dict(CLIP, temperature=0.1, negative_keys=names[2], negative_queries=names[3])
   loss, _ = evaluate({"t": term}, embeddings, {"id": np.zeros(5, np.int32)})
   rows = jnp.concatenate([image @ text.T, image @ more_text.T], 1) / 0.1
@@ -272,9 +251,7 @@ def test_absent_examples_do_not_matter(many, seed, absent):
   embeddings, info = batch(seed)
   info["valid"][list(absent)] = False
   loss, gradients = many(embeddings, info)
-  changed = {
-    name: jnp.where(info["valid"][:, None], x, 9.0 * x + 1.0) for name, x in embeddings.items()
-  }
+  changed = {name: jnp.where(info["valid"][:, None], x, 9.0 * x + 1.0) for name, x in embeddings.items()}
   other, other_gradients = many(changed, info)
   np.testing.assert_allclose(other, loss, rtol=1e-5)
   for name in gradients:
@@ -327,14 +304,8 @@ def test_all_absent_is_zero(many):
     (dict(query=IMAGE), r"objective\.t\.key: must be given"),
     (dict(CLIP, query="image0/joint"), r"objective\.t\.query: 'image0/joint' is not the path"),
     (dict(CLIP, criterion="sofmax"), r"objective\.t\.criterion: .* did you mean 'softmax'"),
-    (
-      dict(CLIP, criterion=dict(name="hinge", marge=1)),
-      r"t\.criterion: no option 'marge'; did you mean 'margin'",
-    ),
-    (
-      dict(CLIP, criterion=dict(name="softmax", positives="in")),
-      r"t\.criterion\.positives: .*'inside'",
-    ),
+    (dict(CLIP, criterion=dict(name="hinge", marge=1)), r"t\.criterion: no option 'marge'; did you mean 'margin'"),
+    (dict(CLIP, criterion=dict(name="softmax", positives="in")), r"t\.criterion\.positives: .*'inside'"),
     (dict(CLIP, target="tags"), r"objective\.t\.target: .* did you mean 'shared_tags'"),
     (dict(CLIP, target="same_label"), r"objective\.t\.target\.label: must be given"),
     (dict(CLIP, score="cosin"), r"objective\.t\.score: .* did you mean 'cosine'"),
@@ -357,26 +328,14 @@ def test_all_absent_is_zero(many):
       r"t\.prototypes: a prototype is one vector, and score 'token_max' compares tokens",
     ),
     (dict(CLIP, negative_keys="text[1]"), r"t\.negative_keys: 'text\[1\]' is not the path"),
-    (
-      dict(MOCO, target=dict(name="soft_similarity", of=IMAGE)),
-      r"t\.target: soft weights of queued keys",
-    ),
-    (
-      dict(CLIP, temperature=dict(init=0.001, min=0.01)),
-      r"t\.temperature: 0\.001 is not above 0 and within",
-    ),
-    (
-      dict(CLIP, temperature=dict(initial=0.1)),
-      r"t\.temperature: no option 'initial'; did you mean 'init'",
-    ),
+    (dict(MOCO, target=dict(name="soft_similarity", of=IMAGE)), r"t\.target: soft weights of queued keys"),
+    (dict(CLIP, temperature=dict(init=0.001, min=0.01)), r"t\.temperature: 0\.001 is not above 0 and within"),
+    (dict(CLIP, temperature=dict(initial=0.1)), r"t\.temperature: no option 'initial'; did you mean 'init'"),
     (dict(CLIP, temperature="u"), r"t\.temperature: no such choice 'u'"),
     (dict(CLIP, temperature="t"), r"t\.temperature: t -> t is a cycle"),
     (dict(query=IMAGE, key=IMAGE), r"t\.key: 'image\[0\]/joint' would be compared only with itself"),
     (dict(query=[IMAGE, TEXT], key=TEXT), r"t\.key: .* are queries too"),
-    (
-      dict(query=[IMAGE, TEXT], key=[IMAGE, TEXT], criterion="hinge"),
-      r"t\.criterion: hinge measures",
-    ),
+    (dict(query=[IMAGE, TEXT], key=[IMAGE, TEXT], criterion="hinge"), r"t\.criterion: hinge measures"),
     ("clip", r"objective\.t: a term is a dict"),
   ],
 )
@@ -389,9 +348,7 @@ def test_one_line_says_what_to_change(term, message):
 def test_no_terms_and_two_lengths_of_one_queue():
   with pytest.raises(UserError, match="objective: has no terms"):
     objective.parse_terms({})
-  with pytest.raises(
-    UserError, match=r"b\.negatives: the queue of 'text\[0\]/joint@momentum' has length 64"
-  ):
+  with pytest.raises(UserError, match=r"b\.negatives: the queue of 'text\[0\]/joint@momentum' has length 64"):
     objective.parse_terms({"a": MOCO, "b": dict(MOCO, negatives="queue:128")})
 
 
@@ -405,16 +362,8 @@ RUN = dict(views={"image": 2, "text": 1}, heads={"joint": "image", "words": "tex
     (dict(query=IMAGE, key="text[1]/words"), {}, r"data\.views\.text is 1"),
     (dict(query=IMAGE, key="audio[0]/words"), {}, r"modality: no such choice 'audio'"),
     (dict(query=IMAGE, key="text[0]/word"), {}, r"head: .* did you mean 'words'"),
-    (
-      dict(query=IMAGE, key="text[0]/words@momentum"),
-      dict(momentum=False),
-      r"there is no momentum branch",
-    ),
-    (
-      dict(query=IMAGE, key="text[0]/words", target=TAGS),
-      {},
-      r"t\.target: the dataset has no tags",
-    ),
+    (dict(query=IMAGE, key="text[0]/words@momentum"), dict(momentum=False), r"there is no momentum branch"),
+    (dict(query=IMAGE, key="text[0]/words", target=TAGS), {}, r"t\.target: the dataset has no tags"),
     (
       dict(query=IMAGE, key="text[0]/words", target=dict(name="same_label", label="grup")),
       dict(labels=["group"]),
@@ -435,11 +384,7 @@ def test_terms_must_fit_the_run(term, run, message):
 
 def test_a_config_dict_and_what_it_needs():
   config = ml_collections.ConfigDict(
-    dict(
-      tags=dict(MOCO, target=dict(TAGS)),
-      moco=dict(MOCO),
-      clip=dict(query=IMAGE, key="text[0]/words"),
-    )
+    dict(tags=dict(MOCO, target=dict(TAGS)), moco=dict(MOCO), clip=dict(query=IMAGE, key="text[0]/words"))
   )
   terms = objective.parse_terms(config)
   assert set(objective.required_embeddings(terms)) == {IMAGE, KEY, "text[0]/words"}
@@ -493,12 +438,18 @@ def test_an_option_does_not_turn_a_thing_into_another(changes, message):
   assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("changes, has", [
-    ({}, False), (dict(direction="both"), False), (dict(criterion="sigmoid"), False),
+@pytest.mark.parametrize(
+  "changes, has",
+  [
+    ({}, False),
+    (dict(direction="both"), False),
+    (dict(criterion="sigmoid"), False),
     (dict(query=["image[0]/i", "image[1]/i"], key=["image[0]/i", "image[1]/i"], criterion="mv_dhel"), False),
-    (dict(key="text[0]/t@momentum", negatives="batch+queue:4"), True), (dict(negative_keys="text[1]/t"), True),
+    (dict(key="text[0]/t@momentum", negatives="batch+queue:4"), True),
+    (dict(negative_keys="text[1]/t"), True),
     (dict(prototypes=8), True),
-])
+  ],
+)
 def test_a_batch_of_one_needs_negatives_from_elsewhere(changes, has):
   terms = objective.parse_terms({"t": dict(dict(query="image[0]/i", key="text[0]/t"), **changes)})
   run = dict(views=dict(image=2, text=2), heads=dict(i="image", t="text"))

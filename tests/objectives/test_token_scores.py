@@ -48,8 +48,7 @@ def test_weighted_token_score():
   given, expected = case("weighted_token_score")
   score = build_score("token_weighted", "score")
   text, video = (
-    score.prepare(make_tokens(given[side], given[f"{side}_mask"] > 0, given[f"{side}_w"]))
-    for side in ("text", "video")
+    score.prepare(make_tokens(given[side], given[f"{side}_mask"] > 0, given[f"{side}_w"])) for side in ("text", "video")
   )
   found = score.tile(text, video)
   # The reference sets products with padded words to zero before it takes a frame's best word. In
@@ -162,9 +161,7 @@ def value_and_gradients(name, impl, devices):
   def loss(given, parameters):
     tokens = {name: unpack(x, terms["t"].score.weighted) for name, x in given.items()}
     given = {name: Encoded(None, x.vectors, x.mask, x.weights) for name, x in tokens.items()}
-    return objective.evaluate(
-      terms, given, info, {"t": parameters}, {}, {}, impl=impl, mesh=make_mesh(devices), tile=4
-    )
+    return objective.evaluate(terms, given, info, {"t": parameters}, {}, {}, impl=impl, mesh=make_mesh(devices), tile=4)
 
   return compiled(jax.value_and_grad(loss, (0, 1), has_aux=True))(embeddings(name), {"log_scale": jnp.float64(1.5)})
 

@@ -102,13 +102,17 @@ def test_open_clips_resnets(name, px, tmp_path):
 def test_detectron2_takes_arrays_from_our_pickle(tmp_path):
   """What its checkpointer does with a .pkl: unpickle, and make tensors of arrays; here of torchvision's ResNet."""
   import pickle
+
   model = drawn(torchvision.models.resnet50(), 4)
   safetensors.torch.save_file(model.state_dict(), tmp_path / "in.safetensors")
   FORMATS["detectron2"].write(read(f"torchvision:resnet50@{tmp_path / 'in.safetensors'}"), tmp_path / "out")
   with open(tmp_path / "out" / "resnet50.pkl", "rb") as file:
     table = {name: torch.from_numpy(array) for name, array in pickle.load(file, encoding="latin1")["model"].items()}
   state = model.state_dict()
-  for theirs, name in {"stem.conv1.weight": "conv1.weight", "res2.0.conv1.norm.bias": "layer1.0.bn1.bias",
-                       "res4.5.conv2.weight": "layer3.5.conv2.weight",
-                       "res5.0.shortcut.norm.running_mean": "layer4.0.downsample.1.running_mean"}.items():
+  for theirs, name in {
+    "stem.conv1.weight": "conv1.weight",
+    "res2.0.conv1.norm.bias": "layer1.0.bn1.bias",
+    "res4.5.conv2.weight": "layer3.5.conv2.weight",
+    "res5.0.shortcut.norm.running_mean": "layer4.0.downsample.1.running_mean",
+  }.items():
     assert torch.equal(table[theirs], state[name])

@@ -37,7 +37,9 @@ def test_both_give_our_rows(kind, tmp_path):
   tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'open_clip'}")(TEXTS)
   model.eval()
   with torch.no_grad():
-    rows += [model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True).numpy(),
-             model.encode_text(tokens, normalize=True).numpy()]
+    rows += [
+      model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True).numpy(),
+      model.encode_text(tokens, normalize=True).numpy(),
+    ]
   for one, other in zip(rows, (*wanted, *wanted), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5)

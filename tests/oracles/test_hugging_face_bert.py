@@ -80,8 +80,9 @@ def test_minilm_gives_the_published_sentence_embeddings(tmp_path):
   np.testing.assert_allclose(unit[0] @ unit[0].T, unit[1] @ unit[1].T, atol=1e-4)
 
   FORMATS["hf"].write(pretrained, tmp_path / "out")
-  tokenizer, model = (auto.from_pretrained(tmp_path / "out")
-                      for auto in (transformers.AutoTokenizer, transformers.AutoModel))
+  tokenizer, model = (
+    auto.from_pretrained(tmp_path / "out") for auto in (transformers.AutoTokenizer, transformers.AutoModel)
+  )
   again = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=20, return_tensors="np")
   np.testing.assert_array_equal(again["input_ids"], ids)
   np.testing.assert_array_equal(masked_mean(theirs(model, ids, mask)["last_hidden_state"], mask), expected)

@@ -23,12 +23,19 @@ IDS = dict(bos_token_id=3, eos_token_id=1)
 MODELS = {  # clip-vit-base-patch32, siglip-base-patch16-224, and siglip2-base-patch16-224 with a fourth of its layers
   "clip": (transformers.CLIPModel, transformers.CLIPConfig(text_config=dict(IDS, pad_token_id=0))),
   "siglip": (transformers.SiglipModel, transformers.SiglipConfig(text_config=dict(IDS, pad_token_id=1))),
-  "siglip2": (transformers.SiglipModel, transformers.SiglipConfig(
-    text_config=dict(IDS, pad_token_id=1, vocab_size=256_000, num_hidden_layers=3),
-    vision_config=dict(num_hidden_layers=3))),
+  "siglip2": (
+    transformers.SiglipModel,
+    transformers.SiglipConfig(
+      text_config=dict(IDS, pad_token_id=1, vocab_size=256_000, num_hidden_layers=3),
+      vision_config=dict(num_hidden_layers=3),
+    ),
+  ),
 }
-PROCESSORS = {"clip": transformers.CLIPImageProcessor, "siglip": transformers.SiglipImageProcessor,
-              "siglip2": transformers.SiglipImageProcessor}
+PROCESSORS = {
+  "clip": transformers.CLIPImageProcessor,
+  "siglip": transformers.SiglipImageProcessor,
+  "siglip2": transformers.SiglipImageProcessor,
+}
 
 
 def theirs(model, images, ids):
@@ -60,7 +67,8 @@ def test_in_and_out(name, tmp_path):
   images = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)
   texts = ["a red heart", "two dog with a cat and a heart", ""]
   ids = transformers.AutoTokenizer.from_pretrained(source)(
-    texts, padding="max_length", max_length=found.text.length, return_tensors="pt")["input_ids"]
+    texts, padding="max_length", max_length=found.text.length, return_tensors="pt"
+  )["input_ids"]
   ours, given = outputs(found, images, ids.numpy().astype(np.int32)), theirs(model, images, ids)
   for kind, tolerance in (("image", 1e-4), ("text", 1e-4), ("logits", 1e-3)):
     np.testing.assert_allclose(ours[kind], given[kind], rtol=0, atol=tolerance, err_msg=kind)
@@ -86,4 +94,4 @@ def test_clips_own_tokenizer_as_a_file(tmp_path):
   ids = transformers.AutoTokenizer.from_pretrained(tmp_path)(texts)["input_ids"]
   ours = make_tokenizer("clip", lower=True).encode(texts, 77)
   for row, own in zip(ids, ours):
-    assert row == own[:len(row)].tolist() and row[-1] == 49407
+    assert row == own[: len(row)].tolist() and row[-1] == 49407

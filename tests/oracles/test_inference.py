@@ -13,8 +13,11 @@ from safetensors.torch import save_file
 import mmcontrast
 from mmcontrast.interop.run import import_run
 
-CONFIG = {"embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8},
-          "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2}}
+CONFIG = {
+  "embed_dim": 24,
+  "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8},
+  "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+}
 TEXTS = ["a photo of a cat", "Two DOGS, &amp; a 7-year-old's bike!", "naïve café ☃", "word " * 100, ""]
 
 
@@ -27,8 +30,10 @@ def both(tmp_path_factory):
   for parameter in model.parameters():
     parameter.data += 0.1 * torch.randn_like(parameter)
   (folder / "theirs").mkdir()
-  save_file({name: leaf.contiguous() for name, leaf in model.state_dict().items()},
-            folder / "theirs" / "open_clip_model.safetensors")
+  save_file(
+    {name: leaf.contiguous() for name, leaf in model.state_dict().items()},
+    folder / "theirs" / "open_clip_model.safetensors",
+  )
   (folder / "theirs" / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {}}))
   import_run(f"open_clip:{folder / 'theirs'}", folder / "run")
   paths = [folder / f"{name}.png" for name in ("astronaut", "coffee", "chelsea", "rocket")]

@@ -9,8 +9,10 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import onnx
 
 IDS = np.array([[1, 5, 9, 2, 0], [1, 2, 0, 0, 0], [1, 4, 4, 4, 2], [4, 4, 0, 0, 0]], np.int32)
-CLIP = dict(image=dict(pool="cls", pre_norm=True, activation="quick_gelu"),
-            text=dict(causal=True, pool="eos", activation="quick_gelu"))
+CLIP = dict(
+  image=dict(pool="cls", pre_norm=True, activation="quick_gelu"),
+  text=dict(causal=True, pool="eos", activation="quick_gelu"),
+)
 SIGLIP = dict(image=dict(pool="map"), text=dict(pool="last", attend_padding=True))
 
 
@@ -20,8 +22,10 @@ def test_both_towers(tmp_path, towers):
   onnx.write(model, tmp_path / "out")
   images = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), np.uint8)
   model.tokenizer.encode = lambda texts, length: IDS
-  for kind, values, ours in (("image", images, model.embed("image", images)),
-                             ("text", IDS, model.encode_text(["a"] * len(IDS)))):
+  for kind, values, ours in (
+    ("image", images, model.embed("image", images)),
+    ("text", IDS, model.encode_text(["a"] * len(IDS))),
+  ):
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / f"{kind}.onnx"))
     assert [one.name for one in session.get_inputs()] == [kind] and session.get_inputs()[0].shape[0] == "batch"
     np.testing.assert_allclose(session.run(["rows"], {kind: values})[0], ours, atol=1e-4)

@@ -61,8 +61,11 @@ def test_in_and_out(name, tmp_path):
     np.testing.assert_allclose(ours[kind], given[kind], rtol=0, atol=tolerance, err_msg=kind)
     assert given[kind].std() > 0.01, kind
   FORMAT.write(found, out)
-  assert_same_file(source / "open_clip_model.safetensors", out / "open_clip_model.safetensors",
-                   r"text_decoder\..*|.*\.num_batches_tracked")
+  assert_same_file(
+    source / "open_clip_model.safetensors",
+    out / "open_clip_model.safetensors",
+    r"text_decoder\..*|.*\.num_batches_tracked",
+  )
   again, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{out}")
   for kind, rows in theirs(again.eval(), images, ids).items():
     np.testing.assert_allclose(ours[kind], rows, rtol=0, atol=1e-3 if kind == "logits" else 1e-4, err_msg=kind)

@@ -21,8 +21,9 @@ PLAIN = dict(mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def view(pixels, size, mode, interpolation, share=1.0):
-  return evaluation_view(pixels, dict(image_size=size, trim=False, centre_crop=share,
-                                      resize=dict(mode=mode, interpolation=interpolation)))
+  return evaluation_view(
+    pixels, dict(image_size=size, trim=False, centre_crop=share, resize=dict(mode=mode, interpolation=interpolation))
+  )
 
 
 def levels(tensor):
@@ -46,9 +47,13 @@ def test_open_clip(photo, size, mode, interpolation):
 def test_open_clips_normalised_pixels(photo):
   """The step on the device too: in float32, within 1e-6."""
   from mmcontrast.augment import normalize
+
   theirs = open_clip.image_transform(224, is_train=False)(Image.fromarray(photo)).numpy().transpose(1, 2, 0)
-  ours = normalize(view(photo, 224, "shortest", "bicubic") / np.float32(255), open_clip.OPENAI_DATASET_MEAN,
-                   open_clip.OPENAI_DATASET_STD)
+  ours = normalize(
+    view(photo, 224, "shortest", "bicubic") / np.float32(255),
+    open_clip.OPENAI_DATASET_MEAN,
+    open_clip.OPENAI_DATASET_STD,
+  )
   np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
@@ -61,8 +66,9 @@ def test_timm(photo, share):
 @pytest.mark.parametrize("resize", [232, 256])
 def test_torchvision(photo, resize):
   theirs = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(224), transforms.ToTensor()])
-  np.testing.assert_array_equal(view(photo, 224, "shortest", "bilinear", 224 / resize),
-                                levels(theirs(Image.fromarray(photo))))
+  np.testing.assert_array_equal(
+    view(photo, 224, "shortest", "bilinear", 224 / resize), levels(theirs(Image.fromarray(photo)))
+  )
 
 
 def test_from_the_bytes_of_a_jpeg(photo):

@@ -43,13 +43,17 @@ def assert_close(ours, theirs):
   assert 0.1 < theirs.std() < 5  # or else the tolerance says nothing, or too much
 
 
-@pytest.mark.parametrize("architecture, size, options", [
-  ("vit_base_patch16_224", 224, {}), ("vit_base_patch16_siglip_224", 224, {}),
-  ("vit_base_patch14_reg4_dinov2", 224, {"img_size": 224}),
-  ("vit_large_patch14_clip_quickgelu_224", 224, {"depth": 4}),
-  ("vit_so400m_patch14_siglip_384", 384, {"depth": 2}),  # 27 patches of 14 px, and 6 px that nothing sees
-  ("vit_giant_patch14_dinov2", 112, {"depth": 2, "img_size": 112}),
-])
+@pytest.mark.parametrize(
+  "architecture, size, options",
+  [
+    ("vit_base_patch16_224", 224, {}),
+    ("vit_base_patch16_siglip_224", 224, {}),
+    ("vit_base_patch14_reg4_dinov2", 224, {"img_size": 224}),
+    ("vit_large_patch14_clip_quickgelu_224", 224, {"depth": 4}),
+    ("vit_so400m_patch14_siglip_384", 384, {"depth": 2}),  # 27 patches of 14 px, and 6 px that nothing sees
+    ("vit_giant_patch14_dinov2", 112, {"depth": 2, "img_size": 112}),
+  ],
+)
 def test_timm_in_and_out(architecture, size, options, tmp_path):
   model = drawn(timm.create_model(architecture, **options))
   timm.models.save_for_hf(model, tmp_path / "in", safe_serialization=True)
@@ -60,7 +64,7 @@ def test_timm_in_and_out(architecture, size, options, tmp_path):
     pooled = model.forward_head(tokens, pre_logits=True)
   got = models.encode_images(pretrained, images)
   assert_close(got.pooled, pooled)
-  assert_close(got.tokens, tokens[:, model.num_prefix_tokens:])
+  assert_close(got.tokens, tokens[:, model.num_prefix_tokens :])
   FORMATS["timm"].write(pretrained, tmp_path / "out")
   again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
   assert again.num_classes == 0 and again.pretrained_cfg["mean"] == list(pretrained.image.mean)
@@ -76,8 +80,10 @@ def test_timm_in_and_out(architecture, size, options, tmp_path):
 def test_timm_loads_towers_of_our_own(options, tmp_path):
   tower, image = {"name": "vit_tiny", "depth": 2, **options}, ImageInput(64, (0.5,) * 3, (0.5,) * 3)
   draw = np.random.default_rng(0)
-  arrays = {path: draw.normal(scale=0.05, size=shape).astype(np.float32)
-            for path, shape in shapes({"image": tower}, {}, image).items()}
+  arrays = {
+    path: draw.normal(scale=0.05, size=shape).astype(np.float32)
+    for path, shape in shapes({"image": tower}, {}, image).items()
+  }
   ours = Pretrained({"image": tower}, {}, arrays, image)
   FORMATS["timm"].write(ours, tmp_path / "out")
   again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
@@ -127,8 +133,9 @@ def test_transformers_in_and_out(name, tmp_path):
   """DINOv2 sees images of 224 px with the positions of 518."""
   model = drawn(HUGGING_FACE[name]())
   model.save_pretrained(tmp_path / "in")
-  processor = transformers.ViTImageProcessor() if name == "vit" else transformers.BitImageProcessor(
-    size={"shortest_edge": 256})
+  processor = (
+    transformers.ViTImageProcessor() if name == "vit" else transformers.BitImageProcessor(size={"shortest_edge": 256})
+  )
   processor.save_pretrained(tmp_path / "in")
   pretrained = read(f"hf:{tmp_path / 'in'}")
   images, batch = pictures(224)
@@ -136,7 +143,7 @@ def test_transformers_in_and_out(name, tmp_path):
     theirs = model(batch).last_hidden_state
   got = models.encode_images(pretrained, images)
   assert_close(got.pooled, theirs[:, 0])
-  assert_close(got.tokens, theirs[:, 1 + pretrained.towers["image"]["registers"]:])
+  assert_close(got.tokens, theirs[:, 1 + pretrained.towers["image"]["registers"] :])
   FORMATS["hf"].write(pretrained, tmp_path / "out")
   again = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
   with torch.no_grad():

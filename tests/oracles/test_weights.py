@@ -19,14 +19,25 @@ def save(value, path, zipped=True):
 
 
 @BOTH
-@pytest.mark.parametrize("wrap", [
-    lambda table: table, lambda table: {"epoch": 3, "state_dict": table},
+@pytest.mark.parametrize(
+  "wrap",
+  [
+    lambda table: table,
+    lambda table: {"epoch": 3, "state_dict": table},
     lambda table: {"state_dict": {f"module.{name}": tensor for name, tensor in table.items()}, "optimizer": {}},
     lambda table: {"model": table},
-    lambda table: {"state_dict": {name: torch.nn.Parameter(tensor) if tensor.is_floating_point() else tensor
-                                  for name, tensor in table.items()},
-                   "args": argparse.Namespace(lr=0.1), "best": np.float64(3.5), "numpy": np.random.get_state(),
-                   "random": torch.get_rng_state(), "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}])
+    lambda table: {
+      "state_dict": {
+        name: torch.nn.Parameter(tensor) if tensor.is_floating_point() else tensor for name, tensor in table.items()
+      },
+      "args": argparse.Namespace(lr=0.1),
+      "best": np.float64(3.5),
+      "numpy": np.random.get_state(),
+      "random": torch.get_rng_state(),
+      "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}},
+    },
+  ],
+)
 def test_a_state_dict(wrap, zipped, tmp_path):
   table = {"a.weight": torch.tensor([1.5, -2.0], dtype=torch.bfloat16), "n": torch.arange(3)}
   save(wrap(table), tmp_path / "m.bin", zipped)
@@ -67,10 +78,28 @@ def test_a_whole_model_is_read_as_its_state_dict(half, tmp_path):
 @BOTH
 def test_views_and_kinds_of_numbers(zipped, tmp_path):
   base = torch.arange(24.0).reshape(2, 3, 4)
-  table = {"view.a": base[:, 1:, ::2], "view.b": base.transpose(0, 2), "view.c": base[0, 0, 1],
-           "empty": torch.zeros(0, 3), **{f"of.{kind}": torch.tensor([0, 1, 3]).to(getattr(torch, kind)) for kind in (
-             "float64", "float16", "bfloat16", "int32", "int16", "int8", "uint8", "bool", "float8_e4m3fn", "uint16")
-              if zipped or kind not in ("float8_e4m3fn", "uint16")}}
+  table = {
+    "view.a": base[:, 1:, ::2],
+    "view.b": base.transpose(0, 2),
+    "view.c": base[0, 0, 1],
+    "empty": torch.zeros(0, 3),
+    **{
+      f"of.{kind}": torch.tensor([0, 1, 3]).to(getattr(torch, kind))
+      for kind in (
+        "float64",
+        "float16",
+        "bfloat16",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+        "float8_e4m3fn",
+        "uint16",
+      )
+      if zipped or kind not in ("float8_e4m3fn", "uint16")
+    },
+  }
   save(table, tmp_path / "m.pt", zipped)
   found = read_weights(tmp_path / "m.pt", torch=True)
   assert found.keys() == table.keys()

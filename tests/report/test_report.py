@@ -58,9 +58,7 @@ def test_frames_are_green_only_where_right(tmp_path):
   """With names that fit no picture in the first place, green is left to the two headings."""
   wrong = _embedded(captions=300, images=300, image_id=(np.arange(300) + 150) % 300)
   right = _embedded(captions=300, images=300, noise=0.0)
-  wrong, right = (
-    retrieval_picture.draw(tmp_path / f"{n}.png", e) for n, e in enumerate((wrong, right))
-  )
+  wrong, right = (retrieval_picture.draw(tmp_path / f"{n}.png", e) for n, e in enumerate((wrong, right)))
   assert _greens(_open(right)) > 5 * _greens(_open(wrong))
 
 
@@ -102,8 +100,11 @@ def test_found_picture(tmp_path, query, count):
 
 def test_letters_that_no_font_has_are_code_points(monkeypatch, tmp_path, recwarn, caplog):
   has = {"/dejavu": "abc d", "/noto": "红心", "/plain": "\u4e2d", "/bold": ""}  # without bold, a title's would be a box
-  monkeypatch.setattr(fonts, "_installed", lambda: [
-    ("DejaVu Sans", ("/dejavu",)), ("Half Bold", ("/bold", "/plain")), ("Noto Sans CJK", ("/noto",))])
+  monkeypatch.setattr(
+    fonts,
+    "_installed",
+    lambda: [("DejaVu Sans", ("/dejavu",)), ("Half Bold", ("/bold", "/plain")), ("Noto Sans CJK", ("/noto",))],
+  )
   monkeypatch.setattr(fonts, "_letters_of", lambda path: frozenset(map(ord, has[path])))
   fonts._family_of.cache_clear()
   assert fonts.drawable("a 红\u4e2d\ufe0f\n") == ("a 红\\u4e2d ", ["DejaVu Sans", "Noto Sans CJK"])
@@ -112,8 +113,9 @@ def test_letters_that_no_font_has_are_code_points(monkeypatch, tmp_path, recwarn
   monkeypatch.undo()
   fonts._family_of.cache_clear()
   query = "红心 \U0001f469\u200d\U0001f680 \ud800 ❤️ " + "ᚠ" * 30  # whatever fonts there are: no box, nothing said
-  found_picture.draw_found(tmp_path / "f.png", query, [np.zeros((4, 4, 3), np.uint8)], [(query, query)],
-                           [0.5], title=query)
+  found_picture.draw_found(
+    tmp_path / "f.png", query, [np.zeros((4, 4, 3), np.uint8)], [(query, query)], [0.5], title=query
+  )
   assert not recwarn.list and not caplog.records
 
 

@@ -9,12 +9,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.stores import momentum as momentum_store
 from mmcontrast.stores import queue as queue_store
 
-INFO = {
-  "tags": ((3,), np.uint8),
-  "id": ((), np.int32),
-  "valid": ((), np.bool_),
-  "labels": {"kind": ((), np.int32)},
-}
+INFO = {"tags": ((3,), np.uint8), "id": ((), np.int32), "valid": ((), np.bool_), "labels": {"kind": ((), np.int32)}}
 
 
 def facts(n, value):
@@ -53,9 +48,7 @@ def test_a_queue_takes_whole_batches():
 
 def test_no_gradient_into_stores():
   queue = queue_store.init(jax.random.key(0), 4, 2, {})
-  assert not jax.grad(lambda k: jnp.sum(queue_store.push(queue, k, {})["keys"]))(
-    jnp.ones((2, 2))
-  ).any()
+  assert not jax.grad(lambda k: jnp.sum(queue_store.push(queue, k, {})["keys"]))(jnp.ones((2, 2))).any()
   assert jax.grad(lambda x: momentum_store.update(jnp.ones(()), x, 0.9))(2.0) == 0.0
 
 

@@ -31,14 +31,33 @@ def test_a_step_is_compiled_and_told(capsys):
 
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5p:2x2x1", "v6e:2x4"])
 def test_other_slices(capsys, topology):
-  shown = run(capsys, "--config", "clip:smoke", "--dry_run", "--topology", topology, "--data_dir", "/nowhere",
-              "--config.batch.size=16")
+  shown = run(
+    capsys,
+    "--config",
+    "clip:smoke",
+    "--dry_run",
+    "--topology",
+    topology,
+    "--data_dir",
+    "/nowhere",
+    "--config.batch.size=16",
+  )
   assert "it fits" in shown
 
 
 def test_what_does_not_fit_says_what_would(capsys):
-  shown = run(capsys, "--config", "clip", "--dry_run", "--topology", "v5e:2x4", "--data_dir", "/nowhere",
-              "--config.data.image_size=256", "--config.batch.size=65536")
+  shown = run(
+    capsys,
+    "--config",
+    "clip",
+    "--dry_run",
+    "--topology",
+    "v5e:2x4",
+    "--data_dir",
+    "/nowhere",
+    "--config.data.image_size=256",
+    "--config.batch.size=65536",
+  )
   assert "IT DOES NOT FIT" in shown
   assert "it fits with --config." in shown or "tried without success" in shown
 

@@ -21,10 +21,19 @@ def get_config(arg=None):
   share = dict(name="linear", init=0.0, end=0.4, epochs=1)
   common = dict(negatives="batch+queue:512", weight=1 / 2)
   c.objective = dict(
-      image_to_text=dict(common, query=IMAGE, key=f"{TEXT}@momentum",
-                         target=dict(name="teacher", query=f"{IMAGE}@momentum", share=share),
-                         temperature=dict(init=0.07, learned=True, form="tau", min=0.001, max=0.5)),
-      text_to_image=dict(common, query=TEXT, key=f"{IMAGE}@momentum",
-                         target=dict(name="teacher", query=f"{TEXT}@momentum", share=share),
-                         temperature="image_to_text"))
+    image_to_text=dict(
+      common,
+      query=IMAGE,
+      key=f"{TEXT}@momentum",
+      target=dict(name="teacher", query=f"{IMAGE}@momentum", share=share),
+      temperature=dict(init=0.07, learned=True, form="tau", min=0.001, max=0.5),
+    ),
+    text_to_image=dict(
+      common,
+      query=TEXT,
+      key=f"{IMAGE}@momentum",
+      target=dict(name="teacher", query=f"{TEXT}@momentum", share=share),
+      temperature="image_to_text",
+    ),
+  )
   return sized(c, arg)

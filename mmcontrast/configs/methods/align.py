@@ -14,7 +14,13 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", weight=2.0,
-                      criterion=dict(name="softmax", smoothing=0.1),
-                      temperature=dict(init=1.0, learned=True, form="tau", min=0.01)))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      weight=2.0,
+      criterion=dict(name="softmax", smoothing=0.1),
+      temperature=dict(init=1.0, learned=True, form="tau", min=0.01),
+    )
+  )
   return sized(c, arg)

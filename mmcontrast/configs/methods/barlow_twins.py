@@ -14,6 +14,11 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.images()
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=512, hidden=512, depth=3, batch_norm=True)
-  c.objective = dict(views=dict(regularizer=dict(name="barlow_twins", off_diagonal=0.0051), weight=1 / 512,
-                                embeddings=("image[0]/image_ssl", "image[1]/image_ssl")))
+  c.objective = dict(
+    views=dict(
+      regularizer=dict(name="barlow_twins", off_diagonal=0.0051),
+      weight=1 / 512,
+      embeddings=("image[0]/image_ssl", "image[1]/image_ssl"),
+    )
+  )
   return sized(c, arg)

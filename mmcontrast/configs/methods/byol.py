@@ -16,6 +16,10 @@ def get_config(arg=None):
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=128, hidden=512, batch_norm=True)
   c.heads.predictor = dict(of="image_ssl", name="mlp", dim=128, hidden=512, batch_norm=True)
   c.momentum = dict(decay=dict(name="cosine", init=0.98, end=1.0), update="after_step")
-  c.objective = {f"view_{v}": dict(regularizer="alignment", embeddings=(
-      f"image[{v}]/predictor", f"image[{1 - v}]/image_ssl@momentum")) for v in range(2)}
+  c.objective = {
+    f"view_{v}": dict(
+      regularizer="alignment", embeddings=(f"image[{v}]/predictor", f"image[{1 - v}]/image_ssl@momentum")
+    )
+    for v in range(2)
+  }
   return sized(c, arg)

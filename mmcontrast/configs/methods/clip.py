@@ -12,6 +12,11 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step"),
+    )
+  )
   return sized(c, arg)

@@ -19,12 +19,18 @@ def get_config(arg=None):
   clip = dict(query=images, key=texts, direction="both")
   first = dict(image_text=dict(clip, temperature=dict(init=0.07, learned=True, min=0.01)))
   c.objective = dict(
-      image_text=dict(clip, temperature=0.01),
-      align=dict(regularizer="alignment", embeddings=pair, weight=1.0),
-      uniform=dict(regularizer="uniformity", embeddings=pair, weight=1.0),
-      cross_uniform=dict(regularizer="cross_uniformity", embeddings=pair, weight=1.0))
+    image_text=dict(clip, temperature=0.01),
+    align=dict(regularizer="alignment", embeddings=pair, weight=1.0),
+    uniform=dict(regularizer="uniformity", embeddings=pair, weight=1.0),
+    cross_uniform=dict(regularizer="cross_uniformity", embeddings=pair, weight=1.0),
+  )
   c.stages = (
-      dict(name="clip", steps=1200, objective=first),
-      dict(name="gap", steps=600, init=dict(towers="clip:towers", heads="clip:heads"),
-           optimizer=dict(learning_rate=dict(name="warmup_cosine", peak=5e-4, warmup_steps=50))))
+    dict(name="clip", steps=1200, objective=first),
+    dict(
+      name="gap",
+      steps=600,
+      init=dict(towers="clip:towers", heads="clip:heads"),
+      optimizer=dict(learning_rate=dict(name="warmup_cosine", peak=5e-4, warmup_steps=50)),
+    ),
+  )
   return sized(c, arg)

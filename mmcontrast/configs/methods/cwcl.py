@@ -19,11 +19,16 @@ def get_config(arg=None):
   pair = dict(query="image[0]/image_joint", key="text[0]/text_joint")
   soft = dict(name="soft_similarity", of="image[0]/image_frozen")
   c.stages = (
-      emoji.stage(moco_v2.get_config(), "image", steps=c.steps // 2),
-      dict(name="align", heads=heads, init={"towers/image": "image:towers/image"},
-           optimizer=dict(frozen=("towers/image/.*",)),
-           objective=dict(
-               image_to_text=dict(pair, direction="rows", target=soft,
-                                  temperature=dict(init=0.07, learned=True, min=0.01)),
-               text_to_image=dict(pair, direction="columns", temperature="image_to_text"))))
+    emoji.stage(moco_v2.get_config(), "image", steps=c.steps // 2),
+    dict(
+      name="align",
+      heads=heads,
+      init={"towers/image": "image:towers/image"},
+      optimizer=dict(frozen=("towers/image/.*",)),
+      objective=dict(
+        image_to_text=dict(pair, direction="rows", target=soft, temperature=dict(init=0.07, learned=True, min=0.01)),
+        text_to_image=dict(pair, direction="columns", temperature="image_to_text"),
+      ),
+    ),
+  )
   return sized(c, arg)

@@ -21,7 +21,10 @@ def get_config(arg=None):
   c.momentum = dict(decay=dict(name="cosine", init=0.98, end=1.0), update="after_step")
   students = [f"image[{v}]/image_dino" for v in range(2)] + [f"image_small[{v}]/image_dino" for v in range(4)]
   warm_up = dict(name="linear", init=0.04, end=0.07, steps=c.steps // 4)
-  c.objective = dict(views=dict(
+  c.objective = dict(
+    views=dict(
       module=dict(name="dino", temperature=0.1, teacher_temperature=warm_up, momentum=0.9),
-      embeddings=(*students, *(f"image[{v}]/image_dino@momentum" for v in range(2)))))
+      embeddings=(*students, *(f"image[{v}]/image_dino@momentum" for v in range(2))),
+    )
+  )
   return sized(c, arg)

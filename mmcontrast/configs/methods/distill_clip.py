@@ -38,7 +38,9 @@ def student(c, teachers, objective):
 def get_config(arg=None):
   c = emoji.pair()
   target = dict(name="teacher", query="image[0]/teacher_image", key="text[0]/teacher_text", temperature=TEMPERATURE)
-  objective = dict(pair=dict(PAIR, temperature=dict(init=0.07, learned=True, min=0.01)),
-                   taught=dict(PAIR, target=target, temperature="pair"))
+  objective = dict(
+    pair=dict(PAIR, temperature=dict(init=0.07, learned=True, min=0.01)),
+    taught=dict(PAIR, target=target, temperature="pair"),
+  )
   c.stages = (teacher(c, "teacher"), student(c, ["teacher"], objective))
   return sized(c, arg)

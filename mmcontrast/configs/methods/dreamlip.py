@@ -17,6 +17,10 @@ def get_config(arg=None):
   c = emoji.pair(text=CAPTIONS)
   for k in range(CAPTIONS):
     c.objective[f"caption_{k}"] = dict(
-        query="image[0]/image_joint", key=f"text[{k}]/text_joint", direction="both", weight=1 / CAPTIONS,
-        temperature="caption_0" if k else dict(init=0.07, learned=True, min=0.01))
+      query="image[0]/image_joint",
+      key=f"text[{k}]/text_joint",
+      direction="both",
+      weight=1 / CAPTIONS,
+      temperature="caption_0" if k else dict(init=0.07, learned=True, min=0.01),
+    )
   return sized(c, arg)

@@ -14,8 +14,12 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      criterion=dict(name="compositional", rho=6.5,
-                                     gamma=dict(name="cosine", init=1.0, end=0.2, steps=c.steps // 2)),
-                      temperature=dict(init=0.07, learned=True, min=0.01, max=1.0, clamp="after_step")))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      criterion=dict(name="compositional", rho=6.5, gamma=dict(name="cosine", init=1.0, end=0.2, steps=c.steps // 2)),
+      temperature=dict(init=0.07, learned=True, min=0.01, max=1.0, clamp="after_step"),
+    )
+  )
   return sized(c, arg)

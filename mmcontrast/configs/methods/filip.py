@@ -15,7 +15,9 @@ def get_config(arg=None):
   c = emoji.tokens()
   image, text = "image[0]/image_tokens", "text[0]/text_tokens"
   c.objective = dict(
-      image_to_text=dict(query=image, key=text, score="token_max", weight=0.5,
-                         temperature=dict(init=0.07, learned=True, min=0.01)),
-      text_to_image=dict(query=text, key=image, score="token_max", weight=0.5, temperature="image_to_text"))
+    image_to_text=dict(
+      query=image, key=text, score="token_max", weight=0.5, temperature=dict(init=0.07, learned=True, min=0.01)
+    ),
+    text_to_image=dict(query=text, key=image, score="token_max", weight=0.5, temperature="image_to_text"),
+  )
   return sized(c, arg)

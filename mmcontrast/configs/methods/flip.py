@@ -16,11 +16,21 @@ def get_config(arg=None):
   c = emoji.pair()
   c.towers.image = dict(name="vit", patch=4, width=96, depth=4, heads=3, positions="sincos2d", patch_drop=0.5)
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=dict(init=0.07, learned=True, min=0.01, clamp="forward")))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01, clamp="forward"),
+    )
+  )
   c.stages = (
-      dict(name="masked", steps=1500),
-      dict(name="unmasked", steps=300, init={"*": "masked:*"},
-           towers=dict(image={**c.towers.image, "patch_drop": 0.0}, text=c.towers.text),
-           optimizer=dict(learning_rate=dict(name="warmup_cosine", peak=2e-4, warmup_steps=20))))
+    dict(name="masked", steps=1500),
+    dict(
+      name="unmasked",
+      steps=300,
+      init={"*": "masked:*"},
+      towers=dict(image={**c.towers.image, "patch_drop": 0.0}, text=c.towers.text),
+      optimizer=dict(learning_rate=dict(name="warmup_cosine", peak=2e-4, warmup_steps=20)),
+    ),
+  )
   return sized(c, arg)

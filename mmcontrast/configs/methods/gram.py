@@ -20,7 +20,13 @@ def get_config(arg=None):
   c.towers.german = dict(c.towers.text, modality="text")
   c.heads.german_joint = dict(c.heads.text_joint, tower="german")
   c.objective = dict(
-      volume=dict(query="image[0]/image_joint", key=("text[0]/text_joint", "text[1]/german_joint"),
-                  score="gram_volume", direction="both", criterion=dict(name="softmax", smoothing=0.1),
-                  temperature=dict(init=0.07, learned=True, form="tau", min=0.01, max=1.0)))
+    volume=dict(
+      query="image[0]/image_joint",
+      key=("text[0]/text_joint", "text[1]/german_joint"),
+      score="gram_volume",
+      direction="both",
+      criterion=dict(name="softmax", smoothing=0.1),
+      temperature=dict(init=0.07, learned=True, form="tau", min=0.01, max=1.0),
+    )
+  )
   return sized(c, arg)

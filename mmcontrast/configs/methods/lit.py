@@ -18,10 +18,17 @@ def get_config(arg=None):
 
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=dict(init=0.07, learned=True, min=0.01)))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01),
+    )
+  )
   c.stages = (
-      emoji.stage(image, "image", steps=1000),
-      dict(name="locked", steps=800, init={"towers/image": "image:towers/image"},
-           optimizer=dict(frozen=("towers/image/.*",))))
+    emoji.stage(image, "image", steps=1000),
+    dict(
+      name="locked", steps=800, init={"towers/image": "image:towers/image"}, optimizer=dict(frozen=("towers/image/.*",))
+    ),
+  )
   return sized(c, arg)

@@ -23,8 +23,9 @@ def get_config(arg=None):
   mixed = dict(direction="both", temperature=0.1, criterion=dict(name="softmax", normalized=False), weight=first)
   soft = dict(direction="both", temperature=0.125, weight=second)
   c.objective = dict(
-      mixed_images=dict(mixed, query=IMAGE, key=TEXT, target=dict(name="mixed", stream=0)),
-      mixed_texts=dict(mixed, query=TEXT, key=IMAGE, target=dict(name="mixed", stream=1)),
-      soft_texts=dict(soft, query=IMAGE, key=TEXT, target=dict(name="teacher", query=TEXT, key=TEXT)),
-      soft_images=dict(soft, query=TEXT, key=IMAGE, target=dict(name="teacher", query=IMAGE, key=IMAGE)))
+    mixed_images=dict(mixed, query=IMAGE, key=TEXT, target=dict(name="mixed", stream=0)),
+    mixed_texts=dict(mixed, query=TEXT, key=IMAGE, target=dict(name="mixed", stream=1)),
+    soft_texts=dict(soft, query=IMAGE, key=TEXT, target=dict(name="teacher", query=TEXT, key=TEXT)),
+    soft_images=dict(soft, query=TEXT, key=IMAGE, target=dict(name="teacher", query=IMAGE, key=IMAGE)),
+  )
   return c

@@ -19,12 +19,18 @@ def get_config(arg=None):
   c = emoji.pair(text=2)
   objective = {}
   for k, caption in enumerate(("real", "synthetic")):
-    target = dict(name="teacher", query=tuple(f"image[0]/{name}_image" for name in TEACHERS),
-                  key=tuple(f"text[{k}]/{name}_text" for name in TEACHERS), temperature=distill_clip.TEMPERATURE)
+    target = dict(
+      name="teacher",
+      query=tuple(f"image[0]/{name}_image" for name in TEACHERS),
+      key=tuple(f"text[{k}]/{name}_text" for name in TEACHERS),
+      temperature=distill_clip.TEMPERATURE,
+    )
     pair = dict(distill_clip.PAIR, key=f"text[{k}]/text_joint", temperature="real_pair")
     objective[f"{caption}_pair"] = dict(pair, weight=0.25)
     objective[f"{caption}_taught"] = dict(pair, target=target, weight=0.75)
   objective["real_pair"]["temperature"] = dict(init=0.07, learned=True, min=0.01)
-  c.stages = (*(distill_clip.teacher(c, name, seed=seed) for seed, name in enumerate(TEACHERS)),
-              distill_clip.student(c, TEACHERS, objective))
+  c.stages = (
+    *(distill_clip.teacher(c, name, seed=seed) for seed, name in enumerate(TEACHERS)),
+    distill_clip.student(c, TEACHERS, objective),
+  )
   return sized(c, arg)

@@ -13,6 +13,8 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.images()
   c.objective = dict(
-      image_image=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:1024",
-                       temperature=0.1))
+    image_image=dict(
+      query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", negatives="queue:1024", temperature=0.1
+    )
+  )
   return sized(c, arg)

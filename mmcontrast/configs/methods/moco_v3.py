@@ -19,6 +19,7 @@ def get_config(arg=None):
   c.momentum = dict(decay=dict(name="cosine", init=0.98, end=1.0), update="before_keys")
   term = dict(temperature=0.2, weight=2 * 0.2)
   c.objective = dict(
-      first=dict(term, query="image[0]/predictor", key="image[1]/image_ssl@momentum"),
-      second=dict(term, query="image[1]/predictor", key="image[0]/image_ssl@momentum"))
+    first=dict(term, query="image[0]/predictor", key="image[1]/image_ssl@momentum"),
+    second=dict(term, query="image[1]/predictor", key="image[0]/image_ssl@momentum"),
+  )
   return sized(c, arg)

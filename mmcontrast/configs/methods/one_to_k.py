@@ -21,7 +21,9 @@ def get_config(arg=None):
   c.data.update(languages=languages, text_length=32)
   both = dict(query="image[0]/image_joint", key=tuple(f"text[{k}]/text_joint" for k in range(len(languages))))
   c.objective = dict(
-      image_to_texts=dict(both, direction="rows", weight=1 / 2,
-                          temperature=dict(init=0.07, learned=True, form="tau", min=0.001, max=0.5)),
-      texts_to_image=dict(both, direction="columns", weight=1 / (2 * len(languages)), temperature="image_to_texts"))
+    image_to_texts=dict(
+      both, direction="rows", weight=1 / 2, temperature=dict(init=0.07, learned=True, form="tau", min=0.001, max=0.5)
+    ),
+    texts_to_image=dict(both, direction="columns", weight=1 / (2 * len(languages)), temperature="image_to_texts"),
+  )
   return sized(c, arg)

@@ -21,18 +21,26 @@ SCALE = math.exp(-2.5)
 def get_config(arg=None):
   c = projectors.get_config()
   head = dict(name="universal_projection", dim=128, heads=4)
-  c.heads = dict(image_joint=dict(head, tower="image"),
-                 text_joint=dict(head, tower="text", shared=dict(trunk="image_joint")))
+  c.heads = dict(
+    image_joint=dict(head, tower="image"), text_joint=dict(head, tower="text", shared=dict(trunk="image_joint"))
+  )
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", temperature=SCALE))
+    image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", temperature=SCALE)
+  )
   aligned = ("towers/image", "towers/text", "heads/image_joint", "heads/text_joint")
-  c.stages = (*c.stages, dict(
-      name="german", steps=300,
+  c.stages = (
+    *c.stages,
+    dict(
+      name="german",
+      steps=300,
       data=dict(views=dict(image=1, text=2), languages=("en", "de")),
       towers=dict(image=c.towers.image, text=c.towers.text, german=dict(c.towers.text, modality="text")),
       heads=dict(c.heads, german_joint=dict(head, tower="german", shared=dict(trunk="image_joint"))),
-      objective=dict(german_text=dict(query="text[1]/german_joint", key="text[0]/text_joint", direction="both",
-                                      temperature=SCALE)),
+      objective=dict(
+        german_text=dict(query="text[1]/german_joint", key="text[0]/text_joint", direction="both", temperature=SCALE)
+      ),
       init={part: f"align:{part}" for part in aligned},
-      optimizer=dict(frozen=tuple(f"{part}/.*" for part in aligned))))
+      optimizer=dict(frozen=tuple(f"{part}/.*" for part in aligned)),
+    ),
+  )
   return sized(c, arg)

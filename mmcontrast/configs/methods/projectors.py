@@ -21,14 +21,26 @@ def alone(c, head):
 
 def get_config(arg=None):
   c = emoji.pair()
-  c.heads = dict(image_joint=dict(tower="image", name="token_projector", dim=128, pooled=True),
-                 text_joint=dict(tower="text", name="token_projector", dim=128, mlp=True))
+  c.heads = dict(
+    image_joint=dict(tower="image", name="token_projector", dim=128, pooled=True),
+    text_joint=dict(tower="text", name="token_projector", dim=128, mlp=True),
+  )
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=dict(init=0.07, learned=True, form="tau", min=0.001, max=0.5)))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, form="tau", min=0.001, max=0.5),
+    )
+  )
   c.stages = (
-      emoji.stage(alone(emoji.images(), "image_ssl"), "image", steps=900),
-      emoji.stage(alone(emoji.texts(), "text_ssl"), "text", steps=200),
-      dict(name="align", steps=700, init={"towers/image": "image:towers/image", "towers/text": "text:towers/text"},
-           optimizer=dict(frozen=("towers/.*",))))
+    emoji.stage(alone(emoji.images(), "image_ssl"), "image", steps=900),
+    emoji.stage(alone(emoji.texts(), "text_ssl"), "text", steps=200),
+    dict(
+      name="align",
+      steps=700,
+      init={"towers/image": "image:towers/image", "towers/text": "text:towers/text"},
+      optimizer=dict(frozen=("towers/.*",)),
+    ),
+  )
   return sized(c, arg)

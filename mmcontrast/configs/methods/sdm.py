@@ -14,6 +14,14 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both", target="same_id",
-                      criterion="reverse_kl", temperature=0.02, weight=2.0))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      target="same_id",
+      criterion="reverse_kl",
+      temperature=0.02,
+      weight=2.0,
+    )
+  )
   return sized(c, arg)

@@ -16,6 +16,12 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", criterion="sigmoid",
-                      temperature=dict(init=0.1, learned=True), bias=dict(init=-math.log(c.batch.size - 1))))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      criterion="sigmoid",
+      temperature=dict(init=0.1, learned=True),
+      bias=dict(init=-math.log(c.batch.size - 1)),
+    )
+  )
   return sized(c, arg)

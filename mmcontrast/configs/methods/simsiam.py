@@ -15,7 +15,13 @@ def get_config(arg=None):
   c = emoji.images()
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=256, depth=3, batch_norm=True, batch_norm_last=True)
   c.heads.predictor = dict(of="image_ssl", name="mlp", dim=256, hidden=64, batch_norm=True)
-  c.objective = {f"view_{v}": dict(regularizer="alignment", weight=1 / 4, stop_gradient=f"image[{1 - v}]/image_ssl",
-                                   embeddings=(f"image[{v}]/predictor", f"image[{1 - v}]/image_ssl"))
-                 for v in range(2)}
+  c.objective = {
+    f"view_{v}": dict(
+      regularizer="alignment",
+      weight=1 / 4,
+      stop_gradient=f"image[{1 - v}]/image_ssl",
+      embeddings=(f"image[{v}]/predictor", f"image[{1 - v}]/image_ssl"),
+    )
+    for v in range(2)
+  }
   return sized(c, arg)

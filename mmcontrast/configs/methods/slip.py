@@ -17,7 +17,12 @@ def get_config(arg=None):
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=128, batch_norm=True)
   views = ("image[1]/image_ssl", "image[2]/image_ssl")
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step")),
-      image_image=dict(query=views, key=views, temperature=0.1))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01, clamp="after_step"),
+    ),
+    image_image=dict(query=views, key=views, temperature=0.1),
+  )
   return sized(c, arg)

@@ -16,6 +16,8 @@ def get_config(arg=None):
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=128, batch_norm=True)
   views = ("image[0]/image_ssl", "image[1]/image_ssl")
   c.objective = dict(
-      image_group=dict(query=views, key=views, target=dict(name="same_label", label="group"),
-                       temperature=0.1, weight=0.1 / 0.07))
+    image_group=dict(
+      query=views, key=views, target=dict(name="same_label", label="group"), temperature=0.1, weight=0.1 / 0.07
+    )
+  )
   return sized(c, arg)

@@ -17,6 +17,9 @@ def get_config(arg=None):
   c.augment.image_small = dict(c.augment.image)
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=128, hidden=512, batch_norm=True)
   views = [f"image[{v}]/image_ssl" for v in range(2)] + [f"image_small[{v}]/image_ssl" for v in range(4)]
-  c.objective = dict(clusters=dict(
-      module=dict(name="swav", prototypes=256, queue=1024, queue_from=400, freeze_steps=100), embeddings=tuple(views)))
+  c.objective = dict(
+    clusters=dict(
+      module=dict(name="swav", prototypes=256, queue=1024, queue_from=400, freeze_steps=100), embeddings=tuple(views)
+    )
+  )
   return sized(c, arg)

@@ -18,7 +18,8 @@ def get_config(arg=None):
   image, english, german = "image[0]/image_joint", "text[0]/text_joint", "text[1]/text_joint"
   common = dict(score="multilinear", negatives="permuted", weight=1 / 3)
   c.objective = dict(
-      of_image=dict(query=image, key=(english, german), temperature=dict(init=0.02, learned=True), **common),
-      of_english=dict(query=english, key=(image, german), temperature="of_image", **common),
-      of_german=dict(query=german, key=(image, english), temperature="of_image", **common))
+    of_image=dict(query=image, key=(english, german), temperature=dict(init=0.02, learned=True), **common),
+    of_english=dict(query=english, key=(image, german), temperature="of_image", **common),
+    of_german=dict(query=german, key=(image, english), temperature="of_image", **common),
+  )
   return sized(c, arg)

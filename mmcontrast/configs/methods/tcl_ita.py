@@ -18,16 +18,18 @@ def get_config(arg=None):
   c = albef_itc.get_config()
   c.data.views.image = 2
   for modality in ("image", "text"):  # tokens are projected as pooled vectors are
-    c.heads[f"{modality}_local"] = dict(tower=modality, name="token_linear", dim=128,
-                                        shared=dict(fc1=f"{modality}_joint"))
+    c.heads[f"{modality}_local"] = dict(
+      tower=modality, name="token_linear", dim=128, shared=dict(fc1=f"{modality}_joint")
+    )
   across, back = c.objective.image_to_text, c.objective.text_to_image
   across.weight = back.weight = 1 / 6
   across.target.query = back.key = SECOND
   queued = dict(negatives="batch+queue:512", temperature="image_to_text", weight=1 / 6)
   local = dict(token_keys=True, criterion="each_positive", temperature="image_to_text", weight=1 / 6)
   c.objective.update(
-      image_to_image=dict(queued, query=IMAGE, key=SECOND),
-      text_to_text=dict(queued, query=TEXT, key=f"{TEXT}@momentum"),
-      image_to_local=dict(local, query=IMAGE, key="image[1]/image_local@momentum"),
-      text_to_local=dict(local, query=TEXT, key="text[0]/text_local@momentum"))
+    image_to_image=dict(queued, query=IMAGE, key=SECOND),
+    text_to_text=dict(queued, query=TEXT, key=f"{TEXT}@momentum"),
+    image_to_local=dict(local, query=IMAGE, key="image[1]/image_local@momentum"),
+    text_to_local=dict(local, query=TEXT, key="text[0]/text_local@momentum"),
+  )
   return sized(c, arg)

@@ -16,6 +16,7 @@ def get_config(arg=None):
   image, text = "image[0]/image_tokens", "text[0]/text_tokens"
   common = dict(score=dict(name="token_softmax", temperature=0.07), direction="both", weight=0.5)
   c.objective = dict(
-      image_among_words=dict(query=image, key=text, temperature=dict(init=0.07, learned=True, min=0.01), **common),
-      words_among_image=dict(query=text, key=image, temperature="image_among_words", **common))
+    image_among_words=dict(query=image, key=text, temperature=dict(init=0.07, learned=True, min=0.01), **common),
+    words_among_image=dict(query=text, key=image, temperature="image_among_words", **common),
+  )
   return sized(c, arg)

@@ -13,6 +13,12 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.tokens("token_weighted")
   c.objective = dict(
-      image_text=dict(query="image[0]/image_tokens", key="text[0]/text_tokens", score="token_weighted",
-                      direction="both", temperature=dict(init=0.07, learned=True, min=0.01)))
+    image_text=dict(
+      query="image[0]/image_tokens",
+      key="text[0]/text_tokens",
+      score="token_weighted",
+      direction="both",
+      temperature=dict(init=0.07, learned=True, min=0.01),
+    )
+  )
   return sized(c, arg)

@@ -13,6 +13,10 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.images()
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=512, hidden=512, depth=3, batch_norm=True)
-  c.objective = dict(views=dict(regularizer=dict(name="vicreg", sim=25.0, std=25.0, cov=1.0),
-                                embeddings=("image[0]/image_ssl", "image[1]/image_ssl")))
+  c.objective = dict(
+    views=dict(
+      regularizer=dict(name="vicreg", sim=25.0, std=25.0, cov=1.0),
+      embeddings=("image[0]/image_ssl", "image[1]/image_ssl"),
+    )
+  )
   return sized(c, arg)

@@ -14,6 +14,11 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.objective = dict(
-      image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint", direction="both",
-                      criterion=dict(name="hinge", margin=0.2, reduce="sum")))
+    image_text=dict(
+      query="image[0]/image_joint",
+      key="text[0]/text_joint",
+      direction="both",
+      criterion=dict(name="hinge", margin=0.2, reduce="sum"),
+    )
+  )
   return sized(c, arg)

@@ -91,9 +91,7 @@ def package_file(package: str, path: str) -> pathlib.Path:
     shown = package if wanted is None else f"{package}=={wanted}"
     raise UserError(f"the emoji datasets need {shown}, not installed; {remedy}") from None
   if wanted is not None and distribution.version != wanted:
-    raise UserError(
-      f"the emoji datasets need {package}=={wanted}, found {distribution.version}; {remedy}"
-    )
+    raise UserError(f"the emoji datasets need {package}=={wanted}, found {distribution.version}; {remedy}")
   return pathlib.Path(str(distribution.locate_file(path)))
 
 
@@ -148,9 +146,7 @@ def concepts() -> tuple[Concept, ...]:
   facing_right = {name for name in map(_clean, names["en"].values()) if "facing right" in name}
   result = []
   for number, (key, entry) in enumerate(zip(keys, entries)):
-    captions = _captions(
-      names["en"][key], [entry["name"] or "", *entry["short_names"], *aliases[key]]
-    )
+    captions = _captions(names["en"][key], [entry["name"] or "", *entry["short_names"], *aliases[key]])
     # Unicode's class of components holds only the five skin tones: too few for a class.
     group = {"Component": "People & Body"}.get(entry["category"], entry["category"])
     tags = (tag for tag in keywords.get(key, ()) if uses[tag] >= TAG_USES)

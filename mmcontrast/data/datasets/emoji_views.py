@@ -52,9 +52,7 @@ def features(styles: tuple[str, ...]) -> tfds.features.FeaturesDict:
            for name in ("tags", "group", "subgroup")}  # fmt: skip
   return tfds.features.FeaturesDict(
     {
-      "images": {
-        style: tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png") for style in styles
-      },
+      "images": {style: tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png") for style in styles},
       "captions": tfds.features.Sequence(tfds.features.Text()),
       "tags": tfds.features.Sequence(label["tags"]),
       "labels": {"group": label["group"], "subgroup": label["subgroup"]},

@@ -61,8 +61,9 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
     sources = {name: _open_one(name, mixture[name], split, data_dir) for name in names}
     return Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names})
   if not config["dataset"]:
-    raise UserError("data.dataset: no data are named; give NAME or KIND:PATH, such as "
-                    "--config.data.dataset=jsonl:/data/mine.jsonl")
+    raise UserError(
+      "data.dataset: no data are named; give NAME or KIND:PATH, such as --config.data.dataset=jsonl:/data/mine.jsonl"
+    )
   kind, colon, path = config["dataset"].partition(":")
   bare = kind not in SOURCES and (not colon or "/" in kind or path.startswith("//"))  # a path or URL alone
   if bare and (guessed := guess(config["dataset"])):
@@ -70,8 +71,9 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
                     f"{guessed!r}?")  # fmt: skip
   choose(kind, SOURCES, "data.dataset")
   if not path and (colon or kind in _OF_FILES):
-    raise UserError(f"data.dataset: {config['dataset']!r} has no path after " +
-                    ("the colon" if colon else f"it; give {kind}:PATH"))
+    raise UserError(
+      f"data.dataset: {config['dataset']!r} has no path after " + ("the colon" if colon else f"it; give {kind}:PATH")
+    )
   return SOURCES[kind](path, config.get("source") or {}, split, data_dir)
 
 

@@ -94,8 +94,9 @@ class CocoSource:
     """What the annotations say of the image, and size and time of its file; see keys.key_of."""
     row = self._rows[index]
     paths = self._fields.paths(row, str(self._folder))
-    return digest_of([row, [self._names.get(str(one), one) for one in row["category"]],
-                      [key_of_file(path) for path in paths.values()]])
+    return digest_of(
+      [row, [self._names.get(str(one), one) for one in row["category"]], [key_of_file(path) for path in paths.values()]]
+    )
 
 
 def _paths(root: pathlib.Path, options: Mapping, split: str) -> dict[str, pathlib.Path | None]:

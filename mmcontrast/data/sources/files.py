@@ -201,8 +201,11 @@ def _hint(part: str, endings: Sequence[str]) -> str:
   if not there:
     return "the folder is empty"
   near = difflib.get_close_matches(posixpath.basename(inner), there, n=3)
-  return (f"did you mean {' or '.join(map(repr, near))}?" if near else
-          f"of the {len(there)} names in that folder none is similar")
+  return (
+    f"did you mean {' or '.join(map(repr, near))}?"
+    if near
+    else f"of the {len(there)} names in that folder none is similar"
+  )
 
 
 def _hint_in_folder(folder: str, inner: str, below: Sequence[str], endings: Sequence[str]) -> str:

@@ -33,5 +33,6 @@ def guess(path: str) -> str | None:
   if len(_SPLITS & set(names)) > 1:
     return f"folder:{there}/{{split}}"
   has_images = endings & set(folder.IMAGES) or any(
-    name.lower().endswith(folder.IMAGES) for inner in names[:100] for name in files.names_in(f"{there}/{inner}"))
+    name.lower().endswith(folder.IMAGES) for inner in names[:100] for name in files.names_in(f"{there}/{inner}")
+  )
   return f"folder:{there}" if has_images else None

@@ -78,8 +78,10 @@ def _merged(infos: Mapping[str, Info]) -> Info:
   for name, info in infos.items():
     for label, classes in info.label_names.items():
       if labels.setdefault(label, classes) != classes:
-        raise UserError(f"data.mixture: label {label!r} has other classes in {name!r} than in {owner[label]!r}; "
-                        "give one of them another name, or the same list of classes")
+        raise UserError(
+          f"data.mixture: label {label!r} has other classes in {name!r} than in {owner[label]!r}; "
+          "give one of them another name, or the same list of classes"
+        )
       owner.setdefault(label, name)
   tokenizers = {info.tokenizer for info in infos.values()} - {None}
   return Info(

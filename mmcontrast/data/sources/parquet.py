@@ -148,4 +148,3 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     return {column: feature["names"] for column, feature in features.items() if feature.get("_type") == "ClassLabel"}
   except (KeyError, ValueError, TypeError, AttributeError):  # another writer, or another version of it
     return {}
-

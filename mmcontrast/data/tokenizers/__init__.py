@@ -1,10 +1,10 @@
 """Tokenizers, by the kind that `data.tokenizer` names. One more is a file here and a line in TOKENIZERS.
 
-    "sentencepiece"       the dataset's own model
-    "PATH.model"          a sentencepiece model; "sentencepiece:PATH" says the same
-    "clip:PATH"           CLIP's BPE; "clip" takes the file of an installed open_clip
-    "huggingface:PATH"    a JSON file of the `tokenizers` package
-    "bytes"               UTF-8 bytes
+"sentencepiece"       the dataset's own model
+"PATH.model"          a sentencepiece model; "sentencepiece:PATH" says the same
+"clip:PATH"           CLIP's BPE; "clip" takes the file of an installed open_clip
+"huggingface:PATH"    a JSON file of the `tokenizers` package
+"bytes"               UTF-8 bytes
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ def keep_file(tokenizer: Tokenizer, workdir: str | pathlib.Path) -> None:
   folder = pathlib.Path(workdir) / FOLDER
   for kept in folder.glob("*"):
     if not filecmp.cmp(kept, tokenizer.file, shallow=False):
-      raise UserError(f"{kept}: the run began with this tokenizer, and {tokenizer.file} is different; restore it, or "
-                      "give another --workdir")
+      raise UserError(
+        f"{kept}: the run began with this tokenizer, and {tokenizer.file} is different; restore it, or "
+        "give another --workdir"
+      )
     return
   folder.mkdir(parents=True, exist_ok=True)
   scratch = pathlib.Path(workdir) / f".{FOLDER}.partial"

@@ -48,8 +48,9 @@ class ClipTokenizer(Tokenizer):
     file = pathlib.Path(path) if path else _shipped()
     self._model = _model(_merges(file))
     # The texts are made small after entities are resolved, by `_clean`.
-    super().__init__("clip", vocab_size=VOCABULARY, pad_id=0, bos_id=VOCABULARY - 2, eos_id=VOCABULARY - 1, lower=False,
-                     file=file)
+    super().__init__(
+      "clip", vocab_size=VOCABULARY, pad_id=0, bos_id=VOCABULARY - 2, eos_id=VOCABULARY - 1, lower=False, file=file
+    )
 
   def json(self) -> str:
     """The model in the JSON format of the `tokenizers` package, without what mends texts, bos and eos."""
@@ -99,8 +100,10 @@ def _model(merges: list[tuple[str, str]]) -> Any:
   tokens = [*BYTES, *(letter + _END for letter in BYTES), *map("".join, merges)]
   model = library.Tokenizer(library.models.BPE(
     vocab={token: number for number, token in enumerate(tokens)}, merges=merges, end_of_word_suffix=_END))  # fmt: skip
-  model.pre_tokenizer = library.pre_tokenizers.Sequence([
-    library.pre_tokenizers.Split(library.Regex(_WORDS), behavior="removed", invert=True),
-    library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-  ])
+  model.pre_tokenizer = library.pre_tokenizers.Sequence(
+    [
+      library.pre_tokenizers.Split(library.Regex(_WORDS), behavior="removed", invert=True),
+      library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
   return model

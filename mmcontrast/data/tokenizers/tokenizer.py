@@ -34,8 +34,17 @@ class Tokenizer(abc.ABC):
   Raises UserError when bos and eos are the same, since the first eos would be at the start.
   """
 
-  def __init__(self, name: str, *, vocab_size: int, pad_id: int, bos_id: int, eos_id: int, lower: bool | str,
-               file: pathlib.Path | None = None):
+  def __init__(
+    self,
+    name: str,
+    *,
+    vocab_size: int,
+    pad_id: int,
+    bos_id: int,
+    eos_id: int,
+    lower: bool | str,
+    file: pathlib.Path | None = None,
+  ):
     self.name, self.vocab_size, self.file, self._lower = name, vocab_size, file, lower
     self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
     if bos_id == eos_id:
@@ -54,8 +63,9 @@ class Tokenizer(abc.ABC):
     # What UTF-8 cannot hold (half of a surrogate pair, as JSON may bring) becomes "?".
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     start = [self.bos_id] if self.bos_id >= 0 else []
-    rows = self._pieces([_canonical(text) if self._lower == "canonicalize" else text.lower() for text in texts]
-                        if self._lower else texts)
+    rows = self._pieces(
+      [_canonical(text) if self._lower == "canonicalize" else text.lower() for text in texts] if self._lower else texts
+    )
     return [[*start, *row, self.eos_id] for row in rows]
 
   def decode(self, ids: np.ndarray) -> list[str]:

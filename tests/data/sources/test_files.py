@@ -54,13 +54,16 @@ def test_a_relative_path_is_of_the_working_folder(tmp_path, monkeypatch):
   assert files.read(files.find("t/*.bin")[0]) == files.read("t/u.bin") == b"here"
 
 
-@pytest.mark.parametrize("pattern, message", [
-  ("s-01.bin", "no such file; did you mean 's-001.bin'"),
-  ("s-{001..004}.bin", r"s-003\.bin: no such file \(and 1 more\)"),
-  ("*.png", "no file matches the pattern"),
-  ("t", r"it is a folder: give the files in it, such as .*/t/\*"),
-  ("none/x", "nor is there such a folder"),
-])
+@pytest.mark.parametrize(
+  "pattern, message",
+  [
+    ("s-01.bin", "no such file; did you mean 's-001.bin'"),
+    ("s-{001..004}.bin", r"s-003\.bin: no such file \(and 1 more\)"),
+    ("*.png", "no file matches the pattern"),
+    ("t", r"it is a folder: give the files in it, such as .*/t/\*"),
+    ("none/x", "nor is there such a folder"),
+  ],
+)
 def test_a_pattern_that_names_no_file(folder, pattern, message):
   with pytest.raises(UserError, match=message):
     files.find(f"{folder}/{pattern}")

@@ -67,16 +67,43 @@ def test_samples_of_a_shard(tmp_path):
 def test_a_source_without_keys_is_told_by_its_records():
   out = io.BytesIO()
   Image.new("RGB", (4, 4)).save(out, "PNG")
-  one = Record(images={"image": out.getvalue()}, captions={"caption": ["a", "b"]}, names={}, tags=np.zeros(2, np.uint8),
-               labels={"class": 1}, id=3, name="x", mirror_safe=True)
+  one = Record(
+    images={"image": out.getvalue()},
+    captions={"caption": ["a", "b"]},
+    names={},
+    tags=np.zeros(2, np.uint8),
+    labels={"class": 1},
+    id=3,
+    name="x",
+    mirror_safe=True,
+  )
   assert key_of([one], 0) == key_of([], 0, one)
-  for change in (dict(captions={"caption": ["ab"]}), dict(id=4), dict(tags=np.array([0, 1], np.uint8)),
-                 dict(images={"image": out.getvalue() + b"\0"})):
+  for change in (
+    dict(captions={"caption": ["ab"]}),
+    dict(id=4),
+    dict(tags=np.array([0, 1], np.uint8)),
+    dict(images={"image": out.getvalue() + b"\0"}),
+  ):
     assert key_of([{**one, **change}], 0) != key_of([one], 0)
 
 
 def test_a_digest_tells_what_is_where():
-  values = (["a", "b"], ["ab"], ["a", ["b"]], "ab", b"ab", [1], ["1"], None, "None", {"a": 1}, {"a": [1]},
-            np.array(["a", "b"], object), np.zeros(2), np.zeros(2, int), [])
+  values = (
+    ["a", "b"],
+    ["ab"],
+    ["a", ["b"]],
+    "ab",
+    b"ab",
+    [1],
+    ["1"],
+    None,
+    "None",
+    {"a": 1},
+    {"a": [1]},
+    np.array(["a", "b"], object),
+    np.zeros(2),
+    np.zeros(2, int),
+    [],
+  )
   assert len({digest_of(value) for value in values}) == len(values) - 1  # an array of objects is the list of them
   assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})

@@ -21,7 +21,8 @@ from mmcontrast.errors import UserError
 TENSORFLOWS = base64.b64decode(
   "SwAAAAAAAACHCZmWCkkKEgoDanBnEgsKCQoH/9j/IG9uZQoQCgNrZXkSCQoHCgUwMDAwMAoQCgN0eHQSCQoHCgVLw6RzZQoPCgV3aWR0aBIGGgQK"
   "AoAFzQeBSz8AAAAAAAAAUWV2YQo9ChMKB2NhcHRpb24SCAoGCgFhCgFiChUKBXNjb3JlEgwSCgoIAAAAPwAAQMAKDwoEd2VicBIHCgUKA3R3b6xp"
-  "Lws=")
+  "Lws="
+)
 
 
 def open_(kind, pattern, **options):
@@ -334,9 +335,11 @@ def test_another_shard_of_the_same_size(tmp_path):
 
 def test_mistakes_in_the_options(tmp_path):
   write_tar(tmp_path / "0.tar", pairs(0, 2))
-  for options, words in ((dict(capton="txt"), "did you mean 'caption'"),
-                         (dict(tags="json"), "data.source.tag_names: give"),
-                         (dict(labels="label"), "data.source.label_names: give the names that column 'label'")):
+  for options, words in (
+    (dict(capton="txt"), "did you mean 'caption'"),
+    (dict(tags="json"), "data.source.tag_names: give"),
+    (dict(labels="label"), "data.source.label_names: give the names that column 'label'"),
+  ):
     with pytest.raises(UserError, match=words):
       open_("webdataset", tmp_path / "0.tar", **options)
 

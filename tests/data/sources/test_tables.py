@@ -117,6 +117,7 @@ def test_embedded_images(how, tmp_path):
 def test_parquet_of_hugging_face_brings_its_class_names(tmp_path):
   import pyarrow
   import pyarrow.parquet
+
   table = pyarrow.Table.from_pylist([{"image": picture(0), "label": 1}, {"image": picture(1), "label": 0}])
   features = {"image": {"_type": "Image"}, "label": {"names": ["dog", "cat"], "_type": "ClassLabel"}}
   metadata = {"huggingface": json.dumps({"info": {"features": features}})}

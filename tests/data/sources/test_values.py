@@ -129,6 +129,7 @@ def test_rows_stay_in_their_split_whatever_their_ids_are(tmp_path):
   source = table("jsonl", tmp_path, rows, id="key", splits=dict(train=0.5, validation=0.5))
   found = [int(one["captions"]["caption"][0]) for one in source]
   from mmcontrast.data.sources import splits
+
   places = np.array([record.hashed_text(f"key {row}") if row % 2 else row for row in range(60)])
   assert found == splits.chosen(places, "train", dict(train=0.5, validation=0.5), "").tolist()
 
@@ -144,6 +145,7 @@ def test_two_classes_are_not_one_because_a_number_may_be_a_name_or_count_them(tm
 def test_the_numbers_of_a_file_of_hugging_face_count_its_names_whatever_these_are(tmp_path):
   import pyarrow
   import pyarrow.parquet
+
   features = {"label": {"names": ["2", "0", "1"], "_type": "ClassLabel"}}
   metadata = {"huggingface": json.dumps({"info": {"features": features}})}
   made = pyarrow.table({"label": pyarrow.array([0, 1, None, 2], pyarrow.float64()), "text": list("abcd")})
@@ -155,8 +157,10 @@ def test_the_numbers_of_a_file_of_hugging_face_count_its_names_whatever_these_ar
 
 
 def test_white_space_round_a_class_name_is_none_of_it(tmp_path):
-  rows = [{"caption": "x", "kind": kind, "tags": tags}
-          for kind, tags in [("cat", " red"), (" cat", "red , old"), ("dog\n", "")]]
+  rows = [
+    {"caption": "x", "kind": kind, "tags": tags}
+    for kind, tags in [("cat", " red"), (" cat", "red , old"), ("dog\n", "")]
+  ]
   source = table("csv", tmp_path, rows, labels="kind", tags="tags")
   assert source.info.label_names == {"kind": ("cat", "dog")} and source.info.tag_names == ("old", "red")
   assert [one["labels"]["kind"] for one in source] == [0, 0, 1]
@@ -182,6 +186,7 @@ def test_a_shard_reads_values_as_a_table_does(tmp_path):
 
 def test_decimals_of_parquet_are_numbers(tmp_path):
   import decimal
+
   rows = [{"caption": "x", "key": decimal.Decimal("7.00")}, {"caption": "y", "key": None}]
   source = table("parquet", tmp_path, rows, id="key")
   assert [one["id"] for one in source] == [7, record.id_of_row(1)]
@@ -190,6 +195,7 @@ def test_decimals_of_parquet_are_numbers(tmp_path):
 def test_times_of_pandas_are_ids_and_names(tmp_path):
   import pyarrow
   import pyarrow.parquet
+
   times = pyarrow.array([1, 1, None, 2 * 10**9], pyarrow.timestamp("ns"))
   days = pyarrow.array([1, 1, 2, 1], pyarrow.date32())
   pyarrow.parquet.write_table(pyarrow.table(dict(caption=list("abcd"), time=times, day=days)), tmp_path / "t.parquet")
@@ -291,11 +297,17 @@ def test_a_csv_of_windows(tmp_path):
     open_(f"csv:{path}", encoding="utf-16")
 
 
-@pytest.mark.parametrize("start, message", [
-  (b"PK\x03\x04\x14\0", "is a ZIP archive, as workbooks of Excel are"), (b"\x1f\x8b\x08", "is compressed"),
-  (b"PAR1\x15", r"is Parquet; give parquet:.*/x$"), (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-  (b"\n<!DOCTYPE html><html>", "is a web page"), (b"SQLite format 3\0", "SQLite"),
-])
+@pytest.mark.parametrize(
+  "start, message",
+  [
+    (b"PK\x03\x04\x14\0", "is a ZIP archive, as workbooks of Excel are"),
+    (b"\x1f\x8b\x08", "is compressed"),
+    (b"PAR1\x15", r"is Parquet; give parquet:.*/x$"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    (b"\n<!DOCTYPE html><html>", "is a web page"),
+    (b"SQLite format 3\0", "SQLite"),
+  ],
+)
 def test_what_is_no_table_is_told_what_it_is(start, message, tmp_path):
   path = write(str(tmp_path / "x"), start + b"more of it\n")
   for kind in ("csv", "jsonl"):
@@ -331,9 +343,13 @@ def coco(tmp_path):
 def test_coco_goes_through_the_checks_of_tables(coco):
   root, write_ = coco
   images = [{"id": "a", "file_name": "a.png"}, {"id": 2**40, "file_name": "b.png"}, {"id": 7.0, "file_name": "c.png"}]
-  captions = [{"id": 0, "image_id": "a", "caption": None}, {"id": 1, "image_id": "a", "caption": "a dog"},
-              {"id": 2, "image_id": 2**40, "caption": NAN}, {"id": 3, "image_id": 7, "caption": " "},
-              {"id": 4, "image_id": 7}]
+  captions = [
+    {"id": 0, "image_id": "a", "caption": None},
+    {"id": 1, "image_id": "a", "caption": "a dog"},
+    {"id": 2, "image_id": 2**40, "caption": NAN},
+    {"id": 3, "image_id": 7, "caption": " "},
+    {"id": 4, "image_id": 7},
+  ]
   write_("captions", images=images, annotations=captions)
   categories = [{"id": 1, "name": " dog"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}]
   write_("instances", images=images, categories=categories,
