@@ -129,10 +129,10 @@ def ours(root: pathlib.Path, what: str) -> Callable[[], object]:
     return lambda: next(batches)
   import jax
 
-  from mmcontrast import augment
+  from mmcontrast.modalities import image_augmentation
 
-  recipe = augment.parse_recipe("moco_v2")
-  augmented = jax.jit(lambda images, seeds: augment.augment(recipe, images[:, 0], seeds))
+  recipe = image_augmentation.parse_recipe("moco_v2")
+  augmented = jax.jit(lambda images, seeds: image_augmentation.augment(recipe, images[:, 0], seeds))
 
   def device(batch):
     return augmented(batch["image"], batch["seed"]).block_until_ready()

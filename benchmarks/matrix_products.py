@@ -3,7 +3,7 @@
     python benchmarks/matrix_products.py
 
 GFLOP a second, the median of the rounds, one round after the other: XLA's default and the options that
-`mmcontrast.compilation` sets for many examples. forward: x w; input: g w^T; weights: x^T g.
+`mmcontrast.parallel.compilation` sets for many examples. forward: x w; input: g w^T; weights: x^T g.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from record import record
 
-from mmcontrast.compilation import compiler_options
+from mmcontrast.parallel.compilation import compiler_options
 
 SHAPES = (
   (50, 768, 3072),

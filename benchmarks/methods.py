@@ -30,7 +30,7 @@ from typing import Any
 
 from record import record
 
-from mmcontrast.config_files import shipped
+from mmcontrast.config.config_files import shipped
 
 METHODS = [name.removeprefix("methods/") for name in shipped() if name.startswith("methods/")]
 METRICS = {
@@ -46,8 +46,7 @@ REPORT_EVERY = 25  # steps
 
 def config_of(method: str, steps: int = 0, seed: int = 0, overrides: Sequence[str] = ()) -> dict[str, Any]:
   """The resolved config, `steps` steps long over all stages (0: as it is); `overrides` as of `load_config`."""
-  from mmcontrast import stages
-  from mmcontrast.config import load_config
+  from mmcontrast.config import load_config, stages
 
   config = load_config(method, overrides)
   runs = stages.resolve(config)
@@ -78,7 +77,7 @@ def _scaled(value: Any, share: float, key: str = "") -> Any:
 
 def has_joint_space(method: str) -> bool:
   """Whether what the method ends with can be searched."""
-  from mmcontrast import stages
+  from mmcontrast.config import stages
 
   *_, last = stages.resolve(config_of(method)).values()
   return bool(last["evaluation"]["image"] and last["evaluation"]["text"])
@@ -102,7 +101,7 @@ def without_training(seeds: int) -> list[dict[str, Any]]:
   """The rows of initial weights, of raw pixels and of chance."""
   from mmcontrast.evaluate import evaluate_model
   from mmcontrast.inference import Inference, load_tokenizer
-  from mmcontrast.model import build_model
+  from mmcontrast.models.model import build_model
 
   config = config_of("clip")
   for name in ("knn", "linear_probe"):

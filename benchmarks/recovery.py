@@ -71,8 +71,8 @@ def saving_config() -> dict[str, Any]:
 def child(kind: str, steps: int, workdir: str, log: str, data_dir: str | None) -> None:
   """One life of a run; writes a line of JSON for each batch, with its examples, and for each save."""
   from mmcontrast import train as program
-  from mmcontrast.checkpoint import Checkpoints
   from mmcontrast.data.pipeline import Batches
+  from mmcontrast.runs.checkpoint import Checkpoints
 
   faulty_source.register()
   read, snapshot, save = Batches.__next__, program.snapshot, Checkpoints.save
@@ -193,7 +193,7 @@ def interrupted(
 
 def compare(folder: pathlib.Path) -> dict[str, Any]:
   """The examples and the parameters of the killed run beside those of the one left alone."""
-  from mmcontrast.checkpoint import load_run
+  from mmcontrast.runs.checkpoint import load_run
 
   seen: dict[str, dict[int, list[int]]] = {}
   redone = differing = 0

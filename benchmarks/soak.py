@@ -64,9 +64,9 @@ def soak(minutes: float, data_dir: str | None) -> dict[str, Any]:
   from mmcontrast.config import load_config
   from mmcontrast.data.pipeline import Batches
   from mmcontrast.errors import Preempted
-  from mmcontrast.observe import read_jsonl
-  from mmcontrast.preemption import Notice
   from mmcontrast.train import train
+  from mmcontrast.training.observe import read_jsonl
+  from mmcontrast.training.preemption import Notice
 
   opened = faulty_source.register()
   config = load_config("quickstart:smoke")

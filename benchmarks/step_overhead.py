@@ -25,12 +25,13 @@ import numpy as np
 import optax
 from record import record
 
-from mmcontrast import augment
 from mmcontrast.config import load_config
 from mmcontrast.data.pipeline import Spec
 from mmcontrast.encoders import build_encoder, build_head
-from mmcontrast.program import make_recipe
-from mmcontrast.step import TrainState, init_state, train_step
+from mmcontrast.modalities import image_augmentation
+from mmcontrast.runs.train_state import TrainState
+from mmcontrast.training.program import make_recipe
+from mmcontrast.training.step import init_state, train_step
 
 
 def made_up(config: dict, tags: int = 241, vocabulary: int = 2000) -> tuple[Spec, dict]:
@@ -97,8 +98,10 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
   def view(kind, number):
     if kind == "text":
       return batch["text"][:, number], batch["text"][:, number] != 0
-    images = augment.augment(augmentation, batch["image"][:, number], batch["seed"], number, batch["mirror_safe"])
-    return augment.normalize(images, recipe.mean, recipe.std), None
+    images = image_augmentation.augment(
+      augmentation, batch["image"][:, number], batch["seed"], number, batch["mirror_safe"]
+    )
+    return image_augmentation.normalize(images, recipe.mean, recipe.std), None
 
   def forward(params, stats, kind, number, names):
     inputs, mask = view(kind, number)

@@ -23,8 +23,8 @@ from methods import METHODS, config_of, has_joint_space
 from record import record
 
 from mmcontrast.data import pipeline
-from mmcontrast.program import make_plans
-from mmcontrast.step import init_state
+from mmcontrast.training.program import make_plans
+from mmcontrast.training.step import init_state
 
 
 def prepare(method: str) -> tuple[Callable[[], float], dict]:

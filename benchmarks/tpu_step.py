@@ -19,11 +19,12 @@ import time
 import jax
 from record import record
 
-from mmcontrast import flops, sharding, tpu_program, tpu_slice
 from mmcontrast.config import base_config
-from mmcontrast.dry_run import find_spec
+from mmcontrast.cost import flops, tpu_program, tpu_slice
+from mmcontrast.cost.dry_run import find_spec
 from mmcontrast.objectives import terms as objective
-from mmcontrast.program import make_plans, view_shapes
+from mmcontrast.parallel import sharding
+from mmcontrast.training.program import make_plans, view_shapes
 
 PEER = {("map", "v5e:2x4"): 1160.0}  # big_vision, millions of cycles
 CASES = {"map": ("map", "full", 256), "gap": ("gap", "dots_with_no_batch_dims_saveable", 64)}

@@ -11,8 +11,8 @@ the same number of parameters. The ResNet-50 alone is `conv_lowering.py`'s: no t
 Each contender is a process of its own that waits for its turn, so that no thread pool disturbs another. On a CPU rounds
 alternate; the table has the median of the rounds, and the median of each round's ratio to eager torch and to the faster
 torch ("torch.compile" of the ResNet-50 alone is eager torch in channels_last). On a GPU each contender runs alone, in
-bfloat16, with the largest power of two of examples that fits, and the table has its MFU (mmcontrast/flops.py); that was
-never run.
+bfloat16, with the largest power of two of examples that fits, and the table has its MFU (mmcontrast/cost/flops.py);
+that was never run.
 
 Needs what `make oracles` installs: .venv-oracles/bin/python benchmarks/train_step.py
 """
@@ -101,10 +101,10 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
   """A function that takes a step and waits for it; parameters and the operations of one example."""
   import jax
 
-  from mmcontrast import sharding
+  from mmcontrast.cost.flops import forward_flops
   from mmcontrast.data.pipeline import Spec
-  from mmcontrast.flops import forward_flops
-  from mmcontrast.program import build_program, shapes_of
+  from mmcontrast.parallel import sharding
+  from mmcontrast.training.program import build_program, shapes_of
 
   config = our_config(case, size, dtype)
   made = batch_of(size, CASES[case][0])
@@ -320,7 +320,7 @@ def row(case: str, contender: Contender, contenders: list[Contender], gpu: bool)
   if gpu and contender.name == OURS:
     import jax
 
-    from mmcontrast.flops import PEAK_BFLOAT16, utilisation
+    from mmcontrast.cost.flops import PEAK_BFLOAT16, utilisation
 
     kind = jax.devices()[0].device_kind
     peak = next((value for name, value in PEAK_BFLOAT16.items() if name in kind), None)

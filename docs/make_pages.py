@@ -1,8 +1,8 @@
 """Writes docs/config.md and the tables of docs/optimizers.md from the code: python docs/make_pages.py
 
-Keys and defaults are those of `base_config` and of the rooms (mmcontrast/options.py); what an option of a room means is
-its docstring's words, what a key of the program means stands in MEANINGS. tests/test_pages.py holds the pages to the
-code.
+Keys and defaults are those of `base_config` and of the rooms (mmcontrast/config/options.py); what an option of a room
+means is its docstring's words, what a key of the program means stands in MEANINGS. tests/test_pages.py holds the pages
+to the code.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmcontrast import augment, optim, schedules
 from mmcontrast.config import base_config
+from mmcontrast.config.options import REQUIRED, section
 from mmcontrast.encoders import ENCODERS, HEADS
 from mmcontrast.evaluation.suite import EVALUATORS
+from mmcontrast.modalities import image_augmentation
 from mmcontrast.objectives.criteria import CRITERIA
 from mmcontrast.objectives.module_term import MODULES
 from mmcontrast.objectives.parse import KINDS
@@ -26,8 +27,8 @@ from mmcontrast.objectives.regularizers import REGULARIZERS
 from mmcontrast.objectives.scores import SCORES
 from mmcontrast.objectives.targets import TARGETS
 from mmcontrast.objectives.temperature import Temperature
-from mmcontrast.options import REQUIRED, section
-from mmcontrast.update_rules import RULES
+from mmcontrast.optimization import optim, schedules
+from mmcontrast.optimization.update_rules import RULES
 
 DOCS = pathlib.Path(__file__).parent
 
@@ -385,7 +386,7 @@ def config_page() -> str:
     title = f"`{key}`" if key in KINDS else f"`{key}` of a term"
     lines += of_room(title, registry, ("objective", "x", key), intro)
   lines += of_room("`update_rule`", RULES, ("update_rule",), "How the gradients of several terms are combined.")
-  names = ", ".join(f"`{name}`" for name in (*augment.RECIPES, *augment.PAIRS))
+  names = ", ".join(f"`{name}`" for name in (*image_augmentation.RECIPES, *image_augmentation.PAIRS))
   lines += [
     "### A recipe, `augment.image` and `augment.image_small`",
     "",

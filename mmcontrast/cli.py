@@ -73,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"error: {line}", file=sys.stderr)
     return 2
   except Preempted as stop:
-    from mmcontrast import distributed
+    from mmcontrast.parallel import distributed
 
     if distributed.is_first():
       print(f"{stop}; to continue: {shlex.join(['mmcontrast', *words])}")
-    from mmcontrast.preemption import exit_code
+    from mmcontrast.training.preemption import exit_code
 
     return exit_code()
   except KeyboardInterrupt:
@@ -289,13 +289,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
   config = load_config(options.config, overrides)
   if options.dry_run:
-    from mmcontrast.dry_run import dry_run
+    from mmcontrast.cost.dry_run import dry_run
 
     print(dry_run(config, options.devices, options.data_dir, options.topology))
     return
-  from mmcontrast import distributed
-  from mmcontrast.preemption import exit_code
+  from mmcontrast.parallel import distributed
   from mmcontrast.train import train
+  from mmcontrast.training.preemption import exit_code
 
   exit_code()  # one that is no number is said before the run, not after
   with distributed.session(config["distributed"]):
@@ -303,7 +303,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _configs(options: argparse.Namespace, _: list[str]) -> None:
-  from mmcontrast import config_files
+  from mmcontrast.config import config_files
 
   lines = config_files.shipped()
   print("\n".join(f"{name:<{max(map(len, lines))}}  {line}" for name, line in lines.items()))
@@ -400,7 +400,7 @@ def _export(options: argparse.Namespace, _: list[str]) -> None:
 
 
 def _interpolate(options: argparse.Namespace, _: list[str]) -> None:
-  from mmcontrast.interpolation import interpolate
+  from mmcontrast.training.interpolation import interpolate
 
   print(interpolate(options.first, options.second, options.alpha, options.workdir))
 
@@ -473,7 +473,7 @@ def _late_source(options: argparse.Namespace, words: list[str]) -> list[str]:
 
 def _source_options(words: list[str]) -> dict[str, object]:
   """The `data.source` that words such as "--source.caption=alt" write."""
-  from mmcontrast.overrides import literal
+  from mmcontrast.config.overrides import literal
 
   given = {}
   for word in words:

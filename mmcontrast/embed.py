@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from mmcontrast.called import call_as
 from mmcontrast.data.sources import Source, open_source
-from mmcontrast.embed_records import Embedder, progress, some, wanted_of
-from mmcontrast.embeddings import COLUMNS, Embeddings, begin, remove_scratch
 from mmcontrast.errors import UserError, one_line
 from mmcontrast.inference import Inference, load
+from mmcontrast.inference.embed_records import Embedder, progress, some, wanted_of
+from mmcontrast.inference.embeddings import COLUMNS, Embeddings, begin, remove_scratch
 
 RECORDS_A_SHARD = 10_000
 _ENOUGH_SEEN = 10_000  # records, before which a share of bad ones says little

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmcontrast.called import call_as
+from mmcontrast.config.stages import run_folder
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import check_set, embed_sets, run_suite
-from mmcontrast.evaluation_config import Measured, check_words, revise, saved_section
 from mmcontrast.inference import Inference, load
-from mmcontrast.stages import run_folder
+from mmcontrast.inference.evaluation_config import Measured, check_words, revise, saved_section
 
 _SAME = 1e-6  # results closer than that are one
 _FEW = 2000  # examples of which a share may be none, and which are opened in no time

@@ -19,14 +19,14 @@ from mmcontrast.data.images import LIMITS, decode
 from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.data.sources.folder import IMAGES
-from mmcontrast.embed_records import Embedder, progress, some
-from mmcontrast.embeddings import Embeddings
-from mmcontrast.encoder_inputs import ImageLike, read_pixels
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
 from mmcontrast.evaluation import nearest
 from mmcontrast.inference import Inference, load
+from mmcontrast.inference.embed_records import Embedder, progress, some
+from mmcontrast.inference.embeddings import Embeddings
+from mmcontrast.inference.encoder_inputs import ImageLike, read_pixels
+from mmcontrast.inference.scorers import joined_term, query_row, scorer_of
 from mmcontrast.report.picture_path import png_path
-from mmcontrast.scorers import joined_term, query_row, scorer_of
 
 LARGE = 1_000_000  # rows, from which on an index is worth its making
 _MANY = 20_000  # records, from which on it is worth to keep what is embedded

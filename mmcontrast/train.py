@@ -1,7 +1,7 @@
 """The training program, top to bottom.
 
     mmcontrast train --config quickstart --workdir runs/quickstart
-    python -m mmcontrast.train --config quickstart --workdir runs/quickstart
+    mmcontrast train --config quickstart --workdir runs/quickstart
 
 Running the same command again resumes from the newest checkpoint. A config with stages is trained
 stage by stage, each in the folder of its name in `workdir` (stages.py).
@@ -14,7 +14,6 @@ import functools
 import itertools
 import pathlib
 import shlex
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,26 +22,37 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from mmcontrast import distributed, observe, run_lock, sharding
 from mmcontrast import folders as places
 from mmcontrast.called import call_as
-from mmcontrast.checkpoint import OF_THE_DATA, Checkpoints, complete_steps, disk_errors, load_run, saved_run, snapshot
 from mmcontrast.config import overridden, to_json
+from mmcontrast.config.stages import errors_of, stages_in
 from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import keep_file
-from mmcontrast.divergence import Diverged, check_state, with_way_back
 from mmcontrast.errors import Preempted, UserError
 from mmcontrast.evaluate import check_sets, evaluate_model
-from mmcontrast.evaluation_config import say_change
 from mmcontrast.inference import Inference
-from mmcontrast.initialization import initial_arrays
-from mmcontrast.preemption import Notice
-from mmcontrast.program import Plan, make_plans, variable_shapes
-from mmcontrast.resume import check_resume, data_words
-from mmcontrast.selection import check_best_metric
-from mmcontrast.stages import errors_of, stages_in
-from mmcontrast.step import TrainState, init_state, variables_of
-from mmcontrast.watchdog import PATIENCE, Watchdog
+from mmcontrast.inference.evaluation_config import say_change
+from mmcontrast.parallel import distributed, sharding
+from mmcontrast.runs import run_lock
+from mmcontrast.runs.checkpoint import (
+  OF_THE_DATA,
+  Checkpoints,
+  complete_steps,
+  disk_errors,
+  load_run,
+  saved_run,
+  snapshot,
+)
+from mmcontrast.runs.train_state import TrainState
+from mmcontrast.training import observe
+from mmcontrast.training.divergence import Diverged, check_state, with_way_back
+from mmcontrast.training.initialization import initial_arrays
+from mmcontrast.training.preemption import Notice
+from mmcontrast.training.program import Plan, make_plans, variable_shapes
+from mmcontrast.training.resume import check_resume, data_words
+from mmcontrast.training.selection import check_best_metric
+from mmcontrast.training.step import init_state, variables_of
+from mmcontrast.training.watchdog import PATIENCE, Watchdog
 
 
 def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: str | None = None) -> TrainState:
@@ -312,8 +322,3 @@ def _holds_checkpoints(workdir: pathlib.Path) -> bool:
 
 
 call_as(__name__, train)
-
-if __name__ == "__main__":
-  from mmcontrast.cli import main
-
-  sys.exit(main(["train", *sys.argv[1:]]))

@@ -12,9 +12,9 @@ from toy_source import Toy
 
 from mmcontrast import embed as program
 from mmcontrast.data.transforms import evaluation_view
-from mmcontrast.embeddings import Embeddings
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import nearest
+from mmcontrast.inference.embeddings import Embeddings
 
 COUNT = 20
 MODELS = {"run": tiny_inference(step=5), "other": tiny_inference(step=5, seed=1)}

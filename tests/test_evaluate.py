@@ -9,12 +9,12 @@ from PIL import Image
 from tiny import tiny_inference
 
 from mmcontrast import evaluate as room
-from mmcontrast import evaluation_config
 from mmcontrast.cli import main
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluate import evaluate_workdir
 from mmcontrast.evaluation.defaults import TEMPLATES, evaluators_for
-from mmcontrast.evaluation_config import say_change, set_name
+from mmcontrast.inference import evaluation_config
+from mmcontrast.inference.evaluation_config import say_change, set_name
 
 CLASSES = ("cat", "goat", "red fox")
 

@@ -10,14 +10,14 @@ from own_data import COUNT, OPTIONS, write_own_data
 from tiny import five_terms, tiny_config, tiny_spec
 
 from mmcontrast.cli import main
-from mmcontrast.dry_run import loss_lines
+from mmcontrast.cost.dry_run import loss_lines
 from mmcontrast.evaluate import evaluate_model
 from mmcontrast.inference import Inference, load
 from mmcontrast.interop.run import export_run
 from mmcontrast.objectives import terms as objective
-from mmcontrast.program import build_program
-from mmcontrast.sharding import make_mesh
+from mmcontrast.parallel.sharding import make_mesh
 from mmcontrast.train import train
+from mmcontrast.training.program import build_program
 
 HEADS = {f"{tower}_{kind}": dict(tower=tower, name=f"token_{kind}", dim=8)
          for tower in ("image", "text") for kind in ("linear", "weighted")}  # fmt: skip

@@ -7,11 +7,11 @@ import pytest
 from tiny import tiny_inference
 
 from mmcontrast import cli
-from mmcontrast.checkpoint import load_run
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import MissingData, UserError
 from mmcontrast.folders import check_empty, local, make, whole
 from mmcontrast.interop import stablehlo
+from mmcontrast.runs.checkpoint import load_run
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from mmcontrast.config import base_config
-from mmcontrast.config_files import shipped
+from mmcontrast.config.config_files import shipped
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"

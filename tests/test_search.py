@@ -17,7 +17,7 @@ from mmcontrast import search as room
 from mmcontrast.data.sources import open_source
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import nearest
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
 from mmcontrast.search import search
 
 COUNT = 20

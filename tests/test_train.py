@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from mmcontrast import sharding
 from mmcontrast import train as training
-from mmcontrast.checkpoint import load_run
 from mmcontrast.data.pipeline import Batches
 from mmcontrast.errors import UserError
-from mmcontrast.observe import read_jsonl
-from mmcontrast.step import train_step
+from mmcontrast.parallel import sharding
+from mmcontrast.runs.checkpoint import load_run
+from mmcontrast.training.observe import read_jsonl
+from mmcontrast.training.step import train_step
 
 
 def train(workdir, data_dir, **changes):

@@ -9,8 +9,8 @@ import pytest
 from mmcontrast.config import load_config
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.module_term import MODULES
-from mmcontrast.observe import read_jsonl
 from mmcontrast.train import train
+from mmcontrast.training.observe import read_jsonl
 
 TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "tutorials" / "new_term.md").read_text()
 TERM, CONFIG = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

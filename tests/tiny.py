@@ -98,7 +98,7 @@ def tiny_spec(size: int = 16):
 def tiny_inference(step=None, seed=0, towers=None, **evaluation):
   """A model of two towers, of noise, as functions; a text is told by its length. It takes batches of 6."""
   from mmcontrast.inference import Inference
-  from mmcontrast.model import build_model
+  from mmcontrast.models.model import build_model
 
   c = base_config()
   c.data.image_size, c.data.text_length = 16, 5

@@ -44,7 +44,7 @@ def texts(views=2):
 
 
 def stage(c, name, steps, **changes):
-  """A stage (mmcontrast/stages.py) of the views, towers, heads, terms and evaluation of `c`."""
+  """A stage (mmcontrast/config/stages.py) of the views, towers, heads, terms and evaluation of `c`."""
   sections = dict(towers=c.towers, heads=c.heads, objective=c.objective, evaluation=c.evaluation)
   return dict(name=name, steps=steps, data=dict(views=c.data.views), **sections, **changes)
 

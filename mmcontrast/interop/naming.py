@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, nearest
-from mmcontrast.finite import check_weights
 from mmcontrast.interop.wrappings import under_which
+from mmcontrast.models.finite import check_weights
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -12,7 +12,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop.formats import FORMATS
 from mmcontrast.interop.program import check_attention
 from mmcontrast.interop.run import PROGRAMS, describe_run
-from mmcontrast.model import complete_config
+from mmcontrast.models.model import complete_config
 
 
 def exports(config: Mapping[str, Any], params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, str]:

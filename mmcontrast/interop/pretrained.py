@@ -13,8 +13,8 @@ import numpy as np
 
 from mmcontrast.encoders import ENCODERS, HEADS, complete
 from mmcontrast.errors import UserError
-from mmcontrast.model import build_model
-from mmcontrast.optim import path_name
+from mmcontrast.models.model import build_model
+from mmcontrast.parameter_paths import path_name
 
 # Options that change how an output is computed or trained, not that of an evaluation on images of the size trained on.
 _WITHOUT_EFFECT = (

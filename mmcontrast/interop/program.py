@@ -13,9 +13,9 @@ import numpy as np
 from flax import traverse_util
 
 from mmcontrast.errors import UserError
-from mmcontrast.finite import check_weights
 from mmcontrast.inference import Inference
 from mmcontrast.interop.pretrained import variables
+from mmcontrast.models.finite import check_weights
 
 Weights = dict[str, Any]  # "params/towers/image/patch_embed/kernel" -> array
 

@@ -12,20 +12,20 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from mmcontrast.checkpoint import load_run, save_untrained
 from mmcontrast.config import base_config
+from mmcontrast.config.stages import run_folder
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.errors import MissingData, UserError, choose
-from mmcontrast.finite import check_weights
 from mmcontrast.folders import check_empty, whole
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
-from mmcontrast.model import build_model, sources_of
+from mmcontrast.models.finite import check_weights
+from mmcontrast.models.model import build_model, sources_of
 from mmcontrast.objectives.terms import logits_between
-from mmcontrast.stages import run_folder
+from mmcontrast.runs.checkpoint import load_run, save_untrained
 
 KINDS = ("image", "text")
 PROGRAMS = ("stablehlo", "onnx")

@@ -20,7 +20,7 @@ from jax import lax
 
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.criterion import Criterion
-from mmcontrast.schedules import extremes
+from mmcontrast.optimization.schedules import extremes
 
 Values = dict[str, jax.Array]
 

@@ -36,8 +36,8 @@ import jax.numpy as jnp
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criterion import Criterion
-from mmcontrast.objectives.targets import build
 from mmcontrast.objectives.view_criteria import MultiView, MultiViewDecoupled
+from mmcontrast.registry import build
 
 Values = dict[str, jax.Array]
 

@@ -38,8 +38,8 @@ from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.swav import Swav
-from mmcontrast.objectives.targets import build
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
+from mmcontrast.registry import build
 
 MODULES: dict[str, type[ModuleLoss]] = {"swav": Swav, "dino": Dino}
 

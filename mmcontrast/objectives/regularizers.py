@@ -32,8 +32,9 @@ from mmcontrast.objectives.global_matrix import Values, reduce_tiles
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.reductions import Reduction, reduce_values
 from mmcontrast.objectives.score import normalize, products, widen
-from mmcontrast.objectives.targets import Facts, build, same
+from mmcontrast.objectives.targets import Facts, same
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
+from mmcontrast.registry import build
 
 Embeddings = Sequence[jax.Array]  # [N, D] each, as prepared
 Matrix = Callable[..., Values]  # `reduce_tiles` of one batch, its masks among the options

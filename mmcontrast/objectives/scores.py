@@ -12,8 +12,8 @@ from jax import lax
 
 from mmcontrast.objectives.multiway_scores import GramVolume, Multilinear
 from mmcontrast.objectives.score import Score, products, widen
-from mmcontrast.objectives.targets import build
 from mmcontrast.objectives.token_scores import MatchMap, TokenMax, TokenSoftmax, TokenWeighted
+from mmcontrast.registry import build
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ kind says what the weights are:
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,10 +21,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.mixing import draw_mix
 from mmcontrast.objectives.score import normalize, products, widen
-from mmcontrast.schedules import extremes
+from mmcontrast.optimization.schedules import extremes
+from mmcontrast.registry import build
 
 Facts = dict[str, jax.Array]
 
@@ -329,17 +329,3 @@ def build_target(config: str | Mapping[str, Any], where: str) -> Target:
   if target.required and not getattr(target, target.required):
     raise UserError(f"{where}.{target.required}: must be given; {_EXAMPLES[target.required]}")
   return target
-
-
-def build(registry: Mapping[str, type], config: str | Mapping[str, Any], where: str) -> Any:
-  """Makes one of `registry` from a name or {"name": ..., options}."""
-  options = {"name": config} if isinstance(config, str) else dict(config.items())
-  kind = registry[choose(options.pop("name", None), registry, where)]
-  fields = [field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name")]  # Flax's own
-  for option in options:
-    if option not in fields:
-      raise UserError(f"{where}: no option {option!r}; {nearest(option, fields)}")
-  try:
-    return kind(**options)
-  except UserError as error:
-    raise UserError(f"{where}.{error}") from None

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose, nearest
-from mmcontrast.schedules import extremes
+from mmcontrast.optimization.schedules import extremes
 
 Parameters = dict[str, jax.Array]
 
@@ -23,7 +23,7 @@ class Temperature:
   Attributes:
     init: the temperature (at the start, when learned); None with a schedule.
     learned: whether it is a parameter.
-    schedule: what a fixed temperature follows (mmcontrast.schedules); None: it stays at `init`.
+    schedule: what a fixed temperature follows (mmcontrast.optimization.schedules); None: it stays at `init`.
     form: what is learned: the logarithm of the scale ("log_scale"; CLIP, SigLIP) or the
       temperature itself ("tau"; ALIGN, ALBEF).
     min, max: bounds of the temperature; None for none.

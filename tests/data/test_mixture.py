@@ -9,12 +9,12 @@ import pytest
 from tiny import LENGTH, SIZE, tiny_config
 from toy_source import Toy, take
 
-from mmcontrast import dry_run
+from mmcontrast.cost import dry_run
 from mmcontrast.data import pipeline, sources
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import MissingData, UserError
-from mmcontrast.program import make_recipe, shapes_of
-from mmcontrast.step import init_state, train_step
+from mmcontrast.training.program import make_recipe, shapes_of
+from mmcontrast.training.step import init_state, train_step
 
 
 class Pictures(Toy):

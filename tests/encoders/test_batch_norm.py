@@ -8,11 +8,11 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tiny import tiny_config, tiny_spec
 
-from mmcontrast import sharding
 from mmcontrast.encoders import build_encoder, build_head
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.errors import UserError
-from mmcontrast.program import build_program
+from mmcontrast.parallel import sharding
+from mmcontrast.training.program import build_program
 
 
 def test_agrees_with_flax():

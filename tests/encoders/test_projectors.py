@@ -8,8 +8,8 @@ from tiny import tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.encoders import build_head
 from mmcontrast.errors import UserError
-from mmcontrast.model import build_model
-from mmcontrast.program import make_recipe
+from mmcontrast.models.model import build_model
+from mmcontrast.training.program import make_recipe
 
 MASK = jnp.arange(6)[None] < jnp.array([6, 4, 1])[:, None]
 NAMES = ("image[0]/image_joint", "text[0]/text_joint")

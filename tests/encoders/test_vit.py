@@ -14,7 +14,7 @@ from mmcontrast.encoders.dropout import PatchDrop, per_example
 from mmcontrast.encoders.layers import layers_as, stack_layers, unstack_layers
 from mmcontrast.encoders.positions import rope1d, rope2d, rotate
 from mmcontrast.errors import UserError
-from mmcontrast.optim import path_name
+from mmcontrast.parameter_paths import path_name
 
 SMALL = {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4}
 IMAGES = np.random.default_rng(0).standard_normal((3, 8, 12, 3), np.float32)

@@ -12,7 +12,7 @@ from mmcontrast.evaluation import retrieval, zero_shot
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import run_suite
 from mmcontrast.inference import Inference
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
 
 IMAGE, TEXT = "image[0]/patches", "text[0]/words"
 FILIP = dict(there=dict(query=IMAGE, key=TEXT, score="token_max"), back=dict(query=TEXT, key=IMAGE, score="token_max"))

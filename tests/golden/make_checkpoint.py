@@ -13,10 +13,10 @@ import sys
 import jax
 import numpy as np
 
-from mmcontrast import sharding
-from mmcontrast.checkpoint import Checkpoints
-from mmcontrast.program import make_recipe
-from mmcontrast.step import init_state, train_step
+from mmcontrast.parallel import sharding
+from mmcontrast.runs.checkpoint import Checkpoints
+from mmcontrast.training.program import make_recipe
+from mmcontrast.training.step import init_state, train_step
 
 
 def config():

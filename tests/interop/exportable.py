@@ -5,10 +5,10 @@ import pathlib
 import jax
 import numpy as np
 
-from mmcontrast.checkpoint import save_untrained
 from mmcontrast.config import base_config
 from mmcontrast.data.tokenizers import keep_file, make_tokenizer, train
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
+from mmcontrast.runs.checkpoint import save_untrained
 
 TEXTS = ["A red heart on the café's wall", "two dogs", "", "Straße 12, привет"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.interop.pretrained import Pretrained, model_config, variables
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
 

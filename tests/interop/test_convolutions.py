@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from models import GOLDEN, variables
 
-from mmcontrast.checkpoint import load_run
 from mmcontrast.encoders import build_encoder
 from mmcontrast.errors import UserError
 from mmcontrast.interop import convnext, detectron2, resnet, timm, torchvision
@@ -20,6 +19,7 @@ from mmcontrast.interop.naming import to_ours, to_theirs, under
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, complete, shapes
 from mmcontrast.interop.run import export_run, import_run
 from mmcontrast.interop.weights import read_weights, write_weights
+from mmcontrast.runs.checkpoint import load_run
 
 INPUT = ImageInput(64, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "shortest", "bicubic", 0.9)
 NARROW = {"name": "resnet50", "stages": (2, 1, 1, 1), "width": 2, "stem_width": 64}

@@ -17,7 +17,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import sentencepiece_json
 from mmcontrast.interop.possible import exports, lines
 from mmcontrast.interop.run import export_run, import_run
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
 
 ABLE = ["open_clip", "hf", "timm", "stablehlo", "onnx"]  # exports of CLIP's towers
 

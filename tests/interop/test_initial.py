@@ -12,13 +12,13 @@ from mmcontrast.config import base_config
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError
-from mmcontrast.initialization import initial_arrays
 from mmcontrast.interop.formats import read
 from mmcontrast.interop.initial import open_part
 from mmcontrast.interop.run import export_run
-from mmcontrast.model import build_model
-from mmcontrast.optim import path_name
+from mmcontrast.models.model import build_model
+from mmcontrast.parameter_paths import path_name
 from mmcontrast.train import train
+from mmcontrast.training.initialization import initial_arrays
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
 BERT = GOLDEN / "hf_bert"

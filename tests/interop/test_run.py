@@ -12,15 +12,15 @@ from PIL import Image
 from tiny import tiny_config
 
 import mmcontrast
-from mmcontrast.checkpoint import load_run, save_untrained
 from mmcontrast.cli import main
 from mmcontrast.encoders.layers import stack_layers
 from mmcontrast.errors import UserError
-from mmcontrast.initialization import initial_arrays
 from mmcontrast.interop import formats, initial, open_clip, vit
 from mmcontrast.interop.pretrained import variables
 from mmcontrast.interop.run import export_run, import_run, pretrained_of
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
+from mmcontrast.runs.checkpoint import load_run, save_untrained
+from mmcontrast.training.initialization import initial_arrays
 
 read = functools.cache(formats.read)
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from mmcontrast.config import base_config
-from mmcontrast.distributed import plan
 from mmcontrast.errors import UserError
-from mmcontrast.preemption import EXIT_CODE, exit_code
+from mmcontrast.parallel.distributed import plan
+from mmcontrast.training.preemption import EXIT_CODE, exit_code
 
 LAUNCH = pathlib.Path(__file__).parent.parent.parent / "launch"
 

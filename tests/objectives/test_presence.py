@@ -12,9 +12,9 @@ from meshes import assert_close, compiled, make_mesh
 from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.objectives import terms as objective
-from mmcontrast.program import make_recipe
-from mmcontrast.step import init_state, train_step
 from mmcontrast.stores import queue as queue_store
+from mmcontrast.training.program import make_recipe
+from mmcontrast.training.step import init_state, train_step
 
 IMAGE, TEXT, AUDIO = "image[0]/joint", "text[0]/joint", "audio[0]/joint"
 KEY = f"{TEXT}@momentum"

@@ -12,12 +12,13 @@ import pytest
 from meshes import assert_close, compiled, equations, make_mesh
 from tiny import tiny_config, tiny_spec
 
-from mmcontrast import dry_run, sharding
+from mmcontrast.cost import dry_run
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import reduce_tiles
 from mmcontrast.objectives.regularizers import REGULARIZERS
-from mmcontrast.program import build_program
+from mmcontrast.parallel import sharding
+from mmcontrast.training.program import build_program
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "image_text.json").read_text())
 IMAGE, TEXT, KEY = "image[0]/joint", "text[0]/joint", "text[0]/joint@momentum"

@@ -8,7 +8,7 @@ import pytest
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.temperature import Temperature, parse_temperature
-from mmcontrast.schedules import extremes, make_schedule
+from mmcontrast.optimization.schedules import extremes, make_schedule
 
 CLIP = dict(query="image[0]/joint", key="text[0]/joint", direction="both")
 FALLING = dict(name="cosine", init=0.5, end=0.1)

@@ -15,7 +15,7 @@ import torchvision
 
 from mmcontrast.interop.formats import FORMATS, read
 from mmcontrast.interop.pretrained import model_config
-from mmcontrast.model import build_model
+from mmcontrast.models.model import build_model
 
 TESTS = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "golden"), str(TESTS / "interop")]

@@ -46,7 +46,7 @@ def test_open_clip(photo, size, mode, interpolation):
 
 def test_open_clips_normalised_pixels(photo):
   """The step on the device too: in float32, within 1e-6."""
-  from mmcontrast.augment import normalize
+  from mmcontrast.modalities.image_augmentation import normalize
 
   theirs = open_clip.image_transform(224, is_train=False)(Image.fromarray(photo)).numpy().transpose(1, 2, 0)
   ours = normalize(

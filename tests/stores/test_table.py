@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh
 
-from mmcontrast import sharding
-from mmcontrast.step import TrainState
+from mmcontrast.parallel import sharding
+from mmcontrast.runs.train_state import TrainState
 from mmcontrast.stores import table as table_store
 
 

@@ -9,12 +9,12 @@ from own_data import encode, picture
 from own_data import write as write_file
 from shard_fixture import jpeg, write_tar, write_tfrecord
 
-from mmcontrast import dry_run
+from mmcontrast.cost import dry_run
 from mmcontrast.data import convert, pipeline
 from mmcontrast.data.index_shards import index_shards
 from mmcontrast.data.sources import BadRecord, open_source
 from mmcontrast.errors import UserError
-from mmcontrast.step import _info
+from mmcontrast.training.step import _info
 
 WEIGHTS = (0.5, None, 2, 0)
 EXPECTED = [0.5, 1.0, 2.0, 0.0]

@@ -1,0 +1,1 @@
+"""The model: towers and heads as one graph, LoRA, checks of its numbers."""

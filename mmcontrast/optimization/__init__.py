@@ -1,0 +1,1 @@
+"""Optimizers, schedules, and how the gradients of terms become one."""

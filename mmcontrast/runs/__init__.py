@@ -1,0 +1,1 @@
+"""A run on disk: its state, checkpoints and lock."""

@@ -1,0 +1,255 @@
+"""A config turned into a program: checked, its shapes known, nothing allocated or compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from mmcontrast.config import options
+from mmcontrast.config.stages import errors_of, resolve
+from mmcontrast.data import pipeline
+from mmcontrast.data.order import TooFewExamples
+from mmcontrast.data.settings import view_counts
+from mmcontrast.encoders.lowering import lowered_for
+from mmcontrast.errors import UserError
+from mmcontrast.evaluation import suite
+from mmcontrast.modalities import image_augmentation
+from mmcontrast.models.lora import Lora
+from mmcontrast.models.model import build_model
+from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.optimization import optim
+from mmcontrast.optimization.schedules import make_schedule
+from mmcontrast.optimization.update_rules import make_update_rule
+from mmcontrast.parallel import sharding
+from mmcontrast.parallel.compilation import compiler_options
+from mmcontrast.runs.train_state import TrainState
+from mmcontrast.training.initialization import initial_arrays
+from mmcontrast.training.microbatches import check_microbatches
+from mmcontrast.training.step import Recipe, init_state, init_variables, train_step, variables_of
+
+
+class Program(NamedTuple):
+  """A config ready to be compiled: `step(state, batch)`, and the shapes of both where they will live."""
+
+  recipe: Recipe
+  batch: Any
+  state: TrainState
+  step: Any
+
+
+class Plan(NamedTuple):
+  """A run, or a stage of one, that has been checked: it can be trained, or compiled and read."""
+
+  config: Mapping
+  mesh: jax.sharding.Mesh
+  program: Program
+  spec: pipeline.Spec
+
+
+def make_plans(
+  config: Mapping, find_spec: Callable[[Mapping], pipeline.Spec], devices: Sequence[jax.Device] | None = None
+) -> dict[str, Plan]:
+  """A plan for each stage of `config`, by its name in order; for a run without stages one, of the name "".
+
+  Args:
+    config: a resolved config.
+    find_spec: the config of a stage -> what its data are.
+    devices: those to use; None: all.
+  Raises UserError for the first stage that cannot be trained.
+  """
+  plans: dict[str, Plan] = {}
+  for name, run in resolve(config).items():
+    with errors_of(name):
+      mesh = sharding.make_mesh(run["mesh"], devices)
+      sharding.check_batch(run["batch"]["size"], mesh)
+      run, spec = _fitted(run, find_spec)
+      suite.check(run["evaluation"])
+      program = build_program(run, spec, mesh)
+      earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
+      initial_arrays(run, variable_shapes(program), earlier)
+      plans[name] = Plan(run, mesh, program, spec)
+  return plans
+
+
+def _fitted(run: Mapping, find_spec: Callable[[Mapping], pipeline.Spec]) -> tuple[dict[str, Any], pipeline.Spec]:
+  """A run with its steps, and what its data are; raises UserError with all of its numbers that do not fit the data."""
+  problems = []
+  try:
+    spec = find_spec(run)
+  except TooFewExamples as error:
+    if not error.most:
+      raise
+    problems.append(f"config.batch.size: {error}")
+    spec = find_spec({**run, "batch": {**run["batch"], "size": error.most}})
+  run = {**run, "steps": _steps(run, spec)}
+  for where, schedule in options.schedules(run).items():
+    try:
+      make_schedule(schedule, run["steps"], spec.steps_per_epoch, f"config.{where}")
+    except UserError as error:
+      problems.append(str(error))
+  if len(problems) > 1:
+    count = "an unknown number of" if spec.examples is None else spec.examples
+    listed = "; ".join(f"({number}) {problem}" for number, problem in enumerate(problems, 1))
+    raise UserError(f"{len(problems)} settings do not fit {count} examples and {run['steps']} steps: {listed}")
+  if problems:
+    raise UserError(problems[0])
+  return run, spec
+
+
+def _steps(run: Mapping, spec: pipeline.Spec) -> int:
+  """config.steps, or those of config.epochs."""
+  if not run.get("epochs"):
+    return run["steps"]
+  if run["steps"]:
+    raise UserError(
+      f"config.epochs is {run['epochs']} and config.steps {run['steps']}: give one of them, and set the other to 0"
+    )
+  return max(1, round(run["epochs"] * spec.steps_per_epoch))
+
+
+def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:
+  """The config as a program on `mesh`; nothing is allocated or compiled. Raises UserError."""
+  recipe = make_recipe(config, spec)
+  shapes = shapes_of(spec)
+  state = jax.eval_shape(functools.partial(init_state, recipe), shapes)
+  if config["batch"]["size"] == 1:  # What a module cannot do with one example, it says when it is traced.
+    jax.eval_shape(functools.partial(train_step, recipe, mesh), state, shapes)
+  check_microbatches(recipe.microbatches, config["batch"]["size"], mesh, state.batch_stats, recipe.model.frozen)
+  placed = sharding.shard_state(config["sharding"], mesh, state)
+  state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
+  platform = mesh.devices.flat[0].platform
+
+  def step_on_mesh(state, batch):
+    with lowered_for(platform, mesh):
+      return train_step(recipe, mesh, state, batch)
+
+  step_on_mesh.__name__ = "train_step"  # what profiles and compiled programs call it
+  step = jax.jit(
+    step_on_mesh,
+    donate_argnums=0,
+    in_shardings=(placed, sharding.batch_sharding(mesh)),
+    out_shardings=(placed, sharding.replicated(mesh)),
+    compiler_options=compiler_options(platform),
+  )
+  return Program(recipe, shapes, state, step)
+
+
+def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
+  """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
+  model = build_model(config, spec.vocab_size)
+  terms = objective.parse_terms(config["objective"])
+  counts = view_counts(config["data"])
+  objective.check_terms(
+    terms,
+    views=counts,
+    heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
+    tag_count=len(spec.tag_names),
+    labels=tuple(spec.label_names),
+    batch_size=config["batch"]["size"],
+    token_heads=model.token_heads,
+    weighted_heads=model.weighted_heads,
+    head_dims=model.head_dims,
+    examples=spec.examples,
+  )
+  steps, epoch = config["steps"], spec.steps_per_epoch
+  lora = Lora(**config["lora"])
+  params, frozen = _parameter_shapes(model, terms, spec, lora), config["optimizer"].get("frozen", ())
+  optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
+  model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
+  return Recipe(
+    model=model,
+    terms=terms,
+    optimizer=optimizer,
+    schedules=rates,
+    weights={
+      name: make_schedule(term.weight, steps, epoch, f"config.objective.{name}.weight") for name, term in terms.items()
+    },
+    scheduled={
+      name: {key: make_schedule(schedule, steps, epoch, f"config.{where}") for key, (schedule, where) in found.items()}
+      for name, found in objective.schedules(terms).items()
+    },
+    update_rule=make_update_rule(config["update_rule"], params, terms),
+    decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay", within=(0, 1)),
+    momentum_update=config["momentum"]["update"],
+    augmentations=_augmentations(config["augment"], counts),
+    mean=tuple(config["normalize"]["mean"]),
+    std=_deviations(config["normalize"]["std"]),
+    seed=config["seed"],
+    examples=spec.examples,
+    matrix_impl=config["matrix"]["impl"],
+    matrix_tile=config["matrix"]["tile"],
+    microbatches=config["batch"]["microbatches"],
+    lora=lora,
+    ema=make_schedule(decay, steps, epoch, "config.ema.decay", within=(0, 1))
+    if (decay := config["ema"]["decay"])
+    else None,
+    frozen=optim.frozen_mask(params, frozen),
+  )
+
+
+def _deviations(std: Sequence[float]) -> tuple[float, ...]:
+  """config.normalize.std, which images are divided by."""
+  if not all(value > 0 for value in std):
+    raise UserError(f"config.normalize.std: images are divided by {tuple(std)}; give numbers above 0")
+  return tuple(std)
+
+
+def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
+  """The global batch as jax.ShapeDtypeStruct, of `size` examples (default: config.batch.size)."""
+  batch: dict[str, Any] = {}
+  for name, (shape, dtype) in spec.batch.items():
+    section, _, key = name.rpartition("/")
+    place = batch.setdefault(section, {}) if section else batch
+    place[key] = jax.ShapeDtypeStruct((size or shape[0], *shape[1:]), dtype)
+  return batch
+
+
+def variable_shapes(program: Program) -> dict[str, Any]:
+  """The shapes of what a run encodes with: `step.variables_of` its state."""
+  return jax.eval_shape(functools.partial(variables_of, program.recipe), program.state)
+
+
+def view_shapes(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The shapes of a batch's views [B, V, ...] as the model takes them: images float32, texts int32."""
+  dtypes = {"image": "float32", "image_small": "float32", "text": "int32"}
+  return {name: jax.ShapeDtypeStruct(batch[name].shape, dtype) for name, dtype in dtypes.items() if name in batch}
+
+
+def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec, lora: Lora) -> Any:
+  views = view_shapes(shapes_of(spec, 8))
+  variables = jax.eval_shape(functools.partial(init_variables, model, terms, lora=lora), jax.random.key(0), views)
+  small = [name for name in objective.required_embeddings(terms) if parse_embedding(name).views == "image_small"]
+  try:
+    jax.eval_shape(functools.partial(model.embed, names=small, train=False), variables, views)
+  except UserError as error:
+    raise UserError(f"config.data.multi_crop.size={views['image_small'].shape[2]}: {error}") from None
+  return variables["params"]
+
+
+def _augmentations(recipes: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, tuple]:
+  """Name of image views -> the recipe of each view."""
+  if counts["image_small"] and "image_small" not in recipes:
+    raise UserError(
+      f"config.augment.image_small: missing; name a recipe for the {counts['image_small']} views of "
+      "config.data.multi_crop, such as 'swav'"
+    )
+  return {
+    name: image_augmentation.view_recipes(recipes.get(name, "none"), counts.get(name, 0), f"config.augment.{name}")
+    for name in ("image", "image_small")
+  }
+
+
+def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
+  """The towers and heads all of whose parameters are frozen, and that LoRA does not adapt."""
+  mask = optim.frozen_mask(params, patterns)
+  return frozenset(
+    f"{kind}/{name}"
+    for kind in ("towers", "heads")
+    for name, tree in mask[kind].items()
+    if all(jax.tree.leaves((tree, mask.get("lora", {}).get(kind, {}).get(name))))
+  )

@@ -1,0 +1,312 @@
+"""TrainState and the train step: one pure function, jitted once.
+
+    state, metrics = step(state, batch)
+
+Randomness is the example's own seed, for dropout with `fold_in(key(seed), step)`; no
+generator state is carried. So an example's views are the same in any part of the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mmcontrast.errors import choose
+from mmcontrast.modalities import image_augmentation
+from mmcontrast.models.lora import NO_LORA, Lora
+from mmcontrast.models.model import Model
+from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.presence import taking_part
+from mmcontrast.optimization.update_rules import UpdateRule
+from mmcontrast.parameter_paths import path_name
+from mmcontrast.runs.train_state import TrainState
+from mmcontrast.stores import momentum as momentum_store
+from mmcontrast.stores import queue as queue_store
+from mmcontrast.stores import table as table_store
+from mmcontrast.training.microbatches import encode_in_chunks
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What the step is made of, all static: the config turned into objects.
+
+  `ema` is the decay of the average that evaluation uses; `frozen` says of each parameter whether it is.
+  """
+
+  model: Model
+  terms: Mapping[str, Any]
+  optimizer: optax.GradientTransformation
+  schedules: Mapping[str, Schedule]
+  weights: Mapping[str, Schedule]
+  scheduled: Mapping[str, Mapping[str, Schedule]]
+  update_rule: UpdateRule
+  decay: Schedule
+  momentum_update: str
+  augmentations: Mapping[str, tuple[image_augmentation.Recipe, ...]]
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  seed: int
+  examples: int
+  matrix_impl: str = "auto"
+  matrix_tile: int = 512
+  microbatches: int = 1
+  lora: Lora = NO_LORA
+  ema: Schedule | None = None
+  frozen: Any = None
+
+  def __post_init__(self):
+    choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
+
+  @property
+  def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the embeddings the terms need: (online, momentum)."""
+    names = objective.required_embeddings(self.terms)
+    return (tuple(n for n in names if not n.endswith("@momentum")), tuple(n for n in names if n.endswith("@momentum")))
+
+
+def init_state(
+  recipe: Recipe, batch: Mapping[str, jax.Array], given: Mapping[str, jax.Array] | None = None
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    recipe: the run.
+    batch: a batch of the right shapes (zeros will do).
+    given: values of config.init (`initialization.initial_arrays`), for the momentum branch too.
+  """
+  key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
+  views = _views(recipe, batch, train=False)
+  variables = _laid_over(init_variables(recipe.model, recipe.terms, key, views, recipe.lora), given or {})
+  params = variables["params"]
+  _, momentum_names = recipe.names
+  momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
+  spaces = _spaces(recipe.model, recipe.terms, variables, views)
+  state = TrainState(
+    step=jnp.int32(0),
+    params=params,
+    batch_stats=variables["batch_stats"],
+    opt_state=recipe.optimizer.init(params),
+    momentum=jax.tree.map(jnp.copy, momentum),
+    queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
+    tables={
+      name: table_store.init(recipe.examples, columns) for name, columns in objective.tables(recipe.terms).items()
+    },
+    terms=objective.init_states(recipe.terms, jax.random.fold_in(key, 2), spaces),
+  )
+  return state if recipe.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(recipe, state)))
+
+
+def variables_of(recipe: Recipe, state: TrainState) -> dict[str, Any]:
+  """What a state encodes with after the run: {"params": {"towers", "heads", "terms"}, "batch_stats"}.
+
+  The average where the run keeps one, else the parameters; what LoRA adapted is summed.
+  """
+  return state.ema or {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+
+
+def init_variables(
+  model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array], lora: Lora = NO_LORA
+) -> Any:
+  """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...].
+
+  With `lora` also "lora" among the parameters.
+  """
+  variables = model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
+  own = objective.init_parameters(terms, jax.random.fold_in(key, 2), _spaces(model, terms, variables, views))
+  return {**variables, "params": lora.init({**variables["params"], "terms": own}, jax.random.fold_in(key, 3))}
+
+
+def _spaces(model: Model, terms: Mapping[str, Any], variables: Any, views: Mapping[str, jax.Array]) -> Any:
+  """The shapes of the embeddings that terms must know before the first step."""
+  return jax.eval_shape(lambda: model.embed(variables, views, objective.spaces(terms), train=False)[0])
+
+
+def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
+  """`variables` with the arrays of `given`, by path, in their places."""
+
+  def pick(path, leaf):
+    found = given.get(path_name(path))
+    return leaf if found is None else jnp.asarray(found, leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(pick, variables)
+
+
+def train_step(
+  recipe: Recipe, mesh: Mesh | None, state: TrainState, batch: Mapping[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One step on the global batch. Pure in (state, batch).
+
+  Returns:
+    (new state, metrics): scalars "loss", "<term>/loss", "<term>/top1", ..., "gradient_norm".
+  """
+  model, terms = recipe.model, recipe.terms
+  key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+  views = _views(recipe, batch, train=True) if recipe.microbatches == 1 else None
+  info = _info(batch)
+  online_names, momentum_names = recipe.names
+  decay = recipe.decay(state.step)
+
+  momentum, keys = state.momentum, {}
+  if momentum is not None:
+    if recipe.momentum_update == "before_keys":
+      momentum = _follow(model, momentum, recipe.lora.merge(state.params), momentum_names, decay)
+    keys, stats = _embed(recipe, mesh, momentum, batch, views, momentum_names, key)
+    keys = jax.lax.stop_gradient(keys)
+    momentum = {**momentum, "batch_stats": stats}
+  weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (recipe.weights, recipe.scheduled))
+  remembered = {name: table_store.read(table, batch["index"]) for name, table in state.tables.items()}
+
+  def embed(params):
+    if recipe.frozen is not None:  # their gradients are not even computed
+      params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, recipe.frozen)
+    variables = {"params": recipe.lora.merge(params), "batch_stats": state.batch_stats}
+    return _embed(recipe, mesh, variables, batch, views, online_names, key)
+
+  @jax.named_scope("loss")
+  def loss_of(embeddings, own, names):
+    learned = recipe.lora.merge(own)["terms"]
+    loss, metrics, new_rows, new_states = objective.evaluate_and_remember(
+      {name: terms[name] for name in names},
+      {**embeddings, **keys},
+      info,
+      learned,
+      state.queues,
+      weights,
+      mesh=mesh,
+      impl=recipe.matrix_impl,
+      tile=recipe.matrix_tile,
+      scheduled=scheduled,
+      remembered=remembered,
+      states=state.terms,
+      step=state.step,
+    )
+    return loss, (metrics, new_rows, new_states)
+
+  found, gradients, rule_metrics = recipe.update_rule(embed, loss_of, state.params, tuple(terms))
+  loss, (metrics, new_rows, new_states), embeddings, stats = found
+  with jax.named_scope("optimizer"):
+    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+  params = {**params, "terms": _still(recipe, params["terms"], objective.clamp_after_step(terms, params["terms"]))}
+  if momentum is not None and recipe.momentum_update == "after_step":
+    momentum = _follow(model, momentum, recipe.lora.merge(params), momentum_names, decay)
+  pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
+  queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch)) for name, queue in state.queues.items()}
+  tables = {
+    name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, terms[name].reads))
+    for name, table in state.tables.items()
+  }
+  metrics = {
+    "loss": loss,
+    **metrics,
+    **rule_metrics,
+    "gradient_norm": optax.global_norm(gradients),
+    **{name: schedule(state.step) for name, schedule in recipe.schedules.items()},
+  }
+  if momentum is not None:
+    metrics["momentum_decay"] = decay
+  new = TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables, terms=new_states)
+  if recipe.ema is not None:
+    new = new.replace(ema=momentum_store.update(state.ema, variables_of(recipe, new), recipe.ema(state.step)))
+  return new, metrics
+
+
+def _embed(
+  recipe: Recipe,
+  mesh: Mesh | None,
+  variables: Any,
+  batch: Mapping[str, jax.Array],
+  views: Mapping[str, jax.Array] | None,
+  names: tuple[str, ...],
+  key: jax.Array,
+) -> tuple[dict[str, jax.Array], Any]:
+  """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own."""
+  if views is not None:
+    return recipe.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
+
+  def encode(variables, part):
+    views = _views(recipe, part, train=True)
+    return recipe.model.embed(variables, views, names, train=True, key=key, seeds=part["seed"])[0]
+
+  needed = {name: batch[name] for name in ("image", "image_small", "text", "seed", "mirror_safe") if name in batch}
+  # There are no batch statistics to update: microbatches.check_microbatches.
+  return encode_in_chunks(encode, variables, needed, recipe.microbatches, mesh), variables["batch_stats"]
+
+
+def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
+  """Modality, or "image_small" -> [B, V, ...]: images augmented and normalised on the device, tokens as they are."""
+  views = {"text": batch["text"]} if "text" in batch else {}
+  first = 0  # small crops are numbered after the others: no two views of an example draw the same
+  for name, augmentations in recipe.augmentations.items():
+    if name in batch:
+      views[name] = _augmented(recipe, augmentations, batch, batch[name], first, train)
+      first += len(augmentations)
+  return views
+
+
+@jax.named_scope("augmentation")
+def _augmented(
+  recipe: Recipe,
+  augmentations: tuple[image_augmentation.Recipe, ...],
+  batch: Mapping[str, jax.Array],
+  images: jax.Array,
+  first: int,
+  train: bool,
+) -> jax.Array:
+  """Images [B, V, H, W, 3] uint8, views number `first` and on, as float32 of the same shape."""
+
+  def one(augmentation, images, number):  # images [B, H, W, 3]
+    if train:
+      images = image_augmentation.augment(augmentation, images, batch["seed"], number, batch["mirror_safe"])
+    else:
+      images = image_augmentation.to_float(images)
+    return image_augmentation.normalize(images, recipe.mean, recipe.std)
+
+  numbers = first + jnp.arange(images.shape[1])
+  if len(set(augmentations)) == 1:  # compiled once for all views
+    every = jax.vmap(functools.partial(one, augmentations[0]), in_axes=(1, 0), out_axes=1)
+    return every(images, numbers)
+  return jnp.stack([one(a, images[:, v], first + v) for v, a in enumerate(augmentations)], axis=1)
+
+
+def _info(batch: Mapping[str, Any]) -> dict[str, Any]:
+  return {name: batch[name] for name in (*_queue_info(batch), "index", "seed", "weight") if name in batch}
+
+
+def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """What queued keys are remembered by."""
+  return {name: batch[name] for name in ("id", "tags", "labels", "valid", "present") if name in batch}
+
+
+def _init_queues(
+  recipe: Recipe, variables: Any, views: Mapping[str, jax.Array], batch: Mapping[str, Any], key: jax.Array
+) -> dict[str, Any]:
+  lengths = objective.queues(recipe.terms)
+  keys = jax.eval_shape(lambda: recipe.model.embed(variables, views, lengths, train=False)[0])
+  widths = {name: keys[name].pooled.shape[-1] for name in lengths}
+  info = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), _queue_info(batch))
+  return {
+    name: queue_store.init(jax.random.fold_in(key, number), length, widths[name], info)
+    for number, (name, length) in enumerate(sorted(lengths.items()))
+  }
+
+
+def _still(recipe: Recipe, before: Any, after: Any) -> Any:
+  """What terms learn, `after` it was moved back to where it must stay; what is frozen as it was, to the bit."""
+  if recipe.frozen is None:
+    return after
+  return jax.tree.map(lambda still, old, new: old if still else new, recipe.frozen["terms"], before, after)
+
+
+def _follow(model: Model, momentum: Any, params: Any, names: tuple[str, ...], decay: jax.Array) -> Any:
+  online = model.branch({"params": params}, names)["params"]
+  return {**momentum, "params": momentum_store.update(momentum["params"], online, decay)}
