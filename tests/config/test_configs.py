@@ -5,7 +5,6 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from coco_fixture import make_coco
 
 from mmcontrast.config import load_config, to_json
 from mmcontrast.config.config_files import SHIPPED, shipped
@@ -44,6 +43,8 @@ def test_a_config_fits_a_screen(name):
 def test_smoke_run(name, tmp_path, data_dir):
   overrides = []
   if "coco" in name:
+    from coco_fixture import make_coco  # not on the path of a script in this folder
+
     root = make_coco(tmp_path, data_dir, "train")
     overrides = [
       f"--config.data.dataset=coco:{root}",
