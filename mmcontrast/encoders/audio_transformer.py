@@ -1,0 +1,144 @@
+"""A transformer on overlapping patches of a spectrogram, as in AST (Gong et al., arXiv:2104.01778).
+
+Parameters: patch_embed, cls_token, pos_time, pos_frequency, blocks_0/... (see transformer.py), norm.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mmcontrast.encoders.attention import ATTENTION
+from mmcontrast.encoders.conv import taps
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.positions import sincos2d
+from mmcontrast.encoders.registry import DTYPES
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, dense, masked_mean
+from mmcontrast.errors import UserError
+
+
+class AudioTransformer(nn.Module):
+  """Spectrograms [B, F, M] and the mask of their frames to patch tokens and one vector.
+
+  Patches begin every `stride` cells as long as there is a frame, or a filter, that none before has seen; what a last one
+  lacks is zero. So padded frames change nothing, neither by their values nor by their number.
+
+  Attributes:
+    patch: frames and filters of a patch.
+    stride: frames and filters from one patch to the next; less than `patch`: patches overlap. AST's are 10 of 16.
+    pool: "gap" (mean of the real patches' tokens) or "cls" (a learned token).
+    positions: "sincos2d" (fixed), "learned" (one vector for each place in time, one for each in frequency, which are
+      added; for spectrograms as long as at initialisation, or shorter), "none".
+    drop_path: probability of leaving out the last block, rising linearly from zero at the first.
+    scan: whether the blocks are one loop, which compiles once whatever the depth.
+    remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
+  """
+
+  CHOICES: ClassVar = {
+    "pool": ("gap", "cls"),
+    "positions": ("sincos2d", "learned", "none"),
+    "activation": tuple(ACTIVATIONS),
+    "remat": REMAT,
+    "attention": ATTENTION,
+    "dtype": DTYPES,
+  }
+
+  width: int = 192
+  depth: int = 12
+  heads: int = 3
+  patch: tuple[int, int] = (16, 16)
+  stride: tuple[int, int] = (10, 10)
+  mlp_ratio: float = 4.0
+  pool: str = "gap"
+  positions: str = "sincos2d"
+  activation: str = "gelu_tanh"
+  dropout: float = 0.0
+  drop_path: float = 0.0
+  norm_epsilon: float = 1e-6
+  dtype: str = "float32"
+  scan: bool = False
+  remat: str = "none"
+  attention: str = "xla"
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_heads(self.width, self.heads)
+    for name in ("patch", "stride"):
+      pair = getattr(self, name)
+      if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)):
+        raise UserError(f"{name}={pair!r}: give (frames, filters), two whole numbers over 0")
+    if any(step > size for step, size in zip(self.stride, self.patch)):
+      raise UserError(f"stride={self.stride} leaves cells out between patches of {self.patch}; it is at most the patch")
+
+  @nn.compact
+  def __call__(self, spectrograms: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
+    """spectrograms [B, F, M] normalised, mask [B, F] bool or None -> pooled [B, D], tokens [B, L, D] in `dtype`, their
+    mask [B, L] (None without a mask) and grid (places in time, in frequency)."""
+    dtype = jnp.dtype(self.dtype)
+    if mask is not None:
+      spectrograms = jnp.where(mask[..., None], spectrograms, 0)
+    x, mask = self._patches(spectrograms.astype(dtype), mask)
+    x = self._placed(dense(self.width, dtype=dtype, name="patch_embed")(x))
+    grid = x.shape[1:3]
+    x = x.reshape(len(x), -1, self.width)
+    front = int(self.pool == "cls")
+    if front:
+      token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32).astype(dtype)
+      x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], axis=1)
+    attended = None if mask is None else jnp.pad(mask, ((0, 0), (front, 0)), constant_values=True)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    block = functools.partial(
+      Block,
+      self.heads,
+      round(self.width * self.mlp_ratio),
+      self.activation,
+      dropout=self.dropout,
+      drop_path=self.drop_path,
+      norm_epsilon=self.norm_epsilon,
+      dtype=dtype,
+      attention=self.attention,
+    )
+    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat)
+    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+    tokens = x[:, front:]
+    return Encoded(x[:, 0] if front else masked_mean(tokens, mask), tokens, mask, grid=grid)
+
+  def _patches(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """[B, F, M], [B, F] -> ([B, T, N, cells of a patch], [B, T N])."""
+    counts = [_count(size, *steps) for size, steps in zip(x.shape[1:], zip(self.patch, self.stride))]
+    reach = [(count - 1) * step + size for count, step, size in zip(counts, self.stride, self.patch)]
+    x = jnp.pad(x, ((0, 0), *((0, end - size) for end, size in zip(reach, x.shape[1:]))))
+    rows = jnp.stack(taps(x[..., None], self.patch[1], self.stride[1], 2), axis=-1)
+    cut = jnp.concatenate(taps(rows.reshape(*rows.shape[:3], -1), self.patch[0], self.stride[0], 1), axis=-1)
+    if mask is None:
+      return cut, None
+    real = jnp.arange(counts[0]) < _count(mask.sum(1, keepdims=True), self.patch[0], self.stride[0])
+    return cut, jnp.repeat(real & mask.any(1, keepdims=True), counts[1], axis=1)
+
+  def _placed(self, x: jax.Array) -> jax.Array:
+    """Patches [B, T, N, D] with their positions."""
+    times, filters = x.shape[1:3]
+    if self.positions == "sincos2d":
+      return x + jnp.asarray(sincos2d(times, filters, self.width), x.dtype).reshape(times, filters, -1)
+    if self.positions == "none":
+      return x
+    for axis, name, count in ((1, "pos_time", times), (0, "pos_frequency", filters)):
+      made = self.get_variable("params", name, default=jnp.zeros((count, 1))).shape[0]
+      if count > made:
+        raise UserError(
+          f"positions='learned': spectrograms of {count} patches, and {made} places were learned; cut sounds to the "
+          "length they had in training, or train with positions='sincos2d'"
+        )
+      position = self.param(name, nn.initializers.normal(0.02), (made, self.width), jnp.float32)[:count]
+      x = x + jnp.expand_dims(position.astype(x.dtype), axis)
+    return x
+
+
+def _count(length: jax.Array | int, size: int, step: int) -> jax.Array | int:
+  """How many patches it takes until each of `length` cells is in one; at least 1."""
+  further = -((size - length) // step)
+  return 1 + further * (further > 0)

@@ -1,0 +1,219 @@
+"""Log-mel spectrograms on the device: waveforms in, librosa's numbers out, jitted with the step.
+
+The short-time Fourier transform, the filters (Slaney's and HTK's) and decibels are those of librosa 0.11
+(`melspectrogram`, `power_to_db`); tests/golden/make_log_mel.py wrote what the tests compare with. Each sound of a batch
+is as long as it is, and padded to the length of the batch: padding changes nothing of a sound's frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmcontrast.errors import UserError, choose, nearest
+
+_WINDOWS = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46), "none": (1.0, 0.0)}  # a - b cos: periodic, as for an FFT
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMel:
+  """How a waveform becomes a spectrogram. Hashable, so jit-static.
+
+  Attributes:
+    window: samples of each frame, tapered by `taper` ("hann", "hamming", "none").
+    hop: samples from one frame to the next.
+    fft: length of the transform, `window` or more; zeros on both sides fill it.
+    mels: triangular filters from `low` to `high` Hz (None: half the rate), spaced by `scale`: "slaney" (linear to
+      1 kHz, then logarithmic) or "htk".
+    norm: "slaney" divides each filter by half its width in Hz, "none" leaves its peak at 1.
+    power: of the magnitudes; 2 is power, 1 is magnitude.
+    log: "db" (10 log10 of power, 20 log10 of magnitude), "ln", "none"; of values below `floor` that of `floor`.
+    top_db: decibels below a sound's loudest cell at which it is cut; None: nowhere. Only of log="db".
+    edges: "zeros" and "reflect": frame f is centred at sample f * hop, and this lies beyond the ends; "none": frame f
+      begins there, and the last frame ends within the sound.
+    mean, std: the result is (x - mean) / std.
+  """
+
+  CHOICES: ClassVar = {
+    "taper": tuple(_WINDOWS),
+    "scale": ("slaney", "htk"),
+    "norm": ("slaney", "none"),
+    "log": ("db", "ln", "none"),
+    "edges": ("zeros", "reflect", "none"),
+  }
+
+  window: int = 400
+  hop: int = 160
+  fft: int = 512
+  mels: int = 64
+  low: float = 0.0
+  high: float | None = None
+  taper: str = "hann"
+  scale: str = "slaney"
+  norm: str = "slaney"
+  power: float = 2.0
+  log: str = "db"
+  floor: float = 1e-10
+  top_db: float | None = 80.0
+  edges: str = "zeros"
+  mean: float = -30.0
+  std: float = 30.0
+
+
+def parse(options: Mapping[str, Any], rate: int, where: str = "data.audio.log_mel") -> LogMel:
+  """The settings of a mapping of LogMel's fields, for waveforms of `rate` samples a second.
+
+  Raises:
+    UserError: an unknown key, a value out of range, or more filters than the transform can tell apart.
+  """
+  names = [field.name for field in dataclasses.fields(LogMel)]
+  for key in options:
+    if key not in names:
+      raise UserError(f"{where}.{key}: unknown key; {nearest(key, names)}")
+  made = LogMel(**options)
+  for key, choices in LogMel.CHOICES.items():
+    choose(getattr(made, key), choices, f"{where}.{key}")
+  for key in ("window", "hop", "fft", "mels"):
+    _check_number(made, key, where, whole=True)
+  for key in ("power", "floor", "std"):
+    _check_number(made, key, where)
+  for key in ("top_db", "high"):
+    if getattr(made, key) is not None:
+      _check_number(made, key, where)
+  for key in ("low", "mean"):
+    _check_number(made, key, where, least=-math.inf)
+  if made.window > made.fft:
+    raise UserError(f"{where}.window: {made.window} samples do not fit fft={made.fft}; raise fft to {made.window}")
+  high = rate / 2 if made.high is None else made.high
+  if not 0 <= made.low < high <= rate / 2:
+    raise UserError(
+      f"{where}: filters from low={made.low:g} to high={high:g} Hz; give 0 <= low < high <= {rate / 2:g}, half the rate"
+    )
+  if empty := int((mel_filters(made, rate).max(axis=1) == 0).sum()):
+    raise UserError(
+      f"{where}.mels: {empty} of {made.mels} filters lie between the {made.fft // 2 + 1} bins of fft={made.fft} and would "
+      "always be empty; set fewer mels or a longer fft"
+    )
+  return made
+
+
+def frame_count(settings: LogMel, samples: int) -> int:
+  """How many frames a sound of so many samples has: librosa's number, but at least 1 of one that has samples."""
+  if not samples:
+    return 0
+  span = samples if settings.edges != "none" else max(samples - settings.fft, 0)
+  return 1 + span // settings.hop
+
+
+@jax.named_scope("log_mel")
+def log_mel(settings: LogMel, rate: int, waves: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Spectrograms of a batch.
+
+  Args:
+    waves: [B, S] float; what lies beyond a sound's length is not read.
+    lengths: int [B], samples of each sound, 0 (none) to S.
+
+  Returns:
+    ([B, F, mels] in the type of `waves`, zero in frames beyond the sound; bool [B, F], which frames are real), for F =
+    `frame_count(settings, S)`.
+  """
+  size = waves.shape[1]
+  count = frame_count(settings, size)
+  waves = jnp.where(jnp.arange(size) < lengths[:, None], waves, 0)
+  spectrum = jnp.fft.rfft(_frames(settings, waves, lengths, count) * _taper(settings).astype(waves.dtype))
+  magnitude = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  if settings.power != 2:
+    tiny = jnp.finfo(magnitude.dtype).tiny  # a root has no gradient at zero
+    magnitude = jnp.maximum(magnitude, tiny) ** (settings.power / 2)
+  filters = jnp.asarray(mel_filters(settings, rate).T, waves.dtype)
+  mels = jnp.matmul(magnitude, filters, precision="highest")
+  span = lengths if settings.edges != "none" else jnp.maximum(lengths - settings.fft, 0)
+  real = (jnp.arange(count) <= span[:, None] // settings.hop) & (lengths[:, None] > 0)
+  values = (_logarithm(settings, mels, real) - settings.mean) / settings.std
+  return jnp.where(real[..., None], values, 0), real
+
+
+def _frames(settings: LogMel, waves: jax.Array, lengths: jax.Array, count: int) -> jax.Array:
+  """[B, S] -> [B, count, fft]: frames as slices of rows of `hop` samples, which no machine has to gather."""
+  fft, hop, size = settings.fft, settings.hop, waves.shape[1]
+  before = 0 if settings.edges == "none" else fft // 2
+  if settings.edges == "reflect":
+    at, last = jnp.arange(-before, size + before), jnp.maximum(lengths - 1, 1)[:, None]
+    at = at % (2 * last)  # there and back, as often as the edge is longer than the sound
+    waves, before = jnp.take_along_axis(waves, jnp.minimum(at, 2 * last - at), axis=1), 0
+  rows = count + math.ceil(fft / hop) - 1
+  waves = jnp.pad(waves, ((0, 0), (before, max(0, rows * hop - before - waves.shape[1]))))
+  chunks = waves[:, : rows * hop].reshape(len(waves), rows, hop)
+  parts = [chunks[:, k : k + count] for k in range(rows - count + 1)]
+  return jnp.concatenate(parts, axis=-1)[..., :fft]
+
+
+def _logarithm(settings: LogMel, mels: jax.Array, real: jax.Array) -> jax.Array:
+  if settings.log == "none":
+    return mels
+  values = jnp.log(jnp.maximum(mels, settings.floor))
+  if settings.log == "ln":
+    return values
+  decibels = values * (20 / settings.power / math.log(10))
+  if settings.top_db is None:
+    return decibels
+  loudest = jnp.where(real[..., None], decibels, -jnp.inf).max(axis=(1, 2), keepdims=True)
+  return jnp.maximum(decibels, loudest - settings.top_db)
+
+
+def _taper(settings: LogMel) -> np.ndarray:
+  """[fft]: the window in the middle of zeros."""
+  a, b = _WINDOWS[settings.taper]
+  window = a - b * np.cos(2 * np.pi * np.arange(settings.window) / settings.window)
+  before = (settings.fft - settings.window) // 2
+  return np.pad(window, (before, settings.fft - settings.window - before))
+
+
+@functools.lru_cache
+def mel_filters(settings: LogMel, rate: int) -> np.ndarray:
+  """[mels, fft // 2 + 1] float64: triangles over the bins of the transform.
+
+  Source: Slaney, Auditory Toolbox (1998), and the HTK book, as librosa has them.
+  """
+  bins = np.fft.rfftfreq(settings.fft, 1 / rate)
+  high = rate / 2 if settings.high is None else settings.high
+  to_mel, to_hertz = (_to_slaney, _from_slaney) if settings.scale == "slaney" else (_to_htk, _from_htk)
+  edges = to_hertz(np.linspace(to_mel(settings.low), to_mel(high), settings.mels + 2))
+  up = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+  down = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+  triangles = np.maximum(0, np.minimum(up, down))
+  return triangles * (2 / (edges[2:] - edges[:-2]))[:, None] if settings.norm == "slaney" else triangles
+
+
+_LINEAR, _STEP = 200 / 3, math.log(6.4) / 27  # Hz a mel up to 1 kHz, which is 15 mel; then 27 steps for a factor of 6.4
+
+
+def _to_slaney(hertz: float) -> float:
+  return hertz / _LINEAR if hertz < 1000 else 15 + math.log(hertz / 1000) / _STEP
+
+
+def _from_slaney(mels: np.ndarray) -> np.ndarray:
+  return np.where(mels < 15, mels * _LINEAR, 1000 * np.exp((mels - 15) * _STEP))
+
+
+def _to_htk(hertz: float) -> float:
+  return 2595 * math.log10(1 + hertz / 700)
+
+
+def _from_htk(mels: np.ndarray) -> np.ndarray:
+  return 700 * (10 ** (mels / 2595) - 1)
+
+
+def _check_number(made: LogMel, key: str, where: str, whole: bool = False, least: float = 0.0) -> None:
+  value = getattr(made, key)
+  kind = int if whole else (int, float)
+  if not isinstance(value, kind) or isinstance(value, bool) or not least < value < math.inf:
+    over = "" if least < 0 else " over 0"
+    raise UserError(f"{where}.{key}: {value!r}; give a {'whole ' if whole else ''}number{over}")
