@@ -8,6 +8,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from mmcontrast.encoders.audio_convnet import AudioConvNet
+from mmcontrast.encoders.audio_transformer import AudioTransformer
 from mmcontrast.encoders.bert import Bert, bert_large
 from mmcontrast.encoders.clip_resnet import (
   clip_resnet50,
@@ -64,6 +66,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "bert_large": bert_large,
   "modern_bert": ModernBert,
   "modern_bert_large": modern_bert_large,
+  "audio_transformer": AudioTransformer,
+  "audio_convnet": AudioConvNet,
 }
 
 

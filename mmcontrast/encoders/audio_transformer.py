@@ -24,8 +24,8 @@ from mmcontrast.errors import UserError
 class AudioTransformer(nn.Module):
   """Spectrograms [B, F, M] and the mask of their frames to patch tokens and one vector.
 
-  Patches begin every `stride` cells as long as there is a frame, or a filter, that none before has seen; what a last one
-  lacks is zero. So padded frames change nothing, neither by their values nor by their number.
+  Patches begin every `stride` cells as long as there is a frame, or a filter, that none before has seen; what a last
+  one lacks is zero. So padded frames change nothing, neither by their values nor by their number.
 
   Attributes:
     patch: frames and filters of a patch.

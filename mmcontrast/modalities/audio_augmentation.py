@@ -1,9 +1,9 @@
 """Augmentation of sounds on the device, batched and jitted with the train step.
 
-The host decodes and cuts; what is left of a method's recipe happens here: of waveforms mixing, concatenating, reversing,
-gain and noise, of spectrograms the masks of SpecAugment (Park et al., arXiv:1904.08779). An example's draws are a pure
-function of (its seed, the view). What is mixed in or appended is another example of the batch, which is found by the
-order of the seeds: so a view is the same at any place in the batch and on any number of devices.
+The host decodes and cuts; what is left of a method's recipe happens here: of waveforms mixing, concatenating,
+reversing, gain and noise, of spectrograms the masks of SpecAugment (Park et al., arXiv:1904.08779). An example's draws
+are a pure function of (its seed, the view). What is mixed in or appended is another example of the batch, which is
+found by the order of the seeds: so a view is the same at any place in the batch and on any number of devices.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ def parse(options: Mapping[str, Any], rate: int, where: str = "data.audio.log_me
     )
   if empty := int((mel_filters(made, rate).max(axis=1) == 0).sum()):
     raise UserError(
-      f"{where}.mels: {empty} of {made.mels} filters lie between the {made.fft // 2 + 1} bins of fft={made.fft} and would "
-      "always be empty; set fewer mels or a longer fft"
+      f"{where}.mels: {empty} of {made.mels} filters lie between the {made.fft // 2 + 1} bins of fft={made.fft} and "
+      "would always be empty; set fewer mels or a longer fft"
     )
   return made
 

@@ -50,7 +50,7 @@ def test_padded_frames_change_nothing(config):
 
 @pytest.mark.parametrize("config", TOWERS.values(), ids=TOWERS)
 def test_what_is_real_changes_something_and_gradients_are_finite(config):
-  variables, apply = built(config)
+  variables, _ = built(config)
   module = build_encoder(config)
 
   @jax.jit
@@ -127,7 +127,7 @@ def test_wrong_options_are_refused(config, message):
 
 
 def test_learned_positions_end_with_the_length_of_training():
-  variables, apply = built(TOWERS["transformer_cls"])
+  _, apply = built(TOWERS["transformer_cls"])
   apply(SPECTROGRAMS[:, :20], None)
   with pytest.raises(UserError, match=r"spectrograms of 9 patches, and 7 places were learned; cut sounds"):
     apply(np.zeros((1, 48, 20), np.float32), None)

@@ -12,18 +12,18 @@ import pathlib
 import librosa
 import numpy as np
 
+DB = dict(log="db", top_db=None)
 CASES = [
-  # 25 ms every 10 ms at 16 kHz.
   dict(rate=16_000, window=400, hop=160, fft=512, mels=64, log="db", top_db=80.0, edges="zeros"),
-  dict(rate=16_000, window=400, hop=160, fft=512, mels=40, scale="htk", norm="none", power=1.0, log="ln", floor=1e-5,
-       edges="reflect"),  # fmt: skip
-  dict(rate=22_050, window=1024, hop=256, fft=1024, mels=80, low=50.0, high=8000.0, taper="hamming", log="db",
-       top_db=None, edges="none"),  # fmt: skip
-  dict(rate=48_000, window=1024, hop=480, fft=1024, mels=64, low=50.0, high=14_000.0, scale="htk", log="db",
-       top_db=None, edges="reflect"),  # fmt: skip
-  dict(rate=16_000, window=400, hop=130, fft=401, mels=24, norm="none", power=1.0, log="db", top_db=30.0, edges="zeros"),
+  dict(rate=16_000, window=400, hop=160, fft=512, mels=40, scale="htk", norm="none", power=1.0, edges="reflect")
+  | dict(log="ln", floor=1e-5),
+  dict(rate=22_050, window=1024, hop=256, fft=1024, mels=80, low=50.0, high=8000.0, taper="hamming", edges="none") | DB,
+  dict(rate=48_000, window=1024, hop=480, fft=1024, mels=64, low=50.0, high=14_000.0, scale="htk", edges="reflect")
+  | DB,
+  dict(rate=16_000, window=400, hop=130, fft=401, mels=24, norm="none", power=1.0, edges="zeros")
+  | dict(log="db", top_db=30.0),
   dict(rate=8_000, window=200, hop=80, fft=256, mels=20, log="none", edges="zeros", taper="none"),
-]  # fmt: skip
+]
 SAMPLES = 4_000
 
 
