@@ -93,26 +93,22 @@ def from_array(samples: Any, source_rate: float, rate: int, limits: Mapping[str,
 
   Raises BadRecord as `decode`, and for other shapes and types.
   """
-  try:
-    samples = np.asarray(samples)
-  except ValueError as error:
-    raise BadRecord(f"sound that is no array ({one_line(error, most=80)})") from None
-  if samples.ndim not in (1, 2):
-    raise BadRecord(f"sound of shape {samples.shape}; an array of samples, or of samples and channels, is read")
-  if not samples.size:
-    raise BadRecord("sound without samples")
-  samples = samples.reshape(len(samples), -1)
-  samples = samples.T if samples.shape[0] < samples.shape[1] else samples
-  if not _is_rate(source_rate):
-    raise BadRecord(f"sound with a rate of {source_rate!r}; samples a second are from {RATES[0]} to {RATES[1]}")
+  samples = _floats(samples, source_rate)
   _check_size(*samples.shape, int(source_rate), limits)
-  if samples.dtype == np.uint8:
-    samples = (samples.astype(np.float32) - 128) / 128
-  elif np.issubdtype(samples.dtype, np.signedinteger):
-    samples = (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
-  elif not np.issubdtype(samples.dtype, np.floating):
-    raise BadRecord(f"sound of type {samples.dtype}; floats, uint8 and signed integers are read")
-  return _mono(samples.astype(np.float32), int(source_rate), rate)
+  return _mono(samples, int(source_rate), rate)
+
+
+def to_wav(samples: Any, rate: float) -> bytes:
+  """Samples that are decoded already as a WAV file of 32-bit floats, which `decode` reads to the same numbers.
+
+  So a record holds sound in one form, whatever a table held. Arguments and errors as of `from_array`.
+  """
+  samples = np.ascontiguousarray(_floats(samples, rate), "<f4")
+  channels, size = samples.shape[1], samples.nbytes
+  form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, channels, int(rate), int(rate) * channels * 4, channels * 4, 32)
+  return (
+    struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + form + struct.pack("<4sI", b"data", size) + samples.tobytes()
+  )
 
 
 def header(data: bytes) -> Header | None:
@@ -141,6 +137,29 @@ def cut(wave: np.ndarray, length: int, place: float) -> tuple[np.ndarray, int]:
     return np.pad(wave, (0, -spare)), len(wave)
   start = min(int(place * (spare + 1)), spare)
   return wave[start : start + length], length
+
+
+def _floats(samples: Any, rate: Any) -> np.ndarray:
+  """An array as `from_array` takes it as float32 [S, channels], full scale 1."""
+  try:
+    samples = np.asarray(samples)
+  except ValueError as error:
+    raise BadRecord(f"sound that is no array ({one_line(error, most=80)})") from None
+  if samples.ndim not in (1, 2):
+    raise BadRecord(f"sound of shape {samples.shape}; an array of samples, or of samples and channels, is read")
+  if not samples.size:
+    raise BadRecord("sound without samples")
+  samples = samples.reshape(len(samples), -1)
+  samples = samples.T if samples.shape[0] < samples.shape[1] else samples
+  if not _is_rate(rate):
+    raise BadRecord(f"sound with a rate of {rate!r}; samples a second are from {RATES[0]} to {RATES[1]}")
+  if samples.dtype == np.uint8:
+    return (samples.astype(np.float32) - 128) / 128
+  if np.issubdtype(samples.dtype, np.signedinteger):
+    return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+  if not np.issubdtype(samples.dtype, np.floating):
+    raise BadRecord(f"sound of type {samples.dtype}; floats, uint8 and signed integers are read")
+  return samples.astype(np.float32)
 
 
 def _mono(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import soxr
 from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.errors import UserError
 from mmcontrast.modalities import audio_reading
-from mmcontrast.modalities.audio_reading import cut, decode, from_array, header
+from mmcontrast.modalities.audio_reading import cut, decode, from_array, header, to_wav
 
 RATE = 16_000
 SECONDS = 0.5
@@ -97,6 +97,17 @@ def test_arrays_of_every_type(dtype):
   np.testing.assert_allclose(from_array(array, RATE, RATE), wave, atol=5e-3)
   resampled = from_array(array, RATE, 8_000)
   np.testing.assert_allclose(resampled, soxr.resample(from_array(array, RATE, RATE), RATE, 8_000), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_an_array_becomes_a_file_of_the_same_numbers(channels, rate):
+  samples = tone(channels=channels)
+  data = to_wav(samples.T, rate)
+  assert header(data) == ("WAV", rate, channels, len(samples) / rate)
+  np.testing.assert_array_equal(decode(data, 16_000), from_array(samples, rate, 16_000))
+  read, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+  np.testing.assert_array_equal(read, samples.reshape(len(samples), -1))
 
 
 def damaged(data):
