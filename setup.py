@@ -22,6 +22,7 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
 # (pip install --no-deps), since it wants an older orbax-checkpoint, which it does not use.
 ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
 
+AUDIO = ["soundfile>=0.13", "soxr>=0.5"]  # sound files, and other rates; soundfile brings libsndfile along
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
@@ -69,6 +70,7 @@ setuptools.setup(
     "scikit-learn>=1.5",
   ],
   extras_require={
+    "audio": AUDIO,
     "emoji": EMOJI,
     "text": TEXT,
     "onnx": ONNX,
@@ -76,6 +78,7 @@ setuptools.setup(
     "gs": ["gcsfs>=2025.3"],
     "s3": ["s3fs>=2025.3"],
     "test": [
+      *AUDIO,
       *EMOJI,
       *SEARCH,
       *TEXT,
