@@ -47,8 +47,18 @@ def joined_terms(objective: Mapping[str, Any]) -> list[JoinedTerm]:
 
 
 def columns(score: TupleScore, keys: Sequence[np.ndarray]) -> np.ndarray:
-  """One column an example of its keys, float [N, D] each: what `scores` takes, [N, ...]."""
-  return np.asarray(_join(score, tuple(np.asarray(key, np.float32) for key in keys)))
+  """One column an example of its keys, float [N, D] each: what `scores` takes, [N, ...].
+
+  Where a column has parts (`score.column`), it is an array [N] with a field for each.
+  """
+  joined = jax.tree.map(np.asarray, _join(score, tuple(np.asarray(key, np.float32) for key in keys)))
+  if score.column is None:
+    return joined
+  parts = joined._asdict()
+  out = np.empty(len(parts[joined._fields[0]]), [(name, part.dtype, part.shape[1:]) for name, part in parts.items()])
+  for name, part in parts.items():
+    out[name] = part
+  return out
 
 
 def scores(score: TupleScore, queries: np.ndarray, joined: np.ndarray) -> np.ndarray:
@@ -60,18 +70,23 @@ def scores(score: TupleScore, queries: np.ndarray, joined: np.ndarray) -> np.nda
   out = np.empty((len(queries), len(joined)), np.float32)
   if not out.size:
     return out
-  cells = score.cells(queries[0], joined[0])
+  cells = score.cells(queries[0], _parts(score, joined[0]))
   for rows in row_chunks(len(queries), cells * min(len(joined), _TILE)):
     for part in row_chunks(len(joined), 1, _TILE):
-      out[rows, part] = _scores(score, queries[rows], joined[part])
+      out[rows, part] = _scores(score, queries[rows], _parts(score, joined[part]))
   return out
 
 
 _TILE = 1 << 16  # examples a tile
 
 
+def _parts(score: TupleScore, joined: np.ndarray) -> Any:
+  """Columns as `columns` gave them -> as the score takes them."""
+  return joined if score.column is None else score.column(*(joined[name] for name in score.column._fields))
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _join(score: TupleScore, keys: tuple[jax.Array, ...]) -> jax.Array:
+def _join(score: TupleScore, keys: tuple[jax.Array, ...]) -> Any:
   return score.join([score.prepare(key) for key in keys])
 
 
@@ -81,5 +96,5 @@ def _prepare(score: TupleScore, x: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _scores(score: TupleScore, rows: jax.Array, joined: jax.Array) -> jax.Array:
-  return score.tile(jnp.asarray(rows), jnp.asarray(joined))
+def _scores(score: TupleScore, rows: jax.Array, joined: Any) -> jax.Array:
+  return score.tile(*jax.tree.map(jnp.asarray, (rows, joined)))

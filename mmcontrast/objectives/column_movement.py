@@ -2,7 +2,7 @@
 
 Each way is a function run on every device, inside `jax.shard_map` where there are several:
 
-    move(loop, row side, column side, shared, axes) -> what accumulated of (rows, columns, whole)
+    move(loop, row block, column block, shared, axes) -> what accumulated of (rows, columns, whole)
 
 Both sides, and what is returned of them, are the device's own part; the whole is of all devices.
 """
@@ -12,23 +12,23 @@ from __future__ import annotations
 import jax
 from jax import lax
 
-from mmcontrast.objectives.tile_loop import Running, Side, TileLoop
+from mmcontrast.objectives.tile_loop import Block, Running, TileLoop
 
 Moved = tuple[Running, Running, Running]
 
 
-def alone(loop: TileLoop, row_side: Side, column_side: Side, shared, axes) -> Moved:
+def alone(loop: TileLoop, row_block: Block, column_block: Block, shared, axes) -> Moved:
   """One device: there is one block."""
-  start = loop.start("row", row_side.leaves), loop.start("all", shared)
-  (rows, whole), columns = loop.visit(row_side, column_side, shared, *start)
+  start = loop.start("row", row_block.leaves), loop.start("all", shared)
+  (rows, whole), columns = loop.visit(row_block, column_block, shared, *start)
   return rows, columns, whole
 
 
-def gather(loop: TileLoop, row_side: Side, column_side: Side, shared, axes) -> Moved:
+def gather(loop: TileLoop, row_block: Block, column_block: Block, shared, axes) -> Moved:
   """All columns are gathered on every device; what belongs to them is reduced back."""
-  n = column_side.leaves[0].shape[0]
-  everything = jax.tree.map(lambda x: lax.all_gather(x, axes, tiled=True), column_side)
-  rows, columns, whole = alone(loop, row_side, everything, shared, axes)
+  n = column_block.leaves[0].shape[0]
+  everything = jax.tree.map(lambda x: lax.all_gather(x, axes, tiled=True), column_block)
+  rows, columns, whole = alone(loop, row_block, everything, shared, axes)
   at = lax.axis_index(axes) * n
   states = loop.merge_devices("column", columns._replace(grads=[]), axes).states
   states = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, n), states)
@@ -36,7 +36,7 @@ def gather(loop: TileLoop, row_side: Side, column_side: Side, shared, axes) -> M
   return rows, Running(states, grads), loop.merge_devices("all", whole, axes)
 
 
-def ring(loop: TileLoop, row_side: Side, column_side: Side, shared, axes) -> Moved:
+def ring(loop: TileLoop, row_block: Block, column_block: Block, shared, axes) -> Moved:
   """Blocks of columns go round.
 
   At each stop, what a block has gathered catches up with it. A step first sends the block on, and
@@ -49,7 +49,7 @@ def ring(loop: TileLoop, row_side: Side, column_side: Side, shared, axes) -> Mov
   def step(carry, _):
     block, gathered, own = carry
     following, gathered = _shift((block, gathered), axes)
-    own, here = loop.visit(row_side, block, shared, *own)
+    own, here = loop.visit(row_block, block, shared, *own)
     return (following, loop.merge("column", gathered, here), own), None
 
   def round_trip(own, block):
@@ -57,8 +57,8 @@ def ring(loop: TileLoop, row_side: Side, column_side: Side, shared, axes) -> Mov
     (_, gathered, own), _ = lax.scan(step, start, length=lax.axis_size(axes))
     return own, _shift(gathered, axes)
 
-  start = loop.start("row", row_side.leaves), loop.start("all", shared)
-  blocks = jax.tree.map(lambda x: x.reshape(-1, width, *x.shape[1:]), column_side)
+  start = loop.start("row", row_block.leaves), loop.start("all", shared)
+  blocks = jax.tree.map(lambda x: x.reshape(-1, width, *x.shape[1:]), column_block)
   (rows, whole), columns = lax.scan(round_trip, start, blocks)
   columns = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), columns)
   return rows, columns, loop.merge_devices("all", whole, axes)

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.criterion import Criterion
+from mmcontrast.objectives.criterion import Anchors, Criterion
+from mmcontrast.objectives.reductions import Values
+from mmcontrast.objectives.term import Run
 from mmcontrast.optimization.schedules import extremes
-
-Values = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Compositional(Criterion):
   not seen yet, whose first u is g whatever gamma is, as in the released code.
 
   rho: pulls the temperature down: 6.5 to 16 in the released commands.
-  gamma: share of the new g in u, a number or a schedule within (0, 1]; the released code's falls
+  gamma: weight of the new g in u, a number or a schedule within (0, 1]; the released code's falls
     from 1 to 0.2 by a cosine over half the epochs.
   """
 
@@ -55,35 +55,24 @@ class Compositional(Criterion):
     if not self.eps > 0:
       raise UserError(f"eps: {self.eps} is not above 0; FastCLIP uses 1e-14")
 
+  @property
+  def schedules(self) -> dict[str, Any]:
+    return {"gamma": self.gamma}
+
   def values(self, logits, weights, positive, anchor) -> Values:
     return {"negatives": jnp.where(positive(), -jnp.inf, logits)}
 
   def reductions(self, aligned: bool) -> dict[str, str]:
     return {"negatives": "logsumexp"}
 
-  def remembered_loss(
-    self,
-    stats: Values,
-    positive: jax.Array,
-    count: jax.Array | int,
-    log_u: jax.Array,
-    scale: jax.Array | float,
-    gamma: jax.Array | float,
-  ) -> tuple[jax.Array, jax.Array]:
-    """The loss [n] of anchors and their new log u [n].
-
-    Args:
-      stats: the reductions.
-      positive: [n], each anchor's own logit.
-      count: columns that an anchor sees, its own pair included.
-      log_u: [n], as remembered.
-      scale: one over the temperature.
-      gamma: its value now.
-    """
+  def losses(self, stats: Values, anchors: Anchors) -> tuple[jax.Array, jax.Array]:
+    """The loss [n] of anchors and their new log u [n]."""
+    log_u, scale = anchors.remembered, anchors.scale
     negatives = stats["negatives"]
     some = negatives != -jnp.inf
-    log_g = jnp.where(some, negatives - positive - jnp.log(jnp.maximum(count - 1.0, 1.0)), 0.0)
-    new = lax.stop_gradient(jnp.where(some, self._averaged(log_u, log_g, gamma), log_u))
+    log_g = negatives - anchors.positive - jnp.log(jnp.maximum(anchors.count - 1.0, 1.0))
+    log_g = jnp.where(some, log_g, 0.0)
+    new = lax.stop_gradient(jnp.where(some, self._averaged(log_u, log_g, anchors.scheduled["gamma"]), log_u))
     known = jnp.where(some, new, 0.0)
     loss = 2.0 * jnp.exp(log_g - jnp.logaddexp(known, math.log(self.eps)))
     if self.multiply_tau:
@@ -94,3 +83,23 @@ class Compositional(Criterion):
   def _averaged(log_u, log_g, gamma) -> jax.Array:
     mixed = jnp.logaddexp(jnp.log1p(-gamma) + log_u, jnp.log(gamma) + log_g)
     return jnp.where(log_u == -jnp.inf, log_g, mixed)
+
+  def check(self, term: Any, where: str) -> None:
+    one_pair = len(term.query) == len(term.key) == 1 and not term.on_both_sides and term.target.kind == "itself"
+    if not one_pair or term.token_keys:
+      raise UserError(
+        f"{where}.criterion: compositional stores one number for an example's own pair; give it one query, "
+        "one other key and target='identity'"
+      )
+    if term.queue_length:
+      raise UserError(
+        f"{where}.negatives: compositional estimates the denominator over the whole dataset, which a queue only "
+        "approximates; use negatives='batch', or criterion='softmax' with the queue"
+      )
+
+  def check_in_run(self, run: Run, where: str) -> None:
+    if not run.examples:
+      raise UserError(
+        f"{where}: compositional stores a number for each example, and the length of the dataset is not "
+        "known; use criterion='softmax', or a dataset with a length"
+      )

@@ -19,9 +19,9 @@ A criterion that needs statistics of a whole row before it can say what to sum h
 `first(logits, weights, positive) -> values` with `first_reductions` {name: kind}; `anchor` then
 broadcasts their results {name: ...} over the tiles of the second pass.
 
-A criterion that remembers something of each example has `remembered_loss` in place of `loss`
-(compositional.py). One of the views of an example together (view_criteria.py) has a loss for each
-example, not for each anchor, and is told which pairs are of one view.
+A criterion that remembers something of each example has `losses` in place of `loss` (compositional.py). One of the
+views of an example together (view_criteria.py) has a loss for each example, not for each anchor, and is told which
+pairs are of one view.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ import jax.numpy as jnp
 from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives.compositional import Compositional
 from mmcontrast.objectives.criterion import Criterion
+from mmcontrast.objectives.reductions import Values
 from mmcontrast.objectives.view_criteria import MultiView, MultiViewDecoupled
 from mmcontrast.registry import build
-
-Values = dict[str, jax.Array]
 
 
 @jax.custom_jvp
@@ -69,6 +68,7 @@ class Softmax(Criterion):
   smoothing: float = 0.0
   decoupled: bool = False
   normalized: bool = True
+  counts_negatives: ClassVar[bool] = True
 
   def __post_init__(self):
     choose(self.positives, ("outside", "inside"), "positives")
@@ -136,6 +136,7 @@ class Sigmoid(Criterion):
 
   default_temperature: ClassVar[float] = 0.1
   additive: ClassVar[bool] = True
+  needs_bounded_weights: ClassVar[bool] = True
 
   def values(self, logits, weights, positive, anchor) -> Values:
     if weights is None:

@@ -4,94 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mmcontrast.errors import UserError, choose, nearest
-from mmcontrast.objectives.compositional import Compositional
-from mmcontrast.objectives.criteria import Sigmoid, Softmax
+from mmcontrast.errors import UserError, nearest
 from mmcontrast.objectives.edge import Edge
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding
-from mmcontrast.objectives.targets import Mixed, SharedLabels, SharedTags, Teacher
 from mmcontrast.objectives.term import Run
-from mmcontrast.objectives.view_criteria import MultiView
 
 
 def check_combination(term: Edge, where: str) -> None:
-  """Checks that the choices of one term go together; raises UserError naming `where`."""
+  """Checks that the choices of one term go together; raises UserError naming `where`.
+
+  What a criterion, a score or a target asks of its term it checks itself (`Criterion.check`, ...).
+  """
   _check_keys(term, where)
   if term.score.joins or term.negatives in ("permuted", "combined"):
     _check_tuples(term, where)
-  _check_criterion(term, where)
-  _check_tokens(term, where)
+  _check_anchor(term, where)
+  term.criterion.check(term, where)
+  _check_token_keys(term, where)
+  term.score.check(term, where)
   _check_hard_negatives(term, where)
-  _check_target(term, where)
-  if term.prototypes and term.score.tokens:
-    raise UserError(
-      f"{where}.prototypes: a prototype is one vector, and score {term.score.name!r} compares tokens; "
-      "use score='cosine'"
-    )
+  term.target.check(term, where)
+  _check_weights(term, where)
+  _check_prototypes(term, where)
   if term.queue_length:
     _check_queue(term, where)
 
 
-def _both(term: Edge) -> list[str]:
-  """The embeddings that are queries and keys."""
-  return sorted(set(term.query) & set(term.key))
-
-
-def _follows(term: Edge) -> bool:
-  """Whether the target is a teacher that says something of any column, a queued one too."""
-  return isinstance(term.target, Teacher) and term.target.key is None and term.direction == "rows"
+def _knows_every_column(term: Edge) -> bool:
+  """Whether the target weighs any column for a query, one that is of no example of the batch, too."""
+  return term.target.knows_every_column and term.direction == "rows"
 
 
 def _check_keys(term: Edge, where: str) -> None:
   """Checks that queries and keys are the same list, of more than themselves, or have nothing in common."""
-  both = _both(term)
+  both = list(term.on_both_sides)
   if both and term.query != term.key:
     raise UserError(
       f"{where}.key: {both} are queries too; make query and key equal lists "
       "(each embedding then leaves itself out) or have nothing in common"
     )
-  if both and len(term.query) == 1 and term.target.kind == "own":
+  if both and len(term.query) == 1 and term.target.kind == "itself":
     raise UserError(
       f"{where}.key: {term.key[0]!r} would be compared only with itself; name two or more views on both sides"
     )
 
 
-def _check_criterion(term: Edge, where: str) -> None:
-  """Checks that a criterion of own pairs, of whole examples or one that remembers is given these."""
-  both, keys = _both(term), 1 if term.score.joins else len(term.key)
-  if term.criterion.needs_anchor and (both or len(term.query) != 1 or keys != 1):
+def _check_anchor(term: Edge, where: str) -> None:
+  """Checks that a criterion of each example's own pair is given one."""
+  keys = 1 if term.score.joins else len(term.key)
+  if term.criterion.needs_anchor and (term.on_both_sides or len(term.query) != 1 or keys != 1):
     raise UserError(f"{where}.criterion: hinge measures from the own pair; give it one query and one other key")
-  if isinstance(term.criterion, MultiView) and (
-    term.query != term.key
-    or len(term.query) == 1
-    or term.target.kind != "own"
-    or term.negatives != "batch"
-    or term.negative_keys
-    or term.negative_queries
-    or term.prototypes
-  ):
-    raise UserError(
-      f"{where}.criterion: it joins the views of an example; make query and key the same list of two or more views, "
-      "target 'identity', negatives 'batch', and leave negative_keys, negative_queries and prototypes out"
-    )
-  if not isinstance(term.criterion, Compositional):
-    return
-  if both or len(term.query) != 1 or len(term.key) != 1 or term.target.kind != "own" or term.token_keys:
-    raise UserError(
-      f"{where}.criterion: compositional stores one number for an example's own pair; give it one query, "
-      "one other key and target='identity'"
-    )
-  if term.queue_length:
-    raise UserError(
-      f"{where}.negatives: compositional estimates the denominator over the whole dataset, which a queue only "
-      "approximates; use negatives='batch', or criterion='softmax' with the queue"
-    )
 
 
-def _check_tokens(term: Edge, where: str) -> None:
-  """Checks keys that are tokens, and keys of which some tokens are kept."""
+def _check_token_keys(term: Edge, where: str) -> None:
+  """Checks keys that are tokens."""
   if term.token_keys and (
-    _both(term)
+    term.on_both_sides
     or term.direction != "rows"
     or term.negatives != "batch"
     or term.score.tokens
@@ -102,20 +70,13 @@ def _check_tokens(term: Edge, where: str) -> None:
       f"{where}.token_keys: each token is a key for queries of one vector; use direction='rows', negatives='batch', "
       "other keys than queries, a score of vectors, a set of positives such as 'identity', and no hinge"
     )
-  if getattr(term.score, "kept", 0) and (
-    len(term.query) > 1 or len(term.key) > 1 or term.negative_keys or term.negative_queries
-  ):
-    raise UserError(
-      f"{where}.score.kept: the query decides which tokens of a key are kept; use one query and one key without "
-      "hard negatives, or kept=0"
-    )
 
 
 def _check_hard_negatives(term: Edge, where: str) -> None:
   """Checks that some anchor sees them, and that what they weigh has a denominator."""
   if term.negative_weights and not (term.negative_keys or term.negative_queries):
     raise UserError(f"{where}.negative_weights: there are no hard negatives; name negative_keys or negative_queries")
-  if term.negative_weights and not isinstance(term.criterion, Softmax):
+  if term.negative_weights and not term.criterion.counts_negatives:
     raise UserError(f"{where}.negative_weights: weights are counts in a denominator; use criterion='softmax'")
   for side, direction in (("negative_keys", "rows"), ("negative_queries", "columns")):
     if getattr(term, side) and term.direction not in (direction, "both"):
@@ -124,23 +85,26 @@ def _check_hard_negatives(term: Edge, where: str) -> None:
       )
 
 
-def _check_target(term: Edge, where: str) -> None:
-  """Checks that a target knows the weights of all pairs."""
-  if isinstance(term.target, Mixed) and (both := _both(term)):
-    raise UserError(
-      f"{where}.target: 'mixed' mixes the queries, and keys that are queries too would not be; "
-      f"name other keys than {both}"
-    )
-  counted = isinstance(term.target, SharedTags) and term.target.weighted and term.target.overlap == "count"
-  if counted and isinstance(term.criterion, Sigmoid):
+def _check_weights(term: Edge, where: str) -> None:
+  """Checks that the target knows the weights of all pairs, and that the criterion can take them."""
+  if term.criterion.needs_bounded_weights and not term.target.bounded:
     raise UserError(
       f"{where}.target.overlap: sigmoid needs weights up to 1, and a count has no bound; use overlap='jaccard'"
     )
   extra = [name for name in ("negative_keys", "negative_queries", "prototypes") if getattr(term, name)]
-  if term.target.kind == "soft" and extra and not _follows(term):
+  if term.target.kind == "soft" and extra and not _knows_every_column(term):
     raise UserError(
       f"{where}.target: soft weights of {' and '.join(extra)} are unknown; leave {'it' if len(extra) == 1 else 'them'} "
       "out, or use a set of positives such as 'same_id'"
+    )
+
+
+def _check_prototypes(term: Edge, where: str) -> None:
+  """Checks that prototypes are what the score compares."""
+  if term.prototypes and term.score.tokens:
+    raise UserError(
+      f"{where}.prototypes: a prototype is one vector, and score {term.score.name!r} compares tokens; "
+      "use score='cosine'"
     )
 
 
@@ -164,7 +128,7 @@ def _check_queue(term: Edge, where: str) -> None:
       f"{where}.negatives: a queue holds one vector for each example, and score {term.score.name!r} "
       "compares tokens; use negatives='batch'"
     )
-  if term.target.kind == "soft" and not (_follows(term) and term.negatives == "batch+queue"):
+  if term.target.kind == "soft" and not (_knows_every_column(term) and term.negatives == "batch+queue"):
     raise UserError(
       f"{where}.target: soft weights of queued keys are unknown; use "
       "negatives='batch', or a teacher without key and 'batch+queue'"
@@ -203,7 +167,7 @@ def _check_tuples(term: Edge, where: str) -> None:
       f"{where}.direction: {term.negatives!r} tuples are negatives of an anchor and choose none themselves; "
       "use direction='rows', without negative_queries"
     )
-  if term.target.kind != "own":
+  if term.target.kind != "itself":
     raise UserError(
       f"{where}.target: it is not known which tuples of different examples' keys are positive; use target='identity'"
     )
@@ -214,20 +178,11 @@ def _check_tuples(term: Edge, where: str) -> None:
 def check_in_run(term: Edge, run: Run) -> None:
   """Checks a term against the rest of a run; raises UserError before anything compiles."""
   where = f"objective.{term.name}"
-  if isinstance(term.criterion, Compositional) and not run.examples:
-    raise UserError(
-      f"{where}.criterion: compositional stores a number for each example, and the length of the dataset is not "
-      "known; use criterion='softmax', or a dataset with a length"
-    )
+  term.criterion.check_in_run(run, f"{where}.criterion")
   for name in term.compared:
     _check_head(term, name, run)
   _check_dims(term, run.head_dims)
-  if "tags" in term.target.needs and not run.tag_count:
-    raise UserError(f"{where}.target: the dataset has no tags; use target='identity' or 'same_id'")
-  if "labels" in term.target.needs:
-    several = isinstance(term.target, SharedLabels)
-    for label in term.target.labels if several else (term.target.label,):
-      choose(label, run.labels, f"{where}.target.label{'s' * several}")
+  term.target.check_in_run(run, f"{where}.target")
   if term.queue_length % run.batch_size:
     whole = max(1, round(term.queue_length / run.batch_size)) * run.batch_size
     raise UserError(

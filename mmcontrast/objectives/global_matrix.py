@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,16 +39,17 @@ from jax.sharding import PartitionSpec as P
 
 from mmcontrast.errors import choose
 from mmcontrast.objectives.column_movement import MOVEMENTS
-from mmcontrast.objectives.reductions import Reduction, masked, reduce_values, side_mask
-from mmcontrast.objectives.tile_loop import AXES, Side, TileLoop
+from mmcontrast.objectives.reductions import Reduction, Values, masked, reduce_values, side_mask
+from mmcontrast.objectives.tile_loop import REDUCED_AXIS, Block, State, TileLoop
 
 Tree = Any
-Values = dict[str, jax.Array]
 Tile = Callable[[Tree, Tree, Tree], tuple[Values, jax.Array | None]]
 
 IMPLEMENTATIONS = ("auto", "dense", "rows", "ring")
 BATCH_AXES = ("data", "fsdp")
-COLUMNS_PER_ROW = 4  # A tile of r rows has up to 8 * r columns.
+# Tiles are of `size` rows at most and this many times as many columns; where rows are cut to equal lengths, r of them
+# may be little more than size / 2, beside up to 8 * r columns.
+COLUMNS_PER_ROW = 4
 DENSE_BYTES = 64 << 20
 GATHER_BYTES = 64 << 20
 
@@ -128,8 +129,8 @@ def reduce_tiles(
       k for k in several if devices * column_count % k == 0 and (k == 1 or k * column_length <= COLUMNS_PER_ROW * size)
     )
   axes = axes if devices > 1 else ()
-  run = _tiled(tile, reductions, impl, mesh, axes, (row_length, column_length), dtype)
-  stats = run((rows, row_mask), (columns, column_mask), shared)
+  matrix = _TiledMatrix(tile, reductions, impl, mesh, axes, (row_length, column_length), dtype)
+  stats = matrix.function()((rows, row_mask), (columns, column_mask), shared)
   ends = {"row": slice(n), "column": slice(m), "all": ...}
   return {name: stats[name][ends[r.axis]] for name, r in reductions.items()}
 
@@ -140,7 +141,7 @@ def _dense(tile, reductions, rows, columns, shared, row_mask, column_mask) -> Va
   for name, (value, axis, kind) in reductions.items():
     by_row = None if axis == "row" else side_mask(row_mask, 1)
     by_column = None if axis == "column" else side_mask(column_mask, 0)
-    stats[name] = reduce_values(kind, masked(values[value], kind, mask, by_row, by_column), AXES[axis])
+    stats[name] = reduce_values(kind, masked(values[value], kind, mask, by_row, by_column), REDUCED_AXIS[axis])
   return stats
 
 
@@ -179,41 +180,49 @@ class _Wanted(tuple):
   """Which leaves of (rows, columns, shared) need a gradient."""
 
 
-def _tiled(tile, reductions, impl, mesh, axes, lengths, dtype):
-  """The custom-VJP function `((rows, mask), (columns, mask), shared) -> statistics`."""
-  spec, everywhere = P(axes or None), P()
-  move = MOVEMENTS[impl if axes else "alone"]
-  total = next((name for name, r in reductions.items() if r.axis == "all"), None)
+class _Residuals(NamedTuple):
+  """What the backward pass needs of the forward one.
 
-  def sweep(sides, shared, *, reduce, wanted):
-    """What accumulates over all tiles: of the rows, the columns and the whole matrix."""
-    structures = [jax.tree.structure(tree) for tree in (sides[0].leaves, sides[1].leaves, shared)]
-    sides = [side._replace(leaves=jax.tree.leaves(side.leaves)) for side in sides]
+  inputs: (rows, mask), (columns, mask), shared; states: of all reductions; grads: of the sum over all pairs, found in
+  the forward pass, of the leaves of rows, columns and shared; wanted: which leaves need a gradient.
+  """
 
-    def flat_tile(*parts):
-      return tile(*map(jax.tree.unflatten, structures, parts))
+  inputs: tuple[Any, Any, Tree]
+  states: State
+  grads: list[list[jax.Array]]
+  wanted: list[_Wanted]
 
-    loop = TileLoop(flat_tile, reductions, lengths, dtype, reduce=reduce, wanted=wanted)
 
-    def local(row_side, column_side, shared):
-      return move(loop, row_side, column_side, shared, axes)
+class _TiledMatrix:
+  """Statistics of a matrix in tiles, with their own gradient: `((rows, mask), (columns, mask), shared) -> Values`."""
 
-    if axes:
-      specs = (spec, spec, everywhere)
-      local = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=False)
-    return local(*sides, jax.tree.leaves(shared))
+  def __init__(
+    self,
+    tile: Tile,
+    reductions: Mapping[str, Reduction],
+    impl: str,
+    mesh: Mesh | None,
+    axes: tuple[str, ...],
+    lengths: tuple[int, int],
+    dtype: Any,
+  ):
+    """`axes`: of the mesh, that rows and columns are split over; () on one device. `lengths`: of a tile."""
+    self._tile, self._reductions, self._mesh, self._axes = tile, reductions, mesh, axes
+    self._lengths, self._dtype = lengths, dtype
+    self._move = MOVEMENTS[impl if axes else "alone"]
+    self._total = next((name for name, r in reductions.items() if r.axis == "all"), None)
 
-  def forward(rows, columns, shared, wanted=None):
-    sides = [Side(*side, {}, {}) for side in (rows, columns)]
-    found = sweep(sides, shared, reduce=True, wanted=wanted)
-    states = {name: state for part in found for name, state in part.states.items()}
-    return states, [part.grads for part in found]
+  def function(self) -> Callable[[Any, Any, Tree], Values]:
+    """The differentiable function."""
 
-  @jax.custom_vjp
-  def run(rows, columns, shared):
-    return {name: state[0] for name, state in forward(rows, columns, shared)[0].items()}
+    @jax.custom_vjp
+    def run(rows, columns, shared):
+      return self._values(self._reduce(rows, columns, shared, None)[0])
 
-  def run_forward(*arguments):
+    run.defvjp(self._forward, self._backward, symbolic_zeros=True)
+    return run
+
+  def _forward(self, *arguments: Any) -> tuple[Values, _Residuals]:
     def is_primal(x):
       return hasattr(x, "perturbed")
 
@@ -222,29 +231,59 @@ def _tiled(tile, reductions, impl, mesh, axes, lengths, dtype):
       for a in (arguments[0][0], arguments[1][0], arguments[2])
     ]
     inputs = jax.tree.map(lambda x: x.value, arguments, is_leaf=is_primal)
-    states, grads = forward(*inputs, wanted if total else None)
-    return {name: state[0] for name, state in states.items()}, (inputs, states, grads, wanted)
+    states, grads = self._reduce(*inputs, wanted if self._total else None)
+    return self._values(states), _Residuals(inputs, states, grads, wanted)
 
-  def run_backward(residuals, cotangents):
+  def _backward(self, residuals: _Residuals, cotangents: Mapping[str, Any]) -> tuple[Any, Any, Tree]:
     (rows, columns, shared), states, grads, wanted = residuals
-    asked = {name: g for name, g in cotangents.items() if not isinstance(g, SymbolicZero)}
-    found = [[asked[total] * x for x in part] for part in grads] if total in asked else None
-    by_axis = [{k: g for k, g in asked.items() if reductions[k].axis == axis} for axis in ("row", "column")]
+    cotangents = {name: g for name, g in cotangents.items() if not isinstance(g, SymbolicZero)}
+    sums = None
+    if self._total in cotangents:
+      sums = [[cotangents[self._total] * x for x in part] for part in grads]
+    by_axis = [
+      {name: g for name, g in cotangents.items() if self._reductions[name].axis == axis} for axis in ("row", "column")
+    ]
     if any(by_axis):
-      sides = [Side(*side, {name: states[name] for name in own}, own) for side, own in zip((rows, columns), by_axis)]
-      swept = [part.grads for part in sweep(sides, shared, reduce=False, wanted=wanted)]
-      found = swept if found is None else jax.tree.map(jnp.add, found, swept)
-    rows, columns, shared = (
-      jax.tree.unflatten(jax.tree.structure(tree), _spread(grad, flags))
-      for tree, grad, flags in zip((rows[0], columns[0], shared), found, wanted)
+      blocks = [Block(*side, {name: states[name] for name in g}, g) for side, g in zip((rows, columns), by_axis)]
+      swept = [part.grads for part in self._sweep(blocks, shared, reduce=False, wanted=wanted)]
+      sums = swept if sums is None else jax.tree.map(jnp.add, sums, swept)
+    of_rows, of_columns, of_shared = (
+      jax.tree.unflatten(jax.tree.structure(tree), _spread(part, flags))
+      for tree, part, flags in zip((rows[0], columns[0], shared), sums, wanted)
     )
-    return (rows, None), (columns, None), shared
+    return (of_rows, None), (of_columns, None), of_shared
 
-  run.defvjp(run_forward, run_backward, symbolic_zeros=True)
-  return run
+  def _reduce(self, rows: Any, columns: Any, shared: Tree, wanted: list[_Wanted] | None) -> tuple[State, list]:
+    """The states of all reductions, and the gradients of the sum over all pairs where any are `wanted`."""
+    blocks = [Block(*side, {}, {}) for side in (rows, columns)]
+    parts = self._sweep(blocks, shared, reduce=True, wanted=wanted)
+    states = {name: state for part in parts for name, state in part.states.items()}
+    return states, [part.grads for part in parts]
+
+  def _sweep(self, blocks: list[Block], shared: Tree, *, reduce: bool, wanted: list[_Wanted] | None) -> tuple:
+    """What accumulates over all tiles: of the rows, the columns and the whole matrix (tile_loop.Running each)."""
+    structures = [jax.tree.structure(tree) for tree in (blocks[0].leaves, blocks[1].leaves, shared)]
+    blocks = [block._replace(leaves=jax.tree.leaves(block.leaves)) for block in blocks]
+
+    def flat_tile(*parts):
+      return self._tile(*map(jax.tree.unflatten, structures, parts))
+
+    loop = TileLoop(flat_tile, self._reductions, self._lengths, self._dtype, reduce=reduce, wanted=wanted)
+
+    def on_device(rows, columns, shared):
+      return self._move(loop, rows, columns, shared, self._axes)
+
+    if self._axes:
+      specs = (P(self._axes), P(self._axes), P())
+      on_device = jax.shard_map(on_device, mesh=self._mesh, in_specs=specs, out_specs=specs, check_vma=False)
+    return on_device(*blocks, jax.tree.leaves(shared))
+
+  @staticmethod
+  def _values(states: State) -> Values:
+    return {name: state[0] for name, state in states.items()}
 
 
-def _spread(found: list[jax.Array], wanted: Sequence[bool]) -> list[jax.Array | None]:
-  """Puts the gradients found back among the leaves that wanted none."""
-  remaining = iter(found)
+def _spread(gradients: list[jax.Array], wanted: Sequence[bool]) -> list[jax.Array | None]:
+  """Gradients of the leaves that are wanted -> of all leaves, None of the others."""
+  remaining = iter(gradients)
   return [next(remaining) if flag else None for flag in wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,29 @@ from mmcontrast.objectives.score import Score, products
 
 @dataclass(frozen=True)
 class TupleScore(Score):
-  """A score of one row and all keys of an example together."""
+  """A score of one row and all keys of an example together.
+
+  column: the NamedTuple that columns are, of arrays [N, ...]; None: one array.
+  """
 
   joins: ClassVar[bool] = True
+  column: ClassVar[type[NamedTuple] | None] = None
 
   @abc.abstractmethod
-  def join(self, keys: Sequence[jax.Array]) -> jax.Array:
-    """Prepared keys, [N, D] each -> [N, ...], one column an example."""
+  def join(self, keys: Sequence[jax.Array]) -> Any:
+    """Prepared keys, [N, D] each -> one column an example: an array [N, ...], or `column`."""
+
+
+class KeySpan(NamedTuple):
+  """What the keys of each example span.
+
+  Attributes:
+    basis: [N, K, D], orthonormal vectors; a vector of zeros of a key within the span of those before it.
+    square: [N], the square of their volume.
+  """
+
+  basis: jax.Array
+  square: jax.Array
 
 
 @dataclass(frozen=True)
@@ -39,38 +55,34 @@ class GramVolume(TupleScore):
 
   floor: float = 1e-6
   name: ClassVar[str] = "gram_volume"
+  column: ClassVar[type[NamedTuple]] = KeySpan
 
   def __post_init__(self):
     if not self.floor >= 0:
       raise UserError(f"floor: {self.floor} is below 0; the default is 1e-6")
 
-  def join(self, keys: Sequence[jax.Array]) -> jax.Array:
-    """[N, D] each -> [N, K, D + 1]: an orthonormal basis of the keys, and the square of their volume.
-
-    Gram-Schmidt; a key within those before it adds a vector of zeros, and makes the volume zero.
-    """
+  def join(self, keys: Sequence[jax.Array]) -> KeySpan:
+    """[N, D] each -> what they span, by Gram-Schmidt."""
     basis: list[jax.Array] = []
     square = jnp.ones(keys[0].shape[0], keys[0].dtype)
     for key in keys:
-      for one in basis:
-        key = key - jnp.sum(one * key, -1, keepdims=True) * one
+      for unit in basis:
+        key = key - jnp.sum(unit * key, -1, keepdims=True) * unit
       length = jnp.sum(key * key, -1)
       square = square * length
       basis.append(key * lax.rsqrt(length + 1e-12)[:, None])
-    vectors = jnp.stack(basis, 1)
-    return jnp.concatenate([vectors, jnp.broadcast_to(square[:, None, None], (*vectors.shape[:2], 1))], -1)
+    return KeySpan(jnp.stack(basis, 1), square)
 
-  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    basis, square = columns[..., :-1], columns[:, 0, -1]
-    found = jnp.einsum("id,jkd->ijk", rows, basis, precision=lax.Precision.HIGHEST)
+  def tile(self, rows: jax.Array, columns: KeySpan) -> jax.Array:
+    within = jnp.einsum("id,jkd->ijk", rows, columns.basis, precision=lax.Precision.HIGHEST)
     length = jnp.sum(rows * rows, -1)[:, None]
-    outside = jnp.maximum(length - jnp.sum(found * found, -1), 0.0)
+    outside = jnp.maximum(length - jnp.sum(within * within, -1), 0.0)
     # The floor grows with the row as the volume does. A padded row, of zeros, has no gradient.
-    volume = square * outside + self.floor * length
+    volume = columns.square * outside + self.floor * length
     return -jnp.sqrt(jnp.where(volume > 0, volume, 1.0)) * (volume > 0)
 
-  def cells(self, row: jax.Array, column: jax.Array) -> int:
-    return column.shape[0]
+  def cells(self, row: jax.Array, column: KeySpan) -> int:
+    return column.basis.shape[0]
 
 
 @dataclass(frozen=True)

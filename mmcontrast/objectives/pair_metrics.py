@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.objectives.edge import Edge
-from mmcontrast.objectives.sides import Side, Sides, count_side, mean_of, shares_of
+from mmcontrast.objectives.means import mean_of, mean_weights
+from mmcontrast.objectives.side import Side
+from mmcontrast.objectives.sides import Sides
 
 
 def metrics_of(stats, sides: Sides, scale, bias, term: Edge):
@@ -30,14 +32,14 @@ def metrics_of(stats, sides: Sides, scale, bias, term: Edge):
   return {
     "temperature": 1.0 / scale,
     "anchors": jnp.sum(count > 0, dtype=jnp.float32),
-    "top1": mean_of(hits.astype(jnp.float32), shares_of(len(count), count > 0)),
+    "top1": mean_of(hits.astype(jnp.float32), mean_weights(len(count), count > 0)),
     "positive": positive / jnp.maximum(number, 1) / scale,
     "negative": (everything - positive) / jnp.maximum(pairs - number, 1) / scale,
   }
 
 
 def _seen(sides: Sides, term: Edge) -> list[tuple[Side, Side]]:
-  """(rows, columns) that the anchors of the first direction see beside their own pair's matrix."""
+  """(rows, columns) that the anchors of the first direction see beside the matrix of the batch."""
   if term.direction == "columns":
     return [(side, sides.columns) for side in sides.more["column"]]
   return [(sides.rows, side) for side in sides.more["row"]]
@@ -45,25 +47,24 @@ def _seen(sides: Sides, term: Edge) -> list[tuple[Side, Side]]:
 
 def _pairs(sides: Sides, term: Edge) -> jax.Array:
   """How many pairs the anchors of the first direction see."""
-  n = count_side(sides.rows) * jnp.float32(1.0)
-  own = n if term.negatives == "queue" else n * count_side(sides.columns)
-  if "slot" in sides.rows.facts:
-    own = own - n
-  return own + sum(count_side(rows) * jnp.float32(1.0) * count_side(columns) for rows, columns in _seen(sides, term))
+  n = sides.rows.count * jnp.float32(1.0)
+  of_batch = n if term.negatives == "queue" else n * sides.columns.count
+  if sides.rows.slot is not None:
+    of_batch = of_batch - n
+  return of_batch + sum(rows.count * jnp.float32(1.0) * columns.count for rows, columns in _seen(sides, term))
 
 
 def _all_scores(sides: Sides, term: Edge) -> jax.Array:
   """Sum of the scores (times scale) of those pairs."""
 
   def counted(side: Side) -> jax.Array:
-    x = side.facts["x"]
-    return x if side.mask is None else jnp.where(side.mask[:, None], x, 0.0)
+    return side.x if side.mask is None else jnp.where(side.mask[:, None], side.x, 0.0)
 
   rows, columns = counted(sides.rows), counted(sides.columns)
   if term.negatives == "queue":
     total = jnp.sum(term.score.pair(rows, columns))
   else:
     total = term.score.total(rows, columns)
-  if "slot" in sides.rows.facts:
+  if sides.rows.slot is not None:
     total = total - jnp.sum(term.score.pair(rows, columns))
   return total + sum(term.score.total(counted(a), counted(b)) for a, b in _seen(sides, term))

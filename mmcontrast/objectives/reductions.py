@@ -23,6 +23,9 @@ class Reduction(NamedTuple):
   kind: str
 
 
+Values = dict[str, jax.Array]
+"""Name -> the values of a tile, or a statistic of them."""
+
 IDENTITY = {"logsumexp": -jnp.inf, "sum": 0.0, "max": -jnp.inf}
 
 

@@ -28,15 +28,16 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.comparison import LossMatrix
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
-from mmcontrast.objectives.global_matrix import Values, reduce_tiles
+from mmcontrast.objectives.global_matrix import reduce_tiles
 from mmcontrast.objectives.presence import taking_part
-from mmcontrast.objectives.reductions import Reduction, reduce_values
+from mmcontrast.objectives.reductions import Reduction, Values, reduce_values
 from mmcontrast.objectives.score import normalize, products, widen
-from mmcontrast.objectives.targets import Facts, same
+from mmcontrast.objectives.side import same
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
 from mmcontrast.registry import build
 
 Embeddings = Sequence[jax.Array]  # [N, D] each, as prepared
+Rows = dict[str, jax.Array]  # "x" [n, D] and more, of the rows or the columns of a tile
 Matrix = Callable[..., Values]  # `reduce_tiles` of one batch, its masks among the options
 
 
@@ -129,7 +130,7 @@ class InModalConsistency(Function):
     a, b = embeddings
     return self._gap({"x": a, "y": b}, {"x": a, "y": b}, valid, matrix)
 
-  def _gap(self, rows: Facts, columns: Facts, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
+  def _gap(self, rows: Rows, columns: Rows, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
     total = matrix(_squared_difference, {"total": Reduction("value", "all", "sum")}, rows, columns)["total"]
     return total / jnp.maximum(_number(rows["x"], valid), 1)
 
@@ -230,12 +231,12 @@ REGULARIZERS: dict[str, type[Function]] = {
 # ---- Over the matrix ----------------------------------------------------------------------------
 
 
-def _minus_distance(t: float, rows: Facts, columns: Facts, shared) -> tuple[Values, jax.Array]:
+def _minus_distance(t: float, rows: Rows, columns: Rows, shared) -> tuple[Values, jax.Array]:
   """`-t |x - x'|^2` of different examples."""
-  return {"value": 2.0 * t * (products(rows["x"], columns["x"]) - 1.0)}, ~same(rows, columns)
+  return {"value": 2.0 * t * (products(rows["x"], columns["x"]) - 1.0)}, ~same(rows["position"], columns["position"])
 
 
-def _squared_difference(rows: Facts, columns: Facts, shared) -> tuple[Values, None]:
+def _squared_difference(rows: Rows, columns: Rows, shared) -> tuple[Values, None]:
   return {"value": (products(rows["x"], columns["x"]) - products(rows["y"], columns["y"])) ** 2}, None
 
 

@@ -51,17 +51,20 @@ class Score(abc.ABC):
     """[r, ...], [c, ...] -> [r, c]."""
 
   def columns(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """[n, ...], [n, ...] -> [n, ...]: what of each prepared key its column has, given its own query."""
+    """[n, ...], [n, ...] -> [n, ...]: the column of each prepared key, which may depend on the query of its example."""
     del rows
     return columns
 
   def pair(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """[n, ...], [n, ...] -> [n], each row with its own column."""
+    """[n, ...], [n, ...] -> [n], row i with column i."""
 
-    def own(*pair):
+    def score(*pair):
       return self.tile(*jax.tree.map(lambda x: x[None], pair))[0, 0]
 
-    return jax.vmap(own)(rows, columns)
+    return jax.vmap(score)(rows, columns)
+
+  def check(self, term: Any, where: str) -> None:  # noqa: B027 (most can be of any term)
+    """Raises UserError, naming `where`, for a term (edge.Edge) that it cannot be the score of."""
 
   def cells(self, row: jax.Array, column: jax.Array) -> int:
     """How many numbers a tile holds for each of its pairs, of one row and one column."""

@@ -1,4 +1,4 @@
-"""Sides: the queries, keys and more that a term compares, with what must be known of each."""
+"""The sides of a term: queries, keys and the rest that anchors see, from the embeddings of a batch."""
 
 from __future__ import annotations
 
@@ -10,131 +10,173 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.objectives.edge import AXES, Edge
+from mmcontrast.objectives.edge import Edge
+from mmcontrast.objectives.mixing import mix_embedding
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.score import Score
-from mmcontrast.objectives.targets import Facts
+from mmcontrast.objectives.side import Side
 from mmcontrast.objectives.tokens import make_tokens
 from mmcontrast.objectives.tuple_negatives import Combinations, permutations, permute
-from mmcontrast.objectives.view_criteria import MultiView
 
-
-class Side(NamedTuple):
-  """Queries, keys or more of them: facts [n, ...] ("x" the embedding), and which count."""
-
-  facts: Facts
-  mask: jax.Array | None
+Embeddings = Mapping[str, Encoded]
 
 
 class Sides(NamedTuple):
-  """Everything a term compares: queries with keys, and `more` that only anchors meet.
+  """Everything a term compares: queries with keys, and more that only anchors meet.
 
-  more: "row" -> columns beside the keys, for the queries; "column" -> rows beside the queries,
-    for the keys: a queue, hard negatives, prototypes, tuples of different examples' keys.
+  rows, columns: queries and keys of the batch.
+  more: "row" -> columns beside the keys, for the queries; "column" -> rows beside the queries, for the keys: a queue,
+    hard negatives, prototypes, permuted tuples of different examples' keys.
+  combinations: all tuples of different examples' keys, for the queries; None without.
   """
 
   rows: Side
   columns: Side
-  more: dict[str, tuple[Side | Combinations, ...]]
+  more: dict[str, tuple[Side, ...]]
+  combinations: Combinations | None = None
+
+  def of(self, axis: str) -> Side:
+    """The anchors of an axis."""
+    return self.rows if axis == "row" else self.columns
+
+  def with_anchors(self, changes: Mapping[str, Mapping[str, Any]]) -> Sides:
+    """With fields of the anchors replaced: axis -> field -> value."""
+    rows, columns = self.rows.replace(**changes.get("row", {})), self.columns.replace(**changes.get("column", {}))
+    return self._replace(rows=rows, columns=columns)
 
 
-def batch_side(term: Edge, names: tuple[str, ...], embeddings, info, each_token: bool = False) -> Side:
-  """The views `names` of each example in turn, or with `each_token` their tokens: [N * views, ...]."""
-  real: list[jax.Array] = []
-  if each_token:
-    tokens = [make_tokens(embeddings[name].tokens, embeddings[name].mask) for name in names]
-    x = [_prepared(term.score, name, view.vectors) for name, view in zip(names, tokens)]
-    x = [token for view in x for token in jnp.unstack(view, axis=1)]
-    real = [token for view in tokens for token in jnp.unstack(view.mask, axis=1)]
-  else:
-    x = [_prepared(term.score, name, term.score.read(embeddings[name])) for name in names]
-  if not each_token and _joined(term, names):
+def make_sides(
+  term: Edge,
+  embeddings: Embeddings,
+  facts: Mapping[str, Any],
+  queue: Mapping[str, Any] | None,
+  parameters: Mapping[str, jax.Array],
+  scale: Any,
+) -> Sides:
+  """The sides of a term.
+
+  Args:
+    facts: of the batch (terms.evaluate).
+    queue: of `term.queued`.
+    parameters: of the term, prototypes among them.
+    scale: one over the temperature; rows are longer by it, and so are their scores.
+  """
+  mix = term.target.mix({**facts, "valid": taking_part(facts, term.reads)})
+  queries = embeddings
+  if mix is not None:
+    facts, queries = {**facts, "mix": mix}, {name: mix_embedding(embeddings[name], mix) for name in term.query}
+  rows = _batch_side(term, term.query, queries, facts)
+  columns = _token_side(term, embeddings, facts) if term.token_keys else _batch_side(term, term.key, embeddings, facts)
+  if term.is_paired:
+    columns = columns.replace(x=term.score.columns(rows.x, columns.x))
+  more = _more_sides(term, embeddings, facts, queue, parameters)
+  more["column"] = tuple(_scaled(side, scale) for side in more["column"])
+  combinations = None
+  if term.negatives == "combined":
+    combinations = Combinations(tuple(_keys(term, embeddings)), taking_part(facts, term.reads))
+  return Sides(_scaled(rows, scale), columns, more, combinations)
+
+
+def _scaled(side: Side, scale: Any) -> Side:
+  return side.replace(x=scale * side.x)
+
+
+def _batch_side(term: Edge, names: tuple[str, ...], embeddings: Embeddings, facts: Mapping[str, Any]) -> Side:
+  """The views `names` of each example in turn: [N * views, ...]."""
+  x = [_prepared(term.score, name, term.score.read(embeddings[name])) for name in names]
+  if term.joins(names):
     x = [term.score.join(x)]
+  return _make_side(term, names, x, embeddings, facts)
+
+
+def _token_side(term: Edge, embeddings: Embeddings, facts: Mapping[str, Any]) -> Side:
+  """The tokens of each example's keys, each a column: [N * keys * L, D]."""
+  tokens = [make_tokens(embeddings[name].tokens, embeddings[name].mask) for name in term.key]
+  x = [_prepared(term.score, name, view.vectors) for name, view in zip(term.key, tokens)]
+  x = [token for view in x for token in jnp.unstack(view, axis=1)]
+  side = _make_side(term, term.key, x, embeddings, facts)
+  real = _interleave([token for view in tokens for token in jnp.unstack(view.mask, axis=1)])
+  return side.replace(mask=real if side.mask is None else side.mask & real)
+
+
+def _make_side(term: Edge, names: tuple[str, ...], x: list[Any], embeddings: Embeddings, facts) -> Side:
+  """The side of prepared embeddings `x`, [N, ...] each, of the views `names`."""
   views = len(x)
-  facts = dict(term.target.facts(info))
-  facts["position"] = jnp.arange(count_examples(embeddings[names[0]]), dtype=jnp.int32)
-  facts = {name: jnp.repeat(x, views, 0) if views > 1 else x for name, x in facts.items()}
-  facts["x"] = _interleave(x)
-  if term.query == term.key or (term.negatives == "permuted" and names == term.query):
-    facts["slot"] = jnp.arange(facts["position"].shape[0], dtype=jnp.int32)
-  if isinstance(term.criterion, MultiView):
-    facts["view"] = jnp.arange(facts["position"].shape[0], dtype=jnp.int32) % views
-  valid = taking_part(info, (*term.reads, *names))
-  valid = valid if valid is None or views == 1 else jnp.repeat(valid, views, 0)
-  if each_token:
-    present = _interleave(real)
-    valid = present if valid is None else valid & present
-  return Side(facts, valid)
+  position = jnp.arange(count_examples(embeddings[names[0]]), dtype=jnp.int32)
+  known = {**term.target.facts(facts), "position": position}
+  known = {name: jnp.repeat(fact, views, 0) if views > 1 else fact for name, fact in known.items()}
+  position = known.pop("position")
+  number = jnp.arange(position.shape[0], dtype=jnp.int32)
+  mask = taking_part(facts, (*term.reads, *names))
+  return Side(
+    x=_interleave(x),
+    position=position,
+    facts=known,
+    mask=mask if mask is None or views == 1 else jnp.repeat(mask, views, 0),
+    slot=number if term.query == term.key or (term.negatives == "permuted" and names == term.query) else None,
+    view=number % views if term.criterion.joins_views else None,
+  )
 
 
-def _joined(term: Edge, names: tuple[str, ...]) -> bool:
-  return term.score.joins and names == term.key
-
-
-def view_count(term: Edge, names: tuple[str, ...]) -> int:
-  """How many rows or columns the embeddings `names` of an example make."""
-  return 1 if _joined(term, names) else len(names)
-
-
-def one_each(term: Edge) -> bool:
-  """Whether an example is one row and one column."""
-  return view_count(term, term.query) == view_count(term, term.key) == 1 and not term.token_keys
-
-
-def more_sides(term: Edge, embeddings, info, queue, parameters) -> dict[str, tuple[Side | Combinations, ...]]:
+def _more_sides(term: Edge, embeddings: Embeddings, facts, queue, parameters) -> dict[str, tuple[Side, ...]]:
   """`Sides.more`."""
-  more: dict[str, tuple[Side | Combinations, ...]] = {"row": (), "column": ()}
+  more: dict[str, tuple[Side, ...]] = {"row": (), "column": ()}
   for axis, names in (("row", term.negative_keys), ("column", term.negative_queries)):
     if names:
-      side = batch_side(term, names, embeddings, info)
-      if term.negative_weights:
-        side.facts["origin"] = side.facts["position"]
-      side.facts["position"] = jnp.full_like(side.facts["position"], -1)
-      side.facts["negative"] = jnp.ones(side.facts["position"].shape, bool)
-      side.facts.pop("slot", None)
-      more[axis] = (side,)
+      more[axis] = (_hard_side(term, names, embeddings, facts),)
   if queue is not None:
-    more[AXES[term.direction][0]] += (_queue_side(term, queue),)
+    more[term.axes[0]] += (_queue_side(term, queue),)
   if term.prototypes:
-    for axis in AXES[term.direction]:
-      more[axis] += (_prototype_side(term, parameters["prototypes"], info),)
-  if term.negatives in ("permuted", "combined"):
-    mask = taking_part(info, term.reads)
-    keys = [_prepared(term.score, name, term.score.read(embeddings[name])) for name in term.key]
-    if term.negatives == "combined":
-      more["row"] += (Combinations(tuple(keys), mask),)
-    else:
-      order = permutations(keys[0].shape[0], mask, len(keys))
-      side = tuple_side(term, [permute(key, of) for key, of in zip(keys, order)], mask)
-      side.facts["slot"] = jnp.arange(keys[0].shape[0], dtype=jnp.int32)
-      more["row"] += (side,)
+    for axis in term.axes:
+      more[axis] += (_prototype_side(term, parameters["prototypes"], facts),)
+  if term.negatives == "permuted":
+    mask, keys = taking_part(facts, term.reads), _keys(term, embeddings)
+    order = permutations(keys[0].shape[0], mask, len(keys))
+    side = tuple_side(term, [permute(key, of) for key, of in zip(keys, order)], mask)
+    more["row"] += (side.replace(slot=jnp.arange(side.length, dtype=jnp.int32)),)
   return more
 
 
-def tuple_side(term: Edge, keys: list[jax.Array], mask) -> Side:
-  """Columns of keys that belong to no one."""
-  return Side({"x": term.score.join(keys), "position": jnp.full(keys[0].shape[0], -1, jnp.int32)}, mask)
+def _hard_side(term: Edge, names: tuple[str, ...], embeddings: Embeddings, facts) -> Side:
+  """Hard negatives: of no example of the batch, but for the weight that they have in their example's denominator."""
+  side = _batch_side(term, names, embeddings, facts)
+  return side.replace(
+    origin=side.position if term.negative_weights else None,
+    position=jnp.full_like(side.position, -1),
+    negative=jnp.ones(side.length, bool),
+    slot=None,
+  )
 
 
 def _queue_side(term: Edge, queue: Mapping[str, Any]) -> Side:
-  facts = dict(term.target.facts(queue))
-  facts["x"] = queue["keys"]
-  facts["position"] = jnp.full(queue["keys"].shape[0], -1, jnp.int32)
-  return Side(lax.stop_gradient(facts), taking_part(queue, term.reads))
+  x, facts = lax.stop_gradient((queue["keys"], dict(term.target.facts(queue))))
+  return Side(x, _no_position(queue["keys"].shape[0]), facts, taking_part(queue, term.reads))
 
 
-def _prototype_side(term: Edge, prototypes: jax.Array, info) -> Side:
+def _prototype_side(term: Edge, prototypes: jax.Array, facts: Mapping[str, Any]) -> Side:
   """Prototypes are of no example; prototype k is of class k."""
   count = len(prototypes)
 
   def unknown(fact: jax.Array) -> jax.Array:
     return jnp.full((count, *fact.shape[1:]), -1 if jnp.issubdtype(fact.dtype, jnp.signedinteger) else 0, fact.dtype)
 
-  facts = {name: unknown(fact) for name, fact in term.target.facts(info).items()}
-  if "label" in facts:
-    facts["label"] = jnp.arange(count, dtype=facts["label"].dtype)
-  facts |= {"x": term.score.prepare(prototypes), "position": jnp.full(count, -1, jnp.int32)}
-  return Side(facts, None)
+  known = {name: unknown(fact) for name, fact in term.target.facts(facts).items()}
+  if "label" in known:
+    known["label"] = jnp.arange(count, dtype=known["label"].dtype)
+  return Side(term.score.prepare(prototypes), _no_position(count), known)
+
+
+def tuple_side(term: Edge, keys: list[jax.Array], mask: jax.Array | None) -> Side:
+  """Columns of keys that are of different examples, and so of none."""
+  return Side(term.score.join(keys), _no_position(keys[0].shape[0]), mask=mask)
+
+
+def _no_position(count: int) -> jax.Array:
+  return jnp.full(count, -1, jnp.int32)
+
+
+def _keys(term: Edge, embeddings: Embeddings) -> list[jax.Array]:
+  return [_prepared(term.score, name, term.score.read(embeddings[name])) for name in term.key]
 
 
 def _prepared(score: Score, name: str, x: Any) -> Any:
@@ -157,46 +199,3 @@ def count_examples(x: Encoded) -> int:
 def float_type(x: Any) -> Any:
   """The type of the numbers of a prepared embedding."""
   return jnp.result_type(*(leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)))
-
-
-def is_aligned(term: Edge) -> bool:
-  """Whether each anchor's only positive is its own pair, so that no target weights are needed."""
-  return term.target.kind == "own" and one_each(term)
-
-
-def own_alone(term: Edge) -> bool:
-  """Whether of the batch's pairs an anchor sees only its own."""
-  return term.negatives in ("queue", "permuted")
-
-
-def count_side(side: Side | Combinations) -> jax.Array | int:
-  if isinstance(side, Combinations):
-    return side.columns
-  return side.facts["position"].shape[0] if side.mask is None else jnp.sum(side.mask)
-
-
-def anchor_weights(term: Edge, names: tuple[str, ...], info) -> jax.Array | None:
-  """The weight of each anchor, [N * views]; None when all weigh the same."""
-  return jnp.repeat(info["weight"], view_count(term, names), 0) if "weight" in info else None
-
-
-def shares_of(count: int, keep: jax.Array | None, weight: jax.Array | None = None) -> jax.Array:
-  """What each of `count` entries counts in the mean of those kept, weighted or not, [count]; zeros for none."""
-  weight = jnp.ones(count) if weight is None else weight
-  weight = weight if keep is None else jnp.where(keep, weight, 0.0)
-  total = jnp.sum(weight)
-  return weight / jnp.where(total > 0, total, 1.0)
-
-
-def mean_of(x: jax.Array, shares: jax.Array) -> jax.Array:
-  """The mean of `x`; what has no share in it has no gradient either."""
-  return jnp.sum(jnp.where(shares > 0, shares * x, 0.0))
-
-
-def add_shares(term: Edge, rows: Side, columns: Side, info) -> None:
-  """Gives anchors, as "in_mean", what they count in the term's loss."""
-  axes = AXES[term.direction]
-  for axis, side, names in (("row", rows, term.query), ("column", columns, term.key)):
-    if axis in axes:
-      shares = shares_of(len(side.facts["position"]), side.mask, anchor_weights(term, names, info))
-      side.facts["in_mean"] = shares.astype(float_type(side.facts["x"])) / len(axes)

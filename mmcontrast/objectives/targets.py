@@ -1,19 +1,7 @@
-"""Targets: which pairs of a row and a column are positive, and by how much.
-
-A target is a function of a tile. `facts` picks what it must know of each example from the batch
-(or a queue); `weights` turns the facts of r rows and c columns into weights [r, c] >= 0. Facts
-always include "position", the example's place in the batch (-1 in a queue): an example is a
-positive of itself under every target. Targets carry no gradient.
-
-kind says what the weights are:
-  own   the example itself and nothing else
-  set   0 or more: the example itself and others
-  soft  any weight; a row is divided by its sum
-"""
+"""Targets: which pairs of a row and a column are positive, and by how much (target.py says what one is)."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,52 +10,22 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.objectives.mixing import draw_mix
+from mmcontrast.objectives.mixing import Mix, draw_mix
 from mmcontrast.objectives.score import normalize, products, widen
+from mmcontrast.objectives.side import Side, same
+from mmcontrast.objectives.target import Target
 from mmcontrast.optimization.schedules import extremes
 from mmcontrast.registry import build
-
-Facts = dict[str, jax.Array]
-
-
-def same(rows: Facts, columns: Facts, fact: str = "position") -> jax.Array:
-  """Bool [r, c]: where a fact of the row equals that of the column."""
-  return rows[fact][:, None] == columns[fact][None, :]
-
-
-@dataclass(frozen=True)
-class Target(abc.ABC):
-  """Which pairs are positive, and by how much; its fields are a config's options.
-
-  Attributes:
-    kind: what the weights are, as the module says.
-    needs: what it reads of a batch beside embeddings: "id", "tags", "labels", "seed".
-    embeddings: the embeddings it reads beside those of its term.
-    required: the option that a config must give; "" for none.
-  """
-
-  kind: ClassVar[str]
-  needs: ClassVar[tuple[str, ...]] = ()
-  embeddings: ClassVar[tuple[str, ...]] = ()
-  required: ClassVar[str] = ""
-
-  def facts(self, info: Mapping[str, Any]) -> Facts:
-    """What it must know of each example of a batch or queue: name -> [N, ...]."""
-    return {}
-
-  @abc.abstractmethod
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    """Weights [r, c] of a tile, for the rows as anchors (`axis` "row") or the columns ("column")."""
 
 
 @dataclass(frozen=True)
 class Identity(Target):
   """An example and itself: CLIP, SimCLR, MoCo."""
 
-  kind: ClassVar[str] = "own"
+  kind: ClassVar[str] = "itself"
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    return same(rows, columns).astype(jnp.float32)
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    return same(rows.position, columns.position).astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -77,11 +35,11 @@ class SameId(Target):
   kind: ClassVar[str] = "set"
   needs: ClassVar[tuple[str, ...]] = ("id",)
 
-  def facts(self, info: Mapping[str, Any]) -> Facts:
-    return {"id": info["id"]}
+  def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {"id": facts["id"]}
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    return (same(rows, columns, "id") | same(rows, columns)).astype(jnp.float32)
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    return (same(rows.facts["id"], columns.facts["id"]) | same(rows.position, columns.position)).astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -93,12 +51,17 @@ class SameLabel(Target):
   needs: ClassVar[tuple[str, ...]] = ("labels",)
   required: ClassVar[str] = "label"
 
-  def facts(self, info: Mapping[str, Any]) -> Facts:
-    return {"label": info["labels"][self.label]}
+  @property
+  def labels_read(self) -> tuple[str, ...]:
+    return (self.label,)
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    match = same(rows, columns, "label") & (rows["label"][:, None] >= 0)
-    return (match | same(rows, columns)).astype(jnp.float32)
+  def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {"label": facts["labels"][self.label]}
+
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    label = rows.facts["label"]
+    match = same(label, columns.facts["label"]) & (label[:, None] >= 0)
+    return (match | same(rows.position, columns.position)).astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -121,13 +84,17 @@ class SharedLabels(Target):
       if not 0 < weight <= 1:
         raise UserError(f"labels.{name}: {weight} is not in (0, 1]; the example itself weighs 1")
 
-  def facts(self, info: Mapping[str, Any]) -> Facts:
-    return {"labels": jnp.stack([info["labels"][name] for name in self.labels], -1)}
+  @property
+  def labels_read(self) -> tuple[str, ...]:
+    return tuple(self.labels)
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    weights = same(rows, columns).astype(jnp.float32)
+  def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {"labels": jnp.stack([facts["labels"][name] for name in self.labels], -1)}
+
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    weights = same(rows.position, columns.position).astype(jnp.float32)
     for level, weight in enumerate(self.labels.values()):
-      row, column = rows["labels"][:, None, level], columns["labels"][None, :, level]
+      row, column = rows.facts["labels"][:, None, level], columns.facts["labels"][None, :, level]
       weights = jnp.maximum(weights, jnp.where((row == column) & (row >= 0), weight, 0.0))
     return weights
 
@@ -153,18 +120,23 @@ class SharedTags(Target):
     if self.weighted and self.overlap == "any":
       raise UserError("weighted: overlap 'any' has no size; use 'count' or 'jaccard'")
 
-  def facts(self, info: Mapping[str, Any]) -> Facts:
-    return {"tags": info["tags"]}
+  @property
+  def bounded(self) -> bool:
+    """A count of shared tags has no bound."""
+    return not (self.weighted and self.overlap == "count")
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    a, b = rows["tags"].astype(jnp.float32), columns["tags"].astype(jnp.float32)
+  def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {"tags": facts["tags"]}
+
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    a, b = rows.facts["tags"].astype(jnp.float32), columns.facts["tags"].astype(jnp.float32)
     shared = products(a, b)
     if self.overlap == "jaccard":
       union = jnp.sum(a, 1)[:, None] + jnp.sum(b, 1)[None, :] - shared
       shared = shared / jnp.maximum(union, 1.0)
-    own = same(rows, columns)
-    positive = (shared > (0.0 if self.overlap == "any" else self.threshold)) | own
-    weights = jnp.where(own & (shared == 0), 1.0, shared) if self.weighted else jnp.ones_like(shared)
+    itself = same(rows.position, columns.position)
+    positive = (shared > (0.0 if self.overlap == "any" else self.threshold)) | itself
+    weights = jnp.where(itself & (shared == 0), 1.0, shared) if self.weighted else jnp.ones_like(shared)
     return jnp.where(positive, weights, 0.0)
 
 
@@ -183,16 +155,20 @@ class SoftSimilarity(Target):
   def embeddings(self) -> tuple[str, ...]:
     return (self.of,)
 
+  def features(self, axis: str) -> tuple[str, ...]:
+    return (self.of,)
+
   def prepare(self, x: jax.Array) -> jax.Array:
     return normalize(x)
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    return (products(rows["of"], columns["of"]) + 1.0) / 2.0
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    (row,), (column,) = rows.facts["features"], columns.facts["features"]
+    return (products(row, column) + 1.0) / 2.0
 
 
 @dataclass(frozen=True)
 class Teacher(Target):
-  """A teacher's softmax, mixed with identity: `share * softmax(teacher) + (1 - share) * own`.
+  """A teacher's softmax, mixed with identity: `share * softmax(teacher) + (1 - share) * identity`.
 
   query, key: the teacher's embeddings of rows and columns; lists of them for several teachers,
     whose softmaxes are averaged (MobileCLIP, arXiv:2311.17049). Without `key` the columns are the
@@ -214,9 +190,9 @@ class Teacher(Target):
 
   def __post_init__(self):
     count = len(self.queries)
-    for name, found in (("key", self.keys), ("temperature", self.temperatures)):
-      if len(found) != count and (name, self.key) != ("key", None):
-        raise UserError(f"{name}: {len(found)} for {count} teachers; give one for each query")
+    for name, values in (("key", self.keys), ("temperature", self.temperatures)):
+      if len(values) != count and (name, self.key) != ("key", None):
+        raise UserError(f"{name}: {len(values)} for {count} teachers; give one for each query")
     if self.key is None and count > 1:
       raise UserError(f"key: must be given for each of the {count} teachers; without it the columns are the term's own")
     if any(t is not None and not t > 0 for t in self.temperatures):
@@ -239,8 +215,8 @@ class Teacher(Target):
 
   @property
   def temperatures(self) -> tuple[float | None, ...]:
-    one = self.temperature is None or isinstance(self.temperature, (int, float))
-    return (self.temperature,) * len(self.queries) if one else self.temperature
+    of_all = self.temperature is None or isinstance(self.temperature, (int, float))
+    return (self.temperature,) * len(self.queries) if of_all else self.temperature
 
   @property
   def embeddings(self) -> tuple[str, ...]:
@@ -249,28 +225,44 @@ class Teacher(Target):
   def prepare(self, x: jax.Array) -> jax.Array:
     return normalize(x) if self.normalized else widen(x)
 
-  def logits(self, rows: Facts, columns: Facts) -> list[jax.Array]:
-    """Of each teacher."""
-    keys = columns["teacher"] if "teacher" in columns else [jax.lax.stop_gradient(columns["x"])]
-    return [products(query, key) for query, key in zip(rows["teacher"], keys)]
+  @property
+  def knows_every_column(self) -> bool:
+    """Without keys of its own it compares those of the term, queued ones too."""
+    return self.key is None
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
+  @property
+  def schedules(self) -> dict[str, Any]:
+    return {} if isinstance(self.share, (int, float)) else {"share": self.share}
+
+  def features(self, axis: str) -> tuple[str, ...]:
+    return self.queries if axis == "row" else self.keys
+
+  def teacher_scales(self, scale: Any) -> list[Any]:
+    return [scale if t is None else 1.0 / t for t in self.temperatures]
+
+  def logits(self, rows: Side, columns: Side) -> list[jax.Array]:
+    keys = columns.facts.get("features") or [jax.lax.stop_gradient(columns.x)]
+    return [products(query, key) for query, key in zip(rows.facts["features"], keys)]
+
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
     anchors, across = (rows, 1) if axis == "row" else (columns, 0)
-    share, sums = jax.tree.map(lambda x: jnp.expand_dims(x, across), (anchors["share"], anchors["teacher_lse"]))
-    soft = [jnp.exp(logits - lse) for logits, lse in zip(self.logits(rows, columns), sums)]
-    return share * (sum(soft) / len(soft)) + (1.0 - share) * same(rows, columns)
+    facts = {name: anchors.facts[name] for name in ("teacher_weight", "teacher_lse")}
+    facts = jax.tree.map(lambda x: jnp.expand_dims(x, across), facts)
+    soft = [jnp.exp(logits - lse) for logits, lse in zip(self.logits(rows, columns), facts["teacher_lse"])]
+    weight = facts["teacher_weight"]
+    return weight * (sum(soft) / len(soft)) + (1.0 - weight) * same(rows.position, columns.position)
 
 
 @dataclass(frozen=True)
 class Mixed(Target):
-  """Queries mixed with those of a partner in the batch: both own keys are positives (M3CoL, arXiv:2409.17777).
+  """Queries mixed with those of a partner in the batch: the keys of both are positives (M3CoL, arXiv:2409.17777).
 
-  The query becomes `share * x + (1 - share) * x[partner]` before its score, and its target is
-  `share` on its own key and `1 - share` on its partner's, or 1 where they are the same one.
+  The query becomes `w * x + (1 - w) * x[partner]` before its score, and its target is `w` on the key of its example and
+  `1 - w` on its partner's, or 1 where they are the same one.
 
-  alpha: shares are drawn from Beta(alpha, alpha).
+  alpha: w is drawn from Beta(alpha, alpha).
   probability: of an example's being mixed at all.
-  stream: terms with the same number draw the same partners and shares.
+  stream: terms with the same number draw the same partners and weights.
   """
 
   alpha: float = 0.15
@@ -287,20 +279,24 @@ class Mixed(Target):
     if self.probability == 0:
       raise UserError("probability: 0 mixes nothing; use target='identity', or a probability above 0 (M3CoL: 0.5)")
 
-  def draw(self, info: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
-    """(partner [N], own share [N]) of the batch, or those of info["mix"]."""
-    if "mix" in info:
-      return info["mix"]
-    return draw_mix(info["seed"], info.get("valid"), self.alpha, self.probability, self.stream)
+  def mix(self, facts: Mapping[str, Any]) -> Mix:
+    return draw_mix(facts["seed"], facts.get("valid"), self.alpha, self.probability, self.stream)
 
-  def facts(self, info: Mapping[str, Any]) -> Facts:
-    partner, share = self.draw(info)
-    return {"partner": partner, "share": share}
+  def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return facts["mix"]._asdict()
 
-  def weights(self, axis: str, rows: Facts, columns: Facts) -> jax.Array:
-    share = rows["share"][:, None]
-    partners = rows["partner"][:, None] == columns["position"][None, :]
-    return share * same(rows, columns) + (1.0 - share) * partners
+  def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
+    weight = rows.facts["weight"][:, None]
+    return weight * same(rows.position, columns.position) + (1.0 - weight) * same(
+      rows.facts["partner"], columns.position
+    )
+
+  def check(self, term: Any, where: str) -> None:
+    if term.on_both_sides:
+      raise UserError(
+        f"{where}.target: 'mixed' mixes the queries, and keys that are queries too would not be; "
+        f"name other keys than {list(term.on_both_sides)}"
+      )
 
 
 TARGETS: dict[str, type[Target]] = {

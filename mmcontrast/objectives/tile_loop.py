@@ -16,6 +16,7 @@ from jax import lax
 from mmcontrast.objectives.reductions import (
   IDENTITY,
   Reduction,
+  Values,
   cotangent,
   masked,
   merge_devices,
@@ -25,13 +26,17 @@ from mmcontrast.objectives.reductions import (
 )
 
 State = dict[str, tuple[jax.Array, ...]]
-AXES = {"row": 1, "column": 0, "all": None}  # Which axis of a tile each kind of reduction sums over.
+REDUCED_AXIS = {"row": 1, "column": 0, "all": None}
+"""Which axis of a tile a reduction along rows, along columns, or over all of it sums over."""
 
 
-class Side(NamedTuple):
-  """One side of the matrix on one device; every leaf [n, ...].
+class Block(NamedTuple):
+  """Rows, or columns, of the matrix on one device; every leaf [n, ...].
 
-  final, g: statistics of the whole matrix and their cotangents, of those that have one: backward.
+  Attributes:
+    mask: bool [n], which of them count; None: all.
+    final: name -> state of the statistics that have a cotangent, over the whole matrix; {} in the forward pass.
+    g: name -> that cotangent, [n].
   """
 
   leaves: list[jax.Array]
@@ -54,8 +59,14 @@ class TileLoop:
   """Goes over the tiles of one block of the matrix, on one device."""
 
   def __init__(self, tile, reductions: dict[str, Reduction], lengths: tuple[int, int], dtype, *, reduce: bool, wanted):
-    """`reduce`: whether to make statistics. `wanted`: which leaves of (rows, columns, shared) want
-    the gradient, of what sides have cotangents for and of the sum over all pairs; None for none."""
+    """
+    Args:
+      tile: (leaves of rows, leaves of columns, shared leaves) -> (values, mask), of r rows and c columns.
+      lengths: (r, c).
+      reduce: whether to make statistics.
+      wanted: flags of the leaves of (rows, columns, shared) that need a gradient: that of the sum over all pairs, and
+        of the statistics that the blocks have cotangents of. None: no gradient is computed.
+    """
     self._tile, self._reductions, self.lengths, self._dtype = tile, reductions, lengths, dtype
     self._reduce, self._wanted = reduce, wanted
 
@@ -67,7 +78,7 @@ class TileLoop:
       + ((jnp.zeros(shape, self._dtype),) if r.kind == "max" else ())
       for name, r in self._reduced(axis).items()
     }
-    flags = self._wanted[list(AXES).index(axis)] if self._wanted else ()
+    flags = self._wanted[list(REDUCED_AXIS).index(axis)] if self._wanted else ()
     return Running(states, [jnp.zeros_like(x) for x, flag in zip(leaves, flags) if flag])
 
   def merge(self, axis: str, a: Running, b: Running) -> Running:
@@ -81,30 +92,36 @@ class TileLoop:
     return Running(states, [lax.psum(x, axes) for x in running.grads])
 
   def visit(
-    self, row_side: Side, column_side: Side, shared, rows: Running, whole: Running
+    self, row_block: Block, column_block: Block, shared, rows: Running, whole: Running
   ) -> tuple[tuple[Running, Running], Running]:
-    """Adds the block's tiles to `rows` and `whole`; returns them and what is of the block's columns."""
+    """Goes over the tiles of all rows and one block of columns.
+
+    Args:
+      rows, whole: what has accumulated so far, of the rows and of the whole matrix.
+    Returns:
+      ((rows, whole) with these tiles added, what accumulated of the block's columns).
+    """
     r, c = self.lengths
-    row_count, column_count = row_side.leaves[0].shape[0] // r, column_side.leaves[0].shape[0] // c
+    row_count, column_count = row_block.leaves[0].shape[0] // r, column_block.leaves[0].shape[0] // c
 
     def step(carry, k):
       i, j = (k % row_count) * r, (k // row_count) * c
-      found = self._visit_tile(_cut(row_side, i, r), _cut(column_side, j, c), shared)
+      tile = self._visit_tile(_cut(row_block, i, r), _cut(column_block, j, c), shared)
       new = {}
       for axis, at, length in (("row", i, r), ("column", j, c)):
         old = _cut(carry[axis], at, length)
-        new[axis] = _put(carry[axis], self.merge(axis, old, found[axis]), at)
-      return {**new, "all": self.merge("all", carry["all"], found["all"])}, None
+        new[axis] = _put(carry[axis], self.merge(axis, old, tile[axis]), at)
+      return {**new, "all": self.merge("all", carry["all"], tile["all"])}, None
 
-    start = {"row": rows, "column": self.start("column", column_side.leaves), "all": whole}
+    start = {"row": rows, "column": self.start("column", column_block.leaves), "all": whole}
     end = lax.scan(step, start, jnp.arange(row_count * column_count))[0]
     return (end["row"], end["all"]), end["column"]
 
   def _reduced(self, axis: str) -> dict[str, Reduction]:
     return {name: r for name, r in self._reductions.items() if self._reduce and r.axis == axis}
 
-  def _visit_tile(self, rows: Side, columns: Side, shared) -> dict[str, Running]:
-    """What one tile gives."""
+  def _visit_tile(self, rows: Block, columns: Block, shared) -> dict[str, Running]:
+    """What the tile of r rows and c columns gives: axis -> states and gradients."""
     parts = (rows.leaves, columns.leaves, shared)
     if self._wanted is None:
       values, mask = self._tile(*parts)
@@ -115,25 +132,27 @@ class TileLoop:
     masks = {"row": (mask, by_column), "column": (mask, by_row), "all": (mask, by_row, by_column)}
     states = {
       axis: {
-        name: tile_state(r.kind, masked(values[r.value], r.kind, *masks[axis]), AXES[axis])
+        name: tile_state(r.kind, masked(values[r.value], r.kind, *masks[axis]), REDUCED_AXIS[axis])
         for name, r in self._reduced(axis).items()
       }
-      for axis in AXES
+      for axis in REDUCED_AXIS
     }
-    grads = ([], [], [])
-    if self._wanted is not None:
-      cotangents = {name: jnp.zeros((), x.dtype) for name, x in values.items()}
-      for axis, side in (("row", rows), ("column", columns)):
-        for name, g in side.g.items():
-          value, _, kind = self._reductions[name]
-          seen = masked(values[value], kind, *masks[axis])
-          g = cotangent(kind, seen, side.final[name], g, AXES[axis])
-          # exp(-inf) is zero already.
-          cotangents[value] += g if kind == "logsumexp" else masked(g, "sum", *masks[axis])
-      for value, *_ in self._reduced("all").values():
-        cotangents[value] += masked(jnp.ones_like(values[value]), "sum", *masks["all"])
-      grads = pull({name: jnp.broadcast_to(g, values[name].shape) for name, g in cotangents.items()})
-    return {axis: Running(states[axis], list(own)) for axis, own in zip(AXES, grads)}
+    grads = ([], [], []) if self._wanted is None else pull(self._cotangents(values, masks, rows, columns))
+    return {axis: Running(states[axis], list(of_axis)) for axis, of_axis in zip(REDUCED_AXIS, grads)}
+
+  def _cotangents(self, values: Values, masks, rows: Block, columns: Block) -> Values:
+    """Of each value of a tile, [r, c]: of the statistics of rows and columns, and of the sum over all pairs."""
+    cotangents = {name: jnp.zeros((), x.dtype) for name, x in values.items()}
+    for axis, block in (("row", rows), ("column", columns)):
+      for name, g in block.g.items():
+        value, _, kind = self._reductions[name]
+        seen = masked(values[value], kind, *masks[axis])
+        g = cotangent(kind, seen, block.final[name], g, REDUCED_AXIS[axis])
+        # exp(-inf) is zero already.
+        cotangents[value] += g if kind == "logsumexp" else masked(g, "sum", *masks[axis])
+    for value, *_ in self._reduced("all").values():
+      cotangents[value] += masked(jnp.ones_like(values[value]), "sum", *masks["all"])
+    return {name: jnp.broadcast_to(g, values[name].shape) for name, g in cotangents.items()}
 
 
 def _cut(tree, start, length: int):

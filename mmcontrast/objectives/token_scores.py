@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,13 @@ class TokenMax(TokenScore):
   def __post_init__(self):
     if not isinstance(self.kept, int) or self.kept < 0:
       raise UserError(f"kept: {self.kept!r} is not a number of tokens (0: all of them)")
+
+  def check(self, term: Any, where: str) -> None:
+    if self.kept and (len(term.query) > 1 or len(term.key) > 1 or term.negative_keys or term.negative_queries):
+      raise UserError(
+        f"{where}.score.kept: the query decides which tokens of a key are kept; use one query and one key without "
+        "hard negatives, or kept=0"
+      )
 
   def columns(self, rows: Tokens, columns: Tokens) -> Tokens:
     """n queries' tokens and n times M of their keys -> n times `kept`."""

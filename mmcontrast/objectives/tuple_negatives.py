@@ -24,13 +24,13 @@ Stats = dict[str, jax.Array]
 
 
 def permutations(count: int, mask: jax.Array | None, keys: int) -> list[jax.Array]:
-  """A permutation [N] for each key: whose it is, in each slot; who is absent keeps its own."""
+  """For each key a permutation [N]: the example whose key is in each slot; an absent example keeps its slot."""
   if mask is None:
     return [(jnp.arange(count) + 1 + k) % count for k in range(keys)]
-  there, total = jnp.argsort(~mask, stable=True), jnp.sum(mask)  # those that are there, first
-  place = jnp.argsort(there)
+  present_first, total = jnp.argsort(~mask, stable=True), jnp.sum(mask)
+  place = jnp.argsort(present_first)
   shifted = [(place + 1 + k) % jnp.maximum(total, 1) for k in range(keys)]
-  return [there[jnp.where(place < total, to, place)] for to in shifted]
+  return [present_first[jnp.where(place < total, to, place)] for to in shifted]
 
 
 @jax.custom_vjp
@@ -43,19 +43,19 @@ permute.defvjp(lambda x, order: (x[order], order), lambda order, g: (g[jnp.argso
 
 
 class Combinations(NamedTuple):
-  """All tuples of keys but the examples' own ones, in parts of N: the keys [N, D], and which are there."""
+  """All tuples of different examples' keys, in parts of N: keys [N, D] each; mask bool [N], which examples count."""
 
   keys: tuple[jax.Array, ...]
   mask: jax.Array | None
 
   @property
   def parts(self) -> int:
-    """How many parts there are."""
+    """The number of parts."""
     return self.keys[0].shape[0] ** (len(self.keys) - 1) - 1
 
   @property
-  def columns(self) -> jax.Array | int:
-    """How many tuples there are."""
+  def count(self) -> jax.Array | int:
+    """How many tuples count."""
     count = self.keys[0].shape[0] if self.mask is None else jnp.sum(self.mask)
     return count ** len(self.keys) - count
 
@@ -76,7 +76,7 @@ def reduce_parts(
   """Merges `reduce(arguments, part)` over the parts of the columns, one after another.
 
   A merged statistic's gradient with respect to a part's is known once the merged value is: so the
-  parts are gone through without gradient first, then their shares of it are added up, which needs
+  parts are gone through without gradient first, then what each contributes to it is added up, which needs
   none of the values between. A maximum gets no gradient.
   """
   fixed = lax.stop_gradient(arguments)
@@ -84,29 +84,29 @@ def reduce_parts(
   start = {name: jnp.full(shapes[name].shape, IDENTITY[kind], shapes[name].dtype) for name, kind in kinds.items()}
 
   def join(stats, part):
-    found = reduce(fixed, part)
-    return {name: merge(kind, stats[name], found[name]) for name, kind in kinds.items()}, None
+    of_part = reduce(fixed, part)
+    return {name: merge(kind, stats[name], of_part[name]) for name, kind in kinds.items()}, None
 
   merged = lax.scan(join, start, jnp.arange(parts))[0]
   learned = {name: kind for name, kind in kinds.items() if kind != "max"}
 
   @jax.checkpoint
-  def shares(arguments, part):
-    found = reduce(arguments, part)
-    return {name: _share(kind, merged[name], found[name]) for name, kind in learned.items()}
+  def contributions(arguments, part):
+    of_part = reduce(arguments, part)
+    return {name: _contribution(kind, merged[name], of_part[name]) for name, kind in learned.items()}
 
   def add(total, part):
-    return jax.tree.map(jnp.add, total, shares(arguments, part)), None
+    return jax.tree.map(jnp.add, total, contributions(arguments, part)), None
 
   zeros = {name: jnp.zeros_like(merged[name]) for name in learned}
   total = lax.scan(add, zeros, jnp.arange(parts))[0]
   return merged | {name: merged[name] + (x - lax.stop_gradient(x)) for name, x in total.items()}
 
 
-def _share(kind: str, merged: jax.Array, found: jax.Array) -> jax.Array:
-  """What has the gradient of `merged` with respect to a part's statistic `found`."""
+def _contribution(kind: str, merged: jax.Array, statistic: jax.Array) -> jax.Array:
+  """A value whose gradient is that of `merged` with respect to the `statistic` of a part."""
   if kind == "sum":
-    return found
-  some = found != -jnp.inf
-  found = jnp.where(some, found, 0.0)
-  return jnp.where(some, lax.stop_gradient(jnp.exp(found - jnp.where(some, merged, 0.0))) * found, 0.0)
+    return statistic
+  some = statistic != -jnp.inf
+  statistic = jnp.where(some, statistic, 0.0)
+  return jnp.where(some, lax.stop_gradient(jnp.exp(statistic - jnp.where(some, merged, 0.0))) * statistic, 0.0)

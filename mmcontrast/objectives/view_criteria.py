@@ -15,15 +15,14 @@ over views are kept as logarithms: the product in that code overflows at small t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from mmcontrast.errors import UserError
 from mmcontrast.objectives.criterion import Criterion
-from mmcontrast.objectives.reductions import reduce_values
-
-Values = dict[str, jax.Array]
+from mmcontrast.objectives.reductions import Values, reduce_values
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class MultiView(Criterion):
 
   same_view: bool = True
   default_temperature: ClassVar[float] = 0.5
+  joins_views: ClassVar[bool] = True
 
   def values(self, logits, weights, positive, anchor, same_view) -> Values:
     denominator = logits if self.same_view else jnp.where(same_view(), -jnp.inf, logits)
@@ -49,6 +49,15 @@ class MultiView(Criterion):
   def loss(self, stats: Values, positive, count) -> jax.Array:
     denominator = reduce_values("logsumexp", stats["denominator"], 1)
     return _difference(denominator, reduce_values("logsumexp", stats["positives"], 1))
+
+  def check(self, term: Any, where: str) -> None:
+    one_list = term.query == term.key and len(term.query) > 1 and term.target.kind == "itself"
+    others = term.negatives != "batch" or term.negative_keys or term.negative_queries or term.prototypes
+    if not one_list or others:
+      raise UserError(
+        f"{where}.criterion: it joins the views of an example; make query and key the same list of two or more views, "
+        "target 'identity', negatives 'batch', and leave negative_keys, negative_queries and prototypes out"
+      )
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,8 @@ class MultiViewDecoupled(MultiView):
   ordered: bool = False
 
   def values(self, logits, weights, positive, anchor, same_view) -> Values:
-    found = super().values(logits, weights, positive, anchor, same_view)
-    return found | {"denominator": jnp.where(same_view(), logits, -jnp.inf)}
+    values = super().values(logits, weights, positive, anchor, same_view)
+    return values | {"denominator": jnp.where(same_view(), logits, -jnp.inf)}
 
   def loss(self, stats: Values, positive, count) -> jax.Array:
     pairs = reduce_values("logsumexp", stats["positives"], 1)
