@@ -280,6 +280,9 @@ class Mixed(Target):
       raise UserError("probability: 0 mixes nothing; use target='identity', or a probability above 0 (M3CoL: 0.5)")
 
   def mix(self, facts: Mapping[str, Any]) -> Mix:
+    """Drawn, or facts["mix"] where that is known: (partner [N], weight [N])."""
+    if "mix" in facts:
+      return Mix(*facts["mix"])
     return draw_mix(facts["seed"], facts.get("valid"), self.alpha, self.probability, self.stream)
 
   def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:

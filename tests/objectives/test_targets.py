@@ -13,6 +13,7 @@ from test_golden_losses import BOTH, IMAGE, TEXT, check, inputs, total
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import mixing
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.side import Side
 
 MULTIMODAL = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "multimodal.json").read_text())
 
@@ -79,7 +80,7 @@ def test_m3col_mixed_pairs():
   partner, share, n = x["perm"], x["lam"], len(x["perm"])
   mixes = jnp.diag(share) + (1 - share)[:, None] * jax.nn.one_hot(partner, n)
   unmixed = jnp.linalg.solve(mixes, x["mixed"])
-  np.testing.assert_allclose(mixing.mix(unmixed, partner, share), x["mixed"], rtol=1e-12)
+  np.testing.assert_allclose(mixing.mix_arrays(unmixed, mixing.Mix(partner, share)), x["mixed"], rtol=1e-12)
 
   def unit(a):
     return a / jnp.linalg.norm(a, axis=1, keepdims=True)
@@ -351,8 +352,9 @@ def test_nobody_is_mixed_with_an_absent_example():
 )
 def test_weights_of_tags(overlap, weights):
   term = objective.parse_terms({"t": dict(BOTH, target=dict(name="shared_tags", overlap=overlap, weighted=True))})["t"]
-  facts = {"tags": np.array([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], np.uint8), "position": np.arange(3)}
-  np.testing.assert_allclose(term.target.weights("row", facts, facts), weights)
+  tags = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], np.uint8)
+  side = Side(x=None, position=np.arange(3), facts={"tags": tags})
+  np.testing.assert_allclose(term.target.weights("row", side, side), weights)
 
 
 # ---- Bad input ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from meshes import compiled
 
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.side import Side
 from mmcontrast.stores import queue as queue_store
 
 IMAGE, TEXT, KEY = "image[0]/joint", "text[0]/joint", "text[0]/joint@momentum"
@@ -64,11 +65,9 @@ def test_overlap_of_tags(overlap, threshold, positives):
   target = objective.parse_terms(
     {"t": dict(CLIP, target=dict(name="shared_tags", overlap=overlap, threshold=threshold))}
   )["t"].target
-  row = {"tags": jnp.array([[1, 1, 1, 0]], jnp.uint8), "position": jnp.array([7])}
-  columns = {
-    "tags": jnp.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 1]], jnp.uint8),
-    "position": jnp.array([-1, -1, -1]),
-  }
+  row = Side(x=None, position=jnp.array([7]), facts={"tags": jnp.array([[1, 1, 1, 0]], jnp.uint8)})
+  tags = jnp.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 1]], jnp.uint8)
+  columns = Side(x=None, position=jnp.array([-1, -1, -1]), facts={"tags": tags})
   np.testing.assert_array_equal(target.weights("row", row, columns)[0], positives)
 
 
