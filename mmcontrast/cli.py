@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _expand_home(options)
     for name in ("workdir", "out"):
       if given := getattr(options, name, None):
-        folders.local(given, f"--{name}")
+        folders.at(given, f"--{name}")
+    if getattr(options, "data_dir", None):
+      folders.local(options.data_dir, "--data_dir", "TFDS and ArrayRecord read from a disk")
     options.command(options, rest)
     sys.stdout.flush()
   except BrokenPipeError:  # of `mmcontrast ... | head`: nobody reads on

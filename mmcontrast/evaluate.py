@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmcontrast import folders
 from mmcontrast.called import call_as
 from mmcontrast.config.stages import run_folder
 from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
@@ -55,7 +56,7 @@ def evaluate_workdir(
     overrides: words such as "--config.evaluation.evaluators.zero_shot.label=class", checked as in a config.
   Raises UserError when there is no such checkpoint, a set is missing, or there is nothing to evaluate.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = folders.at(workdir, "--workdir")
   check_words(overrides)
   measured = None if source is None else Measured(source, options, split, train_split, data_dir)
   model = load(workdir, step, data_dir)
@@ -68,8 +69,7 @@ def evaluate_workdir(
   with _written(workdir):
     keep_others(files, results)
     files[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    with (workdir / "evaluations.jsonl").open("a") as log:
-      log.write(json.dumps(_line(files[0].name, model, results)) + "\n")
+    folders.append(workdir / "evaluations.jsonl", json.dumps(_line(files[0].name, model, results)) + "\n")
   written = files[:1]
   if {"image", "text"} <= set(model.kinds) and not model.compares_tokens:
     from mmcontrast.report.retrieval_picture import draw
@@ -90,7 +90,7 @@ def evaluate_workdir(
   return results
 
 
-def keep_others(files: Sequence[pathlib.Path], results: Mapping[str, float]) -> None:
+def keep_others(files: Sequence[folders.Folder], results: Mapping[str, float]) -> None:
   """Gives `files` (results, a picture) another name where the first holds other results; says which."""
   first = files[0]
   try:
@@ -121,7 +121,7 @@ def _line(file: str, model: Inference, results: Mapping[str, float]) -> dict[str
 
 
 @contextlib.contextmanager
-def _written(workdir: pathlib.Path) -> Iterator[None]:
+def _written(workdir: folders.Folder) -> Iterator[None]:
   try:
     yield
   except OSError as error:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmcontrast import folders
 from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, open_own_set
 from mmcontrast.data.images import LIMITS, decode
@@ -128,7 +129,7 @@ def read_query(query: str | ImageLike) -> Query:
     return Query("", pixels=read_pixels(query, LIMITS, "the query"))
   if not query.strip():
     raise UserError('the query is empty; say what to look for, e.g. "red heart"')
-  path = pathlib.Path(query)
+  path = folders.at(query, "the query") if folders.of_store(query) else pathlib.Path(query)
   try:
     is_file = path.is_file()
   except (OSError, ValueError):  # too long for a path: words
@@ -280,7 +281,7 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> neare
     print(
       f"{missing} of {there.manifest['shards']} shards are not made yet; run mmcontrast embed again", file=sys.stderr
     )
-  if total < LARGE or missing:
+  if total < LARGE or missing or folders.is_store(there.folder):  # an index would have to be fetched as a whole
     return nearest.exact(row, there.rows(kind), count)
   if not nearest.has_faiss():
     print(f"all {total} rows are read; pip install 'mmcontrast[search]' makes an index of them", file=sys.stderr)

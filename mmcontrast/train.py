@@ -14,7 +14,7 @@ import functools
 import itertools
 import pathlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ from mmcontrast.runs.checkpoint import (
   snapshot,
 )
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.training import observe
+from mmcontrast.training import metric_files, observe
 from mmcontrast.training.divergence import Diverged, check_state, with_way_back
 from mmcontrast.training.initialization import initial_arrays
 from mmcontrast.training.preemption import Notice
@@ -66,7 +66,7 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
   stage, do not fit, and in the loop when the loss is not finite or a checkpoint cannot be written
   (the last checkpoint is kept). Raises Preempted, which exits with 0, when SIGTERM asked it to end.
   """
-  config, workdir = overridden(config), places.local(workdir, "--workdir")
+  config, workdir = overridden(config), places.at(workdir, "--workdir")
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain reads absl flags
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], data_dir))
@@ -77,7 +77,7 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
   folders = {name: workdir / name for name in plans}  # without stages: "" and workdir itself
   state, last = None, list(plans)[-1]
   places.make(workdir, "--workdir")
-  with run_lock.held(workdir), Notice() as notice:
+  with run_lock.held(workdir) as check_lock, Notice() as notice:
     saved = _check_workdir(workdir, plans, folders)
     if config.get("stages") and distributed.is_first():
       (workdir / "config.json").write_text(to_json(config))
@@ -89,7 +89,7 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
         _say(f"stage {name}")
       state = None  # its memory is the next stage's
       with errors_of(name), disk_errors(folders[name]), Watchdog(plan.config["log"]["watchdog_seconds"]) as watchdog:
-        state = _train(plan, name, folders, data_dir, notice, watchdog)
+        state = _train(plan, name, folders, data_dir, notice, watchdog, check_lock)
   _say(
     f"done: {folders[last]} holds {', '.join(_what_lies_in(folders[last]))}; now: "
     f"mmcontrast evaluate --workdir {shlex.quote(str(workdir))}"
@@ -98,7 +98,13 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
 
 
 def _train(
-  plan: Plan, stage: str, folders: Mapping[str, pathlib.Path], data_dir: str | None, notice: Notice, watchdog: Watchdog
+  plan: Plan,
+  stage: str,
+  folders: Mapping[str, places.Folder],
+  data_dir: str | None,
+  notice: Notice,
+  watchdog: Watchdog,
+  check_lock: Callable[[], None],
 ) -> TrainState:
   """Trains one stage of those that have `folders`, or the run "" without stages, to its end."""
   config, mesh, (recipe, batch_shapes, like, step_function), spec = plan
@@ -151,7 +157,7 @@ def _train(
     with_way_back(workdir),
     contextlib.closing(checkpoints),
     contextlib.closing(batches),
-    observe.make_writer(workdir, start) as writer,
+    metric_files.make_writer(workdir, start) as writer,
     observe.Progress(config["steps"], start) as progress,
   ):
     if batches.tokenizer and distributed.is_first():
@@ -171,6 +177,7 @@ def _train(
         jax.block_until_ready(metrics)
         progress.print(f"first step done, compilation included, after {observe.duration(window.restart())}")
       checkpoints.check()
+      check_lock()
       preempted = notice.reached(step) and not last
       due = {name: bool(period) and (last or step % period == 0) for name, period in every.items()}
       saves = due["checkpoint"] or last or preempted
@@ -194,12 +201,13 @@ def _train(
               raise  # the others may not have failed, and would not save
             failed = error
             kept = kept if saves else snapshot(state)
+        writer.write(step, summary)
         if saves or failed:  # steps that were trained are kept, whatever becomes of their evaluation
           watchdog.doing(f"saving the checkpoint of step {step}", PATIENCE)
           # One that only preemption or a failure asks for does not compete for the best.
           competes = (due["checkpoint"] or last) and not failed
+          writer.keep()  # before: what a resumed run does not write again
           checkpoints.save(kept, config, summary if competes else None, spec.fingerprint)
-        writer.write(step, summary)
         progress.update(step, summary)
         if failed:
           raise failed
@@ -272,7 +280,7 @@ class Window:
     ]
 
 
-def _saved_variables(workdir: pathlib.Path) -> dict[str, Any]:
+def _saved_variables(workdir: places.Folder) -> dict[str, Any]:
   return load_run(workdir)[1]
 
 
@@ -280,7 +288,7 @@ def _of_the_data(state: TrainState) -> dict[str, Any]:
   return {name: getattr(state, name) for name in OF_THE_DATA}
 
 
-def _what_lies_in(folder: pathlib.Path) -> list[str]:
+def _what_lies_in(folder: places.Folder) -> list[str]:
   names = ("checkpoints", "metrics.jsonl", "losses.png", "parameters.txt", "tensorboard")
   return [name for name in names if (folder / name).exists()]
 
@@ -291,7 +299,7 @@ def _say(text: str) -> None:
 
 
 def _check_workdir(
-  workdir: pathlib.Path, plans: Mapping[str, Plan], folders: Mapping[str, pathlib.Path]
+  workdir: places.Folder, plans: Mapping[str, Plan], folders: Mapping[str, places.Folder]
 ) -> dict[str, int | None]:
   """The step that each stage has reached; UserError where `workdir` holds another run."""
   if "" not in plans and _holds_checkpoints(workdir):
@@ -317,7 +325,7 @@ def _check_workdir(
   return steps
 
 
-def _holds_checkpoints(workdir: pathlib.Path) -> bool:
+def _holds_checkpoints(workdir: places.Folder) -> bool:
   return distributed.first_says(bool(complete_steps(workdir / "checkpoints")))
 
 

@@ -6,10 +6,11 @@ import tempfile
 import pytest
 from tiny import tiny_inference
 
-from mmcontrast import cli
+from mmcontrast import cli, object_stores
+from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import MissingData, UserError
-from mmcontrast.folders import check_empty, local, make, whole
+from mmcontrast.folders import at, check_empty, local, make, whole
 from mmcontrast.interop import stablehlo
 from mmcontrast.runs.checkpoint import load_run
 
@@ -80,18 +81,34 @@ def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "url", ["gs://bucket/run", "s3://b/r", "hdfs://x", "https://x/y", "gs:/bucket/run", "file:///tmp/x"]
+  "url, words",
+  [
+    ("hdfs://x/y", "hdfs:// is not known here; give gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, or a local or mounted"),
+    ("https://x/y", "https:// is not known here"),
+    ("gs:/bucket/run", "an address has two slashes; give gs://bucket/run$"),
+    ("file:///tmp/x", "give the path alone, /tmp/x$"),
+    ("gs://bucket", "give a bucket and a folder in it, gs://bucket/FOLDER$"),
+    ("s3://", "give a bucket and a folder in it, s3://BUCKET/FOLDER$"),
+  ],
 )
-def test_a_url_is_refused_before_anything_is_made(tmp_path, monkeypatch, url):
+def test_an_address_that_is_none_is_refused_before_anything_is_made(tmp_path, monkeypatch, url, words):
   monkeypatch.chdir(tmp_path)
-  for function in (local, make, check_empty):
-    with pytest.raises(UserError, match=rf"--workdir {url}: is a URL, and only folders on this machine can be written"):
+  for function in (at, make, check_empty, lambda path, option: whole(path, option).__enter__()):
+    with pytest.raises(UserError, match=rf"^--workdir {url}: {words}"):
       function(url, "--workdir")
-  with pytest.raises(UserError, match="is a URL"):
-    make(pathlib.Path(url), "--workdir")
-  for path in ("runs/a", "a:b", "C:/runs", "x/gs:/y", "./gs:/bucket"):
-    assert str(local(path, "--workdir")) == str(pathlib.Path(path))
   assert not list(tmp_path.iterdir())
+
+
+def test_what_is_an_address_and_what_is_a_path(monkeypatch):
+  monkeypatch.setattr(object_stores, "file_system", lambda scheme: None)  # which would look for credentials
+  assert str(at("gs://bucket/a/run/", "--workdir")) == "gs://bucket/a/run"
+  assert at(pathlib.Path("gs://bucket/run"), "--workdir") == at("gs://bucket/run", "--workdir")  # it leaves one slash
+  for path in ("runs/a", "a:b", "C:/runs", "x/gs:/y", "./gs:/bucket"):
+    assert at(path, "--workdir") == local(path, "--workdir") == pathlib.Path(path)
+  with pytest.raises(UserError, match="hdfs:// is not known here"):
+    make(pathlib.Path("hdfs://x/y"), "--workdir")
+  with pytest.raises(UserError, match=r"--data_dir gs://b/data: is a URL, and TFDS reads .*; give a local or mounted"):
+    local("gs://b/data", "--data_dir", "TFDS reads from a disk")
 
 
 def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch, capsys):
@@ -110,26 +127,37 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch, capsys):
   assert [one.name for one in tmp_path.iterdir()] == ["home"]
 
 
-def test_every_command_that_writes_or_loads_refuses_a_url(tmp_path, monkeypatch, capsys):
+def test_every_command_says_which_addresses_it_takes(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   for words in (
-    ["train", "--config", "quickstart", "--workdir", "gs://b/r"],
-    ["import", "timm:x", "--workdir", "gs://b/r"],
-    ["evaluate", "--workdir", "gs://b/r"],
-    ["embed", "csv:x", "--workdir", "r", "--out", "s3://b/r"],
-    ["export", "--workdir", "gs://b/r", "--to", "hf", "--out", "x"],
-    ["export", "--workdir", "r", "--to", "hf", "--out", "gs://b/r"],
-    ["interpolate", "a", "b", "--workdir", "gs://b/r"],
-    ["search", "x", "--workdir", "gs://b/r"],
-    ["search", "x", "--workdir", "r", "--out", "gs://b/r.png"],
-    ["data", "convert", "csv:x", "--to", "array_record", "--out", "gs://b/r"],
-    ["data", "tokenizer", "csv:x", "--out", "gs://b/r"],
+    ["train", "--config", "quickstart", "--workdir", "hdfs://b/r"],
+    ["import", "timm:x", "--workdir", "hdfs://b/r"],
+    ["evaluate", "--workdir", "hdfs://b/r"],
+    ["embed", "csv:x", "--workdir", "r", "--out", "hdfs://b/r"],
+    ["export", "--workdir", "hdfs://b/r", "--to", "hf", "--out", "x"],
+    ["export", "--workdir", "r", "--to", "hf", "--out", "hdfs://b/r"],
+    ["interpolate", "a", "b", "--workdir", "hdfs://b/r"],
+    ["search", "x", "--workdir", "hdfs://b/r"],
+    ["search", "x", "--workdir", "r", "--out", "hdfs://b/r.png"],
+    ["data", "tokenizer", "csv:x", "--out", "hdfs://b/r"],
   ):
     assert cli.main(words) == 2
     error = capsys.readouterr().err
-    assert "is a URL" in error and error.count("\n") == 1
-  with pytest.raises(UserError, match="is a URL"):
-    load_run("gs://b/r")
+    assert "hdfs:// is not known here" in error and error.count("\n") == 1
+  for words in (
+    ["data", "build", "emoji_views", "--data_dir", "s3://b/r"],
+    ["data", "list", "--data_dir", "gs://b/r"],
+    ["train", "--config", "quickstart", "--workdir", "r", "--data_dir", "gs://b/r"],
+  ):
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "is a URL, and " in error and error.count("\n") == 1
+  assert cli.main(["data", "convert", "csv:x", "--to", "array_record", "--out", "gs://b/r"]) == 2
+  assert "--out gs://b/r: array_record files are written to a disk" in capsys.readouterr().err
+  with pytest.raises(UserError, match="hdfs:// is not known here"):
+    load_run("hdfs://b/r")
+  with pytest.raises(UserError, match="data_dir gs://b/data: is a URL, and TFDS and ArrayRecord read from a disk"):
+    open_source({"dataset": "emoji_views", "source": {}}, "train", "gs://b/data")
   assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ PACKAGE = pathlib.Path(mmcontrast.__file__).parent
 # From the ground up; rooms of a floor may not import each other.
 FLOORS = (
   ("errors",),
+  ("object_stores",),
   ("folders", "called", "parameter_paths", "registry"),
   ("data",),
   ("modalities",),

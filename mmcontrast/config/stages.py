@@ -80,14 +80,14 @@ def errors_of(name: str) -> Iterator[None]:
 
 def run_folder(workdir: str | pathlib.Path) -> pathlib.Path:
   """Where the model of `workdir` is: there, or in the folder of the last stage of a run of stages."""
-  workdir = folders.local(workdir, "--workdir")
+  workdir = folders.at(workdir, "--workdir")
   names = stages_in(workdir)
   return workdir / names[-1] if names else workdir
 
 
 def stages_in(workdir: str | pathlib.Path) -> list[str]:
   """The names of the stages that were trained into `workdir`, in order; none for a run without."""
-  file = pathlib.Path(workdir) / "config.json"
+  file = folders.at(workdir, "--workdir") / "config.json"
   if not file.is_file():
     return []
   try:

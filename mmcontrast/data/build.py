@@ -23,9 +23,14 @@ def default_data_dir() -> pathlib.Path:
   return pathlib.Path(os.environ.get("MMCONTRAST_DATA") or home)
 
 
+def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+  """`data_dir`, or where datasets live without it. Raises UserError when it is a URL."""
+  return folders.local(data_dir or default_data_dir(), "data_dir", "TFDS and ArrayRecord read from a disk").absolute()
+
+
 def is_built(name: str, data_dir: str | os.PathLike | None = None) -> bool:
   """Whether `name` lies complete under `data_dir`; metadata.json is there only then."""
-  return (pathlib.Path(data_dir or default_data_dir()) / name / "metadata.json").is_file()
+  return (data_folder(data_dir) / name / "metadata.json").is_file()
 
 
 def build_dataset(name: str, data_dir: str | os.PathLike | None = None, force: bool = False) -> pathlib.Path:
@@ -38,7 +43,7 @@ def build_dataset(name: str, data_dir: str | os.PathLike | None = None, force: b
     UserError: unknown name, or a package or tool that the dataset needs is missing.
   """
   choose(name, BUILDERS, "dataset")
-  data_dir = pathlib.Path(data_dir or default_data_dir()).expanduser().absolute()
+  data_dir = data_folder(data_dir)
   target = data_dir / name
   if is_built(name, data_dir) and not force:
     return target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from mmcontrast.data import build
 from mmcontrast.data.datasets import BUILDERS
@@ -24,7 +23,7 @@ NAMED = {"coco_captions": "COCO 2014 by tfds", "imagenet2012": "ImageNet by tfds
 
 def catalogue(data_dir: str | os.PathLike | None = None) -> str:
   """The datasets by name, whether they are in `data_dir`, and every kind of source, as `data.dataset` names them."""
-  folder = pathlib.Path(data_dir or build.default_data_dir()).expanduser().absolute()
+  folder = build.data_folder(data_dir)
   built = {name: build.is_built(name, folder) for name in BUILDERS}
   rows = [(name, f"built, in {folder / name}" if there else f"not built; run: mmcontrast data build {name}")
           for name, there in built.items()]  # fmt: skip

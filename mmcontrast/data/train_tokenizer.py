@@ -21,14 +21,14 @@ _LEAST = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 RECORDS = 1_000_000  # read at most, evenly spaced: more change no vocabulary, and all texts read stay in memory
 
 
-def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) -> pathlib.Path:
+def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) -> folders.Folder:
   """Trains a model on the captions and names of `source` and writes it to `out`, which it returns.
 
   A vocabulary that the texts are too few for is made as large as they allow, and records that cannot be read are left
   out; a line says so.
   Raises UserError when there is no text, or the vocabulary is too small for its letters.
   """
-  out, bad = folders.local(out, "--out"), []
+  out, bad = folders.at(out, "--out"), []
   folders.make(out.parent, "--out")
   texts = list(_texts(source, bad))
   try:
@@ -43,7 +43,8 @@ def train_tokenizer(source: Source, out: str | pathlib.Path, vocab_size: int) ->
           f"{most[1]}", file=sys.stderr)  # fmt: skip
   if bad:
     print(f"{len(bad)} records left out, such as {bad[0]}", file=sys.stderr)
-  out.write_bytes(model)
+  with folders.written(out) as file:
+    file.write_bytes(model)
   return out
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.folders import check_empty, make
+from mmcontrast.folders import Folder, at, check_empty, fetched, make, written
 
 FORMATS = ("npy", "parquet")
 _MANIFEST = "manifest.json"
@@ -44,38 +44,41 @@ class Embeddings:
   """The embeddings in a folder, as far as they are done. Raises UserError when it holds none."""
 
   def __init__(self, folder: str | os.PathLike):
-    self.folder = pathlib.Path(folder)
+    self.folder = at(folder, "--embeddings")
     file = self.folder / _MANIFEST
     if not file.is_file():
       raise UserError(f"{folder}: no embeddings there; make them: mmcontrast embed SOURCE --workdir RUN --out {folder}")
     self.manifest: dict[str, Any] = json.loads(file.read_text())
+    self._known: dict[int, dict[str, Any]] = {}  # notes of shards, without their columns
 
   @property
   def done(self) -> list[int]:
     """The shards that are complete."""
-    return [shard for shard in range(self.manifest["shards"]) if self._notes(shard).is_file()]
+    names = {path.name for path in self.folder.iterdir()}
+    return [shard for shard in range(self.manifest["shards"]) if self._notes(shard).name in names]
 
   def bad(self) -> dict[int, str]:
     """Index of a bad record -> why, in the shards that are done."""
-    return {int(index): why for shard in self.done for index, why in _load(self._notes(shard))["bad"].items()}
+    return {int(index): why for shard in self.done for index, why in self._note(shard)["bad"].items()}
 
   def counts(self, kind: str) -> list[int]:
     """Rows of `kind` in each shard that is done."""
-    return [_load(self._notes(shard))["rows"][kind] for shard in self.done]
+    return [self._note(shard)["rows"][kind] for shard in self.done]
 
   def rows(self, kind: str) -> Iterator[np.ndarray]:
     """float32 [n, D] of each shard that is done; an npy file is read as far as it is looked at."""
     for shard in self.done:
       path = self._path(shard, kind)
-      if not _load(self._notes(shard))["rows"][kind]:
+      if not self._note(shard)["rows"][kind]:
         continue
-      if self.manifest["format"] == "npy":
-        yield np.load(path, mmap_mode="r")
-      else:
-        import pyarrow.parquet
+      with fetched(path) as file:
+        if self.manifest["format"] == "npy":
+          yield np.load(file, mmap_mode="r")
+        else:
+          import pyarrow.parquet
 
-        column = pyarrow.parquet.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
-        yield column.flatten().to_numpy().reshape(len(column), -1)
+          column = pyarrow.parquet.read_table(file, columns=["embedding"])["embedding"].combine_chunks()
+          yield column.flatten().to_numpy().reshape(len(column), -1)
 
   def describe(self, kind: str, places: np.ndarray) -> list[dict]:
     """What the rows at `places`, counted over all shards that are done, are: column -> value."""
@@ -92,7 +95,7 @@ class Embeddings:
 
   def digest(self, shard: int) -> str:
     """The digest of the records that a shard that is done was made of; "" of one that keeps none."""
-    return _load(self._notes(shard)).get("digest", "")
+    return self._note(shard)["digest"]
 
   def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str], digest: str) -> None:
     """Writes a shard: what is there under its name is whole. `digest`: of its records, as `digest` gives it."""
@@ -103,16 +106,18 @@ class Embeddings:
       "digest": digest,
     }
     for kind, (rows, columns) in found.items():
-      path = self._path(shard, kind)
-      if self.manifest["format"] == "npy":
-        notes[kind] = columns
-        _put(path, lambda scratch, rows=rows: _save(scratch, rows))
-      else:
-        _put(path, lambda scratch, rows=rows, columns=columns: _save_parquet(scratch, rows, columns))
-    _put(self._notes(shard), lambda scratch: scratch.write_text(json.dumps(notes)))
+      with written(self._path(shard, kind)) as scratch:
+        if self.manifest["format"] == "npy":
+          notes[kind] = columns
+          _save(scratch, rows)
+        else:
+          _save_parquet(scratch, rows, columns)
+    with written(self._notes(shard)) as scratch:
+      scratch.write_text(json.dumps(notes))
 
   def forget(self, shard: int) -> None:
     """Takes back a shard, and the indexes of all: they will be made again."""
+    self._known.pop(shard, None)
     self._notes(shard).unlink(missing_ok=True)
     for index in self.folder.glob("*.faiss"):
       index.unlink()
@@ -122,13 +127,21 @@ class Embeddings:
       return _load(self._notes(shard))[kind]
     import pyarrow.parquet
 
-    file = pyarrow.parquet.ParquetFile(self._path(shard, kind))
-    return file.read([name for name in COLUMNS[kind] if name in file.schema_arrow.names]).to_pydict()
+    with fetched(self._path(shard, kind)) as path:
+      file = pyarrow.parquet.ParquetFile(path)
+      return file.read([name for name in COLUMNS[kind] if name in file.schema_arrow.names]).to_pydict()
 
-  def _notes(self, shard: int) -> pathlib.Path:
+  def _note(self, shard: int) -> dict[str, Any]:
+    """How many rows a shard that is done has of each kind, its bad records, and the digest of all."""
+    if shard not in self._known:
+      found = _load(self._notes(shard))
+      self._known[shard] = {"rows": found["rows"], "bad": found["bad"], "digest": found.get("digest", "")}
+    return self._known[shard]
+
+  def _notes(self, shard: int) -> Folder:
     return self.folder / f"{shard:05d}.json"
 
-  def _path(self, shard: int, kind: str) -> pathlib.Path:
+  def _path(self, shard: int, kind: str) -> Folder:
     return self.folder / f"{shard:05d}.{kind}.{self.manifest['format']}"
 
 
@@ -139,13 +152,14 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
     manifest: model, source, records, records_a_shard, kinds and format.
   Raises UserError when it holds others, or something else.
   """
-  folder = pathlib.Path(folder)
+  folder = at(folder, "--out")
   choose(manifest["format"], FORMATS, "--format")
   if not (folder / _MANIFEST).is_file():
     check_empty(folder, "--out")
     make(folder, "--out")
     whole = {**manifest, "shards": -(-manifest["records"] // manifest["records_a_shard"])}
-    _put(folder / _MANIFEST, lambda scratch: scratch.write_text(json.dumps(whole, indent=1) + "\n"))
+    with written(folder / _MANIFEST) as scratch:
+      scratch.write_text(json.dumps(whole, indent=1) + "\n")
     return Embeddings(folder)
   there = Embeddings(folder)
   given = json.loads(json.dumps(manifest))
@@ -169,16 +183,10 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
   return there
 
 
-def remove_scratch(folder: pathlib.Path) -> None:
+def remove_scratch(folder: Folder) -> None:
   """Removes what a process that died left half-written."""
   for scratch in folder.glob(".*.partial"):
     scratch.unlink()
-
-
-def _put(path: pathlib.Path, write) -> None:
-  scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  write(scratch)
-  scratch.replace(path)
 
 
 def _save(path: pathlib.Path, rows: np.ndarray) -> None:
@@ -194,7 +202,7 @@ def _save_parquet(path: pathlib.Path, rows: np.ndarray, columns: Mapping[str, li
   pyarrow.parquet.write_table(pyarrow.table({**columns, "embedding": embedding}), path)
 
 
-def _load(path: pathlib.Path) -> dict:
+def _load(path: Folder) -> dict:
   return json.loads(path.read_text())
 
 

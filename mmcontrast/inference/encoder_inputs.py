@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmcontrast import folders
 from mmcontrast.data.images import decode, pixels_of
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError, one_line
@@ -50,7 +51,8 @@ def read_pixels(image: ImageLike, limits: Mapping[str, int], name: str) -> np.nd
     name = os.fspath(image)
   try:
     if isinstance(image, str | os.PathLike):
-      return decode(pathlib.Path(image).read_bytes(), limits)
+      path = folders.at(image, "image") if folders.of_store(image) else pathlib.Path(image)
+      return decode(path.read_bytes(), limits)
     if isinstance(image, bytes | bytearray | memoryview):
       return decode(bytes(image), limits)
     if isinstance(image, Image.Image):

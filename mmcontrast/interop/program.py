@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -91,7 +90,7 @@ def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Pa
       "token_ids": dict(data["token_ids"]),
     }
     if file:
-      shutil.copyfile(file, folder / file.name)
+      (folder / file.name).write_bytes(file.read_bytes())
   (folder / "inputs.json").write_text(json.dumps(notes, indent=1) + "\n")
 
 

@@ -18,7 +18,7 @@ from mmcontrast.data.settings import resolve
 from mmcontrast.data.tokenizers import FOLDER, keep_file, kept_name, make_tokenizer
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.errors import MissingData, UserError, choose
-from mmcontrast.folders import check_empty, whole
+from mmcontrast.folders import at, check_empty, whole
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
@@ -67,7 +67,7 @@ def import_run(
     if pretrained.text:
       _keep(pretrained.text, tokenizer, folder)
     save_untrained(folder, config, _variables(pretrained))
-  return pathlib.Path(workdir)
+  return at(workdir, "--workdir")
 
 
 def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
@@ -83,7 +83,7 @@ def export_run(workdir: str | pathlib.Path, to: str, out: str | pathlib.Path, st
     importlib.import_module(f"mmcontrast.interop.{to}").write(load(workdir, step), out)
   else:
     formats.FORMATS[to].write(pretrained_of(workdir, step), out)
-  return pathlib.Path(out)
+  return at(out, "--out")
 
 
 def config_of(pretrained: Pretrained) -> dict[str, Any]:

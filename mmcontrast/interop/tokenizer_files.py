@@ -14,6 +14,7 @@ from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.data.tokenizers.clip import FILE, ClipTokenizer
 from mmcontrast.data.tokenizers.tokenizer import package
 from mmcontrast.errors import UserError
+from mmcontrast.folders import at
 from mmcontrast.interop import sentencepiece_json
 from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import TextInput
@@ -48,7 +49,7 @@ def clip(folder: pathlib.Path) -> str:
 
 def with_padding(text: TextInput) -> bytes:
   """The tokenizer.json of `text` that says its pad too, so that one file is enough."""
-  file = json.loads(pathlib.Path(text.tokenizer.partition(":")[2]).read_text())
+  file = json.loads(at(text.tokenizer.partition(":")[2], "tokenizer").read_text())
   number = text.token_ids["pad"]
   file["padding"] = {
     "strategy": "BatchLongest",
@@ -85,7 +86,7 @@ def contents(
   if kind == "clip":
     return _files(_clip(own), text, {bos: own.bos_id, eos: own.eos_id, "pad_token": own.eos_id})
   if kind == "huggingface":
-    file = json.loads(pathlib.Path(path).read_text())
+    file = json.loads(at(path, "tokenizer").read_text())
   else:
     file = sentencepiece_json.bytes_json(own) if kind == "bytes" else sentencepiece_json.convert(own)
   whole = _library().Tokenizer.from_str(json.dumps(file | {"padding": None})).encode("").ids

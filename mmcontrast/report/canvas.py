@@ -60,15 +60,16 @@ class Canvas:
     """Draws a thin grey line."""
     self._axes.plot((x0, x1), (y0, y1), color=RULE, linewidth=0.8, scalex=False, scaley=False)
 
-  def save(self, path: str | pathlib.Path, dpi: int = 120) -> pathlib.Path:
+  def save(self, path: str | pathlib.Path, dpi: int = 120) -> folders.Folder:
     """Writes a PNG, making its folder; the page size never depends on the content. UserError where it cannot."""
-    path = folders.local(path, "--out")
+    path = folders.at(path, "--out")
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)  # a font of another script need not be there in bold
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
-      self._figure.savefig(path, dpi=dpi, format="png")
+      with folders.written(path) as file:
+        self._figure.savefig(file, dpi=dpi, format="png")
     except OSError as error:
       raise UserError(
         f"{path}: the picture cannot be written ({error.strerror or one_line(error)}); give another place"

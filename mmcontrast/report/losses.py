@@ -8,12 +8,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mmcontrast import folders
 from mmcontrast.report.canvas import GREY, INK
 
 _MOST = 8  # terms with a line of their own
 
 
-def draw_losses(records: Sequence[Mapping[str, Any]], path: str | pathlib.Path) -> pathlib.Path | None:
+def draw_losses(records: Sequence[Mapping[str, Any]], path: str | pathlib.Path) -> folders.Folder | None:
   """Draws what metrics.jsonl says of the losses into a PNG; nothing, and None, when it says nothing.
 
   The loss is one line, and each term another where there are several.
@@ -38,6 +39,7 @@ def draw_losses(records: Sequence[Mapping[str, Any]], path: str | pathlib.Path) 
   axes.grid(alpha=0.3)
   if len(lines) > 1:
     axes.legend(frameon=False, fontsize=8)
-  path = pathlib.Path(path)
-  figure.savefig(path, dpi=120, format="png")
+  path = folders.at(path, "losses.png")
+  with folders.written(path) as file:
+    figure.savefig(file, dpi=120, format="png")
   return path

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from mmcontrast.errors import UserError
+from mmcontrast.folders import Folder, at
 
 
-def png_path(path: str | os.PathLike, option: str) -> pathlib.Path:
+def png_path(path: str | os.PathLike, option: str) -> Folder:
   """`path` of a picture, the value of `option`: .png is added where it has no suffix.
 
   Raises UserError where it has another suffix or is a folder.
   """
-  path = pathlib.Path(path)
+  path = at(path, option)
   if path.is_dir():
     raise UserError(f"{option} {path}: is a folder; give the file to write, such as {path / 'picture.png'}")
   if not path.suffix:

@@ -5,7 +5,8 @@ their average: all that inference needs), `training` (optimizer, momentum branch
 (config, versions, what the data were: data/fingerprint.py). The position in the data is the step.
 
 A checkpoint is written under a temporary name and renamed when it is whole: when what was written can be found again.
-What a process that died left behind, or a folder that lacks a marker of its commit, is never read.
+In an object store, which has no rename, a file that is written last says that it is whole. What a process that died
+left behind, or a folder that lacks a marker of its commit, is never read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 import mmcontrast
+from mmcontrast import folders
 from mmcontrast.config import from_json, to_json
 from mmcontrast.config.stages import run_folder
 from mmcontrast.errors import UserError, choose, one_line
@@ -39,7 +40,7 @@ from mmcontrast.models.lora import Lora
 from mmcontrast.models.model import complete_config
 from mmcontrast.parallel import distributed
 from mmcontrast.parameter_paths import path_name
-from mmcontrast.runs import late_answers, orbax_globs, tensorstore_leak
+from mmcontrast.runs import late_answers, orbax_globs, orbax_on_stores, tensorstore_leak
 from mmcontrast.runs.train_state import TrainState
 
 FORMAT = 2  # 1: without tables, and params["terms"] was "temperatures"
@@ -81,7 +82,10 @@ class Checkpoints:
     self._accepts = options.get("changed_data", ON_CHANGED_DATA[0]) == "accept"
     best = _Best(options["keep_best"], options["best_metric"], _mode_of(options))
     self._best_metric = options["best_metric"]
-    self._directory = pathlib.Path(workdir).resolve() / "checkpoints"
+    self._directory = folders.at(workdir, "--workdir").resolve() / "checkpoints"
+    in_store = folders.is_store(self._directory)
+    if in_store:
+      orbax_on_stores.mend()
     if distributed.is_first():
       _remove_half_written(self._directory)
     distributed.first_says(True)  # the others look there when that is done
@@ -94,6 +98,7 @@ class Checkpoints:
         ),
         best_fn=best.value,  # without it metrics are not written, and a resumed run forgets which was the best
         cleanup_tmp_directories=True,
+        atomicity_options=orbax_on_stores.COMMIT_FILE if in_store else None,
       ),
     )
     self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -258,18 +263,19 @@ def snapshot(state: TrainState) -> TrainState:
   return jax.tree.map(np.asarray, state)
 
 
-def complete_steps(directory: pathlib.Path) -> list[int]:
+def complete_steps(directory: folders.Folder) -> list[int]:
   """The steps of the whole checkpoints in the folder `directory`, which need not exist, in order."""
   return sorted(int(folder.name) for folder in _numbered(directory) if _is_complete(folder))
 
 
 @contextlib.contextmanager
-def disk_errors(workdir: pathlib.Path) -> Iterator[None]:
+def disk_errors(workdir: folders.Folder) -> Iterator[None]:
   """Within it, a disk that is full, or that no longer lets a run write, is a UserError which names `workdir`."""
   try:
     yield
   except OSError as error:
-    inside = error.filename and pathlib.Path(os.fsdecode(error.filename)).is_relative_to(workdir)
+    name = os.fsdecode(error.filename or "")
+    inside = type(workdir)(name).is_relative_to(workdir)
     if error.errno not in _NO_SPACE and not (inside and error.errno in _NO_ACCESS):
       raise
     raise UserError(
@@ -306,6 +312,8 @@ def saved_run(workdir: str | pathlib.Path, step: int | None = None) -> SavedRun:
   directory = folder.resolve() / "checkpoints"
   train_first = f"train first: mmcontrast train --config ... --workdir {shlex.quote(str(workdir))}"
   if not directory.is_dir():
+    if folders.is_store(folder):
+      _check_bucket(folder)
     raise UserError(f"{folder}: no checkpoints there; {train_first}")
   steps = complete_steps(directory)
   if not steps:
@@ -358,22 +366,30 @@ def _copy(state: TrainState) -> TrainState:
   return jax.tree.map(jnp.copy, state)
 
 
-def _numbered(directory: pathlib.Path) -> list[pathlib.Path]:
+def _check_bucket(folder: folders.Folder) -> None:
+  try:
+    folder.check_bucket()
+  except OSError as error:
+    raise UserError(f"{folder}: {error.strerror}; give another --workdir, or the right to read that") from error
+
+
+def _numbered(directory: folders.Folder) -> list[pathlib.Path]:
   return [entry for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
 
 
-def _is_complete(folder: pathlib.Path) -> bool:
+def _is_complete(folder: folders.Folder) -> bool:
   """Whether all that Orbax leaves when it commits is there; a copy or a deletion cut short lacks some."""
   return all((folder / name).is_file() for name in _MARKERS)
 
 
-def _remove_half_written(directory: pathlib.Path) -> None:
+def _remove_half_written(directory: folders.Folder) -> None:
   for folder in _numbered(directory):
     if not _is_complete(folder):
       print(f"{folder}: an incomplete checkpoint; removed")
-      shutil.rmtree(folder)
+      folders.remove(folder)
   for folder in directory.glob(f"*{_UNDER_WAY}*"):  # Orbax removes them too, some time later
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      folders.remove(folder)
 
 
 def _reading_back() -> ocp.StandardCheckpointHandler:
@@ -419,7 +435,7 @@ class _Best(checkpoint_managers.PreservationPolicy):
     return [place in best for place in range(len(checkpoints))]
 
 
-def _read_item(folder: pathlib.Path) -> dict[str, Any]:
+def _read_item(folder: folders.Folder) -> dict[str, Any]:
   """The arrays of an item of a checkpoint, as they were saved, as numpy arrays."""
   _merge(folder)
   with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
@@ -427,15 +443,17 @@ def _read_item(folder: pathlib.Path) -> dict[str, Any]:
     return handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
 
 
-def _merge(folder: pathlib.Path) -> None:
+def _merge(folder: folders.Folder) -> None:
   """Does what Orbax left out, in a path that it took for a pattern, when it wrote this item (orbax_globs.py)."""
   orbax_globs.mend()
+  if folders.is_store(folder):
+    orbax_on_stores.mend()
   if not (folder / "manifest.ocdbt").is_file() and any(folder.glob("ocdbt.process_*")):
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
       handler.finalize(epath.Path(folder))
 
 
-def _read_all(folder: pathlib.Path) -> None:
+def _read_all(folder: folders.Folder) -> None:
   """Raises what reading the arrays of a checkpoint raises; nothing when it is whole."""
   for item in ("model", "training"):
     _read_item(folder / item)
@@ -474,7 +492,7 @@ def _why_not(others: Mapping[str, str], error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _readable(directory: pathlib.Path, step: int) -> Iterator[None]:
+def _readable(directory: folders.Folder, step: int) -> Iterator[None]:
   """Within it, an error in reading the checkpoint of `step` is one line that names it and the one before."""
   try:
     yield

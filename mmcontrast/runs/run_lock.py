@@ -4,7 +4,8 @@
       ...  # train
 
 The lock is of the operating system's (flock), on a file in the folder: it ends with the process that holds it, however
-that ends, and so never outlives a crash. Whoever only reads the folder needs none.
+that ends, and so never outlives a crash. An object store has no such locks: store_lock.py. Whoever only reads the
+folder needs none.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
+from mmcontrast import folders
 from mmcontrast.errors import UserError
 from mmcontrast.parallel import distributed
 
@@ -27,28 +30,61 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system t
 
 
 @contextlib.contextmanager
-def held(workdir: pathlib.Path) -> Iterator[None]:
+def held(workdir: folders.Folder) -> Iterator[Callable[[], None]]:
   """Within it, no other training writes into the folder `workdir`, which is there.
 
+  Gives a function that raises UserError where the lock was lost, which only an object store's can be.
   Of the processes of one run the first holds the lock for all of them.
   Raises UserError, in all of them, when another training holds it: which process, where and since when. On a file
   system without locks there is none, and a line says so.
   """
-  file = _take(workdir / NAME) if distributed.is_first() else None
-  if not distributed.first_says(file is not None):
+  path, take = workdir / NAME, _in_store if folders.is_store(workdir) else _of_the_system
+  lock = take(path) if distributed.is_first() else None
+  if not distributed.first_says(lock is not None):
     raise UserError(
-      f"{workdir}: another training writes into this folder{_holder(workdir / NAME)}; wait until it "
+      f"{workdir}: another training writes into this folder{_holder(path)}; wait until it "
       "ends, stop it, or give another --workdir"
     )
   try:
-    yield
+    yield lock.check if lock is not None else _nothing
   finally:
-    if file is not None:
-      (workdir / NAME).unlink(missing_ok=True)  # before the lock ends: whoever opened it meanwhile looks again
-      os.close(file)
+    if lock is not None:
+      lock.release()
 
 
-def _take(path: pathlib.Path) -> int | None:
+class _Lock(Protocol):
+  def check(self) -> None:
+    """Raises UserError when it is another's by now."""
+
+  def release(self) -> None:
+    """Ends it."""
+
+
+class _FileLock(NamedTuple):
+  """A file at `path`, open and locked as `file`."""
+
+  path: pathlib.Path
+  file: int
+
+  def check(self) -> None:
+    """It is held as long as this process lives."""
+
+  def release(self) -> None:
+    self.path.unlink(missing_ok=True)  # before the lock ends: whoever opened it meanwhile looks again
+    os.close(self.file)
+
+
+def _nothing() -> None:
+  pass
+
+
+def _in_store(path: folders.Folder) -> _Lock | None:
+  from mmcontrast.runs import store_lock
+
+  return store_lock.take(path, _now())
+
+
+def _of_the_system(path: pathlib.Path) -> _Lock | None:
   """The locked file; None when another process holds it."""
   while True:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -65,24 +101,24 @@ def _take(path: pathlib.Path) -> int | None:
         f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here would not be "
         "noticed"
       )
-      return file
+      return _FileLock(path, file)
     with contextlib.suppress(FileNotFoundError):
       if os.path.sameopenfile(file, again := os.open(path, os.O_RDONLY)):
         os.close(again)
         break
       os.close(again)
     os.close(file)  # its holder removed it in the meantime: another file is the lock now
-  who = {
-    "pid": os.getpid(),
-    "host": socket.gethostname(),
-    "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-  }
+  who = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
   os.truncate(file, 0)
   os.write(file, json.dumps(who).encode())
-  return file
+  return _FileLock(path, file)
 
 
-def _holder(path: pathlib.Path) -> str:
+def _now() -> str:
+  return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _holder(path: folders.Folder) -> str:
   """Words about who holds the lock at `path`; none when that cannot be read."""
   try:
     who = json.loads(path.read_text())

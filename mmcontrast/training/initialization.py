@@ -29,6 +29,7 @@ import numpy as np
 
 from mmcontrast.encoders.layers import layers_as
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.folders import at, of_store
 from mmcontrast.interop import initial
 from mmcontrast.interop.formats import FORMATS
 from mmcontrast.models.finite import check_weights
@@ -115,7 +116,7 @@ def _open(place: str, stages: Mapping[str, Callable[[], Any]], where: str) -> Ma
   """The variables of an earlier stage, or of a run by its folder."""
   if place in stages:
     return stages[place]()
-  if not pathlib.Path(place).is_dir():
+  if not (at(place, where) if of_store(place) else pathlib.Path(place)).is_dir():
     known = nearest(place, stages) if stages else "there is no earlier stage"
     raise UserError(
       f"{where}: {place!r} is neither an earlier stage nor the folder of a run, nor a file of a known "

@@ -9,14 +9,13 @@ data and most of what the second learned.
 from __future__ import annotations
 
 import pathlib
-import shutil
 
 import jax
 
 from mmcontrast.config.stages import run_folder
 from mmcontrast.data.tokenizers import FOLDER
 from mmcontrast.errors import UserError
-from mmcontrast.folders import check_empty, whole
+from mmcontrast.folders import at, check_empty, whole
 from mmcontrast.interop.pretrained import check_same
 from mmcontrast.models.lora import NO_LORA
 from mmcontrast.parameter_paths import path_name
@@ -51,7 +50,8 @@ def interpolate(first: str, second: str, alpha: float, workdir: str | pathlib.Pa
   arrays = initial_arrays(config, variables, {})
   found = jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path_name(path), leaf), variables)
   with whole(workdir, "--workdir") as folder:
-    if (tokenizer := run_folder(second) / FOLDER).is_dir():
-      shutil.copytree(tokenizer, folder / FOLDER)
+    (folder / FOLDER).mkdir()
+    for file in (run_folder(second) / FOLDER).glob("*"):
+      (folder / FOLDER / file.name).write_bytes(file.read_bytes())
     save_untrained(folder, config, found)
-  return pathlib.Path(workdir)
+  return at(workdir, "--workdir")

@@ -1,7 +1,7 @@
 """What a run says of itself: metric files, the progress line, timings, parameter table.
 
-Metrics are flat: {"loss": 3.2, "image_text/top1": 0.4}. Only process 0 writes; on other
-processes `make_writer` returns a writer of nothing and `Progress` is silent.
+Metrics are flat: {"loss": 3.2, "image_text/top1": 0.4}. Only process 0 writes; on other processes `make_writer`
+(metric_files.py) returns a writer of nothing and `Progress` is silent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, Protocol, TextIO
 
 import jax
 import numpy as np
+
+from mmcontrast import folders
 
 Metrics = Mapping[str, Any]
 """Flat names to scalars: Python, numpy or jax."""
@@ -73,20 +75,21 @@ class JsonlWriter:
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """The records of a metrics.jsonl, less a torn last line."""
-  return _records(Path(path), None)
+  return _records(folders.at(path, "metrics"), None)
 
 
 class TensorBoardWriter:
   """TensorBoard event files, without TensorFlow."""
 
-  def __init__(self, directory: str | os.PathLike[str], resume_step: int = 0):
+  def __init__(self, directory: str | os.PathLike[str], resume_step: int = 0, earlier: bool | None = None):
+    """`earlier`: whether there are event files of this run; None: as the folder says."""
     from tensorboard.compat.proto import event_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     self._event = event_pb2.Event
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = any(folder.glob("events*"))
+    earlier = any(folder.glob("events*")) if earlier is None else earlier
     # Written by this thread: TensorBoard's own writer has one that dies of a full disk, by a traceback.
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
     self._file = (folder / name).open("wb")
@@ -122,6 +125,9 @@ class MultiWriter:
     for writer in self._writers:
       writer.write(step, values)
 
+  def keep(self) -> None:
+    """Sees to it that what was written outlives this process; on a disk it does."""
+
   def close(self) -> None:
     for writer in self._writers:
       writer.close()
@@ -131,16 +137,6 @@ class MultiWriter:
 
   def __exit__(self, *_: object) -> None:
     self.close()
-
-
-def make_writer(workdir: str | os.PathLike[str], resume_step: int = 0, tensorboard: bool = True) -> MultiWriter:
-  """`workdir`/metrics.jsonl and `workdir`/tensorboard/ on process 0; nowhere on others."""
-  if jax.process_index():
-    return MultiWriter([])
-  writers: list[MetricWriter] = [JsonlWriter(Path(workdir) / "metrics.jsonl", resume_step)]
-  if tensorboard:
-    writers.append(TensorBoardWriter(Path(workdir) / "tensorboard", resume_step))
-  return MultiWriter(writers)
 
 
 def as_floats(metrics: Metrics) -> dict[str, float]:
@@ -342,7 +338,7 @@ def _bar(file: TextIO) -> Any:
   )
 
 
-def _records(path: Path, last_step: int | None) -> list[dict[str, Any]]:
+def _records(path: folders.Folder, last_step: int | None) -> list[dict[str, Any]]:
   records = []
   for line in path.read_text(errors="replace").splitlines():
     try:

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mmcontrast.report.losses import draw_losses
 from mmcontrast.train import Window
-from mmcontrast.training import observe
+from mmcontrast.training import metric_files, observe
 
 
 def test_jsonl_lines(tmp_path):
@@ -59,10 +59,10 @@ def test_jsonl_starts_afresh(tmp_path):
 
 
 def test_tensorboard_and_resume(tmp_path):
-  with observe.make_writer(tmp_path) as writer:
+  with metric_files.make_writer(tmp_path) as writer:
     for step in (1, 2, 3):
       writer.write(step, {"loss": jnp.float32(step), "term/loss": 0.5})
-  with observe.make_writer(tmp_path, resume_step=1) as writer:
+  with metric_files.make_writer(tmp_path, resume_step=1) as writer:
     writer.write(2, {"loss": 20.0})
   events = EventAccumulator(str(tmp_path / "tensorboard"))
   events.Reload()
@@ -73,7 +73,7 @@ def test_tensorboard_and_resume(tmp_path):
 
 def test_only_process_0_writes(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
-  with observe.make_writer(tmp_path) as writer, observe.Progress(1) as progress:
+  with metric_files.make_writer(tmp_path) as writer, observe.Progress(1) as progress:
     writer.write(1, {"loss": 1.0})
     progress.update(1, {"loss": 1.0})
   assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
@@ -204,7 +204,7 @@ def test_evaluation_line():
 
 def test_a_run_begun_anew_hides_what_was_before(tmp_path):
   for loss in (1.0, 2.0):
-    with observe.make_writer(tmp_path) as writer:
+    with metric_files.make_writer(tmp_path) as writer:
       writer.write(1, {"loss": loss})
   events = EventAccumulator(str(tmp_path / "tensorboard"))
   events.Reload()

@@ -41,8 +41,7 @@ class CocoSource:
     if unknown := set(options) - set(DEFAULTS):
       key = min(unknown)
       raise UserError(f"data.source: unknown key {key!r}; {nearest(key, DEFAULTS)}")
-    data_dir = pathlib.Path(data_dir or build.default_data_dir())
-    root = pathlib.Path(path or data_dir / "coco").expanduser()
+    root = pathlib.Path(path or build.data_folder(data_dir) / "coco").expanduser()
     weight, caption = options.get("weight"), options.get("caption")
     paths = _paths(root, options, {"validation": "val"}.get(split, split))
     self._folder = paths["images"]

@@ -70,7 +70,7 @@ def read_info(folder: pathlib.Path) -> Info:
 
 def open_built(name: str, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
   """Opens a built dataset; UserError naming the command when it is not there."""
-  data_dir = pathlib.Path(data_dir or build.default_data_dir()).expanduser().absolute()
+  data_dir = build.data_folder(data_dir)
   if not build.is_built(name, data_dir):
     raise MissingData(f"dataset {name} is not in {data_dir}; run: mmcontrast data build {name}"
                       f" --data_dir {data_dir}")  # fmt: skip

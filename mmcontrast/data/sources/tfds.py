@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmcontrast.data import build
 from mmcontrast.data.sources.array_record import reading
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.record import Record
@@ -89,7 +90,8 @@ def _open(path: str, data_dir: str | os.PathLike | None):
   """The builder of a prepared dataset, made from its files only: the code of many needs TensorFlow."""
   from tensorflow_datasets.core import constants, read_only_builder, registered
 
-  folders = [pathlib.Path(folder).expanduser() for folder in (data_dir, constants.get_default_data_dir()) if folder]
+  own = [build.data_folder(data_dir)] if data_dir else []
+  folders = [*own, pathlib.Path(constants.get_default_data_dir()).expanduser()]
   name = path.partition("/")[0].partition(":")[0]
   for folder in folders:
     try:

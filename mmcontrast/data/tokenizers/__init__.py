@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import pathlib
-import shutil
 from collections.abc import Callable
 
+from mmcontrast import folders
 from mmcontrast.data.tokenizers.clip import ClipTokenizer
 from mmcontrast.data.tokenizers.huggingface import HuggingFaceTokenizer
 from mmcontrast.data.tokenizers.sentencepiece import SentencePieceTokenizer, train
@@ -70,24 +69,29 @@ def keep_file(tokenizer: Tokenizer, workdir: str | pathlib.Path) -> None:
   """
   if tokenizer.file is None:
     return
-  folder = pathlib.Path(workdir) / FOLDER
-  for kept in folder.glob("*"):
-    if not filecmp.cmp(kept, tokenizer.file, shallow=False):
+  content = tokenizer.file.read_bytes()
+  for kept in _kept(workdir):
+    if kept.read_bytes() != content:
       raise UserError(
         f"{kept}: the run began with this tokenizer, and {tokenizer.file} is different; restore it, or "
         "give another --workdir"
       )
     return
+  folder = folders.at(workdir, "--workdir") / FOLDER
   folder.mkdir(parents=True, exist_ok=True)
-  scratch = pathlib.Path(workdir) / f".{FOLDER}.partial"
-  shutil.copyfile(tokenizer.file, scratch)
-  scratch.replace(folder / tokenizer.file.name)
+  with folders.written(folder / tokenizer.file.name) as file:
+    file.write_bytes(content)
 
 
 def kept_name(name: str, workdir: str | pathlib.Path) -> str:
   """`data.tokenizer` with the path of the copy in the folder of a run; `name` itself where there is none."""
-  kept = list((pathlib.Path(workdir) / FOLDER).glob("*"))
+  kept = _kept(workdir)
   return f"{_parse(name)[0]}:{kept[0]}" if kept else name
+
+
+def _kept(workdir: str | pathlib.Path) -> list[folders.Folder]:
+  """The files of tokenizers in the folder of a run: none or one, as far as it was written whole."""
+  return [path for path in (folders.at(workdir, "--workdir") / FOLDER).glob("*") if path.suffix != ".partial"]
 
 
 def _parse(name: str) -> tuple[str, str]:

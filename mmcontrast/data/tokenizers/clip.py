@@ -13,6 +13,7 @@ import pathlib
 import zlib
 from typing import Any
 
+from mmcontrast import folders
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer, package
 from mmcontrast.errors import MissingData, UserError
 
@@ -45,7 +46,7 @@ class ClipTokenizer(Tokenizer):
     if not lower:
       raise UserError("data.lower=False: CLIP's vocabulary has no upper case; leave it True for data.tokenizer='clip'")
     self._ftfy = package("ftfy", "clip")
-    file = pathlib.Path(path) if path else _shipped()
+    file = folders.at(path, "tokenizer") if path else _shipped()
     self._model = _model(_merges(file))
     # The texts are made small after entities are resolved, by `_clean`.
     super().__init__(
@@ -80,7 +81,7 @@ def _shipped() -> pathlib.Path:
   return path
 
 
-def _merges(path: pathlib.Path) -> list[tuple[str, str]]:
+def _merges(path: folders.Folder) -> list[tuple[str, str]]:
   if not path.is_file():
     raise MissingData(f"tokenizer {path}: no such file; give data.tokenizer='clip:PATH', the path of {FILE}")
   try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+from mmcontrast import folders
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer, package
 from mmcontrast.errors import MissingData, UserError, one_line
 
@@ -34,12 +35,13 @@ class HuggingFaceTokenizer(Tokenizer):
 
   def __init__(self, path: str | pathlib.Path, *, lower: bool | str = True, special_tokens: str = "text"):
     library = package("tokenizers", "huggingface")
-    path = pathlib.Path(path)
+    path = folders.at(path, "tokenizer")
     if not path.is_file():
       raise MissingData(f"tokenizer {path}: no such file; give data.tokenizer='huggingface:PATH', the path of a "
                         "tokenizer.json")  # fmt: skip
     try:
-      self._model = library.Tokenizer.from_file(str(path))
+      with folders.fetched(path) as file:
+        self._model = library.Tokenizer.from_file(str(file))
     except Exception as error:  # the package raises nothing narrower
       raise UserError(f"tokenizer {path}: not a file of the tokenizers package ({one_line(error)})") from None
     ids = {name: _find(self._model, names) for name, names in _NAMES.items()}

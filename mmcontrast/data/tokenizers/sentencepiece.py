@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import sentencepiece
 
+from mmcontrast import folders
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer
 from mmcontrast.errors import MissingData, UserError
 
@@ -37,7 +38,7 @@ class SentencePieceTokenizer(Tokenizer):
   """
 
   def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
-    path = pathlib.Path(path)
+    path = folders.at(path, "tokenizer")
     if not path.is_file():
       raise MissingData(f"tokenizer {path}: no such file; give data.tokenizer the path of a "
                         "sentencepiece .model, or 'sentencepiece' for the dataset's own")  # fmt: skip

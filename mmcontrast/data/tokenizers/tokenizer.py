@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import importlib
-import pathlib
 import string
 from collections.abc import Sequence
 from types import ModuleType
@@ -12,6 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from mmcontrast.errors import UserError
+from mmcontrast.folders import Folder
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -29,7 +29,7 @@ class Tokenizer(abc.ABC):
     pad_id: any id.
     lower: what is done to texts first: True makes them small; "canonicalize" also takes out ASCII punctuation and
       makes white space single, as SigLIP's were.
-    file: what it was read from; None where there is nothing to read.
+    file: what it was read from, on this machine or in an object store; None where there is nothing to read.
 
   Raises UserError when bos and eos are the same, since the first eos would be at the start.
   """
@@ -43,7 +43,7 @@ class Tokenizer(abc.ABC):
     bos_id: int,
     eos_id: int,
     lower: bool | str,
-    file: pathlib.Path | None = None,
+    file: Folder | None = None,
   ):
     self.name, self.vocab_size, self.file, self._lower = name, vocab_size, file, lower
     self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
