@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What launch/tpu_vm.sh does on a host of a slice. Its folder is the checkout's; the run's files stand beside it.
-#   install             a Python of its own (the images' is 3.10), then the package and jax[tpu]
+#   install             a Python of its own (the images' is 3.10), then the package with jax[tpu] and gs://
 #   start ARGUMENTS     `mmcontrast train` in the background: it outlives the ssh that started it
 #   log SEEN            how many bytes the log has, then what is in it after SEEN bytes
 #   status              running, the exit code, or none
@@ -14,7 +14,7 @@ case $verb in
     command -v uv > /dev/null || python3 -m pip install --quiet --user uv
     export PATH=$HOME/.local/bin:$PATH
     [[ -x .venv/bin/python ]] || uv venv --quiet --python 3.12 .venv
-    uv pip install --quiet --python .venv/bin/python "jax[tpu]" -e . ;;
+    uv pip install --quiet --python .venv/bin/python "jax[tpu]" -e ".[gs]" ;;
   start)
     if running; then echo "a training runs here already; launch/tpu_vm.sh stop ends it" >&2; exit 1; fi
     rm -f run.code

@@ -25,6 +25,7 @@ STORES = ("gs", "s3")
 _SCRATCH = ".partial"
 _LAST = "commit_success.txt"  # of a checkpoint: without it, it is not complete
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)")  # pathlib makes one slash of two; C:/ is a drive
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What a disk, a mount or its owner says, never a mistake in the program.
 _OF_THE_SYSTEM = (
   errno.ENOSPC,
@@ -77,11 +78,14 @@ def at(path: str | os.PathLike, option: str) -> Folder:
     )
   if not url[2] and isinstance(path, str):
     raise UserError(f"{option} {text}: an address has two slashes; give {scheme}://{rest}")
+  bucket = rest.partition("/")[0]
+  if bucket and not _BUCKET.fullmatch(bucket):
+    raise UserError(f"{option} {text}: {bucket!r} is no name of a bucket, which has letters, digits, '-', '_' and '.'")
   if "/" not in rest:
     raise UserError(f"{option} {text}: give a bucket and a folder in it, {scheme}://{rest or 'BUCKET'}/FOLDER")
-  from mmcontrast.object_stores import StorePath, file_system
+  from mmcontrast.object_stores import StorePath, check_package
 
-  file_system(scheme)
+  check_package(scheme)
   return StorePath(f"{scheme}://{rest}")
 
 

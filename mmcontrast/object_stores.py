@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fnmatch
 import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -29,9 +30,15 @@ _NO_ACCESS = ("PermissionError", "NoCredentialsError", "PartialCredentialsError"
 _MOST = 300  # characters of what a store says
 
 
+def check_package(scheme: str) -> None:
+  """Raises UserError when the package that reads and writes `scheme` is not installed."""
+  if importlib.util.find_spec(PACKAGES[scheme]) is None:
+    raise UserError(f"{scheme}:// needs the package {PACKAGES[scheme]}; pip install 'mmcontrast[{scheme}]'")
+
+
 @functools.cache
 def file_system(scheme: str) -> Any:
-  """The file system of fsspec. Raises UserError where its package is not installed, or it cannot be begun."""
+  """The file system of fsspec, which looks for credentials first. Raises UserError where it cannot be begun."""
   import fsspec
 
   if scheme == "gs":
@@ -39,8 +46,6 @@ def file_system(scheme: str) -> Any:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it raises is said once
   try:
     return fsspec.filesystem(scheme, use_listings_cache=False)  # TensorStore writes there too, unseen by fsspec
-  except ImportError:
-    raise UserError(f"{scheme}:// needs the package {PACKAGES[scheme]}; pip install 'mmcontrast[{scheme}]'") from None
   except Exception as error:  # such as credentials that cannot be read
     raise UserError(f"{scheme}:// cannot be used ({_reason(error)})") from error
 

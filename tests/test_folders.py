@@ -6,7 +6,7 @@ import tempfile
 import pytest
 from tiny import tiny_inference
 
-from mmcontrast import cli, object_stores
+from mmcontrast import cli
 from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import MissingData, UserError
@@ -88,6 +88,7 @@ def test_a_program_whose_second_tower_fails_is_not_there(tmp_path, monkeypatch):
     ("gs:/bucket/run", "an address has two slashes; give gs://bucket/run$"),
     ("file:///tmp/x", "give the path alone, /tmp/x$"),
     ("gs://bucket", "give a bucket and a folder in it, gs://bucket/FOLDER$"),
+    ("gs://my bucket/run", "'my bucket' is no name of a bucket, which has letters"),
     ("s3://", "give a bucket and a folder in it, s3://BUCKET/FOLDER$"),
   ],
 )
@@ -99,8 +100,7 @@ def test_an_address_that_is_none_is_refused_before_anything_is_made(tmp_path, mo
   assert not list(tmp_path.iterdir())
 
 
-def test_what_is_an_address_and_what_is_a_path(monkeypatch):
-  monkeypatch.setattr(object_stores, "file_system", lambda scheme: None)  # which would look for credentials
+def test_what_is_an_address_and_what_is_a_path():
   assert str(at("gs://bucket/a/run/", "--workdir")) == "gs://bucket/a/run"
   assert at(pathlib.Path("gs://bucket/run"), "--workdir") == at("gs://bucket/run", "--workdir")  # it leaves one slash
   for path in ("runs/a", "a:b", "C:/runs", "x/gs:/y", "./gs:/bucket"):

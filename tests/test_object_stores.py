@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import importlib.util
 import pathlib
 
 import fsspec
@@ -149,16 +150,22 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize("scheme, package", [("gs", "gcsfs"), ("s3", "s3fs")])
 def test_a_package_that_is_not_installed_is_named(scheme, package, monkeypatch, tmp_path, capsys):
-  def lacks(protocol, **options):
-    raise ImportError(f"Please install {package}")
-
-  monkeypatch.setattr(fsspec, "filesystem", lacks)
-  object_stores.file_system.cache_clear()
+  find = importlib.util.find_spec
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
   monkeypatch.chdir(tmp_path)
   assert cli.main(["train", "--config", "quickstart", "--workdir", f"{scheme}://bucket/run"]) == 2
   expected = f"error: {scheme}:// needs the package {package}; pip install 'mmcontrast[{scheme}]'\n"
   assert capsys.readouterr().err == expected and not list(tmp_path.iterdir())
+
+
+def test_credentials_that_cannot_be_read_are_one_line(monkeypatch):
+  def broken(protocol, **options):
+    raise ValueError("Provided token is either not valid, or expired.")
+
+  monkeypatch.setattr(fsspec, "filesystem", broken)
   object_stores.file_system.cache_clear()
+  with pytest.raises(UserError, match=r"^s3:// cannot be used .ValueError: Provided token is either not valid"):
+    folders.make("s3://bucket/run", "--workdir")
 
 
 def test_a_folder_becomes_whole_or_nothing(folder, monkeypatch):
