@@ -35,13 +35,22 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.presence import taking_part
+from mmcontrast.objectives.sepclr import SepClr
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
+from mmcontrast.objectives.weighted_negatives import AdaptiveNegatives
 from mmcontrast.registry import build
 
-MODULES: dict[str, type[ModuleLoss]] = {"swav": Swav, "dino": Dino}
+MODULES: dict[str, type[ModuleLoss]] = {
+  "swav": Swav,
+  "dino": Dino,
+  "mil_nce": MilNce,
+  "adaptive_negatives": AdaptiveNegatives,
+  "sepclr": SepClr,
+}
 
 
 @dataclass(frozen=True)
