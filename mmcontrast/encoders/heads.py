@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.finite_tokens import FiniteTokens
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
 from mmcontrast.encoders.registry import DTYPES, build
@@ -159,6 +160,7 @@ HEADS = {
   "residual_mlp": ResidualMlp,
   "token_projector": TokenProjector,
   "universal_projection": UniversalProjection,
+  "finite_tokens": FiniteTokens,
 }
 
 
