@@ -27,13 +27,14 @@ class FiniteTokens(nn.Module):
 
   Every modality has such a head; with `shared=dict(codes=HEAD)` in its config it uses the codes of another one. The
   released code (yuxiaochen1103/FDT@ccf69830) gives a padded token r = 0, so that padding wins a maximum of negative
-  numbers; here it takes no part, `padding_as_zero=True` is as released.
+  numbers.
 
   Attributes:
     codes: how many (released: 16,384).
     temperature: that r is divided by; fixed (released: 1,000 for dim 512 and unscaled products).
     pool: of r over tokens: "max", "mean" or "sum".
     activation: "sparsemax", "softmax" or "sigmoid" (divided by its sum).
+    padding_as_zero: whether padded tokens have r = 0, as in the released code, and take no part otherwise.
   """
 
   TAKES: ClassVar = ("tokens", "mask")
