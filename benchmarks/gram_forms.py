@@ -60,12 +60,12 @@ def measure(workdir: pathlib.Path, data_dir: str | None) -> dict[str, float]:
   evaluation = {**model.config["evaluation"], "text": head}
   of_german = Inference({**model.config, "evaluation": evaluation}, model.model, model.variables, model.tokenizer)
   image, first, second = (
-    model.embed("image", drawings.images),
+    model.embed("image", drawings.things["image"].values),
     model.embed("text", english),
     of_german.embed("text", german),
   )
   matrix = np.asarray(score.tile(image, score.join([first, second])))
-  right = matrix[np.arange(len(image)), drawings.image_id]
+  right = matrix[np.arange(len(image)), drawings.things["image"].concept]
   of_names = _ranks(matrix, right[:, None])
   of_drawings = _ranks(matrix[:, drawings.image_id].T, right[:, None])
   alone = np.asarray(score.tile(second, score.join([first])))

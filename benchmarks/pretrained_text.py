@@ -52,7 +52,7 @@ def new_keywords(workdir: pathlib.Path) -> dict[str, float]:
   data = load_evaluation_set("emoji_noto", data=model.config["data"])
   new = [i for i, name in enumerate(data.tag_names) if not words(name) & known and data.tags[:, i].any()]
   has = data.tags[:, new].T.astype(bool)
-  similarity = model.encode_text([data.tag_names[i] for i in new]) @ model.embed("image", data.images).T
+  similarity = model.encode_text([data.tag_names[i] for i in new]) @ model.embed("image", data.things["image"].values).T
   nearest = np.argsort(-similarity, axis=1)[:, :10]
   hit, chance = np.take_along_axis(has, nearest, axis=1).any(1), 1 - (1 - has.mean(1)) ** 10
   share = {"keyword hit@10": hit.mean(), "by chance": chance.mean()}

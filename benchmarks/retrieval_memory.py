@@ -27,7 +27,7 @@ def measure(case: str, count: int, dim: int) -> dict[str, object]:
   import jax
   import numpy as np
 
-  from mmcontrast.data.evaluation_set import EvaluationSet
+  from mmcontrast.data.evaluation_set import EvaluationSet, Things
   from mmcontrast.evaluation import retrieval
   from mmcontrast.evaluation.embedded_set import EmbeddedSet
 
@@ -41,8 +41,15 @@ def measure(case: str, count: int, dim: int) -> dict[str, object]:
     captions[0] = "letters " * 125_000
   images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
   data = EvaluationSet(
-    name="made up", seen=False, images=images, image_id=ids, captions=captions, caption_id=ids, labels={},
-    label_names={}, tags=np.zeros((count, 0), np.uint8), tag_names=[], split=np.full(count, "test"))  # fmt: skip
+    name="made up",
+    seen=False,
+    things={"image": Things(images, ids, np.arange(count)), "text": Things(captions, ids, np.arange(count))},
+    labels={},
+    label_names={},
+    tags=np.zeros((count, 0), np.uint8),
+    tag_names=[],
+    split=np.full(count, "test"),
+  )
 
   def embed(kind: str, values: object) -> np.ndarray:
     rows = np.random.default_rng(len(kind)).standard_normal((count, dim), np.float32)

@@ -196,6 +196,9 @@ SHARED = {
   "names": "the names of the classes, other than the data's",
   "k": "how many neighbours vote",
   "test_splits": "splits whose examples are tested",
+  "node": 'what is looked at: a tower or a head, or several, such as ("audio", "image.tokens"); by default the tower '
+  "`evaluation.features`",
+  "directions": 'such as ("text_to_audio", "audio_to_text"); by default all that the run compares',
   "l2_grid": "L2 penalties among which the probe chooses",
   "steps": "steps of the probe's training",
   "base": "the recipe that the options change",

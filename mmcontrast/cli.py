@@ -166,18 +166,23 @@ def _parser() -> argparse.ArgumentParser:
   )
   embed.add_argument("--workdir", required=True, help="the folder of the run")
   embed.add_argument("--out", required=True, help="the folder of the embeddings")
-  embed.add_argument("--kind", choices=["image", "text", "both"], help="default: what both the source and the run have")
+  embed.add_argument(
+    "--kind",
+    metavar="MODALITY",
+    help="such as image, text, audio, several as image,audio, or both (images and captions); default: what both the "
+    "source and the run have",
+  )
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
   search = add(
     "search",
     _search,
-    "Find the images or captions nearest to words, or to an image: in a source, in an "
+    "Find the images, captions or sounds nearest to words, to an image or to a sound: in a source, in an "
     "evaluation set of the run, or in what `mmcontrast embed` made. "
     "Options of the source follow as --source.key=value.",
   )
-  search.add_argument("query", help="words, or the path of an image")
+  search.add_argument("query", help="words, or the path of an image or a sound")
   search.add_argument(
     "source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an evaluation set)"
   )
@@ -187,7 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     "--dataset", metavar="SET", help="an evaluation set of the run (default: the last of the config's)"
   )
   search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
-  search.add_argument("--kind", choices=["image", "text"], help="what to find (default: images, if there are any)")
+  search.add_argument(
+    "--kind", metavar="MODALITY", help="what to find, such as image, text, audio (default: images, if there are any)"
+  )
+  search.add_argument(
+    "--query_kind", metavar="MODALITY", help="what the query is, where the name of its file does not say it"
+  )
   search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
 
@@ -377,6 +387,7 @@ def _search(options: argparse.Namespace, words: list[str]) -> None:
     dataset=options.dataset,
     embeddings=options.embeddings,
     kind=options.kind,
+    query_kind=options.query_kind,
     count=options.count,
     out=options.out,
     data_dir=options.data_dir,
@@ -438,8 +449,12 @@ def _inspect(options: argparse.Namespace, words: list[str]) -> None:
     raise UserError(found.fault)
   if out:
     from mmcontrast.report.contact_sheet import draw_contact_sheet
+    from mmcontrast.report.picture_path import keep_files
 
-    print(draw_contact_sheet(out, *inspection.pictures(source), title=f"{options.source}, {options.split}"))
+    shown, words = inspection.pictures(source)
+    print(draw_contact_sheet(out, [one.picture for one in shown], words, f"{options.source}, {options.split}"))
+    if files := keep_files(out, [one.file for one in shown]):
+      print(f"{files[0]} to {files[-1].name}")
 
 
 def _convert(options: argparse.Namespace, words: list[str]) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 
 from mmcontrast.called import call_as
 from mmcontrast.data.sources import Source, open_source
-from mmcontrast.errors import UserError, one_line
+from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.embed_records import Embedder, progress, some, wanted_of
-from mmcontrast.inference.embeddings import COLUMNS, Embeddings, begin, remove_scratch
+from mmcontrast.inference.embeddings import Embeddings, begin, remove_scratch
+from mmcontrast.modalities import MODALITIES
 
 RECORDS_A_SHARD = 10_000
+_SEVERAL = {"both": ("image", "text")}
 _ENOUGH_SEEN = 10_000  # records, before which a share of bad ones says little
 
 
@@ -33,7 +35,7 @@ def embed(
   step: int | None = None,
   data_dir: str | None = None,
 ) -> str:
-  """Embeds all images and captions of a source; returns what was done, in a line or more.
+  """Embeds all images, captions and what else the run knows of a source; returns what was done, in a line or more.
 
   A bad record is left out and counted, by `data.on_error` of the run. A shard that is done is made again when its
   records are not those it was made of (data/sources/keys.py).
@@ -42,7 +44,8 @@ def embed(
     workdir: the run.
     dataset, options, split: as `data.dataset`, `data.source` and `data.split` of a config.
     out: the folder of the embeddings.
-    kind: "image", "text" or "both"; None: what both the source and the run have.
+    kind: a modality, such as "image", or several as "image,audio", or "both" (images and captions); None: what both the
+      source and the run have.
     format: "npy" or "parquet".
     step: the checkpoint of this step instead of the newest.
   Raises UserError: no such run or source; either lacks the kind; `out` holds something else, or the embeddings of
@@ -87,7 +90,7 @@ def embed(
       file=sys.stderr,
     )
   bad = there.bad()
-  counts = " and ".join(f"{sum(there.counts(kind))} {'images' if kind == 'image' else 'captions'}" for kind in kinds)
+  counts = " and ".join(f"{sum(there.counts(kind))} {MODALITIES[kind].nouns}" for kind in kinds)
   lines = [
     f"{counts} of {len(source) - len(bad)} records in {there.manifest['shards']} shards of {out}; search them "
     f"with --embeddings {out}"
@@ -98,18 +101,21 @@ def embed(
 def _kinds(kind: str | None, source: Source, model: Inference) -> list[str]:
   if model.compares_tokens:
     raise UserError("--workdir: this model compares tokens and has no single vector; embed with another run")
-  able = {"image": model.image_kind in model.kinds, "text": "text" in model.kinds}
-  has = {"image": bool(source.info.styles), "text": bool(source.info.caption_fields)}
-  wanted = list(COLUMNS) if kind in (None, "both") else [kind]
+  wanted = list(MODALITIES) if kind is None else list(_SEVERAL.get(kind, kind.split(",")))
+  able = {one: model.kind_of(one) in model.kinds for one in MODALITIES}
+  has = {one: bool(modality.columns(source.info)) for one, modality in MODALITIES.items()}
+  for one in wanted:
+    choose(one, [*MODALITIES, *_SEVERAL], "--kind")
   found = [one for one in wanted if able[one] and has[one]]
   if not found or (kind is not None and found != wanted):
     lacks = next(one for one in wanted if one not in found)
     who = (
-      f"{source.info.name} has no {'images' if lacks == 'image' else 'captions'}"
+      f"{source.info.name} has no {MODALITIES[lacks].nouns}"
       if not has[lacks]
       else f"this run has no head for it: config.evaluation.{lacks} names none"
     )
-    raise UserError(f"--kind {kind or lacks}: {who}")
+    fits = [one for one in MODALITIES if able[one] and has[one]]
+    raise UserError(f"--kind {kind or lacks}: {who}" + (f"; --kind {','.join(fits)} can be embedded" if fits else ""))
   return found
 
 

@@ -71,16 +71,7 @@ def evaluate_workdir(
     files[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     folders.append(workdir / "evaluations.jsonl", json.dumps(_line(files[0].name, model, results)) + "\n")
   written = files[:1]
-  if {"image", "text"} <= set(model.kinds) and not model.compares_tokens:
-    from mmcontrast.report.retrieval_picture import draw
-
-    pairs = [
-      name
-      for name in model.config["evaluation"]["sets"]
-      if name in sets and sets[name].data.captions and len(sets[name].data.images)
-    ]
-    if pairs:
-      written.append(draw(files[1], sets[pairs[-1]]))
+  written += _pictures(model, sets, files[1])
   from mmcontrast.report.table import show
 
   show(results, {one.name: one.seen for one in sets.values()})
@@ -169,19 +160,33 @@ def _evaluate(
         raise
       print(f"left out of the evaluation: {error}", file=sys.stderr)
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
+  compare = model.compare if model.compares_tokens else cosines
   sets = embed_sets(
-    model.embed,
-    options,
-    loaded.__getitem__,
-    model.compare if model.compares_tokens else cosines,
-    token_ids=model.token_ids if "text" in model.kinds else None,
-    joined=model.joined,
+    model.embed, options, loaded.__getitem__, compare, seen=model.seen, joined=model.joined, space=model.space
   )
-  for name, one in sets.items() if "text" in model.kinds else ():
-    if line := model.cut_line(name, one.data.captions):
-      note(line)
+  for name, one in sets.items():
+    for modality in set(one.modalities) & set(model.heads):
+      if line := model.cut_line(name, modality, one.data.things[modality].values):
+        note(line)
   untrained = lambda: model.untrained().embed  # noqa: E731
   return run_suite(model.embed, options, loaded.__getitem__, sets=sets, untrained=untrained), sets
+
+
+def _pictures(model: Inference, sets: Mapping[str, EmbeddedSet], file: folders.Folder) -> list[folders.Folder]:
+  """Draws what the run finds, of every two modalities that it compares the last set that has both; of the first two
+  in `file`, of others under names that say which."""
+  if model.compares_tokens:
+    return []
+  from mmcontrast.report.retrieval_picture import draw
+
+  written: list[folders.Folder] = []
+  for one, other in model.space.ways()[1::2]:  # of two, words first
+    shown = [name for name in model.config["evaluation"]["sets"] if name in sets]
+    shown = [name for name in shown if {one, other} <= set(sets[name].modalities)]
+    if shown:
+      path = file.with_name(f"{file.stem}-{one}-{other}{file.suffix}") if written else file
+      written.append(draw(path, sets[shown[-1]], (one, other)))
+  return written
 
 
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:

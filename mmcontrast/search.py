@@ -1,4 +1,4 @@
-"""`mmcontrast search QUERY [SOURCE] --workdir RUN`: what is nearest to words or to an image.
+"""`mmcontrast search QUERY [SOURCE] --workdir RUN`: what is nearest to words, to an image, to a sound.
 
 Searched is a source, an evaluation set of the run, or what `mmcontrast embed` made.
 """
@@ -9,25 +9,25 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmcontrast import folders
 from mmcontrast.called import call_as
 from mmcontrast.data.evaluation_set import SETS, open_own_set
-from mmcontrast.data.images import LIMITS, decode
 from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
-from mmcontrast.data.sources.folder import IMAGES
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
 from mmcontrast.evaluation import nearest
+from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.embed_records import Embedder, progress, some
 from mmcontrast.inference.embeddings import Embeddings
-from mmcontrast.inference.encoder_inputs import ImageLike, read_pixels
+from mmcontrast.inference.scorers import Query as Asked
 from mmcontrast.inference.scorers import joined_term, query_row, scorer_of
-from mmcontrast.report.picture_path import png_path
+from mmcontrast.modalities import MODALITIES, Modality
+from mmcontrast.report.picture_path import keep_files, png_path
 
 LARGE = 1_000_000  # rows, from which on an index is worth its making
 _MANY = 20_000  # records, from which on it is worth to keep what is embedded
@@ -40,11 +40,11 @@ class Result(NamedTuple):
   """One thing that was found."""
 
   score: float  # the cosine, or the score that the run trains
-  name: str  # the path of the image, or what the record is called
+  name: str  # the path of the file, or what the record is called
   text: str  # its caption, or ""
   index: int  # of the record in its source
   id: int
-  style: str  # of several drawings of a thing
+  style: str  # which of several drawings of a thing, or of its sounds
 
   @property
   def line(self) -> str:
@@ -54,7 +54,7 @@ class Result(NamedTuple):
 
 def search(
   workdir: str | os.PathLike,
-  query: str | ImageLike,
+  query: Any,
   source: str | None = None,
   *,
   options: Mapping | None = None,
@@ -62,22 +62,25 @@ def search(
   dataset: str | None = None,
   embeddings: str | os.PathLike | None = None,
   kind: str | None = None,
+  query_kind: str | None = None,
   count: int = 10,
   out: str | os.PathLike | None = None,
   data_dir: DataDir = None,
 ) -> list[Result]:
-  """The images or captions nearest to `query`, the nearest first.
+  """The images, captions or sounds nearest to `query`, the nearest first.
 
   Args:
     workdir: the run.
-    query: words, or the path of an image, or the image itself: a Pillow image, its bytes, or uint8 [H, W, 3].
+    query: words, or the path of an image or a sound, or the thing itself: its bytes, an array, a Pillow image.
     source, options, split: what is searched, as `data.dataset`, `data.source` and `data.split` ("train" where it is
       not given) of a config.
     dataset: instead, an evaluation set of the run; without any of the three the last of config.evaluation.sets.
     embeddings: instead, a folder that `mmcontrast embed` made with this run.
-    kind: "image" or "text", of what is searched; None: images, if there are any.
+    kind: the modality of what is searched, such as "image" or "text"; None: images, if there are any, else the first
+      that the run can compare with the query.
+    query_kind: the modality of `query`, where its file or type does not say it.
     count: how many.
-    out: the path of a picture to draw, a PNG; of images only.
+    out: the path of a picture to draw, a PNG; of what can be seen, and of sounds, which are written beside it.
   Raises UserError: no such run, source, set or embeddings; the query is empty, not an image, or of a kind
   that the run has no tower for.
   """
@@ -96,69 +99,97 @@ def search(
       f"{'--split' if split else '--source'} is an option of a source; name one: mmcontrast search QUERY SOURCE"
     )
   path = png_path(out, "--out") if out else None
-  if path and kind == "text":
-    raise UserError("--out draws images; leave it out, or search --kind image")
-  asked = read_query(query)
+  for name, given in (("--kind", kind), ("--query_kind", query_kind)):
+    if given is not None:
+      choose(given, MODALITIES, name)
+  if path and kind and not MODALITIES[kind].pictured:
+    drawn = [modality for modality in MODALITIES.values() if modality.pictured]
+    raise UserError(
+      f"--out draws {' and '.join(one.nouns for one in drawn)}; leave it out, or search --kind "
+      f"{' or '.join(one.name for one in drawn)}"
+    )
+  asked = read_query(query, query_kind)
   if embeddings is not None:
-    found, opened, title = _in_embeddings(workdir, asked, embeddings, kind, count, data_dir)
+    found, opened, title, kind = _in_embeddings(workdir, asked, embeddings, kind, count, data_dir)
   else:
-    found, opened, title = _in_source(workdir, asked, source, options, split, dataset, kind, count, data_dir)
+    found, opened, title, kind = _in_source(workdir, asked, source, options, split, dataset, kind, count, data_dir)
   if path:
-    _draw(path, asked, found, opened(), title)
+    _draw(path, asked, found, opened(), title, kind)
   return found
 
 
-Searched = tuple[list[Result], Callable[[], Source], str]
-"""What was found, what opens the source that it is of, and a title for a picture."""
+Searched = tuple[list[Result], Callable[[], Source], str, str]
+"""What was found, what opens the source that it is of, a title for a picture, and the modality of what was found."""
 
 
 class Query(NamedTuple):
-  """Words, or an image, uint8 [H, W, 3]."""
+  """Words, or a thing of a modality as it opens it: of an image its pixels, uint8 [H, W, 3]."""
 
   words: str
-  pixels: np.ndarray | None = None
-
-  @property
-  def modality(self) -> str:
-    return "text" if self.pixels is None else "image"
+  thing: Any = None
+  modality: str = PROMPTS
 
 
-def read_query(query: str | ImageLike) -> Query:
-  """What `query` asks for. Raises UserError where it is empty, or no image and no words."""
+def read_query(query: Any, kind: str | None = None) -> Query:
+  """What `query` asks for; `kind`: its modality, where that is said.
+
+  Raises UserError where it is empty, or no words and no thing of a modality that a file or a value can be of.
+  """
   if not isinstance(query, str):
-    return Query("", pixels=read_pixels(query, LIMITS, "the query"))
+    modality = MODALITIES[kind] if kind else _modality_of(query)
+    return Query("", modality.checked(query, "the query"), modality.name)
   if not query.strip():
     raise UserError('the query is empty; say what to look for, e.g. "red heart"')
+  if kind == PROMPTS:
+    return Query(query)
+  words = "" if kind else ", or words"
   path = folders.at(query, "the query") if folders.of_store(query) else pathlib.Path(query)
   try:
     is_file = path.is_file()
   except (OSError, ValueError):  # too long for a path: words
     is_file = False
+  modality = MODALITIES[kind] if kind else _by_suffix(path)
   if is_file:
+    modality = modality or _modality_of(path)
     try:
-      return Query("", decode(path.read_bytes()))
+      return Query("", modality.opened(path.read_bytes()), modality.name)
     except BadRecord as error:
-      raise UserError(f"{query}: {error}; give the path of an image, or words that are not a file") from None
+      no_file = " that are not a file" if words else ""
+      raise UserError(f"{query}: {error}; give {modality.asked}{words}{no_file}") from None
     except OSError as error:
-      raise UserError(f"{query}: {error.strerror or one_line(error)}; give the path of an image, or words") from None
-  if path.suffix.lower() in IMAGES:
-    raise UserError(f"{query}: no such image file; give the path of one, or words")
+      raise UserError(f"{query}: {error.strerror or one_line(error)}; give {modality.asked}{words}") from None
+  if modality:
+    raise UserError(f"{query}: no such {modality.name} file; give the path of one{words}")
   return Query(query)
+
+
+def _by_suffix(path: folders.Folder) -> Modality | None:
+  """The modality of files that are named so."""
+  suffix = pathlib.PurePath(path.name).suffix.lower()
+  return next((modality for modality in MODALITIES.values() if suffix in modality.suffixes), None)
+
+
+def _modality_of(value: Any) -> Modality:
+  """The modality that a value is of: the first that takes it, else the first of all, which says what it takes."""
+  named = _by_suffix(pathlib.Path(value)) if isinstance(value, os.PathLike) else None
+  found = [modality for modality in MODALITIES.values() if modality.pictured]
+  return named or next((modality for modality in found if modality.takes(value)), found[0])
 
 
 def _in_embeddings(
   workdir: str | os.PathLike, asked: Query, folder: str | os.PathLike, kind: str | None, count: int, data_dir: DataDir
 ) -> Searched:
   there = Embeddings(folder)
-  kind = choose(kind or there.manifest["kinds"][0], there.manifest["kinds"], "--kind")
+  kinds = there.manifest["kinds"]
   model = load(workdir, there.manifest["model"]["step"], data_dir)
   if model.digest != there.manifest["model"]["digest"]:
     raise UserError(
       f"{folder}: made by another model (of {there.manifest['model']['workdir']}) than {workdir}; give "
       "that run, or embed again"
     )
+  kind = choose(kind or _usual(model, asked, kinds), kinds, "--kind")
   _check(model, asked, kind, workdir)
-  if term := joined_term(model):
+  if term := joined_term(model, asked.modality, kind):
     note(
       f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
       f"{term.words} together: search the source itself"
@@ -172,7 +203,8 @@ def _in_embeddings(
     )
 
   found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
-  return [_result(what, cosine) for what, cosine in found_rows], opened, f"{named['dataset']}, by {workdir}"
+  results = [_result(what, cosine, kind) for what, cosine in found_rows]
+  return results, opened, f"{named['dataset']}, by {workdir}", kind
 
 
 def _in_source(
@@ -199,10 +231,12 @@ def _in_source(
   model = load(workdir, None, data_dir)
   if opened is None:
     opened, style, title = _set(model.config, dataset, workdir, data_dir)
-  has = {"image": bool(opened.info.styles), "text": bool(opened.info.caption_fields)}
-  kind = kind or ("image" if has["image"] and model.image_kind in model.kinds else "text")
-  if not has[kind]:
-    raise UserError(f"--kind {kind}: {title} has no {'images' if kind == 'image' else 'captions'}")
+  has = [name for name, modality in MODALITIES.items() if modality.columns(opened.info)]
+  kind = kind or _usual(model, asked, has)
+  if kind not in has:
+    raise UserError(
+      f"--kind {kind}: {title} has no {MODALITIES[kind].nouns}" + (f"; it has {' and '.join(has)}" if has else "")
+    )
   _check(model, asked, kind, workdir)
   scorer = scorer_of(model, _seen(model, asked), kind, opened.info, style)
   if len(opened) >= _MANY:
@@ -224,12 +258,26 @@ def _in_source(
     print(f"{len(bad)} of {len(opened)} records are left out of the search: {some(bad)}", file=sys.stderr)
   if not kept:
     raise UserError(f"{title}: nothing in it can be searched")
-  return [_result(what, score) for score, what in kept], lambda: opened, f"{title}, by {workdir}"
+  return [_result(what, score, kind) for score, what in kept], lambda: opened, f"{title}, by {workdir}", kind
 
 
-def _seen(model: Inference, asked: Query) -> str | np.ndarray:
-  """The words, or what the model sees of the image."""
-  return asked.words if asked.pixels is None else model.view(asked.pixels)
+def _ways(model: Inference) -> list[tuple[str, str]]:
+  """(modality of a query, of what is searched) that the run compares."""
+  return [*((one, one) for one in MODALITIES if model.kind_of(one) in model.kinds), *model.space.ways()]
+
+
+def _usual(model: Inference, asked: Query, has: Sequence[str]) -> str:
+  """The modality that is searched where nobody says which: the first of those that there are and that the run compares
+  with the query, one that can be seen before one of words; else the first that the run embeds."""
+  seen = [one for one in has if MODALITIES[one].pictured]
+  near = [one for one in (*seen, *has) if (asked.modality, one) in _ways(model)]
+  return next(iter([*near, *(one for one in seen if model.kind_of(one) in model.kinds), PROMPTS]))
+
+
+def _seen(model: Inference, asked: Query) -> Asked:
+  """What the model sees of the query."""
+  thing = asked.words if asked.thing is None else asked.thing
+  return Asked(asked.modality, model.view(thing, asked.modality))
 
 
 def _set(
@@ -258,19 +306,33 @@ def _set(
 
 def _check(model: Inference, asked: Query, kind: str, workdir: str | os.PathLike) -> None:
   """Raises UserError where the run cannot compare `asked` with what is searched."""
-  towers = set(model.model.modality_of_tower.values())
-  joint = asked.modality != kind
-  modalities = dict.fromkeys((asked.modality, kind))
-  if lacks := [one for one in modalities if one not in towers]:
-    instead = "search by the path of an image" if lacks[0] == "text" else "search by words, with --kind text"
+  query, towers, ways = asked.modality, set(model.model.modality_of_tower.values()), _ways(model)
+  ways = [(one, other) for one, other in ways if {one, other} <= towers]
+  by = [MODALITIES[one].asked for one, other in ways if other == kind]
+  if by:
+    instead = f"search by {' or by '.join(by)}"
+  else:
+    kinds = dict.fromkeys(other for _, other in ways)
+    instead = "; ".join(
+      f"search --kind {one} by {' or by '.join(MODALITIES[by].asked for by, other in ways if other == one)}"
+      for one in kinds
+    )
+  if lacks := [one for one in (query, kind) if one not in towers]:
     raise UserError(f"{workdir}: this run has no {lacks[0]} tower; {instead}")
-  for modality in modalities:
-    needed = modality if joint or modality == "text" else model.image_kind
-    if needed not in model.kinds:
-      raise UserError(
-        f"{workdir}: this run compares no images with words: config.evaluation.{modality} names no head; "
-        + ("search by the path of an image" if kind == "image" else "search --kind text by words")
-      )
+  if (query, kind) in ways:
+    return
+  compared = f"this run compares no {MODALITIES[kind].nouns} with {_called(query)}"
+  if MODALITIES[query].pictured and not MODALITIES[kind].pictured:
+    compared = f"this run compares no {MODALITIES[query].nouns} with {_called(kind)}"
+  for modality in (query, kind):
+    if (modality if query != kind else model.kind_of(modality)) not in model.kinds:
+      raise UserError(f"{workdir}: {compared}: config.evaluation.{modality} names no head; {instead}")
+  heads = " and ".join(repr(model.heads[one]) for one in (query, kind))
+  raise UserError(f"{workdir}: {compared}: the heads {heads} are of different spaces; {instead}")
+
+
+def _called(modality: str) -> str:
+  return "words" if modality == PROMPTS else MODALITIES[modality].nouns
 
 
 def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> nearest.Found:
@@ -289,19 +351,19 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> neare
   return nearest.by_index(row, there.folder / f"{kind}.faiss", lambda: there.rows(kind), total, count)
 
 
-def _result(what: Mapping, score: float) -> Result:
-  return Result(
-    score, what.get("path") or what["name"], what.get("text", ""), what["index"], what["id"], what.get("style", "")
-  )
+def _result(what: Mapping, score: float, kind: str) -> Result:
+  shown = what.get(MODALITIES[kind].key, "") if MODALITIES[kind].pictured else what.get("style", "")
+  return Result(score, what.get("path") or what["name"], what.get("text", ""), what["index"], what["id"], shown)
 
 
-def _draw(path: pathlib.Path, asked: Query, found: Sequence[Result], source: Source, title: str) -> None:
+def _draw(path: folders.Folder, asked: Query, found: Sequence[Result], source: Source, title: str, kind: str) -> None:
   from mmcontrast.report.found_picture import draw_found
 
-  images = []
+  modality, shown = MODALITIES[kind], []
   for one in found:
     try:
-      images.append(decode(source[one.index]["images"][one.style]))
+      raw = dict(modality.values(source[one.index]))[one.style]
+      shown.append(modality.show(raw))
     except (BadRecord, OSError, KeyError, IndexError) as error:
       raise UserError(
         f"--out: {one.name} cannot be drawn ({one_line(error)}): {title} is not what it was when it was "
@@ -309,12 +371,14 @@ def _draw(path: pathlib.Path, asked: Query, found: Sequence[Result], source: Sou
       ) from None
   draw_found(
     path,
-    asked.words if asked.pixels is None else asked.pixels,
-    images,
+    asked.words if asked.thing is None else MODALITIES[asked.modality].show(asked.thing).picture,
+    [one.picture for one in shown],
     [(one.text, one.name) for one in found],
     [one.score for one in found],
     title=title,
   )
+  if files := keep_files(path, [one.file for one in shown]):
+    note(f"{path}: what is shown can be heard in {files[0].name} to {files[-1].name}, beside it")
 
 
 call_as(__name__, search)

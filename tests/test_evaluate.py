@@ -13,6 +13,7 @@ from mmcontrast.cli import main
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluate import evaluate_workdir
 from mmcontrast.evaluation.defaults import TEMPLATES, evaluators_for
+from mmcontrast.evaluation.embed import Space
 from mmcontrast.inference import evaluation_config
 from mmcontrast.inference.evaluation_config import say_change, set_name
 
@@ -186,12 +187,12 @@ def test_names_of_sets(dataset, split, name):
   assert set_name(dataset, split) == name
 
 
+JOINT = {"image": ("text",), "text": ("image",)}
 HAS = dict(
-  images=True,
-  captions=True,
+  modalities=("image", "text"),
   labels={"class": CLASSES},
   tags=True,
-  kinds=("image", "text", "image_features"),
+  space=Space(JOINT, "image"),
   tokens=False,
   bank=True,
 )
@@ -203,14 +204,14 @@ HAS = dict(
     ({}, ["retrieval", "zero_shot", "knn", "linear_probe", "tagging"], ""),
     (dict(bank=False), ["retrieval", "zero_shot"], "--train_split"),
     (dict(bank=None), ["retrieval", "zero_shot"], None),
-    (dict(kinds=("image", "text")), ["retrieval", "zero_shot"], ""),
-    (dict(kinds=("image_features",)), ["knn", "linear_probe", "tagging"], "no two heads"),
+    (dict(space=Space(JOINT, "")), ["retrieval", "zero_shot"], ""),
+    (dict(space=Space({}, "image")), ["knn", "linear_probe", "tagging"], "no two heads"),
     (dict(tokens=True), ["retrieval", "knn", "linear_probe", "tagging"], ""),
-    (dict(captions=False, tags=False), ["zero_shot", "knn", "linear_probe"], ""),
+    (dict(modalities=("image",), tags=False), ["zero_shot", "knn", "linear_probe"], ""),
     (dict(labels={"class": ("0", "1")}), ["retrieval", "knn", "linear_probe", "tagging"], "zero_shot.names=FILE"),
     (dict(labels={"class": ("n01440764", "n01443537")}, bank=False), ["retrieval"], "zero_shot.names=FILE"),
-    (dict(captions=False, labels={}, tags=False), [], "no captions, labels or tags"),
-    (dict(images=False), [], "no images"),
+    (dict(modalities=("image",), labels={}, tags=False), [], "no captions, labels or tags"),
+    (dict(modalities=("text",)), [], "no images"),
   ],
 )
 def test_evaluators_suit_what_there_is(changes, names, said):

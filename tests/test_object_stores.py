@@ -9,6 +9,7 @@ import fsspec
 import loopback_stores
 import numpy as np
 import pytest
+from mmcontrast.inference.encoder_inputs import read_pixels
 from own_data import picture
 
 from mmcontrast import cli, folders, object_stores
@@ -16,7 +17,6 @@ from mmcontrast.data.images import LIMITS
 from mmcontrast.data.tokenizers import keep_file, kept_name, make_tokenizer, train
 from mmcontrast.errors import UserError
 from mmcontrast.inference.embeddings import Embeddings, Rows, begin, remove_scratch
-from mmcontrast.inference.encoder_inputs import read_pixels
 from mmcontrast.report.losses import draw_losses
 from mmcontrast.runs import orbax_on_stores, run_lock, store_lock
 from mmcontrast.runs.checkpoint import load_run

@@ -102,7 +102,7 @@ def test_an_image_itself_is_a_query(query):
   pixels = np.asarray(Image.open(query))
   for one in (Image.open(query), pathlib.Path(query), pathlib.Path(query).read_bytes(), pixels):
     asked = room.read_query(one)
-    assert asked.words == "" and asked.modality == "image" and np.array_equal(asked.pixels, pixels)
+    assert asked.words == "" and asked.modality == "image" and np.array_equal(asked.thing, pixels)
   for one, message in ((3, "the query: 3 is not an image"), (pathlib.Path("none.png"), "none.png: No such file")):
     with pytest.raises(UserError, match=message):
       room.read_query(one)

@@ -14,6 +14,8 @@ from mmcontrast.errors import UserError, choose
 
 def base_config() -> ml_collections.ConfigDict:
   """Every key of the program with its default."""
+  from mmcontrast.modalities import MODALITIES  # takes seconds
+
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.steps = 1000  # optimizer steps of the run, or of each stage that gives none
@@ -52,7 +54,7 @@ def base_config() -> ml_collections.ConfigDict:
   c.checkpoint = dict(
     every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="auto", changed_data="refuse"
   )
-  # image/text: the heads whose space is searched; features: the tower that probes look at.
+  # image, text, ...: of each modality the head whose space is searched; features: the tower that probes look at.
   # optional_sets: left out, with a line that says so, when they are not built.
   # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
   c.evaluation = dict(
@@ -61,8 +63,7 @@ def base_config() -> ml_collections.ConfigDict:
     optional_sets=(),
     data=dict(),
     evaluators=dict(),
-    image="",
-    text="",
+    **dict.fromkeys(MODALITIES, ""),
     features="image",
     batch_size=256,
     every_steps=0,

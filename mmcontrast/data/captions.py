@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmcontrast.data import filters, transforms
-from mmcontrast.data.sources import BadRecord, Record, Source
-from mmcontrast.data.sources.record import hashed_text
+from mmcontrast.data.sources.record import BadRecord, Record, Source, hashed_text
 from mmcontrast.errors import UserError, choose
 
 Captions = Mapping[str, Sequence[str]]

@@ -1,4 +1,4 @@
-"""Evaluation sets: images at their final size, captions, labels, all in memory."""
+"""Evaluation sets: what a model is shown of each modality, and labels, all in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmcontrast.data import sources, trained_on, transforms
+from mmcontrast.data import sources, trained_on
 from mmcontrast.data.attempts import Attempts
-from mmcontrast.data.captions import clean
-from mmcontrast.data.images import decode
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import emoji
 from mmcontrast.data.sources.record import is_id_of_row
+from mmcontrast.data.things import ExampleViews, ReadThings, Things
 from mmcontrast.errors import UserError, choose, nearest, note
+from mmcontrast.modalities import MODALITIES, Modality
 
 SETS = ("emoji_views", "emoji_noto")
 OWN_SET = {"dataset": None, "source": {}, "split": "all", "style": None}
@@ -28,28 +28,24 @@ DataDir = str | os.PathLike | None
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
-  """M images and C captions; a caption and an image belong together when their ids are equal.
+  """E examples, and what they show, by modality: things belong together when their concepts are equal.
 
-  Any number of captions an image (none, too), and any number of images a caption.
+  Any number of captions an image (none, too), and any number of images or sounds a caption.
   """
 
   name: str
   seen: bool  # whether the run trains on them, or on some of them
-  images: np.ndarray  # uint8 [M, H, W, 3]
-  image_id: np.ndarray  # int [M]
-  captions: list[str]
-  caption_id: np.ndarray  # int [C]
-  labels: dict[str, np.ndarray]  # int32 [M]
+  things: Mapping[str, Things]
+  labels: dict[str, np.ndarray]  # int32 [E]
   label_names: dict[str, list[str]]
-  tags: np.ndarray  # uint8 multi-hot [M, T]
+  tags: np.ndarray  # uint8 multi-hot [E, T]
   tag_names: list[str]
-  split: np.ndarray  # str [M]: train, validation, test
+  split: np.ndarray  # str [E]: train, validation, test
   trains_probes: bool = False  # whether probes may train on it where the config names no train_sets and none is seen
-  id_space: np.ndarray | None = None  # int [M]: ids of two images can be compared where it is equal; None: all can
-  # For terms that join several texts of an example: its text views, "" where it lacks one, its id, and its image (-1).
-  text_views: tuple[list[str], ...] = ()
+  id_space: np.ndarray | None = None  # int [E]: ids of two examples can be compared where it is equal; None: all can
+  # For terms that join several views of an example.
+  views: Mapping[str, ExampleViews] = dataclasses.field(default_factory=dict)
   example_id: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))  # int [E]
-  example_image: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))  # int [E]
 
 
 def load_evaluation_set(
@@ -80,14 +76,14 @@ def load_evaluation_set(
   choose(name, SETS, "evaluation set")
   source = emoji.open_built(name, split, data_dir)
   found, concepts = _read(name, source, style, data or {}), source.info.concepts
+  names = [concept["name"] for concept in concepts]
   return dataclasses.replace(
     found,
     name=f"{name}_{style or source.info.styles[0]}" if len(source.info.styles) > 1 else name,
     seen=trained and _is_seen(name, name, {}, split, data or {}),
     trains_probes=name == "emoji_views",
-    captions=[concept["name"] for concept in concepts],
-    caption_id=np.arange(len(concepts)),
-    split=np.array([concepts[identity]["split"] for identity in found.image_id], dtype="U10"),
+    things=found.things | {"text": Things(names, np.arange(len(names)), np.full(len(names), -1, np.int64))},
+    split=np.array([concepts[identity]["split"] for identity in found.example_id], dtype="U10"),
   )
 
 
@@ -140,8 +136,8 @@ def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   data_of = [[one["dataset"], one.get("source") or {}] for one in chosen]
   place = json.dumps([split, data_of], sort_keys=True, default=str)
   return dataclasses.replace(
-    found, seen=any(seen), trains_probes=part == "train", split=np.full(len(found.images), part, "U10"),
-    id_space=_id_space(source.info, found.image_id, place))  # fmt: skip
+    found, seen=any(seen), trains_probes=part == "train", split=np.full(len(found.example_id), part, "U10"),
+    id_space=_id_space(source.info, found.example_id, place))  # fmt: skip
 
 
 def _is_seen(name: str, dataset: str, source: Mapping, split: str, data: Mapping) -> bool:
@@ -162,84 +158,60 @@ def _id_space(info: sources.Info, ids: np.ndarray, place: str) -> np.ndarray:
 
 
 def _read(name: str, source: sources.Source, style: str | None, data: Mapping) -> EvaluationSet:
-  """The records of `source`, each with its own captions, as a set that is not seen and of no split.
+  """The records of `source`, each with its things, as a set that is not seen and of no split.
 
   A record that cannot be used is left out with a line that says so, up to `data["on_error"]["max_share"]` of them.
-  Any number of records without an image are left out, too, where others have one, as in training (`data["missing"]`).
+  Any number of records without an image, or another thing that is no text, are left out, too, where others have one,
+  as in training (`data["missing"]`).
   """
   data, info = resolve(data), source.info
-  if info.styles:
-    style = choose(style or info.styles[0], info.styles, f"evaluation set {name}, style")
-  size, bad = data["image_size"], []
-  images, shown, captions = np.zeros((len(source) if info.styles else 0, size, size, 3), np.uint8), [], []
-  examples = []  # (the text views, id, place of the image) of each
-  imageless = []  # (the captions, text views, record) of each record that has no image, where those are left out
-  attempts, most = Attempts(data["on_error"]), data["limits"]["caption_characters"]
+  shown = {one: modality for one, modality in MODALITIES.items() if data["views"].get(one) and modality.columns(info)}
+  things, bad = ReadThings(shown, _styles(name, style, shown, info), data, len(source)), []
+  attempts = Attempts(data["on_error"])
   for index in range(len(source)):
     where = f"record {index}"
     try:
       record = attempts(lambda index=index: source[index])
       where = record["name"]
-      texts = [clean(text, most) for texts in record["captions"].values() for text in texts]
-      texts = [text for text in texts if text.strip()]
-      views = text_views(record, data)
-      if info.styles and not record["images"] and data["missing"] == "skip":
-        imageless.append((texts, views, record))
-        continue
-      if style in record["images"]:
-        image = decode(record["images"][style], data["limits"])
-        images[len(shown)] = transforms.evaluation_view(image, data)
-        shown.append({**record, "images": {}})
-      elif not texts:
-        raise sources.BadRecord("neither an image nor a caption")
-      examples.append((views, record["id"], len(shown) - 1 if style in record["images"] else -1))
-      captions += [(text, record["id"]) for text in texts]
+      things.add(record)
     except (sources.BadRecord, OSError) as error:
       bad.append(str(error) if where in str(error) else f"{where}: {error}")
   attempts.close()
-  if shown and imageless:
-    note(f"evaluation set {name}: {len(imageless)} of {len(source)} records have no image and are left out "
-         "(data.missing='mask' keeps their captions)")  # fmt: skip
-  elif imageless:  # a set of captions alone
-    bad += [f"{record['name']}: neither an image nor a caption" for texts, _, record in imageless if not texts]
-    examples += [(views, record["id"], -1) for texts, views, record in imageless if texts]
-    captions += [(text, record["id"]) for texts, _, record in imageless for text in texts]
+  bad += things.end()
+  for modality, count in things.left_out.items():
+    note(
+      f"evaluation set {name}: {count} of {len(source)} records have no {modality} and are left out "
+      "(data.missing='mask' keeps what else they have)"
+    )
   if bad:
     share = data["on_error"]["max_share"]
     message = f"evaluation set {name}: {len(bad)} of {len(source)} records cannot be used, such as {bad[0]}"
     if len(bad) > share * len(source):
       raise UserError(f"{message}; fix or remove them, or raise data.on_error.max_share={share:g}")
     print(f"{message}; they are left out", file=sys.stderr)
+  records = things.records
   return EvaluationSet(
     name=name,
     seen=False,
-    images=images[: len(shown)],
-    image_id=np.array([record["id"] for record in shown], np.int64),
-    captions=[text for text, _ in captions],
-    caption_id=np.array([identity for _, identity in captions], np.int64),
-    labels={key: np.array([record["labels"][key] for record in shown], np.int32) for key in info.label_names},
+    things=things.things(),
+    labels={key: np.array([record["labels"][key] for record in records], np.int32) for key in info.label_names},
     label_names={key: list(names) for key, names in info.label_names.items()},
-    tags=np.array([record["tags"] for record in shown], np.uint8).reshape(len(shown), len(info.tag_names)),
+    tags=np.array([record["tags"] for record in records], np.uint8).reshape(len(records), len(info.tag_names)),
     tag_names=list(info.tag_names),
-    split=np.full(len(shown), "", "U10"),
-    text_views=tuple([views[view] for views, _, _ in examples] for view in range(data["views"]["text"])),
-    example_id=np.array([identity for _, identity, _ in examples], np.int64),
-    example_image=np.array([image for _, _, image in examples], np.int64),
+    split=np.full(len(records), "", "U10"),
+    views=things.views(),
+    example_id=np.array([record["id"] for record in records], np.int64),
   )
 
 
-def text_views(record: sources.Record, data: Mapping) -> list[str]:
-  """The text of each text view of resolved `data`: in its language or field, else one caption after the other; "" where
-  there is none."""
-  count, languages, fields = data["views"]["text"], data["languages"], data["captions"]
-  most = data["limits"]["caption_characters"]
-  if languages:
-    texts = [[record["names"].get(language, "")] for language in languages[:count]]
-  elif fields and not isinstance(fields, Mapping):
-    texts = [record["captions"].get(field, []) for field in fields]
-  else:
-    every = [text for field, found in record["captions"].items() if not fields or field in fields for text in found]
-    every = [text for text in every if text.strip()]
-    texts = [[every[view % len(every)]] if every else [] for view in range(count)]
-  cleaned = ([clean(text, most) for text in found if text.strip()] for found in texts)
-  return [found[0] if found else "" for found in cleaned]
+def _styles(name: str, style: str | None, shown: Mapping[str, Modality], info: sources.Info) -> dict[str, str]:
+  """Modality -> the only key of its things that a set shows: `style`, where it has one of that name; else of a
+  modality of which a set shows one thing an example the first. Raises UserError where none has it."""
+  keys = {one: tuple(modality.columns(info)) for one, modality in shown.items()}
+  if style:
+    choose(style, [key for one in keys for key in keys[one]], f"evaluation set {name}, style")
+  return {
+    one: style if style in keys[one] else keys[one][0]
+    for one, modality in shown.items()
+    if style in keys[one] or not modality.shows_all
+  }

@@ -1,17 +1,69 @@
-"""What an evaluator sees of a model: one function, `embed`; unit rows and chunks of them."""
+"""What an evaluator sees of a model: one function, `embed`, and what it can be asked for; unit rows, chunks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmcontrast.errors import UserError, choose
+
 Embed = Callable[[str, Any], np.ndarray]
-"""embed(kind, values) -> float32 [N, D]: "image" and "text" in the joint space (of uint8
-[N, H, W, 3], of N strings), "image_features" the pooled output of the image tower."""
+"""embed(kind, values) -> float32 [N, D]. A kind is a modality ("image", "text", "audio"): rows in the joint space; or
+"image_features": the pooled output of the tower that probes look at; or a node of the model, such as "audio/audio_ssl"
+or "image/image.tokens". The values are of that modality: uint8 [N, H, W, 3], N strings."""
 Compare = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
-"""compare(kind, queries, gallery) -> [Q, G]: how well each of the gallery matches each query of `kind`."""
+"""compare(way, queries, gallery) -> [Q, G]: how well each of the gallery matches each query; way: "image_to_text"."""
+Seen = Callable[[str, Any], Any]
+"""seen(modality, values) -> what the model sees of N values, an array [N, ...] or N texts: equal ones are one to it."""
+
+
+class Space(NamedTuple):
+  """What a model can be asked for.
+
+  Attributes:
+    joint: the modalities that have a head in the joint space, each with the others that it can be compared with; None:
+      all, with each other.
+    probed: the modality of the tower that probes look at; "" where there is none, None where it is not known.
+    nodes: towers and heads by name -> modality.
+    outputs: node -> what it makes, of "pooled", "tokens", "map", "logits"; None: not known.
+  """
+
+  joint: Mapping[str, tuple[str, ...]] | None = None
+  probed: str | None = None
+  nodes: Mapping[str, str] = {}
+  outputs: Callable[[str], Sequence[str]] | None = None
+
+  def ways(self, modalities: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(query, gallery) of all modalities that are compared: a pair, then the same pair the other way round.
+
+    `modalities`: those that count where nothing is known of the model.
+    """
+    names = list(modalities) if self.joint is None else list(self.joint)
+    pairs = [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
+    known = [(one, other) for one, other in pairs if self.joint is None or other in self.joint[one]]
+    return [way for one, other in known for way in ((one, other), (other, one))]
+
+  def kind_of(self, node: str, where: str) -> str:
+    """The kind of a node that a config names, with what of it is wanted: "audio/audio_ssl.tokens" of
+    "audio_ssl.tokens". UserError where there is none of that name."""
+    name, _, field = node.partition(".")
+    modality = self.nodes[choose(name, self.nodes, where)]
+    has = (field or "pooled",) if self.outputs is None else self.outputs(name)
+    if (field or "pooled") not in has:
+      raise UserError(
+        f"{where}: {name!r} makes no {field or 'pooled'} output; write {' or '.join(f'{name}.{one}' for one in has)}"
+      )
+    return f"{modality}/{name}.{field or 'pooled'}"
+
+
+ANYTHING = Space()  # of a model of which nothing is known
+
+
+def way_of(query: str, gallery: str) -> str:
+  """What retrieval of one modality by another is called in results: "image_to_text"."""
+  return f"{query}_to_{gallery}"
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -23,9 +75,9 @@ def unit(x: np.ndarray) -> np.ndarray:
   return out
 
 
-def cosines(kind: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-  """float32 [Q, G]: cosines of unit rows [Q, D] and [G, D], whatever the `kind` of the queries."""
-  del kind
+def cosines(way: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+  """float32 [Q, G]: cosines of unit rows [Q, D] and [G, D], whatever the way."""
+  del way
   return queries @ gallery.T
 
 

@@ -1,26 +1,22 @@
-"""Evaluation sets with their embeddings, and which of their images and captions belong together."""
+"""Evaluation sets with their embeddings, and which of their things belong together."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import Compare, Embed, cosines, unit
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Seen, Space, cosines, unit
 from mmcontrast.evaluation.matches import Matches, groups, matches_of
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
   from mmcontrast.evaluation.joined import JoinedTerm
   from mmcontrast.objectives.embedding_path import EmbeddingPath
-
-TokenIds = Callable[[Sequence[str]], np.ndarray]
-"""N texts -> int [N, L], what the model sees of them."""
 
 
 class Views(NamedTuple):
@@ -35,8 +31,9 @@ class Views(NamedTuple):
 class EmbeddedSet:
   """An evaluation set and its embeddings, each computed at first use and then shared.
 
-  `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `token_ids`: what the
-  model sees of texts; without it they are compared as they are written. `joined`: the terms whose keys are joined.
+  `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `seen`: what the model
+  sees of things; without it they are compared as they are. `joined`: the terms whose keys are joined. `space`: what
+  the model can be asked for.
   """
 
   def __init__(
@@ -46,19 +43,24 @@ class EmbeddedSet:
     name: str | None = None,
     compare: Compare = cosines,
     *,
-    token_ids: TokenIds | None = None,
+    seen: Seen | None = None,
     joined: Sequence[JoinedTerm] = (),
+    space: Space = ANYTHING,
   ):
     self.data = data
     self.embed = embed
     self.compare = compare
     self.name = name or data.name
-    self.token_ids = token_ids
+    self.seen_of = seen
     self.joined = tuple(joined)
+    self.space = space
+    self._kept: dict[Any, Any] = {}
 
   def with_embed(self, embed: Embed) -> EmbeddedSet:
     """The same set as another model sees it."""
-    return EmbeddedSet(self.data, embed, self.name, self.compare, token_ids=self.token_ids, joined=self.joined)
+    return EmbeddedSet(
+      self.data, embed, self.name, self.compare, seen=self.seen_of, joined=self.joined, space=self.space
+    )
 
   def for_splits(self, splits: Sequence[str]) -> EmbeddedSet:
     """The same set; all of it is of the first of `splits` where none of it is of any: it was named for that."""
@@ -73,88 +75,110 @@ class EmbeddedSet:
     """Whether it is of what the run trains on."""
     return self.data.seen
 
-  @functools.cached_property
-  def image(self) -> np.ndarray:
-    """float32 [M, D], unit rows in the joint space, or tokens [M, L, D] for `compare`."""
-    return self._joint("image", self.data.images)
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Those of which it has things."""
+    return tuple(modality for modality, things in self.data.things.items() if len(things.values))
 
-  @functools.cached_property
-  def text(self) -> np.ndarray:
-    """float32 [C, D], unit rows in the joint space, or tokens [C, L, D] for `compare`."""
-    return self._joint("text", list(self.data.captions))
+  def modality_of(self, node: str = "", where: str = "evaluation") -> str:
+    """The modality of the tower that probes look at, or of a node of the model.
 
-  @functools.cached_property
-  def features(self) -> np.ndarray:
-    """float32 [M, F], the pooled output of the image tower, not normalised."""
-    return self._checked("image_features", self.data.images)
+    Raises UserError where the run has none of that name, or the set has nothing of that modality.
+    """
+    if node:
+      modality = self.space.kind_of(node, where).partition("/")[0]
+    elif self.space.probed is None:
+      modality = next(iter(self.modalities or self.data.things))
+    elif not (modality := self.space.probed):
+      raise UserError(f"{where}: this run has no tower for it: config.evaluation.features names none of it")
+    self.check(modality, where)
+    return modality
 
-  @functools.cached_property
-  def image_groups(self) -> np.ndarray:
-    """int [M], equal for images whose pixels are equal, in other sets too."""
-    return groups(self.data.images)
+  def check(self, modality: str, where: str = "") -> None:
+    """Raises UserError where the set has nothing of a modality."""
+    if modality not in self.modalities:
+      has = f"; it has {' and '.join(self.modalities)}" if self.modalities else ""
+      raise UserError(
+        f"{f'{where}: ' if where else ''}evaluation set {self.name!r} has no {modality} to embed{has}; leave the set "
+        "out with `sets`, or give it such data"
+      )
 
-  @functools.cached_property
-  def caption_groups(self) -> np.ndarray:
-    """int [C], equal for captions that the model cannot tell apart."""
-    return self._text_groups(self.data.captions)
+  def joint(self, modality: str) -> np.ndarray:
+    """float32 [N, D], unit rows in the joint space, or tokens [N, L, D] for `compare`."""
+    return self._once(("joint", modality), lambda: self._joint(modality))
 
-  @functools.cached_property
-  def matches(self) -> Matches:
-    """Which caption is right for which image: see retrieval.py."""
-    return matches_of(self.data.image_id, self.data.caption_id, self.image_groups, self.caption_groups)
+  def features(self, node: str = "", where: str = "evaluation") -> np.ndarray:
+    """float32 [N, F], not normalised: the pooled output of the tower that probes look at, or of another node."""
+    kind = self.space.kind_of(node, where) if node else f"{self.modality_of(node, where)}_features"
+    return self._once(("features", kind), lambda: self._checked(kind, self.modality_of(node, where)))
+
+  def groups(self, modality: str) -> np.ndarray:
+    """int [N], equal for things that the model cannot tell apart, of other sets too."""
+    return self._once(("groups", modality), lambda: self._groups(modality, self.data.things[modality].values))
+
+  def matches(self, rows: str, columns: str) -> Matches:
+    """Which of one modality is right for which of another: see retrieval.py."""
+    if ("matches", columns, rows) in self._kept:
+      return self._kept["matches", columns, rows].T
+    one, other = (self.data.things[modality].concept for modality in (rows, columns))
+    return self._once(
+      ("matches", rows, columns), lambda: matches_of(one, other, self.groups(rows), self.groups(columns))
+    )
 
   def views_of(self, paths: Sequence[EmbeddingPath]) -> Views | str:
-    """The embeddings of several views of each example that has them all, or why there are none.
-
-    A set shows one image an example: any one image view is it.
-    """
-    data, keep = self.data, np.ones(len(self.data.example_id), bool)
-    if len({path.view for path in paths if path.modality == "image"}) > 1:
-      return "it reads several image views, and a set shows one image an example"
+    """The embeddings of several views of each example that has them all, or why there are none."""
+    data, keep, index = self.data, np.ones(len(self.data.example_id), bool), []
     for path in paths:
-      if path.modality == "image":
-        keep &= data.example_image >= 0
-      elif path.view >= len(data.text_views):
-        return f"its examples have no text[{path.view}]"
-      else:
-        keep &= np.array([bool(text) for text in data.text_views[path.view]], bool)
+      views = data.views.get(path.modality)
+      if views is None or path.view >= len(views.index):
+        return f"its examples have no {path.modality}[{path.view}]"
+      index.append(views.index[path.view])
+      keep &= index[-1] >= 0
     if not (places := np.flatnonzero(keep)).size:
       return "none of its examples has all of the views"
+    several = {(path.modality, path.view) for path in paths}
+    for modality in dict(several):
+      at = [data.views[modality].index[view] for one, view in sorted(several) if one == modality]
+      if any(np.array_equal(one, other) for place, one in enumerate(at) for other in at[place + 1 :]):
+        return f"it reads several {modality} views, and a set shows one {modality} an example"
     rows, found = [], []
-    for path in paths:
-      if path.modality == "image":
-        at = data.example_image[places]
-        rows.append(self._checked(path.kind, data.images[at]))
-        found.append(self.image_groups[at])
-      else:
-        texts = [data.text_views[path.view][place] for place in places]
-        rows.append(self._checked(path.kind, texts))
-        found.append(self._text_groups(texts))
+    for path, of_examples in zip(paths, index):
+      values = _taken(data.views[path.modality].values, of_examples[places])
+      rows.append(self._checked(path.kind, path.modality, values))
+      found.append(self._groups(path.modality, values))
     return Views(rows, found, data.example_id[places])
 
-  def _text_groups(self, texts: Sequence[str]) -> np.ndarray:
-    return groups(self.token_ids(list(texts)) if self.token_ids and len(texts) else texts)
-
-  def labels(self, label: str, where: str) -> np.ndarray:
-    """int [M], -1 for no label. `label="concept"` is the identity of the image."""
+  def labels(self, label: str, where: str, modality: str = "") -> np.ndarray:
+    """int [N] of the things of a modality (default: what probes look at), -1 for no label. `label="concept"` is the
+    identity of the thing."""
+    things = self.data.things[modality or self.modality_of(where=where)]
     if label == "concept":
-      return np.asarray(self.data.image_id)
+      return np.asarray(things.concept)
     choose(label, ["concept", *self.data.labels], f"{where}: labels of {self.name!r}")
-    return np.asarray(self.data.labels[label])
+    return things.of_examples(np.asarray(self.data.labels[label]), -1)
 
-  def tags(self, where: str) -> np.ndarray:
-    """uint8 [M, T], multi-hot."""
+  def tags(self, where: str, modality: str = "") -> np.ndarray:
+    """uint8 [N, T], multi-hot, of the things of a modality."""
     if self.data.tags is None or not np.size(self.data.tags):
       raise UserError(f"{where}: {self.name!r} has no tags; leave it out with `sets`")
-    return np.asarray(self.data.tags)
+    return self.data.things[modality or self.modality_of(where=where)].of_examples(np.asarray(self.data.tags), 0)
 
-  def _joint(self, kind: str, values: Any) -> np.ndarray:
-    found = self._checked(kind, values, ndims=(2,) if self.compare is cosines else (2, 3))
+  def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    if key not in self._kept:
+      self._kept[key] = make()
+    return self._kept[key]
+
+  def _groups(self, modality: str, values: Any) -> np.ndarray:
+    return groups(self.seen_of(modality, values) if self.seen_of and len(values) else values)
+
+  def _joint(self, modality: str) -> np.ndarray:
+    found = self._checked(modality, modality, ndims=(2,) if self.compare is cosines else (2, 3))
     return unit(found) if found.ndim == 2 else found
 
-  def _checked(self, kind: str, values: Any, ndims: tuple[int, ...] = (2,)) -> np.ndarray:
-    if not len(values):
-      raise UserError(f"evaluation set {self.name!r} has no {kind.partition('_')[0]} to embed")
+  def _checked(self, kind: str, modality: str, values: Any = None, ndims: tuple[int, ...] = (2,)) -> np.ndarray:
+    if values is None:
+      self.check(modality)
+      values = self.data.things[modality].values
     out = np.asarray(self.embed(kind, values), np.float32)
     if out.ndim not in ndims or len(out) != len(values):
       raise UserError(
@@ -170,8 +194,22 @@ class EmbeddedSet:
     return out
 
 
+def _taken(values: Any, index: np.ndarray) -> Any:
+  return values[index] if isinstance(values, np.ndarray) else [values[place] for place in index]
+
+
 def labels_of(given: str | Sequence[str] | None, usual: str, there: Collection[str]) -> list[str]:
   """The labels that an evaluator looks at: those given, else `usual` where a set has it, else all that are there."""
   if given is None:
     return [usual] if usual in there or not there else list(there)
   return [given] if isinstance(given, str) else list(given)
+
+
+def nodes_of(given: str | Sequence[str]) -> list[str]:
+  """The nodes that a probe looks at: those given, else the tower of config.evaluation.features, named ""."""
+  return [given] if isinstance(given, str) else list(given) or [""]
+
+
+def task_of(task: str, node: str) -> str:
+  """What a task is called in results: "knn", or of a node that the config names "knn_of_audio"."""
+  return f"{task}_of_{node}" if node else task

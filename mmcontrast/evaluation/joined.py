@@ -35,6 +35,22 @@ class JoinedTerm(NamedTuple):
     first, *keys = (f"{path.views}[{path.view}]" for path in (self.query, *self.keys))
     return f"{first} with {' and '.join(keys)}"
 
+  @property
+  def ways(self) -> dict[str, tuple[int, bool]]:
+    """What retrieval by it is called -> (the place, among query and keys, of what is compared with all others; whether
+    it is what is searched for).
+
+    The score is the same whichever of its vectors is called the query. So where each is of another modality, each has
+    its turn.
+    """
+    paths = (self.query, *self.keys)
+    modalities = [path.modality for path in paths]
+    names = {f"{self.name}_query_to_keys": (0, False), f"{self.name}_keys_to_query": (0, True)}
+    for place, one in enumerate(modalities[1:], start=1) if len(set(modalities)) == len(paths) else ():
+      others = "_and_".join(other for other in modalities if other != one)
+      names |= {f"{self.name}_{one}_to_{others}": (place, False), f"{self.name}_{others}_to_{one}": (place, True)}
+    return names
+
 
 def joined_terms(objective: Mapping[str, Any]) -> list[JoinedTerm]:
   """The terms of `config.objective` that join keys; none of most runs."""

@@ -1,6 +1,6 @@
 """Weighted k-nearest-neighbour classification, without training.
 
-Each of the k nearest images of the bank, by cosine, votes for its class with the weight
+Each of the k nearest things of the bank, by cosine, votes for its class with the weight
 exp(cosine / 0.07) (Wu et al., arXiv 1805.01978; DINO's `eval_knn.py`).
 
 For a class label the bank is the train-split images of the sets that probes train on and the
@@ -18,7 +18,7 @@ import numpy as np
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embed import row_chunks, unit
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of, task_of
 from mmcontrast.evaluation.labelled import Labelled, accuracies, concepts, gather, leave_out, tested
 
 USUAL_LABEL = "subgroup"  # the emoji's; without it every label of the data
@@ -67,36 +67,41 @@ def evaluate(
   k: int = 20,
   temperature: float = 0.07,
   test_splits: Sequence[str] = ("validation", "test"),
+  node: str | Sequence[str] = "",
 ) -> dict[str, dict[str, float]]:
-  """Accuracy (fraction) of weighted k-NN on the tower's features, per set and label; of a label per class too."""
+  """Accuracy (fraction) of weighted k-NN on the features of a node, per set and label; of a label per class too.
+
+  `node`: see embedded_set.nodes_of.
+  """
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
-  for name in labels_of(label, USUAL_LABEL, bank[0].data.label_names):
-    for test in tests:
-      if name == "concept":
-        near, query = _other_hands(test, bank)
-      else:
-        near = gather(bank, name, ("train",), "knn.label")
-        query = tested(test, name, test_splits, "knn.label", bank, near)
-      names, numbers = np.unique(near.target, return_inverse=True)
-      guess = names[classify(query.features, near.features, numbers, k=k, temperature=temperature)]
-      found = accuracies(guess, query.target)
-      wanted = ("accuracy",) if name == "concept" else found
-      out[test.name] |= {f"knn/{name}_{metric}": found[metric] for metric in wanted}
+  for of in nodes_of(node):
+    for name in labels_of(label, USUAL_LABEL, bank[0].data.label_names):
+      for test in tests:
+        if name == "concept":
+          near, query = _other_hands(test, bank, of)
+        else:
+          near = gather(bank, name, ("train",), "knn.label", node=of)
+          query = tested(test, name, test_splits, "knn.label", bank, near, of)
+        names, numbers = np.unique(near.target, return_inverse=True)
+        guess = names[classify(query.features, near.features, numbers, k=k, temperature=temperature)]
+        found = accuracies(guess, query.target)
+        wanted = ("accuracy",) if name == "concept" else found
+        out[test.name] |= {f"{task_of('knn', of)}/{name}_{metric}": found[metric] for metric in wanted}
   return out
 
 
-def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet]) -> tuple[Labelled, Labelled]:
-  """All images of the other sets of the bank, and those of `test` whose concept is there."""
+def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet], node: str) -> tuple[Labelled, Labelled]:
+  """All things of the other sets of the bank, and those of `test` whose concept is there."""
   others = [one for one in bank if one.name != test.name]
   if not others:
     raise UserError(f"knn.label: 'concept' needs a training set other than {test.name!r}; leave it out")
-  known = np.unique(np.concatenate([concepts(one) for one in others]))
-  if not np.isin(concepts(test), known).any():
+  known = np.unique(np.concatenate([concepts(one, one.modality_of(node, "knn.node")) for one in others]))
+  if not np.isin(concepts(test, test.modality_of(node, "knn.node")), known).any():
     raise UserError(
       f"knn.label: {test.name!r} shares no concept with the other training sets; ids of different data "
       "match only where data.source.id names a column of them"
     )
-  near = gather(others, "concept", None, "knn.label")
-  query = gather([test], "concept", None, "knn.label")
+  near = gather(others, "concept", None, "knn.label", node=node)
+  query = gather([test], "concept", None, "knn.label", node=node)
   query = query.only(np.isin(query.target, near.target))
-  return near, leave_out(query, near, test.name, "knn.label")
+  return near, leave_out(query, near, test, "knn.label", node)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of, task_of
 from mmcontrast.evaluation.labelled import accuracies, gather, held_out_concepts, tested
 
 USUAL_LABEL = "group"  # the emoji's; without it every label of the data
@@ -91,16 +91,22 @@ def evaluate(
   l2_grid: Sequence[float] = L2_GRID,
   steps: int = 200,
   test_splits: Sequence[str] = ("validation", "test"),
+  node: str | Sequence[str] = "",
 ) -> dict[str, dict[str, float]]:
-  """Accuracy (fraction), in all and per class, on held-out images of each set, of one probe on the seen sets."""
+  """Accuracy (fraction), in all and per class, on held-out things of each set, of one probe on the seen sets.
+
+  `node`: see embedded_set.nodes_of.
+  """
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
-  for name in labels_of(label, USUAL_LABEL, bank[0].data.label_names):
-    train = gather(bank, name, ("train",), "linear_probe.label")
-    probe = fit(train.features, train.target, train.concept, l2_grid=l2_grid, steps=steps)
-    for test in tests:
-      query = tested(test, name, test_splits, "linear_probe.label", bank, train)
-      found = accuracies(probe.predict(query.features), query.target) | {"l2": probe.l2}
-      out[test.name] |= {f"linear_probe/{name}_{metric}": value for metric, value in found.items()}
+  for of in nodes_of(node):
+    for name in labels_of(label, USUAL_LABEL, bank[0].data.label_names):
+      train = gather(bank, name, ("train",), "linear_probe.label", node=of)
+      probe = fit(train.features, train.target, train.concept, l2_grid=l2_grid, steps=steps)
+      for test in tests:
+        query = tested(test, name, test_splits, "linear_probe.label", bank, train, of)
+        found = accuracies(probe.predict(query.features), query.target) | {"l2": probe.l2}
+        task = task_of("linear_probe", of)
+        out[test.name] |= {f"{task}/{name}_{metric}": value for metric, value in found.items()}
   return out
 
 

@@ -4,57 +4,101 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmcontrast.evaluation import baselines, knn, linear_probe, retrieval, zero_shot
-from mmcontrast.evaluation.embedded_set import labels_of
+from mmcontrast.evaluation.embed import way_of
+from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.suite import EVALUATORS
+
+if TYPE_CHECKING:
+  from mmcontrast.evaluation.joined import JoinedTerm
 
 _RETRIEVAL = (*(f"recall@{k}" for k in retrieval.RECALL_AT), "median_rank", "queries", "candidates")
 _TAGGING = ("map_macro", "map_micro", "tags", "tags_left_out", "l2")
-
 _PROBE = ("accuracy", "mean_per_class", "classes")
 
-# (options, defaults included, label -> its classes) -> the metrics of one set
-_METRICS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Sequence[str]]], list[str]]] = {
-  "retrieval": lambda options, classes: [f"{way}/{name}" for way in ("image_to_text", "text_to_image")
-                                         for name in _RETRIEVAL],
-  "zero_shot": lambda options, classes: [f"zero_shot/{label}_top{k}" for label in _labels(options, zero_shot, classes)
-                                         for k in (1, 5) if k == 1 or len(classes.get(label, range(6))) > k],
-  "knn": lambda options, classes: [f"knn/{label}_{metric}" for label in _labels(options, knn, classes)
-                                   for metric in (_PROBE if label != "concept" else _PROBE[:1])],
-  "linear_probe": lambda options, classes: [f"linear_probe/{label}_{kind}"
-                                            for label in _labels(options, linear_probe, classes)
-                                            for kind in (*_PROBE, "l2")],
-  "tagging": lambda options, classes: [f"tagging/{name}" for name in _TAGGING],
-}  # fmt: skip
+Classes = Mapping[str, Sequence[str]]
+"""Label -> the names of its classes."""
+Ways = Callable[[str], Sequence[tuple[str, str]]]
+"""Name of a set -> (query, gallery) of the modalities that are compared in it."""
 
 
 def metric_names(
-  config: Mapping[str, Any], classes: Callable[[str], Mapping[str, Sequence[str]]], joined: Sequence[str] = ()
+  config: Mapping[str, Any],
+  classes: Callable[[str], Classes],
+  joined: Sequence[JoinedTerm] = (),
+  ways: Ways = lambda name: (("image", "text"), ("text", "image")),
+  probed: str = "",
 ) -> list[str]:
   """The names that `suite.run_suite` gives its results.
 
   Args:
     config: `config.evaluation`.
     classes: name of a set -> label -> the names of its classes.
-    joined: names of the terms whose keys are joined (joined.py).
+    joined: the terms whose keys are joined.
+    ways: of each set; see `Space.ways`.
+    probed: the modality that zero-shot classifies where nobody says which.
   """
   sets = (config["sets"],) if isinstance(config["sets"], str) else tuple(config["sets"])
   names = []
   for evaluator, given in config["evaluators"].items():
     options = {name: one.default for name, one in inspect.signature(EVALUATORS[evaluator]).parameters.items()}
-    options |= given or {}
-    ways = [f"{term}_{way}" for term in joined for way in ("query_to_keys", "keys_to_query")]
-    more = [f"{way}/{metric}" for way in ways for metric in _RETRIEVAL] if evaluator == "retrieval" else []
+    options |= {**(given or {}), "ways": ways, "joined": joined, "probed": probed}
     names += [
       f"{one}/{baselines.named(metric, baseline)}"
       for one in options.get("sets", sets)
       for baseline in (None, *baselines.names(options))
-      for metric in (*_METRICS[evaluator](options, classes(one)), *more)
+      for metric in _METRICS[evaluator](one, options, classes(one))
     ]
   return names
 
 
-def _labels(options: Mapping[str, Any], evaluator: Any, classes: Mapping[str, Sequence[str]]) -> list[str]:
-  return labels_of(options["label"], evaluator.USUAL_LABEL, classes)
+def _of_retrieval(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  wanted = options["directions"]
+  every = [wanted] if isinstance(wanted, str) else list(wanted) or [way_of(*way) for way in options["ways"](name)]
+  every += [way for term in options["joined"] for way in term.ways]
+  return [f"{way}/{metric}" for way in every for metric in _RETRIEVAL]
+
+
+def _of_zero_shot(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  wanted = [options["of"]] if isinstance(options["of"], str) else list(options["of"]) or [""]
+  return [
+    f"{task_of('zero_shot', '' if modality == options['probed'] else modality)}/{label}_top{k}"
+    for modality in wanted
+    for label in labels_of(options["label"], zero_shot.USUAL_LABEL, classes)
+    for k in (1, 5)
+    if k == 1 or len(classes.get(label, range(6))) > k
+  ]
+
+
+def _of_knn(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  return [
+    f"{task_of('knn', node)}/{label}_{metric}"
+    for node in nodes_of(options["node"])
+    for label in labels_of(options["label"], knn.USUAL_LABEL, classes)
+    for metric in (_PROBE if label != "concept" else _PROBE[:1])
+  ]
+
+
+def _of_linear_probe(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  return [
+    f"{task_of('linear_probe', node)}/{label}_{metric}"
+    for node in nodes_of(options["node"])
+    for label in labels_of(options["label"], linear_probe.USUAL_LABEL, classes)
+    for metric in (*_PROBE, "l2")
+  ]
+
+
+def _of_tagging(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  return [f"{task_of('tagging', node)}/{metric}" for node in nodes_of(options["node"]) for metric in _TAGGING]
+
+
+# (name of a set, options, defaults included, its classes) -> the metrics of the set
+_METRICS = {
+  "retrieval": _of_retrieval,
+  "zero_shot": _of_zero_shot,
+  "knn": _of_knn,
+  "linear_probe": _of_linear_probe,
+  "tagging": _of_tagging,
+}

@@ -1,11 +1,10 @@
-"""Retrieval both ways: recall at k and median rank.
+"""Retrieval between any two modalities, both ways: recall at k and median rank.
 
-An image may have any number of captions and a caption any number of images; a query is
-a hit when any of its matches is found. A match is by concept id; captions that are equal to
-the model (the same token ids, after lower-casing and cutting at data.text_length) share their
-concepts, since no model can tell them apart, and so do images whose pixels are equal when
-prepared. Queries with nothing to find (a name whose concept has no drawing in this style) are
-left out of the average, but stay among the candidates.
+An image may have any number of captions and a caption any number of images or sounds; a query is a hit when any of its
+matches is found. A match is by concept id; things that are equal to the model (captions of the same token ids, after
+lower-casing and cutting at data.text_length; images whose pixels are equal when prepared) share their concepts, since
+no model can tell them apart. Queries with nothing to find (a name whose concept has no drawing in this style) are left
+out of the average, but stay among the candidates.
 
 Ties are counted against the model: the rank of a query is one more than the number of
 wrong candidates that score at least as high as its best match, within float32 rounding.
@@ -23,9 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from mmcontrast.errors import UserError, note
+from mmcontrast.errors import UserError, choose, note
 from mmcontrast.evaluation import joined
-from mmcontrast.evaluation.embed import Compare, cosines, row_chunks, unit
+from mmcontrast.evaluation.embed import Compare, cosines, row_chunks, unit, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.matches import Matches, as_matches, groups, matches_of
 
@@ -59,7 +58,7 @@ def ranks(
   gallery: np.ndarray,
   positives: Positives,
   compare: Compare = cosines,
-  kind: str = "",
+  way: str = "",
   which: np.ndarray | None = None,
 ) -> np.ndarray:
   """Rank of the best match of each query, 1 for found first.
@@ -67,7 +66,7 @@ def ranks(
   Args:
     queries: float [Q, D]; gallery: float [G, D]. Or tokens, [Q, L, D] and [G, L, D].
     positives: bool [Q, G], one match a row at least.
-    compare, kind: how they are compared, and the queries' kind; by default by cosine.
+    compare, way: how they are compared, and the way ("image_to_text"); by default by cosine.
     which: int [A], only these queries; None: all.
 
   Returns:
@@ -80,7 +79,7 @@ def ranks(
   out = np.empty(len(which), np.int64)
   numbers = len(gallery) * max([1, *queries.shape[1:-1], *gallery.shape[1:-1]])  # of a query, see Score.cells
   for rows in row_chunks(len(which), numbers):
-    scores = _scores(queries[which[rows]], gallery, compare, kind)
+    scores = _scores(queries[which[rows]], gallery, compare, way)
     match = positives.dense(which[rows])
     best = np.where(match, scores, -np.inf).max(axis=1, keepdims=True)
     out[rows] = 1 + ((scores >= best - ROUNDING) & ~match).sum(axis=1)
@@ -109,12 +108,12 @@ def found(queries: np.ndarray, gallery: np.ndarray, positives: Positives, which:
 
 
 def retrieval(
-  queries: np.ndarray, gallery: np.ndarray, positives: Positives, compare: Compare = cosines, kind: str = ""
+  queries: np.ndarray, gallery: np.ndarray, positives: Positives, compare: Compare = cosines, way: str = ""
 ) -> dict[str, float]:
   """Recall at 1, 5 and 10 (fractions), the median rank, and how many queries that is of.
 
   Args:
-    queries, gallery, compare, kind: as in `ranks`.
+    queries, gallery, compare, way: as in `ranks`.
     positives: bool [Q, G]; a query without a match is left out.
 
   Raises:
@@ -127,7 +126,7 @@ def retrieval(
       f"retrieval: none of the {len(queries)} queries has a match among the {len(gallery)} "
       "candidates; check that images and captions use the same ids"
     )
-  rank = ranks(queries, gallery, positives, compare, kind, answerable)
+  rank = ranks(queries, gallery, positives, compare, way, answerable)
   return {f"recall@{k}": float(np.mean(rank <= k)) for k in RECALL_AT} | {
     "median_rank": float(np.median(rank)),
     "queries": float(len(rank)),
@@ -135,50 +134,96 @@ def retrieval(
   }
 
 
-def evaluate(tests: Sequence[EmbeddedSet], bank: Sequence[EmbeddedSet]) -> dict[str, dict[str, float]]:
-  """Image to text and text to image over the whole of each set; `bank` is not used."""
+def evaluate(
+  tests: Sequence[EmbeddedSet], bank: Sequence[EmbeddedSet], *, directions: str | Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+  """Retrieval of each modality by each other, over the whole of each set; `bank` is not used.
+
+  Args:
+    directions: such as ("text_to_audio", "audio_to_text"), those that are looked at; by default all that the run can
+      compare. A set that has nothing of a modality is left out of its directions, with a line, where it has others.
+
+  Raises:
+    UserError: no such direction, or a set with nothing to be searched for or by.
+  """
   del bank
   out = {}
   for test in tests:
-    images, texts, matches = test.image, test.text, test.matches
-    written, seen = len(set(test.data.captions)), len(np.unique(test.caption_groups))
-    if seen < written:
-      note(f"{test.name}: {written:,} captions that are written differently are {seen:,} to the model (data.lower, "
-           "data.tokenizer, data.text_length); captions that are equal to it count as one")  # fmt: skip
-    both = {
-      "image_to_text": retrieval(images, texts, matches, test.compare, "image"),
-      "text_to_image": retrieval(texts, images, matches.T, test.compare, "text"),
-    }
+    both = {way_of(*way): _of_pair(test, *way) for way in _ways(test, directions)}
     for term in test.joined:
       both |= _of_joined(test, term)
     out[test.name] = {f"{way}/{k}": v for way, found in both.items() for k, v in found.items()}
   return out
 
 
+def _ways(test: EmbeddedSet, directions: str | Sequence[str]) -> list[tuple[str, str]]:
+  """The (query, gallery) of a set that are looked at."""
+  known = {way_of(*way): way for way in test.space.ways(list(test.data.things))}
+  wanted = [directions] if isinstance(directions, str) else list(directions)
+  if wanted:
+    found = [known[choose(name, known, "retrieval.directions")] for name in wanted]
+    lacking = found
+  else:
+    found = [way for way in known.values() if set(way) <= set(test.modalities)]
+    lacking = [] if found or test.joined else list(known.values())
+    if left := sorted({one for way in known.values() for one in way} - set(test.modalities)) if found else []:
+      note(f"{test.name}: retrieval of {' and '.join(left)} is left out: it has none")
+  for modality in dict.fromkeys(one for way in lacking for one in way):
+    test.check(modality, "" if not wanted else "retrieval.directions")
+  if not found and not test.joined:
+    raise UserError(
+      "retrieval compares two modalities, and this run has no two heads for that (config.evaluation.image, .text, "
+      "...); leave it out of config.evaluation.evaluators"
+    )
+  return found
+
+
+def _of_pair(test: EmbeddedSet, query: str, gallery: str) -> dict[str, float]:
+  for modality in (query, gallery):
+    _say_equal(test, modality)
+  return retrieval(
+    test.joint(query), test.joint(gallery), test.matches(query, gallery), test.compare, way_of(query, gallery)
+  )
+
+
+def _say_equal(test: EmbeddedSet, modality: str) -> None:
+  """Says in a line which texts the model cannot tell apart."""
+  values = test.data.things[modality].values
+  if test.seen_of is None or not isinstance(values, list) or not all(isinstance(one, str) for one in values[:1]):
+    return
+  written, seen = len(set(values)), len(np.unique(test.groups(modality)))
+  if seen < written:
+    note(
+      f"{test.name}: {written:,} captions that are written differently are {seen:,} to the model (data.lower, "
+      "data.tokenizer, data.text_length); captions that are equal to it count as one"
+    )
+
+
 def _of_joined(test: EmbeddedSet, term: joined.JoinedTerm) -> dict[str, dict[str, float]]:
-  """Retrieval by a term's own score: from a query to an example's joined keys, and back; nothing, with a line that
-  says so, where the set lacks one of the views."""
+  """Retrieval by a term's own score: from one of its views to the examples' other views together, and back; nothing,
+  with a line that says so, where the set lacks one of the views."""
   views = test.views_of((term.query, *term.keys))
   if isinstance(views, str):
     note(f"{test.name}: retrieval by objective.{term.name} is left out: {views}")
     return {}
-  query, *keys = views.rows
-  of_query, *of_keys = views.groups
-  columns = joined.columns(term.score, keys)
-  of_columns = np.unique(np.stack(of_keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-  matches = matches_of(views.concept, views.concept, of_query, of_columns)
+  out = {}
+  for way, (place, back) in term.ways.items():
+    query, of_query = views.rows[place], views.groups[place]
+    keys, of_keys = ([*part[:place], *part[place + 1 :]] for part in (views.rows, views.groups))
+    columns = joined.columns(term.score, keys)
+    of_columns = np.unique(np.stack(of_keys, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    matches = matches_of(views.concept, views.concept, of_query, of_columns)
+    if back:
+      out[way] = retrieval(
+        columns, query, matches.T, lambda _, rows, gallery: joined.scores(term.score, gallery, rows).T, way
+      )
+    else:
+      out[way] = retrieval(
+        query, columns, matches, lambda _, rows, gallery: joined.scores(term.score, rows, gallery), way
+      )
+  return out
 
-  def compare(kind: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    if kind == "keys":
-      return joined.scores(term.score, gallery, queries).T
-    return joined.scores(term.score, queries, gallery)
 
-  return {
-    f"{term.name}_query_to_keys": retrieval(query, columns, matches, compare, "query"),
-    f"{term.name}_keys_to_query": retrieval(columns, query, matches.T, compare, "keys"),
-  }
-
-
-def _scores(queries: np.ndarray, gallery: np.ndarray, compare: Compare, kind: str) -> np.ndarray:
+def _scores(queries: np.ndarray, gallery: np.ndarray, compare: Compare, way: str) -> np.ndarray:
   """[r, G]; the gallery's rows are unit ones already where cosines are compared."""
-  return compare(kind, unit(queries) if compare is cosines else queries, gallery)
+  return compare(way, unit(queries) if compare is cosines else queries, gallery)

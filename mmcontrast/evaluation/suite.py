@@ -4,19 +4,23 @@
         sets=("emoji_views:twemoji", "emoji_views:openmoji", "emoji_noto"),
         train_sets=(),                # what probes train on; default: those of `sets` that the run trains on
         evaluators=dict(
-            retrieval=dict(),
+            retrieval=dict(),         # of every two modalities; or directions=("text_to_audio", "audio_to_text")
             zero_shot=dict(label="group", templates=("{}", "a drawing of {}")),
-            knn=dict(label=("concept", "subgroup"), k=20),
+            knn=dict(label=("concept", "subgroup"), k=20),  # of the tower `features`; or node=("audio", "image_ssl")
             linear_probe=dict(label="group"),
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
+
+`features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
+of others says so in its name, as "knn_of_audio" and "zero_shot_of_audio". A node is a tower or a head, alone or with
+what of it is wanted: "image_ssl", "image.tokens" (their mean), "image.map", "match.logits".
 
 Any evaluator takes `baselines` besides, to be run once more on each: "untrained", the same towers and heads with
 initial weights; and, for those that look at features, "pixels" (baselines.py).
 
-Retrieval, zero-shot and k-NN of "concept" use all images of a set. k-NN of a label, the
+Retrieval, zero-shot and k-NN of "concept" use all of a set. k-NN of a label, the
 linear probe and tagging train on the train-split concepts of the training sets and are
 tested on the others (`test_splits`) of each set: new concepts for the probe, in a style that the
-encoder has seen or not; never on an image that it trains on. Pretraining itself may have seen
+encoder has seen or not; never on what it trains on. Pretraining itself may have seen
 those concepts and their captions and tags, in the training styles; it sees no other label.
 """
 
@@ -29,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, tagging, zero_shot
-from mmcontrast.evaluation.embed import Compare, Embed, cosines
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, TokenIds, labels_of
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Seen, Space, cosines, way_of
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
@@ -94,23 +98,43 @@ def check_set(config: Mapping[str, Any], name: str, label_names: Mapping[str, Se
         class_names.choose(options.get("names"), label_names[label], label)
 
 
+def check_space(config: Mapping[str, Any], space: Space) -> None:
+  """Checks the nodes, directions and modalities that evaluators ask for against those of a model, before any data.
+
+  Raises UserError: the model has none of that name, or compares no two modalities.
+  """
+  ways = {way_of(*way) for way in space.ways()}
+  for name, given in config["evaluators"].items():
+    options, where = dict(given or {}), f"evaluation.evaluators.{name}"
+    if name in NEED_A_BANK and not options.get("node") and not space.probed:
+      choose(config["features"] or "", space.nodes, f"{where}: the tower that it looks at, evaluation.features")
+    for node in nodes_of(options.get("node", ())):
+      if node:
+        space.kind_of(node, f"{where}.node")
+    for key, known in (("directions", sorted(ways)), ("of", sorted(set(space.joint or ()) - {zero_shot.PROMPTS}))):
+      for one in (options[key],) if isinstance(options.get(key), str) else options.get(key, ()):
+        choose(one, known, f"{where}.{key}")
+
+
 def embed_sets(
   embed: Embed,
   config: Mapping[str, Any],
   load_set: Callable[[str], EvaluationSet],
   compare: Compare = cosines,
   *,
-  token_ids: TokenIds | None = None,
+  seen: Seen | None = None,
   joined: Sequence[JoinedTerm] = (),
+  space: Space = ANYTHING,
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
-  In that order, so that a set to report on comes before one that only trains a probe. `token_ids`, `joined`: see
-  EmbeddedSet.
+  In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
+  `space`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
-  return {name: EmbeddedSet(load_set(name), embed, name, compare, token_ids=token_ids, joined=joined)
-          for name in names}  # fmt: skip
+  return {
+    name: EmbeddedSet(load_set(name), embed, name, compare, seen=seen, joined=joined, space=space) for name in names
+  }
 
 
 def run_suite(

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, nodes_of, task_of
 from mmcontrast.evaluation.labelled import gather, held_out_concepts, tested
 
 PROTOCOL = "ridge-l2-v1"
@@ -124,15 +124,18 @@ def evaluate(
   *,
   l2_grid: Sequence[float] = L2_GRID,
   test_splits: Sequence[str] = ("validation", "test"),
+  node: str | Sequence[str] = "",
 ) -> dict[str, dict[str, float]]:
-  """mAP (fractions) on held-out concepts of each set, of one tagger on the seen sets."""
-  train = gather(bank, "tags", ("train",), "tagging")
-  tagger = fit(train.features, train.target, train.concept, l2_grid=l2_grid)
-  out = {}
-  for test in tests:
-    query = tested(test, "tags", test_splits, "tagging", bank, train)
-    found = mean_average_precision(query.target, tagger.score(query.features))
-    out[test.name] = {f"tagging/{k}": v for k, v in (found | {"l2": tagger.l2}).items()}
+  """mAP (fractions) on held-out concepts of each set, of one tagger on the seen sets. `node`: see
+  embedded_set.nodes_of."""
+  out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
+  for of in nodes_of(node):
+    train = gather(bank, "tags", ("train",), "tagging", node=of)
+    tagger = fit(train.features, train.target, train.concept, l2_grid=l2_grid)
+    for test in tests:
+      query = tested(test, "tags", test_splits, "tagging", bank, train, of)
+      found = mean_average_precision(query.target, tagger.score(query.features))
+      out[test.name] |= {f"{task_of('tagging', of)}/{k}": v for k, v in (found | {"l2": tagger.l2}).items()}
   return out
 
 

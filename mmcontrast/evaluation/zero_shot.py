@@ -1,8 +1,8 @@
 """Zero-shot classification: a class is the mean of its prompts (CLIP, arXiv 2103.00020).
 
 The names of each class (class_names.py) are put into every template, the embeddings are
-normalised, averaged and normalised again; an image belongs to the class of the highest cosine.
-Ties count against the model, as in retrieval: of two classes that have the same name, an image
+normalised, averaged and normalised again; an image, or a sound, belongs to the class of the highest cosine.
+Ties count against the model, as in retrieval: of two classes that have the same name, what is
 of either is missed at top-1.
 """
 
@@ -14,11 +14,12 @@ import numpy as np
 
 from mmcontrast.errors import UserError, choose, note
 from mmcontrast.evaluation import class_names
-from mmcontrast.evaluation.embed import Embed, cosines, unit
-from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
+from mmcontrast.evaluation.embed import Embed, Space, cosines, unit
+from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, task_of
 from mmcontrast.evaluation.matches import groups, matches_of
 from mmcontrast.evaluation.retrieval import ranks
 
+PROMPTS = "text"  # the modality that classes are named in
 USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 
 
@@ -34,7 +35,7 @@ def class_embeddings(embed: Embed, names: Sequence[str | Sequence[str]], templat
     if template.count("{}") != 1:
       raise UserError(f"zero_shot.templates: {template!r} must hold '{{}}' once, for the class")
   prompts, of = _prompts(names, templates)
-  embedded = unit(embed("text", prompts))
+  embedded = unit(embed(PROMPTS, prompts))
   total = np.zeros((len(names), embedded.shape[1]), np.float32)
   np.add.at(total, of, embedded)
   return unit(total / np.bincount(of)[:, None])
@@ -64,34 +65,65 @@ def evaluate(
   label: str | Sequence[str] | None = None,
   templates: Sequence[str] = ("{}",),
   names: str | class_names.Names | None = None,
+  of: str | Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
-  """Zero-shot accuracy over all labelled images of each set; `bank` is not used. `names`: see class_names.py."""
+  """Zero-shot accuracy over all labelled things of each set; `bank` is not used. `names`: see class_names.py.
+
+  Args:
+    of: modalities whose things are classified, such as ("image", "audio"); by default that of the tower of
+      evaluation.features.
+  """
   del bank
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
   for test in tests:
     if test.compare is not cosines:
       raise UserError(
-        "zero_shot: the mean of several prompts needs single vectors, and config.evaluation.text is a "
+        f"zero_shot: the mean of several prompts needs single vectors, and config.evaluation.{PROMPTS} is a "
         "head of tokens; leave zero_shot out of config.evaluation.evaluators"
       )
-    for name in labels_of(label, USUAL_LABEL, test.data.label_names):
-      choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
-      labels = test.labels(name, "zero_shot.label")
-      known = labels >= 0
-      if not known.any():
-        raise UserError(f"zero_shot.label: no image of {test.name!r} has a {name!r}")
-      called = class_names.choose(names, test.data.label_names[name], name)
-      _say_equal(test, name, called, templates)
-      classes = class_embeddings(test.embed, called, templates)
-      found = zero_shot(test.image[known], classes, labels[known])
-      out[test.name] |= {f"zero_shot/{name}_{k}": v for k, v in found.items()}
+    if not (usual := classified(test.space, list(test.data.things))) or PROMPTS not in (test.space.joint or [PROMPTS]):
+      raise UserError(
+        "zero_shot: this run has no two heads that compare prompts with anything (config.evaluation.image, "
+        f".{PROMPTS}); leave it out of config.evaluation.evaluators"
+      )
+    for modality in [of] if isinstance(of, str) else list(of) or [usual]:
+      if test.space.joint is not None:
+        choose(modality, [one for one in test.space.joint if one != PROMPTS], "zero_shot.of")
+      task = task_of("zero_shot", "" if modality == usual else modality)
+      for name in labels_of(label, USUAL_LABEL, test.data.label_names):
+        found = _of_label(test, modality, name, templates, names)
+        out[test.name] |= {f"{task}/{name}_{k}": v for k, v in found.items()}
   return out
+
+
+def classified(space: Space, modalities: Sequence[str] = ()) -> str:
+  """The modality that is classified where nobody says which: what probes look at, else the first that there is.
+
+  `modalities`: those that count where nothing is known of the model. "" where there is none.
+  """
+  able = [one for one in (modalities if space.joint is None else space.joint) if one != PROMPTS]
+  return space.probed if space.probed in able else next(iter(able), "")
+
+
+def _of_label(
+  test: EmbeddedSet, modality: str, name: str, templates: Sequence[str], names: str | class_names.Names | None
+) -> dict[str, float]:
+  choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
+  test.check(modality, "zero_shot")
+  labels = test.labels(name, "zero_shot.label", modality)
+  known = labels >= 0
+  if not known.any():
+    raise UserError(f"zero_shot.label: no {modality} of {test.name!r} has a {name!r}")
+  called = class_names.choose(names, test.data.label_names[name], name)
+  _say_equal(test, name, called, templates)
+  classes = class_embeddings(test.embed, called, templates)
+  return zero_shot(test.joint(modality)[known], classes, labels[known])
 
 
 def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], templates: Sequence[str]) -> None:
   """Says in a line which classes the model sees under the same names."""
   prompts, of = _prompts(called, templates)
-  seen = groups(test.token_ids(prompts)) if test.token_ids else groups(prompts)
+  seen = groups(test.seen_of(PROMPTS, prompts) if test.seen_of else prompts)
   first: dict[frozenset, int] = {}
   equal = []
   for number in range(len(called)):
@@ -102,5 +134,5 @@ def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], t
     classes = test.data.label_names[label]
     note(
       f"zero_shot: {len(equal)} of {len(called)} classes of {label!r} have the names of another one, such as "
-      f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; their images count as wrong at top-1"
+      f"{classes[one]!r} and {classes[other]!r}, both {called[other][0]!r}; what is of them counts as wrong at top-1"
     )

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmcontrast.data.attempts import Attempts
-from mmcontrast.data.captions import clean
-from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.data.sources.keys import key_of
-from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import one_line
 from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embeddings import COLUMNS, Rows
+from mmcontrast.inference.embeddings import Rows
+from mmcontrast.modalities import MODALITIES, Modality, nothing_of, stacked
 
 _SHOWN = 5  # bad records that are named
 
@@ -33,6 +32,7 @@ class Wanted(NamedTuple):
   """What of a record is embedded: `kind` of `Inference.embed`, and how its values are read."""
 
   kind: str
+  modality: str
   read: Callable[[Record, Mapping], Values]
   columns: tuple[str, ...]
 
@@ -47,38 +47,39 @@ class Part(NamedTuple):
 
 
 def wanted_of(kinds: Sequence[str], model: Inference, style: str | None = None) -> dict[str, Wanted]:
-  """The images (of one style or of all) and captions of a record, as far as they are among `kinds`."""
-  data = model.data
+  """The things of a record, of each modality among `kinds`; of those that a set shows one of, that of one style."""
+  return {
+    kind: Wanted(
+      model.kind_of(kind), kind, functools.partial(_things, MODALITIES[kind], model.data, style), columns_of(kind)
+    )
+    for kind in kinds
+  }
 
-  def images(record: Record, what: Mapping) -> Values:
-    text, paths = caption_of(record, data), record.get("paths", {})
-    return [
-      (
-        {**what, "style": name, "path": paths.get(name, ""), "text": text},
-        evaluation_view(decode(encoded, data["limits"]), data),
-      )
-      for name, encoded in record["images"].items()
-      if style in (None, name)
-    ]
 
-  def texts(record: Record, what: Mapping) -> Values:
-    path = next(iter(record.get("paths", {}).values()), "")
-    return [({**what, "field": field, "text": text, "path": path}, text) for field, text in _captions(record, data)]
+def columns_of(modality: str) -> tuple[str, ...]:
+  """What is kept of each thing of a modality: see embeddings.Rows."""
+  return ("index", "id", "name", "path", MODALITIES[modality].key, "text")
 
-  both = {"image": Wanted(model.image_kind, images, COLUMNS["image"]), "text": Wanted("text", texts, COLUMNS["text"])}
-  return {kind: both[kind] for kind in kinds}
+
+def describe(modality: Modality, record: Record, what: Mapping, key: str, raw: Any, data: Mapping) -> dict:
+  """What a thing of a record is, by column. `what`: of the record."""
+  paths = record.get("paths", {})
+  words = isinstance(raw, str)
+  path = next(iter(paths.values()), "") if words else paths.get(key, "")
+  return {**what, modality.key: key, "path": path, "text": raw if words else caption_of(record, data)}
+
+
+def _things(modality: Modality, data: Mapping, style: str | None, record: Record, what: Mapping) -> Values:
+  return [
+    (describe(modality, record, what, key, raw, data), modality.evaluation_view(raw, data))
+    for key, raw in modality.values(record, data)
+    if style in (None, key) or modality.shows_all
+  ]
 
 
 def caption_of(record: Record, data: Mapping) -> str:
   """The first caption of a record, "" where it has none."""
-  return next((text for _, text in _captions(record, data)), "")
-
-
-def _captions(record: Record, data: Mapping) -> list[tuple[str, str]]:
-  """(field, caption) of every caption that says something."""
-  most = data["limits"]["caption_characters"]
-  every = [(field, clean(text, most)) for field, texts in record["captions"].items() for text in texts]
-  return [(field, text) for field, text in every if text.strip()]
+  return next((text for _, text in MODALITIES[PROMPTS].values(record, data)), "")
 
 
 class Embedder:
@@ -126,8 +127,8 @@ class Embedder:
     return Part(indices, rows, bad, _digest(keys))
 
   def _rows(self, kind: str, values: list, name: Callable[[int], str]) -> np.ndarray:
-    rows = self._model.embed(kind, values if isinstance(values[0], str) else np.stack(values), name)
-    return unit(rows) if kind == "image_features" else rows
+    rows = self._model.embed(kind, stacked(values), name)
+    return unit(rows) if kind.endswith("_features") else rows
 
   def _key(self, index: int) -> str:
     try:
@@ -149,9 +150,7 @@ class Embedder:
     try:
       found = {name: one.read(record, what) for name, one in self._wanted.items()}
       if not any(found.values()):
-        raise BadRecord(
-          "neither an image nor a caption" if len(found) > 1 else "no image" if "image" in found else "no caption"
-        )
+        raise BadRecord(nothing_of(MODALITIES[one.modality] for one in self._wanted.values()))
       return found
     except BadRecord as error:
       raise BadRecord(f"{record['name']}: {error}") from None

@@ -1,7 +1,7 @@
 """A folder of embeddings: shards that appear only when they are complete, and a manifest of what they are.
 
     manifest.json         the model (run, step, digest), the source, the kinds, the format
-    00000.image.npy       float32 [n, D], unit rows, one an image
+    00000.image.npy       float32 [n, D], unit rows, one an image; a kind is a modality
     00000.text.npy        float32 [m, D], unit rows, one a caption
     00000.json            what each row is, the bad records, a digest of all records; written last: the shard is done
 
@@ -23,17 +23,14 @@ from mmcontrast.folders import Folder, at, check_empty, fetched, make, written
 
 FORMATS = ("npy", "parquet")
 _MANIFEST = "manifest.json"
-COLUMNS = {
-  "image": ("index", "id", "name", "path", "style", "text"),
-  "text": ("index", "id", "name", "path", "field", "text"),
-}
 
 
 class Rows(NamedTuple):
   """Embeddings float32 [n, D] and, by column, what each row is: `n` values each.
 
-  index: of the record in its source; id: of what it shows; name: for messages; path: of the image file, "" where it
-  is none; an image's style and its first caption, or a caption's field and text.
+  index: of the record in its source; id: of what it shows; name: for messages; path: of the file, "" where it is none;
+  which of the record's things it is, in a column that the modality names (an image's style, a caption's field); text:
+  the caption, or the record's first one.
   """
 
   rows: np.ndarray
@@ -129,7 +126,7 @@ class Embeddings:
 
     with fetched(self._path(shard, kind)) as path:
       file = pyarrow.parquet.ParquetFile(path)
-      return file.read([name for name in COLUMNS[kind] if name in file.schema_arrow.names]).to_pydict()
+      return file.read([name for name in file.schema_arrow.names if name != "embedding"]).to_pydict()
 
   def _note(self, shard: int) -> dict[str, Any]:
     """How many rows a shard that is done has of each kind, its bad records, and the digest of all."""

@@ -16,7 +16,9 @@ from mmcontrast.data.sources import Info
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation.defaults import evaluators_for
+from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference
+from mmcontrast.modalities import MODALITIES
 
 _SECTION = f"{PREFIX}evaluation."
 _EVALUATORS = f"{_SECTION}evaluators"
@@ -67,6 +69,12 @@ class Measured:
         raise type(error)(f"{str(error).removeprefix(f'evaluation.data.{name}: ')}{hint}") from None
       self.info = found if name == self.name else self.info
     self.section |= {"sets": (self.name,), "train_sets": tuple(sets)[1:], "data": sets}
+
+  @property
+  def modalities(self) -> list[str]:
+    """Those that its examples have."""
+    named = [PROMPTS] if self.info.concepts else []
+    return [one for one, modality in MODALITIES.items() if modality.columns(self.info) or one in named]
 
 
 def set_name(dataset: str, split: str | None = None) -> str:
@@ -120,11 +128,10 @@ def revise(
   left_out: list[str] = []
   if measured:
     found, left_out = evaluators_for(
-      images=bool(measured.info.styles),
-      captions=bool(measured.info.caption_fields or measured.info.concepts),
+      modalities=measured.modalities,
       labels=measured.info.label_names,
       tags=bool(measured.info.tag_names),
-      kinds=model.kinds,
+      space=model.space,
       tokens=model.compares_tokens,
       bank=bool(section["train_sets"]) if measured.has_splits else None,
     )

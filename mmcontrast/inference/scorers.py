@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmcontrast.data.evaluation_set import text_views
-from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, Info, Record
-from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation import joined
 from mmcontrast.evaluation.joined import JoinedTerm
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embed_records import Values, Wanted, caption_of, wanted_of
-from mmcontrast.inference.embeddings import COLUMNS
+from mmcontrast.inference.embed_records import Values, Wanted, columns_of, describe, wanted_of
+from mmcontrast.modalities import MODALITIES, stacked
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
 from mmcontrast.objectives.terms import comparisons, parse_terms
 
-Query = str | np.ndarray
-"""Words, or what the model sees of an image: uint8 [S, S, 3]."""
+
+class Query(NamedTuple):
+  """What is searched by: a thing of a modality, as the model's evaluation shows it."""
+
+  modality: str
+  value: Any
 
 
 class Scorer(NamedTuple):
@@ -32,9 +33,9 @@ class Scorer(NamedTuple):
 
 
 def scorer_of(model: Inference, query: Query, kind: str, info: Info, style: str | None = None) -> Scorer:
-  """How `model` compares `query` with the images or captions (`kind`) of a source.
+  """How `model` compares `query` with the things of the modality `kind` in a source.
 
-  A run that trains a term of joined keys, and no pair of its two heads, is searched by that term's score: the query is
+  A run that trains a term of joined keys, and no pair of the two heads, is searched by that term's score: the query is
   in the place of the first view of its modality, the other views are the record's. Such a score, volume or product, is
   the same whichever of its vectors is called the query.
 
@@ -42,51 +43,54 @@ def scorer_of(model: Inference, query: Query, kind: str, info: Info, style: str 
     info: of the source.
     style: the only one of several drawings that is searched; None: all.
   """
-  modality = "text" if isinstance(query, str) else "image"
-  if term := joined_term(model):
-    if not (lacks := _lacks(term, modality, info, model.data)):
-      return _joined(model, term, query, modality, info, style)
+  if term := joined_term(model, query.modality, kind):
+    if not (lacks := _lacks(term, query.modality, info, model.data)):
+      return _joined(model, term, query, kind, style)
     note(
       f"{info.name} has no {lacks}, which objective.{term.name} compares together ({term.words}): searched by the "
       "cosine, which this run does not train"
     )
-  wanted, values = wanted_of([kind], model, style), [query] if modality == "text" else query[None]
+  wanted, row = wanted_of([kind], model, style), None
   if model.compares_tokens:
-    if modality == kind:
+    if query.modality == kind:
+      other = next((one for one in model.space.joint.get(kind, ())), "text")
       raise UserError(
-        f"--kind {kind}: this run compares the tokens of an image with those of a text; search "
-        f"{'images by words' if kind == 'image' else 'captions by an image'}"
+        f"--kind {kind}: this run compares the tokens of {MODALITIES[kind].a} with those of {MODALITIES[other].a}; "
+        f"search {MODALITIES[kind].nouns} by {MODALITIES[other].asked}"
       )
-    tokens = model.embed(modality, values)
-    return Scorer(wanted, lambda rows: model.compare(modality, tokens, rows[kind])[0])
+    row, way = model.embed(query.modality, stacked([query.value])), f"{query.modality}_to_{kind}"
+    return Scorer(wanted, lambda rows: model.compare(way, row, rows[kind])[0])
   row = query_row(model, query)
   return Scorer(wanted, lambda rows: rows[kind] @ row)
 
 
 def query_row(model: Inference, query: Query) -> np.ndarray:
   """float32 [D]: the unit row of a query."""
-  row = model.embed("text", [query])[0] if isinstance(query, str) else model.embed(model.image_kind, query[None])[0]
+  row = model.embed(model.kind_of(query.modality), stacked([query.value]))[0]
   return (row / max(np.linalg.norm(row), 1e-12)).astype(np.float32)
 
 
-def joined_term(model: Inference) -> JoinedTerm | None:
-  """The term of joined keys that a run is searched by; None where it trains the pair of its heads, or has none."""
-  heads = {model.config["evaluation"][kind] for kind in ("image", "text")}
+def joined_term(model: Inference, modality: str, kind: str) -> JoinedTerm | None:
+  """The term of joined keys by which a run finds things of `kind` by those of a modality; None where it trains the
+  pair of their heads, or joins them in no term."""
+  heads = {model.heads.get(one) for one in (modality, kind)}
   for one in comparisons(parse_terms(model.config["objective"])) if model.joined else ():
     sides = {parse_embedding(name).head for name in (one.query[0], *one.key)}
     if not one.score.joins and heads <= sides:
       return None
-  return model.joined[0] if model.joined else None
+  for term in model.joined:
+    if {modality, kind} <= {path.modality for path in (term.query, *term.keys)}:
+      return term
+  return None
 
 
-def _joined(model: Inference, term: JoinedTerm, query: Query, modality: str, info: Info, style: str | None) -> Scorer:
+def _joined(model: Inference, term: JoinedTerm, query: Query, kind: str, style: str | None) -> Scorer:
   others = [term.query, *term.keys]
-  place = next(place for place, path in enumerate(others) if path.modality == modality)
+  place = next(place for place, path in enumerate(others) if path.modality == query.modality)
   own = others.pop(place)
-  row = model.embed(own.kind, [query] if modality == "text" else query[None])
-  styles = (style,) if style else info.styles
+  row = model.embed(own.kind, stacked([query.value]))
   wanted = {
-    f"{place}": Wanted(path.kind, _reader(path, model.data, styles), COLUMNS["image"])
+    f"{place}": Wanted(path.kind, path.modality, _reader(path, model.data, kind, style), columns_of(kind))
     for place, path in enumerate(others)
   }
 
@@ -104,29 +108,19 @@ def _lacks(term: JoinedTerm, modality: str, info: Info, data: Mapping) -> str:
   if not places:
     return f"{modality} view for the query"
   del others[places[0]]
-  for path in others:
-    if path.modality == "image" and not info.styles:
-      return "images"
-    if path.modality == "text" and data["languages"] and data["languages"][path.view] not in info.languages:
-      return f"names in {data['languages'][path.view]!r}"
-    if path.modality == "text" and not data["languages"] and not info.caption_fields:
-      return "captions"
-  return ""
+  return next((lacks for path in others if (lacks := MODALITIES[path.modality].lacks(info, data, path.view))), "")
 
 
-def _reader(path: EmbeddingPath, data: Mapping, styles: tuple[str, ...]) -> Callable[[Record, Mapping], Values]:
-  """Reads the one value of a view of a record, or says that it has none."""
+def _reader(path: EmbeddingPath, data: Mapping, kind: str, style: str | None) -> Callable[[Record, Mapping], Values]:
+  """Reads the one value of a view of a record, or says that it has none; the row tells of the record's thing of
+  `kind`."""
+  modality, shown = MODALITIES[path.modality], MODALITIES[kind]
 
   def read(record: Record, what: Mapping) -> Values:
-    there = [style for style in styles if style in record["images"]]
-    shown = there[path.view % len(there)] if path.modality == "image" and there else there[0] if there else ""
-    row = {**what, "style": shown, "path": record.get("paths", {}).get(shown, ""), "text": caption_of(record, data)}
-    if path.modality == "image":
-      if not there:
-        raise BadRecord("no image")
-      return [(row, evaluation_view(decode(record["images"][shown], data["limits"]), data))]
-    if not (text := text_views(record, data)[path.view]):
-      raise BadRecord(f"no text[{path.view}]")
-    return [(row, text)]
+    view = modality.of_view(record, data, path.view, style)
+    if view is None:
+      raise BadRecord(f"no {path.modality}[{path.view}]" if modality.shows_all else f"no {path.modality}")
+    key, raw = view if shown is modality else shown.of_view(record, data, 0, style) or ("", b"")
+    return [(describe(shown, record, what, key, raw, data), modality.evaluation_view(view[1], data))]
 
   return read

@@ -1,4 +1,4 @@
-"""A trained model as functions: images and captions in, unit rows out.
+"""A trained model as functions: images, captions and sounds in, unit rows out.
 
 model = mmcontrast.load("runs/x")
 model.encode_image(["cat.jpg", "dog.jpg"]) @ model.encode_text(["a cat", "a dog"]).T
@@ -11,43 +11,38 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmcontrast.config.stages import run_folder
-from mmcontrast.data.captions import clean
-from mmcontrast.data.cut_captions import line_of_set
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import kept_name
-from mmcontrast.data.transforms import evaluation_view
+from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, one_line
-from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.embed import Space, cosines, unit
 from mmcontrast.evaluation.joined import joined_terms
-from mmcontrast.evaluation.zero_shot import class_embeddings
-from mmcontrast.inference.encoder_inputs import ImageLike, images_of, read_pixels, texts_of
-from mmcontrast.modalities import image_augmentation
+from mmcontrast.evaluation.zero_shot import PROMPTS, class_embeddings, classified
+from mmcontrast.inference.kinds import Kind, check_made, heads_of, parse_kind, run_node, space_of, token_scores
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.finite import check_rows
-from mmcontrast.models.model import Model, build_model, real_tokens
-from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.models.model import Model, build_model
 from mmcontrast.objectives.score import Score
-from mmcontrast.objectives.terms import comparisons, logits_between, parse_terms
+from mmcontrast.objectives.terms import logits_between
 from mmcontrast.objectives.tokens import pack, unpack
 from mmcontrast.parallel.compilation import FEW, compiler_options
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.runs.checkpoint import load_run
 
-KINDS = ("image", "text", "image_features")
-_LENGTHS = 8  # Texts are cut to a multiple of it: one program each.
-
 
 class Inference:
-  """Embeds images and captions with fixed variables; any number of them.
+  """Embeds images, captions and what else a run has a tower for with fixed variables; any number of them.
 
   They go through the model in batches of config.evaluation.batch_size. Fewer than that are padded to the next
   power of two, so that one image does not cost a batch, and few shapes are compiled.
@@ -57,71 +52,80 @@ class Inference:
     self, config: Mapping, model: Model, variables: Mapping[str, Any], tokenizer: Any, step: int | None = None
   ):
     """`config.evaluation` says which heads make the joint space and which tower the features; `step`: of what."""
-    options = config["evaluation"]
     self.config, self.model, self.tokenizer, self.step = config, model, tokenizer, step
     self.data = resolve(config["data"])
-    self._batch_size = options["batch_size"]
-    mean, std = config["normalize"]["mean"], config["normalize"]["std"]
-    heads = {kind: options[kind] for kind in ("image", "text") if options[kind]}
-    for kind, head in heads.items():
-      choose(head, model.heads, f"config.evaluation.{kind}")
-    self._scores = _token_scores(config, model, heads)
+    self._batch_size = config["evaluation"]["batch_size"]
+    self.heads = heads_of(config, model)
+    """Modality -> the head of the joint space."""
+    self.space: Space = space_of(config, model, variables)
+    self._scores = token_scores(config, model)
     self.joined = joined_terms(config["objective"])
     """The terms that join the keys of an example; `embed` takes what they read as kinds such as "text/text_joint"."""
-    own = {path.kind: path.head for term in self.joined for path in (term.query, *term.keys)}
-    if options["features"]:
-      choose(options["features"], model.towers, "config.evaluation.features")
+    probed = self.space.probed
+    self.kinds = (*self.heads, *((f"{probed}_features",) if probed else ()))
 
     def encode(kind, variables, values):
-      if kind.partition("/")[0] != "text":
-        values = image_augmentation.normalize(image_augmentation.to_float(values), mean, std)
-      head = heads.get(kind) or own.get(kind)
-      tower = model.tower_of_head[head] if head else options["features"]
-      alone = not head or not model.needs_tokens(head)
-      encoded = model.encode(variables, tower, values, pooled_only=alone)[0]
-      found = model.embed_through(variables, head, encoded) if head else encoded
-      if kind in self._scores:
-        score = self._scores[kind][0]
-        return pack(score.prepare(score.read(found)))
-      return _unit_rows(found.pooled) if head else found.pooled.astype("float32")
+      of = self._parsed(kind)
+      modality = MODALITIES[of.modality]
+      inputs, mask = modality.inputs(values, config)
+      made = run_node(model, variables, of, inputs, mask)
+      score = next((score for (query, _), (score, _) in self._scores.items() if query == kind), None)
+      return pack(score.prepare(score.read(made))) if score else _rows_of(made, of)
 
-    self.kinds = (*heads, *(("image_features",) if options["features"] else ()))
-    self._own = tuple(own)
-    self.image_kind = "image" if "image" in heads else "image_features"
-    self.encode = encode
-    """(kind, variables, uint8 [B, H, W, 3] or token ids [B, L]) -> rows [B, D], in JAX."""
+    self.function = encode
+    """(kind, variables, values as `batch` gives them) -> rows [B, D], in JAX."""
     few, many = (
       jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend(), examples))
       for examples in (FEW, None)
     )
-    self._encode = lambda kind, variables, values: (few if len(values) <= FEW else many)(kind, variables, values)
-    self.variables = jax.tree.map(jax.numpy.asarray, variables)
+    self._encode = lambda kind, variables, values: (few if _count(values) <= FEW else many)(kind, variables, values)
+    self.variables = jax.tree.map(jnp.asarray, variables)
+    self._parsed = functools.cache(lambda kind: parse_kind(kind, config, model))
 
-  def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
-    """L2-normalised rows of one image or many, float32 [N, D]: in the joint space, or without one the tower's features.
+  def encode(self, modality: str, things: Any) -> np.ndarray:
+    """L2-normalised rows of one thing of a modality or of many, float32 [N, D]: in the joint space, or of a modality
+    without a head there the features of its tower.
 
     Args:
-      images: paths, Pillow images, bytes of files or uint8 [H, W, 3], of any sizes; or uint8 [N, H, W, 3]. They
-        are resized and cropped as in evaluation.
-    Raises UserError for what is not an image, and for a model without images or one that compares tokens.
+      modality: "image", "text", "audio", ...
+      things: what the modality accepts: of images and sounds paths, bytes of files or arrays, of any sizes; strings.
+        They are prepared as in evaluation.
+    Raises UserError for what is no such thing, and for a model without that modality or one that compares tokens.
     """
-    many = list(enumerate(images_of(images, "encode_image")))
-    rows = self._rows(self.image_kind, many, self._views, "encode_image")
-    return rows if self.image_kind == "image" else unit(rows)
+    where = f"encode_{modality}"
+    of = MODALITIES[choose(modality, MODALITIES, "encode: modality")]
+    many = list(enumerate(of.many(things, where)))
+    kind = self.kind_of(modality)
+    rows = self._rows(kind, many, functools.partial(self._views, modality), where)
+    return rows if kind == modality else unit(rows)
 
-  def encode_text(self, texts: str | Iterable[str]) -> np.ndarray:
-    """L2-normalised rows of one text or many in the joint space, float32 [N, D].
+  def encode_image(self, images: Any) -> np.ndarray:
+    """`encode` of images: paths, Pillow images, bytes of files or uint8 [H, W, 3], of any sizes; or uint8
+    [N, H, W, 3]."""
+    return self.encode("image", images)
 
-    Raises UserError for what is not a text, and for a model without a text head or one that compares tokens.
-    """
-    return self._rows("text", texts_of(texts, "encode_text"), self._short_ids, "encode_text")
+  def encode_text(self, texts: Any) -> np.ndarray:
+    """`encode` of one text or many."""
+    return self.encode("text", texts)
+
+  def __getattr__(self, name: str) -> Any:
+    """`encode_audio` and the like, of every other modality."""
+    modality = name.removeprefix("encode_")
+    if modality != name and modality in MODALITIES:
+      return functools.partial(self.encode, modality)
+    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+  def kind_of(self, modality: str) -> str:
+    """What embeds a modality: itself, where a head of the joint space does, else the features of its tower."""
+    return modality if modality in self.heads or self.space.probed != modality else f"{modality}_features"
 
   def classify(
     self,
-    images: ImageLike | Iterable[ImageLike],
+    images: Any,
     classes: Sequence[str | Sequence[str]],
     templates: Sequence[str] = ("{}",),
     temperature: float | None = None,
+    modality: str = "",
   ) -> np.ndarray:
     """Zero-shot: how probable each class is for each image, float32 [N, K], rows of sum 1.
 
@@ -129,21 +133,25 @@ class Inference:
     cosines divided by the temperature.
 
     Args:
-      images: as of `encode_image`.
+      images: as of `encode_image`; or things of another modality.
       classes: K names, or several names of one class each.
       templates: prompts with "{}" for the name, such as "a photo of a {}."
       temperature: None: what the run learned.
+      modality: of `images`; "": the one that the run's evaluation classifies.
     Raises UserError as `encode_image` and `encode_text`, for a template without "{}", and where the run learned no
     temperature and none is given.
     """
-    temperature = self.temperature if temperature is None else temperature
+    modality = modality or classified(self.space) or "image"
+    if temperature is None:
+      scale, _ = self.logits(modality, PROMPTS)
+      temperature = 1 / scale if scale else None
     if not temperature or temperature < 0:
       raise UserError(
         "classify: no temperature was learned between the heads of this run; give one above 0, such as temperature=0.01"
       )
     classes, templates = ([one] if isinstance(one, str) else list(one) for one in (classes, templates))
-    rows = class_embeddings(lambda _, texts: self.encode_text(texts), classes, templates)
-    return np.asarray(jax.nn.softmax(self.encode_image(images) @ rows.T / temperature, axis=-1))
+    rows = class_embeddings(self.encode, classes, templates)
+    return np.asarray(jax.nn.softmax(self.encode(modality, images) @ rows.T / temperature, axis=-1))
 
   @property
   def logit_scale(self) -> float | None:
@@ -160,55 +168,58 @@ class Inference:
     """One over `logit_scale`."""
     return None if self.logit_scale is None else 1 / self.logit_scale
 
-  def _logits(self) -> tuple[float | None, float | None]:
-    heads = [self.config["evaluation"][kind] for kind in ("image", "text")]
+  def logits(self, one: str, other: str) -> tuple[float | None, float | None]:
+    """(scale, bias) that training learned between the heads of two modalities; None where there is none."""
+    heads = [self.heads.get(modality, "") for modality in (one, other)]
     return logits_between(self.config["objective"], self.variables["params"].get("terms", {}), heads)
 
+  def _logits(self) -> tuple[float | None, float | None]:
+    pairs = [self.logits(*way) for way in self.space.ways()[::2]]
+    return next((pair for pair in pairs if pair[0] is not None), (None, None))
+
   def __repr__(self) -> str:
-    heads, config = self.config["evaluation"], self.config
-    parts = [] if self.step is None else [f"step {self.step}"]
-    for kind, what in (("image", f"{self.data['image_size']} px"), ("text", f"{self.data['text_length']} tokens")):
-      head = heads[kind] if kind in self.kinds else ""
-      tower = self.model.tower_of_head[head] if head else heads["features"] if kind == "image" else ""
-      if tower:
-        parts.append(f"{kind}s of {what} by {config['towers'][tower]['name']}" + (f", head {head}" if head else ""))
+    config, parts = self.config, [] if self.step is None else [f"step {self.step}"]
+    for modality in dict.fromkeys((*self.heads, *filter(None, [self.space.probed]))):
+      head, of = self.heads.get(modality), MODALITIES[modality]
+      tower = self.model.tower_of_head[head] if head else config["evaluation"]["features"]
+      said = f"{of.size(self.data)} by {config['towers'][tower]['name']}"
+      parts.append(said + (f", head {head}" if head else ""))
     if self.temperature is not None:
       parts.append(f"temperature {self.temperature:.4g}")
     parts.append(f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables['params'])):,} parameters")
     return f"<mmcontrast model: {'; '.join(parts)}>"
 
-  def view(self, image: ImageLike) -> np.ndarray:
-    """What the model sees of an image: uint8 [S, S, 3]. Raises UserError for what is not an image."""
-    return self._view(image, "image")
+  def view(self, thing: Any, modality: str = "image") -> Any:
+    """What the model sees of a thing, such as uint8 [S, S, 3] of an image. Raises UserError for what is none."""
+    return MODALITIES[modality].accepts(thing, self.data, modality)
 
-  def _view(self, image: ImageLike, name: str) -> np.ndarray:
-    return evaluation_view(read_pixels(image, self.data["limits"], name), self.data)
-
-  def embed(self, kind: str, values: Sequence, name: Callable[[int], str] | None = None) -> np.ndarray:
-    """Rows for images or captions: the evaluators' only view of a model.
+  def embed(self, kind: str, values: Any, name: Callable[[int], str] | None = None) -> np.ndarray:
+    """Rows for things of one modality: the evaluators' only view of a model.
 
     Args:
-      kind: "image" or "text" (unit rows in the joint space), "image_features"
-        (the tower's pooled output, for probes), or what a term of `joined` reads ("text/text_joint").
-      values: uint8 images [N, H, W, 3], or N strings, or their token ids [N, L].
+      kind: a modality such as "image" or "text" (unit rows in the joint space), "image_features" (the tower's pooled
+        output, for probes), or a node of the model ("text/text_joint", "audio/audio.tokens"): see kinds.py.
+      values: as evaluation shows things: uint8 images [N, H, W, 3], N strings, or their token ids [N, L], ...
       name: what the value of an index is called in messages.
     Returns:
       [N, D] float32; of a head of tokens [N, L, D], for `compare` only.
     Raises UserError for a kind this model has no head for, and for embeddings that are not finite.
     """
-    choose(kind, [*self.kinds, *self._own], "embed")
-    rows = self._embed(kind, values, self._ids if kind.partition("/")[0] == "text" else np.asarray)
+    modality = self._parsed(kind).modality
+    rows = self._embed(kind, values, lambda part: MODALITIES[modality].batch(part, self.data, self.tokenizer))
     return self._finite(rows, "embed", name or f"{kind} {{}}".format)
 
-  def _rows(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray], where: str) -> np.ndarray:
+  def _rows(self, kind: str, values: Sequence, prepare: Callable[[Sequence], Any], where: str) -> np.ndarray:
+    """Rows of numbered things from outside."""
     if kind not in self.kinds:
       raise UserError(f"{where}: config.evaluation.{kind} names no head of this run; it has {', '.join(self.kinds)}")
-    if self.compares_tokens:
+    if self._compares_tokens_of(kind):
       raise UserError(f"{where}: this model compares tokens and has no single vector; use embed and compare")
     if not values:
       raise UserError(f"{where}: nothing to encode; give one or more")
+    modality = self._parsed(kind).modality
     rows = self._embed(kind, values, prepare)
-    return self._finite(rows, where, lambda index: _called(values[index], index))
+    return self._finite(rows, where, lambda index: _called(values[index][1], index, modality))
 
   def _finite(self, rows: np.ndarray, where: str, name: Callable[[int], str]) -> np.ndarray:
     if not np.isfinite(rows).all():
@@ -222,48 +233,42 @@ class Inference:
     rows, waiting = [], None
     for start in range(0, len(values), size):
       chunk = prepare(values[start : start + size])
-      count = len(chunk)
+      count = _count(chunk)
       if count < size:
-        chunk = np.pad(chunk, [(0, size - count)] + [(0, 0)] * (chunk.ndim - 1))
+        chunk = jax.tree.map(lambda x: np.pad(x, [(0, size - count)] + [(0, 0)] * (x.ndim - 1)), chunk)  # noqa: B023
       found = self._encode(kind, self.variables, chunk)
       if waiting is not None:  # one batch is prepared while the device is busy with the one before
         rows.append(np.asarray(waiting))
       waiting = found
     return np.concatenate([*rows, np.asarray(waiting)[:count]])
 
-  def token_ids(self, texts: Sequence[str]) -> np.ndarray:
-    """int [N, L]: what the model sees of texts."""
-    return self._ids(texts)
+  def seen(self, modality: str, values: Any) -> Any:
+    """What the model sees of things, [N, ...]: the token ids of texts; equal ones are one to it."""
+    return MODALITIES[modality].seen(values, self.data, self.tokenizer)
 
-  def cut_line(self, name: str, texts: Sequence[str]) -> str:
-    """What cutting the captions of a set does, in a line; "" where none is cut."""
-    return line_of_set(name, texts, self.tokenizer, self.data["text_length"])
+  def cut_line(self, name: str, modality: str, values: Any) -> str:
+    """What the limits of the run cut from the things of a set, in a line; "" where nothing is cut."""
+    return MODALITIES[modality].cut_line_of(name, values, self.data, self.tokenizer)
 
-  def _ids(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
-    if isinstance(texts, np.ndarray):
-      return texts
-    most = self.data["limits"]["caption_characters"]
-    return self.tokenizer.encode([clean(text, most) for text in texts], self.data["text_length"])
+  def _views(self, modality: str, numbered: Sequence[tuple[int, Any]]) -> Any:
+    """The batch of things from outside."""
+    of = MODALITIES[modality]
+    view = lambda pair: of.accepts(pair[1], self.data, f"{modality} {pair[0]}")  # noqa: E731
+    if len(numbered) == 1 or of.words:
+      values = list(map(view, numbered))
+    else:
+      with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
+        values = list(pool.map(view, numbered))
+    batch = of.batch(values, self.data, self.tokenizer)
+    tower = self.model.towers[self._parsed(self.kind_of(modality)).tower]
+    return batch if getattr(tower, "sees_padding", True) else of.without_padding(batch, self.data)
 
-  def _short_ids(self, texts: Sequence[str]) -> np.ndarray:
-    """Ids without padding that all these texts have and the tower does not see, but of few different lengths."""
-    ids, tokens = self._ids(texts), self.data["token_ids"]
-    if getattr(self.model.towers[self.model.tower_of_head[self.config["evaluation"]["text"]]], "sees_padding", True):
-      return ids
-    longest = int(real_tokens(ids, tokens["pad"], tokens["eos"]).sum(1).max())
-    return ids[:, : max(1, -(-longest // _LENGTHS)) * _LENGTHS]
-
-  def _views(self, numbered: Sequence[tuple[int, ImageLike]]) -> np.ndarray:
-    if len(numbered) == 1:
-      return self._view(numbered[0][1], f"image {numbered[0][0]}")[None]
-    with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
-      return np.stack(list(pool.map(lambda pair: self._view(pair[1], f"image {pair[0]}"), numbered)))
+  def _zeros(self, modality: str) -> Any:
+    return MODALITIES[modality].zeros(2, self.config)
 
   def untrained(self, seed: int = 0) -> Inference:
     """The same towers and heads with initial weights: what they give before any training."""
-    size, length = self.data["image_size"], self.data["text_length"]
-    views = {"image": np.zeros((2, size, size, 3), np.float32), "text": np.ones((2, length), np.int32)}
-    views = {kind: views[kind] for kind in set(self.model.modality_of_tower.values())}
+    views = {modality: self._zeros(modality)[0] for modality in set(self.model.modality_of_tower.values())}
     out = copy.copy(self)
     out.__dict__.pop("digest", None)
     out.variables = jax.jit(self.model.init)(jax.random.key(seed), views)
@@ -279,19 +284,27 @@ class Inference:
 
   @property
   def compares_tokens(self) -> bool:
-    """Whether "image" and "text" are embedded as tokens."""
+    """Whether things of the joint space are embedded as tokens."""
     return bool(self._scores)
 
-  def compare(self, kind: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+  def _compares_tokens_of(self, kind: str) -> bool:
+    return any(query == kind for query, _ in self._scores)
+
+  def compare(self, way: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """How well each of a gallery matches each query, as the terms compare tokens.
 
     Args:
-      kind: of the queries, "image" or "text"; the gallery is of the other.
+      way: "image_to_text"; or of the queries alone, "image", where it can be compared with one other modality.
       queries: [Q, ...], and gallery: [G, ...], as `embed` gives them.
     Returns:
       [Q, G] float32.
     """
-    score, exchanged = self._scores[kind]
+    query, _, other = way.partition("_to_")
+    if not other:
+      query, other = next(pair for pair in self._scores if pair[0] == way)
+    if (query, other) not in self._scores:
+      return cosines(way, unit(queries), unit(gallery))
+    score, exchanged = self._scores[query, other]
     return np.asarray(_tile(score, gallery, queries)).T if exchanged else np.asarray(_tile(score, queries, gallery))
 
 
@@ -320,35 +333,26 @@ def _tile(score: Score, rows: jax.Array, columns: jax.Array) -> jax.Array:
   return score.tile(*(unpack(jax.numpy.asarray(x), score.weighted) for x in (rows, columns)))
 
 
-def _token_scores(config: Mapping, model: Model, heads: Mapping[str, str]) -> dict[str, tuple[Score, bool]]:
-  """Kind of a query -> the score of tokens it is compared by, and whether it is that score's column.
-
-  It is that of the term whose query has the kind's head and whose key has the other's, or the other way
-  round. Empty when the heads give vectors.
-  """
-  if not set(heads.values()) & model.token_heads:
-    return {}
-  compared, found = comparisons(parse_terms(config["objective"])), {}
-  for kind, other in (("image", "text"), ("text", "image")):
-    wanted = heads.get(kind), heads.get(other)
-    sides = {
-      (parse_embedding(one.query[0]).head, parse_embedding(one.key[0]).head): one.score
-      for one in reversed(compared)
-      if one.score.tokens
-    }
-    if wanted not in sides and wanted[::-1] not in sides:
-      raise UserError(
-        f"config.evaluation.{kind}: no term compares the tokens of {wanted[0]!r} and {wanted[1]!r}; "
-        "name two heads that one does, or heads that give one vector"
-      )
-    found[kind] = (sides[wanted], False) if wanted in sides else (sides[wanted[::-1]], True)
-  return found
+def _rows_of(made: Encoded, of: Kind) -> jax.Array:
+  """float32 [B, D]: unit rows, or the field that is asked for; of tokens and maps their mean."""
+  if not of.field:
+    return _unit_rows(made.pooled)
+  check_made(made, of.head or of.tower, of.field, "embed")
+  found = getattr(made, of.field).astype("float32")
+  if of.field == "tokens" and made.mask is not None:
+    real = made.mask[..., None].astype("float32")
+    return jnp.sum(jnp.where(real > 0, found, 0), 1) / jnp.maximum(jnp.sum(real, 1), 1)
+  return jnp.mean(found, tuple(range(1, found.ndim - 1))) if of.field in ("tokens", "map") else found
 
 
-def _called(value: Any, index: int) -> str:
-  """What a text, or an image with its number, is called in messages: by itself if it is a str or a path."""
-  value = value[1] if isinstance(value, tuple) else value
-  return one_line(repr(os.fspath(value)), 60) if isinstance(value, str | os.PathLike) else f"image {index}"
+def _count(values: Any) -> int:
+  """How many examples a batch has."""
+  return len(jax.tree.leaves(values)[0])
+
+
+def _called(value: Any, index: int, modality: str) -> str:
+  """What a thing is called in messages: by itself if it is a str or a path."""
+  return one_line(repr(os.fspath(value)), 60) if isinstance(value, str | os.PathLike) else f"{modality} {index}"
 
 
 def _unit_rows(rows: jax.Array) -> jax.Array:

@@ -42,14 +42,17 @@ def programs(model: Inference) -> dict[str, Program]:
   size, found = model.data["image_size"], {}
   check_attention(model.config["towers"])
   for kind, shape, dtype in (("image", (size, size, 3), np.uint8), ("text", (model.data["text_length"],), np.int32)):
-    name = model.image_kind if kind == "image" else kind
+    name = model.kind_of(kind)
     if name not in model.kinds:
       continue
     weights = traverse_util.flatten_dict(_part(model, name), sep="/")
     weights = {key: np.asarray(leaf) for key, leaf in weights.items()}
     check_weights(weights, f"the {kind} tower")
     found[kind] = Program(
-      lambda weights, inputs, name=name: model.encode(name, variables(weights), inputs), weights, shape, np.dtype(dtype)
+      lambda weights, inputs, name=name: model.function(name, variables(weights), inputs),
+      weights,
+      shape,
+      np.dtype(dtype),
     )
   return found
 
@@ -97,7 +100,7 @@ def write_inputs(model: Inference, found: dict[str, Program], folder: pathlib.Pa
 def _part(model: Inference, kind: str) -> dict:
   """The variables that a kind of embedding needs."""
   evaluation = model.config["evaluation"]
-  if kind != "image_features":
+  if kind in model.heads:
     return model.model.branch(model.variables, [f"{kind}[0]/{evaluation[kind]}"])
   tower = evaluation["features"]
   return {

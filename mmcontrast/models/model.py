@@ -19,6 +19,7 @@ from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, takes
 from mmcontrast.errors import UserError, choose
+from mmcontrast.modalities.real_tokens import real_tokens
 from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
 from mmcontrast.optimization import optim
 
@@ -237,18 +238,6 @@ class Model:
     except UserError as error:
       raise UserError(f"config.{kind}.{name}: {error}") from None
     return outputs, new.get("batch_stats", {})
-
-
-def real_tokens(ids: jax.Array, pad_id: int, eos_id: int) -> jax.Array:
-  """Which ids [B, L] of texts are not padding: bool [B, L].
-
-  A text reaches to its first eos, so that what pads may be a token too (CLIP's 0 is "!"). A row
-  without eos, such as that of an absent text, has what is not `pad_id`.
-  """
-  ends = ids == eos_id
-  before = jax.numpy.cumsum(ends, axis=1) - ends == 0
-  has_end = ends.any(axis=1, keepdims=True)
-  return has_end & before | ~has_end & (ids != pad_id)  # ONNX programs have no `where` of truth values
 
 
 def build_model(config: Mapping, vocab_size: int | None = None) -> Model:

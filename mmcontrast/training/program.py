@@ -17,6 +17,8 @@ from mmcontrast.data.settings import view_counts
 from mmcontrast.encoders.lowering import lowered_for
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import suite
+from mmcontrast.evaluation.embed import Space
+from mmcontrast.inference.kinds import space_of
 from mmcontrast.modalities import image_augmentation
 from mmcontrast.models.lora import Lora
 from mmcontrast.models.model import build_model
@@ -73,7 +75,19 @@ def make_plans(
       earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
       initial_arrays(run, variable_shapes(program), earlier)
       plans[name] = Plan(run, mesh, program, spec)
+      evaluation = run["evaluation"]
+      if evaluation["evaluators"] and evaluation["every_steps"]:
+        check_evaluation(plans[name])
+  if evaluation["evaluators"]:
+    check_evaluation(plans[name])
   return plans
+
+
+def check_evaluation(plan: Plan) -> Space:
+  """What evaluators may ask of the run. Raises UserError where they ask for a node, or a head, that it lacks."""
+  space = space_of(plan.config, plan.program.recipe.model, variable_shapes(plan.program))
+  suite.check_space(plan.config["evaluation"], space)
+  return space
 
 
 def _fitted(run: Mapping, find_spec: Callable[[Mapping], pipeline.Spec]) -> tuple[dict[str, Any], pipeline.Spec]:

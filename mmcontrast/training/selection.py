@@ -12,7 +12,9 @@ from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.evaluation.metric_names import metric_names
-from mmcontrast.training.program import Plan
+from mmcontrast.evaluation.zero_shot import classified
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.training.program import Plan, check_evaluation
 
 _WHERE = "config.checkpoint.best_metric"
 
@@ -29,10 +31,13 @@ def check_best_metric(plan: Plan, data_dir: str | None = None) -> None:
   trained = [*jax.eval_shape(plan.program.step, plan.program.state, plan.program.batch)[1]]
   if metric in trained:
     return
+  space = check_evaluation(plan)
   evaluated = metric_names(
     evaluation,
     lambda name: _classes(name, plan.config, data_dir),
-    [term.name for term in joined_terms(plan.config["objective"])],
+    joined_terms(plan.config["objective"]),
+    lambda name: [way for way in space.ways() if set(way) <= set(_modalities(name, plan.config, data_dir))],
+    classified(space),
   )
   if metric not in evaluated:
     raise UserError(f"{_WHERE}: no such choice {metric!r}; {_near(metric, evaluated, trained)}")
@@ -62,6 +67,15 @@ def _classes(name: str, config: Mapping[str, Any], data_dir: str | None) -> Mapp
     return _source(name, config, data_dir).info.label_names
   except UserError:
     return {}
+
+
+def _modalities(name: str, config: Mapping[str, Any], data_dir: str | None) -> list[str]:
+  """Those of which an evaluation set has things; all, where it is not here."""
+  try:
+    info = _source(name, config, data_dir).info
+  except UserError:
+    return list(MODALITIES)
+  return [one for one, modality in MODALITIES.items() if modality.columns(info) or (info.concepts and modality.words)]
 
 
 def _source(name: str, config: Mapping[str, Any], data_dir: str | None) -> Any:

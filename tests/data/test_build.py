@@ -147,8 +147,10 @@ def test_noto_set_has_every_name_and_the_drawings_there_are(tmp_path, monkeypatc
   build.build_dataset("emoji_noto", tmp_path)
   found = load_evaluation_set("emoji_noto", "all", dict(image_size=16), tmp_path)
   assert found.name == "emoji_noto" and not found.seen
-  assert found.images.shape == (1637, 16, 16, 3)
-  assert len(found.captions) == 1903 and set(found.image_id) < set(found.caption_id)
+  assert found.things["image"].values.shape == (1637, 16, 16, 3)
+  assert len(found.things["text"].values) == 1903 and set(found.things["image"].concept) < set(
+    found.things["text"].concept
+  )
   assert "npm package" in (tmp_path / "emoji_noto" / "ATTRIBUTION.md").read_text()
   flags = found.label_names["group"].index("Flags")
   assert (found.labels["group"] == flags).sum() == 8  # of no country

@@ -99,10 +99,10 @@ def test_one_text_has_one_preparation_wherever_it_comes_from(text):
   batches, _ = take(1, settings, Toy(20, {row: {"captions": {"caption": [text]}} for row in range(20)}), batch_size=20)
   tokenizer = tokenizers.make_tokenizer("bytes", lower=True)
   model = types.SimpleNamespace(data=resolve({"text_length": 24}), tokenizer=tokenizer)
-  ids = Inference._ids(model, [text])
+  ids = Inference.seen(model, "text", [text])
   np.testing.assert_array_equal(batches[0]["text"][0], ids)
   same = "? a dog" if "\ud800" in text else "a dog"
-  np.testing.assert_array_equal(Inference._ids(model, [same]), ids)
+  np.testing.assert_array_equal(Inference.seen(model, "text", [same]), ids)
   assert captions.clean(captions.clean(text, 99), 99) == captions.clean(text, 99)  # once more changes nothing
 
 

@@ -16,20 +16,20 @@ def test_emoji_views_by_style(data_dir):
   twemoji = load_evaluation_set("emoji_views", "all", dict(image_size=32), data_dir)
   openmoji = load_evaluation_set("emoji_views", "all", dict(image_size=32), data_dir, style="openmoji")
   assert twemoji.name == "emoji_views_twemoji" and twemoji.seen
-  assert twemoji.images.shape == (1903, 32, 32, 3) and twemoji.images.dtype == np.uint8
-  assert len(twemoji.captions) == 1903 and sorted(twemoji.image_id) == list(range(1903))
+  assert twemoji.things["image"].values.shape == (1903, 32, 32, 3) and twemoji.things["image"].values.dtype == np.uint8
+  assert len(twemoji.things["text"].values) == 1903 and sorted(twemoji.things["image"].concept) == list(range(1903))
   assert twemoji.tags.shape == (1903, 241) and len(twemoji.tag_names) == 241
-  assert (twemoji.image_id == openmoji.image_id).all()
-  assert not (twemoji.images == openmoji.images).all()
+  assert (twemoji.things["image"].concept == openmoji.things["image"].concept).all()
+  assert not (twemoji.things["image"].values == openmoji.things["image"].values).all()
   assert {s: int((twemoji.split == s).sum()) for s in ("train", "validation", "test")} == {
     "train": 1487, "validation": 214, "test": 202}  # fmt: skip
-  row = list(twemoji.image_id).index(twemoji.captions.index("pizza"))
+  row = list(twemoji.things["image"].concept).index(twemoji.things["text"].values.index("pizza"))
   assert twemoji.label_names["group"][twemoji.labels["group"][row]] == "Food & Drink"
 
 
 def test_a_split_keeps_all_names_as_rivals(data_dir):
   test = load_evaluation_set("emoji_views", "test", dict(image_size=16), data_dir)
-  assert len(test.images) == 202 and len(test.captions) == 1903
+  assert len(test.things["image"].values) == 202 and len(test.things["text"].values) == 1903
   assert set(test.split) == {"test"}
 
 
@@ -38,7 +38,7 @@ def test_trim_enlarges_the_style_with_wide_margins(data_dir):
     load_evaluation_set("emoji_views", "test", dict(image_size=48, trim=trim), data_dir, style="openmoji")
     for trim in (False, True)
   )
-  ink = [(s.images.min(axis=-1) < 250).mean() for s in (plain, trimmed)]
+  ink = [(s.things["image"].values.min(axis=-1) < 250).mean() for s in (plain, trimmed)]
   assert ink[1] > 1.3 * ink[0]
 
 
@@ -64,11 +64,14 @@ def own(tmp_path, data=b"", trained_source=OPTIONS, **given):
 
 def test_a_set_of_your_own(tmp_path):
   found = own(tmp_path)
-  assert found.images.shape == (COUNT, 16, 16, 3) and len(set(map(bytes, found.images))) == COUNT
-  assert len(found.captions) == 2 * COUNT
+  assert (
+    found.things["image"].values.shape == (COUNT, 16, 16, 3)
+    and len(set(map(bytes, found.things["image"].values))) == COUNT
+  )
+  assert len(found.things["text"].values) == 2 * COUNT
   for index, row in enumerate(rows()):
-    assert found.captions[2 * index : 2 * index + 2] == [row["caption"].replace("\n", " "), row["alt"]]
-    assert (found.caption_id[2 * index : 2 * index + 2] == found.image_id[index]).all()
+    assert found.things["text"].values[2 * index : 2 * index + 2] == [row["caption"].replace("\n", " "), row["alt"]]
+    assert (found.things["text"].concept[2 * index : 2 * index + 2] == found.things["image"].concept[index]).all()
     assert found.label_names["kind"][found.labels["kind"][index]] == row["kind"]
   assert found.tags.sum() == sum(n % 4 for n in range(COUNT)) and found.tag_names == ["old", "red", "round"]
   assert found.seen and set(found.split) == {"validation"}
@@ -79,14 +82,14 @@ def test_the_split_says_what_is_seen_and_what_probes_train_on(tmp_path):
   parts = [own(tmp_path, trained_source=source, split=split) for split in ("train", "validation")]
   assert [part.seen for part in parts] == [True, False]
   assert [set(part.split) for part in parts] == [{"train"}, {"validation"}]
-  assert sum(len(part.images) for part in parts) == COUNT
+  assert sum(len(part.things["image"].values) for part in parts) == COUNT
   mixture = {"a": {"dataset": "emoji_views"}, "b": {"dataset": f"jsonl:{tmp_path}/own/*.jsonl"}}
   seen = [load_own_set("mine", {**mixture[name], **given}, {"dataset": "", "split": "train", "mixture": mixture,
                        "image_size": 4}, tmp_path).seen for name, given in (
     ("b", {"split": "all", "source": {}}), ("b", {"split": "validation", "source": source}))]  # fmt: skip
   assert seen == [True, True]  # without shares of its own, all of b is trained on
   one_file = own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-000.jsonl", source={"image": "image"})
-  assert len(one_file.images) == COUNT // 2 and one_file.seen and one_file.labels == {}
+  assert len(one_file.things["image"].values) == COUNT // 2 and one_file.seen and one_file.labels == {}
 
 
 SHARES = {"splits": {"train": 0.8, "validation": 0.2}}
@@ -137,35 +140,40 @@ def test_a_run_that_was_imported_has_trained_on_nothing_known(tmp_path, data_dir
 def test_ids_that_stand_for_rows_are_of_their_own_data(tmp_path):
   source = {"caption": "caption"}
   parts = [own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-00{n}.jsonl", source=source) for n in (0, 1)]
-  assert (parts[0].image_id == parts[1].image_id).all() and parts[0].id_space[0] != parts[1].id_space[0]
+  assert (parts[0].things["image"].concept == parts[1].things["image"].concept).all() and parts[0].id_space[0] != parts[
+    1
+  ].id_space[0]
   keyed = [own(tmp_path, dataset=f"jsonl:{tmp_path}/own/rows-00{n}.jsonl", source={**source, "id": "key"})
            for n in (0, 1)]  # fmt: skip
   assert keyed[0].id_space[0] == keyed[1].id_space[0]
   table = [row | ({"key": None} if n % 2 else {}) for n, row in enumerate(rows(4))]
   path = write(str(tmp_path / "some.jsonl"), encode("jsonl", table))
   some = own(tmp_path, dataset=f"jsonl:{path}", source={"image": None, "caption": "caption", "id": "key"})
-  assert len(set(some.caption_id.tolist())) == 4  # two keys, and two rows without
+  assert len(set(some.things["text"].concept.tolist())) == 4  # two keys, and two rows without
 
 
 def test_text_views_of_each_example(tmp_path):
   found = own(tmp_path)  # two text views of two fields, one caption each
   table = rows()
-  assert [found.text_views[1][n] for n in (0, 5)] == [table[n]["alt"] for n in (0, 5)]
-  assert found.text_views[0][0] == table[0]["caption"].replace("\n", " ")
-  assert (found.example_image == np.arange(COUNT)).all() and (found.example_id == found.image_id).all()
+  texts = [[found.views["text"].values[place] for place in view] for view in found.views["text"].index]
+  assert [texts[1][n] for n in (0, 5)] == [table[n]["alt"] for n in (0, 5)]
+  assert texts[0][0] == table[0]["caption"].replace("\n", " ")
+  assert (found.views["image"].index == np.arange(COUNT)).all()
+  assert (found.example_id == found.things["image"].concept).all()
 
 
 def test_images_alone_and_captions_alone(tmp_path):
   images = own(tmp_path, source={"caption": None})
-  assert images.captions == [] and len(images.images) == COUNT and images.tags.shape == (COUNT, 0)
+  assert [*images.things] == ["image"] and len(images.things["image"].values) == COUNT
+  assert images.tags.shape == (COUNT, 0)
   texts = own(tmp_path, source={"image": None})
-  assert len(texts.captions) == COUNT and texts.images.shape == (0, 16, 16, 3)
+  assert len(texts.things["text"].values) == COUNT and [*texts.things] == ["text"]
 
 
 def test_few_bad_records_are_left_out_and_named(tmp_path, capsys):
   torn = encode("jsonl", rows(200)[COUNT // 2 : COUNT] * 20) + b'{"image": "images/00.png", "caption'
   found = own(tmp_path, torn)
-  assert len(found.images) == len(found.labels["kind"]) == len(found.tags) == COUNT // 2 * 21
+  assert len(found.things["image"].values) == len(found.labels["kind"]) == len(found.tags) == COUNT // 2 * 21
   assert "1 of 253 records cannot be used, such as" in (said := capsys.readouterr().err)
   assert "rows-001.jsonl:241: not JSON" in said and "left out" in said
   with pytest.raises(UserError, match=r"1 of 14 records.*rows-001\.jsonl:1: not JSON.*max_share=0\.01"):
@@ -194,13 +202,15 @@ def test_records_without_an_image_are_left_out_as_in_training(tmp_path, capsys):
   path = write(f"{tmp_path}/rows.jsonl", encode("jsonl", table))
   data = dict(dataset=f"jsonl:{path}", image_size=8, on_error=dict(max_share=0.05))
   found = load_own_set("mine", {}, data)
-  assert len(found.images) == len(found.captions) == COUNT * 3 // 4 - 1  # the empty file is a bad record
+  assert (
+    len(found.things["image"].values) == len(found.things["text"].values) == COUNT * 3 // 4 - 1
+  )  # the empty file is a bad record
   error = capsys.readouterr().err
   assert "6 of 24 records have no image and are left out" in error and "1 of 24 records cannot be used" in error
-  assert len(load_own_set("mine", {}, {**data, "missing": "mask"}).captions) == COUNT - 1
+  assert len(load_own_set("mine", {}, {**data, "missing": "mask"}).things["text"].values) == COUNT - 1
   path = write(f"{tmp_path}/texts.jsonl", encode("jsonl", table[3::4]))
   texts = load_own_set("texts", dict(dataset=f"jsonl:{path}"), data)
-  assert len(texts.images) == 0 and len(texts.captions) == 6
+  assert len(texts.things["image"].values) == 0 and len(texts.things["text"].values) == 6
   write(f"{tmp_path}/none.jsonl", encode("jsonl", [{"image": None, "caption": None}] * 3))
   with pytest.raises(UserError, match=r"3 of 3 records cannot be used, such as .*none\.jsonl:1: neither an"):
     load_own_set("none", dict(dataset=f"jsonl:{tmp_path}/none.jsonl"), data)

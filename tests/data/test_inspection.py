@@ -64,8 +64,8 @@ def test_bad_records_are_counted_and_named(tmp_path):
   text = inspection.describe(source)
   assert "1: record 1: 0.tar:1: json cannot be read" in text
   assert "2 of 2 records; JPEG 1, NOT READABLE 1" in text and "24x24" in text
-  images, words = inspection.pictures(source)
-  assert len(images) == 1 and words == [""] and images[0].shape == (24, 24, 3)
+  shown, words = inspection.pictures(source)
+  assert len(shown) == 1 and words == [""] and shown[0].picture.shape == (24, 24, 3)
   write_tar(tmp_path / "1.tar", members[3:])
   main(["data", "index", str(tmp_path / "1.tar"), "--workers", "1"])
   with pytest.raises(UserError, match="none of 1 records"):

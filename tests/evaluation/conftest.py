@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from image_text_set import image_text_set
 
 from mmcontrast.data.evaluation_set import EvaluationSet
 
@@ -28,7 +29,7 @@ class World:
     ids = np.asarray(concepts)
     images = np.zeros((len(ids), 4, 4, 3), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 0, 1] = ids, style
-    return EvaluationSet(**({
+    return image_text_set(**({
       "name": name, "seen": seen, "images": images, "image_id": ids,
       "captions": [f"concept {i}" for i in range(CONCEPTS)], "caption_id": np.arange(CONCEPTS),
       "labels": {"group": self.group[ids]},

@@ -51,8 +51,8 @@ def test_a_model_embeds_what_a_joined_term_reads():
   from tiny import tiny_inference
 
   model = tiny_inference()
-  with pytest.raises(UserError, match="no such choice 'text/words'"):
-    model.embed("text/words", ["a"])
+  with pytest.raises(UserError, match="no such choice 'text/word'"):
+    model.embed("text/word", ["a"])
   objective = dict(volume=dict(query="text[0]/words", key=("image[0]/pictures", "text[1]/words"), score="gram_volume"))
   again = type(model)({**model.config, "objective": objective}, model.model, model.variables, model.tokenizer)
   assert [term.name for term in again.joined] == ["volume"] and model.joined == []

@@ -70,7 +70,9 @@ def test_captions_that_the_tokenizer_makes_equal_are_no_rivals(world, capsys):
   words = ["A dog", "a dog", "a red cat", "a red cat on a mat"]
   data = world.set("s", False, range(4), captions=words, caption_id=np.arange(4))
   rivals = EmbeddedSet(data, embed)
-  one = EmbeddedSet(data, embed, token_ids=lambda texts: np.array([ids[key] for key in seen(texts)]))
+  one = EmbeddedSet(
+    data, embed, seen=lambda kind, values: np.array([ids[key] for key in seen(values)]) if kind == "text" else values
+  )
   assert retrieval.evaluate([rivals], [])["s"]["image_to_text/recall@1"] == 0.0
   found = retrieval.evaluate([one], [])["s"]
   assert found["image_to_text/recall@1"] == found["text_to_image/recall@1"] == 1.0

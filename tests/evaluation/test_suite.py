@@ -153,7 +153,7 @@ def test_the_sets_of_a_run_trained_on_other_data_still_train_probes(world):
 def test_bad_embeddings_are_named(world):
   nan = EmbeddedSet(world.set("s", True), lambda kind, values: np.full((len(values), 2), np.nan))
   with pytest.raises(UserError, match="NaN or infinite for 60 of 60 examples of 's'"):
-    _ = nan.image
+    nan.joint("image")
   short = EmbeddedSet(world.set("s", True), lambda kind, values: np.ones((3, 2)))
   with pytest.raises(UserError, match=r"returned shape \(3, 2\) for 60"):
-    _ = short.features
+    short.features()

@@ -70,7 +70,7 @@ def test_the_suite_ranks_by_it(world, monkeypatch):
   def embed(kind, values):
     if kind == "image_features":
       return world.embed(kind, values)
-    one = np.eye(60, dtype=np.float32)[[int(i) for i in data.image_id] if kind == "image" else range(60)]
+    one = np.eye(60, dtype=np.float32)[[int(i) for i in data.things["image"].concept] if kind == "image" else range(60)]
     return np.stack([one, -one], 1)
 
   def compare(kind, queries, gallery):

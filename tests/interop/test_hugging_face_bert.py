@@ -69,7 +69,7 @@ def test_a_run_made_of_it_embeds_sentences_and_gives_it_back(tmp_path):
   np.testing.assert_allclose(model.encode_text(list(given["texts"])), expected, atol=1e-5)
   short = given["texts"][0]  # without the padding to 16 tokens
   np.testing.assert_allclose(model.encode_text(short), expected[:1], atol=1e-5)
-  assert model._short_ids([short]).shape == (1, 8) and model._ids([short]).shape == (1, 16)
+  assert model._views("text", [(0, short)]).shape == (1, 8) and model.seen("text", [short]).shape == (1, 16)
   assert main(["export", "--workdir", str(tmp_path / "run"), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
   assert_same_arrays(read(f"hf:{tmp_path / 'out'}"), read(f"hf:{GOLDEN / 'hf_bert'}"))
 

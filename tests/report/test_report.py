@@ -1,11 +1,11 @@
 """The pictures exist, at a sane size, with ink on them; the table says trained on and held out."""
 
 import io
-import types
 
 import numpy as np
 import PIL.Image
 import pytest
+from image_text_set import image_text_set
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import retrieval
@@ -17,7 +17,7 @@ from mmcontrast.report.picture_path import png_path
 def _embedded(images=12, captions=20, noise=0.5, **changes):
   rng = np.random.default_rng(0)
   concepts = rng.normal(size=(captions, 8))
-  data = types.SimpleNamespace(**({
+  data = image_text_set(**({
     "name": "emoji_noto", "seen": False,
     "images": rng.integers(0, 256, (images, 16, 16, 3)).astype(np.uint8),
     "image_id": np.arange(images), "caption_id": np.arange(captions),

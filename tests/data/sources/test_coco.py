@@ -40,8 +40,10 @@ def test_training_batches_and_evaluation_set(root, data_dir):
   assert batch["tags"].shape == (8, 9) and set(batch["id"]) <= set(range(977, 1001))
   assert not (batch["image"][:, 0] == batch["image"][:, 1]).all()  # two crops of one image
   found = load_own_set("mine", dict(split="val"), dict(image_size=20, dataset=f"coco:{root}", split="train"))
-  assert found.images.shape == (COUNT, 20, 20, 3) and set(found.caption_id) == set(found.image_id)
-  assert len(found.captions) == len(read(root, "captions")["annotations"]) > COUNT
+  assert found.things["image"].values.shape == (COUNT, 20, 20, 3) and set(found.things["text"].concept) == set(
+    found.things["image"].concept
+  )
+  assert len(found.things["text"].values) == len(read(root, "captions")["annotations"]) > COUNT
   assert set(found.split) == {"validation"} and found.labels == {}
 
 

@@ -1,0 +1,155 @@
+"""What a run can be asked for: the kinds that `Inference.embed` takes, and which of them can be compared.
+
+image, text, audio         rows in the joint space: the heads of config.evaluation.image, .text, ...
+image_features             the pooled output of the tower config.evaluation.features, for probes
+text/text_joint            unit rows of a head, as terms read it
+audio/audio_ssl.pooled     what a node makes, a tower or a head: pooled, logits, or the mean of its tokens or map
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.errors import UserError, choose
+from mmcontrast.evaluation.embed import Space
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.models.model import Model
+from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.score import Score
+from mmcontrast.objectives.terms import comparisons, parse_terms
+
+FIELDS = ("pooled", "tokens", "map", "logits")
+"""What of a node can be asked for."""
+_FEATURES = "_features"
+
+
+class Kind(NamedTuple):
+  """A kind taken apart: the modality of its values, the tower, the head on it ("": none), and what of it is wanted;
+  "": its unit rows."""
+
+  modality: str
+  tower: str
+  head: str
+  field: str
+
+
+def heads_of(config: Mapping[str, Any], model: Model) -> dict[str, str]:
+  """Modality -> the head that `config.evaluation` names for it. Raises UserError where the model has none of that
+  name, or has it on the tower of another modality."""
+  heads = {modality: head for modality in MODALITIES if (head := config["evaluation"].get(modality))}
+  for modality, head in heads.items():
+    where = f"config.evaluation.{modality}"
+    choose(head, model.heads, where)
+    of = model.modality_of_tower[model.tower_of_head[head]]
+    if of != modality:
+      fitting = [one for one, tower in model.tower_of_head.items() if model.modality_of_tower[tower] == modality]
+      raise UserError(f"{where}: head {head!r} is on a tower of {of}; one of: {', '.join(fitting) or 'none'}")
+  return heads
+
+
+def probed_of(config: Mapping[str, Any], model: Model) -> str:
+  """The modality of the tower config.evaluation.features; "" where it names none of the run's."""
+  return model.modality_of_tower.get(config["evaluation"]["features"], "")
+
+
+def parse_kind(kind: str, config: Mapping[str, Any], model: Model) -> Kind:
+  """A kind taken apart; raises UserError, naming what there is, where this run has none of that name."""
+  heads, probed = heads_of(config, model), probed_of(config, model)
+  usual = [*heads, *((f"{probed}{_FEATURES}",) if probed else ())]
+  modality, slash, node = kind.partition("/")
+  if not slash:
+    choose(kind, usual, "embed")
+    if kind in heads:
+      return Kind(kind, model.tower_of_head[heads[kind]], heads[kind], "")
+    return Kind(probed, config["evaluation"]["features"], "", "pooled")
+  name, dot, field = node.partition(".")
+  field = choose(field, FIELDS, f"embed: {kind}") if dot else ""
+  nodes = {node: f"{of}/{node}" for node, of in nodes_of(model).items()}
+  if kind.partition(".")[0] not in nodes.values():
+    choose(kind, [*usual, *nodes.values()], "embed")
+  if name in model.heads:
+    return Kind(modality, model.tower_of_head[name], name, field)
+  return Kind(modality, name, "", field or "pooled")
+
+
+def nodes_of(model: Model) -> dict[str, str]:
+  """Tower or head -> its modality; where both have one name, it is the head's."""
+  towers = model.modality_of_tower
+  return {**towers, **{head: towers[tower] for head, tower in model.tower_of_head.items()}}
+
+
+def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
+  """What evaluators and search may ask of a run; of `variables` the shapes will do. Raises UserError as `heads_of`
+  and `token_scores`."""
+  heads, scores = heads_of(config, model), token_scores(config, model)
+  dims = model.head_dims
+
+  def comparable(one: str, other: str) -> bool:
+    if {heads[one], heads[other]} & model.token_heads:
+      return (one, other) in scores
+    return dims.get(heads[one]) in (None, dims.get(heads[other])) or dims.get(heads[other]) is None
+
+  joint = {one: tuple(other for other in heads if other != one and comparable(one, other)) for one in heads}
+
+  def outputs(node: str) -> list[str]:
+    of = parse_kind(f"{nodes[node]}/{node}.tokens", config, model)
+    zeros = MODALITIES[of.modality].zeros(2, config)
+    return outputs_of(jax.eval_shape(lambda variables: run_node(model, variables, of, *zeros), variables))
+
+  nodes = nodes_of(model)
+  return Space(joint, probed_of(config, model), nodes, outputs)
+
+
+def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str], tuple[Score, bool]]:
+  """(modality of a query, of the gallery) -> the score of tokens they are compared by, and whether the query is that
+  score's column.
+
+  It is that of the term whose query has the one's head and whose key has the other's, or the other way round. Empty
+  when the heads give vectors.
+
+  Raises:
+    UserError: a head gives tokens that no term compares with those of another.
+  """
+  heads, found = heads_of(config, model), {}
+  if not set(heads.values()) & model.token_heads:
+    return found
+  sides = {
+    (parse_embedding(one.query[0]).head, parse_embedding(one.key[0]).head): one.score
+    for one in reversed(comparisons(parse_terms(config["objective"])))
+    if one.score.tokens
+  }
+  for one, other in ((one, other) for one in heads for other in heads if one != other):
+    wanted = heads[one], heads[other]
+    if wanted in sides or wanted[::-1] in sides:
+      found[one, other] = (sides[wanted], False) if wanted in sides else (sides[wanted[::-1]], True)
+  for one, head in heads.items():
+    if head in model.token_heads and not any(one == query for query, _ in found):
+      others = " or ".join(repr(heads[other]) for other in heads if other != one) or "''"
+      raise UserError(
+        f"config.evaluation.{one}: no term compares the tokens of {head!r} and {others}; "
+        "name two heads that one does, or heads that give one vector"
+      )
+  return found
+
+
+def run_node(model: Model, variables: Any, of: Kind, inputs: Any, mask: Any) -> Encoded:
+  """What a node makes of a tower's inputs, as in evaluation."""
+  alone = not (of.head and model.needs_tokens(of.head)) and of.field in ("", "pooled", "logits")
+  encoded = model.encode(variables, of.tower, inputs, pooled_only=alone)[0]
+  return model.embed_through(variables, of.head, encoded) if of.head else encoded
+
+
+def outputs_of(made: Encoded) -> list[str]:
+  """What of FIELDS a node makes. `made`: its outputs, or their shapes."""
+  return [name for name in FIELDS if getattr(made, name, None) is not None]
+
+
+def check_made(made: Encoded, node: str, field: str, where: str) -> None:
+  """Raises UserError where a node does not make what is asked of it. `made`: as of `outputs_of`."""
+  has = outputs_of(made)
+  if field not in has:
+    raise UserError(f"{where}: {node!r} makes no {field}; it makes {', '.join(has)}: write {node}.{has[0]}")
