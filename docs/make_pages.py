@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmcontrast.config import base_config
-from mmcontrast.config.options import REQUIRED, section
+from mmcontrast.config.options import section
 from mmcontrast.encoders import ENCODERS, HEADS
 from mmcontrast.evaluation.suite import EVALUATORS
 from mmcontrast.modalities import image_augmentation
@@ -29,6 +29,7 @@ from mmcontrast.objectives.targets import TARGETS
 from mmcontrast.objectives.temperature import Temperature
 from mmcontrast.optimization import optim, schedules
 from mmcontrast.optimization.update_rules import RULES
+from mmcontrast.registry import REQUIRED
 
 DOCS = pathlib.Path(__file__).parent
 

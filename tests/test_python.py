@@ -48,7 +48,7 @@ def test_a_command_is_called_as_the_package_s_and_is_its_module_too(name):
     (dict(log=dict(every=1)), r"unknown key config\.log\.every; did you mean 'every_steps'"),
     (dict(matrix=dict(impll="x")), r"unknown key config\.matrix\.impll; did you mean 'impl'"),
     (dict(checkpoint=dict(best_metrik="loss")), r"config\.checkpoint\.best_metrik"),
-    (dict(optimizer=dict(name="adamw", learning_rate=1e-3, beta2=0.9)), r"'adamw' has no option 'beta2'"),
+    (dict(optimizer=dict(name="adamw", learning_rate=1e-3, beta2=0.9)), r"config\.optimizer: no option 'beta2'"),
     (dict(steps="many"), r"config\.steps: 'many' is not valid; give a value like its default, 1000"),
     (dict(batch=dict(size=1.5)), r"config\.batch\.size: 1\.5 is not valid; give a value like its default, 256"),
     (dict(log=3), r"config\.log must be a mapping, not 3"),

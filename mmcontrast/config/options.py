@@ -8,12 +8,10 @@ their name; other sections have the keys of `base_config`. So an option need not
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-REQUIRED = inspect.Parameter.empty
-"""In place of the default of an option that has none."""
+from mmcontrast.registry import REQUIRED, options_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,22 +85,8 @@ def _name(value: Any, key: str = "name") -> Any:
   return value.get(key) if hasattr(value, "get") else value
 
 
-def _fields(kind: type) -> dict[str, Any]:
-  """The fields of a dataclass and their defaults."""
-  missing = dataclasses.MISSING
-  return {
-    field.name: field.default
-    if field.default is not missing
-    else field.default_factory()
-    if field.default_factory is not missing
-    else REQUIRED
-    for field in dataclasses.fields(kind)
-    if field.name not in ("parent", "name")
-  }  # of Flax modules
-
-
 def _tower(value: Any) -> Section:
-  from mmcontrast.encoders import ENCODERS, options_of
+  from mmcontrast.encoders import ENCODERS
 
   name = _name(value)
   own = options_of(ENCODERS[name]) if name in ENCODERS else {}
@@ -110,7 +94,7 @@ def _tower(value: Any) -> Section:
 
 
 def _head(value: Any) -> Section:
-  from mmcontrast.encoders import HEADS, options_of
+  from mmcontrast.encoders import HEADS
 
   name = _name(value)
   own = options_of(HEADS[name]) if name in HEADS else {}
@@ -129,7 +113,9 @@ def _of_registry(find: Callable[[], Mapping[str, type]], kind: str) -> Callable[
 
   def room(value: Any) -> Section:
     registry, name = find(), _name(value)
-    return Section({"name": REQUIRED} | (_fields(registry[name]) if name in registry else {}), short="name", kind=kind)
+    return Section(
+      {"name": REQUIRED} | (options_of(registry[name]) if name in registry else {}), short="name", kind=kind
+    )
 
   return room
 
@@ -173,7 +159,7 @@ def _update_rules() -> Mapping[str, type]:
 def _temperature(value: Any) -> Section:
   from mmcontrast.objectives.temperature import Temperature
 
-  fields = {key: default for key, default in _fields(Temperature).items() if not key.startswith("bias")}
+  fields = {key: default for key, default in options_of(Temperature).items() if not key.startswith("bias")}
   return Section(fields | {"learned": True}, short="init", kind="a temperature")
 
 
@@ -187,14 +173,14 @@ def _recipe(value: Any) -> Section:
   base = _name(value, "base")
   start = RECIPES.get(base if isinstance(base, str) else "none", Recipe())
   return Section(
-    {"base": "none"} | {key: getattr(start, key) for key in _fields(Recipe)}, short="base", kind="a recipe"
+    {"base": "none"} | {key: getattr(start, key) for key in options_of(Recipe)}, short="base", kind="a recipe"
   )
 
 
 def _optimizer(value: Any) -> Section:
-  from mmcontrast.optimization.optim import options_of
+  from mmcontrast.optimization import optim
 
-  return Section(options_of(_name(value)), kind="an optimizer")
+  return Section(optim.options_of(_name(value)), kind="an optimizer")
 
 
 def _evaluators(value: Any) -> Section:

@@ -15,8 +15,9 @@ from typing import Any
 
 import ml_collections
 
-from mmcontrast.config.options import REQUIRED, Section, section
+from mmcontrast.config.options import Section, section
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.registry import REQUIRED
 
 PREFIX = "--config."
 

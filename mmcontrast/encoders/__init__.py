@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +21,6 @@ from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.heads import HEADS, build_head
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
-from mmcontrast.encoders.registry import build, options_of
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.vit import (
@@ -36,6 +34,7 @@ from mmcontrast.encoders.vit import (
   vit_so400m,
   vit_tiny,
 )
+from mmcontrast.registry import REQUIRED, build, options_of
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "resnet18": resnet18,
@@ -83,7 +82,7 @@ def build_encoder(config: Mapping[str, Any], where: str = "towers") -> nn.Module
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
   """The options of an encoder or a head, "name" among them, with every default written out."""
   defaults = options_of({**HEADS, **ENCODERS}[options["name"]])
-  return {**{key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}, **options}
+  return {**{key: value for key, value in defaults.items() if value is not REQUIRED}, **options}
 
 
-__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "complete", "options_of"]
+__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "complete"]

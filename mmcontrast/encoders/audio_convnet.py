@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.conv import LOWERINGS, Conv, average_pool
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import masked_mean
 from mmcontrast.errors import UserError
 

@@ -14,9 +14,9 @@ from flax import linen as nn
 
 from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.conv import taps
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.positions import sincos2d
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, dense, masked_mean
 from mmcontrast.errors import UserError
 

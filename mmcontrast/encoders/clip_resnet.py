@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.conv import LOWERINGS, Conv, average_pool
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.positions import resize_positions
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import check_heads
 
 

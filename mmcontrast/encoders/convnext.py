@@ -16,8 +16,8 @@ from flax import linen as nn
 
 from mmcontrast.encoders.conv import LOWERINGS, Conv
 from mmcontrast.encoders.depthwise import DepthwiseConv
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import ACTIVATIONS, Mlp
 
 INITIAL = nn.initializers.truncated_normal(0.02)

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.finite_tokens import FiniteTokens
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
-from mmcontrast.encoders.registry import DTYPES, build
 from mmcontrast.errors import UserError
+from mmcontrast.registry import build
 
 
 class Linear(nn.Module):

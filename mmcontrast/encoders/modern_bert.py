@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.positions import rope1d
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, masked_mean, token_mask
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import Block, check_heads, dense, masked_mean
 
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.conv import LOWERINGS, Conv, max_pool
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.norm import BatchNorm
-from mmcontrast.encoders.registry import DTYPES
 
 # name -> kernel size, stride, padding of the first convolution
 STEMS = {"imagenet": (7, 2, 3), "small": (3, 1, 1), "patch2": (2, 2, 0), "patch4": (4, 4, 0)}

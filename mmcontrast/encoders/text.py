@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.attention import ATTENTION
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import (
   ACTIVATIONS,
   REMAT,

@@ -18,9 +18,9 @@ from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.attention_pool import AttentionPool, QueryPool
 from mmcontrast.encoders.conv import Conv
 from mmcontrast.encoders.dropout import PatchDrop
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
 from mmcontrast.errors import UserError
 

@@ -35,6 +35,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, tagging, zero_shot
 from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Seen, Space, cosines, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
+from mmcontrast.registry import check_options
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
@@ -70,8 +71,7 @@ def check(config: Mapping[str, Any]) -> None:
     raise UserError("evaluation.sets: is empty; name the sets to evaluate, or no evaluators")
   for name, options in config["evaluators"].items():
     choose(name, EVALUATORS, "evaluation.evaluators")
-    for key in options or ():
-      choose(key, options_of(name), f"evaluation.evaluators.{name}")
+    check_options(options or (), options_of(name), f"evaluation.evaluators.{name}")
     for one in baselines.names(options or {}):
       choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip

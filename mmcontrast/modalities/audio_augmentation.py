@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError
+from mmcontrast.registry import vary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +82,7 @@ def parse_recipe(spec: str | Mapping[str, Any] | Recipe, where: str = "augment.a
   """
   if isinstance(spec, Recipe):
     return spec
-  if isinstance(spec, str):
-    return RECIPES[choose(spec, RECIPES, where)]
-  if not isinstance(spec, Mapping):
-    raise UserError(f"{where}: {spec!r} is neither a recipe's name nor a table of its settings")
-  options = dict(spec.items())
-  base = RECIPES[choose(options.pop("base", "none"), RECIPES, f"{where}.base")]
-  fields = [field.name for field in dataclasses.fields(Recipe)]
-  for key, value in options.items():
-    if key not in fields:
-      raise UserError(f"{where}: no option {key!r}; {nearest(key, [*fields, 'base'])}")
-    options[key] = tuple(value) if isinstance(value, list) else value
-  recipe = dataclasses.replace(base, **options)
+  recipe = vary(RECIPES, spec, where)
   _check(recipe, where)
   return recipe
 

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError, choose
+from mmcontrast.registry import vary
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
   "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -108,17 +109,7 @@ def parse_recipe(spec: str | Mapping[str, Any] | Recipe, where: str = "augment")
   """
   if isinstance(spec, Recipe):
     return spec
-  if isinstance(spec, str):
-    return RECIPES[choose(spec, RECIPES, where)]
-  options = dict(spec.items())
-  base = RECIPES[choose(options.pop("base", "none"), RECIPES, f"{where}.base")]
-  fields = [field.name for field in dataclasses.fields(Recipe)]
-  for key in options:
-    if key not in fields:
-      raise UserError(f"{where}: no option {key!r}; {nearest(key, [*fields, 'base'])}")
-  if "blur_sigma" in options:
-    options["blur_sigma"] = tuple(options["blur_sigma"])
-  recipe = dataclasses.replace(base, **options)
+  recipe = vary(RECIPES, spec, where)
   _check(recipe, where)
   return recipe
 

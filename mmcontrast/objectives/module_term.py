@@ -22,7 +22,6 @@ Arrays are of the global batch: a sum over the batch is one over all devices.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +41,7 @@ from mmcontrast.objectives.sepclr import SepClr
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
 from mmcontrast.objectives.weighted_negatives import AdaptiveNegatives
-from mmcontrast.registry import build
+from mmcontrast.registry import REQUIRED, build, check_options
 
 MODULES: dict[str, type[ModuleLoss]] = {
   "swav": Swav,
@@ -113,16 +112,14 @@ class ModuleTerm(Term):
     return self.module.after_step(parameters)
 
 
-DEFAULTS = {"module": inspect.Parameter.empty, "embeddings": (), "weight": 1.0}
-"""The options of an entry and their defaults (`inspect.Parameter.empty`: required)."""
+DEFAULTS = {"module": REQUIRED, "embeddings": (), "weight": 1.0}
+"""The options of an entry and their defaults (`REQUIRED`: required)."""
 
 
 def parse_module(name: str, config: Mapping[str, Any]) -> ModuleTerm:
   """Makes a module term of its config; raises UserError naming entry, key and nearest choice."""
   where = f"objective.{name}"
-  for key in config:
-    if key not in DEFAULTS:
-      raise UserError(f"{where}: unknown key {key!r}; {nearest(key, DEFAULTS)}")
+  check_options(config, DEFAULTS, where)
   module = build(MODULES, config["module"], f"{where}.module")
   return ModuleTerm(
     name, parse_names(config.get("embeddings", ()), f"{where}.embeddings"), module, config.get("weight", 1.0)

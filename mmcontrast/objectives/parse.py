@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError, choose
 from mmcontrast.objectives import module_term, regularizers
 from mmcontrast.objectives.criteria import build_criterion
 from mmcontrast.objectives.edge_checks import check_combination
@@ -16,8 +15,9 @@ from mmcontrast.objectives.pairwise import Pairwise
 from mmcontrast.objectives.regularizers import parse_regularizer
 from mmcontrast.objectives.scores import build_score
 from mmcontrast.objectives.targets import build_target
-from mmcontrast.objectives.temperature import parse_temperature, share
+from mmcontrast.objectives.temperature import owner_of, parse_temperature
 from mmcontrast.objectives.term import Term
+from mmcontrast.registry import REQUIRED, check_options
 
 Terms = dict[str, Term]
 
@@ -29,8 +29,8 @@ NEGATIVES = ("batch", "queue", "batch+queue", "permuted", "combined")
 
 
 DEFAULTS: dict[str, Any] = {
-  "query": inspect.Parameter.empty,
-  "key": inspect.Parameter.empty,
+  "query": REQUIRED,
+  "key": REQUIRED,
   "score": "cosine",
   "target": "identity",
   "criterion": "softmax",
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
   "bias": None,
   "weight": 1.0,
 }
-"""The options of a pairwise term and their defaults (`inspect.Parameter.empty`: required)."""
+"""The options of a pairwise term and their defaults (`REQUIRED`: required)."""
 
 
 def parse_terms(objective: Mapping[str, Any]) -> Terms:
@@ -91,9 +91,7 @@ def _plain(config: Any) -> Any:
 
 def _parse_pairwise(name: str, config: dict, temperatures: Mapping, objective: Mapping) -> Pairwise:
   where = f"objective.{name}"
-  for key in config:
-    if key not in DEFAULTS:
-      raise UserError(f"{where}: no key {key!r}; {nearest(key, (*DEFAULTS, *KINDS))}")
+  check_options(config, DEFAULTS, where, others=KINDS)
   for key in ("query", "key"):
     if key not in config:
       raise UserError(f"{where}.{key}: must be given, such as 'image[0]/image_joint'")
@@ -104,7 +102,7 @@ def _parse_pairwise(name: str, config: dict, temperatures: Mapping, objective: M
   target = build_target(options["target"], f"{where}.target")
   for embedding in target.embeddings:
     parse_embedding(embedding, f"{where}.target")
-  owner = share(temperatures, name)
+  owner = owner_of(temperatures, name)
   shared = {k: objective[owner].get(k) for k in ("temperature", "bias")}
   if shared["temperature"] is None:
     shared["temperature"] = criterion.default_temperature

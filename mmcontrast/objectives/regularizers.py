@@ -14,7 +14,6 @@ are those of anchors, of which a regularizer has none.
 from __future__ import annotations
 
 import abc
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +33,7 @@ from mmcontrast.objectives.reductions import Reduction, Values, reduce_values
 from mmcontrast.objectives.score import normalize, products, widen
 from mmcontrast.objectives.side import same
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
-from mmcontrast.registry import build
+from mmcontrast.registry import REQUIRED, build, check_options
 
 Embeddings = Sequence[jax.Array]  # [N, D] each, as prepared
 Rows = dict[str, jax.Array]  # "x" [n, D] and more, of the rows or the columns of a tile
@@ -297,16 +296,14 @@ class Regularizer(Term):
     return [LossMatrix(size, size, "regularizer", dim, self.function.cells)]
 
 
-DEFAULTS = {"regularizer": inspect.Parameter.empty, "embeddings": (), "stop_gradient": (), "weight": 1.0}
-"""The options of an entry and their defaults (`inspect.Parameter.empty`: required)."""
+DEFAULTS = {"regularizer": REQUIRED, "embeddings": (), "stop_gradient": (), "weight": 1.0}
+"""The options of an entry and their defaults (`REQUIRED`: required)."""
 
 
 def parse_regularizer(name: str, config: Mapping[str, Any]) -> Regularizer:
   """Makes a regularizer of its config; raises UserError naming entry, key and nearest choice."""
   where = f"objective.{name}"
-  for key in config:
-    if key not in DEFAULTS:
-      raise UserError(f"{where}: unknown key {key!r}; {nearest(key, DEFAULTS)}")
+  check_options(config, DEFAULTS, where)
   function = build(REGULARIZERS, config["regularizer"], f"{where}.regularizer")
   given = config.get("embeddings", ())
   embeddings = (given,) if isinstance(given, str) else tuple(given)

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError, choose
 from mmcontrast.optimization.schedules import extremes
+from mmcontrast.registry import check_options, options_of
 
 Parameters = dict[str, jax.Array]
 
@@ -93,14 +94,10 @@ def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
     options["init"] = None
   if bias is not None:
     given = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)
-    for key in given:
-      if key not in ("init", "learned"):
-        raise UserError(f"{where}.bias: no option {key!r}; {nearest(key, ('init', 'learned'))}")
+    check_options(given, ("init", "learned"), f"{where}.bias")
     options |= {"bias": float(given.get("init", 0.0)), "bias_learned": given.get("learned", True)}
-  for key in options:
-    if key not in Temperature.__dataclass_fields__:
-      known = [k for k in Temperature.__dataclass_fields__ if not k.startswith("bias")]
-      raise UserError(f"{where}.temperature: no option {key!r}; {nearest(key, known)}")
+  known = [key for key in options_of(Temperature) if not key.startswith("bias")]
+  check_options((key for key in options if not key.startswith("bias")), known, f"{where}.temperature")
   result = Temperature(**options)
   choose(result.form, ("log_scale", "tau"), f"{where}.temperature.form")
   choose(result.clamp, ("after_step", "forward"), f"{where}.temperature.clamp")
@@ -118,7 +115,7 @@ def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
   return result
 
 
-def share(temperatures: Mapping[str, Any], name: str) -> str:
+def owner_of(temperatures: Mapping[str, Any], name: str) -> str:
   """Follows `temperature="other term"` to the term that owns the temperature."""
   seen = [name]
   while isinstance(temperatures[seen[-1]], str):

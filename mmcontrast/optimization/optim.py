@@ -28,6 +28,7 @@ from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.optimization.layer_decay import layer_multipliers
 from mmcontrast.optimization.schedules import Schedule, make_schedule
 from mmcontrast.parameter_paths import parameter_paths, path_name
+from mmcontrast.registry import check_options
 
 Rules = Sequence[tuple[str, float]]
 
@@ -88,9 +89,7 @@ def make_optimizer(
   """
   name = choose(config.get("name", "adamw"), OPTIMIZERS, "optimizer.name")
   known = options_of(name)
-  for key in config:
-    if key not in known:
-      raise UserError(f"optimizer: {name!r} has no option {key!r}; {nearest(key, known)}")
+  check_options(config, known, "config.optimizer")
   options = {**known, **dict(config.items())}
   if options["learning_rate"] is None:
     raise UserError("optimizer.learning_rate: give a number or a schedule")

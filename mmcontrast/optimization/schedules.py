@@ -13,7 +13,6 @@ its first value, after its end at its last one.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.registry import REQUIRED, check_options
 
 Schedule = Callable[[Any], jax.Array]
 """From a step (int or traced int32 scalar) to a float32 scalar."""
@@ -41,7 +41,7 @@ SCHEDULES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 
 
 def options_of(name: str) -> dict[str, Any]:
-  """The options of the schedule `name`, `name` aside, and their defaults (`inspect.Parameter.empty`: required; None:
+  """The options of the schedule `name`, `name` aside, and their defaults (`REQUIRED`: required; None:
   not limited); none for what is no schedule."""
   if name not in SCHEDULES:
     return {}
@@ -49,7 +49,7 @@ def options_of(name: str) -> dict[str, Any]:
   lengths = [] if name == "constant" else ["begin", ""]
   lengths += ["warmup"] if name.startswith("warmup_") else []
   in_units = [f"{key}_{unit}".lstrip("_") for key in lengths for unit in ("steps", "epochs")]
-  return {**dict.fromkeys(required, inspect.Parameter.empty), **defaults, **dict.fromkeys(in_units)}
+  return {**dict.fromkeys(required, REQUIRED), **defaults, **dict.fromkeys(in_units)}
 
 
 def make_schedule(
@@ -139,9 +139,7 @@ def _decay(shape: str, start: float, end: float, steps: int) -> optax.Schedule:
 def _values(spec: Mapping[str, Any], name: str, where: str) -> dict[str, float]:
   required, defaults = SCHEDULES[name]
   known = {"name", *options_of(name)}
-  for key in spec:
-    if key not in known:
-      raise UserError(f"{where}: {name!r} has no option {key!r}; {nearest(key, known)}")
+  check_options(spec, known, where)
   for key in required:
     if key not in spec:
       raise UserError(f"{where}: {name!r} needs {key!r}")

@@ -214,7 +214,8 @@ def test_a_section_written_anew_keeps_the_defaults_of_the_rest():
 
 
 def test_every_option_of_every_tower_and_head_is_known():
-  from mmcontrast.encoders import ENCODERS, HEADS, options_of
+  from mmcontrast.encoders import ENCODERS, HEADS
+  from mmcontrast.registry import options_of
 
   base = base_config().to_dict()
   for kind, table in (("towers", ENCODERS), ("heads", HEADS)):

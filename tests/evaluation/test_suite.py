@@ -78,7 +78,7 @@ def test_config_dict_and_train_sets(world):
   [
     ({"evaluators": {"retreival": {}}}, "did you mean 'retrieval'"),
     ({"evaluators": {"knn": {"labels": "group"}}}, "evaluators.knn.*did you mean 'label'"),
-    ({"evaluators": {"knn": {"tests": ()}}}, "no such choice 'tests'"),
+    ({"evaluators": {"knn": {"tests": ()}}}, "no option 'tests'"),
     ({"evaluators": {"retrieval": {"sets": ("newt",)}}}, "did you mean 'new'"),
     ({"sets": ()}, "evaluation.sets: is empty"),
   ],

@@ -237,7 +237,7 @@ RUN = dict(views={"image": 2, "image_small": 2}, heads={"ssl": "image", "words":
     (dict(module="swaw", embeddings=VIEWS), r"t\.module: .*did you mean 'swav'"),
     (dict(module=dict(name="swav", prototype=3), embeddings=VIEWS), r"t\.module: no option 'prototype'; .*prototypes"),
     (dict(module=dict(name="swav", iterations=0), embeddings=VIEWS), r"t\.module\.iterations: 0 is not"),
-    (dict(module="swav", embedding=VIEWS), r"t: unknown key 'embedding'; did you mean 'embeddings'"),
+    (dict(module="swav", embedding=VIEWS), r"t: no option 'embedding'; did you mean 'embeddings'"),
     (dict(module="swav", embeddings=VIEWS[:1]), r"t\.embeddings: 2 views give codes .* there are 1"),
     (dict(module=dict(name="swav", queue=12), embeddings=VIEWS), r"t\.module\.queue: 12 is not a multiple"),
     (dict(module=dict(name="swav", queue=32), embeddings=VIEWS), r"module\.queue: 32 .* epoch of 20, .*; use 16 or"),

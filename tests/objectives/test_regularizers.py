@@ -211,9 +211,9 @@ def test_a_step_with_regularizers():
   ("entry", "message"),
   [
     (dict(regularizer="aligment", embeddings=PAIR), r"a\.regularizer: .* did you mean 'alignment'"),
-    (dict(regulariser="alignment", embeddings=PAIR), r"a: no key 'regulariser'; did you mean 'regularizer'"),
-    (dict(ALL["alignment"], wieght=1.0), r"a: unknown key 'wieght'; did you mean 'weight'"),
-    (dict(ALL["alignment"], temperature=0.1), r"a: unknown key 'temperature'"),
+    (dict(regulariser="alignment", embeddings=PAIR), r"a: no option 'regulariser'; did you mean 'regularizer'"),
+    (dict(ALL["alignment"], wieght=1.0), r"a: no option 'wieght'; did you mean 'weight'"),
+    (dict(ALL["alignment"], temperature=0.1), r"a: no option 'temperature'"),
     (dict(ALL["alignment"], embeddings=IMAGE), r"a\.embeddings: alignment takes 2 different embeddings, not \['image"),
     (dict(ALL["cross_uniformity"], embeddings=(IMAGE, IMAGE)), r"a\.embeddings: .* takes 2 different embeddings"),
     (dict(regularizer="uniformity"), r"a\.embeddings: uniformity takes one or more different embeddings, not \[\]"),

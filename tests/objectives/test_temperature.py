@@ -98,7 +98,7 @@ def test_two_terms_follow_one_schedule_each_with_the_bias_of_the_owner():
     (dict(schedule=FALLING, init=0.1), r"t\.temperature\.schedule: .* leave out init and learned, or the schedule"),
     (dict(schedule=FALLING, learned=True), r"t\.temperature\.schedule: .* leave out init and learned, or the sched"),
     (dict(schedule=dict(name="cosin", init=0.1)), r"t\.temperature\.schedule\.name: .* did you mean 'cosine'"),
-    (dict(schedule=dict(FALLING, ende=1.0)), r"t\.temperature\.schedule: 'cosine' has no option 'ende'"),
+    (dict(schedule=dict(FALLING, ende=1.0)), r"t\.temperature\.schedule: no option 'ende'; did you mean 'end'"),
     (dict(schedule=0.0), r"t\.temperature\.schedule: 0\.0 is not above 0"),
     (dict(shedule=FALLING), r"t\.temperature: no option 'shedule'; did you mean 'schedule'"),
     (dict(init=0.1, form="logscale"), r"t\.temperature\.form: .* did you mean 'log_scale'"),

@@ -299,7 +299,7 @@ def test_all_absent_is_zero(many):
 @pytest.mark.parametrize(
   ("term", "message"),
   [
-    (dict(CLIP, temprature=0.1), r"objective\.t: no key 'temprature'; did you mean 'temperature'"),
+    (dict(CLIP, temprature=0.1), r"objective\.t: no option 'temprature'; did you mean 'temperature'"),
     (dict(query=IMAGE), r"objective\.t\.key: must be given"),
     (dict(CLIP, query="image0/joint"), r"objective\.t\.query: 'image0/joint' is not the path"),
     (dict(CLIP, criterion="sofmax"), r"objective\.t\.criterion: .* did you mean 'softmax'"),

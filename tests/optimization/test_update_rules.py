@@ -237,7 +237,7 @@ PARAMS = {"heads": {"image": 0.0}, "terms": {"t": 0.0}, "towers": {"image": 0.0,
 @pytest.mark.parametrize(
   ("rule", "says"),
   [
-    (dict(name="project"), r"config\.update_rule: no such choice 'project'; did you mean 'project_conflicts'"),
+    (dict(name="project"), r"config\.update_rule\.name: no such choice 'project'; did you mean 'project_conflicts'"),
     (dict(name="project_conflicts", onn="x"), r"config\.update_rule: no option 'onn'; did you mean 'on'"),
     (dict(name="project_conflicts", on="tower/.*"), r"config\.update_rule\.on: 'tower/\.\*' matches no parameter"),
     (dict(name="project_conflicts", on="terms/.*"), r"config\.update_rule\.on: 'terms/\.\*' matches no parameter"),
