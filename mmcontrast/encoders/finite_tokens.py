@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.registry import DTYPES
 from mmcontrast.encoders.transformer import dense
 from mmcontrast.errors import UserError
 
