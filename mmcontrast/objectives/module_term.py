@@ -38,6 +38,7 @@ from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.sepclr import SepClr
+from mmcontrast.objectives.swalip import Swalip
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
 from mmcontrast.objectives.weighted_negatives import AdaptiveNegatives
@@ -49,6 +50,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,
+  "swalip": Swalip,
 }
 
 

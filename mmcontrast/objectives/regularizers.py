@@ -190,9 +190,11 @@ class BarlowTwins(Function):
       sum_d (1 - C_dd)^2 + off_diagonal * sum_{d != e} C_de^2,  C of vectors standardised over the batch
 
   off_diagonal: weight of what is off the diagonal.
+  standardize: False takes vectors as they are, of heads that end in a batch norm (BarLIP, arXiv:2305.08675).
   """
 
   off_diagonal: float = 0.0051
+  standardize: bool = True
   examples: ClassVar[int] = 2
 
   def prepare(self, x: jax.Array) -> jax.Array:
@@ -200,7 +202,7 @@ class BarlowTwins(Function):
 
   def loss(self, embeddings: Embeddings, valid: jax.Array | None, matrix: Matrix) -> jax.Array:
     number = jnp.maximum(_number(embeddings[0], valid), 1)
-    a, b = (self._standard(x, valid, number) for x in embeddings)
+    a, b = (self._standard(x, valid, number) if self.standardize else _kept(x, valid) for x in embeddings)
     correlation = jnp.einsum("nd,ne->de", a, b, precision=lax.Precision.HIGHEST) / number
     own = jnp.diagonal(correlation)
     return jnp.sum((1.0 - own) ** 2) + self.off_diagonal * (jnp.sum(correlation**2) - jnp.sum(own**2))

@@ -7,6 +7,7 @@ import pytest
 from meshes import compiled
 from test_module_terms import case
 
+from mmcontrast.config import load_config
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.term import Run
@@ -98,11 +99,57 @@ def test_sepclr_without_targets_is_finite():
     assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients.values())
 
 
+def rows(shift):
+  """[5, 7]: the inputs of the numbers below, which are of facebookresearch/clip-rocket@ebd9e586, losses.py."""
+  return np.sin(0.7 * (np.arange(35.0).reshape(5, 7) + 1) + shift)
+
+
+LOCAL_IMAGES, LOCAL_TEXTS = (rows(0.5), rows(0.9)), (rows(1.7), rows(2.9))
+PLAIN = {"image[0]/image_joint": rows(0.1), "text[0]/text_joint": rows(1.3)}
+
+
+def views_of(head, plain, images, texts):
+  sides = {f"image[{v}]/image_{head}": x for v, x in enumerate((plain[0], *images))}
+  return sides | {f"text[{v}]/text_{head}": x for v, x in enumerate((plain[1], *texts))}
+
+
+@pytest.mark.parametrize(
+  ("loss", "expected"),
+  [("cl2l", 18.593927080078), ("barlip", 18.791630862250), ("siamlip", 20.693384248960), ("swalip", 19.742674077348)],
+)
+def test_improved_baselines_of_vision_language(loss, expected):
+  """The released code adds both directions up, where its commands and the config take their mean: 1/2 each."""
+  with jax.enable_x64(True):
+    plain = tuple(PLAIN.values())
+    embeddings = PLAIN | views_of("local", plain, LOCAL_IMAGES, LOCAL_TEXTS)
+    embeddings |= views_of("redundancy", (rows(2.2), rows(3.9)), LOCAL_IMAGES, LOCAL_TEXTS)
+    embeddings |= views_of("predictor", plain, LOCAL_IMAGES, LOCAL_TEXTS)
+    moved = (tuple(x + 0.1 for x in LOCAL_IMAGES), tuple(x - 0.1 for x in LOCAL_TEXTS))
+    embeddings |= views_of("target", (rows(2.2), rows(3.9)), *moved)
+    terms = dict(load_config(f"improved_vlp:loss={loss}")["objective"])
+    for name, term in terms.items():
+      if "regularizer" in term and term["regularizer"] != "alignment":
+        terms[name] = dict(term, regularizer=dict(term["regularizer"], standardize=False))
+    parsed, embeddings = objective.parse_terms(terms), jax.tree.map(jnp.asarray, embeddings)
+    found = objective.evaluate_and_remember(parsed, embeddings, {}, objective.init_parameters(parsed), {}, {})
+    total = sum(
+      float(found[1][f"{name}/loss"]) * terms[name]["weight"] * (2 if "query" in terms[name] else 1) for name in terms
+    )
+  np.testing.assert_allclose(total, expected, rtol=1e-8)  # temperatures are float32
+
+
+def test_codes_of_pairs_leave_absent_examples_out():
+  views = ("image[1]/local", "image[2]/local", "text[1]/local", "text[2]/local")
+  embeddings = jax.tree.map(jnp.asarray, dict(zip(views, (*LOCAL_IMAGES, *LOCAL_TEXTS))))
+  absent_example_is_left_out(module("swalip", views), embeddings)
+
+
 @pytest.mark.parametrize(
   ("term", "message"),
   [
     (module("mil_nce", NAMES[:1]), r"t\.embeddings: .* has no candidates; name the clip, then one text"),
     (module("adaptive_negatives", NAMES), r"t\.embeddings: .* are 3; name two views"),
+    (module("swalip", NAMES), r"t\.embeddings: .* are 3; name two views of images, then two of texts"),
     (module("sepclr", SPACES[:2]), r"t\.embeddings: .* are 2; name four"),
     (
       module("sepclr", SPACES, label="kinds"),
