@@ -131,7 +131,8 @@ def test_improved_baselines_of_vision_language(loss, expected):
       if "regularizer" in term and term["regularizer"] != "alignment":
         terms[name] = dict(term, regularizer=dict(term["regularizer"], standardize=False))
     parsed, embeddings = objective.parse_terms(terms), jax.tree.map(jnp.asarray, embeddings)
-    found = objective.evaluate_and_remember(parsed, embeddings, {}, objective.init_parameters(parsed), {}, {})
+    learned = objective.init_parameters({name: term for name, term in parsed.items() if "query" in terms[name]})
+    found = objective.evaluate_and_remember(parsed, embeddings, {}, learned, {}, {})
     total = sum(
       float(found[1][f"{name}/loss"]) * terms[name]["weight"] * (2 if "query" in terms[name] else 1) for name in terms
     )
