@@ -376,6 +376,7 @@ def _draw(path: folders.Folder, asked: Query, found: Sequence[Result], source: S
     [(one.text, one.name) for one in found],
     [one.score for one in found],
     title=title,
+    called=MODALITIES[asked.modality].a.partition(" ")[2],
   )
   if files := keep_files(path, [one.file for one in shown]):
     note(f"{path}: what is shown can be heard in {files[0].name} to {files[-1].name}, beside it")

@@ -171,7 +171,14 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
       f"{where}: config.evaluation names no head (image, text) and no tower (features) to export; train "
       "with one of them set"
     )
-  own_towers = own_towers or {"image": options["features"]}
+  if not own_towers:
+    tower = choose(options["features"], config["towers"], f"{where}: config.evaluation.features")
+    own_towers = {config["towers"][tower].get("modality", tower): tower}
+    if other := set(own_towers) - set(KINDS):
+      raise UserError(
+        f"{where}: other packages have images and texts, and this run is evaluated by a tower of "
+        f"{' and '.join(other)}; export a run whose config.evaluation names a head or a tower of these"
+      )
   arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
   heads, towers = {}, {}
   for name, own in own_heads.items():

@@ -23,16 +23,18 @@ def draw_found(
   scores: Sequence[float],
   *,
   title: str = "",
+  called: str = "image",
 ) -> pathlib.Path:
   """Draws the images found, nearest first, five a row, each with its caption, its name and its score.
 
   Args:
     path: of the PNG.
-    query: the text, or the image, uint8 [H, W, 3].
-    images: k images, uint8 [H, W, 3], of any size.
+    query: the text, or the image, or how a sound is seen, uint8 [H, W, 3].
+    images: k images likewise, uint8 [H, W, 3], of any size.
     labels: (caption, name) of each; either may be empty. Of a name that is too long the end is shown.
     scores: k numbers.
     title: a line below the query: what was searched, by which run.
+    called: what a query that is a picture shows.
 
   Returns:
     The path.
@@ -49,7 +51,7 @@ def draw_found(
     page.text(_MARGIN, 0.74, title, 9.5, color=GREY)
   else:
     page.picture(_small(query), _MARGIN, 0.3, _TILE)
-    page.text(_MARGIN + _TILE + _GAP, 0.8, "nearest to this image", 14, weight="bold")
+    page.text(_MARGIN + _TILE + _GAP, 0.8, f"nearest to this {called}", 14, weight="bold")
     page.text(_MARGIN + _TILE + _GAP, 1.12, title, 9.5, color=GREY)
   for n, (image, (caption, name), score) in enumerate(zip(images, labels, scores)):
     x, y = _MARGIN + n % columns * (_TILE + _GAP), head + n // columns * step
