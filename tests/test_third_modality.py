@@ -22,7 +22,7 @@ from mmcontrast.encoders.heads import build_head
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.metric_names import metric_names
-from mmcontrast.evaluation.suite import check_space, run_suite
+from mmcontrast.evaluation.suite import check, check_space, run_suite
 from mmcontrast.inference import Inference
 from mmcontrast.inference.embeddings import Embeddings
 from mmcontrast.modalities import MODALITIES
@@ -296,6 +296,12 @@ def test_a_node_that_is_not_there_is_named_before_any_data(model, evaluators, me
   with pytest.raises(UserError, match=message) as caught:
     check_space({"sets": ("s",), "features": "image", "evaluators": evaluators}, model.space)
   assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_name_of_a_node():
+  for evaluators in (dict(knn=dict(node=3)), dict(retrieval=dict(directions=(1,))), dict(zero_shot=dict(of=None))):
+    with pytest.raises(UserError, match=r"evaluation\.evaluators\.\w+\.\w+: .* is no name; give one, or a list"):
+      check({"sets": ("s",), "evaluators": evaluators})
 
 
 def test_a_set_without_it_is_left_out_with_a_line_or_said(model, capsys):

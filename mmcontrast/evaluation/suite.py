@@ -49,6 +49,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "linear_probe": linear_probe.evaluate,
   "tagging": tagging.evaluate,
 }
+_NAMES = ("node", "directions", "of")  # options that are a name or several
 CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 NEED_A_BANK = ("knn", "linear_probe", "tagging")
@@ -72,6 +73,10 @@ def check(config: Mapping[str, Any]) -> None:
   for name, options in config["evaluators"].items():
     choose(name, EVALUATORS, "evaluation.evaluators")
     check_options(options or (), options_of(name), f"evaluation.evaluators.{name}")
+    for key in _NAMES:
+      given = (options or {}).get(key, ())
+      if not isinstance(given, str | list | tuple) or not all(isinstance(one, str) for one in given):
+        raise UserError(f"evaluation.evaluators.{name}.{key}: {given!r} is no name; give one, or a list of names")
     for one in baselines.names(options or {}):
       choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip
