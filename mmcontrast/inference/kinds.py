@@ -98,7 +98,7 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
   def outputs(node: str) -> list[str]:
     of = parse_kind(f"{nodes[node]}/{node}.tokens", config, model)
     zeros = MODALITIES[of.modality].zeros(2, config)
-    return outputs_of(jax.eval_shape(lambda variables: run_node(model, variables, of, *zeros), variables))
+    return list(jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, *zeros)), variables))
 
   nodes = nodes_of(model)
   return Space(joint, probed_of(config, model), nodes, outputs)
@@ -143,13 +143,13 @@ def run_node(model: Model, variables: Any, of: Kind, inputs: Any, mask: Any) -> 
   return model.embed_through(variables, of.head, encoded) if of.head else encoded
 
 
-def outputs_of(made: Encoded) -> list[str]:
-  """What of FIELDS a node makes. `made`: its outputs, or their shapes."""
-  return [name for name in FIELDS if getattr(made, name, None) is not None]
+def outputs_of(made: Encoded) -> dict[str, jax.Array]:
+  """What a node makes, of FIELDS."""
+  return {name: found for name in FIELDS if (found := getattr(made, name, None)) is not None}
 
 
 def check_made(made: Encoded, node: str, field: str, where: str) -> None:
-  """Raises UserError where a node does not make what is asked of it. `made`: as of `outputs_of`."""
-  has = outputs_of(made)
+  """Raises UserError where a node does not make what is asked of it."""
+  has = list(outputs_of(made))
   if field not in has:
     raise UserError(f"{where}: {node!r} makes no {field}; it makes {', '.join(has)}: write {node}.{has[0]}")
