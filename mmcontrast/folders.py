@@ -109,6 +109,8 @@ def make(folder: str | os.PathLike, option: str) -> Folder:
   path = at(folder, option)
   try:
     if is_store(path):
+      if path.is_file():
+        raise UserError(f"{option} {folder}: is a file; give a folder")
       probe = path / f".{uuid.uuid4().hex}"
       probe.write_bytes(b"")
       probe.unlink()

@@ -186,6 +186,8 @@ def test_a_folder_becomes_whole_or_nothing(folder, monkeypatch):
     raise AssertionError
   with pytest.raises(UserError, match=f"--out {folder}/config.json: is a file"):
     folders.check_empty(folder / "config.json", "--out")
+  with pytest.raises(UserError, match=f"--out {folder}/config.json: is a file; give a folder"):
+    folders.make(folder / "config.json", "--out")
   other = folder / "other"
   with pytest.raises(UserError, match=f"^{other}/x: no$"), folders.whole(other, "--out") as scratch:
     raise UserError(f"{scratch}/x: no")
