@@ -299,7 +299,7 @@ def towers() -> list[str]:
   base, lines = base_config().to_dict(), []
   for names in family(ENCODERS).values():
     options = {name: section(("towers", "x"), {"name": name}, base).options for name in names}
-    keys = [key for key in options[names[0]] if key not in ("name", "modality")]
+    keys = [key for key in options[names[0]] if key not in ("name", "modality", "reads")]
     lines += ["**" + ", ".join(f"`{name}`" for name in names) + "**", ""]
     lines += ["| option | default | meaning |", "|---|---|---|"]
     words = words_of(ENCODERS[names[0]])
@@ -353,7 +353,8 @@ def config_page() -> str:
     "### `towers.NAME`",
     "",
     *wrapped(
-      '`name`: the encoder. `modality`: "image" or "text"; left out, the tower\'s name says it. A default '
+      '`name`: the encoder. `modality`: "image" or "text"; left out, the tower\'s name says it. `reads`: the towers '
+      "whose tokens a `fusion_transformer` reads, instead of a view ([nodes](nodes.md)). A default "
       '"by the size" is that of the published model of that name: [encoders](encoders.md).'
     ),
     *towers(),

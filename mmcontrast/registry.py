@@ -91,7 +91,7 @@ def check_options(given: Iterable[str], known: Collection[str], where: str, othe
 
 
 def _check(builder: Callable[..., Any], name: str, options: Mapping[str, Any], where: str) -> None:
-  known, kind = options_of(builder), _unwrapped(builder)
+  known, kind = options_of(builder), unwrapped(builder)
   check_options(options, known, where)
   for key, default in known.items():
     if default is REQUIRED and key not in options:
@@ -110,7 +110,8 @@ def _check_types(kind: Callable[..., Any], options: Mapping[str, Any], where: st
       raise UserError(f"{where}.{key}: {value!r} is not {_words(hints[key])}{default}")
 
 
-def _unwrapped(builder: Callable[..., Any]) -> Callable[..., Any]:
+def unwrapped(builder: Callable[..., Any]) -> Callable[..., Any]:
+  """The class or function that a builder with some options set is of."""
   while isinstance(builder, functools.partial):
     builder = builder.func
   return builder

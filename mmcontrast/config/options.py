@@ -90,7 +90,7 @@ def _tower(value: Any) -> Section:
 
   name = _name(value)
   own = options_of(ENCODERS[name]) if name in ENCODERS else {}
-  return Section({"name": REQUIRED, "modality": None} | own, kind="a tower")
+  return Section({"name": REQUIRED, "modality": None, "reads": ()} | own, kind="a tower")
 
 
 def _head(value: Any) -> Section:

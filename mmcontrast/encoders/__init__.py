@@ -19,6 +19,7 @@ from mmcontrast.encoders.clip_resnet import (
 )
 from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext_small, convnext_tiny
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.encoders.heads import HEADS, build_head
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
@@ -67,13 +68,15 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "modern_bert_large": modern_bert_large,
   "audio_transformer": AudioTransformer,
   "audio_convnet": AudioConvNet,
+  "fusion_transformer": FusionTransformer,
 }
 
 
 def build_encoder(config: Mapping[str, Any], where: str = "towers") -> nn.Module:
   """Builds `ENCODERS[config["name"]]` with the rest of the config as options.
 
-  The module maps `(inputs, mask=None, *, train)` to `Encoded`. Raises UserError for an
+  The module maps `(inputs, mask=None, *, train)` to `Encoded`; one of a tower that reads others (`READS`, at least so
+  many of them) maps `(*encoded, train)`. Raises UserError for an
   unknown name, option or value, naming the nearest; `where` is the config's path in it.
   """
   return build(ENCODERS, config, where)

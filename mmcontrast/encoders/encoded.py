@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import flax.struct
 import jax
 
@@ -15,11 +17,32 @@ class Encoded:
     tokens: [B, L, D], the positions that were pooled (patches, words, feature-map cells).
     mask: [B, L] bool, True where a token is real; None when all are.
     weights: [B, L], the logarithm of each token's weight; None when all weigh the same.
-    grid: the rows and columns that the tokens of an image are in; None for words, or where patches were dropped.
+    logits: [B, ..., K], scores of K classes or words.
+    losses: name -> [B], what a node asks of itself beside what terms ask of it (a balance of experts, a
+      reconstruction): terms with `auxiliary` add them to the objective by name.
+    grid: the rows and columns that the tokens of an image are in, which make them a map; None for words, or where
+      patches were dropped.
   """
 
   pooled: jax.Array | None = None
   tokens: jax.Array | None = None
   mask: jax.Array | None = None
   weights: jax.Array | None = None
+  logits: jax.Array | None = None
+  losses: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
   grid: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)
+
+  @property
+  def map(self) -> jax.Array | None:
+    """[B, rows, columns, D]: the tokens where they are on the grid; None without one."""
+    if self.tokens is None or self.grid is None:
+      return None
+    return self.tokens.reshape(len(self.tokens), *self.grid, self.tokens.shape[-1])
+
+  @property
+  def fields(self) -> frozenset[str]:
+    """What it makes: of "pooled", "tokens", "mask", "weights", "logits", "grid", and "losses/NAME"."""
+    made = {
+      name for name in ("pooled", "tokens", "mask", "weights", "logits", "grid") if getattr(self, name) is not None
+    }
+    return frozenset(made | {f"losses/{name}" for name in self.losses})

@@ -98,7 +98,7 @@ class TokenLinear(nn.Module):
   """One matrix for every token, for scores that compare tokens (FILIP, arXiv:2111.07783)."""
 
   TAKES: ClassVar = ("tokens", "mask")
-  GIVES_TOKENS: ClassVar = True
+  GIVES: ClassVar = ("tokens", "mask")
   CHOICES: ClassVar = {"dtype": DTYPES}
 
   dim: int
@@ -119,7 +119,7 @@ class TokenWeighted(TokenLinear):
   (arXiv:2304.08345) and HBI (arXiv:2303.14369).
   """
 
-  GIVES_WEIGHTS: ClassVar = True
+  GIVES: ClassVar = ("tokens", "mask", "weights")
 
   @nn.compact
   def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
@@ -151,6 +151,34 @@ class Prototypes(nn.Module):
     return Encoded(unit.astype(jnp.dtype(self.dtype)) @ kernel.astype(jnp.dtype(self.dtype)))
 
 
+class Match(nn.Module):
+  """Logits from the pooled vector of a tower that reads others: whether a text and an image belong together.
+
+  ALBEF's (arXiv:2107.07651) is one linear layer on the first token of the fusion encoder, with the classes
+  "mismatched" 0 and "matched" 1.
+
+  Attributes:
+    dim: how many logits.
+  """
+
+  GIVES: ClassVar = ("logits",)
+  CHOICES: ClassVar = {"dtype": DTYPES}
+
+  dim: int = 2
+  dtype: str = "float32"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < 2:
+      raise UserError(f"dim: {self.dim!r} is not a number of classes; give 2 or more")
+
+  @nn.compact
+  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
+    """[B, D] -> logits [B, dim]."""
+    del train
+    return Encoded(logits=nn.Dense(self.dim, dtype=jnp.dtype(self.dtype), name="fc1")(pooled))
+
+
 HEADS = {
   "prototypes": Prototypes,
   "linear": Linear,
@@ -162,14 +190,13 @@ HEADS = {
   "token_projector": TokenProjector,
   "universal_projection": UniversalProjection,
   "finite_tokens": FiniteTokens,
+  "match": Match,
 }
 
 
 def gives(head: nn.Module) -> frozenset[str]:
   """The fields of `Encoded` that a head fills."""
-  if not gives_tokens(head):
-    return frozenset({"pooled"})
-  return frozenset({"tokens", "mask"} | ({"weights"} if gives_weights(head) else set()))
+  return frozenset(getattr(head, "GIVES", ("pooled",)))
 
 
 def takes(head: nn.Module) -> tuple[str, ...]:
@@ -179,18 +206,18 @@ def takes(head: nn.Module) -> tuple[str, ...]:
 
 def gives_tokens(head: nn.Module) -> bool:
   """Whether a head gives tokens [B, L, dim] instead of a pooled vector [B, dim]."""
-  return getattr(head, "GIVES_TOKENS", False)
+  return "tokens" in gives(head)
 
 
 def gives_weights(head: nn.Module) -> bool:
   """Whether a head gives a weight for each of its tokens."""
-  return getattr(head, "GIVES_WEIGHTS", False)
+  return "weights" in gives(head)
 
 
 def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:
   """Builds `HEADS[config["name"]]` with the rest of the config as options.
 
-  The module maps what it `takes`, and `train`, to `Encoded`: pooled, or tokens (`gives_tokens`). Raises
+  The module maps what it `takes`, and `train`, to an `Encoded` of the fields that it `gives`. Raises
   UserError for an unknown name or option, naming the nearest.
   """
   return build(HEADS, config, where)

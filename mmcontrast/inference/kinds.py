@@ -44,9 +44,9 @@ def heads_of(config: Mapping[str, Any], model: Model) -> dict[str, str]:
   for modality, head in heads.items():
     where = f"config.evaluation.{modality}"
     choose(head, model.heads, where)
-    of = model.modality_of_tower[model.tower_of_head[head]]
+    of = model.node_of_head[head]
     if of != modality:
-      fitting = [one for one, tower in model.tower_of_head.items() if model.modality_of_tower[tower] == modality]
+      fitting = [one for one, node in model.node_of_head.items() if node == modality]
       raise UserError(f"{where}: head {head!r} is on a tower of {of}; one of: {', '.join(fitting) or 'none'}")
   return heads
 
@@ -77,9 +77,9 @@ def parse_kind(kind: str, config: Mapping[str, Any], model: Model) -> Kind:
 
 
 def nodes_of(model: Model) -> dict[str, str]:
-  """Tower or head -> its modality; where both have one name, it is the head's."""
+  """Tower or head -> its modality, of those that encode one; where both have one name, it is the head's."""
   towers = model.modality_of_tower
-  return {**towers, **{head: towers[tower] for head, tower in model.tower_of_head.items()}}
+  return {**towers, **{head: towers[tower] for head, tower in model.tower_of_head.items() if tower in towers}}
 
 
 def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:

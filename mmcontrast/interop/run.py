@@ -23,7 +23,8 @@ from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
 from mmcontrast.models.finite import check_weights
-from mmcontrast.models.model import build_model, sources_of
+from mmcontrast.models.graph import sources_of
+from mmcontrast.models.model import build_model
 from mmcontrast.objectives.terms import logits_between
 from mmcontrast.runs.checkpoint import load_run, save_untrained
 

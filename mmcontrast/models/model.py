@@ -1,6 +1,8 @@
-"""Towers and heads: from views to named embeddings.
+"""Towers and heads, the nodes of a method's graph: from views to named embeddings.
 
-An embedding is named "view/head" or "view/head@momentum". A head reads a tower, or another head: a
+An embedding is named "view/head" or "view/head@momentum". A tower encodes the views of its modality, or reads the
+tokens of other towers: `fusion=dict(reads=("text", "image"), name="fusion_transformer", ...)`, and then the name
+says what each of them encodes: "fusion(text[0], image[0])/match". A head reads a tower, or another head: a
 predictor is `predictor=dict(of="image_ssl", name="mlp", ...)`. The online and the momentum branch are
 the same Flax modules applied to other variables, and the momentum branch has those that its embeddings
 need: a predictor whose "@momentum" no term names is in the online branch only.
@@ -20,7 +22,8 @@ from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, takes
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities.real_tokens import real_tokens
-from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
+from mmcontrast.models.graph import reads_of, root_of, sources_of
+from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
 from mmcontrast.optimization import optim
 
 Variables = dict[str, Any]  # {"params": {"towers", "heads"}, "batch_stats": {"towers", "heads"}}
@@ -34,12 +37,13 @@ class Model:
     towers: tower name -> encoder module.
     heads: head name -> head module.
     tower_of_head: head name -> name of the tower that it reads, itself or through other heads.
-    modality_of_tower: tower name -> modality ("image", "text").
+    modality_of_tower: tower name -> modality ("image", "text"), of the towers that encode views.
     pad_id, eos_id: of the tokenizer; they say where a text ends: `real_tokens`.
     frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
       statistics, no dropout) and receive no gradient.
     shared: head name -> {one of its submodules: the head whose parameters it uses instead of its own}.
     head_of_head: head name -> the head that it reads, of those that do not read a tower.
+    reads: tower name -> the towers whose tokens it reads, of the towers that encode no view.
   """
 
   towers: dict[str, nn.Module]
@@ -51,6 +55,7 @@ class Model:
   frozen: frozenset[str] = frozenset()
   shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
   head_of_head: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  reads: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
   @property
   def head_dims(self) -> dict[str, int]:
@@ -66,10 +71,15 @@ class Model:
         image [B, H, W, 3] float32, text [B, L] int32.
     """
     variables: Variables = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
-    encoded = {}
-    for number, (name, tower) in enumerate(sorted(self.towers.items())):
-      inputs, mask = self._inputs(views, self.modality_of_tower[name])
-      encoded[name], made = tower.init_with_output(jax.random.fold_in(key, number), inputs, mask, train=False)
+    encoded: dict[str, Encoded] = {}
+    order = {name: number for number, name in enumerate(sorted(self.towers))}
+    for name in sorted(order, key=lambda name: (self._depth(name), name)):  # what a tower reads, before it
+      tower, tower_key = self.towers[name], jax.random.fold_in(key, order[name])
+      if name in self.reads:
+        inputs = tuple(encoded[read] for read in self.reads[name])
+      else:
+        inputs = self._inputs(views, self.modality_of_tower[name])
+      encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
       _file(variables, "towers", name, made)
     numbers = {name: number for number, name in enumerate(sorted(self.heads), start=len(self.towers))}
     projected: dict[str, Encoded] = {}
@@ -106,6 +116,19 @@ class Model:
     options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
     return self._apply(module, variables, "towers", tower, (inputs, mask), train, key, **options)
 
+  def fuse(
+    self,
+    variables: Variables,
+    tower: str,
+    encoded: Iterable[Encoded],
+    *,
+    train: bool = False,
+    key: jax.Array | None = None,
+  ) -> tuple[Encoded, dict]:
+    """What the towers made that `tower` reads, in the order of `reads`, through it. Returns (Encoded, new batch
+    statistics of the tower)."""
+    return self._apply(self.towers[tower], variables, "towers", tower, tuple(encoded), train, key)
+
   def project(
     self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False, key: jax.Array | None = None
   ) -> tuple[Encoded, dict]:
@@ -113,7 +136,8 @@ class Model:
     statistics of the head)."""
     inputs = self._head_inputs(head, encoded)
     found, stats = self._apply(self.heads[head], variables, "heads", head, inputs, train, key)
-    return (found if found.tokens is None else found.replace(grid=encoded.grid)), stats
+    found = found if found.tokens is None else found.replace(grid=encoded.grid)
+    return found.replace(losses={**encoded.losses, **found.losses}), stats
 
   def embed_through(self, variables: Variables, head: str, encoded: Encoded) -> Encoded:
     """What a tower made, through a head and the heads before it, as in evaluation."""
@@ -131,6 +155,20 @@ class Model:
     while line[0] in self.head_of_head:
       line.insert(0, self.head_of_head[line[0]])
     return line
+
+  def _depth(self, tower: str) -> int:
+    """How many towers stand between a tower and a view."""
+    return 1 + max(map(self._depth, self.reads[tower])) if tower in self.reads else 0
+
+  @property
+  def node_of_head(self) -> dict[str, str]:
+    """Head -> the modality of the tower that it reads, or the name of a tower that reads others."""
+    return {head: self.modality_of_tower.get(tower, tower) for head, tower in self.tower_of_head.items()}
+
+  @property
+  def made_by_head(self) -> dict[str, frozenset[str]]:
+    """Head -> the fields of `Encoded` that it fills."""
+    return {name: gives(head) for name, head in self.heads.items()}
 
   @property
   def token_heads(self) -> frozenset[str]:
@@ -164,26 +202,34 @@ class Model:
     Returns:
       ({name: what its head made of it}, new batch statistics). A tower sees its views one after the
       other, as separate batches, each updating the running statistics; so does a head, once a view
-      however many heads read it.
+      however many heads read it. Each node is computed once, and only those that `names` need.
     """
     paths = {name: parse_embedding(name) for name in names}
     stats = variables["batch_stats"]
     embeddings = {}
-    for number, (tower, array, view) in enumerate(sorted({self._source(p) for p in paths.values()})):
+    encoded: dict[tuple[str, Source], Encoded] = {}
+    for number, (tower, source) in enumerate(self._nodes(paths.values())):
       view_key = None if key is None else jax.random.fold_in(key, number)
       current = {**variables, "batch_stats": stats}
       with per_example(seeds):
-        encoded, new = self.encode(current, tower, views[array][:, view], train=train, key=view_key)
+        if source.inputs:
+          inputs = [encoded[node] for node in zip(self.reads[tower], source.inputs)]
+          made_by_tower, new = self.fuse(current, tower, inputs, train=train, key=view_key)
+        else:
+          made_by_tower, new = self.encode(
+            current, tower, views[source.views][:, source.view], train=train, key=view_key
+          )
+      encoded[tower, source] = made_by_tower
       stats = _with(stats, "towers", tower, new)
       made: dict[str, Encoded] = {}
       for name, path in paths.items():
-        if self._source(path) == (tower, array, view):
+        if (self.tower_of_head[path.head], path.source) == (tower, source):
           for head in self._line(path.head):
             if head not in made:
-              source = made.get(self.head_of_head.get(head), encoded)
+              read = made.get(self.head_of_head.get(head), made_by_tower)
               current = {**variables, "batch_stats": stats}
               with per_example(seeds):
-                made[head], new = self.project(current, head, source, train=train, key=view_key)
+                made[head], new = self.project(current, head, read, train=train, key=view_key)
               stats = _with(stats, "heads", head, new)
           embeddings[name] = made[path.head]
     return embeddings, stats
@@ -193,14 +239,29 @@ class Model:
     paths = [parse_embedding(name) for name in names]
     heads = {head for p in paths for head in self._line(p.head)}
     owners = {owner for head in heads for owner in self.shared.get(head, {}).values()}
-    kept = {"heads": heads | owners, "towers": {self.tower_of_head[p.head] for p in paths}}
+    kept = {"heads": heads | owners, "towers": {tower for tower, _ in self._nodes(paths)}}
     return {
       collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]} for kind in kept}
       for collection, tree in variables.items()
     }
 
-  def _source(self, path: EmbeddingPath) -> tuple[str, str, int]:
-    return self.tower_of_head[path.head], path.views, path.view
+  def _nodes(self, paths: Iterable[EmbeddingPath]) -> list[tuple[str, Source]]:
+    """The (tower, what it reads) that paths need, each after those that it reads: towers of views first, sorted, so
+    that a fusion beside them does not change what they draw at random."""
+    of_views: set[tuple[str, Source]] = set()
+    fusions: dict[tuple[str, Source], None] = {}
+
+    def add(tower: str, source: Source) -> None:
+      if not source.inputs:
+        of_views.add((tower, source))
+        return
+      for read, inner in zip(self.reads[tower], source.inputs, strict=True):
+        add(read, inner)
+      fusions.setdefault((tower, source))
+
+    for path in sorted(paths):
+      add(self.tower_of_head[path.head], path.source)
+    return [*sorted(of_views), *fusions]
 
   def _inputs(self, views: Mapping[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
     inputs = views[modality]
@@ -247,9 +308,12 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   options the encoder or head does not have.
   """
   views, ids = config["data"]["views"], config["data"]["token_ids"]
-  towers, modality_of_tower = {}, {}
+  towers, modality_of_tower, reads = {}, {}, reads_of(config)
   for name, options in config["towers"].items():
-    options = {**_of_data(name, options, config), **options}
+    options = {**_of_data(name, options, config), **{key: value for key, value in options.items() if key != "reads"}}
+    if name in reads:
+      towers[name] = build_encoder(options)
+      continue
     modality = options.pop("modality", name)
     choose(modality, views, f"config.towers.{name}.modality")
     if modality == "text":
@@ -270,7 +334,7 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     options = {key: value for key, value in options.items() if key not in ("tower", "of")}
     shared[name] = dict(options.pop("shared", {}))
     heads[name] = build_head(options, f"config.heads.{name}")
-  tower_of_head = {name: _root(name, sources) for name in heads}
+  tower_of_head = {name: root_of(name, sources) for name in heads}
   head_of_head = {name: source for name, (kind, source) in sources.items() if kind == "heads"}
   for name, source in head_of_head.items():
     if lacking := set(takes(heads[name])) - gives(heads[source]):
@@ -284,39 +348,16 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
   return Model(
-    towers, heads, tower_of_head, modality_of_tower, ids["pad"], ids["eos"], shared=shared, head_of_head=head_of_head
+    towers,
+    heads,
+    tower_of_head,
+    modality_of_tower,
+    ids["pad"],
+    ids["eos"],
+    shared=shared,
+    head_of_head=head_of_head,
+    reads=reads,
   )
-
-
-def sources_of(config: Mapping) -> dict[str, tuple[str, str]]:
-  """Head -> ("towers" or "heads", what it reads there); raises UserError for what is not there."""
-  return {
-    name: _source_of(name, options, config["towers"], config["heads"]) for name, options in config["heads"].items()
-  }
-
-
-def _source_of(name: str, options: Mapping[str, Any], towers: Mapping, heads: Mapping) -> tuple[str, str]:
-  tower, source = options.get("tower"), options.get("of")
-  where = f"config.heads.{name}"
-  if source is None:
-    return "towers", choose(tower or "", towers, f"{where}.tower")
-  if tower is not None:
-    raise UserError(f"{where}: tower={tower!r} and of={source!r}; a head reads one of the two, leave the other out")
-  choose(source, [*towers, *(other for other in heads if other != name)], f"{where}.of")
-  if source in towers and source in heads:
-    raise UserError(f"{where}.of: {source!r} is a tower and a head; write tower={source!r}, or rename the head")
-  return ("towers" if source in towers else "heads"), source
-
-
-def _root(head: str, sources: Mapping[str, tuple[str, str]]) -> str:
-  """The tower at the end of what a head reads; raises UserError where heads read each other in a cycle."""
-  line, kind, source = [head], *sources[head]
-  while kind == "heads":
-    if source in line:
-      raise UserError(f"config.heads.{head}.of: {' of '.join([*line, source])} is a cycle; let one read a tower")
-    line.append(source)
-    kind, source = sources[source]
-  return source
 
 
 def complete_config(config: Mapping) -> dict[str, Any]:
@@ -334,7 +375,8 @@ def complete_config(config: Mapping) -> dict[str, Any]:
 
 def _of_data(name: str, options: Mapping[str, Any], config: Mapping) -> dict[str, Any]:
   """Options of a tower whose default is what config.data says."""
-  return {"max_length": config["data"]["text_length"]} if options.get("modality", name) == "text" else {}
+  encodes_text = options.get("modality", name) == "text" and not options.get("reads")
+  return {"max_length": config["data"]["text_length"]} if encodes_text else {}
 
 
 def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:

@@ -49,8 +49,8 @@ class Dino(ModuleLoss):
     paths = [parse_embedding(name) for name in facts.names]
     x = [widen(view.pooled) for view in views]
     centre = self.variable("state", "centre", jnp.zeros, x[0].shape[-1:], jnp.float32)
-    teachers = {(p.views, p.view): lax.stop_gradient(x) for p, x in zip(paths, x) if p.momentum}
-    students = {(p.views, p.view): x for p, x in zip(paths, x) if not p.momentum}
+    teachers = {p.source: lax.stop_gradient(x) for p, x in zip(paths, x) if p.momentum}
+    students = {p.source: x for p, x in zip(paths, x) if not p.momentum}
     targets = {view: (t - centre.value) / facts.scheduled["teacher_temperature"] for view, t in teachers.items()}
     logs = {view: jax.nn.log_softmax(s / facts.scheduled["temperature"], -1) for view, s in students.items()}
     each = [self._mean(-jnp.sum(jax.nn.softmax(targets[q], -1) * logs[v], -1), facts.valid)
@@ -71,7 +71,7 @@ class Dino(ModuleLoss):
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     paths = [parse_embedding(name) for name in names]
-    pairs = [(q, v) for q in paths for v in paths if q.momentum and not v.momentum and q[:2] != v[:2]]
+    pairs = [(q, v) for q in paths for v in paths if q.momentum and not v.momentum and q.source != v.source]
     if not pairs:
       raise UserError(
         f"embeddings: {list(names)} has no student of another view than a teacher's; name teachers, "

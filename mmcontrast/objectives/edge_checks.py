@@ -207,8 +207,9 @@ def _check_head(term: Edge, name: str, run: Run) -> None:
   """Checks that the head of an embedding gives what the term's score compares."""
   head = parse_embedding(name).head
 
-  def gives(head: str) -> tuple[bool, bool]:
-    return head in run.token_heads, head in run.weighted_heads
+  def gives(head: str) -> tuple[bool, bool] | None:
+    fields = run.fields(head)
+    return ("tokens" in fields, "weights" in fields) if fields & {"tokens", "pooled"} else None
 
   wanted = term.score.tokens or (term.token_keys and name in term.key), term.score.weighted
   if gives(head) == wanted:

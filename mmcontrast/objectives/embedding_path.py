@@ -1,28 +1,80 @@
-"""The name of an embedding: which view, through which head, of which branch."""
+"""The name of an embedding: which view or fusion of views, through which head, of which branch.
+
+image[1]/image_ssl@momentum         a view, through a head of its modality's tower, in the momentum branch
+fusion(text[0], image[0])/match     a tower that reads others, and what each of these reads, in the order of `reads`
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from mmcontrast.errors import UserError
 
-_PATTERN = re.compile(r"(?P<views>\w+)\[(?P<view>\d+)\]/(?P<head>\w+)(?P<momentum>@momentum)?")
+_TOKEN = re.compile(r"\s*(?:(?P<view>(?P<views>\w+)\[(?P<number>\d+)\])|(?P<tower>\w+)\s*\(|(?P<mark>[,)]))\s*")
+_HEAD = re.compile(r"(?P<source>.+)/(?P<head>\w+)(?P<momentum>@momentum)?")
+
+
+class Source(NamedTuple):
+  """What a tower reads: a view, or, of a tower that reads other towers, what each of these reads.
+
+  Attributes:
+    views: the batch's array of the view: image, image_small or text; "" of a fusion.
+    view: its number.
+    tower: of a fusion, the tower that reads others; "" of a view, which the tower of the head reads.
+    inputs: of a fusion, what those towers read, in the order of `reads`.
+  """
+
+  views: str = ""
+  view: int = 0
+  tower: str = ""
+  inputs: tuple[Source, ...] = ()
+
+  @property
+  def modality(self) -> str:
+    """ "image", of image_small too: small crops go through the same tower; "" of a fusion."""
+    return self.views.removesuffix("_small")
+
+  def leaves(self) -> Iterator[Source]:
+    """The views at its ends."""
+    if not self.inputs:
+      yield self
+    for source in self.inputs:
+      yield from source.leaves()
 
 
 class EmbeddingPath(NamedTuple):
-  """ "image[1]/image_ssl@momentum" taken apart; `views` is the batch's array of them: image, image_small or text."""
+  """ "image[1]/image_ssl@momentum" taken apart."""
 
-  views: str
-  view: int
+  source: Source
   head: str
   momentum: bool
 
   @property
+  def views(self) -> str:
+    """The batch's array of the view: image, image_small or text."""
+    return self.source.views
+
+  @property
+  def view(self) -> int:
+    """The number of the view."""
+    return self.source.view
+
+  @property
+  def is_fused(self) -> bool:
+    """Whether it is of a tower that reads other towers."""
+    return bool(self.source.inputs)
+
+  @property
   def modality(self) -> str:
-    """ "image", of image_small too: small crops go through the same tower."""
-    return self.views.removesuffix("_small")
+    """That of the view; "" of a fusion."""
+    return self.source.modality
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Those without which there is no such embedding, once each."""
+    return tuple(dict.fromkeys(leaf.modality for leaf in self.source.leaves()))
 
   @property
   def kind(self) -> str:
@@ -35,13 +87,39 @@ def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
 
   Raises UserError naming `where` when the name does not have that form.
   """
-  match = _PATTERN.fullmatch(name)
-  if match is None:
+  match = _HEAD.fullmatch(name)
+  source = match and _parse_source(match["source"])
+  if not source:
     raise UserError(
       f"{where}: {name!r} is not the path of an embedding; "
-      "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum'"
+      "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum', "
+      "or of a tower with reads 'fusion(text[0], image[0])/match'"
     )
-  return EmbeddingPath(match["views"], int(match["view"]), match["head"], bool(match["momentum"]))
+  return EmbeddingPath(source, match["head"], bool(match["momentum"]))
+
+
+def _parse_source(text: str) -> Source | None:
+  """The source that `text` writes; None where it has no such form."""
+  open_fusions: list[tuple[str, list[Source]]] = []
+  made, place, wants_source = None, 0, True
+  while place < len(text):
+    token = _TOKEN.match(text, place)
+    if token is None or (token["mark"] is None) != wants_source or (made and not open_fusions):
+      return None
+    place = token.end()
+    if token["tower"]:
+      open_fusions.append((token["tower"], []))
+      continue
+    if token["view"]:
+      made, wants_source = Source(token["views"], int(token["number"])), False
+    else:
+      tower, inputs = open_fusions[-1]
+      inputs.append(made)
+      wants_source = token["mark"] == ","
+      if not wants_source:
+        open_fusions.pop()
+        made = Source(tower=tower, inputs=tuple(inputs))
+  return made if made and not open_fusions and not wants_source else None
 
 
 def one_dim(entry: str, names: Iterable[str], head_dims: Mapping[str, int]) -> dict[str, int]:

@@ -33,7 +33,8 @@ class Facts(NamedTuple):
 class ModuleLoss(nn.Module):
   """The base of losses that are modules.
 
-  TAKES: the fields of `Encoded` that an embedding must have. SCHEDULED: options that may follow a schedule.
+  TAKES: the fields of `Encoded` that an embedding must have: "pooled", "tokens", "weights", "logits", "grid" (tokens
+  that are a feature map), "losses/NAME". SCHEDULED: options that may follow a schedule.
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)

@@ -32,6 +32,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.mil_nce import MilNce
@@ -47,6 +48,7 @@ from mmcontrast.registry import REQUIRED, build, check_options
 MODULES: dict[str, type[ModuleLoss]] = {
   "swav": Swav,
   "dino": Dino,
+  "classification": Classification,
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,
@@ -70,6 +72,11 @@ class ModuleTerm(Term):
   @property
   def spaces(self) -> tuple[str, ...]:
     return self.given
+
+  @property
+  def wants(self) -> dict[str, tuple[str, ...]]:
+    fields = tuple(field for field in self.module.TAKES if field not in (*_WORDS, "mask"))
+    return dict.fromkeys(self.given, fields) if fields else {}
 
   @property
   def schedules(self) -> dict[str, tuple[Any, str]]:
@@ -98,11 +105,12 @@ class ModuleTerm(Term):
   def check(self, run: Run) -> None:
     where = f"objective.{self.name}"
     for name in self.given:
-      if ((head := parse_embedding(name).head) in run.token_heads) != ("tokens" in self.module.TAKES):
-        wanted = "tokens" if "tokens" in self.module.TAKES else "one vector an example"
-        fitting = [other for other in run.heads if (other in run.token_heads) == ("tokens" in self.module.TAKES)]
+      head = parse_embedding(name).head
+      for field in (one for one in self.module.TAKES if one in _WORDS and one not in run.fields(head)):
+        fitting = [other for other in run.heads if field in run.fields(other)]
         raise UserError(
-          f"{where}.embeddings: the module takes {wanted}, which head {head!r} does not give; {nearest(head, fitting)}"
+          f"{where}.embeddings: the module takes {_WORDS[field]}, which head {head!r} does not give"
+          + (f"; {nearest(head, fitting)}" if fitting else f"; no head of this run does: {_HEADS[field]}")
         )
     one_dim(self.name, self.given, run.head_dims)
     try:
@@ -113,6 +121,16 @@ class ModuleTerm(Term):
   def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     return self.module.after_step(parameters)
 
+
+_WORDS = {
+  "pooled": "one vector an example", "tokens": "tokens", "weights": "weights of tokens", "logits": "logits",
+}  # fmt: skip
+_HEADS = {
+  "pooled": "add one such as dict(name='linear', dim=256)",
+  "tokens": "add one such as dict(name='token_linear', dim=256)",
+  "weights": "add one such as dict(name='token_weighted', dim=256)",
+  "logits": "add one such as dict(name='match')",
+}
 
 DEFAULTS = {"module": REQUIRED, "embeddings": (), "weight": 1.0}
 """The options of an entry and their defaults (`REQUIRED`: required)."""

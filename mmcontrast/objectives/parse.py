@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.objectives import module_term, regularizers
+from mmcontrast.objectives import auxiliary, module_term, regularizers
+from mmcontrast.objectives.auxiliary import parse_auxiliary
 from mmcontrast.objectives.criteria import build_criterion
 from mmcontrast.objectives.edge_checks import check_combination
 from mmcontrast.objectives.embedding_path import parse_embedding, parse_names
@@ -22,8 +23,8 @@ from mmcontrast.registry import REQUIRED, check_options
 Terms = dict[str, Term]
 
 # The key that says of what kind an entry is -> what makes a term of (name, entry); without one it is pairwise.
-KINDS = {"regularizer": parse_regularizer, "module": parse_module}
-OPTIONS = {"regularizer": regularizers.DEFAULTS, "module": module_term.DEFAULTS}
+KINDS = {"regularizer": parse_regularizer, "module": parse_module, "auxiliary": parse_auxiliary}
+OPTIONS = {"regularizer": regularizers.DEFAULTS, "module": module_term.DEFAULTS, "auxiliary": auxiliary.DEFAULTS}
 DIRECTIONS = ("rows", "columns", "both")
 NEGATIVES = ("batch", "queue", "batch+queue", "permuted", "combined")
 

@@ -21,7 +21,7 @@ def taking_part(info: Mapping[str, Any], names: Iterable[str]) -> jax.Array | No
     names: paths of embeddings.
   """
   present = info.get("present") or {}
-  modalities = dict.fromkeys(parse_embedding(name).modality for name in names)
+  modalities = dict.fromkeys(modality for name in names for modality in parse_embedding(name).modalities)
   masks = [info.get("valid"), *(present.get(modality) for modality in modalities)]
   masks = [mask for mask in masks if mask is not None]
   return functools.reduce(jnp.logical_and, masks) if masks else None

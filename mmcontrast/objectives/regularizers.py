@@ -278,10 +278,12 @@ class Regularizer(Term):
   def check(self, run: Run) -> None:
     where = f"objective.{self.name}"
     for name in self.embeddings:
-      if (head := parse_embedding(name).head) in run.token_heads:
+      fields = run.fields(head := parse_embedding(name).head)
+      if "pooled" not in fields:
+        gives = "a vector for each token" if "tokens" in fields else " and ".join(sorted(fields))
         raise UserError(
-          f"{where}.embeddings: head {head!r} gives a vector for each token, and a regularizer takes one for each "
-          f"example; {nearest(head, set(run.heads) - set(run.token_heads))}"
+          f"{where}.embeddings: head {head!r} gives {gives}, and a regularizer takes one for each "
+          f"example; {nearest(head, [other for other in run.heads if 'pooled' in run.fields(other)])}"
         )
     if self.function.across:
       one_dim(self.name, self.embeddings, run.head_dims)

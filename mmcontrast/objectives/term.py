@@ -63,13 +63,17 @@ class Run:
   """The rest of a run, which terms are checked against.
 
   Attributes:
-    heads: head -> modality of its tower.
+    heads: head -> modality of its tower, or the name of a tower that reads others.
     batch_size: of the global batch.
     tag_count: tags that the dataset has.
-    labels: names of the labels that it has.
+    labels: the labels that it has, and the names of their classes where these are known.
     token_heads: heads that give an embedding for each token.
     weighted_heads: those of them that give a weight for each token too.
     head_dims: head -> length of its vectors, of the heads where it is known.
+    made: head -> the fields of `Encoded` that it fills; of a head that is not in it, token_heads and weighted_heads
+      say.
+    towers: tower -> the modality that it encodes.
+    reads: tower -> the towers that it reads instead.
     examples: how many the dataset has; None where that is not known.
   """
 
@@ -81,6 +85,16 @@ class Run:
   weighted_heads: Collection[str] = ()
   head_dims: Mapping[str, int] = field(default_factory=dict)
   examples: int | None = None
+  made: Mapping[str, Collection[str]] = field(default_factory=dict)
+  towers: Mapping[str, str] = field(default_factory=dict)
+  reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+  def fields(self, head: str) -> frozenset[str]:
+    """The fields of `Encoded` that a head fills."""
+    if head in self.made:
+      return frozenset(self.made[head])
+    weights = {"weights"} if head in self.weighted_heads else set()
+    return frozenset({"tokens", "mask"} | weights if head in self.token_heads else {"pooled"})
 
 
 class Term(abc.ABC):
@@ -129,6 +143,12 @@ class Term(abc.ABC):
 
   def check(self, run: Run) -> None:  # noqa: B027 (most kinds can do without)
     """Raises UserError where the run does not give what the term needs, before anything compiles."""
+
+  @property
+  def wants(self) -> Mapping[str, tuple[str, ...]]:
+    """Fields of `Encoded` that an embedding must have and that only its shapes tell (`Encoded.fields`): path -> names,
+    such as "grid" or "losses/balance"."""
+    return {}
 
   @property
   def schedules(self) -> Mapping[str, tuple[Any, str]]:

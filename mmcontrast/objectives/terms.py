@@ -23,7 +23,8 @@ A score of more than two modalities (gram_volume, multilinear) makes one column 
 `negatives="permuted"` and "combined" are then tuples of different examples' keys (tuple_negatives.py).
 
 An entry with "regularizer" asks something of embeddings themselves (regularizers.py). One with "module" is a
-term that learns parameters or remembers arrays of its own: clusters, centres (module_term.py).
+term that learns parameters or remembers arrays of its own: clusters, centres (module_term.py). One with "auxiliary"
+adds a loss that a tower or a head makes itself (auxiliary.py).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import jax.numpy as jnp
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.comparison import Comparison
-from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.embedding_path import Source, parse_embedding
 from mmcontrast.objectives.parse import Terms
 from mmcontrast.objectives.parse import parse_terms as _parse
 from mmcontrast.objectives.term import Memory, Now, Run
@@ -62,26 +63,66 @@ def check_terms(terms: Terms, *, views: Mapping[str, int], momentum: bool = True
   known = Run(**run)
   for term in terms.values():
     for name in term.embeddings:
-      _check_path(name, f"objective.{term.name}: embedding {name!r}", views, known.heads, momentum)
+      _check_path(name, f"objective.{term.name}: embedding {name!r}", views, known, momentum)
     term.check(known)
 
 
-def _check_path(name: str, where: str, views: Mapping[str, int], heads: Mapping[str, str], momentum: bool) -> None:
-  """Checks that the view and the head of an embedding exist, and are of one modality."""
+def check_nodes(terms: Terms, nodes: Mapping[str, Encoded]) -> None:
+  """Checks that nodes make what terms want of them, from their shapes; raises UserError naming what they do make."""
+  for term in terms.values():
+    for name, fields in term.wants.items():
+      for field in fields:
+        if field not in nodes[name].fields:
+          made = ", ".join(sorted(nodes[name].fields))
+          raise UserError(f"objective.{term.name}: wants {_of_field(field)} of {name!r}, which makes {made} only")
+
+
+def _of_field(field: str) -> str:
+  return "a feature map (grid)" if field == "grid" else field
+
+
+def wanted_nodes(terms: Terms) -> tuple[str, ...]:
+  """The embeddings whose shapes `check_nodes` must know."""
+  return tuple(dict.fromkeys(name for term in terms.values() for name in term.wants))
+
+
+def _check_path(name: str, where: str, views: Mapping[str, int], run: Run, momentum: bool) -> None:
+  """Checks that the views and the head of an embedding exist, and are of the towers that it names."""
   path = parse_embedding(name, where)
-  count = views[choose(path.views, views, f"{where}: modality")]
-  if path.view >= count:
-    key = "data.multi_crop.views" if path.views == "image_small" else f"data.views.{path.views}"
-    exist = f"{path.views}[0] to [{count - 1}] exist" if count else "there are none"
-    raise UserError(f"{where}: {key} is {count}, so {exist}")
-  if heads[choose(path.head, heads, f"{where}: head")] != path.modality:
-    fitting = [head for head, modality in heads.items() if modality == path.modality]
-    raise UserError(f"{where}: head {path.head!r} is on the {heads[path.head]} tower; {nearest(path.head, fitting)}")
+  _check_source(path.source, where, views, run)
+  node = path.source.tower or path.modality
+  if run.heads[choose(path.head, run.heads, f"{where}: head")] != node:
+    fitting = [head for head, other in run.heads.items() if other == node]
+    raise UserError(
+      f"{where}: head {path.head!r} is on the {run.heads[path.head]} tower"
+      + (f"; {nearest(path.head, fitting)}" if fitting else f", and no head is on {node!r}")
+    )
   if path.momentum and not momentum:
     raise UserError(
       f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) "
       f"or write {name.removesuffix('@momentum')!r}"
     )
+
+
+def _check_source(source: Source, where: str, views: Mapping[str, int], run: Run) -> None:
+  """Checks that views exist, and that towers that read others are named with what these read."""
+  if source.tower:
+    reads = run.reads[choose(source.tower, run.reads, f"{where}: tower with reads")]
+    if len(reads) != len(source.inputs):
+      raise UserError(f"{where}: tower {source.tower!r} reads {', '.join(reads)}, and {len(source.inputs)} are named")
+    for read, inner in zip(reads, source.inputs):
+      if (inner.tower or inner.modality) != run.towers.get(read, read):
+        raise UserError(
+          f"{where}: tower {source.tower!r} reads {', '.join(reads)} in this order, and "
+          f"{inner.tower or inner.views!r} stands where {read!r} is"
+        )
+      _check_source(inner, where, views, run)
+    return
+  count = views[choose(source.views, views, f"{where}: modality")]
+  if source.view >= count:
+    key = "data.multi_crop.views" if source.views == "image_small" else f"data.views.{source.views}"
+    exist = f"{source.views}[0] to [{count - 1}] exist" if count else "there are none"
+    raise UserError(f"{where}: {key} is {count}, so {exist}")
 
 
 def required_embeddings(terms: Terms) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ BATCH_AXES = ("data", "fsdp")
 SMALL = 1 << 16
 """Arrays of fewer elements stay whole under a cut such as "fsdp": cutting them costs more than it saves."""
 
-_INTO = r"towers/.*/(attn/qkv|attn_pool/(q|kv)|mlp/fc1)"  # their outputs are cut ...
-_OUT = r"towers/.*/(attn/proj|attn_pool/proj|mlp/fc2)"  # ... which are the inputs of these
+_INTO = r"(towers|heads|terms)/.*/(attn/qkv|(attn_pool|cross_attn)/(q|kv)|mlp/fc1)"  # their outputs are cut ...
+_OUT = r"(towers|heads|terms)/.*/(attn/proj|(attn_pool|cross_attn)/proj|mlp/fc2)"  # ... which are the inputs of these
 _LOOPED = r"towers/.*/blocks/"  # their first axis is that of the layers, which are not cut
 PRESETS: dict[str, tuple[Rule, ...]] = {
   "dp": ((".*", ()),),

@@ -161,14 +161,17 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   objective.check_terms(
     terms,
     views=counts,
-    heads={name: model.modality_of_tower[tower] for name, tower in model.tower_of_head.items()},
+    heads=model.node_of_head,
     tag_count=len(spec.tag_names),
-    labels=tuple(spec.label_names),
+    labels=spec.label_names,
     batch_size=config["batch"]["size"],
     token_heads=model.token_heads,
     weighted_heads=model.weighted_heads,
     head_dims=model.head_dims,
     examples=spec.examples,
+    made=model.made_by_head,
+    towers=model.modality_of_tower,
+    reads=model.reads,
   )
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora = Lora(**config["lora"])
@@ -242,6 +245,10 @@ def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec, lora: Lora) -
     jax.eval_shape(functools.partial(model.embed, names=small, train=False), variables, views)
   except UserError as error:
     raise UserError(f"config.data.multi_crop.size={views['image_small'].shape[2]}: {error}") from None
+  wanted = objective.wanted_nodes(terms)
+  objective.check_nodes(
+    terms, jax.eval_shape(functools.partial(model.embed, names=wanted, train=False), variables, views)[0]
+  )
   return variables["params"]
 
 
