@@ -162,7 +162,14 @@ def _evaluate(
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
   compare = model.compare if model.compares_tokens else cosines
   sets = embed_sets(
-    model.embed, options, loaded.__getitem__, compare, seen=model.seen, joined=model.joined, space=model.space
+    model.embed,
+    options,
+    loaded.__getitem__,
+    compare,
+    seen=model.seen,
+    joined=model.joined,
+    space=model.space,
+    match=model.match,
   )
   for name, one in sets.items():
     for modality in set(one.modalities) & set(model.heads):

@@ -17,6 +17,9 @@ Compare = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 """compare(way, queries, gallery) -> [Q, G]: how well each of the gallery matches each query; way: "image_to_text"."""
 Seen = Callable[[str, Any], Any]
 """seen(modality, values) -> what the model sees of N values, an array [N, ...] or N texts: equal ones are one to it."""
+Match = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
+"""match(head, {modality: values}, pairs int [P, 2]) -> float32 [P]: how well the things of two modalities, in this
+order, belong together, by the logits of a head of a tower that reads both."""
 
 
 class Space(NamedTuple):
@@ -27,12 +30,14 @@ class Space(NamedTuple):
       all, with each other.
     probed: the modality of the tower that probes look at; "" where there is none, None where it is not known.
     nodes: towers and heads by name -> modality.
+    matches: heads that say of two things whether they belong together -> the two modalities.
     outputs: node -> what it makes, of "pooled", "tokens", "map", "logits"; None: not known.
   """
 
   joint: Mapping[str, tuple[str, ...]] | None = None
   probed: str | None = None
   nodes: Mapping[str, str] = {}
+  matches: Mapping[str, tuple[str, ...]] = {}
   outputs: Callable[[str], Sequence[str]] | None = None
 
   def ways(self, modalities: Sequence[str] = ()) -> list[tuple[str, str]]:

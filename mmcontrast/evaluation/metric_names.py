@@ -30,6 +30,7 @@ def metric_names(
   joined: Sequence[JoinedTerm] = (),
   ways: Ways = lambda name: (("image", "text"), ("text", "image")),
   probed: str = "",
+  matches: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[str]:
   """The names that `suite.run_suite` gives its results.
 
@@ -39,17 +40,18 @@ def metric_names(
     joined: the terms whose keys are joined.
     ways: of each set; see `Space.ways`.
     probed: the modality that zero-shot classifies where nobody says which.
+    matches: of `Space`.
   """
   sets = (config["sets"],) if isinstance(config["sets"], str) else tuple(config["sets"])
   names = []
   for evaluator, given in config["evaluators"].items():
     options = {name: one.default for name, one in inspect.signature(EVALUATORS[evaluator]).parameters.items()}
-    options |= {**(given or {}), "ways": ways, "joined": joined, "probed": probed}
+    options |= {**(given or {}), "ways": ways, "joined": joined, "probed": probed, "matches": matches or {}}
     names += [
       f"{one}/{baselines.named(metric, baseline)}"
       for one in options.get("sets", sets)
       for baseline in (None, *baselines.names(options))
-      for metric in _METRICS[evaluator](one, options, classes(one))
+      for metric in _METRICS[evaluator](one, options | ({"match": ""} if baseline else {}), classes(one))
     ]
   return names
 
@@ -57,6 +59,9 @@ def metric_names(
 def _of_retrieval(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
   wanted = options["directions"]
   every = [wanted] if isinstance(wanted, str) else list(wanted) or [way_of(*way) for way in options["ways"](name)]
+  if head := options["match"]:
+    pair = options["matches"].get(head, ())
+    every += [f"{way}_by_{head}" for way in every if way in (way_of(*pair), way_of(*pair[::-1]))]
   every += [way for term in options["joined"] for way in term.ways]
   return [f"{way}/{metric}" for way in every for metric in _RETRIEVAL]
 

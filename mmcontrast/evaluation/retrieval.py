@@ -126,34 +126,82 @@ def retrieval(
       f"retrieval: none of the {len(queries)} queries has a match among the {len(gallery)} "
       "candidates; check that images and captions use the same ids"
     )
-  rank = ranks(queries, gallery, positives, compare, way, answerable)
+  return _summary(ranks(queries, gallery, positives, compare, way, answerable), len(gallery))
+
+
+def _summary(rank: np.ndarray, candidates: int) -> dict[str, float]:
   return {f"recall@{k}": float(np.mean(rank <= k)) for k in RECALL_AT} | {
     "median_rank": float(np.median(rank)),
     "queries": float(len(rank)),
-    "candidates": float(len(gallery)),
+    "candidates": float(candidates),
   }
 
 
 def evaluate(
-  tests: Sequence[EmbeddedSet], bank: Sequence[EmbeddedSet], *, directions: str | Sequence[str] = ()
+  tests: Sequence[EmbeddedSet],
+  bank: Sequence[EmbeddedSet],
+  *,
+  directions: str | Sequence[str] = (),
+  match: str = "",
+  candidates: int = 16,
 ) -> dict[str, dict[str, float]]:
   """Retrieval of each modality by each other, over the whole of each set; `bank` is not used.
 
   Args:
     directions: such as ("text_to_audio", "audio_to_text"), those that are looked at; by default all that the run can
       compare. A set that has nothing of a modality is left out of its directions, with a line, where it has others.
+    match: a head, of a tower that reads two modalities, by whose logits the nearest are put in order once more, as
+      ALBEF does (arXiv:2107.07651): the tasks "image_to_text_by_HEAD". "": none.
+    candidates: how many of the nearest, a query.
 
   Raises:
-    UserError: no such direction, or a set with nothing to be searched for or by.
+    UserError: no such direction or head, or a set with nothing to be searched for or by.
   """
   del bank
+  if candidates < 1:
+    raise UserError(f"retrieval.candidates: {candidates}; give 1 or more")
   out = {}
   for test in tests:
-    both = {way_of(*way): _of_pair(test, *way) for way in _ways(test, directions)}
+    both = {}
+    for way in _ways(test, directions):
+      both[way_of(*way)] = _of_pair(test, *way)
+      if match and set(way) == set(_matched_by(test, match)) and test.match:
+        both[f"{way_of(*way)}_by_{match}"] = _matched(test, *way, match, candidates)
     for term in test.joined:
       both |= _of_joined(test, term)
     out[test.name] = {f"{way}/{k}": v for way, found in both.items() for k, v in found.items()}
   return out
+
+
+def _matched(test: EmbeddedSet, query: str, gallery: str, head: str, candidates: int) -> dict[str, float]:
+  """As `retrieval`, the nearest of each query in the order of a matching head's scores; ties count against the model.
+
+  A query whose matches are not among the nearest keeps its rank.
+  """
+  positives, order_of = test.matches(query, gallery), _matched_by(test, head)
+  which = positives.answerable()
+  queries, among = test.joint(query), test.joint(gallery)
+  rank = ranks(queries, among, positives, test.compare, way_of(query, gallery), which)
+  count = min(candidates, len(among))
+  reached = np.flatnonzero(rank <= count)
+  for rows in row_chunks(len(reached), len(among)):
+    asked = which[reached[rows]]
+    right = positives.dense(asked)
+    scores = _scores(queries[asked], unit(among) if test.compare is cosines else among, test.compare, "")
+    nearest = order(scores, right)[:, :count]
+    right = np.take_along_axis(right, nearest, axis=1)
+    pairs = np.stack([np.repeat(asked, count), nearest.reshape(-1)], axis=1)
+    pairs = pairs if order_of == (query, gallery) else pairs[:, ::-1]
+    values = {one: test.data.things[one].values for one in order_of}
+    matched = test.match(head, values, pairs).reshape(right.shape)
+    best = np.where(right, matched, -np.inf).max(axis=1, keepdims=True)
+    rank[reached[rows]] = 1 + ((matched >= best - ROUNDING) & ~right).sum(axis=1)
+  return _summary(rank, len(among))
+
+
+def _matched_by(test: EmbeddedSet, head: str) -> tuple[str, ...]:
+  where = "retrieval.match: heads that give logits, of a tower that reads two modalities"
+  return test.space.matches[choose(head, test.space.matches, where)]
 
 
 def _ways(test: EmbeddedSet, directions: str | Sequence[str]) -> list[tuple[str, str]]:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, tagging, zero_shot
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Seen, Space, cosines, way_of
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, cosines, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 from mmcontrast.registry import check_options
 
@@ -116,6 +116,8 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
     for node in nodes_of(options.get("node", ())):
       if node:
         space.kind_of(node, f"{where}.node")
+    for head in (options["match"],) if options.get("match") else ():
+      choose(head, space.matches, f"{where}.match: heads that give logits, of a tower that reads two modalities")
     for key, known in (("directions", sorted(ways)), ("of", sorted(set(space.joint or ()) - {zero_shot.PROMPTS}))):
       for one in (options[key],) if isinstance(options.get(key), str) else options.get(key, ()):
         choose(one, known, f"{where}.{key}")
@@ -130,15 +132,17 @@ def embed_sets(
   seen: Seen | None = None,
   joined: Sequence[JoinedTerm] = (),
   space: Space = ANYTHING,
+  match: Match | None = None,
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
-  `space`: see EmbeddedSet.
+  `space`, `match`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
   return {
-    name: EmbeddedSet(load_set(name), embed, name, compare, seen=seen, joined=joined, space=space) for name in names
+    name: EmbeddedSet(load_set(name), embed, name, compare, seen=seen, joined=joined, space=space, match=match)
+    for name in names
   }
 
 

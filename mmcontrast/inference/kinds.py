@@ -101,7 +101,7 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
     return list(jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, *zeros)), variables))
 
   nodes = nodes_of(model)
-  return Space(joint, probed_of(config, model), nodes, outputs)
+  return Space(joint, probed_of(config, model), nodes, matching_heads(model), outputs)
 
 
 def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str], tuple[Score, bool]]:
@@ -134,6 +134,32 @@ def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str
         "name two heads that one does, or heads that give one vector"
       )
   return found
+
+
+def matching_heads(model: Model) -> dict[str, tuple[str, ...]]:
+  """Head -> the modalities that it matches, in the order of its tower's `reads`: of heads that give logits and whose
+  tower reads the towers of two modalities."""
+  found = {}
+  for head, tower in model.tower_of_head.items():
+    modalities = tuple(model.modality_of_tower.get(read, "") for read in model.reads.get(tower, ()))
+    if "logits" in model.made_by_head[head] and len(modalities) == 2 and all(modalities):
+      found[head] = modalities
+  return found
+
+
+def match_scores(model: Model, variables: Any, head: str, inputs: Mapping[str, tuple[Any, Any]]) -> jax.Array:
+  """float32 [B]: the log probability of the last class of a head's logits, "matched".
+
+  Args:
+    inputs: modality -> (inputs, mask) of B things, as their towers take them; pair by pair.
+  """
+  tower = model.tower_of_head[head]
+  encoded = []
+  for read in model.reads[tower]:
+    modality = model.modality_of_tower[read]
+    encoded.append(run_node(model, variables, Kind(modality, read, "", "tokens"), *inputs[modality]))
+  made = model.embed_through(variables, head, model.fuse(variables, tower, encoded)[0])
+  return jax.nn.log_softmax(made.logits.astype("float32"), -1)[:, -1]
 
 
 def run_node(model: Model, variables: Any, of: Kind, inputs: Any, mask: Any) -> Encoded:

@@ -29,7 +29,16 @@ from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import Space, cosines, unit
 from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.evaluation.zero_shot import PROMPTS, class_embeddings, classified
-from mmcontrast.inference.kinds import Kind, check_made, heads_of, parse_kind, run_node, space_of, token_scores
+from mmcontrast.inference.kinds import (
+  Kind,
+  check_made,
+  heads_of,
+  match_scores,
+  parse_kind,
+  run_node,
+  space_of,
+  token_scores,
+)
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.finite import check_rows
 from mmcontrast.models.model import Model, build_model
@@ -72,6 +81,11 @@ class Inference:
       score = next((score for (query, _), (score, _) in self._scores.items() if query == kind), None)
       return pack(score.prepare(score.read(made))) if score else _rows_of(made, of)
 
+    def match(head, variables, values):
+      inputs = {name: MODALITIES[name].inputs(part, config) for name, part in values.items()}
+      return match_scores(model, variables, head, inputs)
+
+    self._match = jax.jit(match, static_argnums=0)
     self.function = encode
     """(kind, variables, values as `batch` gives them) -> rows [B, D], in JAX."""
     few, many = (
@@ -286,6 +300,29 @@ class Inference:
   def compares_tokens(self) -> bool:
     """Whether things of the joint space are embedded as tokens."""
     return bool(self._scores)
+
+  def match(self, head: str, values: Mapping[str, Any], pairs: np.ndarray) -> np.ndarray:
+    """float32 [P]: how well things of two modalities belong together: the log probability of "matched" by the logits of
+    a head whose tower reads the towers of both.
+
+    Args:
+      head: one of `space.matches`, which says the modalities.
+      values: modality -> as of `embed`.
+      pairs: int [P, 2], the places of things of the first and of the second modality.
+    Raises UserError for another head.
+    """
+    modalities = self.space.matches[choose(head, self.space.matches, "match: head")]
+    size, rows = min(self._batch_size, 1 << max(len(pairs) - 1, 0).bit_length()), []
+    for start in range(0, len(pairs), size):
+      chunk = pairs[start : start + size]
+      count, chunk = len(chunk), np.pad(chunk, [(0, size - len(chunk)), (0, 0)])
+      parts = {}
+      for modality, places in zip(modalities, chunk.T):
+        of = values[modality]
+        things = of[places] if isinstance(of, np.ndarray) else [of[place] for place in places]
+        parts[modality] = MODALITIES[modality].batch(things, self.data, self.tokenizer)
+      rows.append(np.asarray(self._match(head, self.variables, parts))[:count])
+    return np.concatenate(rows) if rows else np.zeros(0, np.float32)
 
   def _compares_tokens_of(self, kind: str) -> bool:
     return any(query == kind for query, _ in self._scores)

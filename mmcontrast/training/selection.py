@@ -38,6 +38,7 @@ def check_best_metric(plan: Plan, data_dir: str | None = None) -> None:
     joined_terms(plan.config["objective"]),
     lambda name: [way for way in space.ways() if set(way) <= set(_modalities(name, plan.config, data_dir))],
     classified(space),
+    space.matches,
   )
   if metric not in evaluated:
     raise UserError(f"{_WHERE}: no such choice {metric!r}; {_near(metric, evaluated, trained)}")

@@ -1,0 +1,106 @@
+"""A head that says of two things whether they belong together: its scores, and retrieval put in order by them."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from image_text_set import image_text_set
+
+from mmcontrast.config import base_config
+from mmcontrast.errors import UserError
+from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.metric_names import metric_names
+from mmcontrast.evaluation.suite import check_space, run_suite
+from mmcontrast.inference import Inference
+from mmcontrast.models.model import build_model
+
+CAPTIONS = [f"{'a' * n}" for n in range(1, 13)]
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+  c = base_config()
+  c.data.image_size, c.data.text_length = 16, 5
+  small = dict(width=8, depth=1, heads=2)
+  c.towers = dict(
+    image=dict(name="vit", patch=8, **small),
+    text=dict(name="text_transformer", **small),
+    fusion=dict(name="fusion_transformer", reads=("text", "image"), **small),
+  )
+  c.heads = dict(
+    pictures=dict(tower="image", name="linear", dim=4),
+    words=dict(tower="text", name="linear", dim=4),
+    match=dict(tower="fusion", name="match", dim=2),
+  )
+  c.evaluation.update(image="pictures", text="words", batch_size=16)
+  config = c.to_dict()
+  built = build_model(config, 30)
+  views = {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
+  shapes = jax.eval_shape(built.init, jax.random.key(0), views)
+  draw = np.random.default_rng(0)
+  variables = jax.tree.map(lambda leaf: draw.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
+  tokenizer = types.SimpleNamespace(
+    tokens=lambda texts: [[1, 3 + len(text), 2] for text in texts],
+    encode=lambda texts, length: np.array([[1, 3 + len(text), 2, 0, 0] for text in texts], np.int32),
+  )
+  return Inference(config, built, variables, tokenizer, 5)
+
+
+def every_score(model):
+  pairs = np.array([(text, image) for text in range(12) for image in range(12)])
+  return model.match("match", {"text": CAPTIONS, "image": IMAGES}, pairs).reshape(12, 12)
+
+
+def test_scores_are_those_of_the_graph(model):
+  scores = every_score(model)
+  ids = model.seen("text", CAPTIONS)
+  pixels = model.embed("image/image.pooled", IMAGES)  # the towers run alone as well
+  assert pixels.shape == (12, 8) and np.unique(scores.round(5)).size > 100 and (scores < 0).all()
+  from mmcontrast.modalities import MODALITIES
+
+  views = {"image": MODALITIES["image"].inputs(IMAGES, model.config)[0][:, None], "text": ids[:, None]}
+  path = "fusion(text[0], image[0])/match"
+  logits = model.model.embed(model.variables, views, [path], train=False)[0][path].logits
+  np.testing.assert_allclose(np.diag(scores), np.asarray(jax.nn.log_softmax(logits, -1))[:, 1], atol=1e-5)
+  with pytest.raises(UserError, match="match: head: no such choice 'matsch'; did you mean 'match'"):
+    model.match("matsch", {}, np.zeros((0, 2), int))
+
+
+@pytest.mark.parametrize("candidates", [1, 4, 12])
+def test_the_nearest_are_put_in_order_by_it(model, candidates):
+  data = image_text_set(images=IMAGES, image_id=np.arange(12), captions=CAPTIONS, caption_id=np.arange(12),
+                        name="s", seen=False)  # fmt: skip
+  one = EmbeddedSet(data, model.embed, "s", seen=model.seen, space=model.space, match=model.match)
+  config = {"sets": ("s",), "features": "image",
+            "evaluators": {"retrieval": {"match": "match", "candidates": candidates}}}  # fmt: skip
+  check_space(config, model.space)
+  found = run_suite(model.embed, config, None, sets={"s": one})
+  ways = lambda name: model.space.ways()  # noqa: E731
+  assert sorted(metric_names(config, lambda name: {}, (), ways, "image", model.space.matches)) == sorted(found)
+  images, texts, scores = model.embed("image", IMAGES), model.embed("text", CAPTIONS), every_score(model)
+  for way, cosines, matched in (
+    ("image_to_text", images @ texts.T, scores.T),
+    ("text_to_image", texts @ images.T, scores),
+  ):
+    ranks = []
+    for query in range(12):
+      nearest = np.argsort(-cosines[query], kind="stable")
+      place = list(nearest).index(query)
+      ahead = [n for n in nearest[:candidates] if n != query and matched[query, n] >= matched[query, query]]
+      ranks.append(1 + len(ahead) if place < candidates else 1 + place)
+    assert found[f"s/{way}_by_match/median_rank"] == np.median(ranks)
+    assert found[f"s/{way}_by_match/recall@1"] == pytest.approx(np.mean(np.array(ranks) == 1))
+    if candidates == 1:
+      assert found[f"s/{way}_by_match/recall@5"] == found[f"s/{way}/recall@5"]
+
+
+def test_what_matches_nothing_is_one_line(model):
+  for head, message in (
+    ("words", r"retrieval\.match: heads that give logits.*no such choice 'words'"),
+    ("matsch", "'match'"),
+  ):
+    with pytest.raises(UserError, match=message):
+      check_space({"sets": ("s",), "features": "image", "evaluators": {"retrieval": {"match": head}}}, model.space)
+  assert model.space.matches == {"match": ("text", "image")}
