@@ -103,7 +103,7 @@ def search(
     if given is not None:
       choose(given, MODALITIES, name)
   if path and kind and not MODALITIES[kind].pictured:
-    drawn = [modality for modality in MODALITIES.values() if modality.pictured]
+    drawn = _seen_or_heard()
     raise UserError(
       f"--out draws {' and '.join(one.nouns for one in drawn)}; leave it out, or search --kind "
       f"{' or '.join(one.name for one in drawn)}"
@@ -150,14 +150,16 @@ def read_query(query: Any, kind: str | None = None) -> Query:
     is_file = False
   modality = MODALITIES[kind] if kind else _by_suffix(path)
   if is_file:
-    modality = modality or _modality_of(path)
     try:
-      return Query("", modality.opened(path.read_bytes()), modality.name)
+      data = path.read_bytes()
+      modality = modality or _by_content(data)
+      return Query("", modality.opened(data), modality.name)
     except BadRecord as error:
       no_file = " that are not a file" if words else ""
       raise UserError(f"{query}: {error}; give {modality.asked}{words}{no_file}") from None
     except OSError as error:
-      raise UserError(f"{query}: {error.strerror or one_line(error)}; give {modality.asked}{words}") from None
+      asked = modality.asked if modality else "the path of a file"
+      raise UserError(f"{query}: {error.strerror or one_line(error)}; give {asked}{words}") from None
   if modality:
     raise UserError(f"{query}: no such {modality.name} file; give the path of one{words}")
   return Query(query)
@@ -169,11 +171,28 @@ def _by_suffix(path: folders.Folder) -> Modality | None:
   return next((modality for modality in MODALITIES.values() if suffix in modality.suffixes), None)
 
 
+def _by_content(data: bytes) -> Modality:
+  """The modality of the bytes of a file: the first that can open them, else the first of all, which says why not."""
+  for modality in _seen_or_heard():
+    try:
+      modality.opened(data)
+      return modality
+    except (BadRecord, UserError):  # UserError: the package that reads it is missing
+      continue
+  return _seen_or_heard()[0]
+
+
 def _modality_of(value: Any) -> Modality:
   """The modality that a value is of: the first that takes it, else the first of all, which says what it takes."""
-  named = _by_suffix(pathlib.Path(value)) if isinstance(value, os.PathLike) else None
-  found = [modality for modality in MODALITIES.values() if modality.pictured]
-  return named or next((modality for modality in found if modality.takes(value)), found[0])
+  if isinstance(value, bytes | bytearray):
+    return _by_content(bytes(value))
+  if isinstance(value, os.PathLike) and (named := _by_suffix(pathlib.Path(value))):
+    return named
+  return next((modality for modality in _seen_or_heard() if modality.takes(value)), _seen_or_heard()[0])
+
+
+def _seen_or_heard() -> list[Modality]:
+  return [modality for modality in MODALITIES.values() if modality.pictured]
 
 
 def _in_embeddings(

@@ -9,14 +9,13 @@ import fsspec
 import loopback_stores
 import numpy as np
 import pytest
-from mmcontrast.inference.encoder_inputs import read_pixels
 from own_data import picture
 
 from mmcontrast import cli, folders, object_stores
-from mmcontrast.data.images import LIMITS
 from mmcontrast.data.tokenizers import keep_file, kept_name, make_tokenizer, train
 from mmcontrast.errors import UserError
 from mmcontrast.inference.embeddings import Embeddings, Rows, begin, remove_scratch
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.report.losses import draw_losses
 from mmcontrast.runs import orbax_on_stores, run_lock, store_lock
 from mmcontrast.runs.checkpoint import load_run
@@ -277,8 +276,8 @@ def test_embeddings_by_shard(folder, form):
 
 def test_an_image_in_a_store_is_a_query(folder):
   (folder / "cat.png").write_bytes(picture(1))
-  assert read_query(f"{folder}/cat.png").pixels.shape == (18, 24, 3)
-  assert read_pixels(f"{folder}/cat.png", LIMITS, "x").shape == (18, 24, 3)
+  assert read_query(f"{folder}/cat.png").thing.shape == (18, 24, 3)
+  assert MODALITIES["image"].checked(f"{folder}/cat.png", "x").shape == (18, 24, 3)
   with pytest.raises(UserError, match=f"{folder}/none.png: no such image file"):
     read_query(f"{folder}/none.png")
 

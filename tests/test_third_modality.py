@@ -194,7 +194,9 @@ def test_words_images_and_files_of_it_search_each_other(runs, tmp_path, capsys):
   assert "found-1.f32 to found-3.f32" in capsys.readouterr().err
   itself = search("run", str(tmp_path / "q.f32"), "curves", kind="series", count=1)[0]
   assert itself.index == 7 and itself.score == pytest.approx(1, abs=1e-5)
-  assert search("run", str(tmp_path / "no_ending"), "curves", kind="series", query_kind="series", count=1)[0] == itself
+  for given in (dict(query_kind="series"), {}):  # what no other modality can open
+    assert search("run", str(tmp_path / "no_ending"), "curves", kind="series", count=1, **given)[0] == itself
+    assert search("run", curve(7), "curves", kind="series", count=1, **given)[0] == itself
   embed_room.embed("run", "curves", tmp_path / "rows")
   assert (
     search("run", curve(7), embeddings=tmp_path / "rows", kind="series", query_kind="series", count=1)[0].index == 7
