@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.config import check_same_run, flatten
+from mmcontrast.config.stages import errors_of, stages_in
 from mmcontrast.data.fingerprint import changes
 from mmcontrast.errors import UserError, choose
+from mmcontrast.folders import Folder
 from mmcontrast.models.model import complete_config
-from mmcontrast.runs.checkpoint import ON_CHANGED_DATA, SavedRun
+from mmcontrast.parallel import distributed
+from mmcontrast.runs.checkpoint import ON_CHANGED_DATA, SavedRun, complete_steps, saved_run
 from mmcontrast.training.program import Plan, make_recipe
 from mmcontrast.training.step import Recipe
 
@@ -101,3 +105,40 @@ def _schedules(recipe: Recipe) -> dict[str, Any]:
   }
   found |= {"config.momentum.decay": recipe.decay}
   return found if recipe.ema is None else {**found, "config.ema.decay": recipe.ema}
+
+
+def check_workdir(
+  workdir: Folder, plans: Mapping[str, Plan], folders: Mapping[str, Folder]
+) -> tuple[dict[str, int | None], list[str]]:
+  """Checks that what `workdir` holds is the run of `plans`, or nothing.
+
+  Args:
+    folders: of each stage; without stages, that of "" is `workdir`.
+  Returns:
+    (stage -> the step that it has reached or None, lines about what became other). Raises UserError for another run.
+  """
+  if "" not in plans and _holds_checkpoints(workdir):
+    raise UserError(f"{workdir}: holds a run without stages; give another --workdir")
+  if "" in plans and (others := stages_in(workdir)):
+    raise UserError(f"{workdir}: holds a run of the stages {', '.join(others)}; give another --workdir")
+  steps: dict[str, int | None] = dict.fromkeys(plans)
+  lines: list[str] = []
+  for name, plan in plans.items():
+    if _holds_checkpoints(folders[name]):
+      saved = saved_run(folders[name])
+      steps[name] = saved.step
+      if saved.step > plan.config["steps"]:
+        raise UserError(f"{folders[name]}: already at step {saved.step}, beyond config.steps={plan.config['steps']}")
+      with errors_of(name):
+        lines += check_resume(saved, plan, folders[name])
+  for name, after in itertools.pairwise(plans):
+    if steps[after] is not None and steps[name] is not None and steps[name] < plans[name].config["steps"]:
+      raise UserError(
+        f"{folders[name]}: has {steps[name]} of {plans[name].config['steps']} steps, and stage {after!r} "
+        f"has started from it; give the stage its {steps[name]} steps, or another --workdir"
+      )
+  return steps, lines
+
+
+def _holds_checkpoints(workdir: Folder) -> bool:
+  return distributed.first_says(bool(complete_steps(workdir / "checkpoints")))

@@ -11,8 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmcontrast.report.losses import draw_losses
-from mmcontrast.train import Window
 from mmcontrast.training import metric_files, observe
+from mmcontrast.training.window import Window
 
 
 def test_jsonl_lines(tmp_path):
