@@ -219,20 +219,22 @@ class Block(nn.Module):
     x: jax.Array,
     mask: jax.Array | None,
     angles: jax.Array | None = None,
-    share: jax.Array | float = 1.0,
+    drop_scale: jax.Array | float = 1.0,
     at: jax.Array | int | None = None,
     *,
     train: bool,
   ) -> jax.Array:
-    """x [B, L, D], mask [B, L] bool or None, angles and `at` as in `Attention`, share of `drop_path` -> [B, L, D];
-    with `at` [B, 1, D]."""
+    """x [B, L, D], mask [B, L] bool or None, angles and `at` as in `Attention` -> [B, L, D]; with `at` [B, 1, D].
+
+    `drop_scale`: factor of `drop_path`, which rises with depth.
+    """
     norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
 
     def residual(x, y, scale):
       if self.layer_scale is not None:
         y = LayerScale(self.layer_scale, name=scale)(y)
       y = nn.Dropout(self.dropout)(y, deterministic=not train)
-      return x + (DropPath()(y, self.drop_path * share) if train and self.drop_path else y)
+      return x + (DropPath()(y, self.drop_path * drop_scale) if train and self.drop_path else y)
 
     attn = Attention(
       self.heads, self.causal, self.dtype, self.qkv_bias, self.qk_norm, self.norm_epsilon, self.attention, name="attn"
@@ -270,25 +272,28 @@ def apply_blocks(
     [B, L, D], or with `at` [B, 1, D].
   """
 
-  def body(block: Block, x: jax.Array, share: jax.Array | float) -> jax.Array:
-    return block(x, mask, angles, share, train=train)
+  drop_scales = [i / max(depth - 1, 1) for i in range(depth)]
+  one_block = _remembering(lambda block, x, drop_scale: block(x, mask, angles, drop_scale, train=train), remat, scan)
+  if scan:
+    loop = nn.scan(
+      lambda block, x, drop_scale: (one_block(block, x, drop_scale), None),
+      variable_axes={"params": 0},
+      split_rngs={"params": True, "dropout": True},
+      length=depth,
+    )
+    x, _ = loop(block(name="blocks"), x, jnp.asarray(drop_scales))
+    return x if at is None else pick(x, at)
+  whole = depth if at is None else depth - 1  # blocks that compute all positions
+  for i, drop_scale in enumerate(drop_scales[:whole]):
+    x = one_block(block(name=f"blocks_{i}"), x, drop_scale)
+  if at is not None:
+    x = block(name=f"blocks_{whole}")(x, mask, angles, drop_scales[whole], at, train=train)
+  return x
 
-  if remat != "none":
-    policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
-    body = nn.remat(body, policy=policy, prevent_cse=not scan)
-  shares = [i / max(depth - 1, 1) for i in range(depth)]
-  if not scan:
-    for i, share in enumerate(shares):
-      last = i == depth - 1 and at is not None
-      x = (
-        block(name=f"blocks_{i}")(x, mask, angles, share, at, train=train)
-        if last
-        else body(block(name=f"blocks_{i}"), x, share)
-      )
-    return x
-  loop = nn.scan(
-    lambda block, x, share: (body(block, x, share), None), variable_axes={"params": 0},
-    split_rngs={"params": True, "dropout": True}, length=depth,
-  )  # fmt: skip
-  x = loop(block(name="blocks"), x, jnp.asarray(shares))[0]
-  return x if at is None else pick(x, at)
+
+def _remembering(function: Callable[..., jax.Array], remat: str, scan: bool) -> Callable[..., jax.Array]:
+  """A function of (module, x, ...) of which the backward pass keeps what `remat` says (`apply_blocks`)."""
+  if remat == "none":
+    return function
+  policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
+  return nn.remat(function, policy=policy, prevent_cse=not scan)

@@ -115,12 +115,7 @@ class ViT(nn.Module):
     patches = embed(images)
     grid = patches.shape[1:3]
     x, front, angles = self._placed(patches)
-    drop = PatchDrop(self.patch_drop, name="patch_drop")
-    if angles is None:
-      x = drop(x, train=train)
-    else:
-      x, angles = drop(x, angles, train=train)
-      angles = jnp.pad(angles, ((0, 0), (front.shape[1], 0), (0, 0)))
+    x, angles = self._dropped(x, front, angles, train)
     x = jnp.concatenate([front, x], axis=1) if front.shape[1] else x
     x = norm(name="norm_pre")(x) if self.pre_norm else x
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
@@ -129,9 +124,9 @@ class ViT(nn.Module):
       drop_path=self.drop_path, norm_epsilon=self.norm_epsilon, dtype=dtype, gated=self.mlp == "swiglu",
       qkv_bias=self.qkv_bias, qk_norm=self.qk_norm, layer_scale=self.layer_scale, attention=self.attention,
     )  # fmt: skip
-    alone = pooled_only and self.pool == "cls"
+    cls_only = pooled_only and self.pool == "cls"
     x = apply_blocks(
-      block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat, at=0 if alone else None
+      block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat, at=0 if cls_only else None
     )
     if self.pool == "queries":
       dim = self.pool_dim or self.width
@@ -139,15 +134,25 @@ class ViT(nn.Module):
       x = norm(name="norm")(pool(x))
       return Encoded(x[:, 0], x[:, 1:])
     x = x if self.norm_after_pool else norm(name="norm")(x)
-    tokens = None if alone else x[:, front.shape[1] :]
+    tokens = None if cls_only else x[:, front.shape[1] :]
     if self.pool == "map":
       pool = AttentionPool(self.heads, hidden, self.activation, self.norm_epsilon, dtype, name="attn_pool")
       pooled = pool(tokens, train=train)
     else:
       pooled = x[:, 0] if self.pool == "cls" else tokens.mean(1)
-    whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
     pooled = norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled
-    return Encoded(pooled, tokens, grid=grid if whole else None)
+    is_whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
+    return Encoded(pooled, tokens, grid=grid if is_whole else None)
+
+  def _dropped(
+    self, x: jax.Array, front: jax.Array, angles: jax.Array | None, train: bool
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Patches [B, L, D] of which `patch_drop` left some out, and the angles of `front` and what is left."""
+    drop = PatchDrop(self.patch_drop, name="patch_drop")
+    if angles is None:
+      return drop(x, train=train), None
+    x, angles = drop(x, angles, train=train)
+    return x, jnp.pad(angles, ((0, 0), (front.shape[1], 0), (0, 0)))
 
   def _placed(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Patches [B, rows, columns, D] with their positions [B, L, D]; the learned tokens that go before them
