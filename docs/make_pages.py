@@ -128,6 +128,7 @@ MEANINGS = {
   "evaluation.evaluators": "evaluators, by name, below",
   "evaluation.image": "the image head that is used for retrieval, zero-shot and export",
   "evaluation.text": "the text head that is used for retrieval, zero-shot and export",
+  "evaluation.audio": "the audio head that is used for retrieval and zero-shot",
   "evaluation.features": "the tower whose features k-NN and probes use",
   "evaluation.batch_size": "examples that are encoded at once",
   "evaluation.every_steps": "steps between evaluations during training; 0: none",

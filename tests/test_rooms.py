@@ -41,7 +41,7 @@ FLOORS = (
 # What modalities are made of; sources, the pipeline and evaluation sets ask them.
 LOW = (
   *("data.attempts", "data.captions", "data.cut_captions", "data.filters", "data.image_parts", "data.images"),
-  *("data.tokenizers", "data.transforms", "data.sources.record", "data.sources.torn_samples"),
+  *("data.tokenizers", "data.transforms", "data.record", "data.torn_samples"),
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

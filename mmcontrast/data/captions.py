@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmcontrast.data import filters, transforms
-from mmcontrast.data.sources.record import BadRecord, Record, Source, hashed_text
+from mmcontrast.data.record import BadRecord, Record, Source, hashed_text
 from mmcontrast.errors import UserError, choose
 
 Captions = Mapping[str, Sequence[str]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmcontrast.data import captions, filters
 from mmcontrast.data.attempts import Attempts
-from mmcontrast.data.sources.record import BadRecord, Record, Source
+from mmcontrast.data.record import BadRecord, Record, Source
 from mmcontrast.data.tokenizers import Tokenizer
 
 RECORDS = 1_000  # of a source, and

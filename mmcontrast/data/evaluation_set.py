@@ -13,9 +13,9 @@ import numpy as np
 
 from mmcontrast.data import sources, trained_on
 from mmcontrast.data.attempts import Attempts
+from mmcontrast.data.record import is_id_of_row
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import emoji
-from mmcontrast.data.sources.record import is_id_of_row
 from mmcontrast.data.things import ExampleViews, ReadThings, Things
 from mmcontrast.errors import UserError, choose, nearest, note
 from mmcontrast.modalities import MODALITIES, Modality

@@ -21,7 +21,7 @@ import simplejpeg
 from PIL import Image
 
 from mmcontrast.data.image_parts import is_exif, is_jpeg, jpeg_segments, picture_only
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import one_line
 
 try:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmcontrast.data.record import is_id_of_row
 from mmcontrast.data.sources import BadRecord, Info, Record, Source
-from mmcontrast.data.sources.record import is_id_of_row
 from mmcontrast.errors import UserError
 from mmcontrast.modalities import MODALITIES, Modality
 from mmcontrast.modalities.use import Shown, frequent

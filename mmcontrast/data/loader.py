@@ -13,8 +13,8 @@ from mmcontrast.data import captions, image_views, noise, tokenizers
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
+from mmcontrast.data.record import id_of_row
 from mmcontrast.data.sources import Record, Source, members_of
-from mmcontrast.data.sources.record import id_of_row
 from mmcontrast.errors import UserError, choose
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmcontrast.data.images import FILTERS, LIMITS, WHITE, pillow_resize, resize
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError, one_line
 
 LIMITS = {"bytes": 2**26, "seconds": 600.0}  # of one sound: as stored, and as it plays
@@ -155,6 +155,8 @@ def _floats(samples: Any, rate: Any) -> np.ndarray:
     raise BadRecord(f"sound with a rate of {rate!r}; samples a second are from {RATES[0]} to {RATES[1]}")
   if samples.dtype == np.uint8:
     return (samples.astype(np.float32) - 128) / 128
+  if samples.dtype == np.int64:  # of JSON and of TFDS: 16 bits, or more where they do not fit
+    samples = samples.astype(np.int16 if np.abs(samples).max() <= 2**15 else np.int32).reshape(samples.shape)
   if np.issubdtype(samples.dtype, np.signedinteger):
     return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
   if not np.issubdtype(samples.dtype, np.floating):

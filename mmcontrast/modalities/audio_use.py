@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.audio_reading import LIMITS, cut, decode, from_array, header, to_wav
 from mmcontrast.modalities.use import InUse, Shown, as_list, frequent, is_array
@@ -28,7 +28,24 @@ class AudioInUse(InUse):
   name, a, nouns, asked = "audio", "a sound", "sounds", "the path of a sound"
   taken = "give a path, the bytes of a file, (samples, rate), or float32 [S] at data.audio.rate"
   field = "audio"
+  # Hz, or the column that says them, of sounds that are arrays without a rate.
+  source_options: ClassVar = {"audio": None, "audio_rate": None}
   suffixes = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+
+  def raw_of(self, value: Any, column: str, row: Mapping[str, Any], options: Mapping[str, Any]) -> bytes | None:
+    """A WAV file of samples: of {"array", "sampling_rate"} as Hugging Face writes, or of a list or an array."""
+    rate = options["audio_rate"]
+    rate = row.get(rate) if isinstance(rate, str) else rate
+    if isinstance(value, Mapping):
+      value, rate = value.get("array"), value.get("sampling_rate", rate)
+    if not isinstance(value, list | np.ndarray):
+      return None
+    if rate is None:
+      raise BadRecord(f"column {column!r} holds samples without a rate; set data.source.audio_rate to their Hz")
+    try:
+      return to_wav(value, float(rate))
+    except (TypeError, ValueError) as error:
+      raise BadRecord(f"column {column!r}: {error}") from None
 
   def evaluation_view(self, raw: bytes, settings: Mapping) -> np.ndarray:
     audio = settings["audio"]

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from mmcontrast.data import torn_samples
 from mmcontrast.data.images import LIMITS, decode, header, pixels_of
-from mmcontrast.data.sources import torn_samples
-from mmcontrast.data.sources.record import BadRecord, Info
+from mmcontrast.data.record import BadRecord, Info
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError, one_line
 from mmcontrast.modalities import image_augmentation

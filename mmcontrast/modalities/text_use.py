@@ -10,7 +10,7 @@ import numpy as np
 
 from mmcontrast.data.captions import clean
 from mmcontrast.data.cut_captions import line_of_set
-from mmcontrast.data.sources.record import Info
+from mmcontrast.data.record import Info
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.real_tokens import real_tokens
 from mmcontrast.modalities.use import InUse, Shown, as_list, shown

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mmcontrast import folders
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError, one_line
 
 
@@ -39,6 +39,8 @@ class InUse(abc.ABC):
     shows_all: whether an evaluation set shows all of an example's things, or those of one key only.
     field: of a record, which holds them. key: what their keys are called there: "style".
     suffixes: how the names of its files end.
+    source_options: keys of config.data.source and their defaults, of tables whose columns hold it; the one called as
+      the modality names the column, or is {key: column}. Images and captions have options in all sources.
   """
 
   name: ClassVar[str]
@@ -52,8 +54,19 @@ class InUse(abc.ABC):
   pictured: ClassVar[bool] = True
   shows_all: ClassVar[bool] = True
   suffixes: ClassVar[tuple[str, ...]] = ()
+  source_options: ClassVar[Mapping[str, Any]] = {}
 
-  # From records.
+  # From tables and records.
+
+  def raw_of(self, value: Any, column: str, row: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """What a record holds of the value in a column of a row; None for what stands for a file: bytes, a path, base64.
+
+    Args:
+      options: all of config.data.source.
+
+    Raises BadRecord.
+    """
+    return None
 
   def columns(self, info: Any) -> Sequence[str]:
     """The keys of the things that records of a source may have, by its `Info`; none: it has nothing of the modality."""

@@ -8,8 +8,8 @@ import pytest
 from toy_source import Toy, take
 
 from mmcontrast.data import captions, pipeline, tokenizers
+from mmcontrast.data.record import id_of_row
 from mmcontrast.data.settings import resolve
-from mmcontrast.data.sources.record import id_of_row
 from mmcontrast.errors import UserError
 from mmcontrast.inference import Inference
 

@@ -187,7 +187,7 @@ def jpeg_header(width, height):
 def test_bombs_are_refused_before_they_take_memory_and_nothing_is_printed():
   """In a process of its own with 1 GiB of memory more than it has: 50,000 x 50,000 x 3 would be 7."""
   program = (
-    "import resource, sys; from mmcontrast.data import images; from mmcontrast.data.sources.record import BadRecord\n"
+    "import resource, sys; from mmcontrast.data import images; from mmcontrast.data.record import BadRecord\n"
     "pages = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
     "resource.setrlimit(resource.RLIMIT_AS, (pages + 2**30, -1))\n"
     "for data in (PNG, JPEG, LARGE, TORN, WARNED):\n"

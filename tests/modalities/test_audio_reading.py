@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError
 from mmcontrast.modalities import audio_reading
 from mmcontrast.modalities.audio_reading import cut, decode, from_array, header, to_wav

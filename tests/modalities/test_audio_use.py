@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmcontrast.data.sources.record import BadRecord
+from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.audio_reading import header
 from mmcontrast.modalities.audio_use import AudioInUse, waveform

@@ -11,10 +11,10 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 
+from mmcontrast.data.record import BadRecord, Info, Record, Source
 from mmcontrast.data.sources import array_record, coco, csv_rows, emoji, folder, jsonl, parquet, shards, tfds
 from mmcontrast.data.sources.guessing import guess
 from mmcontrast.data.sources.mixture import Mixture
-from mmcontrast.data.sources.record import BadRecord, Info, Record, Source
 from mmcontrast.errors import UserError, choose, nearest
 
 __all__ = ["SOURCES", "BadRecord", "Info", "Mixture", "Record", "Source", "members_of", "open_source"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from mmcontrast.data.record import BadRecord, Info, Record
 from mmcontrast.data.sources import files
-from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.errors import MissingData, UserError, one_line
 
 METADATA, TOKENIZER = "metadata.json", "tokenizer.model"

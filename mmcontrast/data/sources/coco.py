@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmcontrast.data import build
+from mmcontrast.data.record import BadRecord, Info, Record
 from mmcontrast.data.sources.fields import Fields, columns_in
 from mmcontrast.data.sources.keys import digest_of, key_of_file
-from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.data.sources.values import is_missing, name_of, number_first
 from mmcontrast.errors import MissingData, UserError, nearest, note
 

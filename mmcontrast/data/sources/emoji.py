@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmcontrast.data import build
+from mmcontrast.data.record import Info, Record
 from mmcontrast.data.sources.array_record import reading
-from mmcontrast.data.sources.record import Info, Record
 from mmcontrast.errors import MissingData, UserError, choose
 
 SPLITS = ("train", "validation", "test", "all")

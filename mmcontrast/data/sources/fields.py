@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mmcontrast.data.record import BadRecord, Info, Record
 from mmcontrast.data.sources import files
-from mmcontrast.data.sources.record import BadRecord, Info, Record
 from mmcontrast.data.sources.values import (
   id_of,
   is_missing,
@@ -24,6 +24,7 @@ from mmcontrast.data.sources.values import (
   vocabulary,
 )
 from mmcontrast.errors import UserError, nearest, note
+from mmcontrast.modalities import MODALITIES
 
 DEFAULTS = {
   # Column of the image, or {style: column} of several drawings of one thing; None: no images. It holds
@@ -61,17 +62,21 @@ class Fields:
 
     Raises UserError on an unknown option, or one of another type.
     """
-    known = {**DEFAULTS, **defaults}
+    self._further = {one.name: one for one in MODALITIES.values() if one.source_options}
+    further = {key: value for one in self._further.values() for key, value in one.source_options.items()}
+    known = {**DEFAULTS, **further, **defaults}
     for key in options:
       if key not in known:
         raise UserError(f"{where}: data.source.{key}: unknown key; {nearest(key, known)}")
     given, self.options = options, {**known, **options}
     options = self.options
     self._where = where
-    if options["image"] is None or isinstance(options["image"], str):
-      self._images = {"image": options["image"]} if options["image"] else {}
-    else:
-      self._images = self._table("image")
+    self._images = self._keyed("image")
+    self._image_is_given = "image" in given or "image" in defaults
+    self._things = {name: self._keyed(name) for name in self._further}
+    self._others = tuple(
+      value for key in further if key not in self._further and isinstance(value := options[key], str)
+    )
     self._caption_is_given = "caption" in given
     self._template = template_of(options["caption"], f"{where}: data.source.caption")
     self._captions = ("caption",) if self._template else _names(options["caption"], f"{where}: data.source.caption")
@@ -100,8 +105,20 @@ class Fields:
   @property
   def columns(self) -> tuple[str, ...]:
     captions = columns_in(self._template) if self._template else self._captions
-    named = (*self._images.values(), *captions, *self._labels, *self._languages.values(), *self._single)
+    things = [column for columns in self._things.values() for column in columns.values()]
+    named = (*self._images.values(), *things, *self._others, *captions, *self._labels, *self._languages.values())
+    named += self._single
     return tuple(dict.fromkeys(column for column in named if column is not None))
+
+  def take(self, modality: str, column: str) -> None:
+    """Takes a column for that of a further modality, where the options name none."""
+    self._things[modality] = self._things[modality] or {modality: column}
+
+  def _keyed(self, key: str) -> dict[str, str]:
+    """Key -> column of an option that is a column, {key: column} or None."""
+    if self.options[key] is None or isinstance(self.options[key], str):
+      return {key: self.options[key]} if self.options[key] else {}
+    return self._table(key)
 
   def _table(self, key: str) -> dict:
     if not isinstance(self.options[key], Mapping):
@@ -118,9 +135,13 @@ class Fields:
   def check_columns(self, columns: Iterable[str], file: str) -> None:
     """UserError when `file`, which has `columns`, lacks one that the options name."""
     columns = list(columns)
+    if not self._image_is_given and "image" not in columns and any(self._things.values()):
+      self._images = {}  # of a table of sounds nobody has to say that it has no images
     for column in self.columns:
       if column not in columns:
-        key = next(key for key in DEFAULTS if column in (*_values(self.options[key]), *columns_in(self.options[key])))
+        key = next(
+          key for key in self.options if column in (*_values(self.options[key]), *columns_in(self.options[key]))
+        )
         near = nearest(column, columns)
         raise UserError(f"{file}: no column {column!r}, which data.source.{key} names{' ' if near[0] == '(' else '; '}"
                         f"{near}; name another, or set it to None")  # fmt: skip
@@ -166,6 +187,7 @@ class Fields:
     return Info(name=name, styles=tuple(self._images), tag_names=self._tag_names,
                 label_names={key: self._label_names[key] for key in self._labels},
                 languages=tuple(self._languages), caption_fields=self._captions,
+                keys={name: tuple(columns) for name, columns in self._things.items() if columns},
                 row_ids=not self.options["id"], weighted=bool(self.options["weight"]))  # fmt: skip
 
   def id_of(self, row: Mapping[str, Any], index: int) -> int:
@@ -193,7 +215,14 @@ class Fields:
     tags = np.zeros(len(self._tag_names), np.uint8)
     if self.options["tags"]:
       tags[[self._tag_at[tag] for tag in self._tags_of(row.get(self.options["tags"])) if tag in self._tag_at]] = 1
-    images = {style: self._image(row.get(column), column, folder) for style, column in self._images.items()}
+    images = {style: self._file(row.get(column), column, folder) for style, column in self._images.items()}
+    things = {
+      self._further[name].field: {
+        key: raw for key, column in columns.items() if (raw := self._thing(name, column, row, folder)) is not None
+      }
+      for name, columns in self._things.items()
+      if columns
+    }
     name = self._given(row.get(self.options["name"])) if self.options["name"] else None
     labels = {column: self._label(row.get(column), column) for column in self._labels}
     return Record(
@@ -209,6 +238,7 @@ class Fields:
       mirror_safe=True,
       **({"weight": self._weight(row)} if self.options["weight"] else {}),
       paths=self.paths(row, folder),
+      **things,
     )  # fmt: skip
 
   def _weight(self, row: Mapping[str, Any]) -> float:
@@ -255,18 +285,32 @@ class Fields:
 
   def paths(self, row: Mapping[str, Any], folder: str = "") -> dict[str, str]:
     """Where the images of `row` lie, by style, of those that are files; `folder` as of `record`."""
-    found = {}
-    for style, column in self._images.items():
-      value = row.get(column)
-      if isinstance(value, Mapping):
-        value = value.get("path") if is_missing(value.get("bytes")) else None
-      if not isinstance(value, str) or self._is_missing(value) or self.options["base64"] or value.startswith("data:"):
-        continue
-      found[style] = files.join(folder, value)
-    return found
+    found = {style: self._path(row.get(column), folder) for style, column in self._images.items()}
+    return {style: path for style, path in found.items() if path}
 
-  def _image(self, value: Any, column: str, folder: str) -> bytes | None:
-    """The encoded image; None where there is none."""
+  def files_of(self, row: Mapping[str, Any], folder: str = "") -> list[str]:
+    """Where all that `row` names by a path lies; `folder` as of `record`."""
+    things = [column for columns in self._things.values() for column in columns.values()]
+    return [path for column in (*self._images.values(), *things) if (path := self._path(row.get(column), folder))]
+
+  def _path(self, value: Any, folder: str) -> str:
+    """Where the file of a value lies; "" of one that is no path."""
+    if isinstance(value, Mapping):
+      value = value.get("path") if is_missing(value.get("bytes")) else None
+    if not isinstance(value, str) or self._is_missing(value) or self.options["base64"] or value.startswith("data:"):
+      return ""
+    return files.join(folder, value)
+
+  def _thing(self, modality: str, column: str, row: Mapping[str, Any], folder: str) -> Any:
+    """What a record holds of a further modality, of one column; None where there is nothing."""
+    value = row.get(column)
+    if self._is_missing(value):
+      return None
+    raw = self._further[modality].raw_of(value, column, row, self.options)
+    return self._file(value, column, folder) if raw is None else raw
+
+  def _file(self, value: Any, column: str, folder: str) -> bytes | None:
+    """An encoded image or the like; None where there is none."""
     if isinstance(value, Mapping):
       value = value.get("path") if is_missing(value.get("bytes")) else value["bytes"]
     if self._is_missing(value):
@@ -286,7 +330,7 @@ class Fields:
         raise BadRecord(f"column {column!r} is not base64: {value[:20]!r}...") from None
     if "\0" in value or len(value) > 4096:
       raise BadRecord(f"column {column!r} is not a path: {value[:20]!r}...; where it is base64, set data.source.base64")
-    return _read_image(folder, value)
+    return _read_file(folder, value)
 
   def _tags_of(self, value: Any) -> set[str]:
     column = self.options["tags"]
@@ -355,7 +399,7 @@ def columns_in(template: Any) -> tuple[str, ...]:
   return tuple(dict.fromkeys(named))
 
 
-def _read_image(folder: str, path: str) -> bytes:
+def _read_file(folder: str, path: str) -> bytes:
   """The file at `path`; where it is not there, at the path without white space round it and backslashes in it."""
   try:
     return files.read(files.join(folder, path))

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mmcontrast.data.record import BadRecord
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.other_files import refuse_other_files
-from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
 from mmcontrast.errors import UserError
 

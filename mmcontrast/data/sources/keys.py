@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcontrast.data.sources.record import Record, Source
+from mmcontrast.data.record import Record, Source
 
 
 def key_of(source: Source, index: int, record: Record | None = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data.sources.record import Info, Record, Source, id_of_row, id_of_text, is_id_of_row
+from mmcontrast.data.record import Info, Record, Source, id_of_row, id_of_text, is_id_of_row
 from mmcontrast.errors import UserError
 
 
@@ -89,6 +89,8 @@ def _merged(infos: Mapping[str, Info]) -> Info:
     tokenizer=tokenizers.pop() if len(tokenizers) == 1 else None,
     weighted=any(info.weighted for info in infos.values()),
     row_ids=all(info.row_ids for info in infos.values()),
+    keys={one: _united(info.keys.get(one, ()) for info in infos.values())
+          for one in _united(tuple(info.keys) for info in infos.values())},
     **{key: _united(getattr(info, key) for info in infos.values())
        for key in ("styles", "tag_names", "languages", "caption_fields")})  # fmt: skip
 

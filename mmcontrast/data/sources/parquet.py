@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from mmcontrast.data.record import BadRecord
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.fields import Fields
-from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.data.sources.table import Row, TableSource
 from mmcontrast.errors import UserError, one_line
 

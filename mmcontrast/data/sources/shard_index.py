@@ -20,10 +20,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmcontrast.data.sources import files, torn_samples
+from mmcontrast.data import torn_samples
+from mmcontrast.data.record import BadRecord
+from mmcontrast.data.sources import files
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.left_behind import is_of_a_system
-from mmcontrast.data.sources.record import BadRecord
 from mmcontrast.errors import MissingData, UserError, note
 
 SUFFIX = ".index"
@@ -90,6 +91,11 @@ class Shards:
 
   def __len__(self) -> int:
     return self._ends[-1]
+
+  @property
+  def extensions(self) -> set[str]:
+    """Those of all members."""
+    return {extension for index in self._indexes for extension in index.extensions}
 
   def key(self, sample: int) -> str:
     """Name, places and sizes of the members of a sample, size and time of its shard; see keys.key_of."""

@@ -1,7 +1,8 @@
 """WebDataset's tar shards, and the TFRecord shards that img2dataset writes: read by their indexes.
 
 Both give rows of the same columns: every member (or feature) by its name, and besides `image` from
-an image's suffix (jpg, png, webp, ...), `caption` from txt, `label` from cls, and the keys of json.
+an image's suffix (jpg, png, webp, ...), `audio` from a sound's (wav, flac, mp3, ...), `caption` from txt,
+`label` from cls, and the keys of json.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from mmcontrast.data.record import BadRecord, Record
 from mmcontrast.data.sources import shard_index, splits
 from mmcontrast.data.sources.fields import Fields
-from mmcontrast.data.sources.record import BadRecord, Record
-from mmcontrast.data.sources.torn_samples import IMAGES
+from mmcontrast.data.torn_samples import IMAGES
 from mmcontrast.errors import UserError
+from mmcontrast.modalities import MODALITIES
 
 _SUCCEEDED = "success"  # what img2dataset's json says of a download that did
 
@@ -42,6 +44,12 @@ class ShardSource:
       raise UserError(f"{name}: data.source.splits: splits by ids, and shards are not searched for those of "
                       "data.source.id; leave one of them out, or put {split} in the path")  # fmt: skip
     self._shards = shard_index.Shards(pattern)
+    self._kinds = {}  # modality -> endings of members that are of it
+    for one, modality in MODALITIES.items():
+      kinds = tuple(suffix.removeprefix(".") for suffix in modality.suffixes)
+      if modality.source_options and self._shards.extensions & set(kinds):
+        self._fields.take(one, one)
+        self._kinds[one] = kinds
     self._rows = splits.chosen(np.arange(len(self._shards)), split, shares, name)
     self.info = self._fields.info(name)
 
@@ -55,6 +63,8 @@ class ShardSource:
       row = self._parse(members)
       image = next((row[kind] for kind in IMAGES if kind in row), row.get("image"))
       row["image"] = image if isinstance(image, bytes) else None  # no path that json names is opened
+      for one, kinds in self._kinds.items():
+        row[one] = next((row[kind] for kind in kinds if kind in row), None)
       row |= {column: row[kind] for column, kind in (("caption", "txt"), ("label", "cls")) if kind in row}
       record = self._fields.record(row, number, name)
       # Without an image a failed download is as it should be; one that succeeded has lost it.

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmcontrast.data.record import BadRecord, Record
 from mmcontrast.data.sources import files, splits
 from mmcontrast.data.sources.fields import Fields
 from mmcontrast.data.sources.keys import digest_of, key_of_file
-from mmcontrast.data.sources.record import BadRecord, Record
 from mmcontrast.errors import UserError, note
 
 Row = Mapping[str, Any]
@@ -88,11 +88,11 @@ class TableSource:
       raise BadRecord(f"{table.place(row)}: {error}") from None
 
   def key(self, index: int) -> str:
-    """The values of the row, and size and time of its image files; see keys.key_of."""
+    """The values of the row, and size and time of the files that it names; see keys.key_of."""
     table, row, _ = self._at(index)
     values = table[row]
-    paths = self._fields.paths(values, files.folder_of(table.path))
-    return digest_of([dict(values), [key_of_file(path) for path in paths.values()]])
+    paths = self._fields.files_of(values, files.folder_of(table.path))
+    return digest_of([dict(values), [key_of_file(path) for path in paths]])
 
   def _at(self, index: int) -> tuple[Table, int, int]:
     """(table, row in it, row of all) of record `index`."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmcontrast.data import build
+from mmcontrast.data.record import Record
 from mmcontrast.data.sources.array_record import reading
 from mmcontrast.data.sources.fields import Fields
-from mmcontrast.data.sources.record import Record
 from mmcontrast.data.sources.shards import refuse_uncollected
 from mmcontrast.errors import MissingData, UserError, choose, one_line
 

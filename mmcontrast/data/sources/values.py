@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcontrast.data.sources.record import BadRecord, hashed_text, id_of_row, id_of_text
+from mmcontrast.data.record import BadRecord, hashed_text, id_of_row, id_of_text
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _ROUND_A_NAME = re.compile(r"\A[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+\Z")

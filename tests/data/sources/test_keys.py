@@ -11,9 +11,9 @@ from PIL import Image
 from shard_fixture import pairs, write_tar
 
 from mmcontrast.data.index_shards import index_shards
+from mmcontrast.data.record import Record
 from mmcontrast.data.sources import open_source
 from mmcontrast.data.sources.keys import digest_of, key_of
-from mmcontrast.data.sources.record import Record
 
 
 def _write(folder, kind):

@@ -9,9 +9,9 @@ import pytest
 from own_data import encode, picture, write
 from shard_fixture import jpeg, write_tar
 
-from mmcontrast.data import sources
+from mmcontrast.data import record, sources
 from mmcontrast.data.index_shards import index_shards
-from mmcontrast.data.sources import BadRecord, record
+from mmcontrast.data.sources import BadRecord
 from mmcontrast.data.sources.values import id_of, is_missing, name_of
 from mmcontrast.errors import UserError
 

@@ -43,7 +43,10 @@ def is_id_of_row(identity: int) -> bool:
 
 
 class Record(TypedDict):
-  """One example as stored: nothing decoded, cropped or tokenised."""
+  """One example as stored: nothing decoded, cropped or tokenised.
+
+  What it has of a further modality stands under that modality's `field`, as images do: {key: as stored}.
+  """
 
   images: dict[str, bytes]  # encoded, by style (one entry named "image" where there are no styles)
   captions: dict[str, list[str]]  # by field (one entry named "caption" where there are no fields)
@@ -71,11 +74,13 @@ class Info:
   caption_fields: tuple[str, ...] = ("caption",)  # keys of `Record.captions`; none: no captions
   row_ids: bool = False  # ids are places, and no two records have one
   weighted: bool = False  # whether records bring weights
+  # Modality -> keys of its field of `Record`, of those beyond images and captions.
+  keys: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
   @property
   def modalities(self) -> tuple[str, ...]:
     """The modalities that its examples may have."""
-    has = {"image": self.styles, "text": self.caption_fields or self.languages}
+    has = {"image": self.styles, "text": self.caption_fields or self.languages, **self.keys}
     return tuple(modality for modality, keys in has.items() if keys)
 
 
