@@ -25,7 +25,7 @@ from mmcontrast.errors import UserError, nearest
 from mmcontrast.parameter_paths import path_name
 
 Tree = Any
-_SCANNED = re.compile(r"towers/[^/]+/blocks/.*")
+_SCANNED = re.compile(r"(towers|heads|terms)/[^/]+/(.*/)?blocks/.*")
 """One array for all blocks of a transformer: a matrix a block."""
 
 

@@ -37,7 +37,7 @@ SMALL = 1 << 16
 
 _INTO = r"(towers|heads|terms)/.*/(attn/qkv|(attn_pool|cross_attn)/(q|kv)|mlp/fc1)"  # their outputs are cut ...
 _OUT = r"(towers|heads|terms)/.*/(attn/proj|(attn_pool|cross_attn)/proj|mlp/fc2)"  # ... which are the inputs of these
-_LOOPED = r"towers/.*/blocks/"  # their first axis is that of the layers, which are not cut
+_LOOPED = r"(towers|heads|terms)/.*/blocks/"  # their first axis is that of the layers, which are not cut
 PRESETS: dict[str, tuple[Rule, ...]] = {
   "dp": ((".*", ()),),
   "fsdp": ((".*", "fsdp"),),
