@@ -7,7 +7,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import logging
 
@@ -101,21 +101,47 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--version", action="version", version=f"mmcontrast {__version__}")
   commands = parser.add_subparsers(required=True, metavar="command")
 
-  def add(name, function, text, reads_data=True, epilog=None):
-    command = commands.add_parser(
-      name,
-      help=text,
-      description=text,
-      allow_abbrev=False,
-      epilog=epilog,
-      formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
-    )
-    command.set_defaults(command=function)
-    if reads_data:
-      command.add_argument("--data_dir", help=DATA_DIR)
-    return command
+  _add_train(commands)
+  _add(commands, "configs", _configs, "List the configs that come with the package.", reads_data=False)
+  _add_evaluate(commands)
+  _add_embed(commands)
+  _add_search(commands)
+  _add_weights(commands)
+  _add_data(commands)
+  return parser
 
-  train = add("train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES)
+
+def _add(
+  commands: argparse._SubParsersAction,
+  name: str,
+  function: Callable[[argparse.Namespace, list[str]], None],
+  text: str,
+  reads_data: bool = True,
+  epilog: str | None = None,
+) -> argparse.ArgumentParser:
+  """A command, which runs `function`."""
+  command = commands.add_parser(
+    name,
+    help=text,
+    description=text,
+    allow_abbrev=False,
+    epilog=epilog,
+    formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
+  )
+  command.set_defaults(command=function)
+  if reads_data:
+    command.add_argument("--data_dir", help=DATA_DIR)
+  return command
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+  command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
+  command.add_argument("--split", default="train", help="the split (default: train)")
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast train`."""
+  train = _add(commands, "train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES)
   train.add_argument(
     "--config",
     required=True,
@@ -139,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     "--devices", type=int, help="with --dry_run: how many devices to simulate (default: those of this machine)"
   )
 
-  add("configs", _configs, "List the configs that come with the package.", reads_data=False)
 
-  evaluate = add(
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast evaluate`."""
+  evaluate = _add(
+    commands,
     "evaluate",
     _evaluate,
     "Evaluate a run, on its own sets or on a source: evaluation.json, "
@@ -158,7 +186,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  embed = add(
+
+def _add_embed(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast embed`."""
+  embed = _add(
+    commands,
     "embed",
     _embed,
     "Embed all images and captions of a source, in shards; running it again resumes. "
@@ -174,8 +206,13 @@ def _parser() -> argparse.ArgumentParser:
   )
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+  _add_source(embed)
 
-  search = add(
+
+def _add_search(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast search`."""
+  search = _add(
+    commands,
     "search",
     _search,
     "Find the images, captions or sounds nearest to words, to an image or to a sound: in a source, in an "
@@ -201,7 +238,11 @@ def _parser() -> argparse.ArgumentParser:
   search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
 
-  take = add(
+
+def _add_weights(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast import`, `export` and `interpolate`."""
+  take = _add(
+    commands,
     "import",
     _import,
     "Turn another package's weights into a run, to evaluate, search, embed and export.",
@@ -224,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     "state_dict_ema or teacher (default: the usual one, and a line says which)",
   )
 
-  export = add("export", _export, "Write the model of a run for another package.", reads_data=False)
+  export = _add(commands, "export", _export, "Write the model of a run for another package.", reads_data=False)
   export.add_argument("--workdir", required=True)
   export.add_argument(
     "--to", required=True, metavar="FORMAT", help="open_clip, hf, timm, torchvision, detectron2, stablehlo or onnx"
@@ -232,23 +273,31 @@ def _parser() -> argparse.ArgumentParser:
   export.add_argument("--out", required=True, help="the folder to write, which must be empty")
   export.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  between = add(
-    "interpolate", _interpolate, "Interpolate the weights of two runs, as a new run (WiSE-FT).", reads_data=False
+  between = _add(
+    commands,
+    "interpolate",
+    _interpolate,
+    "Interpolate the weights of two runs, as a new run (WiSE-FT).",
+    reads_data=False,
   )
   between.add_argument("first", help="the folder of a run")
   between.add_argument("second", help="the folder of one that was fine-tuned from it")
   between.add_argument("--alpha", type=float, default=0.5, help="0: the first, 1: the second (default: 0.5)")
   between.add_argument("--workdir", required=True, help="the folder of the new run, which must be empty")
 
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast data` and its commands."""
   data = commands.add_parser("data", help="List, build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
-  build = add("build", _build, "Build a dataset from its packages.")
+  build = _add(commands, "build", _build, "Build a dataset from its packages.")
   build.add_argument("name", help="emoji_views or emoji_noto")
   build.add_argument("--force", action="store_true", help="build it again")
 
-  add("list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
+  _add(commands, "list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
 
-  index = add(
+  index = _add(
+    commands,
     "index",
     _index,
     "Write an index next to each tar or TFRecord shard. Shards that have one are skipped.",
@@ -256,14 +305,16 @@ def _parser() -> argparse.ArgumentParser:
   )
   index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'tfrecord:gs://bucket/*.tfrecord'")
 
-  inspect = add(
+  inspect = _add(
+    commands,
     "inspect",
     _inspect,
     "Print what a dataset holds: counts, schema, five examples. Options of the source follow as --source.key=value.",
   )
   inspect.add_argument("--out", help="a contact sheet to write, such as sheet.png")
 
-  convert = add(
+  convert = _add(
+    commands,
     "convert",
     _convert,
     "Convert a dataset; running it again resumes. Options of the source follow as --source.key=value.",
@@ -272,7 +323,8 @@ def _parser() -> argparse.ArgumentParser:
   convert.add_argument("--out", required=True, help="the folder of the files")
   convert.add_argument("--shards", type=int, help="how many files (default: one for each 10,000 records)")
 
-  tokenizer = add(
+  tokenizer = _add(
+    commands,
     "tokenizer",
     _tokenizer,
     "Train a sentencepiece model on the texts of a dataset. "
@@ -280,12 +332,10 @@ def _parser() -> argparse.ArgumentParser:
   )
   tokenizer.add_argument("--out", required=True, help="the file to write, such as tokenizer.model")
   tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
-  for command in (inspect, convert, tokenizer, embed):
-    command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
-    command.add_argument("--split", default="train", help="the split (default: train)")
+  for command in (inspect, convert, tokenizer):
+    _add_source(command)
   for command in (index, convert):
     command.add_argument("--workers", type=int, help="processes (default: one for each core)")
-  return parser
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:

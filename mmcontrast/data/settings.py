@@ -66,56 +66,74 @@ def resolve(config: Mapping) -> dict:
   if isinstance(config.get("views"), Mapping):
     config["views"] = {**dict.fromkeys(DEFAULTS["views"], 0), **config["views"]}
   settings = _merge(DEFAULTS, config, "data")
+  _check_views(settings)
+  _check_images(settings)
+  _check_texts(settings)
+  _check_reading(settings)
+  filters.check(settings["filter"])
+  choose(settings["missing"], ("skip", "bad", "mask"), "data.missing")
+  choose(settings["identity"], ("record", "caption"), "data.identity")
+  return settings
+
+
+def _check_views(settings: Mapping) -> None:
   for modality, count in settings["views"].items():
     if not isinstance(count, int) or count < 0:
       raise UserError(f"data.views.{modality}: {count!r} is not a number of views (0, 1, 2, ...)")
   if not any(settings["views"].values()):
     raise UserError("data.views: no view at all; set data.views.image or data.views.text")
-  for key, least in (("image_size", 1), ("text_length", 3)):
-    if not isinstance(settings[key], int) or settings[key] < least:
-      raise UserError(f"data.{key}: {settings[key]!r}; give a whole number, at least {least}")
-  for key, most in settings["limits"].items():
-    if not isinstance(most, int) or most < 1:
-      raise UserError(f"data.limits.{key}: {most!r}; give a whole number, at least 1")
-  small = settings["multi_crop"]
-  for key, least in (("views", 0), ("size", 1)):
-    if not isinstance(small[key], int) or small[key] < least:
-      raise UserError(f"data.multi_crop.{key}: {small[key]!r}; give a whole number, at least {least}")
+  if settings["identity"] == "caption" and not settings["views"]["text"]:
+    raise UserError("data.identity: 'caption' needs text views; set data.views.text")
+
+
+def _check_images(settings: Mapping) -> None:
+  small, crop, resize = settings["multi_crop"], settings["crop"], settings["resize"]
+  _check_whole(settings, "data", image_size=1)
+  _check_whole(small, "data.multi_crop", views=0, size=1)
   if small["views"] and not settings["views"]["image"]:
     raise UserError("data.multi_crop.views: small crops need whole views too; set data.views.image to 1 or more")
-  _check_range(settings["crop"]["scale"], "data.crop.scale", most=1)
+  _check_range(crop["scale"], "data.crop.scale", most=1)
   _check_range(small["scale"], "data.multi_crop.scale", most=1)
-  if settings["crop"]["ratio"] is not None:
-    _check_range(settings["crop"]["ratio"], "data.crop.ratio")
+  if crop["ratio"] is not None:
+    _check_range(crop["ratio"], "data.crop.ratio")
   if not 0 < settings["centre_crop"] <= 1:
     raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
-  choose(settings["resize"]["mode"], ("crop", "shortest", "squash"), "data.resize.mode")
-  choose(settings["resize"]["interpolation"], images.FILTERS, "data.resize.interpolation")
+  choose(resize["mode"], ("crop", "shortest", "squash"), "data.resize.mode")
+  choose(resize["interpolation"], images.FILTERS, "data.resize.interpolation")
+  choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+
+
+def _check_texts(settings: Mapping) -> None:
+  _check_whole(settings, "data", text_length=3)
   languages, views = settings["languages"], settings["views"]["text"]
   if isinstance(languages, str) or len(set(languages)) < len(languages):
     raise UserError(f"data.languages: {languages!r} is not a list of different languages, such as ('en', 'de')")
   if languages and not 0 < views <= len(languages):
-    raise UserError(f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
-                    "or to fewer, drawn from them")  # fmt: skip
-  choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+    raise UserError(
+      f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
+      "or to fewer, drawn from them"
+    )
   if settings["captions"] and languages:
     raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
-  if settings["identity"] == "caption" and not views:
-    raise UserError("data.identity: 'caption' needs text views; set data.views.text")
-  for section, key, least in (("on_error", "retries", 0), ("read", "threads", 1),
-                              ("read", "prefetch", 1)):  # fmt: skip
-    if not isinstance(settings[section][key], int) or settings[section][key] < least:
-      raise UserError(f"data.{section}.{key}: {settings[section][key]!r}; give a whole number, at least {least}")
+  choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
+  choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
+
+
+def _check_reading(settings: Mapping) -> None:
+  _check_whole(settings["limits"], "data.limits", **dict.fromkeys(settings["limits"], 1))
+  _check_whole(settings["on_error"], "data.on_error", retries=0)
+  _check_whole(settings["read"], "data.read", threads=1, prefetch=1)
   for key, (low, high) in _RANGES.items():
     if not isinstance(value := settings["on_error"][key], int | float) or not low <= value <= high:
       raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
-  filters.check(settings["filter"])
-  choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
-  choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
-  choose(settings["missing"], ("skip", "bad", "mask"), "data.missing")
-  choose(settings["identity"], ("record", "caption"), "data.identity")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
-  return settings
+
+
+def _check_whole(section: Mapping, where: str, **least: int) -> None:
+  """Checks that the numbers named in `least` are whole, and as many at least."""
+  for key, low in least.items():
+    if not isinstance(section[key], int) or section[key] < low:
+      raise UserError(f"{where}.{key}: {section[key]!r}; give a whole number, at least {low}")
 
 
 def view_counts(config: Mapping) -> dict[str, int]:
