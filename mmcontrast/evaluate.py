@@ -14,7 +14,13 @@ from typing import Any
 from mmcontrast import folders
 from mmcontrast.called import call_as
 from mmcontrast.config.stages import run_folder
-from mmcontrast.data.evaluation_set import SETS, EvaluationSet, load_evaluation_set, load_own_set, open_own_set
+from mmcontrast.data.evaluation_set import (
+  SETS,
+  EvaluationSet,
+  load_configured_set,
+  load_evaluation_set,
+  open_configured_set,
+)
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
@@ -131,19 +137,19 @@ def check_sets(config: Mapping, data_dir: str | None = None, examples: int | Non
   """
   options = config["evaluation"]
   if not options["every_steps"] and examples is not None and examples <= _FEW:
-    for name in set(options["sets"]) & {name for name, own in _own_sets(config).items() if "dataset" not in own}:
+    for name in set(options["sets"]) & {name for name, own in _user_sets(config).items() if "dataset" not in own}:
       try:
-        open_own_set(name, _own_sets(config)[name], config["data"], data_dir)
+        open_configured_set(name, _user_sets(config)[name], config["data"], data_dir)
       except UserError as error:
         note(f"{error}; as it is, `mmcontrast evaluate` will have nothing to measure")
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])) if options["every_steps"] else ():
-    choose(name.partition(":")[0], [*_own_sets(config), *SETS], "evaluation.sets")
+    choose(name.partition(":")[0], [*_user_sets(config), *SETS], "evaluation.sets")
     if name in options["optional_sets"]:
       continue
-    if name not in _own_sets(config):
+    if name not in _user_sets(config):
       emoji.open_built(name.partition(":")[0], "all", data_dir)
     else:
-      info = open_own_set(name, _own_sets(config)[name], config["data"], data_dir).info
+      info = open_configured_set(name, _user_sets(config)[name], config["data"], data_dir).info
       check_set(options, name, info.label_names)
 
 
@@ -199,14 +205,14 @@ def _pictures(model: Inference, sets: Mapping[str, EmbeddedSet], file: folders.F
 def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
   """`name` is one of config.evaluation.data, or an emoji dataset or, for one style of it, "dataset:style"."""
   trained = bool(config["steps"])  # an imported run was not
-  if name in (own := _own_sets(config)):
-    return load_own_set(name, own[name], config["data"], data_dir, trained=trained)
+  if name in (own := _user_sets(config)):
+    return load_configured_set(name, own[name], config["data"], data_dir, trained=trained)
   dataset, _, style = name.partition(":")
   choose(dataset, [*own, *SETS], "evaluation.sets")
   return load_evaluation_set(dataset, "all", config["data"], data_dir, style or None, trained=trained)
 
 
-def _own_sets(config: Mapping) -> Mapping:
+def _user_sets(config: Mapping) -> Mapping:
   return config["evaluation"].get("data", {})  # older checkpoints have none
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmcontrast import folders
 from mmcontrast.called import call_as
-from mmcontrast.data.evaluation_set import SETS, open_own_set
+from mmcontrast.data.evaluation_set import SETS, open_configured_set
 from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
@@ -315,7 +315,7 @@ def _set(
     dataset, _, style = one.partition(":")
     try:
       if one in own:
-        return open_own_set(one, own[one], config["data"], data_dir), own[one].get("style"), one
+        return open_configured_set(one, own[one], config["data"], data_dir), own[one].get("style"), one
       return open_built(choose(dataset, [*own, *SETS], "evaluation.sets"), "all", data_dir), style or None, one
     except MissingData:
       if one == names[0] or one not in config["evaluation"]["optional_sets"]:
@@ -354,7 +354,7 @@ def _called(modality: str) -> str:
   return "words" if modality == PROMPTS else MODALITIES[modality].nouns
 
 
-def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> nearest.Found:
+def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> nearest.Neighbours:
   total, missing = sum(there.counts(kind)), there.manifest["shards"] - len(there.done)
   if not total:
     raise UserError(f"{there.folder}: no shard of {kind} embeddings is done; run mmcontrast embed again")
@@ -376,7 +376,7 @@ def _result(what: Mapping, score: float, kind: str) -> Result:
 
 
 def _draw(path: folders.Folder, asked: Query, found: Sequence[Result], source: Source, title: str, kind: str) -> None:
-  from mmcontrast.report.found_picture import draw_found
+  from mmcontrast.report.search_picture import draw_results
 
   modality, shown = MODALITIES[kind], []
   for one in found:
@@ -388,7 +388,7 @@ def _draw(path: folders.Folder, asked: Query, found: Sequence[Result], source: S
         f"--out: {one.name} cannot be drawn ({one_line(error)}): {title} is not what it was when it was "
         "embedded; embed it again, or leave --out out"
       ) from None
-  draw_found(
+  draw_results(
     path,
     asked.words if asked.thing is None else MODALITIES[asked.modality].show(asked.thing).picture,
     [one.picture for one in shown],

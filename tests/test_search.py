@@ -155,9 +155,9 @@ def test_a_run_whose_towers_meet_in_no_space(query):
 @pytest.mark.parametrize("where", ["source", "embeddings"])
 def test_results_are_named_by_the_path_of_the_picture_and_its_caption(own, tmp_path, where, monkeypatch):
   drawn = []
-  from mmcontrast.report import found_picture
+  from mmcontrast.report import search_picture
 
-  monkeypatch.setattr(found_picture, "draw_found", lambda *values, **options: drawn.append((values, options)))
+  monkeypatch.setattr(search_picture, "draw_results", lambda *values, **options: drawn.append((values, options)))
   dataset = f"jsonl:{own}/rows.jsonl"
   if where == "embeddings":
     program.embed("run", dataset, tmp_path / "rows", format="parquet")

@@ -204,9 +204,9 @@ def _any(value: Any) -> Section:
 
 
 def _evaluation_set(value: Any) -> Section:
-  from mmcontrast.data.evaluation_set import OWN_SET
+  from mmcontrast.data.evaluation_set import SET_OPTIONS
 
-  return Section(OWN_SET, kind="a set")
+  return Section(SET_OPTIONS, kind="a set")
 
 
 def _mixture(value: Any) -> Section:

@@ -21,7 +21,7 @@ from mmcontrast.errors import UserError, choose, nearest, note
 from mmcontrast.modalities import MODALITIES, Modality
 
 SETS = ("emoji_views", "emoji_noto")
-OWN_SET = {"dataset": None, "source": {}, "split": "all", "style": None}
+SET_OPTIONS = {"dataset": None, "source": {}, "split": "all", "style": None}
 """What an entry of `config.evaluation.data` may say, and what it is where it does not."""
 DataDir = str | os.PathLike | None
 
@@ -87,7 +87,7 @@ def load_evaluation_set(
   )
 
 
-def open_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None) -> sources.Source:
+def open_configured_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None) -> sources.Source:
   """The source of an evaluation set of the user's own, `config.evaluation.data[name]`.
 
   Args:
@@ -103,8 +103,8 @@ def open_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
   if not isinstance(given, Mapping):
     raise UserError(f"{where}: {given!r} is not a table such as dict(dataset='jsonl:PATH', split='validation')")
   for key in given:
-    if key not in OWN_SET:
-      raise UserError(f"{where}.{key}: unknown key; {nearest(key, OWN_SET)}")
+    if key not in SET_OPTIONS:
+      raise UserError(f"{where}.{key}: unknown key; {nearest(key, SET_OPTIONS)}")
   if set(name) & set("/:") or name in SETS:
     raise UserError(f"{where}: the name of a set of your own has no ':' or '/', and is none of {', '.join(SETS)}")
   chosen = {"dataset": given["dataset"], "source": given.get("source") or {}} if "dataset" in given else data
@@ -116,17 +116,17 @@ def open_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = N
     raise type(error)(f"{where}: {error}") from None
 
 
-def load_own_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None, *,
+def load_configured_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None, *,
                  trained: bool = True) -> EvaluationSet:  # fmt: skip
-  """Loads an evaluation set of the user's own; see `open_own_set`.
+  """Loads an evaluation set of the user's own; see `open_configured_set`.
 
   It is seen when some of it is trained on (trained_on.relation; `trained` as of `load_evaluation_set`). Probes train
   on sets of split "train", and are tested on the others.
 
   Raises:
-    UserError: as `open_own_set`; no such style; too many bad records.
+    UserError: as `open_configured_set`; no such style; too many bad records.
   """
-  source, split = open_own_set(name, given, data, data_dir), given.get("split", "all")
+  source, split = open_configured_set(name, given, data, data_dir), given.get("split", "all")
   found = _read(name, source, given.get("style"), data)
   part = split if split in ("train", "test") else "validation"
   settings = resolve(data)

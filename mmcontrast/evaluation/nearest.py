@@ -14,14 +14,14 @@ SEARCHED = 1 / 16  # share of an index's lists that a query looks into
 _SAMPLE = 64  # rows a list, to place the lists by
 
 
-class Found(NamedTuple):
+class Neighbours(NamedTuple):
   """The nearest first: index of the row int [k], cosine float32 [k]."""
 
   index: np.ndarray
   cosine: np.ndarray
 
 
-def exact(query: np.ndarray, shards: Iterable[np.ndarray], k: int) -> Found:
+def exact(query: np.ndarray, shards: Iterable[np.ndarray], k: int) -> Neighbours:
   """The `k` rows nearest to `query`, the first of equals first.
 
   Args:
@@ -33,12 +33,12 @@ def exact(query: np.ndarray, shards: Iterable[np.ndarray], k: int) -> Found:
     cosine = np.concatenate([cosine, rows @ query])
     best = np.argsort(-cosine, kind="stable")[:k]
     index, cosine, start = index[best], cosine[best], start + len(rows)
-  return Found(index, cosine)
+  return Neighbours(index, cosine)
 
 
 def by_index(
   query: np.ndarray, path: pathlib.Path, shards: Callable[[], Iterator[np.ndarray]], count: int, k: int
-) -> Found:
+) -> Neighbours:
   """As `exact`, but looks only where such rows are likely to be: in the lists of rows whose centres are nearest.
 
   Builds the index (Johnson et al., arXiv:1702.08734: IVF, with the rows as they are) at the first query, in the file
@@ -61,7 +61,7 @@ def by_index(
   index.nprobe = max(1, round(SEARCHED * lists))
   cosine, found = index.search(query[None], k)
   there = found[0] >= 0  # -1: the lists looked into hold fewer than k
-  return Found(found[0][there], cosine[0][there])
+  return Neighbours(found[0][there], cosine[0][there])
 
 
 def has_faiss() -> bool:

@@ -99,7 +99,7 @@ def order(scores: np.ndarray, match: np.ndarray) -> np.ndarray:
   return np.lexsort((match, -lowered), axis=1)
 
 
-def found(queries: np.ndarray, gallery: np.ndarray, positives: Positives, which: np.ndarray) -> tuple:
+def best_candidates(queries: np.ndarray, gallery: np.ndarray, positives: Positives, which: np.ndarray) -> tuple:
   """(int [A, G] candidates in `order`, bool [A, G] whether each is right, int [A] rank) of the queries `which`."""
   match = as_matches(positives).dense(which)
   nearest = order(_scores(np.asarray(queries)[which], unit(gallery), cosines, ""), match)

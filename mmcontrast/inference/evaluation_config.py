@@ -11,7 +11,7 @@ from typing import Any
 
 from mmcontrast.config import from_json, overridden
 from mmcontrast.config.overrides import PREFIX
-from mmcontrast.data.evaluation_set import SETS, open_own_set
+from mmcontrast.data.evaluation_set import SETS, open_configured_set
 from mmcontrast.data.sources import Info
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.errors import UserError, note
@@ -62,7 +62,7 @@ class Measured:
       sets[bank] = {**sets[self.name], "split": train_split}
     for name, given in sets.items():
       try:
-        found = open_own_set(name, given, {}, data_dir).info
+        found = open_configured_set(name, given, {}, data_dir).info
       except UserError as error:
         parted = "{split}" in dataset or kind == "coco"
         hint = "; --split says which part is evaluated, such as --split val" if parted and split is None else ""

@@ -20,7 +20,7 @@ import numpy as np
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop import tokenizer_files
-from mmcontrast.interop.naming import SAME, STACKED, Arrays, Layout, Rule, one, to_ours, under
+from mmcontrast.interop.naming import SAME, STACKED, Arrays, Layout, Rule, to_ours, under, unstacked
 from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, complete, shapes, take_logits
 from mmcontrast.interop.weights import PLAIN, Reading, read_weights
 
@@ -30,7 +30,7 @@ KINDS: dict[str, dict[str, int]] = {
   "siglip": {"pad": 1, "bos": -1, "eos": 1},
   "siglip2": {"pad": 0, "bos": -1, "eos": 1},
 }  # ids of texts
-_FIRST = one(lambda a: a[0], lambda a: a[None])  # [1, L, D] <-> [L, D]
+_FIRST = unstacked(lambda a: a[0], lambda a: a[None])  # [1, L, D] <-> [L, D]
 _CLASSIFIER = (r"head/.*", r"pre_logits/.*")
 # What other names the same arrays have had: of the first release, and where the head was not a module.
 _OLD = (

@@ -39,7 +39,7 @@ class Layout(NamedTuple):
   to_theirs: Callable[[Sequence[np.ndarray], int], Sequence[np.ndarray]]
 
 
-def one(forward: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Layout:
+def unstacked(forward: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Layout:
   """The layout of one array that becomes one."""
   return Layout(lambda theirs, _: [forward(theirs[0])], lambda ours, _: [back(ours[0])])
 
@@ -48,11 +48,11 @@ def _cut(whole: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarra
   return np.split(whole, np.cumsum([shape[-1] for shape in shapes])[:-1], axis=-1)
 
 
-SAME = one(lambda a: a, lambda a: a)
-LINEAR = one(np.transpose, np.transpose)  # [O, I] <-> [I, O]
-CONV = one(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
-LEADING = one(lambda a: a[None], lambda a: a[0])  # [L, D] <-> [1, L, D]
-LEADING2 = one(lambda a: a[None, None], lambda a: a[0, 0])  # [D] <-> [1, 1, D]
+SAME = unstacked(lambda a: a, lambda a: a)
+LINEAR = unstacked(np.transpose, np.transpose)  # [O, I] <-> [I, O]
+CONV = unstacked(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
+LEADING = unstacked(lambda a: a[None], lambda a: a[0])  # [L, D] <-> [1, L, D]
+LEADING2 = unstacked(lambda a: a[None, None], lambda a: a[0, 0])  # [D] <-> [1, 1, D]
 # Laid side by side and cut anew: q, k, v <-> qkv, or in_proj <-> q, kv. Biases [O], and matrices [O, I] <-> [I, O].
 STACKED = Layout(
   lambda a, shapes: _cut(np.concatenate(a, -1), shapes), lambda a, n: np.split(np.concatenate(a, -1), n, -1)
@@ -137,8 +137,23 @@ def to_ours(
   gives, one of another shape, and one with numbers that are not finite.
   """
   groups = [group for path in wanted if (group := _group(rules, path))]
+  _check_names(groups, arrays, where, ignored)
+  result = {}
+  for group in dict.fromkeys(groups):
+    result |= _converted(group, arrays, wanted, where)
   used = {name for group in groups for name in group.names}
-  left = [name for name in arrays if name not in used and not any(re.fullmatch(one, name) for one in ignored)]
+  check_weights({name: arrays[name] for name in arrays if name in used}, where)
+  if unnamed := sorted(wanted.keys() - result.keys()):
+    raise UserError(f"{where}: the format has no name for {_short(unnamed[0])!r}")
+  return result
+
+
+def _check_names(
+  groups: Sequence[_Group], arrays: Mapping[str, np.ndarray], where: str, ignored: Sequence[str]
+) -> None:
+  """Checks that every array of theirs is taken, and that none that is read is missing."""
+  used = {name for group in groups for name in group.names}
+  left = [name for name in arrays if name not in used and not any(re.fullmatch(regex, name) for regex in ignored)]
   missing = [name for group in groups for name in group.names if name not in arrays]
   if missing and (prefixes := under_which(arrays, missing)):
     raise UserError(
@@ -150,33 +165,32 @@ def to_ours(
       f"{where}: {len(left)} of {len(arrays)} arrays are not used, the first is {left[0]!r}; "
       f"{nearest(left[0], missing or used)}; if you do not need them, say so: --allow_unused REGEX"
     )
-  result = {}
-  for group in dict.fromkeys(groups):
-    if absent := [name for name in group.names if name not in arrays]:
-      raise UserError(
-        f"{where}: no array {absent[0]!r}, which {_short(group.paths[0])!r} is read from; {nearest(absent[0], arrays)}"
-      )
-    theirs = [arrays[name] for name in group.names]
-    if whole := [name for name in group.names if arrays[name].dtype.kind in "iubc"]:
-      raise UserError(
-        f"{where}: {whole[0]!r} is of {arrays[whole[0]].dtype}, and weights are floats; save it in full "
-        "or half precision, not quantised"
-      )
-    shapes = [tuple(wanted[path]) for path in group.paths]
-    try:
-      ours = group.layout.to_ours(theirs, shapes)
-    except (ValueError, IndexError):  # of a number of axes that the layout does not have
-      ours = theirs
-    if (found := [array.shape for array in ours]) != shapes:
-      raise UserError(
-        f"{where}: {group.names[0]!r} has the shape {list(theirs[0].shape)}, which makes {found} of "
-        f"{_short(group.paths[0])!r}, where {shapes} is needed; the file is of another architecture"
-      )
-    result |= {path: np.asarray(array, order="C") for path, array in zip(group.paths, ours)}
-  check_weights({name: arrays[name] for name in arrays if name in used}, where)
-  if unnamed := sorted(wanted.keys() - result.keys()):
-    raise UserError(f"{where}: the format has no name for {_short(unnamed[0])!r}")
-  return result
+  for group in groups:
+    for name in group.names:
+      if name not in arrays:
+        raise UserError(
+          f"{where}: no array {name!r}, which {_short(group.paths[0])!r} is read from; {nearest(name, arrays)}"
+        )
+
+
+def _converted(group: _Group, arrays: Mapping[str, np.ndarray], wanted: Shapes, where: str) -> Arrays:
+  """The arrays of ours that one group of theirs makes."""
+  theirs, shapes = [arrays[name] for name in group.names], [tuple(wanted[path]) for path in group.paths]
+  if whole := [name for name in group.names if arrays[name].dtype.kind in "iubc"]:
+    raise UserError(
+      f"{where}: {whole[0]!r} is of {arrays[whole[0]].dtype}, and weights are floats; save it in full "
+      "or half precision, not quantised"
+    )
+  try:
+    ours = group.layout.to_ours(theirs, shapes)
+  except (ValueError, IndexError):  # of a number of axes that the layout does not have
+    ours = theirs
+  if (made := [array.shape for array in ours]) != shapes:
+    raise UserError(
+      f"{where}: {group.names[0]!r} has the shape {list(theirs[0].shape)}, which makes {made} of "
+      f"{_short(group.paths[0])!r}, where {shapes} is needed; the file is of another architecture"
+    )
+  return {path: np.asarray(array, order="C") for path, array in zip(group.paths, ours)}
 
 
 def to_theirs(rules: Sequence[Rule], arrays: Mapping[str, np.ndarray], where: str) -> Arrays:

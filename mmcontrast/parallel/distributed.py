@@ -30,7 +30,7 @@ _LOST = ("Gloo", "Connection reset", "Connection closed", "Socket closed", "NCCL
 _COORDINATOR_STAYS_SECONDS = 2.0
 
 
-class Plan(NamedTuple):
+class Launch(NamedTuple):
   """How to start; None where JAX finds out by itself (SLURM, TPU pods)."""
 
   coordinator: str | None
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
   local_devices: tuple[int, ...] | None = None
 
 
-def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan | None:
+def launch_of(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Launch | None:
   """What `config.distributed` and the environment ask for; None: this is the only process.
 
   Raises UserError when the three numbers of a run are incomplete or impossible.
@@ -52,7 +52,7 @@ def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ)
   if mode == "off":
     return None
   if not coordinator:
-    return Plan(None, None, None, _slurm_gpus(environment)) if mode == "on" or _cluster(environment) else None
+    return Launch(None, None, None, _slurm_gpus(environment)) if mode == "on" or _cluster(environment) else None
   processes = _number(config["processes"] or environment.get("MMCONTRAST_PROCESSES"), "processes")
   given = config["process_id"] if config["process_id"] >= 0 else environment.get("MMCONTRAST_PROCESS_ID")
   process_id = _number(given, "process_id")
@@ -63,7 +63,7 @@ def plan(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ)
       f"config.distributed: process_id={process_id} of processes={processes}; "
       "number the processes from 0 to processes - 1"
     )
-  return Plan(coordinator, processes, process_id)
+  return Launch(coordinator, processes, process_id)
 
 
 def initialize(config: Mapping[str, Any]) -> bool:
@@ -76,16 +76,16 @@ def initialize(config: Mapping[str, Any]) -> bool:
 
   Returns whether this is now one of several processes.
   """
-  found = plan(config)
-  if found is None:
+  launch = launch_of(config)
+  if launch is None:
     return False
   start, timeout = int(config["start_timeout_seconds"]), int(config["timeout_seconds"])
   try:
     jax.distributed.initialize(
-      found.coordinator,
-      found.processes,
-      found.process_id,
-      found.local_devices,
+      launch.coordinator,
+      launch.processes,
+      launch.process_id,
+      launch.local_devices,
       initialization_timeout=start,
       heartbeat_timeout_seconds=timeout,
       shutdown_timeout_seconds=timeout,

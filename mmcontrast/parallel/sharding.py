@@ -25,13 +25,13 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives.global_matrix import BATCH_AXES
 from mmcontrast.parameter_paths import path_name
 
 Cut = str | tuple[str | tuple[str, ...] | None, ...]
 Rule = tuple[str, Cut]
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
 SMALL = 1 << 16
 """Arrays of fewer elements stay whole under a cut such as "fsdp": cutting them costs more than it saves."""
 

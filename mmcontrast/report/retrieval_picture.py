@@ -8,7 +8,7 @@ import numpy as np
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.retrieval import found, ranks
+from mmcontrast.evaluation.retrieval import best_candidates, ranks
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.report.canvas import GREEN, GREY, INK, Canvas
 from mmcontrast.report.fonts import clip, wrap
@@ -43,7 +43,7 @@ def draw(
     UserError: when nothing of the one belongs to anything of the other.
   """
   sides = [
-    _Side(embedded, query, gallery, rows, top, seed + n) for n, (query, gallery) in enumerate((pair, pair[::-1]))
+    _Direction(embedded, query, gallery, rows, top, seed + n) for n, (query, gallery) in enumerate((pair, pair[::-1]))
   ]
   right = _MARGIN + sides[0].width + 0.45
   bottom = _TOP + _ROW * max(len(side.queries) for side in sides)
@@ -70,7 +70,7 @@ def draw(
   return page.save(path)
 
 
-class _Side:
+class _Direction:
   """One direction: its R@1 over all answerable queries, and a few of them to show, in the order that makes ranks."""
 
   def __init__(self, embedded: EmbeddedSet, query: str, gallery: str, rows: int, top: int, seed: int):
@@ -79,18 +79,18 @@ class _Side:
     answerable = positives.answerable()
     if not len(answerable):
       raise UserError(f"retrieval picture: no {query} has a {gallery}, so there is nothing to show")
-    queries, found_among = embedded.joint(query), embedded.joint(gallery)
-    self.recall = float(np.mean(ranks(queries, found_among, positives, which=answerable) <= 1))
+    queries, candidates = embedded.joint(query), embedded.joint(gallery)
+    self.recall = float(np.mean(ranks(queries, candidates, positives, which=answerable) <= 1))
     self.queries = np.random.default_rng(seed).permutation(answerable)[:rows]
-    nearest, right, self._rank = found(queries, found_among, positives, self.queries)
-    self._found, self._right = nearest[:, :top], right[:, :top]
+    nearest, right, self._rank = best_candidates(queries, candidates, positives, self.queries)
+    self._nearest, self._right = nearest[:, :top], right[:, :top]
     self._values = {one: embedded.data.things[one].values for one in (query, gallery)}
     self._listed = MODALITIES[gallery].words
     self.width = _LIST if self._listed else _QUERY + top * (_TILE + _GAP)
 
   def draw(self, page: Canvas, x: float) -> None:
     """Each query with what it finds below the last, from the left end `x` on."""
-    for row, (query, nearest, right, rank) in enumerate(zip(self.queries, self._found, self._right, self._rank)):
+    for row, (query, nearest, right, rank) in enumerate(zip(self.queries, self._nearest, self._right, self._rank)):
       y = _TOP + row * _ROW
       self._draw_query(page, x, y, query, rank)
       for n, (index, hit) in enumerate(zip(nearest, right)):

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from mmcontrast.data.evaluation_set import SETS, open_own_set
+from mmcontrast.data.evaluation_set import SETS, open_configured_set
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.evaluation.joined import joined_terms
@@ -82,5 +82,5 @@ def _modalities(name: str, config: Mapping[str, Any], data_dir: str | None) -> l
 def _source(name: str, config: Mapping[str, Any], data_dir: str | None) -> Any:
   own = config["evaluation"]["data"]
   if name in own:
-    return open_own_set(name, own[name], config["data"], data_dir)
+    return open_configured_set(name, own[name], config["data"], data_dir)
   return emoji.open_built(choose(name.partition(":")[0], [*own, *SETS], "evaluation.sets"), "all", data_dir)

@@ -5,7 +5,7 @@ import pytest
 from own_data import COUNT, OPTIONS, encode, picture, rows, write, write_own_data
 
 from mmcontrast.data import trained_on
-from mmcontrast.data.evaluation_set import load_evaluation_set, load_own_set, open_own_set
+from mmcontrast.data.evaluation_set import load_configured_set, load_evaluation_set, open_configured_set
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import UserError
 
@@ -59,7 +59,7 @@ def own(tmp_path, data=b"", trained_source=OPTIONS, **given):
   if data:
     write(str(folder / "rows-001.jsonl"), data)
   trained_on = {"dataset": f"jsonl:{folder}/*.jsonl", "source": trained_source, "split": "train", "image_size": 16}
-  return load_own_set("mine", given, trained_on)
+  return load_configured_set("mine", given, trained_on)
 
 
 def test_a_set_of_your_own(tmp_path):
@@ -84,7 +84,7 @@ def test_the_split_says_what_is_seen_and_what_probes_train_on(tmp_path):
   assert [set(part.split) for part in parts] == [{"train"}, {"validation"}]
   assert sum(len(part.things["image"].values) for part in parts) == COUNT
   mixture = {"a": {"dataset": "emoji_views"}, "b": {"dataset": f"jsonl:{tmp_path}/own/*.jsonl"}}
-  seen = [load_own_set("mine", {**mixture[name], **given}, {"dataset": "", "split": "train", "mixture": mixture,
+  seen = [load_configured_set("mine", {**mixture[name], **given}, {"dataset": "", "split": "train", "mixture": mixture,
                        "image_size": 4}, tmp_path).seen for name, given in (
     ("b", {"split": "all", "source": {}}), ("b", {"split": "validation", "source": source}))]  # fmt: skip
   assert seen == [True, True]  # without shares of its own, all of b is trained on
@@ -133,7 +133,7 @@ def test_a_run_that_was_imported_has_trained_on_nothing_known(tmp_path, data_dir
   assert not load_evaluation_set("emoji_views", "test", dict(image_size=4), data_dir, trained=False).seen
   write_own_data(str(tmp_path), "jsonl")
   given = {"dataset": f"jsonl:{tmp_path}/*.jsonl", "source": OPTIONS}
-  assert not load_own_set("mine", given, {"image_size": 4}, trained=False).seen
+  assert not load_configured_set("mine", given, {"image_size": 4}, trained=False).seen
   assert "other data" not in capsys.readouterr().err
 
 
@@ -191,7 +191,7 @@ def test_few_bad_records_are_left_out_and_named(tmp_path, capsys):
 def test_mistakes_in_a_set_of_your_own(name, given, message, tmp_path):
   path = write(str(tmp_path / "x.jsonl"), encode("jsonl", rows()))
   with pytest.raises(UserError, match=message):
-    open_own_set(name, given, {"dataset": f"jsonl:{path}", "source": {"image": None}})
+    open_configured_set(name, given, {"dataset": f"jsonl:{path}", "source": {"image": None}})
 
 
 def test_records_without_an_image_are_left_out_as_in_training(tmp_path, capsys):
@@ -201,16 +201,16 @@ def test_records_without_an_image_are_left_out_as_in_training(tmp_path, capsys):
     row["image"] = None if number % 4 == 3 else row["image"]  # a failed download
   path = write(f"{tmp_path}/rows.jsonl", encode("jsonl", table))
   data = dict(dataset=f"jsonl:{path}", image_size=8, on_error=dict(max_share=0.05))
-  found = load_own_set("mine", {}, data)
+  found = load_configured_set("mine", {}, data)
   assert (
     len(found.things["image"].values) == len(found.things["text"].values) == COUNT * 3 // 4 - 1
   )  # the empty file is a bad record
   error = capsys.readouterr().err
   assert "6 of 24 records have no image and are left out" in error and "1 of 24 records cannot be used" in error
-  assert len(load_own_set("mine", {}, {**data, "missing": "mask"}).things["text"].values) == COUNT - 1
+  assert len(load_configured_set("mine", {}, {**data, "missing": "mask"}).things["text"].values) == COUNT - 1
   path = write(f"{tmp_path}/texts.jsonl", encode("jsonl", table[3::4]))
-  texts = load_own_set("texts", dict(dataset=f"jsonl:{path}"), data)
+  texts = load_configured_set("texts", dict(dataset=f"jsonl:{path}"), data)
   assert len(texts.things["image"].values) == 0 and len(texts.things["text"].values) == 6
   write(f"{tmp_path}/none.jsonl", encode("jsonl", [{"image": None, "caption": None}] * 3))
   with pytest.raises(UserError, match=r"3 of 3 records cannot be used, such as .*none\.jsonl:1: neither an"):
-    load_own_set("none", dict(dataset=f"jsonl:{tmp_path}/none.jsonl"), data)
+    load_configured_set("none", dict(dataset=f"jsonl:{tmp_path}/none.jsonl"), data)

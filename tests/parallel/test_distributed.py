@@ -144,14 +144,14 @@ def test_a_preempted_process_stops_all_at_one_step(running, tmp_path):
 
 
 def test_alone_unless_asked_or_found():
-  assert distributed.plan(SETTINGS, {}) is None
-  assert distributed.plan({**SETTINGS, "mode": "off"}, {"MMCONTRAST_COORDINATOR": "a:1"}) is None
-  assert distributed.plan(SETTINGS, {"SLURM_NTASKS": "4"}) is None  # in a batch script, before srun
+  assert distributed.launch_of(SETTINGS, {}) is None
+  assert distributed.launch_of({**SETTINGS, "mode": "off"}, {"MMCONTRAST_COORDINATOR": "a:1"}) is None
+  assert distributed.launch_of(SETTINGS, {"SLURM_NTASKS": "4"}) is None  # in a batch script, before srun
   for found in ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "2"}, {"TPU_WORKER_HOSTNAMES": "a,b"}):
-    assert distributed.plan(SETTINGS, found) == distributed.Plan(None, None, None)
+    assert distributed.launch_of(SETTINGS, found) == distributed.Launch(None, None, None)
   environment = {"MMCONTRAST_COORDINATOR": "host:12", "MMCONTRAST_PROCESSES": "2", "MMCONTRAST_PROCESS_ID": "1"}
-  assert distributed.plan(SETTINGS, environment) == distributed.Plan("host:12", 2, 1)
-  assert distributed.plan({**SETTINGS, "process_id": 0}, environment) == distributed.Plan("host:12", 2, 0)
+  assert distributed.launch_of(SETTINGS, environment) == distributed.Launch("host:12", 2, 1)
+  assert distributed.launch_of({**SETTINGS, "process_id": 0}, environment) == distributed.Launch("host:12", 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -167,5 +167,5 @@ def test_alone_unless_asked_or_found():
 )
 def test_mistakes(mistake, message):
   with pytest.raises(UserError, match=message) as error:
-    distributed.plan({**SETTINGS, **mistake}, {})
+    distributed.launch_of({**SETTINGS, **mistake}, {})
   assert "\n" not in str(error.value)

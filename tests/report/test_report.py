@@ -10,7 +10,7 @@ from image_text_set import image_text_set
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import retrieval
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.report import canvas, fonts, found_picture, retrieval_picture, table
+from mmcontrast.report import canvas, fonts, retrieval_picture, search_picture, table
 from mmcontrast.report.picture_path import png_path
 
 
@@ -66,11 +66,11 @@ def test_rank_and_shown_order_are_one_where_scores_are_tied():
   """Captions 0, 2 and 4 are tied, 4 is right: it is found after the other two, as its rank says."""
   queries, gallery = np.eye(2)[:1], np.eye(2)[[0, 1, 0, 1, 0, 1]]
   matches = np.array([[False, False, False, False, True, True]])
-  nearest, right, rank = retrieval.found(queries, gallery, matches, np.array([0]))
+  nearest, right, rank = retrieval.best_candidates(queries, gallery, matches, np.array([0]))
   assert nearest[0].tolist()[:3] == [0, 2, 4] and right[0].tolist() == [False, False, True, False, False, True]
   assert rank.tolist() == retrieval.ranks(queries, gallery, matches).tolist() == [3]
   alone = np.ones((20, 3))  # all is tied: the right one is the last
-  nearest, right, rank = retrieval.found(alone, alone, np.eye(20, dtype=bool), np.arange(20))
+  nearest, right, rank = retrieval.best_candidates(alone, alone, np.eye(20, dtype=bool), np.arange(20))
   assert (rank == 20).all() and (nearest[:, -1] == np.arange(20)).all()
 
 
@@ -79,7 +79,7 @@ def test_the_right_one_is_shown_in_the_place_of_its_rank_whatever_the_ties():
   queries, gallery = rng.integers(-1, 2, (60, 3)).astype(float), rng.integers(-1, 2, (40, 3)).astype(float)
   matches = rng.random((60, 40)) < 0.1
   which = np.flatnonzero(matches.any(1))
-  _, right, rank = retrieval.found(queries, gallery, matches, which)
+  _, right, rank = retrieval.best_candidates(queries, gallery, matches, which)
   assert (rank == retrieval.ranks(queries, gallery, matches, which=which)).all()
   assert (right.argmax(1) + 1 == rank).all() and len(set(rank.tolist())) > 5
 
@@ -89,7 +89,7 @@ def test_the_right_one_is_shown_in_the_place_of_its_rank_whatever_the_ties():
 def test_found_picture(tmp_path, query, count):
   images = [np.zeros((16, 16, 3), np.uint8), *np.zeros((count - 1, 900, 900, 3), np.uint8)]
   labels = [("a caption of many words indeed", "/a/path/that is long/and goes on/0001.jpg"), ("", "b\udc80.png")]
-  path = found_picture.draw_found(
+  path = search_picture.draw_results(
     tmp_path / "found.png", query, images, (labels * count)[:count], [0.5] * count, title="emoji_noto",
   )  # fmt: skip
   pixels = _open(path)
@@ -113,7 +113,7 @@ def test_letters_that_no_font_has_are_code_points(monkeypatch, tmp_path, recwarn
   monkeypatch.undo()
   fonts._family_of.cache_clear()
   query = "红心 \U0001f469\u200d\U0001f680 \ud800 ❤️ " + "ᚠ" * 30  # whatever fonts there are: no box, nothing said
-  found_picture.draw_found(
+  search_picture.draw_results(
     tmp_path / "f.png", query, [np.zeros((4, 4, 3), np.uint8)], [(query, query)], [0.5], title=query
   )
   assert not recwarn.list and not caplog.records

@@ -5,7 +5,7 @@ import pytest
 from coco_fixture import COUNT, make_coco, read, write
 
 from mmcontrast.data import pipeline, sources
-from mmcontrast.data.evaluation_set import load_own_set
+from mmcontrast.data.evaluation_set import load_configured_set
 from mmcontrast.data.images import decode
 from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError
@@ -39,7 +39,7 @@ def test_training_batches_and_evaluation_set(root, data_dir):
   assert batch["image"].shape == (8, 2, 20, 20, 3) and "labels" not in batch
   assert batch["tags"].shape == (8, 9) and set(batch["id"]) <= set(range(977, 1001))
   assert not (batch["image"][:, 0] == batch["image"][:, 1]).all()  # two crops of one image
-  found = load_own_set("mine", dict(split="val"), dict(image_size=20, dataset=f"coco:{root}", split="train"))
+  found = load_configured_set("mine", dict(split="val"), dict(image_size=20, dataset=f"coco:{root}", split="train"))
   assert found.things["image"].values.shape == (COUNT, 20, 20, 3) and set(found.things["text"].concept) == set(
     found.things["image"].concept
   )
@@ -50,7 +50,7 @@ def test_training_batches_and_evaluation_set(root, data_dir):
 def test_a_missing_image_file_is_named(root):
   (root / "val2017" / "990.jpg").unlink()
   with pytest.raises(UserError, match=r"990\.jpg"):
-    load_own_set("mine", dict(split="val"), dict(image_size=20, dataset=f"coco:{root}", split="train"))
+    load_configured_set("mine", dict(split="val"), dict(image_size=20, dataset=f"coco:{root}", split="train"))
 
 
 def test_what_is_wrong_with_the_files_is_named(root, tmp_path):

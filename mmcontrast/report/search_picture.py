@@ -15,7 +15,7 @@ _TILE, _GAP, _COLUMNS, _MARGIN = 1.3, 0.22, 5, 0.4  # inches
 _PIXELS = 320  # a tile's side, and more than a page shows
 
 
-def draw_found(
+def draw_results(
   path: str | pathlib.Path,
   query: str | np.ndarray,
   images: Sequence[np.ndarray],
