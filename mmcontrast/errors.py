@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read: one line, where, and what to do; and an end that is none."""
+"""Errors that a user is meant to read, one line that says what is wrong, where, and what to do; and how runs end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MissingData(UserError):
 
 
 class Preempted(SystemExit):
-  """A run was asked to end, and has, its checkpoint written: uncaught, it exits with 0."""
+  """A run was asked to end and has saved its checkpoint: uncaught, the process exits with 0."""
 
   def __init__(self, message: str):
     super().__init__(0)

@@ -27,52 +27,52 @@ Names = Sequence[Any] | Mapping[str, Any]
 
 def check(options: Mapping[str, Any]) -> None:
   """UserError where the option `names` is no names, or a file that cannot be read."""
-  given = read(options.get("names"))
-  for key, value in given.items() if isinstance(given, Mapping) else enumerate(given or ()):
+  names = read(options.get("names"))
+  for key, value in names.items() if isinstance(names, Mapping) else enumerate(names or ()):
     _several(value, key)
 
 
-def read(given: str | Names | None) -> Names | None:
+def read(names: str | Names | None) -> Names | None:
   """The names in a file, or as they are given."""
-  given = given.to_dict() if hasattr(given, "to_dict") else given
-  if not isinstance(given, str):
-    if given is not None and not isinstance(given, Mapping | list | tuple):
-      raise UserError(f"{WHERE}: {given!r} is neither a file, nor a list, nor a table such as {{'n01440764': 'tench'}}")
-    return given
-  path = pathlib.Path(given).expanduser()
+  names = names.to_dict() if hasattr(names, "to_dict") else names
+  if not isinstance(names, str):
+    if names is not None and not isinstance(names, Mapping | list | tuple):
+      raise UserError(f"{WHERE}: {names!r} is neither a file, nor a list, nor a table such as {{'n01440764': 'tench'}}")
+    return names
+  path = pathlib.Path(names).expanduser()
   try:
     text = path.read_text(encoding="utf-8-sig")
-    found = json.loads(text) if path.suffix == ".json" else _of_lines(text)
+    content = json.loads(text) if path.suffix == ".json" else _of_lines(text)
   except (OSError, ValueError) as error:
-    raise UserError(f"{WHERE}: {given}: cannot be read ({getattr(error, 'strerror', None) or one_line(error)}); give "
+    raise UserError(f"{WHERE}: {names}: cannot be read ({getattr(error, 'strerror', None) or one_line(error)}); give "
                     "a text file with one line for each class, or JSON") from None  # fmt: skip
-  if not isinstance(found, Mapping | list) or not found:
-    raise UserError(f"{WHERE}: {given}: holds no names; give one line for each class, or a JSON list or table")
-  return found
+  if not isinstance(content, Mapping | list) or not content:
+    raise UserError(f"{WHERE}: {names}: holds no names; give one line for each class, or a JSON list or table")
+  return content
 
 
-def choose(given: str | Names | None, classes: Sequence[str], label: str) -> list[tuple[str, ...]]:
+def choose(names: str | Names | None, classes: Sequence[str], label: str) -> list[tuple[str, ...]]:
   """The names of each of `classes`, those of `label` in the data.
 
   Raises UserError where a class has none, or a list is of another length.
   """
-  found = read(given)
-  if found is None:
+  chosen = read(names)
+  if chosen is None:
     if sum(bool(_WORDNET.fullmatch(name)) for name in classes) > len(classes) / 2:
       note(f"zero_shot: classes of {label!r} are called {classes[0]!r} and the like, which says nothing to a model; "
            "give their names with the evaluator's option names")  # fmt: skip
     return [(name,) for name in classes]
-  if isinstance(found, Mapping):
-    found = _by_class(found, classes)
-  if isinstance(found, Mapping):
-    if missing := [name for name in classes if name not in found]:
+  if isinstance(chosen, Mapping):
+    chosen = _by_class(chosen, classes)
+  if isinstance(chosen, Mapping):
+    if missing := [name for name in classes if name not in chosen]:
       raise UserError(f"{WHERE}: nothing for {len(missing)} of {len(classes)} classes of {label!r}, such as "
-                      f"{missing[0]!r}; {nearest(missing[0], found)}")  # fmt: skip
-    return [_several(found[name], name) for name in classes]
-  if len(found) != len(classes):
-    raise UserError(f"{WHERE}: {len(found)} names for the {len(classes)} classes of {label!r}, which are in this "
+                      f"{missing[0]!r}; {nearest(missing[0], chosen)}")  # fmt: skip
+    return [_several(chosen[name], name) for name in classes]
+  if len(chosen) != len(classes):
+    raise UserError(f"{WHERE}: {len(chosen)} names for the {len(classes)} classes of {label!r}, which are in this "
                     f"order: {', '.join(classes[:3])}, ...; give one for each, or a table by class")  # fmt: skip
-  return [_several(value, number) for number, value in enumerate(found)]
+  return [_several(value, number) for number, value in enumerate(chosen)]
 
 
 def _of_lines(text: str) -> list[str] | dict[str, list[str]]:
@@ -84,11 +84,11 @@ def _of_lines(text: str) -> list[str] | dict[str, list[str]]:
   return lines
 
 
-def _by_class(found: Mapping[str, Any], classes: Sequence[str]) -> Names:
+def _by_class(table: Mapping[str, Any], classes: Sequence[str]) -> Names:
   """A table by class; {"0": [class, name], ...} and {"0": name, ...} are by number."""
-  if any(name in found for name in classes) or not all(str(key).isdecimal() for key in found):
-    return found
-  values = [found[key] for key in sorted(found, key=int)]
+  if any(name in table for name in classes) or not all(str(key).isdecimal() for key in table):
+    return table
+  values = [table[key] for key in sorted(table, key=int)]
   if all(isinstance(value, list | tuple) and len(value) > 1 for value in values):
     by_first = {str(first): names for first, *names in values}
     if any(name in by_first for name in classes):

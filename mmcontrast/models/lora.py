@@ -77,19 +77,19 @@ class Lora:
   def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """The paths of the targets, in order."""
     try:
-      found = sorted(path for path in shapes if re.fullmatch(self.targets, path))
+      targets = sorted(path for path in shapes if re.fullmatch(self.targets, path))
     except (re.error, TypeError) as error:
       raise UserError(f"config.lora.targets: {self.targets!r} is not a regex: {error}") from None
     matrices = [path for path, shape in shapes.items() if len(shape) == 2 + bool(_SCANNED.fullmatch(path))]
-    if not found:
+    if not targets:
       raise UserError(f"config.lora.targets: {self.targets!r} matches no parameter; {nearest(self.targets, matrices)}")
-    for path in found:
+    for path in targets:
       if path not in matrices:
         raise UserError(
           f"config.lora.targets: {path!r} {list(shapes[path])} is not a matrix, and only matrices can be "
           f"adapted; {nearest(path, matrices)}"
         )
-    least = min(found, key=lambda path: min(shapes[path][-2:]))
+    least = min(targets, key=lambda path: min(shapes[path][-2:]))
     if not (isinstance(self.rank, int) and 1 <= self.rank <= min(shapes[least][-2:])):
       raise UserError(
         f"config.lora.rank: 1 to {min(shapes[least][-2:])}, the smaller side of {least!r} "
@@ -99,7 +99,7 @@ class Lora:
       raise UserError(
         f"config.lora.alpha: must be above 0, not {self.alpha!r}; leave config.lora.targets out to adapt nothing"
       )
-    return found
+    return targets
 
 
 NO_LORA = Lora()

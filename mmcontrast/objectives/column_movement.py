@@ -47,15 +47,15 @@ def ring(loop: TileLoop, row_block: Block, column_block: Block, shared, axes) ->
   width = loop.lengths[1]
 
   def step(carry, _):
-    block, gathered, own = carry
+    block, gathered, running = carry
     following, gathered = _shift((block, gathered), axes)
-    own, here = loop.visit(row_block, block, shared, *own)
-    return (following, loop.merge("column", gathered, here), own), None
+    running, of_block = loop.visit(row_block, block, shared, *running)
+    return (following, loop.merge("column", gathered, of_block), running), None
 
-  def round_trip(own, block):
-    start = (block, loop.start("column", block.leaves), own)
-    (_, gathered, own), _ = lax.scan(step, start, length=lax.axis_size(axes))
-    return own, _shift(gathered, axes)
+  def round_trip(running, block):
+    start = (block, loop.start("column", block.leaves), running)
+    (_, gathered, running), _ = lax.scan(step, start, length=lax.axis_size(axes))
+    return running, _shift(gathered, axes)
 
   start = loop.start("row", row_block.leaves), loop.start("all", shared)
   blocks = jax.tree.map(lambda x: x.reshape(-1, width, *x.shape[1:]), column_block)

@@ -77,10 +77,10 @@ def defaults_of(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def _kind(name: str, config: Mapping[str, Any]) -> str | None:
-  found = [kind for kind in KINDS if kind in config]
-  if len(found) > 1:
-    raise UserError(f"objective.{name}: {' and '.join(found)} are two kinds of term; make two entries of it")
-  return found[0] if found else None
+  named = [kind for kind in KINDS if kind in config]
+  if len(named) > 1:
+    raise UserError(f"objective.{name}: {' and '.join(named)} are two kinds of term; make two entries of it")
+  return named[0] if named else None
 
 
 def _plain(config: Any) -> Any:
@@ -132,27 +132,27 @@ def _parse_pairwise(name: str, config: dict, temperatures: Mapping, objective: M
   return term
 
 
-def _negatives(given: str, where: str) -> tuple[str, int]:
-  kind, _, length = str(given).partition(":")
+def _negatives(value: str, where: str) -> tuple[str, int]:
+  kind, _, length = str(value).partition(":")
   choose(kind, NEGATIVES, where)
   if "queue" not in kind:
     if length:
-      raise UserError(f"{where}: {given!r} has a length that {kind!r} does not take; write {kind!r}")
+      raise UserError(f"{where}: {value!r} has a length that {kind!r} does not take; write {kind!r}")
     return kind, 0
   if not length.isdigit() or not int(length):
-    raise UserError(f"{where}: {given!r} has no queue length; write it as in '{kind}:16384'")
+    raise UserError(f"{where}: {value!r} has no queue length; write it as in '{kind}:16384'")
   return kind, int(length)
 
 
-def _negative_weights(given: Any, where: str) -> tuple[float, float] | None:
-  if given is None:
+def _negative_weights(value: Any, where: str) -> tuple[float, float] | None:
+  if value is None:
     return None
-  if not isinstance(given, tuple) or len(given) != 2 or not all(weight > 0 for weight in given):
-    raise UserError(f"{where}: {given!r} is not a pair of numbers above 0, such as (2.0, 0.5)")
-  return given
+  if not isinstance(value, tuple) or len(value) != 2 or not all(weight > 0 for weight in value):
+    raise UserError(f"{where}: {value!r} is not a pair of numbers above 0, such as (2.0, 0.5)")
+  return value
 
 
-def _prototypes(given: Any, where: str) -> int:
-  if not isinstance(given, int) or given < 0:
-    raise UserError(f"{where}: {given!r} is not a number of prototypes; write it as in prototypes=256")
-  return given
+def _prototypes(value: Any, where: str) -> int:
+  if not isinstance(value, int) or value < 0:
+    raise UserError(f"{where}: {value!r} is not a number of prototypes; write it as in prototypes=256")
+  return value

@@ -253,14 +253,14 @@ class Regularizer(Term):
   """A kind of term that compares nothing: `function` of `embeddings`, of which some may have no gradient."""
 
   name: str
-  given: tuple[str, ...]
+  names: tuple[str, ...]
   function: Function
   weight: Any
   fixed: tuple[str, ...] = ()
 
   @property
   def embeddings(self) -> tuple[str, ...]:
-    return self.given
+    return self.names
 
   def loss(
     self, nodes: Mapping[str, Encoded], parameters: Parameters, memory: Memory, facts: Mapping[str, Any], now: Now
@@ -268,12 +268,12 @@ class Regularizer(Term):
     """Of the valid examples; none of "@momentum", or of `fixed`, has a gradient."""
     valid = taking_part(facts, self.reads)
     matrix = partial(reduce_tiles, row_mask=valid, column_mask=valid, cells=self.function.cells, **now.matrix)
-    found = []
+    inputs = []
     for name in self.embeddings:
       x = self.function.prepare(nodes[name].pooled)
-      found.append(lax.stop_gradient(x) if name.endswith("@momentum") or name in self.fixed else x)
+      inputs.append(lax.stop_gradient(x) if name.endswith("@momentum") or name in self.fixed else x)
     metrics = {} if valid is None else {"anchors": jnp.sum(valid, dtype=jnp.float32)}
-    return Outcome(self.function.loss(found, valid, matrix), metrics)
+    return Outcome(self.function.loss(inputs, valid, matrix), metrics)
 
   def check(self, run: Run) -> None:
     where = f"objective.{self.name}"
@@ -309,8 +309,8 @@ def parse_regularizer(name: str, config: Mapping[str, Any]) -> Regularizer:
   where = f"objective.{name}"
   check_options(config, DEFAULTS, where)
   function = build(REGULARIZERS, config["regularizer"], f"{where}.regularizer")
-  given = config.get("embeddings", ())
-  embeddings = (given,) if isinstance(given, str) else tuple(given)
+  names = config.get("embeddings", ())
+  embeddings = (names,) if isinstance(names, str) else tuple(names)
   for embedding in embeddings:
     parse_embedding(embedding, f"{where}.embeddings")
   if len(embeddings) != (function.takes or len(embeddings) or 1) or len(set(embeddings)) < len(embeddings):
@@ -319,8 +319,8 @@ def parse_regularizer(name: str, config: Mapping[str, Any]) -> Regularizer:
       f"embeddings, not {list(embeddings)}"
     )
   fixed = parse_names(config.get("stop_gradient", ()), f"{where}.stop_gradient", some=False)
-  for one in fixed:
-    choose(one, embeddings, f"{where}.stop_gradient")
+  for path in fixed:
+    choose(path, embeddings, f"{where}.stop_gradient")
   if len(fixed) == len(embeddings):
     raise UserError(f"{where}.stop_gradient: nothing would be trained; name fewer than {list(embeddings)}")
   return Regularizer(name, embeddings, function, config.get("weight", 1.0), fixed)

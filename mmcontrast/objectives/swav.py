@@ -96,8 +96,8 @@ class Swav(ModuleLoss):
     if before is None:
       return sinkhorn(scores, valid, self.epsilon, self.iterations)
     everything = jnp.concatenate([before.astype(scores.dtype), scores])
-    there = jnp.concatenate([jnp.broadcast_to(use, before.shape[:1]), valid])
-    return sinkhorn(everything, there, self.epsilon, self.iterations)[len(before) :]
+    counts = jnp.concatenate([jnp.broadcast_to(use, before.shape[:1]), valid])
+    return sinkhorn(everything, counts, self.epsilon, self.iterations)[len(before) :]
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     if len(names) < 2 or self.codes > len(names):

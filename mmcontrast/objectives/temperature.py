@@ -46,12 +46,12 @@ class Temperature:
 
   def parameters(self) -> Parameters:
     """What is learned, as float32 scalars."""
-    found = {}
+    learned = {}
     if self.learned:
-      found[self.form] = jnp.float32(-math.log(self.init) if self.form == "log_scale" else self.init)
+      learned[self.form] = jnp.float32(-math.log(self.init) if self.form == "log_scale" else self.init)
     if self.bias is not None and self.bias_learned:
-      found["bias"] = jnp.float32(self.bias)
-    return found
+      learned["bias"] = jnp.float32(self.bias)
+    return learned
 
   def clip(self, parameters: Parameters) -> Parameters:
     """The parameters with the temperature moved within its bounds."""
@@ -93,9 +93,9 @@ def parse_temperature(config: Any, bias: Any, where: str) -> Temperature:
       )
     options["init"] = None
   if bias is not None:
-    given = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)
-    check_options(given, ("init", "learned"), f"{where}.bias")
-    options |= {"bias": float(given.get("init", 0.0)), "bias_learned": given.get("learned", True)}
+    bias_options = {"init": bias, "learned": False} if isinstance(bias, (int, float)) else dict(bias)
+    check_options(bias_options, ("init", "learned"), f"{where}.bias")
+    options |= {"bias": float(bias_options.get("init", 0.0)), "bias_learned": bias_options.get("learned", True)}
   known = [key for key in options_of(Temperature) if not key.startswith("bias")]
   check_options((key for key in options if not key.startswith("bias")), known, f"{where}.temperature")
   result = Temperature(**options)

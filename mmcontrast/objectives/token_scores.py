@@ -41,8 +41,8 @@ class TokenScore(Score):
 
 def _equal(x: Tokens) -> jax.Array:
   """[..., L]: weights of a mean over the tokens."""
-  there = x.mask.astype(x.vectors.dtype)
-  return there / jnp.maximum(jnp.sum(there, -1, keepdims=True), 1)
+  real = x.mask.astype(x.vectors.dtype)
+  return real / jnp.maximum(jnp.sum(real, -1, keepdims=True), 1)
 
 
 def _sum_over_tokens(choice: Choice, a: Tokens, weights: jax.Array, b: Tokens) -> jax.Array:
@@ -50,8 +50,8 @@ def _sum_over_tokens(choice: Choice, a: Tokens, weights: jax.Array, b: Tokens) -
 
   @jax.checkpoint
   def chosen(token, weight):
-    found = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=lax.Precision.HIGHEST)
-    return weight[:, None] * choice(token, found, b.mask)
+    matches = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=lax.Precision.HIGHEST)
+    return weight[:, None] * choice(token, matches, b.mask)
 
   def add(total, token):
     return total + chosen(*token), None
@@ -60,10 +60,10 @@ def _sum_over_tokens(choice: Choice, a: Tokens, weights: jax.Array, b: Tokens) -
   return lax.scan(add, start, (a.vectors.swapaxes(0, 1), weights.swapaxes(0, 1)))[0]
 
 
-def _best(token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
+def _best(token: jax.Array, matches: jax.Array, real: jax.Array) -> jax.Array:
   """The largest product with a token that is there; zero where none is."""
-  some = jnp.any(there, -1)
-  highest = jnp.max(jnp.where(there, found, -jnp.inf), -1)
+  some = jnp.any(real, -1)
+  highest = jnp.max(jnp.where(real, matches, -jnp.inf), -1)
   return jnp.where(some, jnp.where(some, highest, 0.0), 0.0)
 
 
@@ -141,14 +141,14 @@ class TokenSoftmax(TokenMax):
   def tile(self, rows: Tokens, columns: Tokens) -> jax.Array:
     return _sum_over_tokens(self._expected, rows, _equal(rows), columns)
 
-  def _expected(self, token: jax.Array, found: jax.Array, there: jax.Array) -> jax.Array:
+  def _expected(self, token: jax.Array, matches: jax.Array, real: jax.Array) -> jax.Array:
     # Tokens are of unit length; what makes one longer is the scale of the logits.
     square = jnp.sum(token * token, -1)
     sharpness = lax.rsqrt(jnp.where(square > 0, square, 1.0)) / self.temperature
-    logits = jnp.where(there, found * sharpness[:, None, None], -jnp.inf)
-    some = jnp.any(there, -1)
+    logits = jnp.where(real, matches * sharpness[:, None, None], -jnp.inf)
+    some = jnp.any(real, -1)
     logits = jnp.where(some[..., None], logits, 0.0)
-    return jnp.where(some, jnp.sum(jax.nn.softmax(logits, -1) * found, -1), 0.0)
+    return jnp.where(some, jnp.sum(jax.nn.softmax(logits, -1) * matches, -1), 0.0)
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ class TokenWeighted(TokenScore):
     return super().prepare(x).replace(weights=jnp.where(x.mask, weights, 0.0))
 
   def tile(self, rows: Tokens, columns: Tokens) -> jax.Array:
-    there = _sum_over_tokens(_best, rows, rows.weights, columns)
+    forth = _sum_over_tokens(_best, rows, rows.weights, columns)
     back = _sum_over_tokens(_best, columns, columns.weights, rows)
-    return (there + back.T) / 2
+    return (forth + back.T) / 2
 
   def cells(self, row: Tokens, column: Tokens) -> int:
     return max(row.vectors.shape[0], column.vectors.shape[0])

@@ -26,11 +26,11 @@ def _below_a_path(search: Callable[..., Iterator[epath.Path]]) -> Callable[..., 
   def below(self: epath.Path, pattern: str) -> Iterator[epath.Path]:
     path = os.fspath(self)
     # Only the pattern decides when the folder's path has no character that could be one.
-    return search(self, pattern) if glob.escape(path) == path else _found(self, path, pattern)
+    return search(self, pattern) if glob.escape(path) == path else _matching(self, path, pattern)
 
   return below
 
 
-def _found(folder: epath.Path, path: str, pattern: str) -> Iterator[epath.Path]:
+def _matching(folder: epath.Path, path: str, pattern: str) -> Iterator[epath.Path]:
   for name in sorted(glob.glob(pattern, root_dir=path)):
     yield folder / name

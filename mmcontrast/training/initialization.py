@@ -53,12 +53,12 @@ def initial_arrays(
   do not have the same names and shapes, and for weights that are not finite.
   """
   target, arrays = _flat(variables), {}
-  for part, given in config["init"].items():
+  for part, entry in config["init"].items():
     where = f"config.init[{part!r}]"
     wanted = _part(target, part, where, "this run")
-    weights = _weights(given, where)
-    found = [_found(source, part, wanted, target, config, stages, where) for source in weights]
-    new = {_join(part, name): _sum([arrays[name] for arrays in found], list(weights.values())) for name in wanted}
+    weights = _weights(entry, where)
+    sources = [_arrays_of_source(source, part, wanted, target, config, stages, where) for source in weights]
+    new = {_join(part, name): _sum([source[name] for source in sources], list(weights.values())) for name in wanted}
     if both := sorted(new.keys() & arrays.keys()):
       raise UserError(
         f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; name each parameter once"
@@ -68,22 +68,22 @@ def initial_arrays(
   return arrays
 
 
-def _weights(given: Any, where: str) -> dict[str, float]:
+def _weights(entry: Any, where: str) -> dict[str, float]:
   """The sources that an entry names, and what each weighs."""
-  if isinstance(given, str):
-    return {given: 1.0}
+  if isinstance(entry, str):
+    return {entry: 1.0}
   try:
-    weights = {source: float(weight) for source, weight in given}
+    weights = {source: float(weight) for source, weight in entry}
   except (TypeError, ValueError):
     raise UserError(
-      f"{where}: {given!r} is neither 'WHERE:PATH', such as 'pretrain:towers/image', nor several (source, weight)"
+      f"{where}: {entry!r} is neither 'WHERE:PATH', such as 'pretrain:towers/image', nor several (source, weight)"
     ) from None
   if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-6):
     raise UserError(f"{where}: the weights {list(weights.values())} sum to {sum(weights.values()):g}; make it 1")
   return weights
 
 
-def _found(
+def _arrays_of_source(
   source: str,
   part: str,
   wanted: Arrays,
@@ -100,9 +100,9 @@ def _found(
     path, opened = initial.open_part(source, part, target, config, where)
   else:
     opened = _flat(_open(place, stages, where))
-  found = layers_as(wanted, _part(opened, path, f"{where}={source!r}", place))
-  _check_same(wanted, found, f"{where}={source!r}")
-  return found
+  arrays = layers_as(wanted, _part(opened, path, f"{where}={source!r}", place))
+  _check_same(wanted, arrays, f"{where}={source!r}")
+  return arrays
 
 
 def _sum(arrays: Sequence[Any], weights: Sequence[float]) -> Any:
@@ -133,16 +133,16 @@ def _flat(variables: Mapping[str, Any]) -> Arrays:
 def _part(arrays: Arrays, part: str, where: str, owner: str) -> Arrays:
   """The arrays under the path `part`, by collection and the rest of their path."""
   prefix = "" if part == "*" else part
-  found = {}
+  inside = {}
   for name, leaf in arrays.items():
     collection, _, path = name.partition("/")
     if not prefix or path == prefix or path.startswith(f"{prefix}/"):
-      found[f"{collection}/{path[len(prefix) :].lstrip('/')}"] = leaf
-  if not any(name.startswith("params/") for name in found):
+      inside[f"{collection}/{path[len(prefix) :].lstrip('/')}"] = leaf
+  if not any(name.startswith("params/") for name in inside):
     paths = [name.partition("/")[2].split("/") for name in arrays if name.startswith("params/")]
     parts = {"/".join(path[:length]) for path in paths for length in (2, part.count("/") + 1)}
     raise UserError(f"{where}: {owner} has no parameters under {part!r}; {nearest(part, parts)}")
-  return found
+  return inside
 
 
 def _join(part: str, name: str) -> str:
