@@ -30,6 +30,7 @@ from mmcontrast.objectives.temperature import Temperature
 from mmcontrast.optimization import optim, schedules
 from mmcontrast.optimization.update_rules import RULES
 from mmcontrast.registry import REQUIRED
+from mmcontrast.stores.epoch_hooks import HOOKS
 
 DOCS = pathlib.Path(__file__).parent
 
@@ -94,6 +95,7 @@ MEANINGS = {
   "momentum.decay": "decay of the momentum encoder: a number or a schedule",
   "momentum.update": '"before_keys" (MoCo) or "after_step" (BYOL)',
   "objective": "name -> term, regularizer or module, below",
+  "epoch_hooks": "what is computed between epochs, name -> hook and its options, below: [nodes](nodes.md)",
   "update_rule": "how the gradients of several terms are combined, below",
   "matrix.impl": 'how the similarity matrix is computed: "dense", "rows", "ring", or "auto": '
   "[global matrix](methods/global_matrix.md)",
@@ -138,6 +140,9 @@ MEANINGS = {
 """What each key of the program means; a section that is no table of keys has one line."""
 
 SHARED = {
+  "every_epochs": "epochs from one time to the next",
+  "first_epoch": "the first epoch, from 0, before which it is computed",
+  "set": "what it embeds: \"\" the training set, or a name of `evaluation.data`",
   "width": "width of the tokens, or of the first stage",
   "depth": "how many blocks or layers",
   "heads": "attention heads; they must divide the width",
@@ -391,6 +396,8 @@ def config_page() -> str:
   ):
     title = f"`{key}`" if key in KINDS else f"`{key}` of a term"
     lines += of_room(title, registry, ("objective", "x", key), intro)
+  intro = "What is computed on the host before the first step of some epochs, and written into the state of terms."
+  lines += of_room("`epoch_hooks.NAME`", HOOKS, ("epoch_hooks", "x"), intro)
   lines += of_room("`update_rule`", RULES, ("update_rule",), "How the gradients of several terms are combined.")
   names = ", ".join(f"`{name}`" for name in (*image_augmentation.RECIPES, *image_augmentation.PAIRS))
   lines += [

@@ -34,6 +34,7 @@ from mmcontrast.runs.checkpoint import Checkpoints, disk_errors, saved_run, snap
 from mmcontrast.runs.train_state import TrainState
 from mmcontrast.training import metric_files, observe
 from mmcontrast.training.divergence import check_state, with_way_back
+from mmcontrast.training.epoch_hooks import EpochHooks, check_hooks
 from mmcontrast.training.preemption import Notice
 from mmcontrast.training.program import Plan, make_plans
 from mmcontrast.training.resume import check_workdir, data_words
@@ -63,6 +64,7 @@ def train(config: Mapping | ConfigDict, workdir: str | pathlib.Path, data_dir: s
     with errors_of(name):
       check_sets(plan.config, data_dir, plan.spec.examples)
       check_best_metric(plan, data_dir)
+      check_hooks(plan, data_dir)
   folders = {name: workdir / name for name in plans}  # without stages: "" and workdir itself
   state, last = None, list(plans)[-1]
   places.make(workdir, "--workdir")
@@ -163,6 +165,7 @@ def _train(stage: _Stage, notice: Notice, watchdog: Watchdog, check_lock: Callab
 
   # ---- The loop ---------------------------------------------------------------------------------
   batches, window = _batches(stage, start), Window(config["log"]["every_steps"], config["batch"]["size"])
+  hooks = EpochHooks(stage.plan, stage.data_dir)
   with (
     with_way_back(workdir),
     contextlib.closing(checkpoints),
@@ -173,6 +176,7 @@ def _train(stage: _Stage, notice: Notice, watchdog: Watchdog, check_lock: Callab
     opened = _Open(batches, window, checkpoints, writer, progress, watchdog)
     _keep_tokenizer(stage, opened, start)
     for step in range(start + 1, steps + 1):
+      state = hooks(state, step - 1, functools.partial(watchdog.doing, patience=PATIENCE), progress.print)
       watchdog.doing(f"reading batch {step}")
       with window.watch.waiting():
         batch = sharding.put_batch(next(batches), mesh)

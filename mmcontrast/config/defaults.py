@@ -34,6 +34,8 @@ def base_config() -> ml_collections.ConfigDict:
   # update: "before_keys" (MoCo) or "after_step" (BYOL). decay: number or schedule.
   c.momentum = dict(decay=0.999, update="before_keys")
   c.objective = dict()  # term name -> query, key, score, target, criterion, ...
+  # name -> dict(name=, every_epochs=, ...): what is computed between epochs, clusters for instance: docs/nodes.md.
+  c.epoch_hooks = dict()
   # How the gradients of terms become one: "sum", or "project_conflicts" on parameters that `on` matches.
   c.update_rule = dict(name="sum")
   c.matrix = dict(impl="auto", tile=512)

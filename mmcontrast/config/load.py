@@ -42,6 +42,7 @@ _OPEN_SECTIONS = (
   "towers",
   "heads",
   "objective",
+  "epoch_hooks",
   "augment",
   "optimizer",
   "init",

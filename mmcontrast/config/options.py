@@ -150,6 +150,14 @@ def _modules() -> Mapping[str, type]:
   return MODULES
 
 
+def _hook(value: Any) -> Section:
+  from mmcontrast.stores.epoch_hooks import HOOKS, SHARED
+
+  name = _name(value)
+  own = options_of(HOOKS[name]) if name in HOOKS else {}
+  return Section({"name": REQUIRED} | SHARED | own, kind="an epoch hook")
+
+
 def _update_rules() -> Mapping[str, type]:
   from mmcontrast.optimization.update_rules import RULES
 
@@ -245,6 +253,8 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (
   (("optimizer", "layer_decay"), _any),
   (("momentum", "decay"), schedule_options),
   (("ema", "decay"), schedule_options),
+  (("epoch_hooks",), _names),
+  (("epoch_hooks", "*"), _hook),
   (("update_rule",), _of_registry(_update_rules, "an update rule")),
   (("evaluation", "evaluators"), _evaluators),
   (("evaluation", "evaluators", "*"), _evaluator),

@@ -23,7 +23,7 @@ from typing import Any
 from mmcontrast import folders
 from mmcontrast.errors import UserError, nearest, one_line
 
-REPLACED = ("towers", "heads", "objective", "init", "update_rule")
+REPLACED = ("towers", "heads", "objective", "init", "update_rule", "epoch_hooks")
 """Sections whose keys are names of the user's, or options of a name: one too many would be another method."""
 _OF_THE_WHOLE = ("stages", "distributed")
 

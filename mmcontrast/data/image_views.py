@@ -30,7 +30,7 @@ def draw(example: Callable[[int], tuple[int, Mapping[str, np.ndarray]]], setting
   Args:
     example: gives (index, pixels by style, uint8 [H, W, 3]) of row 0, 1, ... N - 1, each when the one before is drawn
       and let go. One without pixels has black views.
-    settings: resolved config.data.
+    settings: resolved config.data; with "as_evaluated" images are cropped as in evaluation.
     wanted, epochs: int [N]; an example of another index replaces the one wanted.
 
   Returns:
@@ -61,7 +61,10 @@ def _draw_one(drawings: Mapping[str, np.ndarray], settings: Mapping, styles: np.
   given = zip(_choose(list(drawings.values()), styles, settings["drawings"]), draws)
   for name, count, size, crop in _families(settings):
     for view, (image, numbers) in zip(range(count), given):
-      into[name][view] = transforms.random_crop(image, size, numbers, crop)
+      if settings.get("as_evaluated"):
+        into[name][view] = transforms.evaluation_view(image, {**settings, "image_size": size})
+      else:
+        into[name][view] = transforms.random_crop(image, size, numbers, crop)
 
 
 def _families(settings: Mapping) -> Iterator[tuple[str, int, int, Mapping]]:

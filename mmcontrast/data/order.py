@@ -115,6 +115,21 @@ class Shares:
     return epochs, indices
 
 
+@dataclasses.dataclass(frozen=True)
+class InOrder:
+  """Every example once, in the order of the source, as epoch 0 shows them; after the last one the first again."""
+
+  examples: int
+  batch_size: int
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return -(-self.examples // self.batch_size)
+
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
+    return [0] * len(rows), [(step * self.batch_size + row) % self.examples for row in rows]
+
+
 class Order(Sequence):
   """Item j: (epochs, indices), int64 [n] each, of the j-th chunk of one process's rows of the batches."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from mmcontrast.data import image_views
 from mmcontrast.data.fingerprint import fingerprint
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
-from mmcontrast.data.order import Draws, Epochs, Order, Shares
+from mmcontrast.data.order import Draws, Epochs, InOrder, Order, Shares
 from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import Mixture, Source, open_source
@@ -179,3 +179,16 @@ def train_batches(
   source = source or open_source(settings, settings["split"], data_dir)
   order = Order(draws(source, seed, batch_size), batch_size, start_step, process_index, process_count)
   return Batches(Loader(source, settings, seed), order, start_step, **settings["read"])
+
+
+def batches_in_order(
+  config: Mapping, source: Source, *, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Batches:
+  """Batches of every example of `source` once, in its order, as evaluation crops images: what is embedded between
+  epochs. After ceil(examples / batch_size) of them the first comes again.
+
+  Args: as of `train_batches`; an example whose record cannot be used is replaced by another, as "index" says.
+  """
+  settings = {**resolve(config), "as_evaluated": True}
+  order = Order(InOrder(len(source), batch_size), batch_size, 0, process_index, process_count)
+  return Batches(Loader(source, settings, seed), order, 0, **settings["read"])

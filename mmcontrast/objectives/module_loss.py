@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ class Facts(NamedTuple):
     valid: bool [N], the examples that take part: padding does not, nor what lacks a modality that the term reads.
     step: steps done, int32 [].
     scheduled: the values now of `ModuleLoss.SCHEDULED`.
-    batch: "id", "tags", "labels", "seed" ... [N] as the pipeline gives them.
+    batch: "id", "index", "tags", "labels", "seed" ... [N] as the pipeline gives them.
+    rows: of `ModuleLoss.table`, what is remembered of the examples of the batch: name -> [N].
   """
 
   names: tuple[str, ...]
@@ -28,6 +30,7 @@ class Facts(NamedTuple):
   step: Any
   scheduled: Mapping[str, Any]
   batch: Mapping[str, Any]
+  rows: Mapping[str, jax.Array] = MappingProxyType({})
 
 
 class ModuleLoss(nn.Module):
@@ -39,6 +42,12 @@ class ModuleLoss(nn.Module):
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
   SCHEDULED: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  def table(self) -> Mapping[str, float]:
+    """What is remembered of each example of the dataset, by its index, and written by an epoch hook: name -> the value
+    of one that was not seen yet."""
+    return {}
 
   def __call__(self, views: Sequence[Encoded], facts: Facts) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(loss, metrics): scalars."""

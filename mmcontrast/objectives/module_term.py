@@ -38,6 +38,7 @@ from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.presence import taking_part
+from mmcontrast.objectives.prototype_contrast import PrototypeContrast
 from mmcontrast.objectives.sepclr import SepClr
 from mmcontrast.objectives.swalip import Swalip
 from mmcontrast.objectives.swav import Swav
@@ -49,6 +50,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "swav": Swav,
   "dino": Dino,
   "classification": Classification,
+  "prototype_contrast": PrototypeContrast,
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,
@@ -74,6 +76,10 @@ class ModuleTerm(Term):
     return self.given
 
   @property
+  def table(self) -> Mapping[str, float]:
+    return self.module.table
+
+  @property
   def wants(self) -> dict[str, tuple[str, ...]]:
     fields = tuple(field for field in self.module.TAKES if field not in (*_WORDS, "mask"))
     return dict.fromkeys(self.given, fields) if fields else {}
@@ -87,7 +93,8 @@ class ModuleTerm(Term):
     views = [jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[name]) for name in self.given]
     valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool)
     scheduled = dict.fromkeys(self.module.SCHEDULED, jnp.float32(1.0))
-    made = self.module.init(key, views, Facts(self.given, valid, jnp.int32(0), scheduled, {}))
+    rows = {name: jnp.full(len(valid), value, jnp.float32) for name, value in self.table.items()}
+    made = self.module.init(key, views, Facts(self.given, valid, jnp.int32(0), scheduled, {}, rows))
     return made.get("params", {}), made.get("state", {})
 
   def loss(
@@ -97,10 +104,10 @@ class ModuleTerm(Term):
     some = taking_part(facts, self.reads)
     valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool) if some is None else some
     variables = {"params": parameters.get(self.name, {}), "state": memory.state}
-    told = Facts(self.given, valid, now.step, now.scheduled, facts)
+    told = Facts(self.given, valid, now.step, now.scheduled, facts, memory.rows)
     (loss, metrics), new = self.module.apply(variables, views, told, mutable=["state"])
     anchors = {} if some is None else {"anchors": jnp.sum(some, dtype=jnp.float32)}
-    return Outcome(loss, {**metrics, **anchors}, state=new.get("state", {}))
+    return Outcome(loss, {**metrics, **anchors}, memory.rows, new.get("state", {}))
 
   def check(self, run: Run) -> None:
     where = f"objective.{self.name}"

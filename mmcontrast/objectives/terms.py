@@ -63,7 +63,7 @@ def check_terms(terms: Terms, *, views: Mapping[str, int], momentum: bool = True
   known = Run(**run)
   for term in terms.values():
     for name in term.embeddings:
-      _check_path(name, f"objective.{term.name}: embedding {name!r}", views, known, momentum)
+      check_path(name, f"objective.{term.name}: embedding {name!r}", views, known, momentum)
     term.check(known)
 
 
@@ -86,7 +86,7 @@ def wanted_nodes(terms: Terms) -> tuple[str, ...]:
   return tuple(dict.fromkeys(name for term in terms.values() for name in term.wants))
 
 
-def _check_path(name: str, where: str, views: Mapping[str, int], run: Run, momentum: bool) -> None:
+def check_path(name: str, where: str, views: Mapping[str, int], run: Run, momentum: bool) -> None:
   """Checks that the views and the head of an embedding exist, and are of the towers that it names."""
   path = parse_embedding(name, where)
   _check_source(path.source, where, views, run)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import choose
 from mmcontrast.modalities import image_augmentation
 from mmcontrast.models.lora import NO_LORA, Lora
@@ -218,6 +219,19 @@ def train_step(
   if recipe.ema is not None:
     new = new.replace(ema=momentum_store.update(state.ema, variables_of(recipe, new), recipe.ema(state.step)))
   return new, metrics
+
+
+def embed_as_evaluated(
+  recipe: Recipe, state: TrainState, batch: Mapping[str, jax.Array], names: tuple[str, ...]
+) -> dict[str, Encoded]:
+  """The embeddings `names` of a batch by the state as it is: no augmentation, no dropout, running statistics."""
+  views = _views(recipe, batch, train=False)
+  online = {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+  found: dict[str, Encoded] = {}
+  for variables, of_momentum in ((online, False), (state.momentum, True)):
+    if own := [name for name in names if name.endswith("@momentum") == of_momentum]:
+      found |= recipe.model.embed(variables, views, own, train=False)[0]
+  return found
 
 
 def _embed(

@@ -52,10 +52,13 @@ def free_port() -> int:
 
 
 def changes(**more):
-  """SGD, whose update is the gradient, on a term with a queue, momentum and a learned temperature."""
+  """SGD, whose update is the gradient, on a term with a queue, momentum and a learned temperature, and on one whose
+  clusters all processes make together."""
   heads = {name: tiny_config()["heads"][name] for name in ("image_joint", "text_joint")}
+  prototypes = dict(module=dict(name="prototype_contrast", clusters=(4,)), embeddings="text[0]/text_joint")
   return dict(
-    objective={"image_to_text": five_terms()["image_to_text"]},
+    objective={"image_to_text": five_terms()["image_to_text"], "prototypes": prototypes},
+    epoch_hooks=dict(clusters=dict(name="kmeans", term="prototypes", embedding="text[1]/text_joint@momentum")),
     heads=heads,
     optimizer=dict(name="sgd", learning_rate=0.1),
     distributed={**SETTINGS, "timeout_seconds": TIMEOUT},

@@ -1,0 +1,160 @@
+"""What is computed on the host between epochs, and written into the state: `config.epoch_hooks`.
+
+    c.epoch_hooks = dict(
+        clusters=dict(name="kmeans", term="prototypes", embedding="image[0]/image_ssl@momentum", every_epochs=1))
+
+A hook is a frozen dataclass in HOOKS, whose fields are its options. Before the first step of every `every_epochs`-th
+epoch, from `first_epoch` on, it is called with
+
+    embed(names) -> Examples   all examples of the set through nodes, the work shared by all processes
+    state                      the TrainState, to be read
+    key                        of the run's seed, the hook's name and the epoch
+
+and returns arrays that take the place of a term's own (`TrainState.terms`) or of columns of its table, by the index of
+the example (`TrainState.tables`). It is a pure function of the three: a run that was killed and goes on from any
+checkpoint gets the same arrays, bit for bit, and so do all processes of a run.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mmcontrast.data.settings import view_counts
+from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.term import Run
+from mmcontrast.registry import build
+from mmcontrast.runs.train_state import TrainState
+from mmcontrast.stores.epoch_hooks import HOOKS, SHARED, Examples, Hook, Update
+from mmcontrast.training.embed_examples import compiled_embed, embed_examples, open_set
+from mmcontrast.training.program import Plan
+
+
+class Scheduled(NamedTuple):
+  """A hook, its set, and when it is due."""
+
+  name: str
+  hook: Hook
+  every_epochs: int
+  first_epoch: int
+  set: str
+
+  def is_due(self, steps: int, steps_per_epoch: int) -> bool:
+    """Whether it runs after so many steps."""
+    epoch, rest = divmod(steps, steps_per_epoch)
+    return not rest and epoch >= self.first_epoch and (epoch - self.first_epoch) % self.every_epochs == 0
+
+
+def parse_hooks(config: Mapping[str, Any]) -> list[Scheduled]:
+  """The hooks of `config.epoch_hooks`, in the order of their names; raises UserError naming the key."""
+  found = []
+  for name, entry in sorted(config.items()):
+    where = f"config.epoch_hooks.{name}"
+    if not hasattr(entry, "items"):
+      raise UserError(f"{where}: {entry!r} is not a dict(name=...); {nearest('', HOOKS)}")
+    shared = SHARED | {key: value for key, value in entry.items() if key in SHARED}
+    for key, least in (("every_epochs", 1), ("first_epoch", 0)):
+      if isinstance(shared[key], bool) or not isinstance(shared[key], int) or shared[key] < least:
+        raise UserError(f"{where}.{key}: {shared[key]!r} is not a whole number of {least} or more")
+    hook = build(HOOKS, {key: value for key, value in entry.items() if key not in SHARED}, where)
+    found.append(Scheduled(name, hook, **shared))
+  return found
+
+
+def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
+  """Raises UserError, before anything compiles, where a hook of a run cannot be computed."""
+  program, model = plan.program, plan.program.recipe.model
+  momentum, views = program.recipe.names[1], view_counts(plan.config["data"])
+  run = Run(
+    model.node_of_head, plan.config["batch"]["size"], made=model.made_by_head, towers=model.modality_of_tower,
+    reads=model.reads,
+  )  # fmt: skip
+  for one in parse_hooks(plan.config.get("epoch_hooks", {})):
+    where = f"config.epoch_hooks.{one.name}"
+    for path in one.hook.embeddings:
+      objective.check_path(path, f"{where}.embedding {path!r}", views, run, bool(momentum))
+      head = parse_embedding(path).head
+      if path.endswith("@momentum"):  # that branch has what terms read of it
+        choose(head, {parse_embedding(name).head for name in momentum}, f"{where}.embedding {path!r}: head")
+      for field in one.hook.TAKES:
+        if field not in run.fields(head):
+          fitting = [other for other in run.heads if field in run.fields(other)]
+          raise UserError(f"{where}.embedding: it takes {field}, which head {head!r} does not give; "
+                          f"{nearest(head, fitting)}")  # fmt: skip
+    source = open_set(plan.config, one.set, f"{where}.set", data_dir)
+    try:
+      one.hook.check(program.state, len(source), not one.set)
+    except UserError as error:
+      raise UserError(f"{where}.{error}") from None
+
+
+class EpochHooks:
+  """The hooks of a run, called before each step."""
+
+  def __init__(self, plan: Plan, data_dir: str | None = None):
+    self._plan, self._data_dir = plan, data_dir
+    self._hooks = parse_hooks(plan.config.get("epoch_hooks", {}))
+    self._functions: dict[tuple[str, ...], Callable[..., Any]] = {}
+
+  def __call__(
+    self, state: TrainState, steps: int, doing: Callable[[str], object], say: Callable[[str], object]
+  ) -> TrainState:
+    """The state before step `steps` + 1, with what the hooks write that are due."""
+    for one in self._hooks:
+      if one.is_due(steps, self._plan.spec.steps_per_epoch):
+        doing(f"epoch hook {one.name}")
+        update = self._run(one, state, steps // self._plan.spec.steps_per_epoch, doing)
+        state = written(state, update, f"config.epoch_hooks.{one.name}")
+        shown = "".join(f", {key} {value:,g}" for key, value in update.shown.items())
+        say(f"epoch hook {one.name} before step {steps + 1}{shown}")
+    return state
+
+  def _run(self, one: Scheduled, state: TrainState, epoch: int, doing: Callable[[str], object]) -> Update:
+    source = open_set(self._plan.config, one.set, f"config.epoch_hooks.{one.name}.set", self._data_dir)
+    key = jax.random.fold_in(jax.random.key(self._plan.config["seed"]), zlib.crc32(one.name.encode()))
+
+    def embed(names: Sequence[str]) -> Examples:
+      if (names := tuple(names)) not in self._functions:
+        self._functions[names] = compiled_embed(self._plan, names)
+      return embed_examples(self._plan, state, source, self._functions[names], doing)
+
+    update = one.hook(embed, state, jax.random.fold_in(key, epoch))
+    update = Update(*jax.tree.map(np.asarray, (dict(update.terms), dict(update.tables))), dict(update.shown))
+    if jax.process_count() > 1:  # equal to the last bit, whatever machines the others are
+      arrays = multihost_utils.broadcast_one_to_all((update.terms, update.tables))
+      update = update._replace(terms=arrays[0], tables=arrays[1])
+    return update
+
+
+def written(state: TrainState, update: Update, where: str) -> TrainState:
+  """The state with what a hook gives, where it lives; raises UserError for what the state has no place for, and for
+  numbers that are not finite."""
+  terms = {name: dict(arrays) for name, arrays in state.terms.items()}
+  tables = {name: dict(columns) for name, columns in state.tables.items()}
+  for kind, new, old in (("state", update.terms, terms), ("table", update.tables, tables)):
+    for term, arrays in new.items():
+      for name, value in arrays.items():
+        place = f"{where}: gives {name!r} for the {kind} of term {term!r}"
+        if name not in old.get(term, {}):
+          raise UserError(f"{place}, which has {', '.join(old.get(term, {})) or 'none'}")
+        if not np.isfinite(value).all():
+          raise UserError(f"{place}, and not all of it is finite; look at the learning rate")
+        old[term][name] = _placed(old[term][name], value, kind == "table", place)
+  return state.replace(terms=terms, tables=tables)
+
+
+def _placed(old: jax.Array, value: np.ndarray, of_examples: bool, place: str) -> jax.Array:
+  value = np.asarray(value, old.dtype)
+  fits = value.ndim == 1 and len(old) - len(value) >= 0 if of_examples else value.shape == old.shape
+  if not fits:
+    raise UserError(f"{place} of shape {list(value.shape)}, where {list(old.shape)} belongs")
+  if of_examples:  # a table is as long as devices can share it
+    value = np.pad(value, (0, len(old) - len(value)))
+  return jax.make_array_from_callback(value.shape, old.sharding, lambda part: value[part])
