@@ -142,7 +142,7 @@ MEANINGS = {
 SHARED = {
   "every_epochs": "epochs from one time to the next",
   "first_epoch": "the first epoch, from 0, before which it is computed",
-  "set": "what it embeds: \"\" the training set, or a name of `evaluation.data`",
+  "set": 'what it embeds: "" the training set, or a name of `evaluation.data`',
   "width": "width of the tokens, or of the first stage",
   "depth": "how many blocks or layers",
   "heads": "attention heads; they must divide the width",

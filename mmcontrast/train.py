@@ -9,6 +9,7 @@ stage by stage, each in the folder of its name in `workdir` (stages.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import shlex
 from collections.abc import Callable, Mapping
