@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mmcontrast.data import pipeline
-from mmcontrast.data.evaluation_set import open_own_set
+from mmcontrast.data.evaluation_set import open_configured_set
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import Source, open_source
 from mmcontrast.encoders.lowering import lowered_for
@@ -34,7 +34,7 @@ def open_set(config: Mapping, name: str, where: str, data_dir: str | None = None
     raise UserError(
       f"{where}: no set {name!r}, as config.evaluation.data names none; leave it out for the training set"
     )
-  return open_own_set(choose(name, sets, where), sets[name], config["data"], data_dir)
+  return open_configured_set(choose(name, sets, where), sets[name], config["data"], data_dir)
 
 
 def embed_examples(
