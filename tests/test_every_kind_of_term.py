@@ -31,12 +31,15 @@ TERMS = {name: five_terms()[name] for name in ("image_tags", "image_to_text", "t
   weighted=dict(query="text[0]/text_weighted", key="image[0]/image_weighted", score="token_weighted"),
   uniform=dict(regularizer="uniformity", embeddings=("image[0]/image_ssl", "image[1]/image_joint"), weight=0.1),
   align=dict(regularizer="alignment", embeddings=("image[0]/image_joint", "text[0]/text_joint"), weight=0.1),
+  clusters=dict(module=dict(name="prototype_contrast", clusters=(3,)), embeddings="image[0]/image_ssl"),
+  fused=dict(module=dict(name="classification", label="kind"), embeddings="fusion(text[0], image[1])/kind"),
 )  # fmt: skip
 
 
 def config(**changes):
   c = tiny_config(steps=2, objective=TERMS, **changes)
-  c["heads"] |= HEADS
+  c["heads"] |= HEADS | {"kind": dict(tower="fusion", name="match", dim=4)}
+  c["towers"]["fusion"] = dict(name="fusion_transformer", reads=("text", "image"), width=16, depth=1, heads=2)
   return c
 
 
@@ -44,7 +47,7 @@ def config(**changes):
 def run(tmp_path_factory, data_dir):
   """The folder of a run of two steps."""
   folder = tmp_path_factory.mktemp("every_kind")
-  c = config()
+  c = config(epoch_hooks=dict(clusters=dict(name="kmeans", term="clusters", embedding="image[0]/image_ssl")))
   c["data"] |= {"dataset": write_own_data(str(folder / "data"), "jsonl"), "source": OPTIONS, "split": "train",
                 "tokenizer": str(data_dir / "emoji_views" / "tokenizer.model")}  # fmt: skip
   c["evaluation"] |= {"sets": ("mine",), "image": "image_joint", "text": "text_joint", "data": {"mine": {}},
@@ -77,15 +80,15 @@ def test_it_is_exported(run, tmp_path):
 def test_every_kind_describes_itself():
   """What it compares, its logits and its matrices, for whoever asks."""
   c = config()
-  c["objective"] = {name: term for name, term in TERMS.items() if name != "classes"}  # the made-up data have no "kind"
+  c["objective"] = {name: term for name, term in TERMS.items() if name not in ("classes", "fused")}
   mesh = make_mesh({"data": 1}, jax.devices()[:1])
   program = build_program(c, tiny_spec(), mesh)
   lines = loss_lines(c, program, mesh)
   described = {line.split(":")[0].strip() for line in lines}
-  assert described == set(c["objective"]) - {"align"}  # an alignment has no matrix
+  assert described == set(c["objective"]) - {"align", "clusters"}  # which have no matrix
   terms = program.recipe.terms
   compared = [one.name for one in objective.comparisons(terms)]
-  assert compared == [name for name in c["objective"] if name not in ("uniform", "align")]
+  assert compared == [name for name in c["objective"] if name not in ("uniform", "align", "clusters")]
   learned = {"image_to_text": {"log_scale": np.float32(2.0)}, "remembered": {"log_scale": np.float32(1.0)}}
   scales = {name: term.logit_scale(learned) for name, term in terms.items()}
   assert scales["text_to_image"] == (pytest.approx(np.exp(2.0)), None) and scales["uniform"] is None

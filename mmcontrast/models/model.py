@@ -76,7 +76,7 @@ class Model:
     for name in sorted(order, key=lambda name: (self._depth(name), name)):  # what a tower reads, before it
       tower, tower_key = self.towers[name], jax.random.fold_in(key, order[name])
       if name in self.reads:
-        inputs = tuple(encoded[read] for read in self.reads[name])
+        inputs = self._read_by(name, [encoded[read] for read in self.reads[name]])
       else:
         inputs = self._inputs(views, self.modality_of_tower[name])
       encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
@@ -127,7 +127,16 @@ class Model:
   ) -> tuple[Encoded, dict]:
     """What the towers made that `tower` reads, in the order of `reads`, through it. Returns (Encoded, new batch
     statistics of the tower)."""
-    return self._apply(self.towers[tower], variables, "towers", tower, tuple(encoded), train, key)
+    return self._apply(self.towers[tower], variables, "towers", tower, self._read_by(tower, encoded), train, key)
+
+  def _read_by(self, tower: str, encoded: Iterable[Encoded]) -> tuple[Encoded, ...]:
+    """What a tower reads; raises UserError where one of the others makes no tokens."""
+    inputs = tuple(encoded)
+    for name, one in zip(self.reads[tower], inputs, strict=True):
+      if one.tokens is None:
+        made = ", ".join(sorted(one.fields))
+        raise UserError(f"config.towers.{tower}.reads: tower {name!r} makes no tokens, only {made}; name one that does")
+    return inputs
 
   def project(
     self, variables: Variables, head: str, encoded: Encoded, *, train: bool = False, key: jax.Array | None = None

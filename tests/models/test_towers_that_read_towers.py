@@ -17,6 +17,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.embedding_path import Source, parse_embedding
+from mmcontrast.objectives.presence import taking_part
 from mmcontrast.optimization import optim
 from mmcontrast.parallel import sharding
 from mmcontrast.training.program import build_program, make_recipe
@@ -240,6 +241,22 @@ def test_a_term_that_asks_for_what_is_not_made(term, message):
   with pytest.raises(UserError, match=message) as error:
     make_recipe(config(objective=dict(t=term)), tiny_spec())
   assert "\n" not in str(error.value)
+
+
+def test_a_tower_that_makes_no_tokens_is_not_read(monkeypatch):
+  monkeypatch.setitem(encoders.ENCODERS, "costly", Costly)
+  c = config()
+  c["towers"]["image"] = dict(name="costly")
+  with pytest.raises(
+    UserError, match=r"fusion\.reads: tower 'image' makes no tokens, only losses/length, pooled; name"
+  ):
+    make_recipe(c, tiny_spec())
+
+
+def test_a_fusion_takes_part_where_all_that_it_reads_is_there():
+  present = {"text": jnp.array([True, True, False]), "image": jnp.array([True, False, True])}
+  assert taking_part({"present": present}, [FUSED]).tolist() == [True, False, False]
+  assert taking_part({"present": present}, ["text[0]/text_joint"]).tolist() == [True, True, False]
 
 
 def test_as_many_logits_as_classes():
