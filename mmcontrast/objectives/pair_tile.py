@@ -32,7 +32,8 @@ def term_tile(
   """
   logits, values = logits_of(term, rows, columns, bias), {}
   for axis in axes:
-    of_axis = _criterion_values(term, axis, logits, rows, columns)
+    weights, positive = target_weights(term, axis, rows, columns)
+    of_axis = _criterion_values(term, axis, logits, weights, positive, rows, columns)
     if term.criterion.additive:
       (value,) = of_axis.values()
       anchors, across = anchors_of(axis, rows, columns)
@@ -40,7 +41,6 @@ def term_tile(
     else:
       values |= {f"{axis}:{name}": value for name, value in of_axis.items()}
   if term.axes[0] in axes:
-    _, positive = target_weights(term, axes[-1], rows, columns)
     values |= _metric_values(term, finds_positives, logits, positive())
   return values, apart(rows, columns)
 
@@ -105,9 +105,10 @@ def _positive(term: Edge, weights: jax.Array | None, rows: Side, columns: Side) 
   return weights > 0 if term.target.kind == "set" else same(rows.position, columns.position)
 
 
-def _criterion_values(term: Edge, axis: str, logits: jax.Array, rows: Side, columns: Side) -> Values:
+def _criterion_values(
+  term: Edge, axis: str, logits: jax.Array, weights: jax.Array | None, positive: Positive, rows: Side, columns: Side
+) -> Values:
   """What the criterion keeps of a tile for the anchors of one axis."""
-  weights, positive = target_weights(term, axis, rows, columns)
   anchors, across = anchors_of(axis, rows, columns)
   anchor = jax.tree.map(lambda x: jnp.expand_dims(x, across), anchors.anchor)
   views: dict[str, Any] = {"same_view": partial(same, rows.view, columns.view)} if term.criterion.joins_views else {}
