@@ -37,41 +37,66 @@ def evaluators_for(
   Returns:
     (`config.evaluation.evaluators`, a line each for what is left out).
   """
-  found: dict[str, dict[str, Any]] = {}
-  left_out = []
-  shown = [one for one in modalities if one != PROMPTS]
-  able = [one for one in shown if PROMPTS in (space.joint or {}).get(one, ())]
-  probed = bool(space.probed) and space.probed in modalities
+  shown = [modality for modality in modalities if modality != PROMPTS]
   if not shown:
     lacks = space.probed or next(iter(space.joint or MODALITIES))
     return {}, [f"it has no {MODALITIES[lacks].nouns}"]
-  if any(set(way) <= set(modalities) for way in space.ways()):
-    found["retrieval"] = {}
-  elif len(modalities) > 1:
-    words = " with ".join(MODALITIES[one].nouns if one != PROMPTS else "words" for one in modalities)
-    keys = " and ".join((f"config.evaluation.{modalities[0]}", *(f".{one}" for one in modalities[1:])))
-    left_out.append(f"retrieval compares {words}, and this run has no two heads for that ({keys})")
-  named = [label for label, names in labels.items() if not all(_NO_NAMES.fullmatch(name) for name in names)]
-  if named and able and not tokens:
-    found["zero_shot"] = {"label": tuple(named), "templates": TEMPLATES}
-    if classified(space) not in able:
-      found["zero_shot"]["of"] = able[0]
-  elif labels and able and not tokens:
-    label = next(iter(labels))
-    left_out.append(
-      f"zero_shot needs names, and the classes of {label!r} are numbers: give them by "
-      "--config.evaluation.evaluators.zero_shot.names=FILE"
-    )
-  if bank and probed:
-    if labels:
-      found |= {"knn": {"label": tuple(labels)}, "linear_probe": {"label": tuple(labels)}}
-    if tags:
-      found["tagging"] = {}
-  elif probed and (labels or tags) and bank is not None:
-    left_out.append(
-      "k-NN and linear probes need a training set: --train_split train, of a source that has splits "
-      "({split} in its path, or --source.splits)"
-    )
+  evaluators: dict[str, dict[str, Any]] = {}
+  left_out: list[str] = []
+  parts = [_retrieval(tuple(modalities), space), _probes(modalities, labels, tags, space, bank)]
+  if not tokens:
+    parts.insert(1, _zero_shot(shown, labels, space))
+  for chosen, lines in parts:
+    evaluators |= chosen
+    left_out += lines
   if len(modalities) < 2 and not (labels or tags):
     left_out.append("it has no captions, labels or tags (--source.labels=COLUMN, ...)")
-  return found, left_out
+  return evaluators, left_out
+
+
+Part = tuple[dict[str, dict[str, Any]], list[str]]
+"""Evaluators, and a line for what is left out."""
+
+
+def _retrieval(modalities: tuple[str, ...], space: Space) -> Part:
+  if any(set(way) <= set(modalities) for way in space.ways()):
+    return {"retrieval": {}}, []
+  if len(modalities) < 2:
+    return {}, []
+  words = " with ".join("words" if modality == PROMPTS else MODALITIES[modality].nouns for modality in modalities)
+  keys = " and ".join((f"config.evaluation.{modalities[0]}", *(f".{modality}" for modality in modalities[1:])))
+  return {}, [f"retrieval compares {words}, and this run has no two heads for that ({keys})"]
+
+
+def _zero_shot(shown: list[str], labels: Mapping[str, Collection[str]], space: Space) -> Part:
+  able = [modality for modality in shown if PROMPTS in (space.joint or {}).get(modality, ())]
+  if not (able and labels):
+    return {}, []
+  named = [label for label, names in labels.items() if not all(_NO_NAMES.fullmatch(name) for name in names)]
+  if not named:
+    line = (
+      f"zero_shot needs names, and the classes of {next(iter(labels))!r} are numbers: give them by "
+      "--config.evaluation.evaluators.zero_shot.names=FILE"
+    )
+    return {}, [line]
+  options: dict[str, Any] = {"label": tuple(named), "templates": TEMPLATES}
+  if classified(space) not in able:
+    options["of"] = able[0]
+  return {"zero_shot": options}, []
+
+
+def _probes(
+  modalities: Collection[str], labels: Mapping[str, Collection[str]], tags: bool, space: Space, bank: bool | None
+) -> Part:
+  if not space.probed or space.probed not in modalities:
+    return {}, []
+  if bank:
+    of_labels = {"knn": {"label": tuple(labels)}, "linear_probe": {"label": tuple(labels)}} if labels else {}
+    return of_labels | ({"tagging": {}} if tags else {}), []
+  if bank is None or not (labels or tags):
+    return {}, []
+  line = (
+    "k-NN and linear probes need a training set: --train_split train, of a source that has splits "
+    "({split} in its path, or --source.splits)"
+  )
+  return {}, [line]
