@@ -23,6 +23,7 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
 ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
 
 AUDIO = ["soundfile>=0.13", "soxr>=0.5"]  # sound files, and other rates; soundfile brings libsndfile along
+SPEECH = [*AUDIO, "espeakng-loader==0.2.4"]  # what `mmcontrast data build emoji_spoken` speaks with
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
@@ -71,6 +72,7 @@ setuptools.setup(
   ],
   extras_require={
     "audio": AUDIO,
+    "speech": [*EMOJI, *SPEECH],
     "emoji": EMOJI,
     "text": TEXT,
     "onnx": ONNX,
@@ -78,7 +80,7 @@ setuptools.setup(
     "gs": ["gcsfs>=2025.3"],
     "s3": ["s3fs>=2025.3"],
     "test": [
-      *AUDIO,
+      *SPEECH,
       *EMOJI,
       *SEARCH,
       *TEXT,

@@ -20,7 +20,7 @@ from mmcontrast.data.things import ExampleViews, ReadThings, Things
 from mmcontrast.errors import UserError, choose, nearest, note
 from mmcontrast.modalities import MODALITIES, Modality
 
-SETS = ("emoji_views", "emoji_noto")
+SETS = ("emoji_views", "emoji_noto", "emoji_spoken", "emoji_spoken_noto")
 SET_OPTIONS = {"dataset": None, "source": {}, "split": "all", "style": None}
 """What an entry of `config.evaluation.data` may say, and what it is where it does not."""
 DataDir = str | os.PathLike | None
@@ -81,7 +81,7 @@ def load_evaluation_set(
     found,
     name=f"{name}_{style or source.info.styles[0]}" if len(source.info.styles) > 1 else name,
     seen=trained and _is_seen(name, name, {}, split, data or {}),
-    trains_probes=name == "emoji_views",
+    trains_probes=name in ("emoji_views", "emoji_spoken"),
     things=found.things | {"text": Things(names, np.arange(len(names)), np.full(len(names), -1, np.int64))},
     split=np.array([concepts[identity]["split"] for identity in found.example_id], dtype="U10"),
   )

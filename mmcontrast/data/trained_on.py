@@ -61,7 +61,7 @@ def _normal(path: str) -> str:
 
 
 def _compare(its: _Part, trained: _Part) -> str:
-  emoji = {its.kind, trained.kind} <= {"emoji_views", "emoji_noto"}
+  emoji = {its.kind, trained.kind} <= {"emoji_views", "emoji_noto", "emoji_spoken", "emoji_spoken_noto"}
   if its.kind != trained.kind:
     return HELD_OUT if emoji else OTHER_DATA
   if _share_files(its, trained):

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mmcontrast.data import build
+from mmcontrast.data.datasets.spoken_columns import HELD_OUT, SPEAKERS, columns
 from mmcontrast.data.record import Info, Record
 from mmcontrast.data.sources.array_record import reading
 from mmcontrast.errors import MissingData, UserError, choose
@@ -19,16 +20,22 @@ SPLITS = ("train", "validation", "test", "all")
 
 
 class EmojiSource:
-  """A dataset of `mmcontrast data build`; split "all" is train, validation, test in that order."""
+  """A dataset of `mmcontrast data build`; split "all" is train, validation, test in that order.
 
-  def __init__(self, folder: pathlib.Path, split: str):
+  Args:
+    sounds: the columns of sound to show; None: all that it has.
+  """
+
+  def __init__(self, folder: pathlib.Path, split: str, sounds: Sequence[str] | None = None):
     import tensorflow_datasets as tfds
 
     info = read_info(folder)
     choose(split, SPLITS, f"dataset {info.name}, split")
     version = json.loads((folder / "metadata.json").read_text())["version"]
     builder = tfds.builder_from_directory(folder / version)
-    self.info = dataclasses.replace(info, languages=tuple(sorted(builder.info.features["names"])))
+    self._sounds = tuple(info.keys.get("audio", ()) if sounds is None else sounds)
+    keys = {"audio": self._sounds} if self._sounds else {}
+    self.info = dataclasses.replace(info, languages=tuple(sorted(builder.info.features["names"])), keys=keys)
     self._examples = builder.as_data_source(
       split="+".join(SPLITS[:3]) if split == "all" else split,
       decoders={"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}},
@@ -42,7 +49,8 @@ class EmojiSource:
       example = self._examples[index]
     tags = np.zeros(len(self.info.tag_names), np.uint8)
     tags[np.asarray(example["tags"], np.int64)] = 1
-    return Record(
+    sounds = {column: bytes(example["audio"][column]) for column in self._sounds}
+    record = Record(
       images={style: bytes(example["images"][style]) for style in self.info.styles},
       captions={"caption": [caption.decode() for caption in example["captions"]]},
       names={language: name.decode() for language, name in example["names"].items()},
@@ -52,6 +60,8 @@ class EmojiSource:
       name=example["key"].decode(),
       mirror_safe=bool(example["mirror_safe"]),
     )
+    # A name of which nothing can be said is an empty file.
+    return {**record, "audio": {column: sound for column, sound in sounds.items() if sound}} if sounds else record
 
 
 def read_info(folder: pathlib.Path) -> Info:
@@ -65,16 +75,19 @@ def read_info(folder: pathlib.Path) -> Info:
     label_names={name: tuple(values) for name, values in table["labels"].items()},
     concepts=tuple(table["concepts"]),
     tokenizer=tokenizer if tokenizer.is_file() else None,
+    keys={"audio": tuple(table["audio"])} if table.get("audio") else {},
   )
 
 
-def open_built(name: str, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+def open_built(
+  name: str, split: str, data_dir: str | os.PathLike | None, sounds: Sequence[str] | None = None
+) -> EmojiSource:
   """Opens a built dataset; UserError naming the command when it is not there."""
   data_dir = build.data_folder(data_dir)
   if not build.is_built(name, data_dir):
     raise MissingData(f"dataset {name} is not in {data_dir}; run: mmcontrast data build {name}"
                       f" --data_dir {data_dir}")  # fmt: skip
-  return EmojiSource(data_dir / name, split)
+  return EmojiSource(data_dir / name, split, sounds)
 
 
 def open_emoji_views(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
@@ -82,6 +95,33 @@ def open_emoji_views(path: str, options: Mapping, split: str, data_dir: str | os
   if path or options:
     raise UserError(f"data.dataset: emoji_views takes no path and no data.source, not {path or dict(options)!r}")
   return open_built("emoji_views", split, data_dir)
+
+
+def open_emoji_spoken(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Opens emoji_spoken to train on: by default what its English speakers say, but for those held out.
+
+  Args:
+    options: audio: the columns of sound, speakers such as "en-us+m1" and languages such as "de".
+  """
+  if path or options.keys() - {"audio"}:
+    raise UserError(
+      f"data.dataset: emoji_spoken takes no path, and data.source.audio alone, not {path or dict(options)!r}"
+    )
+  allowed = columns(held_out=False)
+  chosen = options.get("audio") or SPEAKERS
+  chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+  for column in chosen:
+    if column in HELD_OUT:
+      raise UserError(f"data.source.audio: {column!r} is held out, for evaluation only; train on {', '.join(SPEAKERS)}")
+    choose(column, allowed, "data.source.audio")
+  return open_built("emoji_spoken", split, data_dir, chosen)
+
+
+def refuse_emoji_spoken_noto(path, options, split, data_dir) -> EmojiSource:
+  """Raises UserError: it is for evaluation."""
+  del path, options, split, data_dir
+  raise UserError("data.dataset: emoji_spoken_noto is the unseen style and speakers, for evaluation only; "
+                  "train on emoji_spoken")  # fmt: skip
 
 
 def refuse_emoji_noto(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
