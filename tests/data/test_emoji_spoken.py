@@ -48,7 +48,7 @@ def test_every_column_says_every_concept_in_its_language():
   ("options", "message"),
   [
     (dict(audio=("en+f3",)), r"data\.source\.audio: 'en\+f3' is held out, for evaluation only; train on en-us\+m1"),
-    (dict(audio="den"), r"data\.source\.audio: 'den'"),
+    (dict(audio="den"), r"data\.source\.audio: no such choice 'den'; did you mean 'de'"),
     (dict(sound="de"), r"takes no path, and data\.source\.audio alone"),
   ],
 )

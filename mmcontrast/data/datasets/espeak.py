@@ -44,7 +44,7 @@ class Synthesiser:
     names = [path for path in sorted(folder.iterdir()) if "espeak-ng." in path.name and path.suffix != ".py"]
     if not names:
       raise UserError(f"{folder}: no library of {PACKAGE}; run: pip install --force-reinstall {PACKAGE}=={VERSION}")
-    self._library, self._c = ctypes.CDLL(str(names[0])), ctypes.CDLL(None)
+    self._library = ctypes.CDLL(str(names[0]))
     if self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(folder).encode(), 0) != RATE:
       raise UserError(f"{folder}: {PACKAGE} does not speak at {RATE} Hz; pip install {PACKAGE}=={VERSION}")
     self._parts: list[np.ndarray] = []
@@ -56,7 +56,7 @@ class Synthesiser:
   def __call__(self, said: Utterance) -> np.ndarray:
     """int16 [S] at `RATE`; empty where nothing can be said. The same whatever was said before."""
     self._parts.clear()
-    self._c.srand(1)  # its breath is random numbers of the C library
+    self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of the breath in a voice
     if self._library.espeak_SetVoiceByName(said.voice.encode()):
       raise UserError(f"{PACKAGE} has no voice {said.voice!r}")
     self._library.espeak_SetParameter(_SPEED, said.speed, 0)
