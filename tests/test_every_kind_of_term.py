@@ -21,7 +21,10 @@ from mmcontrast.training.program import build_program
 
 HEADS = {f"{tower}_{kind}": dict(tower=tower, name=f"token_{kind}", dim=8)
          for tower in ("image", "text") for kind in ("linear", "weighted")}  # fmt: skip
-TERMS = {name: five_terms()[name] for name in ("image_tags", "image_to_text", "text_to_image")} | dict(
+QUEUED = {name: five_terms()[name] for name in ("image_tags", "image_to_text", "text_to_image")}
+for term in QUEUED.values():  # an epoch of the data has fewer than 32
+  term["negatives"] = term["negatives"].replace(":32", ":16")
+TERMS = QUEUED | dict(
   classes=dict(query="image[0]/image_joint", key="image[1]/image_joint", prototypes=4,
                target=dict(name="same_label", label="kind")),
   remembered=dict(query="image[0]/image_joint", key="text[0]/text_joint", criterion="compositional",

@@ -189,6 +189,12 @@ def check_in_run(term: Edge, run: Run) -> None:
       f"{where}.negatives: a queue of {term.queue_length} is not a multiple of the "
       f"global batch {run.batch_size}; use '{term.negatives}:{whole}'"
     )
+  if run.examples is not None and term.queue_length > run.examples:
+    most = run.examples // run.batch_size * run.batch_size
+    raise UserError(
+      f"{where}.negatives: a queue of {term.queue_length} is longer than an epoch of {run.examples} examples, so some "
+      f"would be in it twice; use '{term.negatives}:{most}' or shorter"
+    )
   _check_negatives(term, run.batch_size)
 
 

@@ -259,6 +259,14 @@ def test_a_fusion_takes_part_where_all_that_it_reads_is_there():
   assert taking_part({"present": present}, ["text[0]/text_joint"]).tolist() == [True, True, False]
 
 
+def test_a_queue_longer_than_an_epoch():
+  term = PAIR | dict(key="text[0]/text_joint@momentum", negatives="batch+queue:80")
+  with pytest.raises(
+    UserError, match=r"t\.negatives: a queue of 80 is longer than an epoch of 64 .* 'batch\+queue:64'"
+  ):
+    make_recipe(config(objective=dict(t=term)), tiny_spec())
+
+
 def test_as_many_logits_as_classes():
   c = config()
   c["heads"]["match"]["dim"] = 2

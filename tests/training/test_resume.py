@@ -63,7 +63,7 @@ def config_of(folder, **changes):
     image_tags=dict(
       query="image[0]/image_joint",
       key=QUEUE,
-      negatives="queue:32",
+      negatives="queue:16",
       target=dict(name="shared_tags", overlap="jaccard", threshold=0.2),
     ),
     image_text=dict(query="image[0]/image_joint", key="text[0]/text_joint"),
@@ -257,7 +257,7 @@ def test_data_that_moved_are_the_same(rows, run, tmp_path, capsys):
       dict(count=25, tags=("red", "blue", "round", "square")),
       r"24 examples became 25: .*; tags: new 'square': their columns moved; restore them, .*changed_data=accept",
     ),
-    (dict(count=12), r"24 examples became 12: each epoch has another order; restore them"),
+    (dict(count=16), r"24 examples became 16: each epoch has another order; restore them"),
     (dict(count=24, kinds=("ant", "cat", "dog")), r"classes of label 'kind': new 'ant': their numbers moved"),
     (dict(count=24, kinds=("dog", "elk")), r"classes of label 'kind': new 'elk' and gone 'cat'"),
     (dict(count=24, other=(0, 23)), r"2 of 16 examples compared have changed, such as number 0"),
@@ -278,8 +278,8 @@ def test_other_data_are_taken_by_choice(whole, run, tmp_path, evaluated, capsys)
   accept = with_checkpoint(changed_data="accept")
   new = training.train(config_of(other, steps=5, checkpoint=accept), run)
   assert "continuing with other data: 24 examples became 25" in capsys.readouterr().out
-  assert int(new.step) == 5 and state.queues[QUEUE]["tags"].shape == (32, 3)
-  assert new.queues[QUEUE]["tags"].shape == (32, 4) and int(new.queues[QUEUE]["pointer"]) == 8  # begun anew
+  assert int(new.step) == 5 and state.queues[QUEUE]["tags"].shape == (16, 3)
+  assert new.queues[QUEUE]["tags"].shape == (16, 4) and int(new.queues[QUEUE]["pointer"]) == 8  # begun anew
   assert saved_run(run).data["examples"] == 25  # and from now on these are its data
   assert check_resume(saved_run(run), plan_of(config_of(other, steps=5)), run) == []
 
@@ -300,12 +300,12 @@ def test_a_checkpoint_that_does_not_know_its_data(whole, run, rows, tmp_path):
     shutil.copy(other / "rows.jsonl", rows / "rows.jsonl")
     with pytest.raises(
       UserError,
-      match=r"complete, but the state has other shapes: queues/.*/tags was \[32, 3\] and "
+      match=r"complete, but the state has other shapes: queues/.*/tags was \[16, 3\] and "
       r"would be ",
     ):
       training.train(config_of(rows), run)
     new = training.train(config_of(rows, checkpoint=with_checkpoint(changed_data="accept")), run)
-    assert new.queues[QUEUE]["tags"].shape == (32, 4)
+    assert new.queues[QUEUE]["tags"].shape == (16, 4)
   finally:
     shutil.copy(tmp_path / "kept", rows / "rows.jsonl")
 
