@@ -90,7 +90,7 @@ def too_much(error: Exception) -> tuple[int, int] | None:
 def roomier(config: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
   """What would need less memory, in the order to try: (how it is written, the config), each with those before."""
   config = copy.deepcopy(dict(config))
-  for policy in ("dots_with_no_batch_dims_saveable", "full"):
+  for policy in ("keep_products", "full"):
     towers = {
       name: tower
       for name, tower in config["towers"].items()
@@ -151,7 +151,8 @@ def costs(compiled: Any, device: jax.Device, batch_size: int, devices: int, forw
 
 
 def _rank(tower: Mapping) -> int:
-  return ("none", "dots_saveable", "dots_with_no_batch_dims_saveable", "full").index(tower.get("remat", "none"))
+  policies = ("none", "dots_saveable", "keep_products", "dots_with_no_batch_dims_saveable", "full")
+  return policies.index(tower.get("remat", "none"))
 
 
 def _short(result: str) -> str:

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.attention import attend
-from mmcontrast.encoders.transformer import JointDense, Mlp, dense
+from mmcontrast.encoders.dense import Dense, JointDense
+from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.transformer import Mlp
 
 
 class AttentionPool(nn.Module):
@@ -28,12 +30,12 @@ class AttentionPool(nn.Module):
     batch, length, width = x.shape
     latent = self.param("latent", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32)
     latent = jnp.broadcast_to(latent.astype(x.dtype), (batch, 1, width))
-    q = dense(width, dtype=self.dtype, name="q")(latent).reshape(batch, 1, self.heads, -1)
+    q = Dense(width, dtype=self.dtype, name="q")(latent).reshape(batch, 1, self.heads, -1)
     kv = JointDense(width, 2, dtype=self.dtype, name="kv")(x)
     k, v = (part.reshape(batch, length, self.heads, -1) for part in kv)
-    y = dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
+    y = Dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
     mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
-    norm = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
+    norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
     return (y + mlp(norm(y), train=train))[:, 0]
 
 
@@ -49,10 +51,10 @@ class QueryPool(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B, L, D] -> [B, queries, dim]."""
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
     query = self.param("query", nn.initializers.normal(1.0), (self.queries, self.dim), jnp.float32)
-    q = dense(self.dim, dtype=self.dtype, name="q")(norm(name="norm_q")(query))
+    q = Dense(self.dim, dtype=self.dtype, name="q")(norm(name="norm_q")(query))
     x = norm(name="norm_k")(x)
-    k, v = (dense(self.dim, dtype=self.dtype, name=name)(x) for name in "kv")
+    k, v = (Dense(self.dim, dtype=self.dtype, name=name)(x) for name in "kv")
     q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in (jnp.broadcast_to(q, (x.shape[0], *q.shape)), k, v))
-    return dense(self.dim, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
+    return Dense(self.dim, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))

@@ -15,6 +15,7 @@ from flax import linen as nn
 from mmcontrast.encoders.conv import LOWERINGS, Conv, average_pool
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.transformer import masked_mean
 from mmcontrast.errors import UserError
 
@@ -81,7 +82,7 @@ class AudioConvNet(nn.Module):
     frames = mask.sum(1)
     real = _real(frames, 1, x.shape[1])
     conv = functools.partial(Conv, dtype=dtype, lowering=self.lowering)
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     if self.stem > 1:
       x = conv(self.width, self.stem, self.stem, padding=0, use_bias=True, name="stem")(x)
       real = _real(frames, self.stem, x.shape[1])

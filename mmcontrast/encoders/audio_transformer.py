@@ -14,10 +14,12 @@ from flax import linen as nn
 
 from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.conv import taps
+from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import sincos2d
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, dense, masked_mean
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, masked_mean
 from mmcontrast.errors import UserError
 
 
@@ -82,7 +84,7 @@ class AudioTransformer(nn.Module):
     if mask is not None:
       spectrograms = jnp.where(mask[..., None], spectrograms, 0)
     x, mask = self._patches(spectrograms.astype(dtype), mask)
-    x = self._placed(dense(self.width, dtype=dtype, name="patch_embed")(x))
+    x = self._placed(Dense(self.width, dtype=dtype, name="patch_embed")(x))
     grid = x.shape[1:3]
     x = x.reshape(len(x), -1, self.width)
     front = int(self.pool == "cls")
@@ -103,7 +105,7 @@ class AudioTransformer(nn.Module):
       attention=self.attention,
     )
     x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat)
-    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+    x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     tokens = x[:, front:]
     return Encoded(x[:, 0] if front else masked_mean(tokens, mask), tokens, mask, grid=grid)
 

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, dense, masked_mean, token_mask
+from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, masked_mean, token_mask
 
 
 class PostNormBlock(nn.Module):
@@ -31,7 +33,7 @@ class PostNormBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     """x [B, L, D], mask [B, L] bool -> [B, L, D]."""
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
     drop = nn.Dropout(self.dropout, deterministic=not train)
     attn = Attention(self.heads, dtype=self.dtype, name="attn")
     x = norm(name="norm1")(x + drop(attn(x, mask)))
@@ -81,7 +83,7 @@ class Bert(nn.Module):
     types = self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)
     x = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)
     x = x + (types[0] + position[:length]).astype(dtype)
-    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
+    x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     for i in range(self.depth):
       block = PostNormBlock(
@@ -98,7 +100,7 @@ class Bert(nn.Module):
       return Encoded(masked_mean(x, mask), x, mask)
     if self.pool == "cls":
       return Encoded(x[:, 0], x, mask)
-    return Encoded(jnp.tanh(dense(self.width, dtype=dtype, name="pooler")(x[:, 0])), x, mask)
+    return Encoded(jnp.tanh(Dense(self.width, dtype=dtype, name="pooler")(x[:, 0])), x, mask)
 
 
 bert_large = functools.partial(Bert, width=1024, depth=24, heads=16)

@@ -18,6 +18,7 @@ from mmcontrast.encoders.conv import LOWERINGS, Conv
 from mmcontrast.encoders.depthwise import DepthwiseConv
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.transformer import ACTIVATIONS, Mlp
 
 INITIAL = nn.initializers.truncated_normal(0.02)
@@ -105,7 +106,7 @@ class ConvNeXt(nn.Module):
     """images [B, H, W, 3] normalised -> pooled [B, D], tokens [B, h w, D] in `dtype`."""
     del mask
     dtype = jnp.dtype(self.dtype)
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     conv = functools.partial(Conv, padding=0, use_bias=True, dtype=dtype, lowering=self.lowering, kernel_init=INITIAL)
     block = functools.partial(
       Block, self.layer_scale, activation=self.activation, norm=norm, lowering=self.lowering, dtype=dtype

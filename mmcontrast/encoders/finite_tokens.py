@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.transformer import dense
+from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.errors import UserError
 
 POOLS = ("max", "mean", "sum")
@@ -58,9 +59,9 @@ class FiniteTokens(nn.Module):
     """[B, L, D], [B, L] -> pooled [B, dim], not normalised."""
     del train
     dtype = jnp.dtype(self.dtype)
-    q = dense(self.dim, dtype=dtype, name="fc1")(nn.LayerNorm(dtype=dtype, name="norm1")(tokens))
-    q = nn.LayerNorm(dtype=dtype, name="norm2")(nn.gelu(q, approximate=False))
-    q = dense(self.dim, dtype=dtype, name="fc2")(q)
+    q = Dense(self.dim, dtype=dtype, name="fc1")(LayerNorm(dtype=dtype, name="norm1")(tokens))
+    q = LayerNorm(dtype=dtype, name="norm2")(nn.gelu(q, approximate=False))
+    q = Dense(self.dim, dtype=dtype, name="fc2")(q)
     table = Codes(self.codes, self.dim, name="codes")()
     return Encoded(
       mixture(q, mask, table.astype(dtype), self.temperature, self.pool, self.activation, self.padding_as_zero)

@@ -30,6 +30,10 @@ class Lowering(NamedTuple):
       on a TPU is a copy of the whole activation, forward and backward.
     flat_products: whether [..., D] x [D, E] is written as a product of two matrices. On a TPU the reshape is a copy
       where the length is no multiple of the tile; on a CPU the gradient needs it.
+    patches: how patches that do not overlap are multiplied: "matmul" or "conv": see `conv.conv`. On a TPU the reshape
+      to patches is a copy, of three channels in a row of 128.
+    sums_by_product: whether gradients of biases are products with ones: see `dense.add_bias`.
+    kept_statistics: whether layer norms keep their means and deviations for the backward pass: layer_norm.py.
     mesh: the devices of the program; None: one.
   """
 
@@ -38,13 +42,25 @@ class Lowering(NamedTuple):
   attention: str
   fused_qkv: bool
   flat_products: bool
+  patches: str = "matmul"
+  sums_by_product: bool = False
+  kept_statistics: bool = False
   mesh: Mesh | None = None
 
 
 LOWERINGS = {
   "cpu": Lowering("cpu", "split", "ordered", fused_qkv=True, flat_products=True),
   "gpu": Lowering("gpu", "conv", "library", fused_qkv=True, flat_products=True),
-  "tpu": Lowering("tpu", "conv", "kernel", fused_qkv=False, flat_products=False),
+  "tpu": Lowering(
+    "tpu",
+    "conv",
+    "kernel",
+    fused_qkv=False,
+    flat_products=False,
+    patches="conv",
+    sums_by_product=True,
+    kept_statistics=True,
+  ),
 }
 _current: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import rope1d
 from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, masked_mean, token_mask
 
@@ -38,7 +39,7 @@ class ModernBertBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, angles: jax.Array, *, train: bool) -> jax.Array:
     """x [B, L, D], mask [B, L] bool, angles [1, L, D / heads / 2] -> [B, L, D]."""
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=self.dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=self.dtype)
     drop = nn.Dropout(self.dropout, deterministic=not train)
     attn = Attention(self.heads, dtype=self.dtype, qkv_bias=False, proj_bias=False, window=self.window, name="attn")
     x = x + drop(attn(x if self.first else norm(name="norm1")(x), mask, angles))
@@ -88,7 +89,7 @@ class ModernBert(nn.Module):
     dtype = jnp.dtype(self.dtype)
     length = ids.shape[1]
     mask = token_mask(ids, mask, self.max_length)
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=dtype)
     embedding = nn.Embed(
       self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(0.02), name="token_embedding"
     )

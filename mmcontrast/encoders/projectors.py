@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.transformer import Block, check_heads, dense, masked_mean
+from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.transformer import Block, check_heads, masked_mean
 
 
 class ResidualMlp(nn.Module):
@@ -26,10 +28,10 @@ class ResidualMlp(nn.Module):
   def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
     """[B, D] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
-    projected = dense(self.dim, dtype=dtype, name="fc1")(pooled)
-    x = dense(self.dim, dtype=dtype, name="fc2")(nn.gelu(projected, approximate=False))
+    projected = Dense(self.dim, dtype=dtype, name="fc1")(pooled)
+    x = Dense(self.dim, dtype=dtype, name="fc2")(nn.gelu(projected, approximate=False))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return Encoded(nn.LayerNorm(dtype=dtype, name="norm")(projected + x))
+    return Encoded(LayerNorm(dtype=dtype, name="norm")(projected + x))
 
 
 class TokenProjector(nn.Module):
@@ -54,10 +56,10 @@ class TokenProjector(nn.Module):
   def __call__(self, tokens: jax.Array, mask: jax.Array | None, pooled: jax.Array, *, train: bool) -> Encoded:
     """[B, L, D], [B, L], [B, D] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
-    x = nn.LayerNorm(dtype=dtype, name="norm")(tokens)
+    x = LayerNorm(dtype=dtype, name="norm")(tokens)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    hidden = nn.gelu(dense(self.dim, dtype=dtype, name="fc1")(x), approximate=False)
-    x = dense(self.dim, dtype=dtype, name="linear")(x) + dense(self.dim, dtype=dtype, name="fc2")(hidden)
+    hidden = nn.gelu(Dense(self.dim, dtype=dtype, name="fc1")(x), approximate=False)
+    x = Dense(self.dim, dtype=dtype, name="linear")(x) + Dense(self.dim, dtype=dtype, name="fc2")(hidden)
     found = masked_mean(x, mask)
     if self.mlp:
       found = ResidualMlp(self.dim, self.dropout, self.dtype, name="mlp_of_mean")(found, train=train).pooled
@@ -93,9 +95,9 @@ class UniversalProjection(nn.Module):
   def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
     """[B, L, D], [B, L] -> pooled [B, dim], not normalised."""
     dtype = jnp.dtype(self.dtype)
-    x = nn.gelu(dense(self.dim, dtype=dtype, name="fc1")(tokens), approximate=False)
-    x = nn.Dropout(self.dropout)(dense(self.dim, dtype=dtype, name="fc2")(x), deterministic=not train)
-    x = nn.LayerNorm(dtype=dtype, name="norm")(x)
+    x = nn.gelu(Dense(self.dim, dtype=dtype, name="fc1")(tokens), approximate=False)
+    x = nn.Dropout(self.dropout)(Dense(self.dim, dtype=dtype, name="fc2")(x), deterministic=not train)
+    x = LayerNorm(dtype=dtype, name="norm")(x)
     token = self.param("modality_token", nn.initializers.normal(0.35), (1, 3), jnp.float32)
     return Encoded(Trunk(self.heads, self.depth, dtype, name="trunk")(x, token, mask, train=train))
 
@@ -111,10 +113,10 @@ class Trunk(nn.Module):
   def __call__(self, x: jax.Array, token: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
     """x [B, L, D], token [1, 3], mask [B, L] -> [B, D]."""
     for number, width in enumerate((64, 128), start=1):
-      token = nn.relu(dense(width, dtype=self.dtype, name=f"token_fc{number}")(token))
-    token = dense(x.shape[-1], dtype=self.dtype, name="token_fc3")(token)
-    h = x + nn.LayerNorm(dtype=self.dtype, name="token_norm")(token)
-    y = nn.LayerNorm(dtype=self.dtype, name="norm")(h)
+      token = nn.relu(Dense(width, dtype=self.dtype, name=f"token_fc{number}")(token))
+    token = Dense(x.shape[-1], dtype=self.dtype, name="token_fc3")(token)
+    h = x + LayerNorm(dtype=self.dtype, name="token_norm")(token)
+    y = LayerNorm(dtype=self.dtype, name="norm")(h)
     for number in range(self.depth):
       y = Block(self.heads, 4 * h.shape[-1], dtype=self.dtype, name=f"blocks_{number}")(y, mask, train=train)
     return masked_mean(y + h, mask)

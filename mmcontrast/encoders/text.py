@@ -16,6 +16,7 @@ from flax import linen as nn
 from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.transformer import (
   ACTIVATIONS,
   REMAT,
@@ -114,7 +115,7 @@ class TextTransformer(nn.Module):
     x = apply_blocks(
       block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat, at=at if alone else None
     )
-    tokens = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+    tokens = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     if alone:
       return Encoded(tokens[:, 0], mask=mask)
     return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, : ids.shape[1]], mask)

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from mmcontrast.encoders.attention import attend
+from mmcontrast.encoders.dense import Dense, JointDense
 from mmcontrast.encoders.dropout import DropPath
-from mmcontrast.encoders.lowering import lowering
+from mmcontrast.encoders.layer_norm import STATISTICS, LayerNorm
 from mmcontrast.encoders.positions import rotate
 from mmcontrast.errors import UserError
 
@@ -35,49 +37,8 @@ ACTIVATIONS = {
   "relu": nn.relu,
   "silu": nn.silu,
 }
-REMAT = ("none", "full", "dots_saveable", "dots_with_no_batch_dims_saveable")
-
-
-def flat_dot(lhs: jax.Array, rhs: jax.Array, dimension_numbers, **options) -> jax.Array:
-  """[..., D] x [D, E] as a product of two matrices, for `nn.Dense(dot_general=...)`.
-
-  The gradient of `rhs` then contracts one axis; with several, XLA's CPU backend first
-  transposes `lhs` in memory (a fifth of a ViT's training step). On a TPU it is the product as it stands.
-  """
-  if not lowering().flat_products:
-    return lax.dot_general(lhs, rhs, dimension_numbers, **options)
-  y = lax.dot_general(lhs.reshape(-1, lhs.shape[-1]), rhs, (((1,), (0,)), ((), ())), **options)
-  return y.reshape(*lhs.shape[:-1], rhs.shape[-1])
-
-
-dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform(), dot_general=flat_dot)
-
-
-class JointDense(nn.Module):
-  """Several linear layers of one input, whose matrices are stored as one: `dense(parts * features)`, cut in parts.
-
-  On some platforms (lowering.py) it is one product, on others a product a part.
-  """
-
-  features: int
-  parts: int
-  use_bias: bool = True
-  dtype: Any = None
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> list[jax.Array]:
-    """[..., D] -> `parts` arrays [..., features]."""
-    shape = (x.shape[-1], self.parts * self.features)
-    kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape, jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32) if self.use_bias else None
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    over = (((x.ndim - 1,), (0,)), ((), ()))
-    cut = functools.partial(jnp.split, indices_or_sections=self.parts, axis=-1)
-    if lowering().fused_qkv:
-      y = flat_dot(x, kernel, over)
-      return cut(y if bias is None else y + bias)
-    biases = [0] * self.parts if bias is None else cut(bias)
-    return [flat_dot(x, part, over) + offset for part, offset in zip(cut(kernel), biases)]
+REMAT = ("none", "full", "keep_products", "dots_saveable", "dots_with_no_batch_dims_saveable")
+KEPT = ("qkv", "attended", "projected", "hidden", STATISTICS)  # what "keep_products" keeps, by name
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -136,9 +97,9 @@ class Attention(nn.Module):
     (see `pick`) alone [B, 1, D]."""
     batch, length, width = x.shape
     qkv = JointDense(width, 3, self.qkv_bias, self.dtype, name="qkv")(x)
-    q, k, v = (part.reshape(batch, length, self.heads, -1) for part in qkv)
+    q, k, v = (checkpoint_name(part, "qkv").reshape(batch, length, self.heads, -1) for part in qkv)
     if self.qk_norm:
-      norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+      norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
       q, k = norm(name="q_norm")(q), norm(name="k_norm")(k)
     if angles is not None:
       q, k = rotate(q, angles), rotate(k, angles)
@@ -148,8 +109,9 @@ class Attention(nn.Module):
       if causal:  # one query, which sees what stands before it
         seen = jnp.arange(length) <= jnp.reshape(at, (-1, 1))
         mask, causal = seen if mask is None else mask & seen, False
-    y = attend(q, k, v, mask, causal, self.implementation, self.window)
-    return dense(width, use_bias=self.proj_bias, dtype=self.dtype, name="proj")(y)
+    y = checkpoint_name(attend(q, k, v, mask, causal, self.implementation, self.window), "attended")
+    y = Dense(width, use_bias=self.proj_bias, dtype=self.dtype, name="proj")(y)
+    return checkpoint_name(y, "projected")
 
 
 class Mlp(nn.Module):
@@ -170,12 +132,13 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """[..., D] -> [..., D]."""
-    y = dense(self.hidden * (1 + self.gated), use_bias=self.bias, dtype=self.dtype, name="fc1")(x)
+    y = Dense(self.hidden * (1 + self.gated), use_bias=self.bias, dtype=self.dtype, name="fc1")(x)
+    y = checkpoint_name(y, "hidden")
     gate, *value = jnp.split(y, 1 + self.gated, axis=-1)
     y = ACTIVATIONS[self.activation](gate)
     y = y * value[0] if self.gated else y
     y = nn.Dropout(self.dropout)(y, deterministic=not train)
-    return dense(x.shape[-1], use_bias=self.bias, dtype=self.dtype, name="fc2")(y)
+    return Dense(x.shape[-1], use_bias=self.bias, dtype=self.dtype, name="fc2")(y)
 
 
 class LayerScale(nn.Module):
@@ -228,7 +191,7 @@ class Block(nn.Module):
 
     `drop_scale`: factor of `drop_path`, which rises with depth.
     """
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
 
     def residual(x, y, scale):
       if self.layer_scale is not None:
@@ -266,7 +229,8 @@ def apply_blocks(
     scan: one block in a loop of XLA, which compiles once whatever the depth. Its parameters are
       "blocks/..." with a leading axis of layers instead of "blocks_0/...": see `layers.py`.
     remat: what the backward pass keeps of a block and does not compute again: "none": everything is
-      kept; "full": nothing is; or a policy of `jax.checkpoint_policies`.
+      kept; "full": nothing is; "keep_products": KEPT, what comes of matrix products with their biases and of
+      attention, so that only what is cheap is computed again; or a policy of `jax.checkpoint_policies`.
     at: the one position (see `pick`) that is wanted of the last block, which then computes no other.
   Returns:
     [B, L, D], or with `at` [B, 1, D].
@@ -295,5 +259,8 @@ def _remembering(function: Callable[..., jax.Array], remat: str, scan: bool) -> 
   """A function of (module, x, ...) of which the backward pass keeps what `remat` says (`apply_blocks`)."""
   if remat == "none":
     return function
-  policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
+  if remat == "keep_products":
+    policy = jax.checkpoint_policies.save_only_these_names(*KEPT)
+  else:
+    policy = None if remat == "full" else getattr(jax.checkpoint_policies, remat)
   return nn.remat(function, policy=policy, prevent_cse=not scan)

@@ -20,6 +20,8 @@ from mmcontrast.encoders.conv import Conv
 from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.lowering import lowering
 from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
 from mmcontrast.errors import UserError
@@ -107,10 +109,10 @@ class ViT(nn.Module):
         "pixels out set cut_edges=True"
       )
     hidden = round(self.width * self.mlp_ratio)
-    norm = functools.partial(nn.LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     embed = Conv(
       self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=dtype,
-      lowering="matmul", kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
+      lowering=lowering().patches, kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
     )  # fmt: skip
     patches = embed(images)
     grid = patches.shape[1:3]

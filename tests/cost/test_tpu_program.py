@@ -74,7 +74,7 @@ def test_what_is_tried_when_it_does_not_fit_adds_up_in_order():
   }
   tried = list(tpu_slice.roomier(config))
   assert [written for written, _ in tried] == [
-    "--config.towers.image.remat=dots_with_no_batch_dims_saveable",
+    "--config.towers.image.remat=keep_products",
     "--config.towers.image.remat=full",
     "--config.sharding=fsdp --config.mesh.data=1 --config.mesh.fsdp=-1",
     "--config.batch.microbatches=2",

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from mmcontrast.encoders import short_attention as kernel
 from mmcontrast.encoders.attention import attend
 from mmcontrast.encoders.conv import resolve
+from mmcontrast.encoders.dense import Dense, JointDense
 from mmcontrast.encoders.lowering import LOWERINGS, lowered_for, lowering
 from mmcontrast.encoders.text import TextTransformer
-from mmcontrast.encoders.transformer import JointDense, dense
 from mmcontrast.encoders.vit import ViT
 
 
@@ -105,7 +105,7 @@ def test_towers_are_the_same_on_every_platform(platform, tower, monkeypatch):
     "mmcontrast.encoders.attention.short_attention", functools.partial(kernel.short_attention, interpret=True)
   )
   if tower == "image":
-    module = ViT(width=16, depth=1, heads=2, patch=4, pool="map", scan=True, remat="full")
+    module = ViT(width=16, depth=1, heads=2, patch=4, pool="map", scan=True, remat="keep_products")
     inputs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 12, 3)), jnp.float32)
   else:
     module = TextTransformer(vocab_size=20, width=16, depth=1, heads=2, causal=True, pool="eos")
@@ -130,7 +130,7 @@ def test_queries_keys_and_values_are_stored_as_one_and_multiplied_as_the_platfor
   layer = JointDense(6, 3)
   variables = layer.init(jax.random.key(0), x)
   assert variables["params"]["kernel"].shape == (8, 18)
-  whole = dense(18).apply(variables, x)  # what one layer of the same parameters makes
+  whole = Dense(18).apply(variables, x)  # what one layer of the same parameters makes
 
   def products(platform):
     with lowered_for(platform):

@@ -89,7 +89,7 @@ def test_a_loop_and_remat_change_neither_outputs_nor_gradients():
     return value, unstack_layers(flat(gradient))
 
   value, gradient = run(plain, variables["params"])
-  for scan, remat in ((False, "full"), (True, "dots_saveable")):
+  for scan, remat in ((False, "full"), (True, "dots_saveable"), (True, "keep_products"), (False, "keep_products")):
     tower = build_encoder(SMALL | {"layer_scale": 0.1, "scan": scan, "remat": remat})
     params = nested(stack_layers(flat(variables["params"]))) if scan else variables["params"]
     shapes = jax.eval_shape(lambda tower=tower: tower.init(jax.random.key(0), IMAGES, train=False))
