@@ -190,15 +190,7 @@ def apply(recipe: Recipe, images: jax.Array, draws: Draws) -> jax.Array:
   if recipe.flip:
     images = jnp.where(_per_image(draws.flip, 4), images[:, :, ::-1], images)
   images = to_float(images)
-  colours = (
-    recipe.brightness,
-    recipe.contrast,
-    recipe.saturation,
-    recipe.hue,
-    recipe.grey,
-    recipe.blur,
-    recipe.solarize,
-  )
+  jitter = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
   if not any((*jitter, recipe.grey, recipe.blur, recipe.solarize)):
     return images  # planes that are joined again take ten times as long on a TPU
   # Channels as planes: with three channels innermost nothing vectorises on a CPU.
