@@ -48,10 +48,11 @@ test: $(VENV)/installed-test
 oracles: $(ORACLES)/installed
 	HF_HUB_OFFLINE=1 $(ORACLES)/bin/python -m pytest -q tests/oracles --durations=10
 
-# Compiles for slices of TPUs that are not here.
+# Compiles for slices of TPUs that are not here: tests, then the recipes, with their estimates in docs/results/tpu.md.
 tpu: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[tpu_compile]'
 	$(BIN)/python -m pytest -q tests/tpu --durations=10
+	$(BIN)/python benchmarks/tpu_recipes.py
 
 # A SLURM of one node, from Debian's packages: run `apt-get update` once before.
 launchers: $(VENV)/installed-test

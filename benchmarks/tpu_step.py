@@ -1,13 +1,17 @@
 """A training step compiled for a TPU slice that is not here, by the compiler's estimate; nothing runs.
 
     pip install 'mmcontrast[tpu_compile]'
-    python benchmarks/tpu_step.py --topology v5e:2x4 --out docs/results/tpu_step.json
+    python benchmarks/tpu_step.py --out docs/results/tpu_step.json
 
-Cases: CLIP with ViT-B/16 at 224 px and a text tower of 12 x 768 at 64 tokens, bfloat16, blocks in a loop; "map": an
-attention pool and remat "full", 256 images a chip, the shapes at which big_vision's two towers take the recorded cycles
-(its commit of 2025-05, remat "nothing_saveable", text tower in bfloat16; measured apart, in the same way); "gap": the
-mean of the patches, 64 images a chip, remat "dots_with_no_batch_dims_saveable". Cycles are the compiler's, those of
-kernels ours (tpu_program.py); "dearest copy": the place of the first copy among the dearest instructions.
+Cases, each for eight chips:
+- map: CLIP with ViT-B/16 at 224 px and a text tower of 12 x 768 at 64 tokens, bfloat16, blocks in a loop; an attention
+  pool and remat "full", 256 images a chip, the shapes at which big_vision's two towers take the recorded cycles (its
+  commit of 2025-05, remat "nothing_saveable", text tower in bfloat16; measured apart, in the same way).
+- gap: the mean of the patches, 64 images a chip, remat "keep_products". gap_128: 128 images.
+- so400m: SigLIP So400m/14, recipes/siglip_so400m with 64 images a chip.
+- mct: ResNet-50 with MCT's five terms, recipes/mct_coco.
+Cycles are the compiler's, those of kernels ours (tpu_program.py). "copies in ten": how many of the ten dearest
+instructions are copies.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from record import record
 
-from mmcontrast.config import base_config
+from mmcontrast.config import base_config, load_config
 from mmcontrast.cost import flops, tpu_program, tpu_slice
 from mmcontrast.cost.dry_run import find_spec
 from mmcontrast.objectives import terms as objective
@@ -27,13 +33,12 @@ from mmcontrast.parallel import sharding
 from mmcontrast.training.program import make_plans, view_shapes
 
 PEER = {("map", "v5e:2x4"): 1160.0}  # big_vision, millions of cycles
-CASES = {"map": ("map", "full", 256), "gap": ("gap", "dots_with_no_batch_dims_saveable", 64)}
 
 
-def config(pool: str, remat: str, batch_size: int) -> dict:
+def two_towers(pool: str, remat: str, images: int) -> dict:
   """CLIP's step at the shapes of the module's docstring."""
   c = base_config()
-  c.batch.size = batch_size
+  c.batch.size = 8 * images
   c.data.update(dataset="emoji_views", image_size=224, text_length=64, views=dict(image=1, text=1))
   c.augment = dict(image="siglip")
   shape = dict(width=768, depth=12, heads=12, dtype="bfloat16", scan=True, remat=remat)
@@ -55,12 +60,21 @@ def config(pool: str, remat: str, batch_size: int) -> dict:
   return c.to_dict()
 
 
-def measure(case: str, topology: str) -> dict[str, object]:
-  """Compiles one case for `topology` and reads the program."""
-  pool, remat, images = CASES[case]
+CASES = {  # name -> (slice, what makes the config)
+  "map": ("v5e:2x4", lambda: two_towers("map", "full", 256)),
+  "gap": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 64)),
+  "gap_128": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 128)),
+  "so400m": ("v6e:2x4", lambda: load_config("recipes/siglip_so400m", ["--config.batch.size=512"])),
+  "mct": ("v5e:2x4", lambda: load_config("recipes/mct_coco")),
+}
+
+
+def estimate(config: Mapping, topology: str) -> dict[str, Any]:
+  """Compiles the step of a config for `topology` and reads the program: a row of a table."""
   devices = tpu_slice.slice_devices(topology)
-  chip, size = tpu_program.CHIPS[devices[0].device_kind], images * len(devices)
-  plan = make_plans(config(pool, remat, size), lambda run: find_spec(run, "/nowhere")[0], devices)[""]
+  chip, size = tpu_program.CHIPS[devices[0].device_kind], config["batch"]["size"]
+  images = size / len(devices)
+  plan = make_plans(config, lambda run: find_spec(run, "/nowhere")[0], devices)[""]
   program, where = plan.program, sharding.batch_sharding(plan.mesh)
   batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), program.batch)
   start = time.perf_counter()
@@ -69,41 +83,46 @@ def measure(case: str, topology: str) -> dict[str, object]:
   listed = tpu_program.instructions(compiled.as_text(), chip)
   cycles = sum(one.cycles for one in listed)
   kernels = sum(one.cycles for one in listed if "pallas_call" in one.source)
-  names = objective.required_embeddings(program.recipe.terms)
+  names = [name for name in objective.required_embeddings(program.recipe.terms) if not name.endswith("@momentum")]
   variables = {"params": program.state.params, "batch_stats": program.state.batch_stats}
-  forward = (
-    flops.forward_flops(
-      lambda v, x: program.recipe.model.embed(v, x, names, train=False), variables, view_shapes(program.batch)
-    )
-    / size
-  )
-  copies = [place for place, one in enumerate(tpu_program.by_source(listed), 1) if one.kind == "copy"]
-  memory, peer = compiled.memory_analysis(), PEER.get((case, topology))
+
+  def forward(variables, views):
+    return program.recipe.model.embed(variables, views, names, train=False)
+
+  operations = flops.forward_flops(forward, variables, view_shapes(program.batch)) / size
+  dearest, memory = tpu_program.by_source(listed)[:10], compiled.memory_analysis()
   return {
-    "case": case,
     "topology": topology,
-    "images/chip": images,
-    "remat": remat,
+    "batch": size,
+    "M parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)) / 1e6,
+    "remat": " ".join(f"{name}: {tower.get('remat', 'none')}" for name, tower in config["towers"].items()),
     "M cycles": cycles / 1e6,
     "of kernels": kernels / 1e6,
-    "peer, M cycles": peer,
-    "ratio": cycles / 1e6 / peer if peer else None,
-    "MFU %": 100 * flops.utilisation(forward, images / (cycles / chip.clock), chip.peak),
+    "ms": cycles / chip.clock * 1e3,
+    "examples/s/chip": images / (cycles / chip.clock),
+    "MFU %": 100 * flops.utilisation(operations, images / (cycles / chip.clock), chip.peak),
     "loss % of step": 100 * tpu_program.by_part(listed).get("loss", math.nan) / cycles,
     "GiB/chip": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
-    "dearest copy": copies[0] if copies else None,
+    "copies in ten": sum(one.kind == "copy" for one in dearest),
+    "dearest": [f"{one.cycles / 1e6:.1f} M {one.kind} {one.result[:60]} {one.source[-60:]}" for one in dearest],
     "compile s": seconds,
   }
+
+
+def measure(case: str) -> dict[str, Any]:
+  """The row of a case."""
+  topology, config = CASES[case]
+  row, peer = estimate(config(), topology), PEER.get((case, topology))
+  return {"case": case, **row, "peer, M cycles": peer, "ratio": row["M cycles"] / peer if peer else None}
 
 
 def main() -> None:
   """Prints a row a case."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("--topology", default="v5e:2x4")
   parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
   parser.add_argument("--out")
   options = parser.parse_args()
-  record([measure(case, options.topology) for case in options.cases], options.out)
+  record([measure(case) for case in options.cases], options.out)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ MEANINGS = {
   "matrix.impl": 'how the similarity matrix is computed: "dense", "rows", "ring", or "auto": '
   "[global matrix](methods/global_matrix.md)",
   "matrix.tile": "rows and columns that are in memory at a time",
+  "matrix.precision": 'of float32 products on a TPU: "highest", "high", "default": '
+  "[what each costs in accuracy](methods/global_matrix.md)",
   "optimizer": "name and options: [optimizers](optimizers.md)",
   "lora.targets": 'a regex of the paths of matrices that are adapted; "": none: [fine-tuning](fine_tuning.md)',
   "lora.rank": "rank of the added matrices",

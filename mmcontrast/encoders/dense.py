@@ -26,6 +26,16 @@ def flat_dot(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
   return y.reshape(*lhs.shape[:-1], rhs.shape[-1])
 
 
+def column_sums(x: jax.Array) -> jax.Array:
+  """[..., E] -> [E], float32 or wider, as a product with rows of ones, which on a TPU takes an eighth of the time of
+  XLA's reduction."""
+  before = tuple(range(x.ndim - 1))
+  ones = jnp.ones((8, *x.shape[:-1]), x.dtype)  # as many rows as a tile has: one would be a reduction again
+  over = ((tuple(axis + 1 for axis in before), before), ((), ()))
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  return lax.dot_general(ones, x, over, precision=lax.Precision.HIGHEST, preferred_element_type=wide)[0]
+
+
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
   """[..., E] + [E]."""
   return _add_summing_by_product(y, bias) if lowering().sums_by_product else y + bias
@@ -33,8 +43,7 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _add_summing_by_product(y: jax.Array, bias: jax.Array) -> jax.Array:
-  """`y + bias`; the gradient of the bias is a product with rows of ones, which on a TPU takes an eighth of the time of
-  XLA's reduction."""
+  """`y + bias`; the gradient of the bias is by `column_sums`."""
   return y + bias
 
 
@@ -43,12 +52,7 @@ def _add_forward(y, bias):
 
 
 def _add_backward(_, dy):
-  before = tuple(range(dy.ndim - 1))
-  ones = jnp.ones((8, *dy.shape[:-1]), dy.dtype)  # as many rows as a tile has: one would be a reduction again
-  over = ((tuple(axis + 1 for axis in before), before), ((), ()))
-  wide = jnp.promote_types(dy.dtype, jnp.float32)
-  summed = lax.dot_general(ones, dy, over, precision=lax.Precision.HIGHEST, preferred_element_type=wide)
-  return dy, summed[0].astype(dy.dtype)
+  return dy, column_sums(dy).astype(dy.dtype)
 
 
 _add_summing_by_product.defvjp(_add_forward, _add_backward)

@@ -20,18 +20,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.attention import ATTENTION, attend
+from mmcontrast.encoders.dense import Dense, JointDense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.transformer import (
-  ACTIVATIONS,
-  REMAT,
-  Attention,
-  JointDense,
-  Mlp,
-  check_heads,
-  dense,
-  masked_mean,
-)
+from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Attention, Mlp, check_heads, masked_mean
 from mmcontrast.errors import UserError
 
 NORMS = ("pre", "post")
@@ -48,13 +41,13 @@ class CrossAttention(nn.Module):
   def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
     """x [B, L, D], context [B, S, C], mask [B, S] bool or None -> [B, L, D]."""
     width = x.shape[-1]
-    q = dense(width, dtype=self.dtype, name="q")(x)
+    q = Dense(width, dtype=self.dtype, name="q")(x)
     q, k, v = (
       part.reshape(*part.shape[:2], self.heads, -1)
       for part in (q, *JointDense(width, 2, dtype=self.dtype, name="kv")(context))
     )
     y = attend(q, k, v, mask, causal=False, implementation=self.implementation)
-    return dense(width, dtype=self.dtype, name="proj")(y)
+    return Dense(width, dtype=self.dtype, name="proj")(y)
 
 
 class FusionBlock(nn.Module):
@@ -91,7 +84,7 @@ class FusionBlock(nn.Module):
       ("norm2", lambda y: mlp(y, train=train)),
     )
     for name, branch in branches:
-      norm = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name=name)
+      norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name=name)
       x = x + drop(branch(norm(x))) if self.norm == "pre" else norm(x + drop(branch(x)))
     return x
 
@@ -141,7 +134,7 @@ class FusionTransformer(nn.Module):
     the first's mask and grid."""
     dtype, x, mask = jnp.dtype(self.dtype), first.tokens, first.mask
     if x.shape[-1] != self.width:
-      x = dense(self.width, dtype=dtype, name="embed")(x)
+      x = Dense(self.width, dtype=dtype, name="embed")(x)
     context, context_mask = self._context(others, dtype)
     block_of = functools.partial(
       FusionBlock, self.heads, round(self.width * self.mlp_ratio), self.activation, self.causal, self.norm,
@@ -157,14 +150,14 @@ class FusionTransformer(nn.Module):
     for number in range(self.depth):
       x = body(block_of(name=f"blocks_{number}"), x)
     if self.norm == "pre":
-      x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+      x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     return Encoded(self._pooled(x, mask), x, mask, grid=first.grid)
 
   def _context(self, others: Sequence[Encoded], dtype: Any) -> tuple[jax.Array, jax.Array | None]:
     """The tokens of all others, one after the other, and which of them are real."""
     if len(others) == 1:
       return others[0].tokens, others[0].mask
-    tokens = [dense(self.width, dtype=dtype, name=f"context_{i}")(other.tokens) for i, other in enumerate(others)]
+    tokens = [Dense(self.width, dtype=dtype, name=f"context_{i}")(other.tokens) for i, other in enumerate(others)]
     masks = [jnp.ones(x.tokens.shape[:2], bool) if x.mask is None else x.mask for x in others]
     return jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1)
 

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from mmcontrast.encoders.dense import column_sums
 from mmcontrast.encoders.lowering import lowering
 
 STATISTICS = "statistics"  # what a policy of rematerialisation calls them
@@ -48,11 +49,9 @@ def _forward(x, scale, bias, epsilon, dtype):
 def _backward(epsilon, dtype, saved, dy):
   del epsilon, dtype
   x, mean, factor, scale, bias = saved
-  normal, dy = (_widened(x) - mean) * factor, _widened(dy)
-  dnormal = dy * scale
+  normal, dnormal = (_widened(x) - mean) * factor, _widened(dy) * scale
   dx = factor * (dnormal - dnormal.mean(-1, keepdims=True) - normal * (dnormal * normal).mean(-1, keepdims=True))
-  before = tuple(range(x.ndim - 1))
-  dscale, dbias = (dy * normal).sum(before), dy.sum(before)
+  dscale, dbias = column_sums((_widened(dy) * normal).astype(dy.dtype)), column_sums(dy)
   return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 

@@ -88,12 +88,13 @@ class Inference:
     self._match = jax.jit(match, static_argnums=0)
     self.function = encode
     """(kind, variables, values as `batch` gives them) -> rows [B, D], in JAX."""
+    self.variables = jax.tree.map(jnp.asarray, variables)
+    platform = next(iter(jax.tree.leaves(self.variables)[0].devices())).platform
     few, many = (
-      jax.jit(encode, static_argnums=0, compiler_options=compiler_options(jax.default_backend(), examples))
+      jax.jit(encode, static_argnums=0, compiler_options=compiler_options(platform, examples))
       for examples in (FEW, None)
     )
     self._encode = lambda kind, variables, values: (few if _count(values) <= FEW else many)(kind, variables, values)
-    self.variables = jax.tree.map(jnp.asarray, variables)
     self._parsed = functools.cache(lambda kind: parse_kind(kind, config, model))
 
   def encode(self, modality: str, things: Any) -> np.ndarray:

@@ -46,6 +46,7 @@ Tree = Any
 Tile = Callable[[Tree, Tree, Tree], tuple[Values, jax.Array | None]]
 
 IMPLEMENTATIONS = ("auto", "dense", "rows", "ring")
+PRECISIONS = ("highest", "high", "default")
 BATCH_AXES = ("data", "fsdp")
 # Tiles are of `size` rows at most and this many times as many columns; where rows are cut to equal lengths, r of them
 # may be little more than size / 2, beside up to 8 * r columns.
@@ -88,6 +89,7 @@ def reduce_tiles(
   axes: Sequence[str] | None = None,
   size: int = 512,
   cells: int = 1,
+  precision: str = "highest",
 ) -> Values:
   """Reduces the [N, M] matrix that `tile` describes.
 
@@ -104,6 +106,8 @@ def reduce_tiles(
     axes: mesh axes over which rows and columns are split; by default those of BATCH_AXES.
     size: rows in a tile; it has up to COLUMNS_PER_ROW times as many columns.
     cells: numbers that the tile function holds for each pair; more of them make smaller tiles.
+    precision: one of PRECISIONS, of float32 products where a device multiplies in bfloat16 (TPU: six, three or one
+      product for each): `jax.lax.Precision`. A CPU has one.
 
   Returns:
     name -> [N], [M] or, over "all", a scalar: -inf for a log-sum-exp or maximum over nothing.
@@ -116,7 +120,7 @@ def reduce_tiles(
     impl = choose_impl(n, m, max(widths, default=1), devices, cells)
   size = max(1, math.isqrt(size * size // cells))
   dtype = jnp.result_type(*(x for x in jax.tree.leaves((rows, columns)) if _is_float(x)))
-  tile = _in_one_dtype(tile, dtype)
+  tile = _cast(tile, dtype, choose(precision, PRECISIONS, "global matrix: precision"))
   if impl == "dense":
     return _dense(tile, reductions, rows, columns, shared, row_mask, column_mask)
   row_length, row_count = _split(-(-n // devices), size)
@@ -145,9 +149,12 @@ def _dense(tile, reductions, rows, columns, shared, row_mask, column_mask) -> Va
   return stats
 
 
-def _in_one_dtype(tile: Tile, dtype) -> Tile:
+def _cast(tile: Tile, dtype, precision: str) -> Tile:
+  """`tile` with values of one type, and its products in one precision."""
+
   def cast(rows, columns, shared):
-    values, mask = tile(rows, columns, shared)
+    with jax.default_matmul_precision(precision):
+      values, mask = tile(rows, columns, shared)
     return {name: value.astype(dtype) for name, value in values.items()}, mask
 
   return cast

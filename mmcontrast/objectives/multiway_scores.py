@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.score import Score, products
+from mmcontrast.objectives.score import Score, matmul_precision, products
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class GramVolume(TupleScore):
     return KeySpan(jnp.stack(basis, 1), square)
 
   def tile(self, rows: jax.Array, columns: KeySpan) -> jax.Array:
-    within = jnp.einsum("id,jkd->ijk", rows, columns.basis, precision=lax.Precision.HIGHEST)
+    within = jnp.einsum("id,jkd->ijk", rows, columns.basis, precision=matmul_precision())
     length = jnp.sum(rows * rows, -1)[:, None]
     outside = jnp.maximum(length - jnp.sum(within * within, -1), 0.0)
     # The floor grows with the row as the volume does. A padded row, of zeros, has no gradient.

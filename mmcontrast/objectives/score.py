@@ -83,5 +83,11 @@ def normalize(x: jax.Array) -> jax.Array:
 
 
 def products(a: jax.Array, b: jax.Array) -> jax.Array:
-  """All dot products of [r, D] and [c, D], in full precision on every backend."""
-  return jnp.einsum("id,jd->ij", a, b, precision=lax.Precision.HIGHEST)
+  """All dot products of [r, D] and [c, D], in the precision of `matmul_precision`."""
+  return jnp.einsum("id,jd->ij", a, b, precision=matmul_precision())
+
+
+def matmul_precision() -> str:
+  """That of the products of a tile: what `jax.default_matmul_precision` says, which `global_matrix.reduce_tiles` sets
+  (config.matrix.precision); full where nothing does."""
+  return jax.config.jax_default_matmul_precision or "highest"

@@ -41,7 +41,7 @@ class Now(NamedTuple):
   Attributes:
     step: steps done, int32 []; 0 where nothing trains.
     scheduled: the values now of the term's `schedules`.
-    matrix: options of `global_matrix.reduce_tiles`: mesh, impl, size.
+    matrix: options of `global_matrix.reduce_tiles`: mesh, impl, size, precision.
   """
 
   step: Any

@@ -238,6 +238,7 @@ def evaluate_and_remember(
   mesh: jax.sharding.Mesh | None = None,
   impl: str = "auto",
   tile: int = 512,
+  precision: str = "highest",
   scheduled: Mapping[str, Mapping[str, Any]] | None = None,
   remembered: Mapping[str, Mapping[str, jax.Array]] | None = None,
   states: Mapping[str, Any] | None = None,
@@ -256,7 +257,7 @@ def evaluate_and_remember(
     parameters: what the terms learn, as from `init_parameters`.
     queues: embedding -> queue (stores.queue); what it does not know cannot be a positive.
     weights: term -> its weight now; of a term that is not there, the one of its config, which must be a number.
-    mesh, impl, tile: how the matrix is computed (global_matrix.reduce_tiles).
+    mesh, impl, tile, precision: how the matrix is computed (global_matrix.reduce_tiles).
     scheduled: term -> the values now of its `schedules`; those that are numbers need not be there.
     remembered: term -> the rows [N] of its table (`tables`) for the examples of the batch.
     states: term -> its own arrays, as from `init_states`.
@@ -268,7 +269,7 @@ def evaluate_and_remember(
     have a positive), "/top1" (share of those whose best positive beats every negative), "/positive" and "/negative"
     (mean scores); of others "/anchors" (how many examples take part) where some may be missing.
   """
-  nodes, matrix = _as_encoded(embeddings), {"mesh": mesh, "impl": impl, "size": tile}
+  nodes, matrix = _as_encoded(embeddings), {"mesh": mesh, "impl": impl, "size": tile, "precision": precision}
   total, metrics, new_rows, new_states = jnp.zeros(()), {}, {}, {}
   for name, term in terms.items():
     now = dict((scheduled or {}).get(name, {}))

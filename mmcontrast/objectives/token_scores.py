@@ -16,7 +16,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.score import Score, normalize, widen
+from mmcontrast.objectives.score import Score, matmul_precision, normalize, widen
 from mmcontrast.objectives.tokens import Tokens, make_tokens
 
 # (a token of each row [r, D], its products with the columns' tokens [r, c, M], which of those are
@@ -52,6 +52,8 @@ def _sum_over_tokens(choice: Choice, a: Tokens, weights: jax.Array, b: Tokens) -
   def chosen(token, weight):
     matches = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=lax.Precision.HIGHEST)
     return weight[:, None] * choice(token, matches, b.mask)
+    found = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=matmul_precision())
+    return weight[:, None] * choice(token, found, b.mask)
 
   def add(total, token):
     return total + chosen(*token), None

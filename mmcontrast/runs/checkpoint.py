@@ -257,7 +257,7 @@ def snapshot(state: TrainState) -> TrainState:
   """
   if jax.process_count() > 1:
     return jax.block_until_ready(state)
-  if jax.default_backend() == "cpu":
+  if all(device.platform == "cpu" for device in state.step.devices()):
     return _copy(state)
   jax.tree.map(lambda leaf: leaf.copy_to_host_async(), state)
   return jax.tree.map(np.asarray, state)

@@ -200,6 +200,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
     examples=spec.examples,
     matrix_impl=config["matrix"]["impl"],
     matrix_tile=config["matrix"]["tile"],
+    matrix_precision=config["matrix"]["precision"],
     microbatches=config["batch"]["microbatches"],
     lora=lora,
     ema=make_schedule(decay, steps, epoch, "config.ema.decay", within=(0, 1))

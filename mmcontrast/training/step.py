@@ -24,6 +24,7 @@ from mmcontrast.modalities import image_augmentation
 from mmcontrast.models.lora import NO_LORA, Lora
 from mmcontrast.models.model import Model
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.global_matrix import PRECISIONS
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.optimization.update_rules import UpdateRule
 from mmcontrast.parameter_paths import path_name
@@ -59,6 +60,7 @@ class Recipe:
   examples: int
   matrix_impl: str = "auto"
   matrix_tile: int = 512
+  matrix_precision: str = "highest"
   microbatches: int = 1
   lora: Lora = NO_LORA
   ema: Schedule | None = None
@@ -66,6 +68,7 @@ class Recipe:
 
   def __post_init__(self):
     choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
+    choose(self.matrix_precision, PRECISIONS, "config.matrix.precision")
 
   @property
   def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -185,6 +188,7 @@ def train_step(
       mesh=mesh,
       impl=recipe.matrix_impl,
       tile=recipe.matrix_tile,
+      precision=recipe.matrix_precision,
       scheduled=scheduled,
       remembered=remembered,
       states=state.terms,

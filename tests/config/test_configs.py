@@ -50,6 +50,9 @@ def test_smoke_run(name, tmp_path, data_dir):
       f"--config.data.dataset=coco:{root}",
       f"--config.data.tokenizer={data_dir / 'emoji_views' / 'tokenizer.model'}",
     ]
+  if name.startswith("recipes/") and "coco" not in name:  # their data are some terabytes
+    overrides = ["--config.data.dataset=emoji_views", "--config.data.tokenizer=sentencepiece"]
+    overrides += ["--config.data.token_ids.bos=1", "--config.data.token_ids.eos=2"]
   if name == "own_data.py":
     overrides = ["--config.data.dataset=emoji_views", "--config.data.source={}"]
   config = load_config(f"{name.removesuffix('.py')}:smoke", overrides)

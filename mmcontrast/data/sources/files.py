@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from mmcontrast.data.sources import local_files
 from mmcontrast.data.sources.left_behind import is_left_behind
-from mmcontrast.errors import UserError, nearest, one_line
+from mmcontrast.errors import MissingData, UserError, nearest, one_line
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}  # of the extras "gs" and "s3"
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
@@ -46,7 +46,7 @@ def find(pattern: str, endings: Sequence[str] = ()) -> list[str]:
         missing.append(part)
   if missing:
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    raise UserError(f"{missing[0]}: no such file{more}; {_hint(missing[0], endings)}")
+    raise MissingData(f"{missing[0]}: no such file{more}; {_hint(missing[0], endings)}")
   return sorted(found)
 
 
