@@ -50,10 +50,8 @@ def _sum_over_tokens(choice: Choice, a: Tokens, weights: jax.Array, b: Tokens) -
 
   @jax.checkpoint
   def chosen(token, weight):
-    matches = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=lax.Precision.HIGHEST)
+    matches = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=matmul_precision())
     return weight[:, None] * choice(token, matches, b.mask)
-    found = jnp.einsum("id,jmd->ijm", token, b.vectors, precision=matmul_precision())
-    return weight[:, None] * choice(token, found, b.mask)
 
   def add(total, token):
     return total + chosen(*token), None
