@@ -89,7 +89,8 @@ def estimate(config: Mapping, topology: str) -> dict[str, Any]:
   def forward(variables, views):
     return program.recipe.model.embed(variables, views, names, train=False)
 
-  operations = flops.forward_flops(forward, variables, view_shapes(program.batch)) / size
+  shapes = view_shapes(program.recipe.preparations, program.batch)
+  operations = flops.forward_flops(forward, variables, shapes) / size
   dearest, memory = tpu_program.by_source(listed)[:10], compiled.memory_analysis()
   return {
     "topology": topology,

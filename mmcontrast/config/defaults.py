@@ -8,7 +8,7 @@ import ml_collections
 
 from mmcontrast.config.overrides import override
 from mmcontrast.config.text import dictionaries
-from mmcontrast.data.settings import DEFAULTS as DATA_DEFAULTS
+from mmcontrast.data import settings as data_settings
 from mmcontrast.errors import UserError, choose
 
 
@@ -25,7 +25,7 @@ def base_config() -> ml_collections.ConfigDict:
   # size: examples a step, over all devices. microbatches: chunks they are encoded in, to save
   # memory; loss and gradients stay those of the whole batch (microbatches.py).
   c.batch = dict(size=256, microbatches=1)
-  c.data = dict(DATA_DEFAULTS)
+  c.data = data_settings.defaults()
   # A recipe (name or dict) for each view, or one for all of them; image_small: of data.multi_crop's.
   c.augment = dict(image="moco_v2")
   c.normalize = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from mmcontrast.cost import flops, tpu_slice
-from mmcontrast.data import image_views, pipeline
-from mmcontrast.data.settings import resolve
+from mmcontrast.data import pipeline
+from mmcontrast.data.batch_schema import batch_schema, of_size
+from mmcontrast.data.settings import resolve, shown
 from mmcontrast.errors import MissingData, UserError
 from mmcontrast.interop import possible
 from mmcontrast.objectives import terms as objective
@@ -138,7 +138,7 @@ def _forward_flops(program: Program, size: int) -> float:
   names = objective.required_embeddings(recipe.terms)
   embed = functools.partial(recipe.model.embed, names=names, train=False)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  return flops.forward_flops(embed, variables, view_shapes(program.batch)) / size
+  return flops.forward_flops(embed, variables, view_shapes(recipe.preparations, program.batch)) / size
 
 
 def simulate(count: int) -> list[jax.Device]:
@@ -167,24 +167,11 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   except MissingData as missing:
     reason = str(missing).split(";")[0]
   settings = resolve(config["data"])
-  views = settings["views"]
   sizes = [tower["vocab_size"] for tower in config["towers"].values() if "vocab_size" in tower]
-  vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if views["text"] else None
+  has_words = any(modality.words for modality in shown(settings).values())
+  vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if has_words else None
   labels = _label_names(config)
-  shapes = {
-    **image_views.shapes(settings),
-    "text": ((views["text"], settings["text_length"]), np.int32),
-    "tags": ((_ASSUMED["tags"],), np.uint8),
-    "id": ((), np.int32),
-    "index": ((), np.int32),
-    "seed": ((), np.uint32),
-    "mirror_safe": ((), np.bool_),
-    "valid": ((), np.bool_),
-    **{f"labels/{name}": ((), np.int32) for name in labels},
-    **({"weight": ((), np.float32)} if _is_weighted(settings) else {}),
-    **{name: ((), np.bool_) for name in pipeline.presence_names(settings)},
-  }
-  batch = {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items() if views.get(name, 1)}
+  schema = batch_schema(settings, tags=_ASSUMED["tags"], labels=labels, weighted=_is_weighted(settings))
   examples = max(_ASSUMED["examples"], size)
   spec = pipeline.Spec(
     examples=examples,
@@ -193,7 +180,7 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
     label_names={name: ("?",) for name in labels},
     styles=("?",),
     vocab_size=vocabulary,
-    batch=batch,
+    batch=of_size(schema, size),
   )
   text = f", {vocabulary:,} token pieces" if vocabulary else ""
   return spec, f"not here ({reason}); assumed: {examples:,} examples, {_ASSUMED['tags']} tags{text}"
@@ -208,7 +195,7 @@ def _is_weighted(settings: Mapping) -> bool:
 def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> list[str]:
   """One line for each matrix of each term: its shape, and the implementation that computes it."""
   terms, model, state, batch = program.recipe.terms, program.recipe.model, program.state, program.batch
-  views = view_shapes(batch)
+  views = view_shapes(program.recipe.preparations, batch)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   names = objective.required_embeddings(terms)
   embed = functools.partial(model.embed, names=names, train=False)

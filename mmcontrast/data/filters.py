@@ -14,9 +14,8 @@ DEFAULTS = {
   "max_caption": 0,  # characters; 0: any
 }
 NAMES = tuple(DEFAULTS)
-# Names under which records without one are counted, with data.missing="skip", and the options that say where they are.
+# Names under which records without one are counted, with data.missing="skip".
 NO_IMAGE, NO_CAPTION = "no image", "no caption"
-SOURCE_KEYS = {NO_IMAGE: "data.source.image", NO_CAPTION: "data.source.caption"}
 
 
 class Filtered(Exception):

@@ -1,70 +1,58 @@
 """Views of images: drawings chosen, cropped at one or two sizes.
 
-image         [N, V, S, S, 3]  data.views.image crops of data.image_size
-image_small   [N, K, s, s, 3]  multi-crop (SwAV, Caron et al., arXiv:2006.09882): data.multi_crop
+image         [V, S, S, 3]  data.views.image crops of data.image_size
+image_small   [K, s, s, 3]  multi-crop (SwAV, Caron et al., arXiv:2006.09882): data.multi_crop
+image_box, image_small_box   [V, 4], [K, 4]  where they were cut, with "box" in data.facts
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import noise, transforms
+from mmcontrast.data import transforms
 
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
 def shapes(settings: Mapping) -> Shapes:
-  """Name -> (shape of one example, dtype) of what `draw` gives."""
-  return {name: ((views, size, size, 3), np.uint8) for name, views, size, _ in _families(settings)}
+  """Name -> (shape of one example, dtype) of what `draw` fills."""
+  found: Shapes = {name: ((views, size, size, 3), np.uint8) for name, views, size, _ in _families(settings)}
+  if "box" in settings["facts"]:
+    found |= {f"{name}_box": ((views, 4), np.float32) for name, views, _, _ in _families(settings)}
+  return found
 
 
-def draw(example: Callable[[int], tuple[int, Mapping[str, np.ndarray]]], settings: Mapping, seed: int,
-         wanted: np.ndarray, epochs: np.ndarray) -> dict:  # fmt: skip
-  """The views of examples, a pure function of (seed, index, epoch) and the example.
+def draw(
+  drawings: Mapping[str, np.ndarray],
+  settings: Mapping,
+  styles: np.ndarray,
+  draws: np.ndarray,
+  into: Mapping[str, np.ndarray],
+) -> None:
+  """The views of one example, a pure function of its drawings and the numbers.
 
   The small crops go on where the views stop: of V distinct drawings, small crop k is of the one that
   view V + k would show.
 
   Args:
-    example: gives (index, pixels by style, uint8 [H, W, 3]) of row 0, 1, ... N - 1, each when the one before is drawn
-      and let go. One without pixels has black views.
+    drawings: pixels by style, uint8 [H, W, 3]; one at least.
     settings: resolved config.data; with "as_evaluated" images are cropped as in evaluation.
-    wanted, epochs: int [N]; an example of another index replaces the one wanted.
-
-  Returns:
-    uint8 arrays by name, as above. None without views of images.
+    styles: [V + K] uniform numbers that choose the drawings.
+    draws: [V + K, transforms.DRAWS] uniform numbers for the crops.
+    into: name -> array of `shapes`, which is filled.
   """
-  styles, draws = _numbers(settings, seed, wanted, epochs)
-  arrays = {name: np.zeros((len(wanted), *shape), dtype) for name, (shape, dtype) in shapes(settings).items()}
-  for row in range(len(wanted)):
-    index, drawings = example(row)
-    if drawings and arrays:
-      if index != wanted[row]:
-        styles[row], draws[row] = (own[0] for own in _numbers(settings, seed, np.array([index]), epochs[row : row + 1]))
-      _draw_one(drawings, settings, styles[row], draws[row], {name: array[row] for name, array in arrays.items()})
-    del drawings  # its memory is warm, and free for the next
-  return arrays
-
-
-def _numbers(settings: Mapping, seed: int, index: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(choices of drawings [N, V], numbers for the crops [N, V, DRAWS]), all uniform, of V views of both sizes."""
-  views = sum(count for _, count, _, _ in _families(settings))
-  styles = noise.uniform(seed, index, epochs, noise.STYLE, views)
-  draws = noise.uniform(seed, index, epochs, noise.IMAGE, views * transforms.DRAWS)
-  return styles, draws.reshape(len(index), views, transforms.DRAWS)
-
-
-def _draw_one(drawings: Mapping[str, np.ndarray], settings: Mapping, styles: np.ndarray, draws: np.ndarray,
-              into: Mapping[str, np.ndarray]) -> None:  # fmt: skip
-  given = zip(_choose(list(drawings.values()), styles, settings["drawings"]), draws)
+  chosen = zip(_choose(list(drawings.values()), styles, settings["drawings"]), draws)
   for name, count, size, crop in _families(settings):
-    for view, (image, numbers) in zip(range(count), given):
+    boxes = into.get(f"{name}_box")
+    for view, (image, numbers) in zip(range(count), chosen):
       if settings.get("as_evaluated"):
         into[name][view] = transforms.evaluation_view(image, {**settings, "image_size": size})
-      else:
-        into[name][view] = transforms.random_crop(image, size, numbers, crop)
+        continue
+      into[name][view] = transforms.random_crop(image, size, numbers, crop)
+      if boxes is not None:
+        boxes[view] = transforms.crop_box(image, numbers, crop)
 
 
 def _families(settings: Mapping) -> Iterator[tuple[str, int, int, Mapping]]:

@@ -1,4 +1,4 @@
-"""From indices to arrays: views of images drawn and cropped, captions drawn and tokenised."""
+"""From indices to arrays: the views of every modality drawn, and what is known of each example."""
 
 from __future__ import annotations
 
@@ -9,47 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import captions, image_views, noise, tokenizers
+from mmcontrast.data import noise, tokenizers
 from mmcontrast.data.attempts import Attempts
-from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.record import id_of_row
+from mmcontrast.data.settings import shown
 from mmcontrast.data.sources import Record, Source, members_of
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError
 
 
 def open_tokenizer(settings: Mapping, source: Source | None) -> tokenizers.Tokenizer | None:
-  """The tokenizer that resolved `settings` name, its ids checked; None without text views.
+  """The tokenizer that resolved `settings` name, its ids checked; None without views of words.
 
   `source` may be None where the tokenizer is not the dataset's own.
   """
-  if not settings["views"]["text"]:
-    return None
-  own = {"own": source.info.tokenizer, "dataset": source.info.name} if source else {}
-  tokenizer = tokenizers.make_tokenizer(settings["tokenizer"], lower=settings["lower"], **own,
-                                        special_tokens=settings["special_tokens"])  # fmt: skip
-  tokenizer.check(**{f"{name}_id": value for name, value in settings["token_ids"].items()})
-  return tokenizer
+  found = (modality.open_tokenizer(settings, source) for modality in shown(settings).values())
+  return next((tokenizer for tokenizer in found if tokenizer), None)
 
 
 def check_views(settings: Mapping, source: Source) -> None:
   """UserError unless `source`, and each source of a mixture, has what the views of resolved `settings` show."""
   members, skip = members_of(source), settings["missing"] != "mask"
-  captions.check_fields(settings["captions"], settings["views"]["text"], source)
-  for name, member in members.items() if settings["languages"] else ():
-    if not member.info.languages and (skip or not source.info.languages):
-      raise UserError(f"data.languages: dataset {name} has no names in any language; leave it empty")
-    for language in settings["languages"] if member.info.languages else ():
-      choose(language, member.info.languages, "data.languages")
-  has = {name: {"image": member.info.styles, "text": member.info.languages if settings["languages"] else
-                member.info.caption_fields} for name, member in members.items()}  # fmt: skip
-  for modality, what in (("image", "images"), ("text", "captions")):
-    lacking = [name for name in members if not has[name][modality]]
-    if settings["views"][modality] and (len(lacking) == len(members) or (skip and lacking)):
-      has_classes = modality == "text" and "class" in members[lacking[0]].info.label_names
-      of_class = ", or make them of the class: data.source.caption='a photo of a {class}'" if has_classes else ""
+  for name, modality in shown(settings).items():
+    modality.check_source(settings, source, members)
+    lacking = [member for member, its in members.items() if not modality.has_in(its.info, settings)]
+    if lacking and (skip or len(lacking) == len(members)):
+      of_class = modality.of_class(members[lacking[0]].info)
       mask = ", or data.missing='mask' to train on what the others have" if len(lacking) < len(members) else ""
-      raise UserError(f"data.views.{modality}: dataset {lacking[0]} has no {what} at all; set it to 0{mask}{of_class}")
+      raise UserError(
+        f"data.views.{name}: dataset {lacking[0]} has no {modality.nouns} at all; set it to 0{mask}{of_class}"
+      )
 
 
 class Loader:
@@ -58,6 +47,7 @@ class Loader:
   def __init__(self, source: Source, settings: Mapping, seed: int):
     check_views(settings, source)
     self._info, self._settings, self._seed, self._source = source.info, settings, seed, source
+    self._modalities = shown(settings)
     self.tokenizer = open_tokenizer(settings, source)
     self.attempts = Attempts(settings["on_error"])
     members = members_of(source)
@@ -67,21 +57,41 @@ class Loader:
 
   def __call__(self, chunk: tuple[np.ndarray, np.ndarray]) -> dict:
     epochs, wanted = chunk
-    found: list[tuple[int, int, Record, bool]] = []  # (index, why, record, whether it has an image): no pixels
-
+    modalities, settings = self._modalities, self._settings
+    numbers = self._numbers(wanted, epochs)
+    arrays = {
+      name: {key: np.zeros((len(wanted), *shape), dtype) for key, (shape, dtype) in modality.arrays(settings).items()}
+      for name, modality in modalities.items()
+    }
+    drawn: dict[str, list] = {name: [] for name in modalities}
+    there = {name: np.zeros(len(wanted), bool) for name in modalities}
+    found: list[tuple[int, int, Record, int]] = []  # (index, why, record, identity): nothing decoded
     usable = self._ahead(wanted.tolist())
+    for row in range(len(wanted)):
+      index, its = usable(row)
+      of_row = {stream: values[row] for stream, values in numbers.items()}
+      if index != wanted[row]:  # another replaces the one wanted
+        others = self._numbers(np.array([index]), epochs[row : row + 1])
+        of_row = {stream: values[0] for stream, values in others.items()}
+      for name, modality in modalities.items():
+        value = its.values[name]
+        into = {key: array[row] for key, array in arrays[name].items()}
+        drawn[name].append(modality.view(value, of_row, settings, into))
+        there[name][row] = value is not None and len(value) > 0
+      found.append((index, its.why, its.record, self._identity(its, index)))
+      del its, value  # its memory is warm, and free for the next
+    for name, modality in modalities.items():
+      modality.finish(drawn[name], settings, self.tokenizer, arrays[name])
+    batch = {key: array for of_modality in arrays.values() for key, array in of_modality.items()}
+    return batch | self._facts(found, epochs) | ({"present": there} if settings["missing"] == "mask" else {})
 
-    def example(row: int) -> tuple[int, Mapping]:
-      place, its = usable(row)
-      found.append((place, its.why, its.record, bool(its.drawings)))
-      return place, its.drawings
-
-    images = image_views.draw(example, self._settings, self._seed, wanted, epochs)
-    places, why, records, with_image = zip(*found)
+  def _facts(self, found: Sequence[tuple[int, int, Record, int]], epochs: np.ndarray) -> dict:
+    """What batches say of examples beside their views (`batch_schema.facts`), and why each is in its place."""
+    places, why, records, identities = zip(*found)
     index = np.array(places, np.int32)
     seeds = noise.hashed(self._seed, index, epochs, noise.DEVICE) >> np.uint64(32)
-    batch = images | {
-      "id": np.array([self._identity(*its) for its in zip(records, places)], np.int32),
+    facts = {
+      "id": np.array(identities, np.int32),
       "index": index,
       "seed": seeds.astype(np.uint32),
       "mirror_safe": np.array([record["mirror_safe"] for record in records], bool),
@@ -89,24 +99,24 @@ class Loader:
       "why": np.array(why, np.uint8),
     }
     if self._info.weighted:
-      batch["weight"] = np.array([record.get("weight", 1.0) for record in records], np.float32)
+      facts["weight"] = np.array([record.get("weight", 1.0) for record in records], np.float32)
     if self._info.tag_names:
-      batch["tags"] = np.stack([record["tags"] for record in records])
+      facts["tags"] = np.stack([record["tags"] for record in records])
     if names := self._info.label_names:
-      batch["labels"] = {name: np.array([record["labels"][name] for record in records], np.int32) for name in names}
-    there = {}
-    if self._settings["views"]["image"]:
-      there["image"] = np.array(with_image)
-    if self._settings["views"]["text"]:
-      batch["text"] = self._text_views([record["captions"] for record in records], index, epochs)
-      there["text"] = np.array([bool(record["captions"]) for record in records])
-    if self._settings["missing"] == "mask":
-      batch["present"] = there
-    return batch
+      facts["labels"] = {name: np.array([record["labels"][name] for record in records], np.int32) for name in names}
+    return facts
+
+  def _numbers(self, index: np.ndarray, epochs: np.ndarray) -> dict[int, np.ndarray]:
+    """Stream -> uniform numbers [N, ...] of the examples, of all modalities."""
+    counts: dict[int, int] = {}
+    for modality in self._modalities.values():
+      counts |= modality.numbers(self._settings)
+    return {stream: noise.uniform(self._seed, index, epochs, stream, count) for stream, count in counts.items()}
 
   def cut_line(self) -> str:
-    """What cutting captions does, in a line; "" where none is cut, or there are none."""
-    return line_of_source(self._source, self._settings, self.tokenizer) if self.tokenizer else ""
+    """What limits of length cut from the views, in a line; "" where nothing is cut."""
+    lines = (one.cut_line(self._source, self._settings, self.tokenizer) for one in self._modalities.values())
+    return "; ".join(filter(None, lines))
 
   @property
   def bad(self) -> dict[int, str]:
@@ -137,18 +147,9 @@ class Loader:
 
     return usable
 
-  def _identity(self, record: Mapping, index: int) -> int:
-    if self._settings["identity"] == "record":
-      return record["id"]
-    return captions.identity(record["captions"]) if record["captions"] else id_of_row(index)
-
-  def _text_views(self, examples: Sequence[Mapping], index, epochs) -> np.ndarray:
-    settings, views, length = self._settings, self._settings["views"]["text"], self._settings["text_length"]
-    fields = settings["captions"] or (settings["languages"] if len(settings["languages"]) == views else None)
-    which = noise.uniform(self._seed, index, epochs, noise.FIELD, views)
-    draws = noise.uniform(self._seed, index, epochs, noise.TEXT, views)
-    texts: list[str] = []
-    for row, found in enumerate(examples):
-      # An absent text is an empty one: no tower is made to read padding alone, of which a mean is not a number.
-      texts += captions.draw(found, fields, which[row], draws[row]) if found else [""] * views
-    return self.tokenizer.encode(texts, length).reshape(len(examples), views, length)
+  def _identity(self, its: Found, index: int) -> int:
+    for name, modality in self._modalities.items():
+      if modality.identity == self._settings["identity"]:
+        value = its.values[name]
+        return modality.identity_of(value) if value else id_of_row(index)
+    return its.record["id"]

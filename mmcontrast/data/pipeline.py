@@ -17,7 +17,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from mmcontrast.data import image_views
+from mmcontrast.data.batch_schema import batch_schema, of_size
 from mmcontrast.data.fingerprint import fingerprint
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
 from mmcontrast.data.order import Draws, Epochs, InOrder, Order, Shares
@@ -47,28 +47,14 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   source = open_source(settings, settings["split"], data_dir)
   check_views(settings, source)
   tokenizer = open_tokenizer(settings, source)
-  views, info = settings["views"], source.info
-  shapes = {
-    **image_views.shapes(settings),
-    "text": ((views["text"], settings["text_length"]), np.int32) if views["text"] else None,
-    "tags": ((len(info.tag_names),), np.uint8) if info.tag_names else None,
-    "id": ((), np.int32), "index": ((), np.int32), "seed": ((), np.uint32),
-    "mirror_safe": ((), np.bool_), "valid": ((), np.bool_), "weight": ((), np.float32) if info.weighted else None,
-  }  # fmt: skip
-  batch = {k: ((batch_size, *v[0]), np.dtype(v[1])) for k, v in shapes.items() if v is not None}
-  batch |= {f"labels/{name}": ((batch_size,), np.dtype(np.int32)) for name in info.label_names}
-  batch |= {name: ((batch_size,), np.dtype(np.bool_)) for name in presence_names(settings)}
+  info = source.info
+  schema = batch_schema(settings, tags=len(info.tag_names), labels=info.label_names, weighted=info.weighted)
   return Spec(
     examples=len(source), steps_per_epoch=draws(source, 0, batch_size).steps_per_epoch, tag_names=info.tag_names,
     label_names=info.label_names, styles=info.styles,
-    vocab_size=tokenizer.vocab_size if tokenizer else None, batch=batch,
+    vocab_size=tokenizer.vocab_size if tokenizer else None, batch=of_size(schema, batch_size),
     fingerprint=fingerprint(source, tokenizer, settings["on_error"]),
   )  # fmt: skip
-
-
-def presence_names(settings: Mapping) -> list[str]:
-  """Names in `Spec.batch` of the masks that resolved `settings` make."""
-  return [f"present/{name}" for name, views in settings["views"].items() if views and settings["missing"] == "mask"]
 
 
 def draws(source: Source, seed: int, batch_size: int) -> Draws:

@@ -7,14 +7,16 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from mmcontrast.data import captions, filters, transforms
+from mmcontrast.data import filters
 from mmcontrast.data.attempts import Attempts, Closed
-from mmcontrast.data.images import decode
+from mmcontrast.data.settings import shown
 from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.errors import UserError, one_line
+from mmcontrast.modalities import MODALITIES
 
 CACHE_BYTES = 512 * 2**20
 _TEXT_BYTES = 2_000  # of a record without its images, about
@@ -33,12 +35,12 @@ class Found:
 
   index: int
   why: int  # AS_WANTED, FOR_BAD, FOR_FILTERED
-  record: Record  # its captions: what text views may show, by field or language; none where it has none
-  drawings: dict  # pixels by style, uint8 [H, W, 3]; none where it has none
+  record: Record  # without what was decoded
+  values: Mapping[str, Any]  # modality -> what its views are made of (`Modality.decode`), false where it has none
 
 
 class Reader:
-  """Examples by index of one source: captions cleaned and checked, images decoded.
+  """Examples by index of one source: what their views show decoded, cleaned and checked.
 
   A record that is bad (it cannot be read or decoded, or lacks what views need) or that a filter takes
   out is replaced by the next index that is neither, the first following the last: the same one
@@ -50,21 +52,26 @@ class Reader:
   Args:
     source: read by `attempts`.
     settings: resolved config.data.
-    cache_bytes: of decoded images that cache="auto" may keep.
+    cache_bytes: of decoded values that cache="auto" may keep.
   """
 
   def __init__(self, source: Source, settings: Mapping, attempts: Attempts, cache_bytes: int = CACHE_BYTES):
     self._source, self._settings, self._attempts = source, settings, attempts
+    self._modalities = shown(settings)
+    # What costs little comes first, which may spare what costs more.
+    self._in_order = sorted(self._modalities.items(), key=lambda item: not item[1].light)
     self._state = np.zeros(len(source), np.uint8)
     self._lock = threading.Lock()
     self.bad: dict[int, str] = {}  # index -> reason, of those met so far, those read ahead included
     self.filtered: collections.Counter[str] = collections.Counter()  # name of a filter -> records it took
     self.usable_seen = 0
-    self._cache: dict[int, tuple[Record, dict]] = {}
+    self._cache: dict[int, tuple[Record, Mapping[str, Any]]] = {}
     self._caching = settings["cache"] == "decoded"
     if settings["cache"] == "auto":
-      images = self.usable(0).drawings.values() if settings["views"]["image"] else ()
-      each = _TEXT_BYTES + sum(image.nbytes for image in images)
+      heavy = any(not modality.light for modality in self._modalities.values())
+      values = self.usable(0).values if heavy else {}
+      sizes = [self._modalities[name].nbytes(value) for name, value in values.items() if value is not None]
+      each = _TEXT_BYTES + sum(sizes)
       self._caching = each * len(source) <= cache_bytes
 
   def ahead(self, indices: Iterable[int]) -> Reads:
@@ -86,9 +93,9 @@ class Reader:
       place %= len(self._source)
       if self._state[place] in (_UNSEEN, _USABLE):
         try:
-          record, drawings = self._read(place, reads)
+          record, values = self._read(place, reads)
           self._note(place, _USABLE)
-          return Found(place, why, record, drawings)
+          return Found(place, why, record, values)
         except BadRecord as error:
           self._note(place, _BAD, str(error))
         except filters.Filtered as error:
@@ -125,15 +132,16 @@ class Reader:
 
   def _nothing_left(self) -> UserError:
     took = ", ".join(f"{name} {count}" for name, count in self.filtered.most_common())
-    todo = [f"; {name}: does {key} name where they are?" for name, key in filters.SOURCE_KEYS.items()
+    absent = {modality.absent: modality.source_option for modality in MODALITIES.values()}
+    todo = [f"; {name}: does data.source.{key} name where they are?" for name, key in absent.items()
             if self.filtered[name]]  # fmt: skip
-    todo += ["; loosen data.filter"] if self.filtered.keys() - filters.SOURCE_KEYS.keys() else []
+    todo += ["; loosen data.filter"] if self.filtered.keys() - absent.keys() else []
     return UserError(f"dataset {self._source.info.name}: no usable record among the first {self.seen} of "
                      f"{len(self._source)}: {len(self.bad)} bad, {self.filtered.total()} filtered"
                      + (f" ({took}){''.join(todo)}" if took else ""))  # fmt: skip
 
-  def _read(self, index: int, reads: Reads) -> tuple[Record, dict]:
-    """The record and its decoded drawings; raises BadRecord, naming the record, or Filtered."""
+  def _read(self, index: int, reads: Reads) -> tuple[Record, Mapping[str, Any]]:
+    """The record and its decoded values; raises BadRecord, naming the record, or Filtered."""
     if index in self._cache:
       return self._cache[index]
     name = ""
@@ -155,17 +163,17 @@ class Reader:
       self._cache[index] = result
     return result
 
-  def _prepared(self, record: Record) -> tuple[Record, dict]:
-    views, images, missing = self._settings["views"], {}, self._settings["missing"]
-    if views["image"] and not record["images"] and missing != "mask":
-      # Not there is not damaged: downloaders leave such samples behind by the thousand.
-      raise filters.Filtered(filters.NO_IMAGE) if missing == "skip" else BadRecord("no image")
-    texts = captions.of_record(record, self._settings) if views["text"] else {}
-    if views["image"]:
-      passing = filters.images(record["images"], self._settings["filter"])
-      images = {style: decode(data, self._settings["limits"], exact=False) for style, data in passing.items()}
-      if self._settings["trim"]:
-        images = {style: transforms.trim(image) for style, image in images.items()}
-    if not texts and not images:
+  def _prepared(self, record: Record) -> tuple[Record, Mapping[str, Any]]:
+    missing = self._settings["missing"]
+    for modality in self._modalities.values() if missing != "mask" else ():
+      if not modality.has(record, self._settings):
+        # Not there is not damaged: downloaders leave such samples behind by the thousand.
+        raise filters.Filtered(modality.absent) if missing == "skip" else BadRecord(modality.absent)
+    values = {name: modality.decode(record, self._settings) for name, modality in self._in_order}
+    if not any(map(_is_there, values.values())):
       raise BadRecord("nothing that the views need")
-    return {**record, "images": {}, "captions": texts}, images
+    return {**record, **{modality.field: {} for modality in self._modalities.values()}}, values
+
+
+def _is_there(value: Any) -> bool:
+  return value is not None and len(value) > 0

@@ -12,7 +12,7 @@ import numpy as np
 from mmcontrast import folders
 from mmcontrast.data import tokenizers
 from mmcontrast.data.captions import clean
-from mmcontrast.data.settings import DEFAULTS
+from mmcontrast.data.settings import defaults
 from mmcontrast.data.sources import BadRecord, Source
 from mmcontrast.errors import UserError
 
@@ -65,4 +65,4 @@ def _texts(source: Source, bad: list[str]) -> Iterator[str]:
       bad.append(str(error))
       continue
     for texts in (*record["captions"].values(), list(record["names"].values())):
-      yield from filter(None, (clean(text, DEFAULTS["limits"]["caption_characters"]) for text in texts))
+      yield from filter(None, (clean(text, defaults()["limits"]["caption_characters"]) for text in texts))

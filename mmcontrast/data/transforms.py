@@ -68,6 +68,16 @@ def random_crop(pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[
   return resize(pixels, size, box)
 
 
+def crop_box(pixels: np.ndarray, draws: np.ndarray, crop: Mapping[str, object]) -> tuple[float, float, float, float]:
+  """Where `random_crop` cuts with the same numbers, without `rotate`: x0, y0, x1, y1 in shares of the image's sides.
+
+  With `zoom_out` a box may reach over the image: below 0, above 1.
+  """
+  height, width, _ = pixels.shape
+  _, (left, top), (x0, y0, x1, y1) = _place(width, height, draws, crop)
+  return (x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height
+
+
 def _place(width: int, height: int, draws: np.ndarray, crop: Mapping) -> tuple[tuple, tuple, tuple]:
   """(size of the canvas, where the image lies on it, the box to cut from it), in pixels."""
   factor = 1 + draws[5] * (float(crop["zoom_out"]) - 1)

@@ -17,6 +17,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import Space
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import Model
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
@@ -165,7 +166,7 @@ def match_scores(model: Model, variables: Any, head: str, inputs: Mapping[str, t
 def run_node(model: Model, variables: Any, of: Kind, inputs: Any, mask: Any) -> Encoded:
   """What a node makes of a tower's inputs, as in evaluation."""
   alone = not (of.head and model.needs_tokens(of.head)) and of.field in ("", "pooled", "logits")
-  encoded = model.encode(variables, of.tower, inputs, pooled_only=alone)[0]
+  encoded = model.encode(variables, of.tower, Inputs(inputs, mask), pooled_only=alone)[0]
   return model.embed_through(variables, of.head, encoded) if of.head else encoded
 
 

@@ -21,7 +21,8 @@ from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, takes
 from mmcontrast.errors import UserError, choose
-from mmcontrast.modalities.real_tokens import real_tokens
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.graph import reads_of, root_of, sources_of
 from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
 from mmcontrast.optimization import optim
@@ -38,7 +39,6 @@ class Model:
     heads: head name -> head module.
     tower_of_head: head name -> name of the tower that it reads, itself or through other heads.
     modality_of_tower: tower name -> modality ("image", "text"), of the towers that encode views.
-    pad_id, eos_id: of the tokenizer; they say where a text ends: `real_tokens`.
     frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
       statistics, no dropout) and receive no gradient.
     shared: head name -> {one of its submodules: the head whose parameters it uses instead of its own}.
@@ -50,8 +50,6 @@ class Model:
   heads: dict[str, nn.Module]
   tower_of_head: dict[str, str]
   modality_of_tower: dict[str, str]
-  pad_id: int = 0
-  eos_id: int = 2
   frozen: frozenset[str] = frozenset()
   shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
   head_of_head: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -62,13 +60,12 @@ class Model:
     """Head -> length of its vectors (without a token's weight), of the heads that say so."""
     return {name: head.dim for name, head in self.heads.items() if hasattr(head, "dim")}
 
-  def init(self, key: jax.Array, views: Mapping[str, jax.Array]) -> Variables:
+  def init(self, key: jax.Array, views: Mapping[str, Inputs]) -> Variables:
     """Initial variables of the online branch.
 
     Args:
       key: a PRNG key.
-      views: modality -> one view with a leading batch axis (zeros will do):
-        image [B, H, W, 3] float32, text [B, L] int32.
+      views: modality -> one view, its values and their mask with a leading batch axis (zeros will do).
     """
     variables: Variables = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
     encoded: dict[str, Encoded] = {}
@@ -78,7 +75,7 @@ class Model:
       if name in self.reads:
         inputs = self._read_by(name, [encoded[read] for read in self.reads[name]])
       else:
-        inputs = self._inputs(views, self.modality_of_tower[name])
+        inputs = tuple(views[self.modality_of_tower[name]])
       encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
       _file(variables, "towers", name, made)
     numbers = {name: number for number, name in enumerate(sorted(self.heads), start=len(self.towers))}
@@ -101,7 +98,7 @@ class Model:
     self,
     variables: Variables,
     tower: str,
-    inputs: jax.Array,
+    inputs: Inputs,
     *,
     train: bool = False,
     key: jax.Array | None = None,
@@ -111,10 +108,9 @@ class Model:
 
     `pooled_only`: tokens are not wanted, so that encoders which can (POOLS_ALONE) need not compute them.
     """
-    inputs, mask = self._inputs({self.modality_of_tower[tower]: inputs}, self.modality_of_tower[tower])
     module = self.towers[tower]
     options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
-    return self._apply(module, variables, "towers", tower, (inputs, mask), train, key, **options)
+    return self._apply(module, variables, "towers", tower, tuple(inputs), train, key, **options)
 
   def fuse(
     self,
@@ -192,7 +188,7 @@ class Model:
   def embed(
     self,
     variables: Variables,
-    views: Mapping[str, jax.Array],
+    views: Mapping[str, Inputs],
     names: Iterable[str],
     *,
     train: bool,
@@ -203,7 +199,7 @@ class Model:
 
     Args:
       variables: of that branch.
-      views: modality, and "image_small" where there are small crops -> [B, V, ...], all its views.
+      views: set of views -> values [B, V, ...] and mask, of all its views.
       names: embedding names of the branch; "@momentum" is only part of the name here.
       train: batch statistics are those of the batch, and dropout is on.
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
@@ -225,9 +221,8 @@ class Model:
           inputs = [encoded[node] for node in zip(self.reads[tower], source.inputs)]
           made_by_tower, new = self.fuse(current, tower, inputs, train=train, key=view_key)
         else:
-          made_by_tower, new = self.encode(
-            current, tower, views[source.views][:, source.view], train=train, key=view_key
-          )
+          view = views[source.views].view(source.view)
+          made_by_tower, new = self.encode(current, tower, view, train=train, key=view_key)
       encoded[tower, source] = made_by_tower
       stats = _with(stats, "towers", tower, new)
       made: dict[str, Encoded] = {}
@@ -272,10 +267,6 @@ class Model:
       add(self.tower_of_head[path.head], path.source)
     return [*sorted(of_views), *fusions]
 
-  def _inputs(self, views: Mapping[str, jax.Array], modality: str) -> tuple[jax.Array, jax.Array | None]:
-    inputs = views[modality]
-    return inputs, (real_tokens(inputs, self.pad_id, self.eos_id) if modality == "text" else None)
-
   def _head_inputs(self, head: str, encoded: Encoded) -> tuple:
     return tuple(getattr(encoded, field) for field in takes(self.heads[head]))
 
@@ -316,7 +307,6 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   Raises UserError for a tower of no known modality, a head of no known tower, ids that are not the tokenizer's, or
   options the encoder or head does not have.
   """
-  views, ids = config["data"]["views"], config["data"]["token_ids"]
   towers, modality_of_tower, reads = {}, {}, reads_of(config)
   for name, options in config["towers"].items():
     options = {**_of_data(name, options, config), **{key: value for key, value in options.items() if key != "reads"}}
@@ -324,18 +314,8 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
       towers[name] = build_encoder(options)
       continue
     modality = options.pop("modality", name)
-    choose(modality, views, f"config.towers.{name}.modality")
-    if modality == "text":
-      if vocab_size is not None and options.setdefault("vocab_size", vocab_size) < vocab_size:
-        raise UserError(
-          f"config.towers.{name}.vocab_size is {options['vocab_size']}, but the tokenizer has "
-          f"{vocab_size} pieces; leave the key out to use the tokenizer's"
-        )
-      if options.get("eos_id") not in (None, ids["eos"]):
-        raise UserError(
-          f"config.towers.{name}.eos_id is {options['eos_id']}, but a text ends with "
-          f"config.data.token_ids.eos={ids['eos']}; leave the key out to pool there"
-        )
+    choose(modality, MODALITIES, f"config.towers.{name}.modality")
+    MODALITIES[modality].check_tower(options, config["data"], vocab_size, f"config.towers.{name}")
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
   heads, shared, sources = {}, {}, sources_of(config)
@@ -356,17 +336,7 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     for part, owner in parts.items():
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
-  return Model(
-    towers,
-    heads,
-    tower_of_head,
-    modality_of_tower,
-    ids["pad"],
-    ids["eos"],
-    shared=shared,
-    head_of_head=head_of_head,
-    reads=reads,
-  )
+  return Model(towers, heads, tower_of_head, modality_of_tower, shared=shared, head_of_head=head_of_head, reads=reads)
 
 
 def complete_config(config: Mapping) -> dict[str, Any]:
@@ -384,8 +354,8 @@ def complete_config(config: Mapping) -> dict[str, Any]:
 
 def _of_data(name: str, options: Mapping[str, Any], config: Mapping) -> dict[str, Any]:
   """Options of a tower whose default is what config.data says."""
-  encodes_text = options.get("modality", name) == "text" and not options.get("reads")
-  return {"max_length": config["data"]["text_length"]} if encodes_text else {}
+  modality = None if options.get("reads") else MODALITIES.get(options.get("modality", name))
+  return modality.tower_options(config["data"]) if modality else {}
 
 
 def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:

@@ -11,15 +11,15 @@ import jax
 
 from mmcontrast.config import options
 from mmcontrast.config.stages import errors_of, resolve
-from mmcontrast.data import pipeline
+from mmcontrast.data import pipeline, settings
 from mmcontrast.data.order import TooFewExamples
-from mmcontrast.data.settings import view_counts
 from mmcontrast.encoders.lowering import lowered_for
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import suite
 from mmcontrast.evaluation.embed import Space
 from mmcontrast.inference.kinds import space_of
-from mmcontrast.modalities import image_augmentation
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import Lora
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives import terms as objective
@@ -32,7 +32,7 @@ from mmcontrast.parallel.compilation import compiler_options
 from mmcontrast.runs.train_state import TrainState
 from mmcontrast.training.initialization import initial_arrays
 from mmcontrast.training.microbatches import check_microbatches
-from mmcontrast.training.step import Recipe, init_state, init_variables, train_step, variables_of
+from mmcontrast.training.step import Recipe, init_state, init_variables, prepared, train_step, variables_of
 
 
 class Program(NamedTuple):
@@ -157,7 +157,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
   model = build_model(config, spec.vocab_size)
   terms = objective.parse_terms(config["objective"])
-  counts = view_counts(config["data"])
+  counts = settings.view_counts(config["data"])
   objective.check_terms(
     terms,
     views=counts,
@@ -174,8 +174,8 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
     reads=model.reads,
   )
   steps, epoch = config["steps"], spec.steps_per_epoch
-  lora = Lora(**config["lora"])
-  params, frozen = _parameter_shapes(model, terms, spec, lora), config["optimizer"].get("frozen", ())
+  lora, preparations = Lora(**config["lora"]), make_preparations(config)
+  params, frozen = _parameter_shapes(model, terms, preparations, spec, lora), config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
   model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
   return Recipe(
@@ -193,9 +193,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
     update_rule=make_update_rule(config["update_rule"], params, terms),
     decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay", within=(0, 1)),
     momentum_update=config["momentum"]["update"],
-    augmentations=_augmentations(config["augment"], counts),
-    mean=tuple(config["normalize"]["mean"]),
-    std=_deviations(config["normalize"]["std"]),
+    preparations=preparations,
     seed=config["seed"],
     examples=spec.examples,
     matrix_impl=config["matrix"]["impl"],
@@ -210,11 +208,21 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   )
 
 
-def _deviations(std: Sequence[float]) -> tuple[float, ...]:
-  """config.normalize.std, which images are divided by."""
-  if not all(value > 0 for value in std):
-    raise UserError(f"config.normalize.std: images are divided by {tuple(std)}; give numbers above 0")
-  return tuple(std)
+def make_preparations(config: Mapping) -> dict[str, Preparation]:
+  """Modality -> how its views are made of a batch, of those with views. Raises UserError."""
+  run = {**config, "data": settings.resolve(config["data"])}
+  found = {name: modality.preparation(run) for name, modality in settings.shown(run["data"]).items()}
+  every = {view_set for modality in MODALITIES.values() for view_set in modality.view_sets}
+  for view_set in config["augment"]:
+    choose(view_set, every, "config.augment")
+  count = config["batch"]["microbatches"]
+  for name, preparation in found.items():
+    if preparation.reads_others and count != 1:
+      raise UserError(
+        f"config.batch.microbatches={count}: config.augment.{name} mixes examples of the whole batch, which a chunk "
+        "does not hold; use microbatches=1, or an augmentation that takes each example alone"
+      )
+  return found
 
 
 def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
@@ -232,38 +240,26 @@ def variable_shapes(program: Program) -> dict[str, Any]:
   return jax.eval_shape(functools.partial(variables_of, program.recipe), program.state)
 
 
-def view_shapes(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """The shapes of a batch's views [B, V, ...] as the model takes them: images float32, texts int32."""
-  dtypes = {"image": "float32", "image_small": "float32", "text": "int32"}
-  return {name: jax.ShapeDtypeStruct(batch[name].shape, dtype) for name, dtype in dtypes.items() if name in batch}
+def view_shapes(preparations: Mapping[str, Preparation], batch: Mapping[str, Any]) -> dict[str, Inputs]:
+  """The shapes of a batch's sets of views as the model takes them, of the shapes of a batch."""
+  return jax.eval_shape(functools.partial(prepared, preparations, train=False), batch)
 
 
-def _parameter_shapes(model: Any, terms: Any, spec: pipeline.Spec, lora: Lora) -> Any:
-  views = view_shapes(shapes_of(spec, 8))
+def _parameter_shapes(model: Any, terms: Any, preparations: Any, spec: pipeline.Spec, lora: Lora) -> Any:
+  views = view_shapes(preparations, shapes_of(spec, 8))
   variables = jax.eval_shape(functools.partial(init_variables, model, terms, lora=lora), jax.random.key(0), views)
-  small = [name for name in objective.required_embeddings(terms) if parse_embedding(name).views == "image_small"]
-  try:
-    jax.eval_shape(functools.partial(model.embed, names=small, train=False), variables, views)
-  except UserError as error:
-    raise UserError(f"config.data.multi_crop.size={views['image_small'].shape[2]}: {error}") from None
+  for modality in MODALITIES.values():
+    for view_set in modality.view_sets[1:]:  # `init` has seen the first
+      names = [name for name in objective.required_embeddings(terms) if parse_embedding(name).views == view_set]
+      try:
+        jax.eval_shape(functools.partial(model.embed, names=names, train=False), variables, views)
+      except UserError as error:
+        raise modality.check_shapes(error, view_set, views[view_set]) from None
   wanted = objective.wanted_nodes(terms)
   objective.check_nodes(
     terms, jax.eval_shape(functools.partial(model.embed, names=wanted, train=False), variables, views)[0]
   )
   return variables["params"]
-
-
-def _augmentations(recipes: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, tuple]:
-  """Name of image views -> the recipe of each view."""
-  if counts["image_small"] and "image_small" not in recipes:
-    raise UserError(
-      f"config.augment.image_small: missing; name a recipe for the {counts['image_small']} views of "
-      "config.data.multi_crop, such as 'swav'"
-    )
-  return {
-    name: image_augmentation.view_recipes(recipes.get(name, "none"), counts.get(name, 0), f"config.augment.{name}")
-    for name in ("image", "image_small")
-  }
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:

@@ -9,7 +9,6 @@ generator state is carried. So an example's views are the same in any part of th
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from jax.sharding import Mesh
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import choose
-from mmcontrast.modalities import image_augmentation
+from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import NO_LORA, Lora
 from mmcontrast.models.model import Model
 from mmcontrast.objectives import terms as objective
@@ -41,7 +40,8 @@ Schedule = Callable[[jax.Array], jax.Array]
 class Recipe:
   """What the step is made of, all static: the config turned into objects.
 
-  `ema` is the decay of the average that evaluation uses; `frozen` says of each parameter whether it is.
+  `preparations`: modality -> how its views are made of the batch, of those with views; `ema` is the decay of the
+  average that evaluation uses; `frozen` says of each parameter whether it is.
   """
 
   model: Model
@@ -53,9 +53,7 @@ class Recipe:
   update_rule: UpdateRule
   decay: Schedule
   momentum_update: str
-  augmentations: Mapping[str, tuple[image_augmentation.Recipe, ...]]
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
+  preparations: Mapping[str, Preparation]
   seed: int
   examples: int
   matrix_impl: str = "auto"
@@ -88,7 +86,7 @@ def init_state(
     given: values of config.init (`initialization.initial_arrays`), for the momentum branch too.
   """
   key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
-  views = _views(recipe, batch, train=False)
+  views = prepared(recipe.preparations, batch, train=False)
   variables = _laid_over(init_variables(recipe.model, recipe.terms, key, views, recipe.lora), given or {})
   params = variables["params"]
   _, momentum_names = recipe.names
@@ -118,18 +116,18 @@ def variables_of(recipe: Recipe, state: TrainState) -> dict[str, Any]:
 
 
 def init_variables(
-  model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, jax.Array], lora: Lora = NO_LORA
+  model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, Inputs], lora: Lora = NO_LORA
 ) -> Any:
   """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...].
 
   With `lora` also "lora" among the parameters.
   """
-  variables = model.init(jax.random.fold_in(key, 0), {name: view[:, 0] for name, view in views.items()})
+  variables = model.init(jax.random.fold_in(key, 0), {name: of_set.view(0) for name, of_set in views.items()})
   own = objective.init_parameters(terms, jax.random.fold_in(key, 2), _spaces(model, terms, variables, views))
   return {**variables, "params": lora.init({**variables["params"], "terms": own}, jax.random.fold_in(key, 3))}
 
 
-def _spaces(model: Model, terms: Mapping[str, Any], variables: Any, views: Mapping[str, jax.Array]) -> Any:
+def _spaces(model: Model, terms: Mapping[str, Any], variables: Any, views: Mapping[str, Inputs]) -> Any:
   """The shapes of the embeddings that terms must know before the first step."""
   return jax.eval_shape(lambda: model.embed(variables, views, objective.spaces(terms), train=False)[0])
 
@@ -154,8 +152,8 @@ def train_step(
   """
   model, terms = recipe.model, recipe.terms
   key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-  views = _views(recipe, batch, train=True) if recipe.microbatches == 1 else None
-  info = _info(batch)
+  views = prepared(recipe.preparations, batch, train=True) if recipe.microbatches == 1 else None
+  info = _info(batch) | {"views": _facts_of_views(recipe.preparations, batch, train=True)}
   online_names, momentum_names = recipe.names
   decay = recipe.decay(state.step)
 
@@ -243,7 +241,7 @@ def _embed(
   mesh: Mesh | None,
   variables: Any,
   batch: Mapping[str, jax.Array],
-  views: Mapping[str, jax.Array] | None,
+  views: Mapping[str, Inputs] | None,
   names: tuple[str, ...],
   key: jax.Array,
 ) -> tuple[dict[str, jax.Array], Any]:
@@ -252,48 +250,34 @@ def _embed(
     return recipe.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
 
   def encode(variables, part):
-    views = _views(recipe, part, train=True)
+    views = prepared(recipe.preparations, part, train=True)
     return recipe.model.embed(variables, views, names, train=True, key=key, seeds=part["seed"])[0]
 
-  needed = {name: batch[name] for name in ("image", "image_small", "text", "seed", "mirror_safe") if name in batch}
+  read = {"seed", *(name for preparation in recipe.preparations.values() for name in preparation.arrays)}
+  needed = {name: batch[name] for name in sorted(read) if name in batch}
   # There are no batch statistics to update: microbatches.check_microbatches.
   return encode_in_chunks(encode, variables, needed, recipe.microbatches, mesh), variables["batch_stats"]
 
 
-def _views(recipe: Recipe, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
-  """Modality, or "image_small" -> [B, V, ...]: images augmented and normalised on the device, tokens as they are."""
-  views = {"text": batch["text"]} if "text" in batch else {}
-  first = 0  # small crops are numbered after the others: no two views of an example draw the same
-  for name, augmentations in recipe.augmentations.items():
-    if name in batch:
-      views[name] = _augmented(recipe, augmentations, batch, batch[name], first, train)
-      first += len(augmentations)
+def prepared(preparations: Mapping[str, Preparation], batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
+  """Set of views -> what towers read of it, [B, V, ...]."""
+  views: dict[str, Inputs] = {}
+  for preparation in preparations.values():
+    views |= preparation(batch, train)
   return views
 
 
-@jax.named_scope("augmentation")
-def _augmented(
-  recipe: Recipe,
-  augmentations: tuple[image_augmentation.Recipe, ...],
-  batch: Mapping[str, jax.Array],
-  images: jax.Array,
-  first: int,
-  train: bool,
-) -> jax.Array:
-  """Images [B, V, H, W, 3] uint8, views number `first` and on, as float32 of the same shape."""
-
-  def one(augmentation, images, number):  # images [B, H, W, 3]
-    if train:
-      images = image_augmentation.augment(augmentation, images, batch["seed"], number, batch["mirror_safe"])
-    else:
-      images = image_augmentation.to_float(images)
-    return image_augmentation.normalize(images, recipe.mean, recipe.std)
-
-  numbers = first + jnp.arange(images.shape[1])
-  if len(set(augmentations)) == 1:  # compiled once for all views
-    every = jax.vmap(functools.partial(one, augmentations[0]), in_axes=(1, 0), out_axes=1)
-    return every(images, numbers)
-  return jnp.stack([one(a, images[:, v], first + v) for v, a in enumerate(augmentations)], axis=1)
+def _facts_of_views(
+  preparations: Mapping[str, Preparation], batch: Mapping[str, jax.Array], train: bool
+) -> dict[str, dict[str, jax.Array]]:
+  """ "image[0]" -> fact -> [B, ...]: what config.data.facts asks, of each view."""
+  found: dict[str, dict[str, jax.Array]] = {}
+  for preparation in preparations.values():
+    for name, facts in preparation.facts(batch, train).items():
+      for fact, values in facts.items():
+        for number in range(values.shape[1]):
+          found.setdefault(f"{name}[{number}]", {})[fact] = values[:, number]
+  return found
 
 
 def _info(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,7 +290,7 @@ def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _init_queues(
-  recipe: Recipe, variables: Any, views: Mapping[str, jax.Array], batch: Mapping[str, Any], key: jax.Array
+  recipe: Recipe, variables: Any, views: Mapping[str, Inputs], batch: Mapping[str, Any], key: jax.Array
 ) -> dict[str, Any]:
   lengths = objective.queues(recipe.terms)
   keys = jax.eval_shape(lambda: recipe.model.embed(variables, views, lengths, train=False)[0])

@@ -10,7 +10,7 @@ import pytest
 from toy_source import BATCH, Toy, take
 
 from mmcontrast.data import attempts, captions, filters, images, pipeline, reading
-from mmcontrast.data.settings import DEFAULTS, resolve
+from mmcontrast.data.settings import defaults, resolve
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError
 
@@ -332,5 +332,5 @@ def test_settings_that_make_no_sense(wrong, message):
 
 
 def test_filters_are_off_by_default():
-  assert not any(DEFAULTS["filter"].values())
-  assert filters.images({"a": b"?"}, DEFAULTS["filter"]) == {"a": b"?"}
+  assert not any(defaults()["filter"].values())
+  assert filters.images({"a": b"?"}, defaults()["filter"]) == {"a": b"?"}

@@ -1,0 +1,181 @@
+"""Images: whole views and small crops (SwAV's multi-crop) of drawings or photographs, augmented on the device.
+
+image         [V, S, S, 3]  config.data.views.image crops of config.data.image_size
+image_small   [K, s, s, 3]  config.data.multi_crop (Caron et al., arXiv:2006.09882)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmcontrast.data import filters, image_views, images, noise, transforms
+from mmcontrast.data.checks import check_counts, check_range
+from mmcontrast.data.images import decode
+from mmcontrast.data.record import Record
+from mmcontrast.errors import UserError, choose
+from mmcontrast.modalities import image_augmentation
+from mmcontrast.modalities.image_use import ImageInUse
+from mmcontrast.modalities.modality import Modality
+from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
+
+
+class Image(ImageInUse, Modality):
+  """Decoded: pixels uint8 [H, W, 3] by style."""
+
+  source_option, absent = "image", filters.NO_IMAGE
+  view_sets = ("image", "image_small")
+  facts: ClassVar = {"box": "where it was cut from its image: x0, y0, x1, y1 in shares of the sides; x0 > x1: mirrored"}
+  defaults: ClassVar = {
+    "image_size": 32,  # pixels
+    # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
+    "drawings": "distinct",
+    "crop": transforms.CROP,
+    # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
+    "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
+    "trim": False,  # see transforms.trim; evaluation does the same
+    # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
+    # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
+    "centre_crop": 1.0,
+    # How evaluation makes an image square. mode "crop": the middle is cut, then resized; "shortest": resized by the
+    # shorter side, then cut (CLIP, timm, torchvision); "squash": resized to a square whatever its ratio (SigLIP).
+    "resize": {"mode": "crop", "interpolation": "bilinear"},
+  }
+
+  # Settings.
+
+  def check(self, settings: Settings) -> None:
+    small = settings["multi_crop"]
+    check_counts(settings, {"image_size": 1}, "data")
+    check_counts(small, {"views": 0, "size": 1}, "data.multi_crop")
+    if small["views"] and not settings["views"]["image"]:
+      raise UserError("data.multi_crop.views: small crops need whole views too; set data.views.image to 1 or more")
+    check_range(settings["crop"]["scale"], "data.crop.scale", most=1)
+    check_range(small["scale"], "data.multi_crop.scale", most=1)
+    if settings["crop"]["ratio"] is not None:
+      check_range(settings["crop"]["ratio"], "data.crop.ratio")
+    if "box" in settings["facts"] and settings["crop"]["rotate"]:
+      raise UserError("data.facts: a rotated view is cut from no box; set data.crop.rotate to 0, or leave 'box' out")
+    if not 0 < settings["centre_crop"] <= 1:
+      raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
+    choose(settings["resize"]["mode"], ("crop", "shortest", "squash"), "data.resize.mode")
+    choose(settings["resize"]["interpolation"], images.FILTERS, "data.resize.interpolation")
+    choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+
+  def counts(self, settings: Settings) -> dict[str, int]:
+    return {"image": settings["views"]["image"], "image_small": settings["multi_crop"]["views"]}
+
+  def count_key(self, view_set: str) -> str:
+    return "data.multi_crop.views" if view_set == "image_small" else super().count_key(view_set)
+
+  # On the host.
+
+  def arrays(self, settings: Settings) -> Schema:
+    return image_views.shapes(settings)
+
+  def decode(self, record: Record, settings: Settings) -> dict[str, np.ndarray]:
+    passing = filters.images(record["images"], settings["filter"])
+    pixels = {style: decode(data, settings["limits"], exact=False) for style, data in passing.items()}
+    return {style: transforms.trim(image) for style, image in pixels.items()} if settings["trim"] else pixels
+
+  def nbytes(self, value: Mapping[str, np.ndarray]) -> int:
+    return sum(pixels.nbytes for pixels in value.values())
+
+  def numbers(self, settings: Settings) -> dict[int, int]:
+    views = sum(self.counts(settings).values())
+    return {noise.STYLE: views, noise.IMAGE: views * transforms.DRAWS}
+
+  def view(self, value: Mapping[str, np.ndarray], numbers: Mapping, settings: Settings, into: Mapping) -> None:
+    if value:
+      draws = numbers[noise.IMAGE].reshape(-1, transforms.DRAWS)
+      image_views.draw(value, settings, numbers[noise.STYLE], draws, into)
+
+  # On the device.
+
+  def preparation(self, config: Mapping[str, Any]) -> ImagePreparation:
+    settings, recipes, normalize = config["data"], config["augment"], config["normalize"]
+    counts = self.counts(settings)
+    if counts["image_small"] and "image_small" not in recipes:
+      raise UserError(
+        f"config.augment.image_small: missing; name a recipe for the {counts['image_small']} views of "
+        "config.data.multi_crop, such as 'swav'"
+      )
+    if not all(value > 0 for value in normalize["std"]):
+      raise UserError(f"config.normalize.std: images are divided by {tuple(normalize['std'])}; give numbers above 0")
+    augmentations = tuple(
+      (name, image_augmentation.view_recipes(recipes.get(name, "none"), counts[name], f"config.augment.{name}"))
+      for name in self.view_sets
+    )
+    return ImagePreparation(
+      (*self.arrays(settings), "mirror_safe"), augmentations, tuple(normalize["mean"]), tuple(normalize["std"])
+    )
+
+  def check_shapes(self, error: UserError, view_set: str, inputs: Inputs) -> UserError:
+    key = "multi_crop.size" if view_set == "image_small" else "image_size"
+    return UserError(f"config.data.{key}={inputs.values.shape[2]}: {error}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePreparation(Preparation):
+  """Augmented by a recipe a view, and normalised.
+
+  Attributes:
+    augmentations: (set of views, the recipe of each of its views).
+  """
+
+  augmentations: tuple[tuple[str, tuple[image_augmentation.Recipe, ...]], ...]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  @jax.named_scope("augmentation")
+  def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
+    """uint8 [B, V, H, W, 3] -> float32 of the same shape."""
+    made = {}
+    for name, first, recipes in self._sets(batch):
+      made[name] = Inputs(self._prepared(batch, batch[name], first, recipes, train))
+    return made
+
+  def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
+    """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged."""
+    found = {}
+    for name, first, recipes in self._sets(batch):
+      if f"{name}_box" in batch:
+        boxes = [self._box(batch, name, first, number, recipe, train) for number, recipe in enumerate(recipes)]
+        found[name] = {"box": jnp.stack(boxes, axis=1)}
+    return found
+
+  def _box(
+    self, batch, name: str, first: int, number: int, recipe: image_augmentation.Recipe, train: bool
+  ) -> jax.Array:
+    box = batch[f"{name}_box"][:, number]
+    if not train:
+      return box
+    flip = image_augmentation.draw(recipe, batch["seed"], first + number, batch["mirror_safe"]).flip
+    return jnp.where(flip[:, None], box[:, jnp.array([2, 1, 0, 3])], box)
+
+  def _sets(self, batch: Mapping[str, jax.Array]):
+    """(set of views, the number of its first view, its recipes); no two views of an example draw the same."""
+    first = 0
+    for name, recipes in self.augmentations:
+      if name in batch:
+        yield name, first, recipes
+        first += len(recipes)
+
+  def _prepared(self, batch, pixels: jax.Array, first: int, recipes: Sequence, train: bool) -> jax.Array:
+    def one(recipe, images, number):  # images [B, H, W, 3]
+      if train:
+        images = image_augmentation.augment(recipe, images, batch["seed"], number, batch["mirror_safe"])
+      else:
+        images = image_augmentation.to_float(images)
+      return image_augmentation.normalize(images, self.mean, self.std)
+
+    numbers = first + jnp.arange(pixels.shape[1])
+    if len(set(recipes)) == 1:  # compiled once for all views
+      return jax.vmap(functools.partial(one, recipes[0]), in_axes=(1, 0), out_axes=1)(pixels, numbers)
+    return jnp.stack([one(recipe, pixels[:, v], first + v) for v, recipe in enumerate(recipes)], axis=1)
