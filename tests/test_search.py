@@ -17,6 +17,7 @@ from mmcontrast import search as room
 from mmcontrast.data.sources import open_source
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import nearest
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
 from mmcontrast.search import search
 
@@ -261,9 +262,8 @@ def test_a_run_of_tokens_is_searched_as_its_terms_compare_them(monkeypatch, quer
   back = dict(query="text[0]/words", key="image[0]/pictures", score="token_max")
   config = {**MODEL.config, "heads": heads, "objective": dict(there=there, back=back)}
   built = build_model(config, 30)
-  shapes = jax.eval_shape(
-    built.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
-  )
+  zeros = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
+  shapes = jax.eval_shape(built.init, jax.random.key(0), zeros)
   draw = np.random.default_rng(0)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
   model = type(MODEL)(config, built, variables, MODEL.tokenizer, 5)

@@ -14,7 +14,7 @@ from mmcontrast import embed as embed_room
 from mmcontrast import search as search_room
 from mmcontrast.cli import main
 from mmcontrast.config import base_config
-from mmcontrast.data import inspection
+from mmcontrast.data import inspection, noise
 from mmcontrast.data.evaluation_set import EvaluationSet, Things
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.encoders import Encoded
@@ -26,18 +26,20 @@ from mmcontrast.evaluation.suite import check, check_space, run_suite
 from mmcontrast.inference import Inference
 from mmcontrast.inference.embeddings import Embeddings
 from mmcontrast.modalities import MODALITIES
-from mmcontrast.modalities.use import InUse, Shown
+from mmcontrast.modalities.modality import Modality
+from mmcontrast.modalities.use import Shown
+from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.model import Model, build_model
 from mmcontrast.search import search
 
 COUNT, LENGTH = 20, 8
 
 
-class Series(InUse):
+class Series(Modality):
   """Eight float32 of a file; a person sees them as bars."""
 
   name, a, nouns, asked, field = "series", "a series", "series", "the path of a series", "series"
-  suffixes = (".f32",)
+  source_option, absent, view_sets, suffixes = "series", "no series", ("series",), (".f32",)
 
   def columns(self, info):
     return getattr(info, "curves", ())
@@ -47,16 +49,34 @@ class Series(InUse):
       raise BadRecord(f"{len(raw)} bytes are no series of {LENGTH} float32")
     return np.frombuffer(raw, np.float32)
 
-  def inputs(self, batch, config):
-    return jnp.asarray(batch), None
+  def arrays(self, settings):
+    views = settings["views"].get("series", 0)
+    return {"series": ((views, LENGTH), np.float32)} if views else {}
 
-  def zeros(self, count, config):
-    return jnp.zeros((count, LENGTH)), None
+  def decode(self, record, settings):
+    return record.get("series", {})
+
+  def numbers(self, settings):
+    return {noise.STYLE: settings["views"]["series"]}
+
+  def view(self, value, numbers, settings, into):
+    for number, raw in zip(range(settings["views"]["series"]), value.values()):
+      into["series"][number] = self.evaluation_view(raw, settings)
+
+  def preparation(self, config):
+    return AsTheyAre(tuple(self.arrays(config["data"])))
 
   def show(self, thing):
     values = self.evaluation_view(thing, {}) if isinstance(thing, bytes) else thing
     heights = np.arange(16)[:, None] < 8 + 2 * np.repeat(values, 2)[None]
     return Shown(np.repeat(255 * heights[..., None].astype(np.uint8), 3, -1), file=(".f32", values.tobytes()))
+
+
+class AsTheyAre(Preparation):
+  """The arrays are what the tower reads."""
+
+  def __call__(self, batch, train):
+    return {name: Inputs(batch[name]) for name in self.arrays}
 
 
 class Tower(nn.Module):
@@ -112,7 +132,7 @@ def make_model(objective=None, **evaluation):
     {**two.tower_of_head, "curves": "series", "wide": "series"},
     {**two.modality_of_tower, "series": "series"},
   )  # fmt: skip
-  views = {name: modality.zeros(2, config)[0] for name, modality in MODALITIES.items()}
+  views = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
   shapes = jax.eval_shape(model.init, jax.random.key(0), views)
   draw = np.random.default_rng(0)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from mmcontrast.config import base_config
+from mmcontrast.modalities import MODALITIES
 
 CAPTIONS, TAGS, SIZE, LENGTH = 40, 12, 16, 6
 
@@ -112,9 +113,8 @@ def tiny_inference(step=None, seed=0, towers=None, **evaluation):
   c.evaluation.update(dict(image="pictures", text="words", batch_size=6) | evaluation)
   config = c.to_dict()
   model = build_model(config, 30)
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
-  )
+  zeros = {name: modality.zeros(2, config) for name, modality in MODALITIES.items() if name in config["towers"]}
+  shapes = jax.eval_shape(model.init, jax.random.key(0), zeros)
   draw = np.random.default_rng(seed)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
   tokenizer = types.SimpleNamespace(

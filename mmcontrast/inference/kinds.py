@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mmcontrast.data.settings import resolve
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import Space
@@ -98,8 +99,8 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
 
   def outputs(node: str) -> list[str]:
     of = parse_kind(f"{nodes[node]}/{node}.tokens", config, model)
-    zeros = MODALITIES[of.modality].zeros(2, config)
-    return list(jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, *zeros)), variables))
+    zeros = MODALITIES[of.modality].zeros(2, {**config, "data": resolve(config["data"])})
+    return list(jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, zeros)), variables))
 
   nodes = nodes_of(model)
   return Space(joint, probed_of(config, model), nodes, matching_heads(model), outputs)
@@ -148,25 +149,25 @@ def matching_heads(model: Model) -> dict[str, tuple[str, ...]]:
   return found
 
 
-def match_scores(model: Model, variables: Any, head: str, inputs: Mapping[str, tuple[Any, Any]]) -> jax.Array:
+def match_scores(model: Model, variables: Any, head: str, inputs: Mapping[str, Inputs]) -> jax.Array:
   """float32 [B]: the log probability of the last class of a head's logits, "matched".
 
   Args:
-    inputs: modality -> (inputs, mask) of B things, as their towers take them; pair by pair.
+    inputs: modality -> what towers read of B things; pair by pair.
   """
   tower = model.tower_of_head[head]
   encoded = []
   for read in model.reads[tower]:
     modality = model.modality_of_tower[read]
-    encoded.append(run_node(model, variables, Kind(modality, read, "", "tokens"), *inputs[modality]))
+    encoded.append(run_node(model, variables, Kind(modality, read, "", "tokens"), inputs[modality]))
   made = model.embed_through(variables, head, model.fuse(variables, tower, encoded)[0])
   return jax.nn.log_softmax(made.logits.astype("float32"), -1)[:, -1]
 
 
-def run_node(model: Model, variables: Any, of: Kind, inputs: Any, mask: Any) -> Encoded:
+def run_node(model: Model, variables: Any, of: Kind, inputs: Inputs) -> Encoded:
   """What a node makes of a tower's inputs, as in evaluation."""
   alone = not (of.head and model.needs_tokens(of.head)) and of.field in ("", "pooled", "logits")
-  encoded = model.encode(variables, of.tower, Inputs(inputs, mask), pooled_only=alone)[0]
+  encoded = model.encode(variables, of.tower, inputs, pooled_only=alone)[0]
   return model.embed_through(variables, of.head, encoded) if of.head else encoded
 
 

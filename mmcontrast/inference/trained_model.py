@@ -73,16 +73,17 @@ class Inference:
     probed = self.space.probed
     self.kinds = (*self.heads, *((f"{probed}_features",) if probed else ()))
 
+    prepared = {**config, "data": self.data}
+
     def encode(kind, variables, values):
       of = self._parsed(kind)
       modality = MODALITIES[of.modality]
-      inputs, mask = modality.inputs(values, config)
-      made = run_node(model, variables, of, inputs, mask)
+      made = run_node(model, variables, of, modality.inputs(values, prepared))
       score = next((score for (query, _), (score, _) in self._scores.items() if query == kind), None)
       return pack(score.prepare(score.read(made))) if score else _rows_of(made, of)
 
     def match(head, variables, values):
-      inputs = {name: MODALITIES[name].inputs(part, config) for name, part in values.items()}
+      inputs = {name: MODALITIES[name].inputs(part, prepared) for name, part in values.items()}
       return match_scores(model, variables, head, inputs)
 
     self._match = jax.jit(match, static_argnums=0)
@@ -279,11 +280,11 @@ class Inference:
     return batch if getattr(tower, "sees_padding", True) else of.without_padding(batch, self.data)
 
   def _zeros(self, modality: str) -> Any:
-    return MODALITIES[modality].zeros(2, self.config)
+    return MODALITIES[modality].zeros(2, {**self.config, "data": self.data})
 
   def untrained(self, seed: int = 0) -> Inference:
     """The same towers and heads with initial weights: what they give before any training."""
-    views = {modality: self._zeros(modality)[0] for modality in set(self.model.modality_of_tower.values())}
+    views = {modality: self._zeros(modality) for modality in set(self.model.modality_of_tower.values())}
     out = copy.copy(self)
     out.__dict__.pop("digest", None)
     out.variables = jax.jit(self.model.init)(jax.random.key(seed), views)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -16,7 +15,6 @@ from mmcontrast.data.images import LIMITS, decode, header, pixels_of
 from mmcontrast.data.record import BadRecord, Info
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError, one_line
-from mmcontrast.modalities import image_augmentation
 from mmcontrast.modalities.use import InUse, Shown, as_list, frequent, is_array, place_of, shown
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
@@ -57,15 +55,6 @@ class ImageInUse(InUse):
 
   def batch(self, values: Sequence, settings: Mapping, tokenizer: Any) -> np.ndarray:
     return np.asarray(values)
-
-  def inputs(self, batch: Any, config: Mapping) -> tuple[Any, None]:
-    normalize = config["normalize"]
-    pixels = image_augmentation.to_float(batch)
-    return image_augmentation.normalize(pixels, normalize["mean"], normalize["std"]), None
-
-  def zeros(self, count: int, config: Mapping) -> tuple[Any, None]:
-    size = config["data"]["image_size"]
-    return jnp.zeros((count, size, size, 3), jnp.float32), None
 
   def size(self, settings: Mapping) -> str:
     return f"images of {settings['image_size']} px"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from mmcontrast.data.captions import clean
@@ -92,17 +91,9 @@ class TextInUse(InUse):
   def seen(self, values: Sequence, settings: Mapping, tokenizer: Any) -> np.ndarray:
     return self.batch(values, settings, tokenizer)
 
-  def inputs(self, batch: Any, config: Mapping) -> tuple[Any, Any]:
-    ids = config["data"]["token_ids"]
-    return batch, real_tokens(batch, ids["pad"], ids["eos"])
-
   def without_padding(self, batch: np.ndarray, settings: Mapping) -> np.ndarray:
     longest = int(real_tokens(batch, settings["token_ids"]["pad"], settings["token_ids"]["eos"]).sum(1).max())
     return batch[:, : max(1, -(-longest // _LENGTHS)) * _LENGTHS]
-
-  def zeros(self, count: int, config: Mapping) -> tuple[Any, Any]:
-    shape = count, config["data"]["text_length"]
-    return jnp.ones(shape, jnp.int32), jnp.ones(shape, bool)
 
   def size(self, settings: Mapping) -> str:
     return f"texts of {settings['text_length']} tokens"

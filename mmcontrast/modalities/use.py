@@ -142,14 +142,6 @@ class InUse(abc.ABC):
     """What the model sees of N values: equal ones are one to it."""
     return values
 
-  def inputs(self, batch: Any, config: Mapping) -> tuple[Any, Any]:
-    """(a tower's inputs, their mask or None) of a batch, as in evaluation, in JAX."""
-    raise NotImplementedError
-
-  def zeros(self, count: int, config: Mapping) -> tuple[Any, Any]:
-    """(inputs, mask) of so many examples of nothing."""
-    raise NotImplementedError
-
   def without_padding(self, batch: Any, settings: Mapping) -> Any:
     """A batch without what pads all of it, of few different lengths; for towers that do not see padding."""
     return batch

@@ -12,6 +12,7 @@ from mmcontrast.evaluation import retrieval, zero_shot
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import run_suite
 from mmcontrast.inference import Inference
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
 
 IMAGE, TEXT = "image[0]/patches", "text[0]/words"
@@ -34,7 +35,7 @@ def make_inference(objective, **evaluation):
   c.evaluation.update(dict(image="patches", text="words", batch_size=4) | evaluation)
   config = c.to_dict()
   model = build_model(config, 30)
-  views = {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
+  views = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
   variables = model.init(jax.random.key(0), views)
   ids = np.random.default_rng(0).integers(1, 30, (99, 5)).astype(np.int32)
   ids[:, 3:] *= np.arange(99)[:, None] % 2  # every other one has three words

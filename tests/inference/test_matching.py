@@ -13,6 +13,8 @@ from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.metric_names import metric_names
 from mmcontrast.evaluation.suite import check_space, run_suite
 from mmcontrast.inference import Inference
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 
 CAPTIONS = [f"{'a' * n}" for n in range(1, 13)]
@@ -37,7 +39,7 @@ def model():
   c.evaluation.update(image="pictures", text="words", batch_size=16)
   config = c.to_dict()
   built = build_model(config, 30)
-  views = {"image": np.zeros((2, 16, 16, 3), np.float32), "text": np.ones((2, 5), np.int32)}
+  views = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
   shapes = jax.eval_shape(built.init, jax.random.key(0), views)
   draw = np.random.default_rng(0)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
@@ -58,9 +60,11 @@ def test_scores_are_those_of_the_graph(model):
   ids = model.seen("text", CAPTIONS)
   pixels = model.embed("image/image.pooled", IMAGES)  # the towers run alone as well
   assert pixels.shape == (12, 8) and np.unique(scores.round(5)).size > 100 and (scores < 0).all()
-  from mmcontrast.modalities import MODALITIES
-
-  views = {"image": MODALITIES["image"].inputs(IMAGES, model.config)[0][:, None], "text": ids[:, None]}
+  views = {
+    "image": MODALITIES["image"].inputs(IMAGES, model.config),
+    "text": MODALITIES["text"].inputs(ids, model.config),
+  }
+  views = {name: Inputs(*(None if x is None else x[:, None] for x in one)) for name, one in views.items()}
   path = "fusion(text[0], image[0])/match"
   logits = model.model.embed(model.variables, views, [path], train=False)[0][path].logits
   np.testing.assert_allclose(np.diag(scores), np.asarray(jax.nn.log_softmax(logits, -1))[:, 1], atol=1e-5)
