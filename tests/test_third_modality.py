@@ -15,7 +15,7 @@ from mmcontrast import search as search_room
 from mmcontrast.cli import main
 from mmcontrast.config import base_config
 from mmcontrast.data import inspection, noise
-from mmcontrast.data.evaluation_set import EvaluationSet, Things
+from mmcontrast.data.evaluation_set import EvaluationSet, Things, load_own_set
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head
@@ -367,3 +367,22 @@ def test_inspect_shows_it(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr("mmcontrast.data.sources.open_source", lambda *given: Curves())
   assert main(["data", "inspect", "curves", "--out", str(tmp_path / "sheet.png")]) == 0
   assert "sheet-3.f32" in capsys.readouterr().out and (tmp_path / "sheet-3.f32").read_bytes() == curve(0)
+
+
+def test_an_evaluation_set_has_it(monkeypatch, capsys):
+  broken = {3: {"series": {}}, 5: {"series": {"curve": b"12"}}, 6: {"captions": {"caption": []}}}
+  monkeypatch.setattr("mmcontrast.data.sources.open_source", lambda *given: Curves(COUNT, broken))
+  data = dict(dataset="toy", image_size=8, views=dict(image=1, text=2, series=1), on_error=dict(max_share=0.1))
+  found = load_own_set("mine", dict(dataset="toy", split="validation"), data)
+  assert {one: len(things.values) for one, things in found.things.items()} == {"image": 18, "text": 34, "series": 18}
+  said = capsys.readouterr().err
+  assert "1 of 20 records have no series and are left out (data.missing='mask' keeps what else they have)" in said
+  assert "1 of 20 records cannot be used, such as toy-5: 2 bytes are no series" in said
+  series = found.things["series"]
+  assert series.concept.tolist() == found.things["image"].concept.tolist() and 30 not in series.concept
+  np.testing.assert_array_equal(series.of_examples(found.labels["parity"], -1), series.concept // 10 % 2)
+  assert found.views["series"].index.shape == (1, 18) and (found.views["text"].index[:, 5 - 1] == -1).all()
+  masked = load_own_set("mine", dict(dataset="toy"), {**data, "missing": "mask"})
+  assert {one: len(things.values) for one, things in masked.things.items()} == {"image": 19, "text": 36, "series": 18}
+  alone = load_own_set("mine", dict(dataset="toy", style="b"), {**data, "views": dict(series=1, image=0, text=0)})
+  assert [*alone.things] == ["series"]

@@ -209,7 +209,8 @@ def _styles(name: str, style: str | None, shown: Mapping[str, Modality], info: s
   modality of which a set shows one thing an example the first. Raises UserError where none has it."""
   keys = {one: tuple(modality.columns(info)) for one, modality in shown.items()}
   if style:
-    choose(style, [key for one in keys for key in keys[one]], f"evaluation set {name}, style")
+    every = [key for modality in MODALITIES.values() for key in modality.columns(info)]
+    choose(style, every, f"evaluation set {name}, style")
   return {
     one: style if style in keys[one] else keys[one][0]
     for one, modality in shown.items()
