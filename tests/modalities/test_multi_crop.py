@@ -1,7 +1,6 @@
 """Small crops in training: through the same tower, and what stops a run before compilation."""
 
 import functools
-import types
 
 import jax
 import numpy as np
@@ -14,10 +13,11 @@ from mmcontrast.data import pipeline
 from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError
 from mmcontrast.modalities import image_augmentation
+from mmcontrast.modalities.image import ImagePreparation
 from mmcontrast.parallel import sharding
 from mmcontrast.training.observe import read_jsonl
 from mmcontrast.training.program import build_program
-from mmcontrast.training.step import _views, train_step
+from mmcontrast.training.step import train_step
 
 LARGE = ["image[0]/embedding", "image[1]/embedding"]
 SMALL = ["image_small[0]/embedding", "image_small[1]/embedding"]
@@ -65,11 +65,12 @@ def test_the_dry_runs_shapes_are_those_of_the_data(spec, tmp_path):
 
 def test_small_views_draw_numbers_of_their_own():
   flips = image_augmentation.view_recipes("flip", 2)
-  recipe = types.SimpleNamespace(augmentations=dict(image=flips, image_small=flips), mean=(0,) * 3, std=(1,) * 3)
+  sets = {"image": flips, "image_small": flips}
+  prepare = ImagePreparation((*sets, "mirror_safe"), tuple(sets.items()), (0,) * 3, (1,) * 3)
   pixels = np.random.default_rng(0).integers(0, 256, (16, 1, 8, 8, 3), np.uint8).repeat(2, 1)
   batch = dict(image=pixels, image_small=pixels, seed=np.arange(16, dtype=np.uint32), mirror_safe=np.ones(16, bool))
-  views = _views(recipe, batch, train=True)
-  flipped = np.concatenate([np.abs(views[name] - pixels / 255) > 1e-3 for name in recipe.augmentations], 1)
+  views = prepare(batch, train=True)
+  flipped = np.concatenate([np.abs(views[name].values - pixels / 255) > 1e-3 for name in sets], 1)
   flipped = flipped.any((2, 3, 4))  # [16, 4]: of each view of each example
   assert (flipped.sum(0) > 2).all() and (flipped.sum(0) < 14).all() and len(np.unique(flipped, axis=1).T) == 4
 

@@ -7,7 +7,9 @@ import pytest
 from tiny import tiny_config
 
 from mmcontrast.errors import UserError
-from mmcontrast.models.model import build_model, complete_config, real_tokens
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities.real_tokens import real_tokens
+from mmcontrast.models.model import build_model, complete_config
 
 
 def test_a_text_reaches_to_its_first_eos():
@@ -31,7 +33,7 @@ def test_what_pads_changes_nothing_and_a_token_of_its_id_counts():
 
   @jax.jit
   def pooled(ids):
-    mask = real_tokens(ids, model.pad_id, model.eos_id)
+    mask = MODALITIES["text"].inputs(ids, config).mask
     return model.towers["text"].init_with_output(jax.random.key(0), ids, mask, train=False)[0].pooled
 
   shouted, plain, other = pooled(jnp.array([[38, 7, 0, 39, 0, 0], [38, 7, 39, 0, 0, 0], [38, 7, 0, 39, 5, 6]]))
@@ -45,7 +47,7 @@ def test_the_text_tower_ends_where_the_tokenizer_does():
   with pytest.raises(UserError, match=r"config.towers.text.eos_id is 49407, .*token_ids.eos=2; leave the key out"):
     build_model(config, 40)
   config["towers"]["text"]["eos_id"] = 2
-  assert build_model(config, 40).eos_id == 2
+  assert build_model(config, 40).towers["text"].eos_id == 2
 
 
 def test_a_complete_config_is_the_same_model():
