@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmcontrast.data import captions, filters, noise, tokenizers
@@ -147,4 +148,9 @@ class TextPreparation(Preparation):
   eos_id: int
 
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
-    return {name: Inputs(batch[name], real_tokens(batch[name], self.pad_id, self.eos_id)) for name in self.arrays}
+    found = {}
+    for name in self.arrays:
+      ids = batch[name]
+      masks = [real_tokens(ids[:, view], self.pad_id, self.eos_id) for view in range(ids.shape[1])]
+      found[name] = Inputs(ids, jnp.stack(masks, axis=1))
+    return found
