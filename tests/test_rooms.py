@@ -40,8 +40,9 @@ FLOORS = (
 )
 # What modalities are made of; sources, the pipeline and evaluation sets ask them.
 LOW = (
-  *("data.attempts", "data.captions", "data.cut_captions", "data.filters", "data.image_parts", "data.images"),
-  *("data.tokenizers", "data.transforms", "data.record", "data.torn_samples"),
+  *("data.attempts", "data.captions", "data.checks", "data.cut_captions", "data.filters", "data.image_parts"),
+  *("data.image_views", "data.images", "data.noise", "data.record", "data.tokenizers", "data.torn_samples"),
+  "data.transforms",
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -15,7 +15,7 @@ from mmcontrast import search as search_room
 from mmcontrast.cli import main
 from mmcontrast.config import base_config
 from mmcontrast.data import inspection, noise
-from mmcontrast.data.evaluation_set import EvaluationSet, Things, load_own_set
+from mmcontrast.data.evaluation_set import EvaluationSet, Things, load_configured_set
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head
@@ -132,7 +132,7 @@ def make_model(objective=None, **evaluation):
     {**two.tower_of_head, "curves": "series", "wide": "series"},
     {**two.modality_of_tower, "series": "series"},
   )  # fmt: skip
-  views = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
+  views = {name: MODALITIES[name].zeros(2, config) for name in ("image", "text", "series")}
   shapes = jax.eval_shape(model.init, jax.random.key(0), views)
   draw = np.random.default_rng(0)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
@@ -373,7 +373,7 @@ def test_an_evaluation_set_has_it(monkeypatch, capsys):
   broken = {3: {"series": {}}, 5: {"series": {"curve": b"12"}}, 6: {"captions": {"caption": []}}}
   monkeypatch.setattr("mmcontrast.data.sources.open_source", lambda *given: Curves(COUNT, broken))
   data = dict(dataset="toy", image_size=8, views=dict(image=1, text=2, series=1), on_error=dict(max_share=0.1))
-  found = load_own_set("mine", dict(dataset="toy", split="validation"), data)
+  found = load_configured_set("mine", dict(dataset="toy", split="validation"), data)
   assert {one: len(things.values) for one, things in found.things.items()} == {"image": 18, "text": 34, "series": 18}
   said = capsys.readouterr().err
   assert "1 of 20 records have no series and are left out (data.missing='mask' keeps what else they have)" in said
@@ -382,7 +382,9 @@ def test_an_evaluation_set_has_it(monkeypatch, capsys):
   assert series.concept.tolist() == found.things["image"].concept.tolist() and 30 not in series.concept
   np.testing.assert_array_equal(series.of_examples(found.labels["parity"], -1), series.concept // 10 % 2)
   assert found.views["series"].index.shape == (1, 18) and (found.views["text"].index[:, 5 - 1] == -1).all()
-  masked = load_own_set("mine", dict(dataset="toy"), {**data, "missing": "mask"})
+  masked = load_configured_set("mine", dict(dataset="toy"), {**data, "missing": "mask"})
   assert {one: len(things.values) for one, things in masked.things.items()} == {"image": 19, "text": 36, "series": 18}
-  alone = load_own_set("mine", dict(dataset="toy", style="b"), {**data, "views": dict(series=1, image=0, text=0)})
+  alone = load_configured_set(
+    "mine", dict(dataset="toy", style="b"), {**data, "views": dict(series=1, image=0, text=0)}
+  )
   assert [*alone.things] == ["series"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmcontrast.encoders import ENCODERS, HEADS, complete
 from mmcontrast.errors import UserError
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.parameter_paths import path_name
 
@@ -169,9 +170,9 @@ def shapes(
   model = build_model(model_config(towers, heads, text))
   views = {}
   if image:
-    views["image"] = jax.ShapeDtypeStruct((1, image.size, image.size, 3), jnp.float32)
+    views["image"] = Inputs(jax.ShapeDtypeStruct((1, image.size, image.size, 3), jnp.float32))
   if text:
-    views["text"] = jax.ShapeDtypeStruct((1, text.length), jnp.int32)
+    views["text"] = Inputs(*(jax.ShapeDtypeStruct((1, text.length), dtype) for dtype in (jnp.int32, jnp.bool_)))
   made = jax.eval_shape(model.init, jax.random.key(0), views)
   return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(made)[0]}
 

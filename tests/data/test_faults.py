@@ -137,7 +137,7 @@ def test_pixels_are_let_go_before_the_next_are_decoded(monkeypatch):
     alive.append(weakref.ref(pixels))
     return pixels
 
-  monkeypatch.setattr(reading, "decode", decode)
+  monkeypatch.setattr("mmcontrast.modalities.image.decode", decode)
   take(1, IMAGES, Toy(60, {index: dict(images={"a": Toy(1)[0]["images"]["a"]}) for index in range(60)}), batch_size=60)
   assert len(most) >= 60 and max(most) == 0
 

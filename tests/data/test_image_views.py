@@ -9,6 +9,7 @@ from PIL import Image
 from mmcontrast.data import image_views, pipeline, sources, transforms
 from mmcontrast.data.settings import resolve, view_counts
 from mmcontrast.errors import UserError
+from mmcontrast.modalities import MODALITIES
 
 WIDE, HIGH, COUNT = 300, 180, 40
 CROP = {"scale": (0.1, 0.6), "ratio": (0.5, 2.0)}
@@ -130,10 +131,13 @@ def test_processes_share_out_the_same_views(batch):
 
 def test_small_crops_go_on_with_the_drawings():
   drawings = {style: np.full((30, 30, 3), (shade, 0, 0), np.uint8) for style, shade in (("a", 50), ("b", 200))}
-  index = np.arange(20)
   for how in ("distinct", "same"):
     settings = resolve({**SETTINGS, "drawings": how})
-    views = image_views.draw(lambda row: (row, drawings), settings, 0, index, np.zeros(20, int))
+    shapes = image_views.shapes(settings)
+    views = {name: np.zeros((20, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+    for row, numbers in enumerate(np.random.default_rng(0).random((20, 5, 1 + transforms.DRAWS))):
+      into = {name: array[row] for name, array in views.items()}
+      image_views.draw(drawings, settings, numbers[:, 0], numbers[:, 1:], into)
     large, small = (views[name][:, :, 5, 5, 0] for name in ("image", "image_small"))
     expected = large[:, [0, 1, 0]] if how == "distinct" else large[:, [0, 0, 0]]
     np.testing.assert_array_equal(small, expected)
@@ -141,14 +145,16 @@ def test_small_crops_go_on_with_the_drawings():
 
 
 def test_an_example_without_images_is_black():
-  views = image_views.draw(lambda row: (row, {}), resolve(SETTINGS), 0, np.arange(1), np.zeros(1, int))
-  assert not any(array.any() for array in (views["image"], views["image_small"]))
+  settings = resolve(SETTINGS)
+  into = {name: np.zeros(shape, dtype) for name, (shape, dtype) in image_views.shapes(settings).items()}
+  MODALITIES["image"].view({}, {}, settings, into)
+  assert not any(array.any() for array in into.values())
 
 
 def test_shapes_are_those_of_the_batch(batch):
   shapes = image_views.shapes(resolve(SETTINGS))
   assert {name: (batch[name].shape[1:], batch[name].dtype) for name in shapes} == shapes
-  assert view_counts(SETTINGS) == {"image": 2, "image_small": 3, "text": 0}
+  assert view_counts(SETTINGS) == {"image": 2, "image_small": 3, "text": 0, "audio": 0}
 
 
 @pytest.mark.parametrize("wrong, message", [

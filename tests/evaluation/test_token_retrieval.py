@@ -35,7 +35,7 @@ def make_inference(objective, **evaluation):
   c.evaluation.update(dict(image="patches", text="words", batch_size=4) | evaluation)
   config = c.to_dict()
   model = build_model(config, 30)
-  views = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
+  views = {name: MODALITIES[name].zeros(2, config) for name in ("image", "text")}
   variables = model.init(jax.random.key(0), views)
   ids = np.random.default_rng(0).integers(1, 30, (99, 5)).astype(np.int32)
   ids[:, 3:] *= np.arange(99)[:, None] % 2  # every other one has three words

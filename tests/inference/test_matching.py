@@ -39,7 +39,7 @@ def model():
   c.evaluation.update(image="pictures", text="words", batch_size=16)
   config = c.to_dict()
   built = build_model(config, 30)
-  views = {name: modality.zeros(2, config) for name, modality in MODALITIES.items()}
+  views = {name: MODALITIES[name].zeros(2, config) for name in ("image", "text")}
   shapes = jax.eval_shape(built.init, jax.random.key(0), views)
   draw = np.random.default_rng(0)
   variables = jax.tree.map(lambda leaf: draw.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)

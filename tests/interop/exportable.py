@@ -7,6 +7,7 @@ import numpy as np
 
 from mmcontrast.config import base_config
 from mmcontrast.data.tokenizers import keep_file, make_tokenizer, train
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
 from mmcontrast.runs.checkpoint import save_untrained
 
@@ -70,7 +71,7 @@ def save_run(folder: pathlib.Path, tokenizer: str) -> None:
   config = exportable_config(tokenizer)
   made = make_tokenizer(tokenizer, lower=config["data"]["lower"])
   model = build_model(config, made.vocab_size)
-  views = {"image": np.zeros((1, 32, 32, 3), np.float32), "text": np.ones((1, 16), np.int32)}
+  views = {name: MODALITIES[name].zeros(1, config) for name in ("image", "text")}
   shapes, draw = jax.eval_shape(model.init, jax.random.key(0), views), np.random.default_rng(0)
   found = jax.tree.map(lambda leaf: draw.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
   found["params"] = {**found["params"], "terms": {"image_text": {"log_scale": np.float32(2.5)}}}

@@ -8,6 +8,8 @@ import numpy as np
 
 from mmcontrast.encoders import Encoded, build_encoder
 from mmcontrast.interop.pretrained import Pretrained, model_config, variables
+from mmcontrast.modalities.real_tokens import real_tokens
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
@@ -15,14 +17,17 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
 
 def outputs(pretrained: Pretrained, images: np.ndarray | None, ids: np.ndarray | None) -> dict[str, np.ndarray]:
   """{"image", "text": rows [B, D] of the joint space, not normalised; "logits": [images, texts]}, of what is given."""
-  model = build_model(model_config(pretrained.towers, pretrained.heads, pretrained.text))
+  config = model_config(pretrained.towers, pretrained.heads, pretrained.text)
+  model, tokens = build_model(config), config["data"]["token_ids"]
 
   @jax.jit
   def run(weights, images, ids):
     found = {}
     for kind, values in (("image", images), ("text", ids)):
       if values is not None:
-        found[kind] = model.project(weights, f"{kind}_joint", model.encode(weights, kind, values)[0])[0].pooled
+        mask = real_tokens(values, tokens["pad"], tokens["eos"]) if kind == "text" else None
+        encoded = model.encode(weights, kind, Inputs(values, mask))[0]
+        found[kind] = model.project(weights, f"{kind}_joint", encoded)[0].pooled
     return found
 
   rows = {kind: np.asarray(array) for kind, array in run(variables(pretrained.arrays), images, ids).items()}

@@ -17,6 +17,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import sentencepiece_json
 from mmcontrast.interop.possible import exports, lines
 from mmcontrast.interop.run import export_run, import_run
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
 
 ABLE = ["open_clip", "hf", "timm", "stablehlo", "onnx"]  # exports of CLIP's towers
@@ -92,8 +93,7 @@ def asked(config=None, **sections):
     for name, options in config["towers"].items()
   }  # "cudnn" would need its GPU
   model = build_model({**config, "towers": towers}, 259)
-  side, length = config["data"]["image_size"], config["data"]["text_length"]
-  views = {"image": np.zeros((1, side, side, 3), np.float32), "text": np.ones((1, length), np.int32)}
+  views = {name: MODALITIES[name].zeros(1, config) for name in ("image", "text")}
   shapes = jax.eval_shape(model.init, jax.random.key(0), views)
   terms = {"image_text": {"log_scale": jax.ShapeDtypeStruct((), np.float32)}}
   return exports(config, {**shapes["params"], "terms": terms}, shapes["batch_stats"])

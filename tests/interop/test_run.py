@@ -18,6 +18,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop import formats, initial, open_clip, vit
 from mmcontrast.interop.pretrained import variables
 from mmcontrast.interop.run import export_run, import_run, pretrained_of
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.runs.checkpoint import load_run, save_untrained
 from mmcontrast.training.initialization import initial_arrays
@@ -272,7 +273,8 @@ def test_an_image_tower_alone_is_a_run_too(place, tmp_path):
 def shapes_of(clip, size=16):
   """The shapes of the run of `own_config`, for images of that size."""
   config = own_config(clip)
-  views = {"image": jax.ShapeDtypeStruct((1, size, size, 3), "float32"), "text": jax.ShapeDtypeStruct((1, 8), "int32")}
+  ids = (jax.ShapeDtypeStruct((1, 8), dtype) for dtype in ("int32", "bool"))
+  views = {"image": Inputs(jax.ShapeDtypeStruct((1, size, size, 3), "float32")), "text": Inputs(*ids)}
   found = dict(jax.eval_shape(build_model(config, 40).init, jax.random.key(0), views))
   found["params"] = {**found["params"], "terms": {"pairs": {"log_scale": jax.ShapeDtypeStruct((), "float32")}}}
   return found

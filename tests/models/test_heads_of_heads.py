@@ -10,6 +10,7 @@ import pytest
 from tiny import assert_same, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.errors import UserError
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.parallel import sharding
 from mmcontrast.runs.checkpoint import Checkpoints
@@ -76,15 +77,15 @@ def test_the_momentum_branch_has_what_its_embeddings_need_and_no_predictor():
 def test_a_head_is_run_once_a_view_however_many_read_it():
   """Or its running statistics would move twice."""
   model = build_model(config(), None)
-  views = {"image": jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 16, 16, 3)), jnp.float32)}
-  variables = model.init(jax.random.key(0), {"image": views["image"][:, 0]})
+  views = {"image": Inputs(jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 16, 16, 3)), jnp.float32))}
+  variables = model.init(jax.random.key(0), {"image": views["image"].view(0)})
   alone, stats = model.embed(variables, views, VIEWS[:1], train=True)
   every, both = model.embed(variables, views, (VIEWS[0], "image[0]/predictor", "image[0]/image_dino"), train=True)
   assert_same(stats["heads"]["image_ssl"], both["heads"]["image_ssl"])
   np.testing.assert_array_equal(alone[VIEWS[0]].pooled, every[VIEWS[0]].pooled)
   again = model.project(variables, "predictor", alone[VIEWS[0]], train=True)[0]
   np.testing.assert_allclose(again.pooled, every["image[0]/predictor"].pooled, rtol=1e-5, atol=1e-6)
-  encoded = model.encode(variables, "image", views["image"][:, 0])[0]
+  encoded = model.encode(variables, "image", views["image"].view(0))[0]
   assert encoded.grid == (2, 2)
   through = model.embed_through(variables, "predictor", encoded)  # as in evaluation
   still = model.embed(variables, views, ["image[0]/predictor"], train=False)[0]["image[0]/predictor"]

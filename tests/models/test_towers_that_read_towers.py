@@ -14,6 +14,7 @@ from mmcontrast import encoders
 from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.errors import UserError
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.embedding_path import Source, parse_embedding
@@ -107,11 +108,12 @@ def test_several_contexts_of_other_widths_stand_one_after_the_other():
 
 def test_a_fusion_is_what_its_towers_made_together():
   model = build_model(config(), 40)
-  views = {"image": jax.random.normal(jax.random.key(1), (3, 2, 16, 16, 3)), "text": tiny_batch(3)["text"]}
-  variables = model.init(jax.random.key(0), {name: view[:, 0] for name, view in views.items()})
+  ids = tiny_batch(3)["text"]
+  views = {"image": Inputs(jax.random.normal(jax.random.key(1), (3, 2, 16, 16, 3))), "text": Inputs(ids, ids != 0)}
+  variables = model.init(jax.random.key(0), {name: of_set.view(0) for name, of_set in views.items()})
   made, _ = model.embed(variables, views, [FUSED], train=False)
-  text = model.encode(variables, "text", views["text"][:, 0])[0]
-  image = model.encode(variables, "image", views["image"][:, 1])[0]
+  text = model.encode(variables, "text", views["text"].view(0))[0]
+  image = model.encode(variables, "image", views["image"].view(1))[0]
   fused = model.fuse(variables, "fusion", (text, image))[0]
   assert fused.tokens.shape[1] == text.tokens.shape[1] and fused.mask is not None
   np.testing.assert_allclose(made[FUSED].logits, model.project(variables, "match", fused)[0].logits, atol=1e-6)
@@ -120,7 +122,8 @@ def test_a_fusion_is_what_its_towers_made_together():
 
 def test_a_momentum_branch_has_the_towers_that_a_fusion_reads():
   model = build_model(config(), 40)
-  zeros = {"image": jnp.zeros((1, 16, 16, 3)), "text": jnp.ones((1, 6), jnp.int32)}
+  ids = jnp.ones((1, 6), jnp.int32)
+  zeros = {"image": Inputs(jnp.zeros((1, 16, 16, 3))), "text": Inputs(ids, ids != 0)}
   variables = jax.eval_shape(model.init, jax.random.key(0), zeros)
   assert set(model.branch(variables, [f"{FUSED}@momentum"])["params"]["towers"]) == {"image", "text", "fusion"}
   only = model.branch(variables, ["image[0]/image_joint@momentum"])["params"]

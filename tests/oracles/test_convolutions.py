@@ -15,6 +15,7 @@ import torchvision
 
 from mmcontrast.interop.formats import FORMATS, read
 from mmcontrast.interop.pretrained import model_config
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -40,7 +41,7 @@ def encoded(pretrained, images=IMAGES):
   """What our image tower gives."""
   model = build_model(model_config(pretrained.towers, {}, None))
   weights = variables(pretrained.arrays)
-  return jax.jit(lambda weights: model.encode(weights, "image", images)[0])(weights)
+  return jax.jit(lambda weights: model.encode(weights, "image", Inputs(images))[0])(weights)
 
 
 def assert_close(ours, theirs, atol=1e-4):
