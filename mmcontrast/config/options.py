@@ -48,7 +48,7 @@ def section(path: Sequence[str], value: Any, base: Mapping[str, Any]) -> Section
       if path[: len(pattern) - 1] == pattern[:-1]:
         return room(value)
     elif len(path) == len(pattern) and all(map(_matches, pattern, path)):
-      return room(path[-1] if room is _evaluator else value)
+      return room(path, value) if room in _BY_PATH else room(value)
   for key in path:
     base = base.get(key) if isinstance(base, Mapping) else None
   return Section(base, fixed=True) if isinstance(base, Mapping) else None
@@ -175,14 +175,24 @@ def _bias(value: Any) -> Section:
   return Section({"init": 0.0, "learned": True}, short="init", kind="a bias")
 
 
-def _recipe(value: Any) -> Section:
-  from mmcontrast.modalities.image_augmentation import RECIPES, Recipe
+def _recipe(path: Sequence[str], value: Any) -> Section:
+  from mmcontrast.modalities import MODALITIES, modality_of
 
-  base = _name(value, "base")
-  start = RECIPES.get(base if isinstance(base, str) else "none", Recipe())
-  return Section(
-    {"base": "none"} | {key: getattr(start, key) for key in options_of(Recipe)}, short="base", kind="a recipe"
-  )
+  modality, base = MODALITIES.get(modality_of(path[1])), _name(value, "base")
+  options = modality.recipe_options(base if isinstance(base, str) else "none") if modality else {}
+  return Section({"base": "none"} | options, short="base", kind="a recipe")
+
+
+def _recipes(value: Any) -> Section:
+  from mmcontrast.modalities import MODALITIES
+
+  return Section({view_set: "none" for modality in MODALITIES.values() for view_set in modality.view_sets})
+
+
+def _views(value: Any) -> Section:
+  from mmcontrast.modalities import MODALITIES
+
+  return Section(dict.fromkeys(MODALITIES, 0))
 
 
 def _optimizer(value: Any) -> Section:
@@ -197,10 +207,10 @@ def _evaluators(value: Any) -> Section:
   return Section({name: {} for name in EVALUATORS}, kind="evaluators")
 
 
-def _evaluator(name: str) -> Section:
+def _evaluator(path: Sequence[str], value: Any) -> Section:
   from mmcontrast.evaluation import suite
 
-  return Section(suite.options_of(name), kind="an evaluator")
+  return Section(suite.options_of(path[-1]), kind="an evaluator")
 
 
 def _names(value: Any) -> Section:
@@ -223,7 +233,9 @@ def _mixture(value: Any) -> Section:
   return Section(OF_A_MIXTURE, kind="a source")
 
 
-_ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (
+_BY_PATH = (_evaluator, _recipe)
+"""Rooms whose options depend on where they stand: they are asked with the path, too."""
+_ROOMS: tuple[tuple[tuple[str, ...], Callable[..., Section]], ...] = (
   (("towers",), _names),
   (("towers", "*"), _tower),
   (("heads",), _names),
@@ -247,7 +259,7 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (
   (("objective", "*", "module", "teacher_temperature"), schedule_options),
   (("augment", "*"), _recipe),
   (("augment", "*", "[]"), _recipe),
-  (("augment",), lambda value: Section({"image": "none", "image_small": "none"})),
+  (("augment",), _recipes),
   (("optimizer",), _optimizer),
   (("optimizer", "learning_rate"), schedule_options),
   (("optimizer", "layer_decay"), _any),
@@ -261,6 +273,7 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[[Any], Section]], ...] = (
   (("evaluation", "data"), _names),
   (("evaluation", "data", "*"), _evaluation_set),
   (("evaluation", "data", "*", "source"), _any),
+  (("data", "views"), _views),
   (("data", "mixture"), _names),
   (("data", "mixture", "*"), _mixture),
   (("data", "mixture", "*", "source"), _any),

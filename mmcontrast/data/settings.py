@@ -109,6 +109,16 @@ def view_counts(config: Mapping) -> dict[str, int]:
   return counts
 
 
+def view_facts(config: Mapping) -> dict[str, tuple[str, ...]]:
+  """Sets of views -> what batches say of their views, beside them."""
+  settings = resolve(config)
+  return {
+    view_set: tuple(fact for fact in settings["facts"] if fact in modality.facts)
+    for modality in MODALITIES.values()
+    for view_set in modality.view_sets
+  }
+
+
 def _merge(defaults: Mapping, given: Mapping, where: str, free: Collection[str] = ()) -> dict:
   merged = dict(defaults)
   for key, value in given.items():

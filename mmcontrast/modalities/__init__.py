@@ -10,4 +10,9 @@ from mmcontrast.modalities.use import nothing_of, stacked
 
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Image(), Text(), Audio())}
 
-__all__ = ["MODALITIES", "Modality", "nothing_of", "stacked"]
+__all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "stacked"]
+
+
+def modality_of(view_set: str) -> str:
+  """The modality of a set of views, such as "image" of "image_small"; of an unknown one its name."""
+  return next((name for name, modality in MODALITIES.items() if view_set in modality.view_sets), view_set)

@@ -74,6 +74,10 @@ class Image(ImageInUse, Modality):
   def count_key(self, view_set: str) -> str:
     return "data.multi_crop.views" if view_set == "image_small" else super().count_key(view_set)
 
+  def recipe_options(self, base: str) -> dict[str, Any]:
+    start = image_augmentation.RECIPES.get(base, image_augmentation.Recipe())
+    return {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}
+
   # On the host.
 
   def arrays(self, settings: Settings) -> Schema:

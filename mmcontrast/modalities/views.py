@@ -137,6 +137,10 @@ class Views:
   def check_tower(self, options: dict[str, Any], settings: Settings, vocab_size: int | None, where: str) -> None:
     """UserError for options of a tower that do not go with the data; may set those that follow from them."""
 
+  def recipe_options(self, base: str) -> Mapping[str, Any]:
+    """The options of a recipe of config.augment, and their defaults: those of the recipe `base`."""
+    return {}
+
   # On the host.
 
   def arrays(self, settings: Settings) -> Schema:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from mmcontrast.errors import UserError
+from mmcontrast.modalities import modality_of
 
 _TOKEN = re.compile(r"\s*(?:(?P<view>(?P<views>\w+)\[(?P<number>\d+)\])|(?P<tower>\w+)\s*\(|(?P<mark>[,)]))\s*")
 _HEAD = re.compile(r"(?P<source>.+)/(?P<head>\w+)(?P<momentum>@momentum)?")
@@ -20,7 +21,7 @@ class Source(NamedTuple):
   """What a tower reads: a view, or, of a tower that reads other towers, what each of these reads.
 
   Attributes:
-    views: the batch's array of the view: image, image_small or text; "" of a fusion.
+    views: the set of views, as its modality names it: "image", "image_small", "text"; "" of a fusion.
     view: its number.
     tower: of a fusion, the tower that reads others; "" of a view, which the tower of the head reads.
     inputs: of a fusion, what those towers read, in the order of `reads`.
@@ -33,8 +34,8 @@ class Source(NamedTuple):
 
   @property
   def modality(self) -> str:
-    """ "image", of image_small too: small crops go through the same tower; "" of a fusion."""
-    return self.views.removesuffix("_small")
+    """ "image", of all sets of its views: they go through the same tower; "" of a fusion."""
+    return modality_of(self.views)
 
   def leaves(self) -> Iterator[Source]:
     """The views at its ends."""
@@ -53,7 +54,7 @@ class EmbeddingPath(NamedTuple):
 
   @property
   def views(self) -> str:
-    """The batch's array of the view: image, image_small or text."""
+    """The set of views, as its modality names it: "image", "image_small", "text"."""
     return self.source.views
 
   @property

@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.term import Run
 
 
@@ -32,16 +33,24 @@ class Facts(NamedTuple):
   batch: Mapping[str, Any]
   rows: Mapping[str, jax.Array] = MappingProxyType({})
 
+  def of_view(self, name: str, fact: str) -> jax.Array:
+    """A fact of the view that an embedding is of, [N, ...]: one of `ModuleLoss.VIEW_FACTS`."""
+    path = parse_embedding(name)
+    return self.batch["views"][f"{path.views}[{path.view}]"][fact]
+
 
 class ModuleLoss(nn.Module):
   """The base of losses that are modules.
 
   TAKES: the fields of `Encoded` that an embedding must have: "pooled", "tokens", "weights", "logits", "grid" (tokens
-  that are a feature map), "losses/NAME". SCHEDULED: options that may follow a schedule.
+  that are a feature map), "losses/NAME". SCHEDULED: options that may follow a schedule. VIEW_FACTS: what it asks of
+  the views of its embeddings, such as "box" (docs/modalities.md), for `Facts.of_view`; not to be had where it is
+  initialised.
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
   SCHEDULED: ClassVar[tuple[str, ...]] = ()
+  VIEW_FACTS: ClassVar[tuple[str, ...]] = ()
 
   @property
   def table(self) -> Mapping[str, float]:

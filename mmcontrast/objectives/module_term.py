@@ -32,6 +32,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
@@ -119,6 +120,8 @@ class ModuleTerm(Term):
           f"{where}.embeddings: the module takes {_WORDS[field]}, which head {head!r} does not give"
           + (f"; {nearest(head, fitting)}" if fitting else f"; no head of this run does: {_HEADS[field]}")
         )
+      for fact in self.module.VIEW_FACTS:
+        _check_fact(fact, name, f"{where}.module", run)
     one_dim(self.name, self.given, run.head_dims)
     try:
       self.module.check_views(self.given, run)
@@ -127,6 +130,21 @@ class ModuleTerm(Term):
 
   def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     return self.module.after_step(parameters)
+
+
+def _check_fact(fact: str, name: str, where: str, run: Run) -> None:
+  """Raises UserError unless batches say `fact` of the view that an embedding is of."""
+  path = parse_embedding(name)
+  known = [] if path.is_fused else MODALITIES[path.modality].facts
+  if fact not in known:
+    what = "a fusion" if path.is_fused else path.views
+    raise UserError(
+      f"{where}: asks for the {fact!r} of {name!r}, and of {what} views "
+      + (f"only {', '.join(map(repr, known))} is known" if known else "nothing is known")
+      + "; take it out of embeddings"
+    )
+  if fact not in run.facts.get(path.views, ()):
+    raise UserError(f"{where}: asks for the {fact!r} of {name!r}; add it to config.data.facts, ({fact!r},)")
 
 
 _WORDS = {

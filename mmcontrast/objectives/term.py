@@ -75,6 +75,7 @@ class Run:
     towers: tower -> the modality that it encodes.
     reads: tower -> the towers that it reads instead.
     examples: how many the dataset has; None where that is not known.
+    facts: set of views -> what batches say of its views, by config.data.facts.
   """
 
   heads: Mapping[str, str]
@@ -88,6 +89,7 @@ class Run:
   made: Mapping[str, Collection[str]] = field(default_factory=dict)
   towers: Mapping[str, str] = field(default_factory=dict)
   reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+  facts: Mapping[str, Collection[str]] = field(default_factory=dict)
 
   def fields(self, head: str) -> frozenset[str]:
     """The fields of `Encoded` that a head fills."""
@@ -138,7 +140,8 @@ class Term(abc.ABC):
     Args:
       nodes: of `embeddings`.
       parameters: of all terms, as one may use another's.
-      facts: of the batch: "valid", "present", "id", "tags", "labels", "seed", "weight" (terms.evaluate).
+      facts: of the batch: "valid", "present", "id", "tags", "labels", "seed", "weight" (terms.evaluate), and of views
+        "views": {"image[0]": {"box": [N, 4]}}.
     """
 
   def check(self, run: Run) -> None:  # noqa: B027 (most kinds can do without)

@@ -37,6 +37,7 @@ import jax.numpy as jnp
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.comparison import Comparison
 from mmcontrast.objectives.embedding_path import Source, parse_embedding
 from mmcontrast.objectives.parse import Terms
@@ -56,7 +57,7 @@ def check_terms(terms: Terms, *, views: Mapping[str, int], momentum: bool = True
   """Checks the terms against the rest of a run; raises UserError before anything compiles.
 
   Args:
-    views: modality, or "image_small" -> number of views.
+    views: set of views -> how many.
     momentum: whether there is a momentum branch.
     run: the attributes of `term.Run`.
   """
@@ -120,7 +121,7 @@ def _check_source(source: Source, where: str, views: Mapping[str, int], run: Run
     return
   count = views[choose(source.views, views, f"{where}: modality")]
   if source.view >= count:
-    key = "data.multi_crop.views" if source.views == "image_small" else f"data.views.{source.views}"
+    key = MODALITIES[source.modality].count_key(source.views)
     exist = f"{source.views}[0] to [{count - 1}] exist" if count else "there are none"
     raise UserError(f"{where}: {key} is {count}, so {exist}")
 

@@ -172,6 +172,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
     made=model.made_by_head,
     towers=model.modality_of_tower,
     reads=model.reads,
+    facts=settings.view_facts(config["data"]),
   )
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)
