@@ -5,9 +5,16 @@ So no generator state is carried, and any number of threads and processes makes 
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 IMAGE, TEXT, STYLE, ORDER, DEVICE, FIELD, ROWS = range(7)  # streams
+
+
+def stream(name: str) -> int:
+  """A stream of a name, apart from those above: what a further modality draws from."""
+  return 2**32 + zlib.crc32(name.encode())
 
 
 def hashed(*words: int | np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def resolve(config: Mapping) -> dict:
     config["views"] = {**none, **config["views"]}
   settings = _merge(known, config, "data", {*_FREE, *(key for one in MODALITIES.values() for key in one.free)})
   for modality, count in settings["views"].items():
-    if not isinstance(count, int) or count < 0:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
       raise UserError(f"data.views.{modality}: {count!r} is not a number of views (0, 1, 2, ...)")
   if not any(settings["views"].values()):
     raise UserError(f"data.views: no view at all; set {' or '.join(f'data.views.{name}' for name in MODALITIES)}")

@@ -158,6 +158,12 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   model = build_model(config, spec.vocab_size)
   terms = objective.parse_terms(config["objective"])
   counts = settings.view_counts(config["data"])
+  for name, modality in model.modality_of_tower.items():
+    if not counts[modality]:
+      raise UserError(
+        f"config.towers.{name}: it reads {modality} views, and config.data.views.{modality} is 0; "
+        "set it to 1 or more, or leave the tower and its heads out"
+      )
   objective.check_terms(
     terms,
     views=counts,
