@@ -93,7 +93,8 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
   heads = {
     name: build_head({k: v for k, v in options.items() if k != "tower"}) for name, options in config["heads"].items()
   }
-  augmentation = recipe.augmentations["image"][0]
+  prepared = recipe.preparations["image"]
+  augmentation = dict(prepared.augmentations)["image"][0]
 
   def view(kind, number):
     if kind == "text":
@@ -101,7 +102,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
     images = image_augmentation.augment(
       augmentation, batch["image"][:, number], batch["seed"], number, batch["mirror_safe"]
     )
-    return image_augmentation.normalize(images, recipe.mean, recipe.std), None
+    return image_augmentation.normalize(images, prepared.mean, prepared.std), None
 
   def forward(params, stats, kind, number, names):
     inputs, mask = view(kind, number)

@@ -104,7 +104,7 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
   from mmcontrast.cost.flops import forward_flops
   from mmcontrast.data.pipeline import Spec
   from mmcontrast.parallel import sharding
-  from mmcontrast.training.program import build_program, shapes_of
+  from mmcontrast.training.program import build_program, shapes_of, view_shapes
 
   config = our_config(case, size, dtype)
   made = batch_of(size, CASES[case][0])
@@ -135,10 +135,7 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
   def encode(variables, views):
     return model.embed(variables, views, heads, train=False)[0]
 
-  views = {
-    "image": jax.ShapeDtypeStruct((1, 1, *made["image"].shape[1:]), np.float32),
-    "text": jax.ShapeDtypeStruct((1, 1, LENGTH), np.int32),
-  }
+  views = view_shapes(program.recipe.preparations, shapes_of(spec, 1))
   flops = forward_flops(encode, {"params": program.state.params, "batch_stats": program.state.batch_stats}, views)
   assert shapes_of(spec)["image"].shape == batch["image"].shape
   draw = np.random.default_rng(0)
