@@ -227,7 +227,7 @@ def embed_as_evaluated(
   recipe: Recipe, state: TrainState, batch: Mapping[str, jax.Array], names: tuple[str, ...]
 ) -> dict[str, Encoded]:
   """The embeddings `names` of a batch by the state as it is: no augmentation, no dropout, running statistics."""
-  views = _views(recipe, batch, train=False)
+  views = prepared(recipe.preparations, batch, train=False)
   online = {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
   found: dict[str, Encoded] = {}
   for variables, of_momentum in ((online, False), (state.momentum, True)):

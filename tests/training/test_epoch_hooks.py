@@ -167,9 +167,9 @@ def test_an_example_is_embedded_as_it_is_alone(remember, data):
   batches.close()
   assert batch["index"].tolist() == [row if row != 9 else 10 for row in range(ROWS)]
   recipe = plan.program.recipe
-  pixels = (batch["image"][:, 0] / np.float32(255) - np.array(recipe.mean, np.float32)) / np.array(
-    recipe.std, np.float32
-  )
+  pixels = (
+    batch["image"][:, 0] / np.float32(255) - np.array(recipe.preparations["image"].mean, np.float32)
+  ) / np.array(recipe.preparations["image"].std, np.float32)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   encoded = recipe.model.encode(variables, "image", pixels.astype(np.float32))[0]
   np.testing.assert_allclose(recipe.model.embed_through(variables, "image_ssl", encoded).pooled, rows, atol=1e-5)
