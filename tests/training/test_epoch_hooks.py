@@ -16,6 +16,7 @@ from mmcontrast.data import pipeline
 from mmcontrast.data.sources import open_source
 from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.objectives import terms as objective
 from mmcontrast.parallel import sharding
 from mmcontrast.training import epoch_hooks
@@ -171,7 +172,7 @@ def test_an_example_is_embedded_as_it_is_alone(remember, data):
     batch["image"][:, 0] / np.float32(255) - np.array(recipe.preparations["image"].mean, np.float32)
   ) / np.array(recipe.preparations["image"].std, np.float32)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  encoded = recipe.model.encode(variables, "image", pixels.astype(np.float32))[0]
+  encoded = recipe.model.encode(variables, "image", Inputs(pixels.astype(np.float32)))[0]
   np.testing.assert_allclose(recipe.model.embed_through(variables, "image_ssl", encoded).pooled, rows, atol=1e-5)
 
 
