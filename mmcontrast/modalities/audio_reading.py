@@ -197,7 +197,7 @@ def _check_size(frames: int, channels: int, rate: int, limits: Mapping[str, floa
   if not _is_rate(rate):
     raise BadRecord(f"sound with a rate of {rate}; samples a second are from {RATES[0]} to {RATES[1]}")
   if frames / rate > limits["seconds"]:
-    raise BadRecord(f"sound of {frames / rate:.1f} seconds, over data.limits.seconds={limits['seconds']:g}")
+    raise BadRecord(f"sound of {frames / rate:.1f} seconds, over data.audio.longest={limits['seconds']:g}")
   if frames * channels > MOST_SAMPLES:
     raise BadRecord(f"sound of {frames} samples in {channels} channels, more than {MOST_SAMPLES} together")
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError
-from mmcontrast.modalities.audio_reading import LIMITS, cut, decode, from_array, header, to_wav
+from mmcontrast.modalities.audio_reading import cut, decode, from_array, header, to_wav
 from mmcontrast.modalities.use import InUse, Shown, as_list, frequent, is_array
 
 _SIDE = 192  # pixels of a waveform
 _INK, _PAPER = (42, 92, 140), (246, 247, 249)
-_PLACES = {"first": 0.0, "middle": 0.5}
+PLACES = {"first": 0.0, "middle": 0.5}
+"""Where a sound that is longer than a view is cut: the share of the places, see `audio_reading.cut`."""
 
 
 class AudioInUse(InUse):
@@ -48,8 +49,7 @@ class AudioInUse(InUse):
       raise BadRecord(f"column {column!r}: {error}") from None
 
   def evaluation_view(self, raw: bytes, settings: Mapping) -> np.ndarray:
-    audio = settings["audio"]
-    return self._cut(decode(raw, audio["rate"], {**LIMITS, **audio.get("limits", {})}), settings)
+    return self._cut(decode(raw, settings["audio"]["rate"], limits(settings)), settings)
 
   def many(self, things: Any, where: str) -> list:
     if is_array(things) and np.asarray(things).dtype.kind in "fiu":
@@ -76,7 +76,7 @@ class AudioInUse(InUse):
     try:
       if samples.ndim != 1 and samples is thing:
         raise BadRecord(f"samples of shape {tuple(samples.shape)}")
-      return self._cut(from_array(samples, rate, settings["audio"]["rate"]), settings)
+      return self._cut(from_array(samples, rate, settings["audio"]["rate"], limits(settings)), settings)
     except BadRecord as error:
       raise UserError(f"{name}: {error}; {self.taken}") from None
 
@@ -84,7 +84,7 @@ class AudioInUse(InUse):
     """Waveforms, followed by zeros, and how many samples of each are sound."""
     if isinstance(values, Mapping):
       return dict(values)
-    padded = [cut(np.asarray(value, np.float32), self._length(settings), 0.0) for value in values]
+    padded = [cut(np.asarray(value, np.float32), view_length(settings), 0.0) for value in values]
     waves, lengths = zip(*padded)
     return {"audio": np.stack(waves), "audio_length": np.array(lengths, np.int32)}
 
@@ -117,13 +117,19 @@ class AudioInUse(InUse):
     channels = {1: "mono", 2: "stereo"}.get(one.channels, f"{one.channels} channels")
     return f"{one.format} {one.rate} Hz {channels} {one.seconds:.2f} s, {len(raw)} bytes"
 
-  def _length(self, settings: Mapping) -> int:
-    return round(settings["audio"]["rate"] * settings["audio"]["seconds"])
-
   def _cut(self, wave: np.ndarray, settings: Mapping) -> np.ndarray:
-    place = _PLACES.get(settings["audio"].get("evaluation_crop", "first"), 0.0)
-    samples, count = cut(wave, self._length(settings), place)
+    samples, count = cut(wave, view_length(settings), PLACES[settings["audio"]["evaluation_crop"]])
     return samples[:count]
+
+
+def view_length(settings: Mapping) -> int:
+  """Samples of a view."""
+  return round(settings["audio"]["rate"] * settings["audio"]["seconds"])
+
+
+def limits(settings: Mapping) -> dict[str, float]:
+  """What is read at most of one sound: see `audio_reading.LIMITS`."""
+  return {"bytes": settings["limits"]["bytes"], "seconds": settings["audio"]["longest"]}
 
 
 def waveform(wave: np.ndarray, side: int = _SIDE) -> np.ndarray:

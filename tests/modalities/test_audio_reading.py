@@ -187,7 +187,7 @@ def test_limits_are_checked_before_samples_take_memory(monkeypatch):
   with pytest.raises(BadRecord, match=rf"sound of {len(data)} bytes, over data.limits.bytes=1000"):
     decode(data, RATE, {"bytes": 1_000, "seconds": 1.0})
   monkeypatch.setattr(soundfile.SoundFile, "read", None)
-  with pytest.raises(BadRecord, match=r"sound of 0.5 seconds, over data.limits.seconds=0.4"):
+  with pytest.raises(BadRecord, match=r"sound of 0.5 seconds, over data.audio.longest=0.4"):
     decode(data, RATE, {"bytes": 2**20, "seconds": 0.4})
   monkeypatch.setattr(audio_reading, "MOST_SAMPLES", 10)
   with pytest.raises(BadRecord, match="8000 samples in 1 channels, more than 10 together"):

@@ -7,11 +7,12 @@ import pytest
 import soundfile
 
 from mmcontrast.data.record import BadRecord
+from mmcontrast.data.settings import resolve
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.audio_reading import header
 from mmcontrast.modalities.audio_use import AudioInUse, waveform
 
-RATE, SETTINGS = 8000, {"audio": {"rate": 8000, "seconds": 0.25}}
+RATE, SETTINGS = 8000, resolve({"audio": {"rate": 8000, "seconds": 0.25}})
 AUDIO = AudioInUse()
 TONE = np.sin(2 * np.pi * 440 * np.arange(1000) / RATE).astype(np.float32) / 2
 
