@@ -1,0 +1,85 @@
+"""docs/tutorials/new_modality.md does what it says."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from mmcontrast.config import load_config
+from mmcontrast.data.inspection import inspect
+from mmcontrast.data.sources import open_source
+from mmcontrast.encoders import ENCODERS
+from mmcontrast.errors import UserError
+from mmcontrast.inference.trained_model import load
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.train import train
+from mmcontrast.training.observe import read_jsonl
+
+TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "tutorials" / "new_modality.md").read_text()
+MODALITY, CONFIG = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+SHAPES = {"a rising line": lambda at: at, "a falling line": lambda at: -at, "a wave": lambda at: np.sin(9 * at)}
+
+
+def values(number, length):
+  return list(SHAPES.values())[number % 3](np.linspace(0, 1, length)).round(4).tolist()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with the two files that the page writes, and data: series of two lengths, and one that is none."""
+  folder = tmp_path_factory.mktemp("series")
+  (folder / "series.py").write_text(MODALITY)
+  (folder / "series_text.py").write_text(CONFIG)
+  rows = [{"values": values(n, 20 + 20 * (n % 2)), "caption": list(SHAPES)[n % 3]} for n in range(24)]
+  (folder / "series.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  yield folder
+  MODALITIES.pop("series", None)
+  ENCODERS.pop("series_convnet", None)
+
+
+def loaded(folder):
+  config = load_config(f"{folder / 'series_text.py'}:smoke")
+  config["data"]["dataset"] = f"jsonl:{folder}/series.jsonl"
+  return config
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+  config = loaded(folder)
+  state = train(config, folder / "run")
+  assert int(state.step) == config["steps"]
+  return folder / "run"
+
+
+def test_it_is_short():
+  assert len(TEXT.splitlines()) <= 120 and len([line for line in MODALITY.splitlines() if line.strip()]) <= 75
+
+
+def test_it_trains(run):
+  assert "series_text/loss" in read_jsonl(run / "metrics.jsonl")[-1]
+
+
+def test_padding_is_not_seen_and_files_are_accepted(run, folder):
+  model = load(run)
+  (folder / "short.json").write_text(json.dumps(values(2, 20)))
+  found = model.encode("series", [str(folder / "short.json"), json.dumps(values(2, 32)).encode()])
+  alone = model.encode("series", [str(folder / "short.json")])
+  assert found.shape == (2, 16)
+  np.testing.assert_allclose(found[:1], alone, atol=1e-6)
+  with pytest.raises(UserError, match=r"not a list of numbers; give a path or the bytes of a JSON file"):
+    model.encode("series", [b"{}x"])
+
+
+def test_inspect_counts_it(run, folder):
+  text = inspect(open_source({"dataset": f"jsonl:{folder}/series.jsonl", "source": {"series": "values"}}, "all")).text
+  assert re.search(r"series: series\s+24 of 24 records", text), text
+
+
+def test_a_source_without_a_column_is_one_line(run, folder, tmp_path):
+  config = loaded(folder)
+  config["data"]["source"] = {"image": None}
+  with pytest.raises(UserError, match=r"data\.views\.series: dataset .* has no series at all"):
+    train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
