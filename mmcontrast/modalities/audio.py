@@ -59,6 +59,9 @@ class Audio(AudioInUse, Modality):
     if settings["views"]["audio"]:
       check_installed()
 
+  def recipe_options(self, base: str) -> dict[str, Any]:
+    return dataclasses.asdict(augmentation.RECIPES.get(base, augmentation.Recipe()))
+
   # On the host.
 
   def arrays(self, settings: Settings) -> Schema:
@@ -80,7 +83,7 @@ class Audio(AudioInUse, Modality):
     if not value:
       return
     which, places = np.split(numbers[noise.stream("audio")], 2)
-    place = PLACES.get(settings["audio"]["crop"])
+    place = PLACES.get(settings["audio"]["evaluation_crop" if settings.get("as_evaluated") else "crop"])
     for view, wave in enumerate(transforms.choose_distinct(list(value.values()), which)):
       where = places[view] if place is None else place
       into["audio"][view], into["audio_length"][view] = cut(wave, view_length(settings), where)
