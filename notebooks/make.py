@@ -78,7 +78,9 @@ def main() -> None:
     (HERE / f"{name}.ipynb").write_text(make(name))
     print(HERE / f"{name}.ipynb", flush=True)
   if options.execute:
-    with tempfile.TemporaryDirectory(prefix="notebooks-", dir=HERE.parent / ".cache") as folder:
+    runs = HERE.parent / "runs"  # in the checkout, which the first cell of each looks for; git passes it over
+    runs.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="notebooks-", dir=runs) as folder:
       environment = pathlib.Path(folder) / "environment"
       python = str(environment / "bin" / "python")
       subprocess.run([sys.executable, "-m", "venv", environment], check=True)
