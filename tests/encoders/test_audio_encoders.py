@@ -113,7 +113,7 @@ def test_sixteen_bits(config):
 @pytest.mark.parametrize(
   "config, message",
   [
-    (TRANSFORMER | {"patch": 16}, r"patch=16: give \(frames, filters\), two whole numbers over 0"),
+    (TRANSFORMER | {"patch": 16}, r"towers\.patch: 16 is not a list of 2"),
     (TRANSFORMER | {"stride": (0, 4)}, r"stride=\(0, 4\): give \(frames, filters\)"),
     (TRANSFORMER | {"stride": (4, 9)}, r"stride=\(4, 9\) leaves cells out between patches of \(8, 8\)"),
     (TRANSFORMER | {"heads": 3}, "width 16 does not split into 3 heads"),
