@@ -92,7 +92,7 @@ def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 
 def write_page() -> None:
   """docs/results/tpu.md."""
-  shared = ("MFU %", "loss % of step", "GiB/chip", "copies in ten", "compile s")
+  shared = ("MFU %", "loss % of step", "GiB/chip", "copies in ten", "compile s", "compile, processor s")
   rows = saved("tpu_recipes.json")
   left = [f"`recipes/{name}`" for name in SLICES if name not in {row["recipe"] for row in rows}]
   missing = f"\nNot compiled yet: {', '.join(left)}.\n" if left else ""

@@ -65,3 +65,10 @@ def test_what_does_not_fit_says_what_would(capsys):
 def test_a_slice_that_libtpu_does_not_know(capsys):
   assert main(["train", "--config", "clip:smoke", "--dry_run", "--topology", "v5e:3x5"]) == 2
   assert "v5e:2x4" in capsys.readouterr().err
+
+
+def test_a_batch_that_the_slice_does_not_divide(capsys):
+  words = ["train", "--config", "clip:smoke", "--dry_run", "--topology", "v5e:2x4", "--config.batch.size=12"]
+  assert main(words) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("error: ") and "12" in error and "8" in error and error.count("\n") == 1
