@@ -93,7 +93,7 @@ def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 def write_page() -> None:
   """docs/results/tpu.md."""
   shared = ("MFU %", "loss % of step", "GiB/chip", "copies in ten", "compile s", "compile, processor s")
-  rows = saved("tpu_recipes.json")
+  rows, cycles = saved("tpu_recipes.json"), saved("matrix_cycles.json")
   left = [f"`recipes/{name}`" for name in SLICES if name not in {row["recipe"] for row in rows}]
   missing = f"\nNot compiled yet: {', '.join(left)}.\n" if left else ""
   page = PAGE.format(
@@ -110,10 +110,9 @@ def write_page() -> None:
       saved("matrix_precision.json"),
       ("data", "precision", "n", "dim", "loss", "error of the loss", "gradient, largest", "gradient, norm"),
     ),
-    cycles=markdown(
-      saved("matrix_cycles.json"),
-      ("topology", "precision", "tile", "M cycles", "MiB of temporaries", "permutes", "hidden"),
-    ),
+    cycles=markdown(cycles, ("topology", "precision", "tile", "M cycles", "MiB of temporaries", "permutes", "hidden"))
+    if cycles
+    else "Not compiled yet.",
   )
   (RESULTS / "tpu.md").write_text(page)
 
