@@ -30,7 +30,7 @@ from mmcontrast.data.pipeline import Spec
 from mmcontrast.encoders import build_encoder, build_head
 from mmcontrast.modalities import image_augmentation
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step
 
 
@@ -81,7 +81,7 @@ def queued_positives(target, batch, queue):
   return (shared / union > target["threshold"]).astype(jnp.float32)
 
 
-def bare_step(config: dict, recipe, state: TrainState, batch: dict):
+def bare_step(config: dict, method, state: TrainState, batch: dict):
   """The quickstart's or CLIP's step with nothing of ours but encoders, augmentation and optimizer."""
   vocabulary = state.params["towers"]["text"]["token_embedding"]["embedding"].shape[0]
   towers = {
@@ -93,7 +93,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
   heads = {
     name: build_head({k: v for k, v in options.items() if k != "tower"}) for name, options in config["heads"].items()
   }
-  prepared = recipe.preparations["image"]
+  prepared = method.preparations["image"]
   augmentation = dict(prepared.augmentations)["image"][0]
 
   def view(kind, number):
@@ -134,8 +134,8 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
       columns, momentum = rows.get(key.split("/")[1]), term["key"].endswith("@momentum")
       if momentum:
         columns = keys[key]
-      temperature = recipe.terms[name].temperature
-      scale = temperature.scale(params["terms"].get(recipe.terms[name].temperature_of, {}))
+      temperature = method.terms[name].temperature
+      scale = temperature.scale(params["terms"].get(method.terms[name].temperature_of, {}))
       own, size = rows[query] @ columns.T, len(columns)
       negatives = term.get("negatives", "batch")
       if negatives.startswith("queue"):  # the own key and the queue, not the rest of the batch
@@ -146,7 +146,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
         queue = state.queues[term["key"]]
         logits = jnp.concatenate([logits, rows[query] @ queue["keys"].T], 1)
         weights = jnp.concatenate([weights, queued_positives(term.get("target", "identity"), batch, queue)], 1)
-      loss += recipe.weights[name](state.step) * cross_entropy(scale * logits, weights)
+      loss += method.weights[name](state.step) * cross_entropy(scale * logits, weights)
     return loss, stats
 
   if state.momentum is None:
@@ -157,11 +157,11 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
     copy = jax.tree.map(
       lambda old, new: decay * old + (1 - decay) * new,
       state.momentum["params"],
-      recipe.model.branch({"params": state.params}, recipe.names[1])["params"],
+      method.model.branch({"params": state.params}, method.names[1])["params"],
     )
     keys, stats = {}, state.momentum["batch_stats"]
-    for kind, number in sorted({(path.split("[")[0], int(path.split("[")[1][0])) for path in recipe.names[1]}):
-      names = [path.removesuffix("@momentum").split("/")[1] for path in recipe.names[1] if path.startswith(kind)]
+    for kind, number in sorted({(path.split("[")[0], int(path.split("[")[1][0])) for path in method.names[1]}):
+      names = [path.removesuffix("@momentum").split("/")[1] for path in method.names[1] if path.startswith(kind)]
       rows, stats = forward(copy, stats, kind, number, names)
       keys |= {f"{kind}[{number}]/{name}": row for name, row in rows.items()}
     keys = jax.lax.stop_gradient(keys)
@@ -178,7 +178,7 @@ def bare_step(config: dict, recipe, state: TrainState, batch: dict):
       at = queue["pointer"]
       queues[name] = {k: jax.lax.dynamic_update_slice_in_dim(queue[k], v, at, 0) for k, v in new.items()}
       queues[name]["pointer"] = (at + len(batch["id"])) % len(queue["keys"])
-  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+  updates, opt_state = method.optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   if momentum is None:
     params["terms"] = jax.tree.map(lambda log_scale: jnp.minimum(log_scale, math.log(100.0)), params["terms"])
@@ -194,14 +194,14 @@ def measure(name: str, rounds: int) -> dict:
     if any(f"/{k}" in t[s] for t in config["objective"].values() for s in ("query", "key"))
   }
   spec, batch = made_up(config)
-  recipe = make_recipe(config, spec)
+  method = make_method(config, spec)
   batch = jax.device_put(batch)
-  steps = {"ours": functools.partial(train_step, recipe, None), "bare": functools.partial(bare_step, config, recipe)}
+  steps = {"ours": functools.partial(train_step, method, None), "bare": functools.partial(bare_step, config, method)}
   seconds, cpu_seconds = {kind: [] for kind in steps}, {kind: [] for kind in steps}
   states, losses = {}, {}
   compiled = {kind: jax.jit(step, donate_argnums=0) for kind, step in steps.items()}
   for kind, step in compiled.items():
-    states[kind] = jax.jit(functools.partial(init_state, recipe))(batch)
+    states[kind] = jax.jit(functools.partial(init_state, method))(batch)
     states[kind], metrics = step(states[kind], batch)
     losses[kind] = float(metrics["loss"])
   for round_ in range(rounds):

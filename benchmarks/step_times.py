@@ -36,7 +36,7 @@ def prepare(method: str) -> tuple[Callable[[], float], dict]:
   batch = jax.device_put(next(batches))
   batches.close()
   compiled = program.step.lower(program.state, program.batch).compile()
-  state = jax.jit(lambda zeros: init_state(program.recipe, zeros))(
+  state = jax.jit(lambda zeros: init_state(program.method, zeros))(
     jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.batch)
   )
   states = [state]

@@ -90,13 +90,13 @@ def estimate(config: Mapping, topology: str) -> dict[str, Any]:
   listed = tpu_program.instructions(compiled.as_text(), chip)
   cycles = sum(one.cycles for one in listed)
   kernels = sum(one.cycles for one in listed if "pallas_call" in one.source)
-  names = [name for name in objective.required_embeddings(program.recipe.terms) if not name.endswith("@momentum")]
+  names = [name for name in objective.required_embeddings(program.method.terms) if not name.endswith("@momentum")]
   variables = {"params": program.state.params, "batch_stats": program.state.batch_stats}
 
   def forward(variables, views):
-    return program.recipe.model.embed(variables, views, names, train=False)
+    return program.method.model.embed(variables, views, names, train=False)
 
-  shapes = view_shapes(program.recipe.preparations, program.batch)
+  shapes = view_shapes(program.method.preparations, program.batch)
   operations = flops.forward_flops(forward, variables, shapes) / size
   dearest, memory = tpu_program.by_source(listed)[:10], compiled.memory_analysis()
   return {

@@ -130,12 +130,12 @@ def ours(case: str, size: int, dtype: str) -> tuple[Callable[[], None], dict]:
   mesh = sharding.make_mesh({"data": -1})
   program = build_program(config, spec, mesh)
   parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(program.state.params))
-  model, heads = program.recipe.model, ("image[0]/image_joint", "text[0]/text_joint")
+  model, heads = program.method.model, ("image[0]/image_joint", "text[0]/text_joint")
 
   def encode(variables, views):
     return model.embed(variables, views, heads, train=False)[0]
 
-  views = view_shapes(program.recipe.preparations, shapes_of(spec, 1))
+  views = view_shapes(program.method.preparations, shapes_of(spec, 1))
   flops = forward_flops(encode, {"params": program.state.params, "batch_stats": program.state.batch_stats}, views)
   assert shapes_of(spec)["image"].shape == batch["image"].shape
   draw = np.random.default_rng(0)

@@ -271,9 +271,9 @@ def _after_step(stage: _Stage, opened: _Open, due: _Due, state: TrainState) -> N
 
 
 def _evaluate(stage: _Stage, opened: _Open, step: int, state: TrainState) -> dict[str, float]:
-  config, recipe = stage.plan.config, stage.plan.program.recipe
-  variables = distributed.on_this_process(variables_of(recipe, state))
-  model = Inference(config, recipe.model, variables, opened.batches.tokenizer)
+  config, method = stage.plan.config, stage.plan.program.method
+  variables = distributed.on_this_process(variables_of(method, state))
+  model = Inference(config, method.model, variables, opened.batches.tokenizer)
   results = evaluate_model(model, config, stage.data_dir)
   opened.progress.print(observe.evaluation_line(step, results))
   return results

@@ -109,8 +109,8 @@ config["steps"] = steps = 2 if small else steps
 if small:
   config["optimizer"]["learning_rate"] = 1e-3
 plan = make_plans(config, lambda run: spec)[""]
-recipe = plan.program.recipe
-state = init_state(recipe, batch)
+method = plan.program.method
+state = init_state(method, batch)
 for _ in range(steps):
   state, metrics = plan.program.step(state, next(batches))
 print({name: round(float(metrics[f"{name}/loss"]), 3) for name in config["objective"]})
@@ -131,14 +131,14 @@ print({name: round(float(metrics[f"{name}/loss"]), 3) for name in config["object
 import jax
 import jax.numpy as jnp
 
-from mmcontrast.modalities.image_augmentation import normalize, to_float
 from mmcontrast.objectives.terms import evaluate, required_embeddings
+from mmcontrast.training.step import prepared
 
-views = {"image": normalize(to_float(jnp.asarray(batch["image"])), recipe.mean, recipe.std), "text": batch["text"]}
-every = required_embeddings(recipe.terms)
+views = prepared(method.preparations, batch, train=False)
+every = required_embeddings(method.terms)
 online = [name for name in every if not name.endswith("@momentum")]
 momentum = [name for name in every if name.endswith("@momentum")]
-encode = jax.jit(lambda variables, which: recipe.model.embed(variables, views, which, train=False)[0], static_argnums=1)
+encode = jax.jit(lambda variables, which: method.model.embed(variables, views, which, train=False)[0], static_argnums=1)
 keys = encode(state.momentum, tuple(momentum))
 queries = encode({"params": state.params, "batch_stats": state.batch_stats}, tuple(online))
 
@@ -186,10 +186,10 @@ plt.show()
 # %%
 def losses_of(params):
   """The five losses of the batch as the library has them; gradients reach the queries only, not the keys."""
-  made = recipe.model.embed({"params": params, "batch_stats": state.batch_stats}, views, online, train=False)[0]
+  made = method.model.embed({"params": params, "batch_stats": state.batch_stats}, views, online, train=False)[0]
   info = {"id": batch["id"], "tags": batch["tags"], "valid": batch["valid"]}
   losses = []
-  for name, term in recipe.terms.items():
+  for name, term in method.terms.items():
     losses.append(evaluate({name: term}, {**made, **keys}, info, params["terms"], {}, {name: 1.0})[0])
   return jnp.stack(losses)
 

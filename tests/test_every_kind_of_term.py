@@ -89,7 +89,7 @@ def test_every_kind_describes_itself():
   lines = loss_lines(c, program, mesh)
   described = {line.split(":")[0].strip() for line in lines}
   assert described == set(c["objective"]) - {"align", "clusters"}  # which have no matrix
-  terms = program.recipe.terms
+  terms = program.method.terms
   compared = [one.name for one in objective.comparisons(terms)]
   assert compared == [name for name in c["objective"] if name not in ("uniform", "align", "clusters")]
   learned = {"image_to_text": {"log_scale": np.float32(2.0)}, "remembered": {"log_scale": np.float32(1.0)}}

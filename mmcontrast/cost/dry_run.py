@@ -134,11 +134,11 @@ def _too_much(memory: tuple[int, int]) -> str:
 
 def _forward_flops(program: Program, size: int) -> float:
   """Of one example, momentum branches not counted, as the formula of MFU asks."""
-  recipe, state = program.recipe, program.state
-  names = objective.required_embeddings(recipe.terms)
-  embed = functools.partial(recipe.model.embed, names=names, train=False)
+  method, state = program.method, program.state
+  names = objective.required_embeddings(method.terms)
+  embed = functools.partial(method.model.embed, names=names, train=False)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  return flops.forward_flops(embed, variables, view_shapes(recipe.preparations, program.batch)) / size
+  return flops.forward_flops(embed, variables, view_shapes(method.preparations, program.batch)) / size
 
 
 def simulate(count: int) -> list[jax.Device]:
@@ -194,8 +194,8 @@ def _is_weighted(settings: Mapping) -> bool:
 
 def loss_lines(config: Mapping, program: Program, mesh: jax.sharding.Mesh) -> list[str]:
   """One line for each matrix of each term: its shape, and the implementation that computes it."""
-  terms, model, state, batch = program.recipe.terms, program.recipe.model, program.state, program.batch
-  views = view_shapes(program.recipe.preparations, batch)
+  terms, model, state, batch = program.method.terms, program.method.model, program.state, program.batch
+  views = view_shapes(program.method.preparations, batch)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   names = objective.required_embeddings(terms)
   embed = functools.partial(model.embed, names=names, train=False)

@@ -71,12 +71,12 @@ def embed_examples(
 
 def compiled_embed(plan: Plan, names: tuple[str, ...]) -> Callable[..., Any]:
   """(state, batch) -> (nodes, present, facts), all of them on every device; compiled at its first call."""
-  recipe, mesh = plan.program.recipe, plan.mesh
+  method, mesh = plan.program.method, plan.mesh
   platform = mesh.devices.flat[0].platform
 
   def embed(state, batch):
     with lowered_for(platform, mesh):
-      nodes = embed_as_evaluated(recipe, state, batch, names)
+      nodes = embed_as_evaluated(method, state, batch, names)
     every = batch["valid"]
     present = {name: every if (part := taking_part(batch, [name])) is None else part for name in names}
     kept = ("id", "index", "valid", "labels", "tags")

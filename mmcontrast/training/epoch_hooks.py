@@ -70,8 +70,8 @@ def parse_hooks(config: Mapping[str, Any]) -> list[Scheduled]:
 
 def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
   """Raises UserError, before anything compiles, where a hook of a run cannot be computed."""
-  program, model = plan.program, plan.program.recipe.model
-  momentum, views = program.recipe.names[1], view_counts(plan.config["data"])
+  program, model = plan.program, plan.program.method.model
+  momentum, views = program.method.names[1], view_counts(plan.config["data"])
   run = Run(
     model.node_of_head, plan.config["batch"]["size"], made=model.made_by_head, towers=model.modality_of_tower,
     reads=model.reads,

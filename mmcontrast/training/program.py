@@ -32,13 +32,13 @@ from mmcontrast.parallel.compilation import compiler_options
 from mmcontrast.runs.train_state import TrainState
 from mmcontrast.training.initialization import initial_arrays
 from mmcontrast.training.microbatches import check_microbatches
-from mmcontrast.training.step import Recipe, init_state, init_variables, prepared, train_step, variables_of
+from mmcontrast.training.step import Method, init_state, init_variables, prepared, train_step, variables_of
 
 
 class Program(NamedTuple):
   """A config ready to be compiled: `step(state, batch)`, and the shapes of both where they will live."""
 
-  recipe: Recipe
+  method: Method
   batch: Any
   state: TrainState
   step: Any
@@ -85,7 +85,7 @@ def make_plans(
 
 def check_evaluation(plan: Plan) -> Space:
   """What evaluators may ask of the run. Raises UserError where they ask for a node, or a head, that it lacks."""
-  space = space_of(plan.config, plan.program.recipe.model, variable_shapes(plan.program))
+  space = space_of(plan.config, plan.program.method.model, variable_shapes(plan.program))
   suite.check_space(plan.config["evaluation"], space)
   return space
 
@@ -128,19 +128,19 @@ def _steps(run: Mapping, spec: pipeline.Spec) -> int:
 
 def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:
   """The config as a program on `mesh`; nothing is allocated or compiled. Raises UserError."""
-  recipe = make_recipe(config, spec)
+  method = make_method(config, spec)
   shapes = shapes_of(spec)
-  state = jax.eval_shape(functools.partial(init_state, recipe), shapes)
+  state = jax.eval_shape(functools.partial(init_state, method), shapes)
   if config["batch"]["size"] == 1:  # What a module cannot do with one example, it says when it is traced.
-    jax.eval_shape(functools.partial(train_step, recipe, mesh), state, shapes)
-  check_microbatches(recipe.microbatches, config["batch"]["size"], mesh, state.batch_stats, recipe.model.frozen)
+    jax.eval_shape(functools.partial(train_step, method, mesh), state, shapes)
+  check_microbatches(method.microbatches, config["batch"]["size"], mesh, state.batch_stats, method.model.frozen)
   placed = sharding.shard_state(config["sharding"], mesh, state)
   state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placed)
   platform = mesh.devices.flat[0].platform
 
   def step_on_mesh(state, batch):
     with lowered_for(platform, mesh):
-      return train_step(recipe, mesh, state, batch)
+      return train_step(method, mesh, state, batch)
 
   step_on_mesh.__name__ = "train_step"  # what profiles and compiled programs call it
   step = jax.jit(
@@ -150,10 +150,10 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
     out_shardings=(placed, sharding.replicated(mesh)),
     compiler_options=compiler_options(platform),
   )
-  return Program(recipe, shapes, state, step)
+  return Program(method, shapes, state, step)
 
 
-def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
+def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
   """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
   model = build_model(config, spec.vocab_size)
   terms = objective.parse_terms(config["objective"])
@@ -185,7 +185,7 @@ def make_recipe(config: Mapping, spec: pipeline.Spec) -> Recipe:
   params, frozen = _parameter_shapes(model, terms, preparations, spec, lora), config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
   model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
-  return Recipe(
+  return Method(
     model=model,
     terms=terms,
     optimizer=optimizer,
@@ -244,7 +244,7 @@ def shapes_of(spec: pipeline.Spec, size: int | None = None) -> dict[str, Any]:
 
 def variable_shapes(program: Program) -> dict[str, Any]:
   """The shapes of what a run encodes with: `step.variables_of` its state."""
-  return jax.eval_shape(functools.partial(variables_of, program.recipe), program.state)
+  return jax.eval_shape(functools.partial(variables_of, program.method), program.state)
 
 
 def view_shapes(preparations: Mapping[str, Preparation], batch: Mapping[str, Any]) -> dict[str, Inputs]:

@@ -17,8 +17,8 @@ from mmcontrast.folders import Folder
 from mmcontrast.models.model import complete_config
 from mmcontrast.parallel import distributed
 from mmcontrast.runs.checkpoint import ON_CHANGED_DATA, SavedRun, complete_steps, saved_run
-from mmcontrast.training.program import Plan, make_recipe
-from mmcontrast.training.step import Recipe
+from mmcontrast.training.program import Plan, make_method
+from mmcontrast.training.step import Method
 
 _LOOKED_AT = 200  # steps at which schedules are compared
 
@@ -80,8 +80,8 @@ def _is_place(key: str, *values: Any) -> bool:
 def _check_length(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> None:
   """Raises UserError unless the steps done are what they would have been in a run of the new length."""
   old, new = saved.config["steps"], plan.config["steps"]
-  before = _schedules(make_recipe({**plan.config, "steps": old}, plan.spec))
-  now = _schedules(plan.program.recipe)
+  before = _schedules(make_method({**plan.config, "steps": old}, plan.spec))
+  now = _schedules(plan.program.method)
   done = np.unique(np.linspace(0, saved.step, _LOOKED_AT).astype(int))
   for name, schedule in now.items():
     values = [[float(one(step)) for step in done] for one in (before[name], schedule)]
@@ -94,17 +94,17 @@ def _check_length(saved: SavedRun, plan: Plan, folder: pathlib.Path) -> None:
       )
 
 
-def _schedules(recipe: Recipe) -> dict[str, Any]:
+def _schedules(method: Method) -> dict[str, Any]:
   """Where in the config -> each schedule of a run."""
-  found = {f"config.optimizer.{name}": schedule for name, schedule in recipe.schedules.items()}
-  found |= {f"config.objective.{name}.weight": schedule for name, schedule in recipe.weights.items()}
+  found = {f"config.optimizer.{name}": schedule for name, schedule in method.schedules.items()}
+  found |= {f"config.objective.{name}.weight": schedule for name, schedule in method.weights.items()}
   found |= {
     f"config.objective.{name}.{key}": schedule
-    for name, one in recipe.scheduled.items()
+    for name, one in method.scheduled.items()
     for key, schedule in one.items()
   }
-  found |= {"config.momentum.decay": recipe.decay}
-  return found if recipe.ema is None else {**found, "config.ema.decay": recipe.ema}
+  found |= {"config.momentum.decay": method.decay}
+  return found if method.ema is None else {**found, "config.ema.decay": method.ema}
 
 
 def check_workdir(

@@ -22,7 +22,7 @@ def new_state(plan: Plan, folders: Mapping[str, Folder]) -> TrainState:
   program = plan.program
   sources = {name: functools.partial(_saved_variables, folder) for name, folder in folders.items()}
   weights = initial_arrays(plan.config, variable_shapes(program), sources)
-  init = jax.jit(functools.partial(init_state, program.recipe), out_shardings=_shardings(program))
+  init = jax.jit(functools.partial(init_state, program.method), out_shardings=_shardings(program))
   return init(_zeros(program), weights)
 
 
@@ -33,7 +33,7 @@ def restored_state(plan: Plan, checkpoints: Checkpoints, data_changed: bool) -> 
   if state.queues is not None:
     return state
   places = _of_the_data(_shardings(program))
-  made = jax.jit(lambda batch: _of_the_data(init_state(program.recipe, batch)), out_shardings=places)
+  made = jax.jit(lambda batch: _of_the_data(init_state(program.method, batch)), out_shardings=places)
   return state.replace(**made(_zeros(program)))
 
 

@@ -37,7 +37,7 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Method:
   """What the step is made of, all static: the config turned into objects.
 
   `preparations`: modality -> how its views are made of the batch, of those with views; `ema` is the decay of the
@@ -76,43 +76,43 @@ class Recipe:
 
 
 def init_state(
-  recipe: Recipe, batch: Mapping[str, jax.Array], given: Mapping[str, jax.Array] | None = None
+  method: Method, batch: Mapping[str, jax.Array], given: Mapping[str, jax.Array] | None = None
 ) -> TrainState:
   """The state before the first step.
 
   Args:
-    recipe: the run.
+    method: the run.
     batch: a batch of the right shapes (zeros will do).
     given: values of config.init (`initialization.initial_arrays`), for the momentum branch too.
   """
-  key = jax.random.key(recipe.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
-  views = prepared(recipe.preparations, batch, train=False)
-  variables = _laid_over(init_variables(recipe.model, recipe.terms, key, views, recipe.lora), given or {})
+  key = jax.random.key(method.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
+  views = prepared(method.preparations, batch, train=False)
+  variables = _laid_over(init_variables(method.model, method.terms, key, views, method.lora), given or {})
   params = variables["params"]
-  _, momentum_names = recipe.names
-  momentum = recipe.model.branch(variables, momentum_names) if momentum_names else None
-  spaces = _spaces(recipe.model, recipe.terms, variables, views)
+  _, momentum_names = method.names
+  momentum = method.model.branch(variables, momentum_names) if momentum_names else None
+  spaces = _spaces(method.model, method.terms, variables, views)
   state = TrainState(
     step=jnp.int32(0),
     params=params,
     batch_stats=variables["batch_stats"],
-    opt_state=recipe.optimizer.init(params),
+    opt_state=method.optimizer.init(params),
     momentum=jax.tree.map(jnp.copy, momentum),
-    queues=_init_queues(recipe, variables, views, batch, jax.random.fold_in(key, 1)),
+    queues=_init_queues(method, variables, views, batch, jax.random.fold_in(key, 1)),
     tables={
-      name: table_store.init(recipe.examples, columns) for name, columns in objective.tables(recipe.terms).items()
+      name: table_store.init(method.examples, columns) for name, columns in objective.tables(method.terms).items()
     },
-    terms=objective.init_states(recipe.terms, jax.random.fold_in(key, 2), spaces),
+    terms=objective.init_states(method.terms, jax.random.fold_in(key, 2), spaces),
   )
-  return state if recipe.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(recipe, state)))
+  return state if method.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(method, state)))
 
 
-def variables_of(recipe: Recipe, state: TrainState) -> dict[str, Any]:
+def variables_of(method: Method, state: TrainState) -> dict[str, Any]:
   """What a state encodes with after the run: {"params": {"towers", "heads", "terms"}, "batch_stats"}.
 
   The average where the run keeps one, else the parameters; what LoRA adapted is summed.
   """
-  return state.ema or {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+  return state.ema or {"params": method.lora.merge(state.params), "batch_stats": state.batch_stats}
 
 
 def init_variables(
@@ -143,39 +143,39 @@ def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
 
 
 def train_step(
-  recipe: Recipe, mesh: Mesh | None, state: TrainState, batch: Mapping[str, jax.Array]
+  method: Method, mesh: Mesh | None, state: TrainState, batch: Mapping[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One step on the global batch. Pure in (state, batch).
 
   Returns:
     (new state, metrics): scalars "loss", "<term>/loss", "<term>/top1", ..., "gradient_norm".
   """
-  model, terms = recipe.model, recipe.terms
-  key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-  views = prepared(recipe.preparations, batch, train=True) if recipe.microbatches == 1 else None
-  info = _info(batch) | {"views": _facts_of_views(recipe.preparations, batch, train=True)}
-  online_names, momentum_names = recipe.names
-  decay = recipe.decay(state.step)
+  model, terms = method.model, method.terms
+  key = jax.random.fold_in(jax.random.key(method.seed), state.step)
+  views = prepared(method.preparations, batch, train=True) if method.microbatches == 1 else None
+  info = _info(batch) | {"views": _facts_of_views(method.preparations, batch, train=True)}
+  online_names, momentum_names = method.names
+  decay = method.decay(state.step)
 
   momentum, keys = state.momentum, {}
   if momentum is not None:
-    if recipe.momentum_update == "before_keys":
-      momentum = _follow(model, momentum, recipe.lora.merge(state.params), momentum_names, decay)
-    keys, stats = _embed(recipe, mesh, momentum, batch, views, momentum_names, key)
+    if method.momentum_update == "before_keys":
+      momentum = _follow(model, momentum, method.lora.merge(state.params), momentum_names, decay)
+    keys, stats = _embed(method, mesh, momentum, batch, views, momentum_names, key)
     keys = jax.lax.stop_gradient(keys)
     momentum = {**momentum, "batch_stats": stats}
-  weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (recipe.weights, recipe.scheduled))
+  weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (method.weights, method.scheduled))
   remembered = {name: table_store.read(table, batch["index"]) for name, table in state.tables.items()}
 
   def embed(params):
-    if recipe.frozen is not None:  # their gradients are not even computed
-      params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, recipe.frozen)
-    variables = {"params": recipe.lora.merge(params), "batch_stats": state.batch_stats}
-    return _embed(recipe, mesh, variables, batch, views, online_names, key)
+    if method.frozen is not None:  # their gradients are not even computed
+      params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, method.frozen)
+    variables = {"params": method.lora.merge(params), "batch_stats": state.batch_stats}
+    return _embed(method, mesh, variables, batch, views, online_names, key)
 
   @jax.named_scope("loss")
   def loss_of(embeddings, own, names):
-    learned = recipe.lora.merge(own)["terms"]
+    learned = method.lora.merge(own)["terms"]
     loss, metrics, new_rows, new_states = objective.evaluate_and_remember(
       {name: terms[name] for name in names},
       {**embeddings, **keys},
@@ -184,9 +184,9 @@ def train_step(
       state.queues,
       weights,
       mesh=mesh,
-      impl=recipe.matrix_impl,
-      tile=recipe.matrix_tile,
-      precision=recipe.matrix_precision,
+      impl=method.matrix_impl,
+      tile=method.matrix_tile,
+      precision=method.matrix_precision,
       scheduled=scheduled,
       remembered=remembered,
       states=state.terms,
@@ -194,14 +194,14 @@ def train_step(
     )
     return loss, (metrics, new_rows, new_states)
 
-  found, gradients, rule_metrics = recipe.update_rule(embed, loss_of, state.params, tuple(terms))
+  found, gradients, rule_metrics = method.update_rule(embed, loss_of, state.params, tuple(terms))
   loss, (metrics, new_rows, new_states), embeddings, stats = found
   with jax.named_scope("optimizer"):
-    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = method.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-  params = {**params, "terms": _still(recipe, params["terms"], objective.clamp_after_step(terms, params["terms"]))}
-  if momentum is not None and recipe.momentum_update == "after_step":
-    momentum = _follow(model, momentum, recipe.lora.merge(params), momentum_names, decay)
+  params = {**params, "terms": _still(method, params["terms"], objective.clamp_after_step(terms, params["terms"]))}
+  if momentum is not None and method.momentum_update == "after_step":
+    momentum = _follow(model, momentum, method.lora.merge(params), momentum_names, decay)
   pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
   queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch)) for name, queue in state.queues.items()}
   tables = {
@@ -213,31 +213,31 @@ def train_step(
     **metrics,
     **rule_metrics,
     "gradient_norm": optax.global_norm(gradients),
-    **{name: schedule(state.step) for name, schedule in recipe.schedules.items()},
+    **{name: schedule(state.step) for name, schedule in method.schedules.items()},
   }
   if momentum is not None:
     metrics["momentum_decay"] = decay
   new = TrainState(state.step + 1, params, stats, opt_state, momentum, queues, tables, terms=new_states)
-  if recipe.ema is not None:
-    new = new.replace(ema=momentum_store.update(state.ema, variables_of(recipe, new), recipe.ema(state.step)))
+  if method.ema is not None:
+    new = new.replace(ema=momentum_store.update(state.ema, variables_of(method, new), method.ema(state.step)))
   return new, metrics
 
 
 def embed_as_evaluated(
-  recipe: Recipe, state: TrainState, batch: Mapping[str, jax.Array], names: tuple[str, ...]
+  method: Method, state: TrainState, batch: Mapping[str, jax.Array], names: tuple[str, ...]
 ) -> dict[str, Encoded]:
   """The embeddings `names` of a batch by the state as it is: no augmentation, no dropout, running statistics."""
-  views = prepared(recipe.preparations, batch, train=False)
-  online = {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+  views = prepared(method.preparations, batch, train=False)
+  online = {"params": method.lora.merge(state.params), "batch_stats": state.batch_stats}
   found: dict[str, Encoded] = {}
   for variables, of_momentum in ((online, False), (state.momentum, True)):
     if own := [name for name in names if name.endswith("@momentum") == of_momentum]:
-      found |= recipe.model.embed(variables, views, own, train=False)[0]
+      found |= method.model.embed(variables, views, own, train=False)[0]
   return found
 
 
 def _embed(
-  recipe: Recipe,
+  method: Method,
   mesh: Mesh | None,
   variables: Any,
   batch: Mapping[str, jax.Array],
@@ -247,16 +247,16 @@ def _embed(
 ) -> tuple[dict[str, jax.Array], Any]:
   """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own."""
   if views is not None:
-    return recipe.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
+    return method.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
 
   def encode(variables, part):
-    views = prepared(recipe.preparations, part, train=True)
-    return recipe.model.embed(variables, views, names, train=True, key=key, seeds=part["seed"])[0]
+    views = prepared(method.preparations, part, train=True)
+    return method.model.embed(variables, views, names, train=True, key=key, seeds=part["seed"])[0]
 
-  read = {"seed", *(name for preparation in recipe.preparations.values() for name in preparation.arrays)}
+  read = {"seed", *(name for preparation in method.preparations.values() for name in preparation.arrays)}
   needed = {name: batch[name] for name in sorted(read) if name in batch}
   # There are no batch statistics to update: microbatches.check_microbatches.
-  return encode_in_chunks(encode, variables, needed, recipe.microbatches, mesh), variables["batch_stats"]
+  return encode_in_chunks(encode, variables, needed, method.microbatches, mesh), variables["batch_stats"]
 
 
 def prepared(preparations: Mapping[str, Preparation], batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
@@ -290,10 +290,10 @@ def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _init_queues(
-  recipe: Recipe, variables: Any, views: Mapping[str, Inputs], batch: Mapping[str, Any], key: jax.Array
+  method: Method, variables: Any, views: Mapping[str, Inputs], batch: Mapping[str, Any], key: jax.Array
 ) -> dict[str, Any]:
-  lengths = objective.queues(recipe.terms)
-  keys = jax.eval_shape(lambda: recipe.model.embed(variables, views, lengths, train=False)[0])
+  lengths = objective.queues(method.terms)
+  keys = jax.eval_shape(lambda: method.model.embed(variables, views, lengths, train=False)[0])
   widths = {name: keys[name].pooled.shape[-1] for name in lengths}
   info = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), _queue_info(batch))
   return {
@@ -302,11 +302,11 @@ def _init_queues(
   }
 
 
-def _still(recipe: Recipe, before: Any, after: Any) -> Any:
+def _still(method: Method, before: Any, after: Any) -> Any:
   """What terms learn, `after` it was moved back to where it must stay; what is frozen as it was, to the bit."""
-  if recipe.frozen is None:
+  if method.frozen is None:
     return after
-  return jax.tree.map(lambda still, old, new: old if still else new, recipe.frozen["terms"], before, after)
+  return jax.tree.map(lambda still, old, new: old if still else new, method.frozen["terms"], before, after)
 
 
 def _follow(model: Model, momentum: Any, params: Any, names: tuple[str, ...], decay: jax.Array) -> Any:

@@ -13,7 +13,7 @@ from mmcontrast.cost import dry_run
 from mmcontrast.data import pipeline, sources
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import MissingData, UserError
-from mmcontrast.training.program import make_recipe, shapes_of
+from mmcontrast.training.program import make_method, shapes_of
 from mmcontrast.training.step import init_state, train_step
 
 
@@ -187,15 +187,15 @@ def test_an_example_without_a_text_is_nothing_to_the_terms_of_texts(config):
   whole = tiny_config(data=resolve(settings), objective=terms, heads=heads, augment=dict(image="none"),
                       optimizer=dict(name="sgd", learning_rate=1.0))  # fmt: skip
   spec = pipeline.spec(settings, 16)
-  recipe = make_recipe(whole, spec)
+  method = make_method(whole, spec)
   batch = take(1, settings, None, batch_size=16)[0][0]
   absent = ~batch["present"]["text"]
   assert 0 < absent.sum() < 16
   assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes_of(spec)) == jax.tree.map(
     lambda leaf: (leaf.shape, leaf.dtype), batch
   )
-  start = jax.jit(functools.partial(init_state, recipe))(batch)
-  step = jax.jit(functools.partial(train_step, recipe, None))
+  start = jax.jit(functools.partial(init_state, method))(batch)
+  step = jax.jit(functools.partial(train_step, method, None))
   after, there = step(start, batch)
   images = np.where(absent[:, None, None, None, None], 255 - batch["image"], batch["image"])
   texts = np.where(absent[:, None, None], batch["text"][:, :, ::-1], batch["text"])

@@ -9,7 +9,7 @@ from tiny import tiny_batch, tiny_config, tiny_spec
 from mmcontrast.encoders import build_head
 from mmcontrast.errors import UserError
 from mmcontrast.models.model import build_model
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 
 MASK = jnp.arange(6)[None] < jnp.array([6, 4, 1])[:, None]
 NAMES = ("image[0]/image_joint", "text[0]/text_joint")
@@ -96,8 +96,8 @@ def test_a_shared_trunk_is_one():
 def test_a_new_modality_trains_its_own_part_of_a_frozen_trunk():
   config = universal()
   config["optimizer"]["frozen"] = ("towers/.*", "heads/image_joint/.*")
-  recipe = make_recipe(config, tiny_spec())
-  assert recipe.model.frozen == {"towers/image", "towers/text", "heads/image_joint"}
+  method = make_method(config, tiny_spec())
+  assert method.model.frozen == {"towers/image", "towers/text", "heads/image_joint"}
 
 
 @pytest.mark.parametrize(
@@ -114,5 +114,5 @@ def test_mistakes(changes, message):
   config = universal()
   config["heads"]["text_joint"].update(changes)
   with pytest.raises(UserError, match=message) as error:
-    make_recipe(config, tiny_spec())
+    make_method(config, tiny_spec())
   assert "\n" not in str(error.value)

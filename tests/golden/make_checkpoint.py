@@ -15,7 +15,7 @@ import numpy as np
 
 from mmcontrast.parallel import sharding
 from mmcontrast.runs.checkpoint import Checkpoints
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step
 
 
@@ -52,19 +52,19 @@ def config():
 
 
 def program():
-  """(recipe, the step jitted on one device, where the state lives)."""
+  """(method, the step jitted on one device, where the state lives)."""
   from tiny import tiny_spec
 
-  recipe = make_recipe(config(), tiny_spec())
+  method = make_method(config(), tiny_spec())
   mesh = sharding.make_mesh({"data": 1}, jax.devices()[:1])
-  return recipe, jax.jit(functools.partial(train_step, recipe, mesh)), sharding.replicated(mesh)
+  return method, jax.jit(functools.partial(train_step, method, mesh)), sharding.replicated(mesh)
 
 
 def main(folder):
   from tiny import tiny_batch
 
-  recipe, step, place = program()
-  state = jax.jit(functools.partial(init_state, recipe), out_shardings=place)(tiny_batch())
+  method, step, place = program()
+  state = jax.jit(functools.partial(init_state, method), out_shardings=place)(tiny_batch())
   for number in range(2):
     state = step(state, tiny_batch(seed=number))[0]
   with contextlib.closing(Checkpoints(folder, config()["checkpoint"])) as checkpoints:

@@ -14,7 +14,7 @@ from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.parallel import sharding
 from mmcontrast.runs.checkpoint import Checkpoints
-from mmcontrast.training.program import build_program, make_recipe
+from mmcontrast.training.program import build_program, make_method
 from mmcontrast.training.step import init_state, train_step
 
 VIEWS = ("image[0]/image_ssl", "image[1]/image_ssl")
@@ -44,12 +44,12 @@ def config(**changes):
 def program(devices=1, frozen=()):
   c = config()
   c["optimizer"]["frozen"] = frozen
-  recipe = make_recipe(c, tiny_spec())
+  method = make_method(c, tiny_spec())
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
   everywhere = sharding.replicated(mesh)
-  first = jax.jit(functools.partial(init_state, recipe), out_shardings=everywhere)(tiny_batch())
-  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
-  return recipe, first, lambda state, seed: step(state, sharding.put_batch(tiny_batch(seed=seed), mesh))
+  first = jax.jit(functools.partial(init_state, method), out_shardings=everywhere)(tiny_batch())
+  step = jax.jit(functools.partial(train_step, method, mesh), out_shardings=everywhere)
+  return method, first, lambda state, seed: step(state, sharding.put_batch(tiny_batch(seed=seed), mesh))
 
 
 def run(steps, devices=1, **options):
@@ -126,11 +126,11 @@ def test_modules_are_decayed_frozen_and_adapted_as_towers_are():
   assert_same(before.batch_stats["heads"]["predictor"], after.batch_stats["heads"]["predictor"])
   c = config(lora=dict(targets="terms/clusters/.*/kernel", rank=1, alpha=1.0))
   c["optimizer"] |= dict(weight_decay=0.5)
-  recipe = make_recipe(c, tiny_spec())
-  shapes = jax.eval_shape(functools.partial(init_state, recipe), tiny_batch())
+  method = make_method(c, tiny_spec())
+  shapes = jax.eval_shape(functools.partial(init_state, method), tiny_batch())
   assert shapes.params["lora"]["terms"]["clusters"]["prototypes"]["kernel"]["a"].shape == (4, 1)
   zeros = jax.tree.map(jnp.zeros_like, state.params)
-  optimizer = make_recipe(c | dict(lora=dict(targets="", rank=8, alpha=16.0)), tiny_spec()).optimizer
+  optimizer = make_method(c | dict(lora=dict(targets="", rank=8, alpha=16.0)), tiny_spec()).optimizer
   updates, _ = optimizer.update(zeros, optimizer.init(state.params), state.params)
   np.testing.assert_allclose(updates["terms"]["clusters"]["prototypes"]["kernel"], -0.1 * 0.5 * table, rtol=1e-5)
 
@@ -144,10 +144,10 @@ def test_masks_pass_through_microbatches_and_update_rules():
                     for kind, score in (("linear", "token_max"), ("weighted", "token_weighted"))}  # fmt: skip
   batch, found = tiny_batch(), []
   for count, rule in ((1, "project_conflicts"), (4, "project_conflicts"), (1, "sum")):
-    recipe = make_recipe(c | dict(batch=dict(size=16, microbatches=count), update_rule=dict(name=rule, **(
+    method = make_method(c | dict(batch=dict(size=16, microbatches=count), update_rule=dict(name=rule, **(
       dict(on="heads/.*") if rule != "sum" else {}))), tiny_spec())  # fmt: skip
-    state = jax.jit(functools.partial(init_state, recipe))(batch)
-    found.append(jax.jit(functools.partial(train_step, recipe, None))(state, batch))
+    state = jax.jit(functools.partial(init_state, method))(batch)
+    found.append(jax.jit(functools.partial(train_step, method, None))(state, batch))
   for name, leaf in paths(found[1][0].params).items():
     np.testing.assert_allclose(leaf, paths(found[0][0].params)[name], rtol=1e-4, atol=1e-6, err_msg=name)
   assert found[0][1]["loss"] == pytest.approx(float(found[2][1]["loss"]), rel=1e-5)

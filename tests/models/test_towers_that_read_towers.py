@@ -21,7 +21,7 @@ from mmcontrast.objectives.embedding_path import Source, parse_embedding
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.optimization import optim
 from mmcontrast.parallel import sharding
-from mmcontrast.training.program import build_program, make_recipe
+from mmcontrast.training.program import build_program, make_method
 from mmcontrast.training.step import init_state, train_step
 
 FUSED = "fusion(text[0], image[1])/match"
@@ -53,10 +53,10 @@ def config(**changes):
 
 
 def trained(c, devices=1, steps=2):
-  recipe = make_recipe(c, tiny_spec())
+  method = make_method(c, tiny_spec())
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
-  state = jax.jit(functools.partial(init_state, recipe), out_shardings=sharding.replicated(mesh))(tiny_batch())
-  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=sharding.replicated(mesh))
+  state = jax.jit(functools.partial(init_state, method), out_shardings=sharding.replicated(mesh))(tiny_batch())
+  step = jax.jit(functools.partial(train_step, method, mesh), out_shardings=sharding.replicated(mesh))
   for seed in range(steps):
     state, metrics = step(state, sharding.put_batch(tiny_batch(seed=seed), mesh))
   return state, jax.device_get(metrics)
@@ -135,10 +135,10 @@ def test_only_what_is_asked_for_is_computed():
   c = config()
   texts = []
   for terms in (dict(pair=PAIR), c["objective"]):
-    recipe = make_recipe(c | dict(objective=terms), tiny_spec())
-    state = jax.eval_shape(functools.partial(init_state, recipe), tiny_batch())
+    method = make_method(c | dict(objective=terms), tiny_spec())
+    state = jax.eval_shape(functools.partial(init_state, method), tiny_batch())
     texts.append(
-      jax.jit(functools.partial(train_step, recipe, None)).lower(state, tiny_batch()).as_text(debug_info=True)
+      jax.jit(functools.partial(train_step, method, None)).lower(state, tiny_batch()).as_text(debug_info=True)
     )
   assert "towers.fusion" not in texts[0] and "heads.match" not in texts[0] and "towers.image" in texts[0]
   assert "towers.fusion" in texts[1] and "heads.match" in texts[1]
@@ -171,8 +171,8 @@ def test_a_fusion_is_decayed_cut_adapted_and_frozen_as_any_tower():
   assert set(program.state.params["lora"]["towers"]) == {"fusion"}
   frozen = config()
   frozen["optimizer"]["frozen"] = ("towers/fusion/.*",)
-  recipe = make_recipe(frozen, tiny_spec())
-  assert "towers/fusion" in recipe.model.frozen
+  method = make_method(frozen, tiny_spec())
+  assert "towers/fusion" in method.model.frozen
   decayed = optim._decay_by_path(0.1, ["towers/fusion/blocks_0/cross_attn/q/kernel", "towers/fusion/norm/scale"])
   assert list(decayed.values()) == [0.1, 0.0]
 
@@ -191,7 +191,7 @@ def test_losses_of_a_tower_enter_by_name(monkeypatch):
   assert value == pytest.approx((1 + 2) * (0 + 1 + 2) / 6)
   with pytest.raises(UserError, match=r"objective\.length: wants losses/width of 'image\[0\]/image_joint', which makes "
                                       r"losses/length, pooled only"):  # fmt: skip
-    make_recipe(c | dict(objective=dict(length=term | dict(auxiliary="width"))), tiny_spec())
+    make_method(c | dict(objective=dict(length=term | dict(auxiliary="width"))), tiny_spec())
 
 
 def reading(**towers):
@@ -242,7 +242,7 @@ def test_what_cannot_read(towers, message):
 )  # fmt: skip
 def test_a_term_that_asks_for_what_is_not_made(term, message):
   with pytest.raises(UserError, match=message) as error:
-    make_recipe(config(objective=dict(t=term)), tiny_spec())
+    make_method(config(objective=dict(t=term)), tiny_spec())
   assert "\n" not in str(error.value)
 
 
@@ -253,7 +253,7 @@ def test_a_tower_that_makes_no_tokens_is_not_read(monkeypatch):
   with pytest.raises(
     UserError, match=r"fusion\.reads: tower 'image' makes no tokens, only losses/length, pooled; name"
   ):
-    make_recipe(c, tiny_spec())
+    make_method(c, tiny_spec())
 
 
 def test_a_fusion_takes_part_where_all_that_it_reads_is_there():
@@ -267,11 +267,11 @@ def test_a_queue_longer_than_an_epoch():
   with pytest.raises(
     UserError, match=r"t\.negatives: a queue of 80 is longer than an epoch of 64 .* 'batch\+queue:64'"
   ):
-    make_recipe(config(objective=dict(t=term)), tiny_spec())
+    make_method(config(objective=dict(t=term)), tiny_spec())
 
 
 def test_as_many_logits_as_classes():
   c = config()
   c["heads"]["match"]["dim"] = 2
   with pytest.raises(UserError, match=r"head 'match' gives 2 logits and label 'group' has 4 classes; set .*dim=4"):
-    make_recipe(c, tiny_spec())
+    make_method(c, tiny_spec())

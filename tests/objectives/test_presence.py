@@ -13,7 +13,7 @@ from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.objectives import terms as objective
 from mmcontrast.stores import queue as queue_store
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step
 
 IMAGE, TEXT, AUDIO = "image[0]/joint", "text[0]/joint", "audio[0]/joint"
@@ -171,12 +171,12 @@ def test_a_missing_key_is_no_negative_in_a_queue():
 
 def test_a_step_passes_it_on_to_terms_and_queues():
   """What stands in the places of missing texts changes nothing of a step, and the queue knows them."""
-  recipe = make_recipe(tiny_config(objective=dict(t=five_terms()["image_to_text"])), tiny_spec())
+  method = make_method(tiny_config(objective=dict(t=five_terms()["image_to_text"])), tiny_spec())
   batch, missing = tiny_batch(), np.arange(16) % 3 == 1
   batch["present"] = {"text": ~missing}
   other = batch | {"text": np.where(missing[:, None, None], np.roll(batch["text"], 1, 0), batch["text"])}
-  start = compiled(functools.partial(init_state, recipe))(batch)
-  step = compiled(functools.partial(train_step, recipe, None))
+  start = compiled(functools.partial(init_state, method))(batch)
+  step = compiled(functools.partial(train_step, method, None))
   (state, metrics), (same, same_metrics) = step(start, batch), step(start, other)
   assert_close(same_metrics, metrics, 1e-5)
   assert_close(same.params, state.params, 1e-6)

@@ -16,7 +16,7 @@ from mmcontrast.optimization.update_rules import ProjectConflicts, Sum, make_upd
 from mmcontrast.parallel import sharding
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.runs.checkpoint import Checkpoints
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step
 
 
@@ -135,11 +135,11 @@ def without_images(batch):
 def program(rule: str, devices: int = 1, microbatches: int = 1):
   """(first state, step), the table cut over the devices."""
   spec = dataclasses.replace(tiny_spec(), batch=without_images(tiny_spec().batch))
-  recipe = make_recipe(text_config(rule, microbatches), spec)
+  method = make_method(text_config(rule, microbatches), spec)
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
-  first = jax.jit(functools.partial(init_state, recipe))(without_images(tiny_batch()))
+  first = jax.jit(functools.partial(init_state, method))(without_images(tiny_batch()))
   placed = sharding.shard_state([("tables/.*", ("data",)), (".*", ())], mesh, first)
-  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=(placed, sharding.replicated(mesh)))
+  step = jax.jit(functools.partial(train_step, method, mesh), out_shardings=(placed, sharding.replicated(mesh)))
   return jax.device_put(first, placed), lambda state, number: step(
     state, sharding.put_batch(without_images(tiny_batch(seed=number)), mesh)
   )

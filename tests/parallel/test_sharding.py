@@ -13,7 +13,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.parallel import sharding
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.training.program import make_recipe, shapes_of
+from mmcontrast.training.program import make_method, shapes_of
 from mmcontrast.training.step import init_state, train_step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "sharding"
@@ -27,8 +27,8 @@ def large_state():
     image=dict(name="vit", width=768, depth=12, heads=12, patch=16, pool="map"),
     text=dict(name="text_transformer", width=512, depth=12, heads=8, vocab_size=32000),
   )
-  recipe = make_recipe(tiny_config(towers=towers), tiny_spec())
-  return jax.eval_shape(functools.partial(init_state, recipe), shapes_of(tiny_spec()))
+  method = make_method(tiny_config(towers=towers), tiny_spec())
+  return jax.eval_shape(functools.partial(init_state, method), shapes_of(tiny_spec()))
 
 
 def snapshot(preset: str) -> str:
@@ -78,8 +78,8 @@ def test_blocks_in_a_loop_are_cut_as_those_one_by_one():
   tower, cuts = dict(name="vit", width=64, depth=4, heads=4, patch=4), []
   for scan in (False, True):
     towers = tiny_config()["towers"] | dict(image={**tower, "scan": scan})
-    recipe = make_recipe(tiny_config(towers=towers), tiny_spec())
-    state = jax.eval_shape(functools.partial(init_state, recipe), shapes_of(tiny_spec()))
+    method = make_method(tiny_config(towers=towers), tiny_spec())
+    state = jax.eval_shape(functools.partial(init_state, method), shapes_of(tiny_spec()))
     found = sharding.shard_state("fsdp_tp", MESH, state).params["towers"]["image"]
     block = found["blocks" if scan else "blocks_0"]
     cuts.append(
@@ -120,12 +120,12 @@ def trained(preset, mesh, devices):
   """State and metrics after two steps of SGD, whose update is the gradient, unlike Adam's first."""
   objective = {name: five_terms()[name] for name in ("image_tags", "image_to_text")}
   config = tiny_config(optimizer=dict(name="sgd", learning_rate=0.1), objective=objective)
-  recipe = make_recipe(config, tiny_spec())
+  method = make_method(config, tiny_spec())
   mesh = sharding.make_mesh(mesh, jax.devices()[:devices])
-  where = sharding.shard_state(preset, mesh, jax.eval_shape(functools.partial(init_state, recipe), tiny_batch()))
-  state = jax.jit(functools.partial(init_state, recipe), out_shardings=where)(tiny_batch())
+  where = sharding.shard_state(preset, mesh, jax.eval_shape(functools.partial(init_state, method), tiny_batch()))
+  state = jax.jit(functools.partial(init_state, method), out_shardings=where)(tiny_batch())
   step = jax.jit(
-    functools.partial(train_step, recipe, mesh), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh))
+    functools.partial(train_step, method, mesh), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh))
   )
   for number in range(2):
     state, metrics = step(state, sharding.put_batch(tiny_batch(seed=number), mesh))

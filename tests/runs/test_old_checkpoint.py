@@ -41,8 +41,8 @@ def test_its_next_step_is_the_one_it_had(run):
   """Queues, tables, momentum branch and optimizer are as they were, and the loss of every term is."""
   from make_checkpoint import config, program
 
-  recipe, step, place = program()
-  like = jax.eval_shape(functools.partial(init_state, recipe), tiny_batch())
+  method, step, place = program()
+  like = jax.eval_shape(functools.partial(init_state, method), tiny_batch())
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like)
   with contextlib.closing(Checkpoints(run, config()["checkpoint"])) as checkpoints:
     state = checkpoints.restore(like)

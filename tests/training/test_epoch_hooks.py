@@ -132,7 +132,7 @@ def remember(monkeypatch, data, devices):
   def hooks(**options):
     plan = plan_of(config(data, epoch_hooks=dict(mine=dict(name="remember", every_epochs=2) | options)))
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), plan.program.batch)
-    return plan, EpochHooks(plan), jax.jit(lambda batch: init_state(plan.program.recipe, batch))(zeros)
+    return plan, EpochHooks(plan), jax.jit(lambda batch: init_state(plan.program.method, batch))(zeros)
 
   return hooks
 
@@ -167,13 +167,13 @@ def test_an_example_is_embedded_as_it_is_alone(remember, data):
   batch = next(batches)
   batches.close()
   assert batch["index"].tolist() == [row if row != 9 else 10 for row in range(ROWS)]
-  recipe = plan.program.recipe
+  method = plan.program.method
   pixels = (
-    batch["image"][:, 0] / np.float32(255) - np.array(recipe.preparations["image"].mean, np.float32)
-  ) / np.array(recipe.preparations["image"].std, np.float32)
+    batch["image"][:, 0] / np.float32(255) - np.array(method.preparations["image"].mean, np.float32)
+  ) / np.array(method.preparations["image"].std, np.float32)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  encoded = recipe.model.encode(variables, "image", Inputs(pixels.astype(np.float32)))[0]
-  np.testing.assert_allclose(recipe.model.embed_through(variables, "image_ssl", encoded).pooled, rows, atol=1e-5)
+  encoded = method.model.encode(variables, "image", Inputs(pixels.astype(np.float32)))[0]
+  np.testing.assert_allclose(method.model.embed_through(variables, "image_ssl", encoded).pooled, rows, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mmcontrast.models.lora import Lora
 from mmcontrast.runs.checkpoint import Checkpoints, load_run, save_untrained
 from mmcontrast.train import train
 from mmcontrast.training.initialization import initial_arrays
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step, variables_of
 
 TARGETS = "towers/image/.*/attn/(qkv|proj)/kernel"
@@ -55,9 +55,9 @@ def config(**changes):
 
 @functools.cache
 def first_state(make=config):
-  """(recipe, state before the first step) of the config that `make` makes."""
-  recipe = make_recipe(make(), tiny_spec())
-  return recipe, jax.jit(functools.partial(init_state, recipe))(tiny_batch())
+  """(method, state before the first step) of the config that `make` makes."""
+  method = make_method(make(), tiny_spec())
+  return method, jax.jit(functools.partial(init_state, method))(tiny_batch())
 
 
 def leaves(tree):
@@ -120,19 +120,19 @@ def test_the_base_stays_bit_identical_and_has_no_optimizer_state(whole):
 
 
 def test_only_targets_are_frozen_without_frozen():
-  recipe = make_recipe(config(optimizer=dict(learning_rate=0.1)), tiny_spec())
-  frozen = [name for name, still in leaves(recipe.frozen).items() if still]
+  method = make_method(config(optimizer=dict(learning_rate=0.1)), tiny_spec())
+  frozen = [name for name, still in leaves(method.frozen).items() if still]
   assert frozen == [f"towers/image/blocks_0/attn/{name}/kernel" for name in ("proj", "qkv")]
 
 
 def test_the_average_by_hand():
   """0.75 of the last average and 0.25 of the new weights: LoRA's sum and batch statistics too."""
-  recipe, state = first_state()
-  step = jax.jit(functools.partial(train_step, recipe, None))
-  expected = {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+  method, state = first_state()
+  step = jax.jit(functools.partial(train_step, method, None))
+  expected = {"params": method.lora.merge(state.params), "batch_stats": state.batch_stats}
   for number in range(2):
     state, _ = step(state, tiny_batch(seed=number))
-    now = {"params": recipe.lora.merge(state.params), "batch_stats": state.batch_stats}
+    now = {"params": method.lora.merge(state.params), "batch_stats": state.batch_stats}
     expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, expected, now)
   found, expected = leaves(state.ema), leaves(expected)
   for name, leaf in found.items():
@@ -148,9 +148,9 @@ def test_the_average_by_hand():
 def test_what_is_loaded_is_the_average(whole):
   workdir, state = whole
   assert_same(load_run(workdir)[1], state.ema)
-  recipe = make_recipe(config(), tiny_spec())
-  assert variables_of(recipe, state) is state.ema
-  now = recipe.lora.merge(state.params)
+  method = make_method(config(), tiny_spec())
+  assert variables_of(method, state) is state.ema
+  now = method.lora.merge(state.params)
   kernel = ("towers", "image", "blocks_0", "attn", "qkv", "kernel")
   values = [
     functools.reduce(lambda tree, key: tree[key], kernel, tree) for tree in (state.ema["params"], now, state.params)
@@ -172,7 +172,7 @@ def test_loading_sums_what_is_saved_apart(whole, tmp_path):
     checkpoints.save(state.replace(ema=None), alone, None)
   found = load_run(tmp_path)[1]
   assert set(found) == {"params", "batch_stats"} and "lora" not in found["params"]
-  merged = make_recipe(alone, tiny_spec()).lora.merge(state.params)
+  merged = make_method(alone, tiny_spec()).lora.merge(state.params)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), found["params"], merged)
 
 
@@ -198,7 +198,7 @@ def test_a_run_from_before_these_options_is_loaded_and_resumed():
 )
 def test_mistakes_stop_before_compilation(lora, says):
   with pytest.raises(UserError, match=says) as error:
-    make_recipe(config(lora=dict(rank=2, alpha=6.0) | lora), tiny_spec())
+    make_method(config(lora=dict(rank=2, alpha=6.0) | lora), tiny_spec())
   assert "\n" not in str(error.value)
 
 

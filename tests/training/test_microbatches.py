@@ -14,7 +14,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.parallel import sharding
 from mmcontrast.train import train
 from mmcontrast.training.microbatches import check_microbatches, encode_in_chunks
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step
 
 
@@ -39,17 +39,17 @@ def dropped_config(microbatches: int) -> dict:
 
 @functools.cache
 def first_state():
-  recipe = make_recipe(dropped_config(1), tiny_spec())
-  return jax.device_get(jax.jit(functools.partial(init_state, recipe))(tiny_batch()))
+  method = make_method(dropped_config(1), tiny_spec())
+  return jax.device_get(jax.jit(functools.partial(init_state, method))(tiny_batch()))
 
 
 @functools.cache
 def one_step(microbatches: int, devices: int = 1):
   """(parameters before, state after, metrics) of one step."""
-  recipe = make_recipe(dropped_config(microbatches), tiny_spec())
+  method = make_method(dropped_config(microbatches), tiny_spec())
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
   everywhere = sharding.replicated(mesh)
-  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
+  step = jax.jit(functools.partial(train_step, method, mesh), out_shardings=everywhere)
   after, metrics = step(jax.device_put(first_state(), everywhere), sharding.put_batch(tiny_batch(), mesh))
   return jax.device_get((first_state().params, after, metrics))
 

@@ -10,12 +10,12 @@ import pytest
 from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.parallel import sharding
-from mmcontrast.training.program import make_recipe
+from mmcontrast.training.program import make_method
 from mmcontrast.training.step import init_state, train_step
 
 
 def program(devices: int = 1, **changes):
-  """(recipe, initial state, jitted step) on `devices`, of the tiny config with `changes`.
+  """(method, initial state, jitted step) on `devices`, of the tiny config with `changes`.
 
   SGD, unless they say otherwise: the update is the gradient itself, not its sign as in Adam's first steps.
   """
@@ -25,19 +25,19 @@ def program(devices: int = 1, **changes):
 @functools.cache
 def _program(devices, changes):
   changes = json.loads(changes)
-  recipe = make_recipe(tiny_config(**changes), tiny_spec())
+  method = make_method(tiny_config(**changes), tiny_spec())
   mesh = sharding.make_mesh({"data": -1}, jax.devices()[:devices])
   everywhere = sharding.replicated(mesh)
   changes.pop("matrix", None)  # the state does not depend on how the loss is computed
   state = jax.device_put(_first_state(json.dumps(changes)), everywhere)
-  step = jax.jit(functools.partial(train_step, recipe, mesh), out_shardings=everywhere)
-  return recipe, state, lambda state, batch: step(state, sharding.put_batch(batch, mesh))
+  step = jax.jit(functools.partial(train_step, method, mesh), out_shardings=everywhere)
+  return method, state, lambda state, batch: step(state, sharding.put_batch(batch, mesh))
 
 
 @functools.cache
 def _first_state(changes):
-  recipe = make_recipe(tiny_config(**json.loads(changes)), tiny_spec())
-  return jax.device_get(jax.jit(functools.partial(init_state, recipe))(tiny_batch()))
+  method = make_method(tiny_config(**json.loads(changes)), tiny_spec())
+  return jax.device_get(jax.jit(functools.partial(init_state, method))(tiny_batch()))
 
 
 def run(steps: int, devices: int = 1, **changes):
