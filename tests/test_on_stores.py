@@ -81,8 +81,8 @@ def settings(data, **changes):
 def data(environment):
   """A table, its pictures and a tokenizer, all of them in a bucket."""
   folder = folders.at("gs://bucket/data", "data")
-  rows = [{"image": f"{row}.png", "caption": [f"thing {row}", f"a {row}"]} for row in range(24)]
-  for row in range(24):
+  rows = [{"image": f"{row}.png", "caption": [f"thing {row}", f"a {row}"]} for row in range(40)]
+  for row in range(40):
     (folder / f"{row}.png").write_bytes(picture(row))
   (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   words = ["data", "tokenizer", f"jsonl:{folder}/rows.jsonl", "--source.image=None", "--vocab_size", "300"]
