@@ -26,7 +26,7 @@ class Modality(InUse, Views):
     """
     arrays = batch if isinstance(batch, Mapping) else {self.name: batch}
     views = {name: jnp.asarray(array)[:, None] for name, array in arrays.items()}
-    seeds = jnp.zeros(len(next(iter(views.values()))), jnp.uint32)
+    seeds = jnp.zeros(next(iter(views.values())).shape[0], jnp.uint32)  # a size that is only known later has no len
     return self.preparation(self._shown(config))({**views, "seed": seeds}, train=False)[self.name].view(0)
 
   def zeros(self, count: int, config: Mapping[str, Any]) -> Inputs:
