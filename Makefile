@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ORACLES := .venv-oracles
 RUN := runs/quickstart
 
-.PHONY: quickstart test oracles launchers tpu notebooks lint clean
+.PHONY: quickstart trimodal test oracles launchers tpu notebooks lint clean
 
 # Python 3.11 or newer, in an environment of its own; installed once a change of setup.py.
 $(BIN)/python:
@@ -42,6 +42,14 @@ quickstart: $(VENV)/installed-emoji
 	-$(BIN)/mmcontrast data build emoji_noto
 	$(BIN)/mmcontrast train --config quickstart --workdir $(RUN)
 	$(BIN)/mmcontrast evaluate --workdir $(RUN)
+
+# Images, texts and speech: ten minutes of training on two cores, after some minutes of speaking the data once.
+trimodal: $(VENV)/installed-emoji
+	$(BIN)/python -m pip install --quiet --editable '.[speech]'
+	$(BIN)/mmcontrast data build emoji_spoken
+	-$(BIN)/mmcontrast data build emoji_spoken_noto
+	$(BIN)/mmcontrast train --config trimodal --workdir runs/trimodal
+	$(BIN)/mmcontrast evaluate --workdir runs/trimodal
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations=10

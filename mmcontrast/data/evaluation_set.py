@@ -57,12 +57,12 @@ def load_evaluation_set(
   *,
   trained: bool = True,
 ) -> EvaluationSet:
-  """Loads `emoji_views` (one style of it) or `emoji_noto`.
+  """Loads one of SETS: one style of its drawings and, of those that are spoken, one speaker.
 
   Args:
     split: train, validation, test, or all.
-    style: of emoji_views, "twemoji" (the default) or "openmoji"; the set's name is then
-      "emoji_views_twemoji".
+    style: of emoji_views, "twemoji" (the default) or "openmoji"; the set's name is then "emoji_views_twemoji". Of
+      emoji_spoken and emoji_spoken_noto the speaker, a column of sound: "en+f3"; all columns where none is named.
     data: the config's `data`, of which `image_size`, `trim`, `centre_crop` and `on_error` matter
       here; what is not given is as in settings.DEFAULTS.
     trained: whether a run was trained on `data`; to one that was imported nothing is seen.
@@ -79,12 +79,18 @@ def load_evaluation_set(
   names = [concept["name"] for concept in concepts]
   return dataclasses.replace(
     found,
-    name=f"{name}_{style or source.info.styles[0]}" if len(source.info.styles) > 1 else name,
+    name=f"{name}_{shown}" if (shown := _told_by(source.info, style)) else name,
     seen=trained and _is_seen(name, name, {}, split, data or {}),
     trains_probes=name in ("emoji_views", "emoji_spoken"),
     things=found.things | {"text": Things(names, np.arange(len(names)), np.full(len(names), -1, np.int64))},
     split=np.array([concepts[identity]["split"] for identity in found.example_id], dtype="U10"),
   )
+
+
+def _told_by(info: sources.Info, style: str | None) -> str:
+  """What a set's name says of what it shows: a style or a speaker, where there are several of them; else ""."""
+  of = next((keys for keys in (info.styles, *info.keys.values()) if style in keys), info.styles)
+  return (style or of[0]) if len(of) > 1 else ""
 
 
 def open_configured_set(name: str, given: Mapping, data: Mapping, data_dir: DataDir = None) -> sources.Source:

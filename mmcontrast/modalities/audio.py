@@ -16,7 +16,7 @@ import numpy as np
 
 from mmcontrast.data import noise, transforms
 from mmcontrast.data.checks import check_counts
-from mmcontrast.data.record import Record
+from mmcontrast.data.record import Info, Record
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities import audio_augmentation as augmentation
 from mmcontrast.modalities.audio_log_mel import LogMel, log_mel, parse
@@ -61,6 +61,9 @@ class Audio(AudioInUse, Modality):
 
   def recipe_options(self, base: str) -> dict[str, Any]:
     return dataclasses.asdict(augmentation.RECIPES.get(base, augmentation.Recipe()))
+
+  def of_class(self, info: Info) -> str:
+    return ", or say which column has it: data.source.audio=COLUMN"
 
   # On the host.
 

@@ -120,7 +120,7 @@ class Views:
     """UserError where a source, or a member of a mixture, lacks what the settings name."""
 
   def of_class(self, info: Info) -> str:
-    """How a source that has nothing of it could make it of its labels, for a message; "" where it cannot."""
+    """How a source that shows nothing of it could: made of its labels, a column named; "" where it cannot."""
     return ""
 
   def open_tokenizer(self, settings: Settings, source: Source | None) -> Tokenizer | None:

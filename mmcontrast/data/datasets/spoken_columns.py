@@ -1,4 +1,4 @@
-"""Who speaks in `emoji_spoken`: the names of its columns of sound."""
+"""Who speaks in `emoji_spoken` and `tux_stamps`: the names of their columns of sound."""
 
 from __future__ import annotations
 
@@ -13,3 +13,9 @@ HELD_OUT = ("en+f3", "en-us+m7")
 def columns(held_out: bool) -> tuple[str, ...]:
   """The sounds of a concept: by each English speaker, and in each other language."""
   return (*SPEAKERS, *(HELD_OUT if held_out else ()), *LANGUAGES[1:])
+
+
+VOICES = ("en", "be", "bg", "ca", "da", "el", "es", "fr", "lt", "ml", "nl", "ro", "ru")
+"""Languages in which people speak in `tux_stamps`."""
+EFFECT = "sound"
+"""The column of `tux_stamps` that holds the sound of the thing itself."""

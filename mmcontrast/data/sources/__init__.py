@@ -28,6 +28,7 @@ SOURCES: dict[str, Opener] = {
   "emoji_noto": emoji.refuse_emoji_noto,
   "emoji_spoken": emoji.open_emoji_spoken,
   "emoji_spoken_noto": emoji.refuse_emoji_spoken_noto,
+  "tux_stamps": emoji.open_tux_stamps,
   "coco": coco.CocoSource,
   "webdataset": shards.open_webdataset,
   "tfrecord": shards.open_tfrecord,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmcontrast.data import build
-from mmcontrast.data.datasets.spoken_columns import HELD_OUT, SPEAKERS, columns
+from mmcontrast.data.datasets.spoken_columns import EFFECT, HELD_OUT, SPEAKERS, VOICES, columns
 from mmcontrast.data.record import Info, Record
 from mmcontrast.data.sources.array_record import reading
 from mmcontrast.errors import MissingData, UserError, choose
@@ -108,13 +108,34 @@ def open_emoji_spoken(path: str, options: Mapping, split: str, data_dir: str | o
       f"data.dataset: emoji_spoken takes no path, and data.source.audio alone, not {path or dict(options)!r}"
     )
   allowed = columns(held_out=False)
-  chosen = options.get("audio") or SPEAKERS
-  chosen = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+  chosen = _chosen(options, SPEAKERS)
   for column in chosen:
     if column in HELD_OUT:
       raise UserError(f"data.source.audio: {column!r} is held out, for evaluation only; train on {', '.join(SPEAKERS)}")
     choose(column, allowed, "data.source.audio")
   return open_built("emoji_spoken", split, data_dir, chosen)
+
+
+def open_tux_stamps(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Opens tux_stamps, by default with what people say in all languages.
+
+  Args:
+    options: audio: the columns of sound, languages such as "fr", or "sound": that of the thing itself.
+  """
+  if path or options.keys() - {"audio"}:
+    raise UserError(
+      f"data.dataset: tux_stamps takes no path, and data.source.audio alone, not {path or dict(options)!r}"
+    )
+  chosen = _chosen(options, VOICES)
+  for column in chosen:
+    choose(column, (*VOICES, EFFECT), "data.source.audio")
+  return open_built("tux_stamps", split, data_dir, chosen)
+
+
+def _chosen(options: Mapping, columns: Sequence[str]) -> tuple[str, ...]:
+  """The columns of data.source.audio, one or several; `columns` where it names none."""
+  named = options.get("audio") or columns
+  return (named,) if isinstance(named, str) else tuple(named)
 
 
 def refuse_emoji_spoken_noto(path, options, split, data_dir) -> EmojiSource:

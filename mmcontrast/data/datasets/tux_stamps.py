@@ -1,0 +1,247 @@
+"""`tux_stamps`: photographs and drawings, named in 77 languages and spoken by people in a dozen of them.
+
+The stamps of Tux Paint, from Debian's package tuxpaint-stamps-default (161 MB, GPL 2, so never carried along): 950
+pictures, 805 different English captions, 7,400 recorded captions, 135 sounds of the thing itself. The package is taken
+where it lies: installed, else the file that $MMCONTRAST_TUX_STAMPS names, else by `apt-get download`. Stamps that are
+letters are left out. Stamps with the same English caption have one id, and are in one split.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from mmcontrast.data import tokenizers
+from mmcontrast.data.datasets.emoji_concepts import SPLITS, split_of
+from mmcontrast.data.datasets.emoji_views import SIZE
+from mmcontrast.data.datasets.spoken_columns import EFFECT, VOICES
+from mmcontrast.errors import UserError
+
+PACKAGE, VERSION = "tuxpaint-stamps-default", "2022.06.04-1"
+SHA256 = "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"
+INSTALLED = pathlib.Path("/usr/share/tuxpaint/stamps")
+COPYRIGHT = pathlib.Path(f"usr/share/doc/{PACKAGE}/copyright")
+VARIABLE = "MMCONTRAST_TUX_STAMPS"
+VOCABULARY = 1000
+_LEFT_OUT = "symbols/alphabets"
+
+ATTRIBUTION = """# Licence of the data in this folder
+
+Pictures, texts and sounds: the stamps of Tux Paint, copyright Bill Kendrick and the contributors of tuxpaint-stamps,
+GNU General Public License 2, from Debian's {package} {version}; its file of copyrights follows. Changes made: pictures
+were fitted into 96 x 96 pixels; letters were left out.
+
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+  """One stamp: where its picture and its sounds are, and what it is called."""
+
+  key: str  # its path below the stamps' folder, without an ending: "animals/birds/blackbird"
+  picture: pathlib.Path
+  caption: str
+  names: dict[str, str]  # by language
+  sounds: dict[str, pathlib.Path]  # by language of the speaker; EFFECT: of the thing itself
+  mirror_safe: bool
+
+  @property
+  def category(self) -> str:
+    return self.key.partition("/")[0]
+
+
+def read_stamps(folder: pathlib.Path) -> list[Stamp]:
+  """All stamps that have a picture and an English caption, in the order of their paths."""
+  found = []
+  for text in sorted(folder.rglob("*.txt")):
+    key = text.relative_to(folder).with_suffix("").as_posix()
+    pictures = [path for path in (text.with_suffix(".png"), text.with_suffix(".svg")) if path.is_file()]
+    caption, *lines = text.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    if key.startswith(_LEFT_OUT) or not pictures or not caption.strip():
+      continue
+    names = {match[1]: match[2].strip() for line in lines if (match := re.match(r"(\w+)\.utf8=(.*)", line))}
+    sounds = {language: _beside(text, f"_desc_{language}") for language in VOICES}
+    sounds |= {"en": _beside(text, "_desc"), EFFECT: _beside(text, "")}
+    options = text.with_suffix(".dat")
+    found.append(
+      Stamp(
+        key,
+        pictures[0],
+        caption.strip(),
+        {"en": caption.strip(), **{language: name for language, name in names.items() if name}},
+        {name: path for name, path in sounds.items() if path},
+        not (options.is_file() and "nomirror" in options.read_text(errors="replace")),
+      )
+    )
+  return found
+
+
+def _beside(text: pathlib.Path, ending: str) -> pathlib.Path | None:
+  paths = (text.with_name(f"{text.stem}{ending}{suffix}") for suffix in (".ogg", ".wav"))
+  return next((path for path in paths if path.is_file()), None)
+
+
+def drawn(path: pathlib.Path) -> bytes:
+  """PNG bytes (RGBA, fitted into SIZE x SIZE) of a picture; raises OSError or ValueError where it is none."""
+  if path.suffix == ".svg":
+    import resvg_py
+
+    data = bytes(resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=2 * SIZE))
+    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+  else:
+    picture = Image.open(path).convert("RGBA")
+  picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+  square = Image.new("RGBA", (SIZE, SIZE))
+  square.paste(picture, tuple((SIZE - side) // 2 for side in picture.size))
+  out = io.BytesIO()
+  square.save(out, "PNG")
+  return out.getvalue()
+
+
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Unpacks a Debian package, an `ar` archive of tar files, into `folder`. Raises UserError where it is another one."""
+  data = _bytes_of(archive)
+  if (sha := hashlib.sha256(data).hexdigest()) != SHA256:
+    raise UserError(f"{archive}: not {PACKAGE} {VERSION} (sha256 {sha[:12]}..., expected {SHA256[:12]}...)")
+  at = len(b"!<arch>\n")
+  while at < len(data):
+    name, size = data[at : at + 16].strip(), int(data[at + 48 : at + 58])
+    if name.startswith(b"data.tar"):
+      with tarfile.open(fileobj=io.BytesIO(data[at + 60 : at + 60 + size])) as tar:
+        tar.extractall(folder, filter="data")
+    at += 60 + size + size % 2
+  return folder
+
+
+def _bytes_of(path: pathlib.Path) -> bytes:
+  """The bytes of a file; UserError where it cannot be read."""
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise UserError(f"{VARIABLE}={path}: {error.strerror}; name the .deb file of {PACKAGE} {VERSION}") from None
+
+
+def fetched(folder: pathlib.Path) -> pathlib.Path:
+  """The package, downloaded into `folder`. Raises UserError with what else can be done."""
+  why = "apt-get is not on the PATH"
+  if shutil.which("apt-get"):
+    command = ["apt-get", "download", f"{PACKAGE}={VERSION}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    if archives := list(folder.glob("*.deb")):
+      return archives[0]
+    why = f"apt-get did not download it ({(done.stderr.strip().splitlines() or ['no reason'])[-1]})"
+  raise UserError(
+    f"dataset tux_stamps needs Debian's package {PACKAGE} {VERSION}, but {why}; run: apt-get update, or set "
+    f"{VARIABLE}=FILE.deb, downloaded from https://packages.debian.org/{PACKAGE}"
+  )
+
+
+class TuxStamps(tfds.core.GeneratorBasedBuilder):
+  """The stamps; splits by hash of the English caption."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  name = "tux_stamps"
+
+  def __init__(self, **options):
+    self._scratch = tempfile.TemporaryDirectory(prefix="tux_stamps-")
+    scratch = pathlib.Path(self._scratch.name)
+    self._bad: list[str] = []
+    if INSTALLED.is_dir() and not os.environ.get(VARIABLE):
+      folder, root = INSTALLED, pathlib.Path("/")
+    else:
+      given = os.environ.get(VARIABLE)
+      root = unpack(pathlib.Path(given).expanduser() if given else fetched(scratch), scratch)
+      folder = root / INSTALLED.relative_to("/")
+    self._stamps = read_stamps(folder)
+    self._copyright = (root / COPYRIGHT).read_bytes() if (root / COPYRIGHT).is_file() else b""
+    self._captions = list(dict.fromkeys(stamp.caption for stamp in self._stamps))
+    self._languages = sorted({language for stamp in self._stamps for language in stamp.names})
+    self._groups = sorted({stamp.category for stamp in self._stamps})
+    uses = collections.Counter(word for stamp in self._stamps for word in stamp.key.split("/")[:-1])
+    self._tags = sorted(uses)
+    super().__init__(**options)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text, label = tfds.features.Text, tfds.features.ClassLabel
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description="Stamps of Tux Paint: pictures, captions in 77 languages, captions spoken by people.",
+      features=tfds.features.FeaturesDict(
+        {
+          "images": {"stamp": tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png")},
+          "captions": tfds.features.Sequence(text()),
+          "tags": tfds.features.Sequence(label(names=self._tags)),
+          "labels": {"group": label(names=self._groups)},
+          "id": tfds.features.Scalar(np.int32),
+          "key": text(),
+          "mirror_safe": tfds.features.Scalar(np.bool_),
+          "names": {language: text() for language in self._languages},
+          "audio": {column: text() for column in (*VOICES, EFFECT)},
+        }
+      ),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    del dl_manager
+    return {split: self._generate_examples(split) for split in SPLITS}
+
+  def _generate_examples(self, split: str):
+    for number, stamp in enumerate(self._stamps):
+      if split_of(stamp.caption) != split:
+        continue
+      try:
+        picture = drawn(stamp.picture)
+      except (OSError, ValueError) as error:
+        self._bad.append(f"{stamp.key}: {error}")
+        continue
+      yield (
+        number,
+        {
+          "images": {"stamp": io.BytesIO(picture)},
+          "captions": [stamp.caption],
+          "tags": sorted(set(stamp.key.split("/")[:-1])),
+          "labels": {"group": stamp.category},
+          "id": self._captions.index(stamp.caption),
+          "key": stamp.key,
+          "mirror_safe": stamp.mirror_safe,
+          "names": {language: stamp.names.get(language, "") for language in self._languages},
+          "audio": {
+            column: stamp.sounds[column].read_bytes() if column in stamp.sounds else b"" for column in (*VOICES, EFFECT)
+          },
+        },
+      )
+
+  def side_files(self) -> dict[str, bytes | dict]:
+    """As of EmojiViews; `left_out` tells the stamps whose picture cannot be drawn, and why."""
+    train = [caption for caption in self._captions if split_of(caption) == "train"]
+    self._scratch.cleanup()
+    return {
+      "metadata.json": {
+        "name": self.name,
+        "version": str(self.version),
+        "trainable": True,
+        "styles": ["stamp"],
+        "tags": self._tags,
+        "labels": {"group": self._groups},
+        "concepts": [{"key": text, "name": text, "split": split_of(text)} for text in self._captions],
+        "audio": [*VOICES, EFFECT],
+        "left_out": self._bad,
+      },
+      "tokenizer.model": tokenizers.train(train, VOCABULARY),
+      "ATTRIBUTION.md": ATTRIBUTION.format(package=PACKAGE, version=VERSION).encode() + self._copyright,
+    }
