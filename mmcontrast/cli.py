@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -44,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
   parser = _parser()
   words = sys.argv[1:] if arguments is None else list(arguments)
-  options, rest = parser.parse_known_args(words)
+  # argparse takes a word with a space in it for a positional argument, also `--config.x={"a": 1}`.
+  dotted = [word for word in words if re.match(r"--\w+\.[^=\s]*=", word)]
+  options, rest = parser.parse_known_args([word for word in words if word not in dotted])
+  rest += dotted
   if rest and options.command not in (_train, _evaluate, _inspect, _convert, _tokenizer, _embed, _search):
     parser.error(f"unexpected argument {rest[0]!r}")
   # Orbax and grain talk a lot through absl; what they report there as an error they also raise.

@@ -160,3 +160,10 @@ def test_a_source_may_follow_options_and_several_words_go_in_quotes(monkeypatch,
   assert_fails(capsys, ["search", "a", "red", "heart", "--workdir", "r"], "goes in quotes", '"a red heart"')
   assert_fails(capsys, ["search", "red", "heart", "--workdir", "r"], "goes in quotes", '"red heart"')
   assert_fails(capsys, ["evaluate", "toy:a", "toy:b", "--workdir", "r"], "unexpected argument 'toy:b'")
+
+
+def test_an_override_may_have_spaces(capsys, tmp_path):
+  """It is no source and no query."""
+  words = ["--config.evaluation.evaluators={'retrieval': {}}", "--workdir", str(tmp_path / "none")]
+  assert main(["evaluate", *words]) == 2
+  assert str(tmp_path / "none") in capsys.readouterr().err
