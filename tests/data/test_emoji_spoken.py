@@ -44,6 +44,12 @@ def test_every_column_says_every_concept_in_its_language():
   assert not variants & {each.voice.partition("+")[2] for each in every}
 
 
+def test_a_name_that_a_voice_cannot_read_is_not_said():
+  said = {c.names["ja"]: emoji_spoken.utterance(c, "ja").text for c in emoji_concepts.concepts()}
+  assert said["ハンバーガー"] == "ハンバーガー" and said["笑顔"] == ""
+  assert sum(not text for text in said.values()) == 1384
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [

@@ -16,6 +16,7 @@ import io
 import multiprocessing
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow_datasets as tfds
@@ -26,6 +27,8 @@ from mmcontrast.errors import UserError
 
 SPEEDS = (150, 175, 200)  # words a minute
 _VOICE_OF = {"zh": "cmn"}  # where eSpeak calls a language otherwise
+# What eSpeak cannot read: of each Chinese character in a Japanese name it says "Chinese letter".
+_UNREADABLE = {"ja": re.compile(r"[\u3400-\u9fff]")}
 
 ATTRIBUTION = """
 - Sounds: names in 14 languages, as above, spoken by eSpeak NG from the package espeakng-loader 0.2.4 (GPL 3: the
@@ -34,7 +37,7 @@ ATTRIBUTION = """
 
 
 def utterance(concept: emoji_concepts.Concept, column: str) -> espeak.Utterance:
-  """What a column says of a concept: who, what and how fast."""
+  """What a column says of a concept: who, what and how fast. Its text is empty where the voice cannot read the name."""
   number = int(hashlib.sha1(f"{concept.key} {column}".encode()).hexdigest(), 16)
   language = column if column in emoji_concepts.LANGUAGES else "en"
   if language == "en":
@@ -42,7 +45,10 @@ def utterance(concept: emoji_concepts.Concept, column: str) -> espeak.Utterance:
   else:
     variant = SPEAKERS[number // len(SPEEDS) % len(SPEAKERS)].partition("+")[2]
     voice = f"{_VOICE_OF.get(language, language)}+{variant}"
-  return espeak.Utterance(concept.names[language], voice, SPEEDS[number % len(SPEEDS)])
+  text = concept.names[language]
+  if language in _UNREADABLE and _UNREADABLE[language].search(text):
+    text = ""
+  return espeak.Utterance(text, voice, SPEEDS[number % len(SPEEDS)])
 
 
 def speak(said: Sequence[espeak.Utterance]) -> list[bytes]:

@@ -1,7 +1,7 @@
-"""`tux_stamps`: photographs and drawings, named in 77 languages and spoken by people in a dozen of them.
+"""`tux_stamps`: photographs and drawings, named in 76 languages and spoken by people in a dozen of them.
 
-The stamps of Tux Paint, from Debian's package tuxpaint-stamps-default (161 MB, GPL 2, so never carried along): 950
-pictures, 805 different English captions, 7,400 recorded captions, 135 sounds of the thing itself. The package is taken
+The stamps of Tux Paint, from Debian's package tuxpaint-stamps-default (161 MB, GPL 2, so never carried along): 792
+pictures, some 700 English captions, 6,000 recorded captions, 120 sounds of the thing itself. The package is taken
 where it lies: installed, else the file that $MMCONTRAST_TUX_STAMPS names, else by `apt-get download`. Stamps that are
 letters are left out. Stamps with the same English caption have one id, and are in one split.
 """
@@ -100,7 +100,7 @@ def drawn(path: pathlib.Path) -> bytes:
   if path.suffix == ".svg":
     import resvg_py
 
-    data = bytes(resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=2 * SIZE))
+    data = bytes(resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=2 * SIZE, dpi=96))
     picture = Image.open(io.BytesIO(data)).convert("RGBA")
   else:
     picture = Image.open(path).convert("RGBA")
@@ -179,7 +179,7 @@ class TuxStamps(tfds.core.GeneratorBasedBuilder):
     text, label = tfds.features.Text, tfds.features.ClassLabel
     return tfds.core.DatasetInfo(
       builder=self,
-      description="Stamps of Tux Paint: pictures, captions in 77 languages, captions spoken by people.",
+      description="Stamps of Tux Paint: pictures, captions in 76 languages, captions spoken by people.",
       features=tfds.features.FeaturesDict(
         {
           "images": {"stamp": tfds.features.Image(shape=(SIZE, SIZE, 4), encoding_format="png")},
