@@ -126,7 +126,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
       tower.stages = (1,)
   for term in c.get("objective", {}).values():
     if ":" in term.get("negatives", ""):
-      term.negatives = term.negatives.split(":")[0] + ":32"
+      term.negatives = term.negatives.split(":")[0] + ":16"
   rate = c.get("optimizer", {}).get("learning_rate", 0.0)
   warm_up = [] if isinstance(rate, float) else [key for key in rate if key.startswith("warmup_")]
   for key in warm_up:

@@ -44,7 +44,7 @@ class Format:
     try:
       return module.read(path, Reading(**how))
     except _OF_A_WRONG_VALUE as error:
-      if isinstance(error, UserError):
+      if isinstance(error, UserError) and not str(error).startswith(("towers.", "heads.", "config.")):
         raise
       raise UserError(
         f"{path}: a file next to the weights has an invalid value ({type(error).__name__}: "

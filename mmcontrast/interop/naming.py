@@ -151,7 +151,7 @@ def to_ours(
 def _check_names(
   groups: Sequence[_Group], arrays: Mapping[str, np.ndarray], where: str, ignored: Sequence[str]
 ) -> None:
-  """Checks that every array of theirs is taken, and that none that is read is missing."""
+  """Checks that every array of theirs is taken, and that those that are missing do not stand under another name."""
   used = {name for group in groups for name in group.names}
   left = [name for name in arrays if name not in used and not any(re.fullmatch(regex, name) for regex in ignored)]
   missing = [name for group in groups for name in group.names if name not in arrays]
@@ -165,16 +165,15 @@ def _check_names(
       f"{where}: {len(left)} of {len(arrays)} arrays are not used, the first is {left[0]!r}; "
       f"{nearest(left[0], missing or used)}; if you do not need them, say so: --allow_unused REGEX"
     )
-  for group in groups:
-    for name in group.names:
-      if name not in arrays:
-        raise UserError(
-          f"{where}: no array {name!r}, which {_short(group.paths[0])!r} is read from; {nearest(name, arrays)}"
-        )
 
 
 def _converted(group: _Group, arrays: Mapping[str, np.ndarray], wanted: Shapes, where: str) -> Arrays:
   """The arrays of ours that one group of theirs makes."""
+  for name in group.names:
+    if name not in arrays:
+      raise UserError(
+        f"{where}: no array {name!r}, which {_short(group.paths[0])!r} is read from; {nearest(name, arrays)}"
+      )
   theirs, shapes = [arrays[name] for name in group.names], [tuple(wanted[path]) for path in group.paths]
   if whole := [name for name in group.names if arrays[name].dtype.kind in "iubc"]:
     raise UserError(

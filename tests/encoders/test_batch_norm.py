@@ -59,7 +59,7 @@ def test_a_batch_of_one_stops_before_it_compiles(part):
 
 @pytest.mark.parametrize("options", [dict(depth=0), dict(depth=1, batch_norm=True)])
 def test_an_mlp_without_layers_for_what_is_asked(options):
-  with pytest.raises(UserError, match=r"heads \(mlp\): .*depth"):
+  with pytest.raises(UserError, match=r"heads: .*depth"):
     build_head({"name": "mlp", "dim": 4, **options})
 
 

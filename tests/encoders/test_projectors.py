@@ -8,6 +8,7 @@ from tiny import tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.encoders import build_head
 from mmcontrast.errors import UserError
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.training.program import make_method
 
@@ -74,8 +75,8 @@ def universal(**changes):
 def test_a_shared_trunk_is_one():
   model = build_model(universal(), 40)
   batch = {name: jnp.asarray(tiny_batch(4)[name]) for name in ("image", "text")}
-  views = {"image": batch["image"] / 255.0, "text": batch["text"]}
-  variables = jax.jit(model.init)(jax.random.key(0), {name: view[:, 0] for name, view in views.items()})
+  views = {"image": Inputs(batch["image"] / 255.0), "text": Inputs(batch["text"], batch["text"] != 0)}
+  variables = jax.jit(model.init)(jax.random.key(0), {name: view.view(0) for name, view in views.items()})
   heads = variables["params"]["heads"]
   assert set(heads["image_joint"]) - set(heads["text_joint"]) == {"trunk"} and "modality_token" in heads["text_joint"]
 

@@ -15,6 +15,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.interop.formats import read
 from mmcontrast.interop.initial import open_part
 from mmcontrast.interop.run import export_run
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.train import train
@@ -24,6 +25,7 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "interop"
 BERT = GOLDEN / "hf_bert"
 TOWER = dict(name="bert", vocab_size=26, width=24, depth=2, heads=3, mlp_ratio=40 / 24, max_length=20, dropout=0.1)
 IDS = dict(pad=0, bos=2, eos=3)
+TEXT = Inputs(jnp.zeros((1, 8), jnp.int32), jnp.ones((1, 8), bool))
 
 
 def config_of(source, part="towers/text", tower=(), ids=()):
@@ -36,7 +38,7 @@ def config_of(source, part="towers/text", tower=(), ids=()):
 
 
 def arrays_of(config):
-  shapes = jax.eval_shape(build_model(config).init, jax.random.key(0), {"text": jnp.zeros((1, 8), jnp.int32)})
+  shapes = jax.eval_shape(build_model(config).init, jax.random.key(0), {"text": TEXT})
   return initial_arrays(config, shapes, {})
 
 
@@ -104,7 +106,7 @@ def test_an_image_tower_of_another_size_and_with_its_blocks_in_a_loop(scan):
   c["towers"] = dict(image=theirs.towers["image"] | dict(scan=scan, drop_path=0.1))
   c["heads"] = dict(image_joint=dict(tower="image", name="linear", dim=4))
   c["normalize"] = dict(mean=theirs.image.mean, std=theirs.image.std)
-  made = jax.eval_shape(build_model(c).init, jax.random.key(0), {"image": jnp.zeros((1, 24, 24, 3))})
+  made = jax.eval_shape(build_model(c).init, jax.random.key(0), {"image": Inputs(jnp.zeros((1, 24, 24, 3)))})
   found = initial_arrays(c, made, {})
   assert any("/blocks/" in path for path in found) == scan
   position = found["params/towers/image/pos_embed"]

@@ -8,7 +8,7 @@ import pytest
 
 from mmcontrast.config import base_config
 from mmcontrast.errors import UserError
-from mmcontrast.parallel.distributed import plan
+from mmcontrast.parallel.distributed import launch_of
 from mmcontrast.training.preemption import EXIT_CODE, exit_code
 
 LAUNCH = pathlib.Path(__file__).parent.parent.parent / "launch"
@@ -43,7 +43,7 @@ def test_the_gpus_of_a_slurm_task(visible, tasks, node, task, devices):
     "SLURM_STEP_TASKS_PER_NODE": tasks,
     "CUDA_VISIBLE_DEVICES": visible,
   }
-  assert plan(base_config().to_dict()["distributed"], environment).local_devices == devices
+  assert launch_of(base_config().to_dict()["distributed"], environment).local_devices == devices
 
 
 def test_gpus_that_do_not_divide_among_the_tasks_are_refused():
@@ -56,12 +56,12 @@ def test_gpus_that_do_not_divide_among_the_tasks_are_refused():
     "CUDA_VISIBLE_DEVICES": "0,1,2,3",
   }
   with pytest.raises(UserError, match="3 tasks on this node, which see 4 GPUs"):
-    plan(base_config().to_dict()["distributed"], environment)
+    launch_of(base_config().to_dict()["distributed"], environment)
 
 
 def test_a_tpu_pod_has_no_gpus():
   assert (
-    plan(
+    launch_of(
       base_config().to_dict()["distributed"], {"TPU_WORKER_HOSTNAMES": "a,b", "CUDA_VISIBLE_DEVICES": "0"}
     ).local_devices
     is None

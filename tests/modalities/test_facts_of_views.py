@@ -51,8 +51,8 @@ def test_a_term_is_told_where_its_views_were_cut(microbatches):
   batch = tiny_batch()
   box = np.random.default_rng(0).random((16, 2, 4)).astype(np.float32)
   batch["image_box"] = box
-  state = init_state(made.recipe, batch)
-  metrics = jax.jit(lambda state, batch: train_step(made.recipe, None, state, batch)[1])(state, batch)
+  state = init_state(made.method, batch)
+  metrics = jax.jit(lambda state, batch: train_step(made.method, None, state, batch)[1])(state, batch)
   for view in range(2):
     seen = np.array([metrics[f"seen/image[{view}]/{i}"] for i in range(16)])
     np.testing.assert_array_equal(seen, np.where(batch["mirror_safe"], box[:, view, 2], box[:, view, 0]))

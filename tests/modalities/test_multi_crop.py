@@ -99,7 +99,7 @@ def test_small_crops_in_microbatches(spec):
   program = build(spec, towers=dict(image=dict(name="vit", patch=4, width=16, depth=1, heads=2)),
                   batch=dict(size=16, microbatches=2),
                   objective=dict(small=dict(query=SMALL[0], key=LARGE[0])))  # fmt: skip
-  _, metrics = jax.eval_shape(functools.partial(train_step, program.recipe, None), program.state, program.batch)
+  _, metrics = jax.eval_shape(functools.partial(train_step, program.method, None), program.state, program.batch)
   assert "small/loss" in metrics
 
 
