@@ -32,7 +32,7 @@ def pair(one, other):
 def three():
   """The data, towers, heads, schedule and evaluation of all three modalities, without terms."""
   c = quickstart.get_config()
-  c.steps = 2000
+  c.steps = 3000
   c.data.update(dataset="emoji_spoken", languages=("en",), views=dict(image=1, text=1, audio=1), cache="decoded")
   c.data.audio.update(seconds=1.5, crop="first")  # nine names in ten are shorter
   c.augment.audio = "speech"
