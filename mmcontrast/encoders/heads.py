@@ -1,6 +1,6 @@
 """Projections from the pooled vector, or the tokens, of a tower or of another head, into one named space.
 
-Heads of more than one layer for towers that do not train are in projectors.py.
+Heads of more than one layer for towers that do not train are in projectors.py, those of feature maps in token_heads.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.finite_tokens import FiniteTokens
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
+from mmcontrast.encoders.token_heads import PixelPropagation, Slots, TokenPrototypes
 from mmcontrast.errors import UserError
 from mmcontrast.registry import build
 
@@ -67,21 +68,35 @@ class Mlp(nn.Module):
       raise UserError("batch_norm=True is after inner layers, and depth=1 has none; use depth=2, or leave one out")
 
   @nn.compact
-  def __call__(self, pooled: jax.Array, *, train: bool) -> Encoded:
-    """[B, D] -> pooled [B, dim], not normalised."""
+  def __call__(self, pooled: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
+    """[..., D] -> pooled [..., dim], not normalised; batch norm is over what `mask` [...] lets pass."""
     dtype = jnp.dtype(self.dtype)
     hidden, x = self.hidden or pooled.shape[-1], pooled
     for i in range(1, self.depth):
       x = nn.Dense(hidden, use_bias=not self.batch_norm, dtype=dtype, name=f"fc{i}")(x)
       if self.batch_norm:
         norm = BatchNorm(self.bn_momentum, self.bn_epsilon, dtype, name=f"bn{i}")
-        x = norm(x, train=train)
+        x = norm(x, mask, train=train)
       x = nn.relu(x)
     x = nn.Dense(self.dim, use_bias=not self.batch_norm_last, dtype=dtype, name=f"fc{self.depth}")(x)
     if self.batch_norm_last:
       norm = BatchNorm(self.bn_momentum, self.bn_epsilon, dtype, affine=False, name=f"bn{self.depth}")
-      x = norm(x, train=train)
+      x = norm(x, mask, train=train)
     return Encoded(x)
+
+
+class TokenMlp(Mlp):
+  """As `mlp`, for every token: the 1x1 convolutions that PixPro and SlotCon put on a feature map.
+
+  Batch norm is over all tokens that are real.
+  """
+
+  TAKES: ClassVar = ("tokens", "mask")
+  GIVES: ClassVar = ("tokens", "mask")
+
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
+    """[B, L, D], [B, L] -> tokens [B, L, dim], not normalised, and their mask."""
+    return Encoded(None, super().__call__(tokens, mask, train=train).pooled, mask)
 
 
 class Identity(nn.Module):
@@ -186,6 +201,10 @@ HEADS = {
   "identity": Identity,
   "token_linear": TokenLinear,
   "token_weighted": TokenWeighted,
+  "token_mlp": TokenMlp,
+  "token_prototypes": TokenPrototypes,
+  "pixel_propagation": PixelPropagation,
+  "slots": Slots,
   "residual_mlp": ResidualMlp,
   "token_projector": TokenProjector,
   "universal_projection": UniversalProjection,
@@ -197,6 +216,11 @@ HEADS = {
 def gives(head: nn.Module) -> frozenset[str]:
   """The fields of `Encoded` that a head fills."""
   return frozenset(getattr(head, "GIVES", ("pooled",)))
+
+
+def keeps_places(head: nn.Module) -> bool:
+  """Whether the tokens that a head gives are those that it reads, one for each, and so in the same grid."""
+  return gives_tokens(head) and getattr(head, "KEEPS_PLACES", True)
 
 
 def takes(head: nn.Module) -> tuple[str, ...]:

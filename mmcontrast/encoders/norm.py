@@ -33,8 +33,9 @@ class BatchNorm(nn.Module):
   affine: bool = True
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """[..., C] -> [..., C]; with `train`, by and into the statistics of this batch.
+  def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool) -> jax.Array:
+    """[..., C] -> [..., C]; with `train`, by and into the statistics of this batch, of those that `mask` [...] lets
+    pass (None: all).
 
     Raises UserError for a batch of one value a channel, which is its own mean: nothing is left of it, and the gradient
     grows by 1 / sqrt(epsilon) in each layer.
@@ -52,8 +53,8 @@ class BatchNorm(nn.Module):
     if train:
       axes = tuple(range(x.ndim - 1))
       wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-      mean = wide.mean(axes)
-      var = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0.0)
+      mean = _mean(wide, mask, axes)
+      var = jnp.maximum(_mean(jnp.square(wide), mask, axes) - jnp.square(mean), 0.0)
       if not self.is_initializing():
         keep = self.momentum
         running_mean.value = keep * running_mean.value + (1 - keep) * lax.stop_gradient(mean)
@@ -62,3 +63,10 @@ class BatchNorm(nn.Module):
       mean, var = running_mean.value, running_var.value
     gain = scale * lax.rsqrt(var + self.epsilon)
     return (x * gain + (bias - mean * gain)).astype(self.dtype or x.dtype)
+
+
+def _mean(x: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]) -> jax.Array:
+  """Over `axes`, of what `mask` lets pass; 0 where that is nothing."""
+  if mask is None:
+    return x.mean(axes)
+  return jnp.where(mask[..., None], x, 0.0).sum(axes) / jnp.maximum(mask.sum(), 1)

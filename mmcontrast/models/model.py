@@ -19,7 +19,7 @@ import jax
 
 from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
-from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, takes
+from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, keeps_places, takes
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
@@ -141,7 +141,7 @@ class Model:
     statistics of the head)."""
     inputs = self._head_inputs(head, encoded)
     found, stats = self._apply(self.heads[head], variables, "heads", head, inputs, train, key)
-    found = found if found.tokens is None else found.replace(grid=encoded.grid)
+    found = found.replace(grid=encoded.grid) if keeps_places(self.heads[head]) else found
     return found.replace(losses={**encoded.losses, **found.losses}), stats
 
   def embed_through(self, variables: Variables, head: str, encoded: Encoded) -> Encoded:

@@ -13,9 +13,11 @@ from jax import lax
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.means import mean_of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.score import widen
 from mmcontrast.objectives.term import Run
+from mmcontrast.objectives.view_pairs import check_across_views
 
 
 class Dino(ModuleLoss):
@@ -53,27 +55,15 @@ class Dino(ModuleLoss):
     students = {p.source: x for p, x in zip(paths, x) if not p.momentum}
     targets = {view: (t - centre.value) / facts.scheduled["teacher_temperature"] for view, t in teachers.items()}
     logs = {view: jax.nn.log_softmax(s / facts.scheduled["temperature"], -1) for view, s in students.items()}
-    each = [self._mean(-jnp.sum(jax.nn.softmax(targets[q], -1) * logs[v], -1), facts.valid)
+    each = [mean_of_valid(-jnp.sum(jax.nn.softmax(targets[q], -1) * logs[v], -1), facts.valid)
             for q in targets for v in logs if v != q]  # fmt: skip
     entropy = [-jnp.sum(jax.nn.softmax(t, -1) * jax.nn.log_softmax(t, -1), -1) for t in targets.values()]
     if not self.is_initializing():
-      mean = sum(self._mean(t, facts.valid) for t in teachers.values()) / len(teachers)
+      mean = sum(mean_of_valid(t, facts.valid) for t in teachers.values()) / len(teachers)
       new = self.momentum * centre.value + (1 - self.momentum) * mean
       centre.value = jnp.where(jnp.any(facts.valid), new, centre.value).astype(centre.value.dtype)
-    teacher_entropy = sum(self._mean(e, facts.valid) for e in entropy) / len(entropy)
+    teacher_entropy = sum(mean_of_valid(e, facts.valid) for e in entropy) / len(entropy)
     return sum(each) / len(each), {"teacher_entropy": teacher_entropy}
 
-  @staticmethod
-  def _mean(x: jax.Array, valid: jax.Array) -> jax.Array:
-    """[N, ...] -> [...], over the examples that take part."""
-    keep = valid.reshape(-1, *(1,) * (x.ndim - 1))
-    return jnp.sum(jnp.where(keep, x, 0.0), 0) / jnp.maximum(jnp.sum(valid), 1)
-
   def check_views(self, names: Sequence[str], run: Run) -> None:
-    paths = [parse_embedding(name) for name in names]
-    pairs = [(q, v) for q in paths for v in paths if q.momentum and not v.momentum and q.source != v.source]
-    if not pairs:
-      raise UserError(
-        f"embeddings: {list(names)} has no student of another view than a teacher's; name teachers, "
-        "'image[0]/HEAD@momentum', and students, 'image[1]/HEAD'"
-      )
+    check_across_views(names)

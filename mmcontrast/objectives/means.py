@@ -17,3 +17,13 @@ def mean_weights(count: int, keep: jax.Array | None, weight: jax.Array | None = 
 def mean_of(x: jax.Array, weights: jax.Array) -> jax.Array:
   """The mean of `x` by `mean_weights`; an entry without weight has no gradient either."""
   return jnp.sum(jnp.where(weights > 0, weights * x, 0.0))
+
+
+def of_valid(x: jax.Array, valid: jax.Array) -> jax.Array:
+  """[N, ...], bool [N]: zeros in the place of who does not take part, NaN included."""
+  return jnp.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
+
+
+def mean_of_valid(x: jax.Array, valid: jax.Array) -> jax.Array:
+  """[N, ...], bool [N] -> [...]: over those that take part; 0 where nobody does."""
+  return jnp.sum(of_valid(x, valid), 0) / jnp.maximum(jnp.sum(valid), 1)

@@ -38,9 +38,11 @@ from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
+from mmcontrast.objectives.pixpro import PixPro
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_contrast import PrototypeContrast
 from mmcontrast.objectives.sepclr import SepClr
+from mmcontrast.objectives.slotcon import SlotContrast, SlotDistill
 from mmcontrast.objectives.swalip import Swalip
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
@@ -56,6 +58,9 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,
   "swalip": Swalip,
+  "pixpro": PixPro,
+  "slot_distill": SlotDistill,
+  "slot_contrast": SlotContrast,
 }
 
 
