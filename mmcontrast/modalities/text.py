@@ -25,6 +25,7 @@ class Text(TextInUse, Modality):
   """Decoded: what views may show, strings by field or language."""
 
   source_option, absent, view_sets, identity, light = "caption", filters.NO_CAPTION, ("text",), "caption", True
+  facts: ClassVar = {"ids": "the ids of its tokens, -1 where there is padding"}
   defaults: ClassVar = {
     # Text views are names in these languages instead of captions: as many views as languages, view k in
     # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
@@ -137,7 +138,9 @@ class Text(TextInUse, Modality):
 
   def preparation(self, config: Mapping[str, Any]) -> TextPreparation:
     ids = config["data"]["token_ids"]
-    return TextPreparation(tuple(self.arrays(config["data"])), ids["pad"], ids["eos"])
+    return TextPreparation(
+      tuple(self.arrays(config["data"])), ids["pad"], ids["eos"], "ids" in config["data"].get("facts", ())
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +149,7 @@ class TextPreparation(Preparation):
 
   pad_id: int
   eos_id: int
+  tells_ids: bool = False
 
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
     found = {}
@@ -154,3 +158,9 @@ class TextPreparation(Preparation):
       masks = [real_tokens(ids[:, view], self.pad_id, self.eos_id) for view in range(ids.shape[1])]
       found[name] = Inputs(ids, jnp.stack(masks, axis=1))
     return found
+
+  def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
+    """ "ids": int32 [B, V, L]."""
+    if not self.tells_ids:
+      return {}
+    return {name: {"ids": jnp.where(x.mask, x.values, -1)} for name, x in self(batch, train).items()}

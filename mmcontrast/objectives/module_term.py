@@ -34,6 +34,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.classification import Classification
+from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.mil_nce import MilNce
@@ -47,6 +48,7 @@ from mmcontrast.objectives.swalip import Swalip
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
 from mmcontrast.objectives.weighted_negatives import AdaptiveNegatives
+from mmcontrast.objectives.word_classification import WordClassification
 from mmcontrast.registry import REQUIRED, build, check_options
 
 MODULES: dict[str, type[ModuleLoss]] = {
@@ -54,6 +56,8 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "dino": Dino,
   "classification": Classification,
   "prototype_contrast": PrototypeContrast,
+  "clustered_negatives": ClusteredNegatives,
+  "word_classification": WordClassification,
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,

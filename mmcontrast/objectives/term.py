@@ -76,6 +76,8 @@ class Run:
     reads: tower -> the towers that it reads instead.
     examples: how many the dataset has; None where that is not known.
     facts: set of views -> what batches say of its views, by config.data.facts.
+    words: pieces of the tokenizer; None without texts.
+    views: set of views -> how many.
   """
 
   heads: Mapping[str, str]
@@ -90,6 +92,8 @@ class Run:
   towers: Mapping[str, str] = field(default_factory=dict)
   reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
   facts: Mapping[str, Collection[str]] = field(default_factory=dict)
+  words: int | None = None
+  views: Mapping[str, int] = field(default_factory=dict)
 
   def fields(self, head: str) -> frozenset[str]:
     """The fields of `Encoded` that a head fills."""

@@ -61,7 +61,7 @@ def check_terms(terms: Terms, *, views: Mapping[str, int], momentum: bool = True
     momentum: whether there is a momentum branch.
     run: the attributes of `term.Run`.
   """
-  known = Run(**run)
+  known = Run(**run, views=views)
   for term in terms.values():
     for name in term.embeddings:
       check_path(name, f"objective.{term.name}: embedding {name!r}", views, known, momentum)

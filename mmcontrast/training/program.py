@@ -179,6 +179,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
     towers=model.modality_of_tower,
     reads=model.reads,
     facts=settings.view_facts(config["data"]),
+    words=spec.vocab_size,
   )
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)

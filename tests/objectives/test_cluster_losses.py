@@ -1,0 +1,244 @@
+"""Losses over clusters, prototypes and words: numbers of reference code, devices, order, and absent examples."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from meshes import assert_close, compiled, make_mesh
+from test_targets import MULTIMODAL
+
+from mmcontrast.encoders import Encoded
+from mmcontrast.errors import UserError
+from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.clustered_negatives import clustered_info_nce
+from mmcontrast.objectives.prototype_contrast import prototype_nce
+from mmcontrast.objectives.term import Run
+from mmcontrast.objectives.word_classification import word_targets
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+IMAGE_TEXT = json.loads((GOLDEN / "image_text.json").read_text())
+pytestmark = pytest.mark.usefixtures("float64")
+VIEWS = ("image[0]/ssl", "image[1]/ssl")
+LOGITS = "image[0]/words"
+
+
+def golden(cases, name):
+  return [{key: jnp.asarray(x) for key, x in cases[name][part].items()} for part in ("inputs", "expected")]
+
+
+# ---- Numbers of reference code ------------------------------------------------------------------
+
+
+def test_superclass():
+  x, expected = golden(IMAGE_TEXT, "superclass")
+  term = dict(module=dict(name="word_classification"), embeddings=LOGITS)
+  state = {"frequency": x["fq"][0], "count": x["count"][0, 0]}
+
+  def loss(logits):
+    info = {"views": {"text[0]": {"ids": x["ids"]}}}
+    found, _, _, states = evaluate(term, {LOGITS: Encoded(logits=logits)}, info, state)
+    return found, states
+
+  (value, new), gradient = compiled(jax.value_and_grad(loss, has_aux=True))(x["logits"])
+  np.testing.assert_allclose(value, expected["loss"], rtol=1e-6)  # float32 inside the reference
+  np.testing.assert_allclose(gradient, expected["grad_logits"], atol=1e-6)
+  has = np.stack([np.isin(np.arange(9), row) for row in np.asarray(x["ids"])])
+  np.testing.assert_allclose(new["frequency"], x["fq"][0] + has.mean(0), rtol=1e-6)
+  assert new["count"] == 4
+
+
+def test_a_text_of_words_that_all_have_is_no_target():
+  has = jnp.asarray([[1.0, 0], [1, 1]])
+  target, _, _ = word_targets(has, jnp.zeros(2), jnp.float64(0), jnp.ones(2, bool))
+  np.testing.assert_array_equal(target, [[0, 0], [0, 1]])
+
+
+def test_meow():
+  case = MULTIMODAL["meow"]
+  x, expected = case["inputs"], case["expected"]
+  anchor, other, clusters = (jnp.asarray(x[name]) for name in ("za", "zb", "assign"))
+
+  def loss(anchor, other):
+    return jnp.mean(clustered_info_nce(anchor, other, clusters, x["tau"], jnp.ones(4, bool))[0])
+
+  value, gradients = compiled(jax.value_and_grad(loss, (0, 1)))(anchor, other)
+  np.testing.assert_allclose(value, expected["weighted_infonce"], rtol=1e-9)
+
+  weight = 2.0 - sum(np.equal.outer(own, own) for own in np.asarray(clusters))
+
+  def released(anchor, other):
+    dots = jnp.exp(anchor @ other.T / x["tau"])
+    return jnp.mean(-jnp.log(jnp.diagonal(dots) / jnp.sum(dots * weight, 1)))
+
+  assert_close(gradients, compiled(jax.grad(released, (0, 1)))(anchor, other), 1e-9)
+  of_module = meow_of(x, anchor, other)
+  np.testing.assert_allclose(of_module["t/pairs"], expected["weighted_infonce"], rtol=3e-6)  # rows are unit to 6 digits
+  np.testing.assert_allclose(of_module["t/prototypes"], expected["protonce"], rtol=3e-6)
+  # The released value is the softmax with each prototype's temperature, and log(N / K).
+  nce = [
+    jnp.mean(prototype_nce(anchor, jnp.asarray(centroids), jnp.asarray(phi), own)[0]) + np.log(4 / len(phi))
+    for centroids, phi, own in zip(x["centroids"], x["density"], clusters)
+  ]
+  np.testing.assert_allclose(sum(nce) / 2, expected["protonce"], rtol=1e-9)
+
+
+def meow_of(x, anchor, other):
+  term = dict(module=dict(name="clustered_negatives", clusters=(2, 3), temperature=x["tau"]), embeddings=VIEWS)
+  state = {f"centroids_{m}": jnp.asarray(x["centroids"][m]) for m in range(2)}
+  state |= {f"concentrations_{m}": jnp.asarray(x["density"][m]) for m in range(2)}
+  rows = {f"cluster_{m}": jnp.asarray(x["assign"][m], float) for m in range(2)}
+  return evaluate(term, dict(zip(VIEWS, (anchor, other))), {}, state, rows)[1]
+
+
+def test_an_anchor_in_a_cluster_of_all_has_no_loss():
+  draw = np.random.default_rng(0)
+  a, b = jnp.asarray(draw.normal(size=(2, 4, 3)))
+  clusters = jnp.asarray([[0, 0, 0, 0]])
+  for found in (clustered_info_nce, jax.grad(lambda *x: jnp.sum(clustered_info_nce(*x)[0]))):
+    each = jax.tree.leaves(found(a, b, clusters, 0.5, jnp.ones(4, bool)))
+    assert all(not np.any(leaf) for leaf in each)
+  _, weighed = clustered_info_nce(a, b, jnp.asarray([[0, 0, 0, 0], [0, 0, 0, 1]]), 0.5, jnp.ones(4, bool))
+  assert weighed.all()
+
+
+# ---- Devices, order, and who is absent ------------------------------------------------------------
+
+
+N, D = 8, 6
+TERMS = {
+  "words": dict(module=dict(name="word_classification"), embeddings=LOGITS),
+  "prototypes": dict(module=dict(name="prototype_contrast", clusters=(3, 4)), embeddings=VIEWS),
+  "meow": dict(module=dict(name="clustered_negatives", clusters=(3, 4)), embeddings=VIEWS),
+}
+
+
+def evaluate(term, embeddings, info, state=None, rows=None, parameters=None, **options):
+  """(loss, metrics, rows, new state) of one term "t"."""
+  terms = objective.parse_terms({"t": term})
+  loss, metrics, new_rows, states = objective.evaluate_and_remember(
+    terms, embeddings, info, {"t": parameters or {}}, {}, {}, states={"t": state} if state else {},
+    remembered={"t": rows or {}}, **options,
+  )  # fmt: skip
+  return loss, metrics, new_rows, states.get("t", {})
+
+
+def batch():
+  """Everything that a module may be given, [N, ...] each."""
+  draw = np.random.default_rng(0)
+  embeddings = {name: Encoded(draw.normal(size=(N, D))) for name in VIEWS}
+  embeddings[LOGITS] = Encoded(logits=draw.normal(size=(N, 9)))
+  rows = {f"cluster_{m}": draw.integers(-1, 3, N).astype(float) for m in range(2)}
+  info = {
+    "views": {"text[0]": {"ids": draw.integers(-1, 9, (N, 3))}}, "labels": {"kind": draw.integers(-1, 3, N)},
+  }  # fmt: skip
+  return embeddings, info, rows
+
+
+@functools.cache
+def start(name):
+  """(parameters, state) of a term in which something was learned and remembered."""
+  terms = objective.parse_terms({"t": TERMS[name]})
+
+  def init(key):
+    shapes = jax.tree.map(lambda x: jnp.zeros((2, *x.shape[1:])), batch()[0])
+    return objective.init_parameters(terms, key, shapes), objective.init_states(terms, key, shapes)
+
+  draw = np.random.default_rng(7)
+
+  def fill(leaf):
+    return draw.uniform(0.2, 1.0, leaf.shape).astype(float if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
+
+  learned, state = jax.tree.map(fill, jax.eval_shape(init, jax.random.key(0)))
+  return learned.get("t", {}), state.get("t", {})
+
+
+@functools.cache
+def stepper(name, mesh):
+  @compiled
+  def step(embeddings, parameters, info, rows, state):
+    def loss(embeddings, parameters):
+      found, metrics, _, new = evaluate(TERMS[name], embeddings, info, state, rows, parameters, mesh=mesh)
+      return found, (metrics, new)
+
+    return jax.value_and_grad(loss, (0, 1), has_aux=True)(embeddings, parameters)
+
+  return step
+
+
+def run(name, everything, valid, mesh=None):
+  """(loss, metrics, new state), gradients of embeddings and of what is learned."""
+  embeddings, info, rows = everything
+  embeddings = {path: embeddings[path] for path in objective.parse_terms({"t": TERMS[name]})["t"].embeddings}
+  given = (embeddings, {**info, "valid": valid}, rows)
+  if mesh is not None:
+    given = jax.device_put(given, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+  parameters, state = start(name)
+  return jax.device_get(stepper(name, mesh)(given[0], parameters, *given[1:], state))
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_devices_order_and_absent_examples(name):
+  everything, absent = batch(), np.arange(N) == 3
+  wanted = run(name, everything, ~absent)
+  assert np.any(wanted[0][0]) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(wanted))
+  assert_close(run(name, everything, ~absent, make_mesh(4)), wanted, 1e-9)
+  fewer = run(name, jax.tree.map(lambda x: x[~absent], everything), np.ones(N - 1, bool))
+  for a, b in ((wanted[0][0], fewer[0][0]), (wanted[0][1][1], fewer[0][1][1]), (wanted[1][1], fewer[1][1])):
+    assert_close(a, b, 1e-9)
+  assert_close(jax.tree.map(lambda x: x[~absent], wanted[1][0]), fewer[1][0], 1e-9)
+  assert not any(np.any(leaf[absent]) for leaf in jax.tree.leaves(wanted[1][0]))
+  order = np.random.default_rng(1).permutation(N)
+  moved = run(name, jax.tree.map(lambda x: x[order], everything), ~absent[order])
+  assert_close(moved[0], wanted[0], 1e-9)
+  assert_close(moved[1], (jax.tree.map(lambda x: x[order], wanted[1][0]), wanted[1][1]), 1e-9)
+  embeddings = jax.tree.map(lambda x: np.where(absent[:, None], 1e6, x), everything[0])
+  assert_close(run(name, (embeddings, *everything[1:]), ~absent)[0], wanted[0], 1e-9)
+
+
+# ---- What is refused ------------------------------------------------------------------------------
+
+
+RUN = dict(
+  heads={"ssl": "image", "words": "image"}, batch_size=8, examples=20, made={"words": ("logits",), "ssl": ("pooled",)},
+  facts={"image": (), "text": ("ids",)}, words=9, views={"image": 2, "text": 1}, head_dims={"words": 9},
+  labels={"kind": ("a", "b", "c")},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("term", "run", "message"),
+  [
+    (TERMS["words"] | dict(embeddings=VIEWS[0]), {}, r"takes logits, which head 'ssl' does not give; .*'words'|words"),
+    (TERMS["words"], dict(facts={"text": ()}), r"module\.text: 'text\[0\]' must say its tokens; add .*\('ids',\)"),
+    (TERMS["words"], dict(head_dims={"words": 8}), r"the tokenizer has 9 pieces, and 8 are told apart; make it 9"),
+    (
+      TERMS["words"],
+      dict(head_dims={"words": 10}),
+      r"head 'words' gives 10 logits and the tokenizer has 9 pieces; set",
+    ),
+    (
+      dict(module=dict(name="word_classification", text="text[1]"), embeddings=LOGITS),
+      {},
+      r"module\.text: 'text\[1\]' does not exist; config\.data\.views\.text is 1",
+    ),
+    (
+      dict(module=dict(name="word_classification", text="words"), embeddings=LOGITS),
+      {},
+      r"module\.text: 'words' is no view of texts; write it as in 'text\[0\]'",
+    ),
+    (TERMS["meow"] | dict(embeddings=VIEWS[0]), {}, r"t\.embeddings: .* are 1; name the anchor, then its other view"),
+    (
+      dict(module=dict(name="clustered_negatives", clusters=(21,)), embeddings=VIEWS),
+      {},
+      r"module\.clusters: 21 clusters of 20 examples; give 20 or fewer",
+    ),
+  ],
+)
+def test_what_is_refused(term, run, message):
+  with pytest.raises(UserError, match=message) as error:
+    objective.parse_terms({"t": term})["t"].check(Run(**(RUN | run)))
+  assert "\n" not in str(error.value)
