@@ -155,6 +155,7 @@ MEANINGS = {
   "evaluation.image": "the image head that is used for retrieval, zero-shot and export",
   "evaluation.text": "the text head that is used for retrieval, zero-shot and export",
   "evaluation.audio": "the audio head that is used for retrieval and zero-shot",
+  "evaluation.width": "how many numbers of the joint space are compared, a width that `matryoshka` trained; 0: all",
   "evaluation.features": "the tower whose features k-NN and probes use",
   "evaluation.batch_size": "examples that are encoded at once",
   "evaluation.every_steps": "steps between evaluations during training; 0: none",
@@ -214,6 +215,7 @@ SHARED = {
   "prototypes": "learned vectors that every anchor sees",
   "direction": '"rows" (queries are anchors), "columns" (keys are), or "both"',
   "temperature": "a number, options (below), or another term's name; None: the criterion's",
+  "matryoshka": "widths of the embeddings that are trained at once, such as (64, 128, 512); or options (below)",
   "weight": "weight of the loss: a number or a schedule",
   "regularizer": "which, and its options",
   "embeddings": "the embeddings that it takes",
@@ -410,6 +412,10 @@ def config_page() -> str:
     "### `bias` of a term",
     "",
     *table(options(("objective", "x", "bias"), {}), {}),
+    "### `matryoshka` of a term, a regularizer or a module",
+    "",
+    *wrapped("[Short embeddings](methods/matryoshka.md); the widths alone are short for it."),
+    *table(options(("objective", "x", "matryoshka"), {}), MATRYOSHKA_WORDS),
   ]
   for key, registry, intro in (
     ("score", SCORES, "How a query and a key are compared."),
@@ -442,6 +448,10 @@ def config_page() -> str:
   return "\n".join(lines).rstrip() + "\n"
 
 
+MATRYOSHKA_WORDS = {
+  "widths": "in ascending order, the last that of the whole embedding",
+  "weights": "of each width in the sum; (): all 1; one of 0 is not trained",
+}
 SCHEDULE_WORDS = {
   "value": "the number",
   "init": "the first number; of a warm-up, where it starts",

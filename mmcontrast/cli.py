@@ -143,6 +143,16 @@ def _add_source(command: argparse.ArgumentParser) -> None:
   command.add_argument("--split", default="train", help="the split (default: train)")
 
 
+def _add_width(command: argparse.ArgumentParser) -> None:
+  command.add_argument(
+    "--width",
+    type=int,
+    metavar="NUMBERS",
+    help="how many of the first numbers of an embedding are used, a width that `matryoshka` of a term trained; "
+    "0: all (default: config.evaluation.width)",
+  )
+
+
 def _add_train(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast train`."""
   train = _add(commands, "train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES)
@@ -189,6 +199,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     "--train_split", metavar="SPLIT", help="the split of the source that k-NN and linear probes train on"
   )
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+  _add_width(evaluate)
 
 
 def _add_embed(commands: argparse._SubParsersAction) -> None:
@@ -210,6 +221,7 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
   )
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+  _add_width(embed)
   _add_source(embed)
 
 
@@ -241,6 +253,7 @@ def _add_search(commands: argparse._SubParsersAction) -> None:
   )
   search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
+  _add_width(search)
 
 
 def _add_weights(commands: argparse._SubParsersAction) -> None:
@@ -394,6 +407,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
     options=_source_options(of_source),
     split=options.split,
     train_split=options.train_split,
+    width=options.width,
     overrides=[word for word in words if word not in of_source],
   )
 
@@ -418,6 +432,7 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
       kind=options.kind,
       format=options.format,
       step=options.step,
+      width=options.width,
       data_dir=options.data_dir,
     )
   )
@@ -443,6 +458,7 @@ def _search(options: argparse.Namespace, words: list[str]) -> None:
     kind=options.kind,
     query_kind=options.query_kind,
     count=options.count,
+    width=options.width,
     out=options.out,
     data_dir=options.data_dir,
   )

@@ -33,6 +33,7 @@ def embed(
   kind: str | None = None,
   format: str = "npy",
   step: int | None = None,
+  width: int | None = None,
   data_dir: str | None = None,
 ) -> str:
   """Embeds all images, captions and what else the run knows of a source; returns what was done, in a line or more.
@@ -48,11 +49,12 @@ def embed(
       source and the run have.
     format: "npy" or "parquet".
     step: the checkpoint of this step instead of the newest.
+    width: how many of the first numbers of the joint space's vectors are kept, as of `load`.
   Raises UserError: no such run or source; either lacks the kind; `out` holds something else, or the embeddings of
   another model; an embedding that is not finite; too many bad records.
   """
   source = open_source({"dataset": dataset, "source": options or {}}, split, data_dir)
-  model = load(workdir, step, data_dir)
+  model = load(workdir, step, data_dir).at_width(width)
   kinds = _kinds(kind, source, model)
   there = begin(
     out,
@@ -61,7 +63,12 @@ def embed(
       "kinds": kinds,
       "records": len(source),
       "records_a_shard": RECORDS_A_SHARD,
-      "model": {"workdir": os.fspath(workdir), "step": model.step, "digest": model.digest},
+      "model": {
+        "workdir": os.fspath(workdir),
+        "step": model.step,
+        "digest": model.digest,
+        **({"width": model.width} if model.width else {}),
+      },
       "source": {"dataset": dataset, "options": dict(options or {}), "split": split, "data_dir": data_dir},
     },
   )

@@ -47,18 +47,20 @@ def evaluate_workdir(
   options: Mapping | None = None,
   split: str | None = None,
   train_split: str | None = None,
+  width: int | None = None,
   overrides: Sequence[str] = (),
 ) -> dict[str, float]:
   """Evaluates the newest checkpoint of a run, or that of `step`, on the run's own sets or on `source`.
 
   Writes evaluation.json and, for a model with a joint space of vectors, retrieval.png (of the last set with images and
-  captions) into `workdir`, with the name of the source and of the step in their names where these are given, and a line
-  of evaluations.jsonl; prints the table and the paths. A file with other results is kept under a numbered name.
+  captions) into `workdir`, with source, step and width in their names where these are given, and a line of
+  evaluations.jsonl; prints the table and the paths. A file with other results is kept under a numbered name.
 
   Args:
     source, options, split: as `data.dataset`, `data.source` and `data.split` of a config, by default all of it. Its
       evaluators are those that suit it (evaluation/defaults.py).
     train_split: a split of the source that k-NN and probes train on; without it there are none.
+    width: how many of the first numbers of the joint space are compared, as of `load`.
     overrides: words such as "--config.evaluation.evaluators.zero_shot.label=class", checked as in a config.
   Raises UserError when there is no such checkpoint, a set is missing, or there is nothing to evaluate.
   """
@@ -66,11 +68,13 @@ def evaluate_workdir(
   check_words(overrides)
   measured = None if source is None else Measured(source, options, split, train_split, data_dir)
   model = load(workdir, step, data_dir)
-  model = revise(model, saved_section(run_folder(workdir), model.config), measured, overrides, workdir)
+  section = dict(saved_section(run_folder(workdir), model.config))
+  model = revise(model, section if width is None else {**section, "width": width}, measured, overrides, workdir)
   results, sets = _evaluate(model, model.config, data_dir)
   if not results:
     raise UserError(f"{workdir}: none of the sets {', '.join(model.config['evaluation']['sets'])} could be evaluated")
-  suffix = "".join(f"-{part}" for part in (measured and measured.name, step is not None and f"step{step}") if part)
+  parts = (measured and measured.name, step is not None and f"step{step}", width is not None and f"width{width}")
+  suffix = "".join(f"-{part}" for part in parts if part)
   files = [workdir / f"evaluation{suffix}.json", workdir / f"retrieval{suffix}.png"]
   with _written(workdir):
     keep_others(files, results)
@@ -112,7 +116,7 @@ def _line(file: str, model: Inference, results: Mapping[str, float]) -> dict[str
     "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     "step": model.step,
     "model": model.digest,
-    **{key: section.get(key) for key in ("sets", "train_sets", "data", "evaluators")},
+    **{key: section.get(key) for key in ("sets", "train_sets", "data", "evaluators", "width")},
     "results": dict(results),
   }
 

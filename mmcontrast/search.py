@@ -64,6 +64,7 @@ def search(
   kind: str | None = None,
   query_kind: str | None = None,
   count: int = 10,
+  width: int | None = None,
   out: str | os.PathLike | None = None,
   data_dir: DataDir = None,
 ) -> list[Result]:
@@ -80,6 +81,7 @@ def search(
       that the run can compare with the query.
     query_kind: the modality of `query`, where its file or type does not say it.
     count: how many.
+    width: how many of the first numbers of the joint space are compared, as of `load`; None: what the embeddings have.
     out: the path of a picture to draw, a PNG; of what can be seen, and of sounds, which are written beside it.
   Raises UserError: no such run, source, set or embeddings; the query is empty, not an image, or of a kind
   that the run has no tower for.
@@ -110,9 +112,11 @@ def search(
     )
   asked = read_query(query, query_kind)
   if embeddings is not None:
-    found, opened, title, kind = _in_embeddings(workdir, asked, embeddings, kind, count, data_dir)
+    found, opened, title, kind = _in_embeddings(workdir, asked, embeddings, kind, count, width, data_dir)
   else:
-    found, opened, title, kind = _in_source(workdir, asked, source, options, split, dataset, kind, count, data_dir)
+    found, opened, title, kind = _in_source(
+      workdir, asked, source, options, split, dataset, kind, count, width, data_dir
+    )
   if path:
     _draw(path, asked, found, opened(), title, kind)
   return found
@@ -196,7 +200,13 @@ def _seen_or_heard() -> list[Modality]:
 
 
 def _in_embeddings(
-  workdir: str | os.PathLike, asked: Query, folder: str | os.PathLike, kind: str | None, count: int, data_dir: DataDir
+  workdir: str | os.PathLike,
+  asked: Query,
+  folder: str | os.PathLike,
+  kind: str | None,
+  count: int,
+  width: int | None,
+  data_dir: DataDir,
 ) -> Searched:
   there = Embeddings(folder)
   kinds = there.manifest["kinds"]
@@ -206,14 +216,18 @@ def _in_embeddings(
       f"{folder}: made by another model (of {there.manifest['model']['workdir']}) than {workdir}; give "
       "that run, or embed again"
     )
+  kept = there.manifest["model"].get("width", 0)
+  model = model.at_width(kept if width is None else width)
   kind = choose(kind or _usual(model, asked, kinds), kinds, "--kind")
   _check(model, asked, kind, workdir)
+  if kept and (model.width > kept or not model.width):
+    raise UserError(f"--width {width}: {folder} holds vectors of {kept} numbers; give {kept} or less, or leave it out")
   if term := joined_term(model, asked.modality, kind):
     note(
       f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
       f"{term.words} together: search the source itself"
     )
-  found = _nearest(there, kind, query_row(model, _seen(model, asked)), count)
+  found = _nearest(there, kind, query_row(model, _seen(model, asked)), count, 0 if model.width == kept else model.width)
   named = there.manifest["source"]
 
   def opened() -> Source:
@@ -235,6 +249,7 @@ def _in_source(
   dataset: str | None,
   kind: str | None,
   count: int,
+  width: int | None,
   data_dir: DataDir,
 ) -> Searched:
   opened, style, title = None, None, source
@@ -247,7 +262,7 @@ def _in_source(
           f'SOURCE {source!r}: no such source; a query of several words goes in quotes: "{asked.words} {source}"'
         ) from error
       raise
-  model = load(workdir, None, data_dir)
+  model = load(workdir, None, data_dir).at_width(width)
   if opened is None:
     opened, style, title = _set(model.config, dataset, workdir, data_dir)
   has = [name for name, modality in MODALITIES.items() if modality.columns(opened.info)]
@@ -354,7 +369,7 @@ def _called(modality: str) -> str:
   return "words" if modality == PROMPTS else MODALITIES[modality].nouns
 
 
-def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> nearest.Neighbours:
+def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int, width: int) -> nearest.Neighbours:
   total, missing = sum(there.counts(kind)), there.manifest["shards"] - len(there.done)
   if not total:
     raise UserError(f"{there.folder}: no shard of {kind} embeddings is done; run mmcontrast embed again")
@@ -363,11 +378,12 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int) -> neare
       f"{missing} of {there.manifest['shards']} shards are not made yet; run mmcontrast embed again", file=sys.stderr
     )
   if total < LARGE or missing or folders.is_store(there.folder):  # an index would have to be fetched as a whole
-    return nearest.exact(row, there.rows(kind), count)
+    return nearest.exact(row, there.rows(kind, width), count)
   if not nearest.has_faiss():
     print(f"all {total} rows are read; pip install 'mmcontrast[search]' makes an index of them", file=sys.stderr)
-    return nearest.exact(row, there.rows(kind), count)
-  return nearest.by_index(row, there.folder / f"{kind}.faiss", lambda: there.rows(kind), total, count)
+    return nearest.exact(row, there.rows(kind, width), count)
+  index = there.folder / (f"{kind}-{width}.faiss" if width else f"{kind}.faiss")
+  return nearest.by_index(row, index, lambda: there.rows(kind, width), total, count)
 
 
 def _result(what: Mapping, score: float, kind: str) -> Result:

@@ -217,6 +217,31 @@ def test_many_rows_without_faiss_are_all_read(tmp_path, capsys, monkeypatch):
   assert search("run", "x", embeddings=tmp_path) == small and "mmcontrast[search]" in capsys.readouterr().err
 
 
+def test_a_prefix_of_embeddings(tmp_path, query, monkeypatch):
+  """Of what is searched in a source, of what was embedded whole, and of what was embedded so: one and the same."""
+  terms = {"pair": dict(PAIR, matryoshka=(2, 3, 4))}
+  monkeypatch.setitem(MODELS, "short", again(terms))
+  program.embed("short", "toy", tmp_path / "whole")
+  program.embed("short", "toy", tmp_path / "three", width=3)
+  assert np.load(tmp_path / "three" / "00000.image.npy").shape == (14, 3)
+  found = search("short", query, "toy", width=3, count=6)
+  for folder, width in (("whole", 3), ("three", None), ("three", 3)):
+    same = search("short", query, embeddings=tmp_path / folder, width=width, count=6)
+    np.testing.assert_allclose([one.score for one in same], [one.score for one in found], atol=1e-6)
+  narrower = [search("short", query, embeddings=tmp_path / folder, width=2, count=6) for folder in ("whole", "three")]
+  np.testing.assert_allclose(*([one.score for one in some] for some in narrower), atol=1e-6)
+  assert [one.score for one in found] != [one.score for one in search("short", query, "toy", count=6)]
+  with pytest.raises(UserError, match=r"--width 4: .*three holds vectors of 3 numbers; give 3 or less"):
+    search("short", query, embeddings=tmp_path / "three", width=4)
+  for run, message in (
+    ("pictures", "width 1: config.evaluation names no head of a joint space"),
+    ("short", "width 1: head 'pictures' was not trained at that width; it was at 2, 3, 4"),
+    ("run", "width 1: head 'pictures' was not trained at that width; it was trained whole"),
+  ):
+    with pytest.raises(UserError, match=message):
+      search(run, query, "toy", width=1)
+
+
 VOLUME = dict(query="image[0]/pictures", key=("text[0]/words", "text[1]/words"), score="gram_volume")
 PAIR = dict(query="image[0]/pictures", key="text[0]/words")
 

@@ -57,6 +57,7 @@ def base_config() -> ml_collections.ConfigDict:
     every_steps=500, keep_last=1, keep_best=1, best_metric="loss", best_mode="auto", changed_data="refuse"
   )
   # image, text, ...: of each modality the head whose space is searched; features: the tower that probes look at.
+  # width: how many of the first numbers of the joint space are compared, one that `matryoshka` trained; 0: all.
   # optional_sets: left out, with a line that says so, when they are not built.
   # data: your own sets, name -> dict(dataset=, source=, split=, style=); docs/data.md.
   c.evaluation = dict(
@@ -67,6 +68,7 @@ def base_config() -> ml_collections.ConfigDict:
     evaluators=dict(),
     **dict.fromkeys(MODALITIES, ""),
     features="image",
+    width=0,
     batch_size=256,
     every_steps=0,
   )

@@ -171,6 +171,12 @@ def _temperature(value: Any) -> Section:
   return Section(fields | {"learned": True}, short="init", kind="a temperature")
 
 
+def _matryoshka(value: Any) -> Section:
+  from mmcontrast.objectives.matryoshka import OPTIONS
+
+  return Section(OPTIONS, short="widths", kind="widths")
+
+
 def _bias(value: Any) -> Section:
   return Section({"init": 0.0, "learned": True}, short="init", kind="a bias")
 
@@ -245,6 +251,7 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[..., Section]], ...] = (
   (("objective", "*"), _term),
   (("objective", "*", "weight"), schedule_options),
   (("objective", "*", "bias"), _bias),
+  (("objective", "*", "matryoshka"), _matryoshka),
   (("objective", "*", "temperature"), _temperature),
   (("objective", "*", "temperature", "schedule"), schedule_options),
   (("objective", "*", "score"), _of_registry(_scores, "a score")),

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
+from mmcontrast.evaluation.embed import unit
 from mmcontrast.folders import Folder, at, check_empty, fetched, make, written
 
 FORMATS = ("npy", "parquet")
@@ -62,8 +63,13 @@ class Embeddings:
     """Rows of `kind` in each shard that is done."""
     return [self._note(shard)["rows"][kind] for shard in self.done]
 
-  def rows(self, kind: str) -> Iterator[np.ndarray]:
-    """float32 [n, D] of each shard that is done; an npy file is read as far as it is looked at."""
+  def rows(self, kind: str, width: int = 0) -> Iterator[np.ndarray]:
+    """float32 [n, D] of each shard that is done; an npy file is read as far as it is looked at. `width`: the first so
+    many numbers of each row instead, brought to unit length."""
+    for rows in self._whole_rows(kind):
+      yield unit(rows[:, :width]) if width else rows
+
+  def _whole_rows(self, kind: str) -> Iterator[np.ndarray]:
     for shard in self.done:
       path = self._path(shard, kind)
       if not self._note(shard)["rows"][kind]:

@@ -22,7 +22,7 @@ from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import Model
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
-from mmcontrast.objectives.terms import comparisons, parse_terms
+from mmcontrast.objectives.terms import comparisons, parse_terms, trained_widths
 
 FIELDS = ("pooled", "tokens", "map", "logits")
 """What of a node can be asked for."""
@@ -58,6 +58,27 @@ def probed_of(config: Mapping[str, Any], model: Model) -> str:
   return model.modality_of_tower.get(config["evaluation"]["features"], "")
 
 
+def width_of(config: Mapping[str, Any], model: Model, where: str = "") -> int:
+  """How many of the first numbers of the joint space's vectors are compared, by `config.evaluation.width`; 0: all.
+
+  Raises UserError for a width at which the objective did not train a head (`matryoshka`), naming `where` it is given.
+  """
+  width = config["evaluation"].get("width", 0)
+  where = where or f"config.evaluation.width={width}"
+  if width and not heads_of(config, model):
+    raise UserError(f"{where}: config.evaluation names no head of a joint space in this run; leave the width out")
+  for head in heads_of(config, model).values() if width else ():
+    trained = trained_widths(config["objective"], head)
+    if width in trained or width == model.head_dims.get(head):
+      continue
+    widths = ", ".join(map(str, trained))
+    raise UserError(
+      f"{where}: head {head!r} was not trained at that width; "
+      + (f"it was at {widths}" if trained else "it was trained whole: a term's matryoshka=(64, ...) trains others")
+    )
+  return width
+
+
 def parse_kind(kind: str, config: Mapping[str, Any], model: Model) -> Kind:
   """A kind taken apart; raises UserError, naming what there is, where this run has none of that name."""
   heads, probed = heads_of(config, model), probed_of(config, model)
@@ -85,10 +106,11 @@ def nodes_of(model: Model) -> dict[str, str]:
 
 
 def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
-  """What evaluators and search may ask of a run; of `variables` the shapes will do. Raises UserError as `heads_of`
-  and `token_scores`."""
+  """What evaluators and search may ask of a run; of `variables` the shapes will do. Raises UserError as `heads_of`,
+  `width_of` and `token_scores`."""
   heads, scores = heads_of(config, model), token_scores(config, model)
   dims = model.head_dims
+  width_of(config, model)
 
   def comparable(one: str, other: str) -> bool:
     if {heads[one], heads[other]} & model.token_heads:

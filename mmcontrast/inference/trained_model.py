@@ -38,10 +38,12 @@ from mmcontrast.inference.kinds import (
   run_node,
   space_of,
   token_scores,
+  width_of,
 )
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.finite import check_rows
 from mmcontrast.models.model import Model, build_model
+from mmcontrast.objectives.matryoshka import cut
 from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.terms import logits_between
 from mmcontrast.objectives.tokens import pack, unpack
@@ -66,6 +68,8 @@ class Inference:
     self._batch_size = config["evaluation"]["batch_size"]
     self.heads = heads_of(config, model)
     """Modality -> the head of the joint space."""
+    self.width = width_of(config, model)
+    """How many of the first numbers of its vectors are compared; 0: all."""
     self.space: Space = space_of(config, model, variables)
     self._scores = token_scores(config, model)
     self.joined = joined_terms(config["objective"])
@@ -79,6 +83,8 @@ class Inference:
       of = self._parsed(kind)
       modality = MODALITIES[of.modality]
       made = run_node(model, variables, of, modality.inputs(values, prepared))
+      if self.width and not of.field and of.head in self.heads.values():
+        made = cut(made, self.width)
       score = next((score for (query, _), (score, _) in self._scores.items() if query == kind), None)
       return pack(score.prepare(score.read(made))) if score else _rows_of(made, of)
 
@@ -200,6 +206,8 @@ class Inference:
       tower = self.model.tower_of_head[head] if head else config["evaluation"]["features"]
       said = f"{of.size(self.data)} by {config['towers'][tower]['name']}"
       parts.append(said + (f", head {head}" if head else ""))
+    if self.width:
+      parts.append(f"width {self.width}")
     if self.temperature is not None:
       parts.append(f"temperature {self.temperature:.4g}")
     parts.append(f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables['params'])):,} parameters")
@@ -282,6 +290,17 @@ class Inference:
   def _zeros(self, modality: str) -> Any:
     return MODALITIES[modality].zeros(2, {**self.config, "data": self.data})
 
+  def at_width(self, width: int | None) -> Inference:
+    """The same model, of whose joint space the first `width` numbers are compared; 0: all; None: those that are now.
+
+    Raises UserError for a width that was not trained (`matryoshka` of a term).
+    """
+    if width is None or width == self.width:
+      return self
+    config = {**self.config, "evaluation": {**self.config["evaluation"], "width": width}}
+    width_of(config, self.model, f"width {width}")
+    return Inference(config, self.model, self.variables, self.tokenizer, self.step)
+
   def untrained(self, seed: int = 0) -> Inference:
     """The same towers and heads with initial weights: what they give before any training."""
     views = {modality: self._zeros(modality) for modality in set(self.model.modality_of_tower.values())}
@@ -347,15 +366,20 @@ class Inference:
     return np.asarray(_tile(score, gallery, queries)).T if exchanged else np.asarray(_tile(score, queries, gallery))
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None) -> Inference:
+def load(
+  workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None, *, width: int | None = None
+) -> Inference:
   """The model of a run, from its newest checkpoint (or that of `step`).
 
-  Raises UserError when there is no such checkpoint or its tokenizer is missing.
+  Args:
+    width: how many of the first numbers of the joint space's vectors are compared, a width that `matryoshka` trained;
+      0: all; None: what config.evaluation.width says.
+  Raises UserError when there is no such checkpoint, its tokenizer is missing, or the width was not trained.
   """
   config, variables, step = load_run(workdir, step)
   tokenizer = load_tokenizer(config, run_folder(workdir), data_dir)
   model = build_model(config, tokenizer.vocab_size if tokenizer else None)
-  return Inference(config, model, variables, tokenizer, step)
+  return Inference(config, model, variables, tokenizer, step).at_width(width)
 
 
 def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, data_dir: str | None = None) -> Any:

@@ -68,3 +68,8 @@ class ModuleLoss(nn.Module):
   def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """What it has learned, after the optimizer's step: moved back to where it must stay."""
     return parameters
+
+  def after_cut(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What it remembers, cut to narrower embeddings by an entry's `matryoshka`: moved back to where it must stay, such
+    as to unit length."""
+    return state

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,7 @@ class ModuleTerm(Term):
   given: tuple[str, ...]
   module: ModuleLoss
   weight: Any
+  writes_table: ClassVar[bool] = False
 
   @property
   def embeddings(self) -> tuple[str, ...]:
@@ -140,6 +141,9 @@ class ModuleTerm(Term):
   def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     return self.module.after_step(parameters)
 
+  def after_cut(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    return self.module.after_cut(state)
+
 
 def _check_fact(fact: str, name: str, where: str, run: Run) -> None:
   """Raises UserError unless batches say `fact` of the view that an embedding is of."""
@@ -166,7 +170,7 @@ _HEADS = {
   "logits": "add one such as dict(name='match')",
 }
 
-DEFAULTS = {"module": REQUIRED, "embeddings": (), "weight": 1.0}
+DEFAULTS = {"module": REQUIRED, "embeddings": (), "matryoshka": (), "weight": 1.0}
 """The options of an entry and their defaults (`REQUIRED`: required)."""
 
 

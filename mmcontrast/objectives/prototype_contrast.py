@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,10 @@ class PrototypeContrast(ModuleLoss):
       raise UserError(
         f"module.clusters: {max(self.clusters)} clusters of {run.examples} examples; give {run.examples} or fewer"
       )
+
+  def after_cut(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Centroids of unit length."""
+    return {name: normalize(x) if name.startswith("centroids_") else x for name, x in state.items()}
 
 
 def prototype_nce(x: jax.Array, centroids: jax.Array, spread: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:

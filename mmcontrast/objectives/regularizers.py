@@ -300,7 +300,7 @@ class Regularizer(Term):
     return [LossMatrix(size, size, "regularizer", dim, self.function.cells)]
 
 
-DEFAULTS = {"regularizer": REQUIRED, "embeddings": (), "stop_gradient": (), "weight": 1.0}
+DEFAULTS = {"regularizer": REQUIRED, "embeddings": (), "stop_gradient": (), "matryoshka": (), "weight": 1.0}
 """The options of an entry and their defaults (`REQUIRED`: required)."""
 
 

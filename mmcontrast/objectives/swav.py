@@ -118,6 +118,10 @@ class Swav(ModuleLoss):
     """Prototypes of unit length."""
     return {**parameters, "prototypes": {"kernel": normalize(parameters["prototypes"]["kernel"])}}
 
+  def after_cut(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Queued embeddings of unit length."""
+    return {name: normalize(x) if name.startswith("queue_") else x for name, x in state.items()}
+
 
 class Table(nn.Module):
   """Prototypes, which `Swav.after_step` keeps at unit length: a layer, so that it is decayed as one."""

@@ -111,14 +111,19 @@ class Term(abc.ABC):
     weight: a number or a schedule.
     embeddings: paths of all that its loss is given, such as "image[0]/image_joint".
     reads: those without which an example is of no use to it.
+    compared: those whose vectors it is about: all but what its target alone reads.
     queued: the embedding whose queue it also sees, of `queue_length` keys.
     table: what it remembers of each example: name -> the value of one that was not seen yet.
+    writes_table: whether its loss writes the table; else an epoch hook does.
+    widths: at how many of the first numbers of its vectors it trains them (matryoshka.py); (): at all only.
   """
 
   name: str
   weight: Any
   queued: ClassVar[str | None] = None
   queue_length: ClassVar[int] = 0
+  writes_table: ClassVar[bool] = True
+  widths: ClassVar[tuple[int, ...]] = ()
 
   @property
   @abc.abstractmethod
@@ -127,6 +132,10 @@ class Term(abc.ABC):
 
   @property
   def reads(self) -> tuple[str, ...]:
+    return self.embeddings
+
+  @property
+  def compared(self) -> tuple[str, ...]:
     return self.embeddings
 
   @property
@@ -178,6 +187,10 @@ class Term(abc.ABC):
   def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """What it has learned, after the optimizer's step: where it must stay within bounds, moved back."""
     return parameters
+
+  def after_cut(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Its state, cut to narrower embeddings (matryoshka.py): where it must stay within bounds, moved back."""
+    return state
 
   @property
   def compares(self) -> Comparison | None:

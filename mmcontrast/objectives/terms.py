@@ -13,6 +13,7 @@
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean
             # or 0.1, or another term's name, or dict(schedule=dict(name="cosine", init=0.2, end=0.05))
             temperature=dict(init=0.07, learned=True, min=0.01),
+            matryoshka=(),           # (64, 128, 512): at these widths of the embeddings at once (matryoshka.py)
             bias=None, weight=1.0))
 
 A list of queries or keys stacks the views of each example (K captions an image); the same list on
@@ -171,6 +172,16 @@ def logits_between(
     if sides == set(heads) and (logits := term.logit_scale(parameters)):
       return logits
   return None, None
+
+
+def trained_widths(objective: Mapping[str, Any], head: str) -> tuple[int, ...]:
+  """At how many of the first numbers of a head's vectors the terms of a config train them (matryoshka.py), ascending;
+  () where at all of them only."""
+  found: set[int] = set()
+  for term in parse_terms(objective).values() if objective else ():
+    if head in {parse_embedding(path).head for path in term.compared}:
+      found |= set(term.widths)
+  return tuple(sorted(found))
 
 
 def spaces(terms: Terms) -> tuple[str, ...]:
