@@ -2,7 +2,8 @@
 
 An embedding is named "view/head" or "view/head@momentum". A tower encodes the views of its modality, or reads the
 tokens of other towers: `fusion=dict(reads=("text", "image"), name="fusion_transformer", ...)`, and then the name
-says what each of them encodes: "fusion(text[0], image[0])/match". A head reads a tower, or another head: a
+says what each of them encodes: "fusion(text[0], image[0])/match"; of another example, drawn, with a "~"
+(objectives/drawn_pairs.py). A head reads a tower, or another head: a
 predictor is `predictor=dict(of="image_ssl", name="mlp", ...)`. The online and the momentum branch are
 the same Flax modules applied to other variables, and the momentum branch has those that its embeddings
 need: a predictor whose "@momentum" no term names is in the online branch only.
@@ -11,7 +12,7 @@ need: a predictor whose "@momentum" no term names is in the online branch only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -27,6 +28,7 @@ from mmcontrast.models.graph import reads_of, root_of, sources_of
 from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
 from mmcontrast.optimization import optim
 
+Draw = Callable[[Source, Encoded, Mapping[str, Encoded]], Encoded]
 Variables = dict[str, Any]  # {"params": {"towers", "heads"}, "batch_stats": {"towers", "heads"}}
 
 
@@ -194,6 +196,7 @@ class Model:
     train: bool,
     key: jax.Array | None = None,
     seeds: jax.Array | None = None,
+    draw: Draw | None = None,
   ) -> tuple[dict[str, Encoded], dict]:
     """The named embeddings of one branch.
 
@@ -204,6 +207,7 @@ class Model:
       train: batch statistics are those of the batch, and dropout is on.
       key: PRNG key for dropout; view v of tower t uses the same key in every branch.
       seeds: [B] uint32; with them an example's dropout depends on its own seed and the key only.
+      draw: puts drawn examples in the place of the examples themselves (drawn_pairs.Drawer), for names that say so.
     Returns:
       ({name: what its head made of it}, new batch statistics). A tower sees its views one after the
       other, as separate batches, each updating the running statistics; so does a head, once a view
@@ -218,7 +222,8 @@ class Model:
       current = {**variables, "batch_stats": stats}
       with per_example(seeds):
         if source.inputs:
-          inputs = [encoded[node] for node in zip(self.reads[tower], source.inputs)]
+          inputs = [encoded[read, inner.undrawn] for read, inner in zip(self.reads[tower], source.inputs)]
+          inputs = [draw(s, x, embeddings) if s.drawn else x for s, x in zip(source.inputs, inputs)]
           made_by_tower, new = self.fuse(current, tower, inputs, train=train, key=view_key)
         else:
           view = views[source.views].view(source.view)
@@ -260,7 +265,7 @@ class Model:
         of_views.add((tower, source))
         return
       for read, inner in zip(self.reads[tower], source.inputs, strict=True):
-        add(read, inner)
+        add(read, inner.undrawn)
       fusions.setdefault((tower, source))
 
     for path in sorted(paths):

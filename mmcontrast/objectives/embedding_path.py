@@ -2,6 +2,7 @@
 
 image[1]/image_ssl@momentum         a view, through a head of its modality's tower, in the momentum branch
 fusion(text[0], image[0])/match     a tower that reads others, and what each of these reads, in the order of `reads`
+fusion(text[0]~pair, image[0])/match   the text of another example, drawn by the scores of the term `pair`, or "uniform"
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import NamedTuple
 from mmcontrast.errors import UserError
 from mmcontrast.modalities import modality_of
 
-_TOKEN = re.compile(r"\s*(?:(?P<view>(?P<views>\w+)\[(?P<number>\d+)\])|(?P<tower>\w+)\s*\(|(?P<mark>[,)]))\s*")
+_VIEW = r"(?P<view>(?P<views>\w+)\[(?P<number>\d+)\](?:~(?P<drawn>\w+))?)"
+_TOKEN = re.compile(rf"\s*(?:{_VIEW}|(?P<tower>\w+)\s*\(|(?P<mark>[,)]))\s*")
 _HEAD = re.compile(r"(?P<source>.+)/(?P<head>\w+)(?P<momentum>@momentum)?")
 
 
@@ -25,12 +27,20 @@ class Source(NamedTuple):
     view: its number.
     tower: of a fusion, the tower that reads others; "" of a view, which the tower of the head reads.
     inputs: of a fusion, what those towers read, in the order of `reads`.
+    drawn: of a view within a fusion, the term by whose scores the view of another example is drawn (drawn_pairs.py);
+      "" of a view of the example itself.
   """
 
   views: str = ""
   view: int = 0
   tower: str = ""
   inputs: tuple[Source, ...] = ()
+  drawn: str = ""
+
+  @property
+  def undrawn(self) -> Source:
+    """The same view, of the example itself."""
+    return self._replace(drawn="")
 
   @property
   def modality(self) -> str:
@@ -68,14 +78,19 @@ class EmbeddingPath(NamedTuple):
     return bool(self.source.inputs)
 
   @property
+  def drawn(self) -> tuple[Source, ...]:
+    """The views at its ends that are of another example."""
+    return tuple(leaf for leaf in self.source.leaves() if leaf.drawn)
+
+  @property
   def modality(self) -> str:
     """That of the view; "" of a fusion."""
     return self.source.modality
 
   @property
   def modalities(self) -> tuple[str, ...]:
-    """Those without which there is no such embedding, once each."""
-    return tuple(dict.fromkeys(leaf.modality for leaf in self.source.leaves()))
+    """Those that an example must have for there to be such an embedding of it, once each."""
+    return tuple(dict.fromkeys(leaf.modality for leaf in self.source.leaves() if not leaf.drawn))
 
   @property
   def kind(self) -> str:
@@ -90,7 +105,7 @@ def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
   """
   match = _HEAD.fullmatch(name)
   source = match and _parse_source(match["source"])
-  if not source:
+  if not source or source.drawn:
     raise UserError(
       f"{where}: {name!r} is not the path of an embedding; "
       "write view/head, such as 'image[0]/image_ssl' or 'image[1]/image_ssl@momentum', "
@@ -112,7 +127,7 @@ def _parse_source(text: str) -> Source | None:
       open_fusions.append((token["tower"], []))
       continue
     if token["view"]:
-      made, wants_source = Source(token["views"], int(token["number"])), False
+      made, wants_source = Source(token["views"], int(token["number"]), drawn=token["drawn"] or ""), False
     else:
       tower, inputs = open_fusions[-1]
       inputs.append(made)

@@ -37,6 +37,7 @@ from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.pixpro import PixPro
@@ -65,6 +66,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "pixpro": PixPro,
   "slot_distill": SlotDistill,
   "slot_contrast": SlotContrast,
+  "matching": Matching,
 }
 
 

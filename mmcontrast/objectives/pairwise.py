@@ -73,6 +73,9 @@ class Pairwise(Edge, Term):
   def compares(self) -> Comparison:
     return Comparison(self.name, self.query, self.key, self.score)
 
+  def scale(self, parameters: Parameters, scheduled: Mapping[str, Any]) -> Any:
+    return self.temperature.scale({**parameters.get(self.temperature_of, {}), **scheduled})
+
   def logit_scale(self, parameters: Parameters) -> tuple[float, float | None] | None:
     if self.temperature.schedule is not None:
       return None

@@ -197,6 +197,11 @@ class Term(abc.ABC):
     """What it compares, and by which score; None of what compares nothing."""
     return None
 
+  def scale(self, parameters: Parameters, scheduled: Mapping[str, Any]) -> Any:
+    """One over the temperature of its scores now, of what all terms have learned and of what it schedules; 1 where it
+    has none."""
+    return 1.0
+
   def logit_scale(self, parameters: Parameters) -> tuple[float, float | None] | None:
     """(scale, bias or None) of its logits, from numbers; None where it has none, or a schedule says them."""
     return None

@@ -40,6 +40,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.comparison import Comparison
+from mmcontrast.objectives.drawn_pairs import check_drawn
 from mmcontrast.objectives.embedding_path import Source, parse_embedding
 from mmcontrast.objectives.parse import Terms
 from mmcontrast.objectives.parse import parse_terms as _parse
@@ -67,6 +68,7 @@ def check_terms(terms: Terms, *, views: Mapping[str, int], momentum: bool = True
     for name in term.embeddings:
       check_path(name, f"objective.{term.name}: embedding {name!r}", views, known, momentum)
     term.check(known)
+  check_drawn(terms, known)
 
 
 def check_nodes(terms: Terms, nodes: Mapping[str, Encoded]) -> None:

@@ -23,6 +23,7 @@ from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import Lora
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.drawn_pairs import drawn_paths, itself
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.optimization import optim
 from mmcontrast.optimization.schedules import make_schedule
@@ -181,6 +182,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
     facts=settings.view_facts(config["data"]),
     words=spec.vocab_size,
   )
+  _check_drawn(terms, config["batch"]["microbatches"])
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)
   params, frozen = _parameter_shapes(model, terms, preparations, spec, lora), config["optimizer"].get("frozen", ())
@@ -214,6 +216,16 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
     else None,
     frozen=optim.frozen_mask(params, frozen),
   )
+
+
+def _check_drawn(terms: objective.Terms, microbatches: int) -> None:
+  """Raises UserError where a term draws other examples of a batch that is encoded in chunks."""
+  for name, term in terms.items():
+    if microbatches != 1 and (drawn := drawn_paths(term.embeddings)):
+      raise UserError(
+        f"config.batch.microbatches={microbatches}: objective.{name} reads {drawn[0]!r}, whose tokens are drawn from "
+        "the whole batch, which a chunk does not hold; use microbatches=1"
+      )
 
 
 def make_preparations(config: Mapping) -> dict[str, Preparation]:
@@ -265,7 +277,7 @@ def _parameter_shapes(model: Any, terms: Any, preparations: Any, spec: pipeline.
         raise modality.check_shapes(error, view_set, views[view_set]) from None
   wanted = objective.wanted_nodes(terms)
   objective.check_nodes(
-    terms, jax.eval_shape(functools.partial(model.embed, names=wanted, train=False), variables, views)[0]
+    terms, jax.eval_shape(functools.partial(model.embed, names=wanted, train=False, draw=itself), variables, views)[0]
   )
   return variables["params"]
 

@@ -23,6 +23,7 @@ from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import NO_LORA, Lora
 from mmcontrast.models.model import Model
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.drawn_pairs import Drawer, itself
 from mmcontrast.objectives.global_matrix import PRECISIONS
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.optimization.update_rules import UpdateRule
@@ -129,7 +130,8 @@ def init_variables(
 
 def _spaces(model: Model, terms: Mapping[str, Any], variables: Any, views: Mapping[str, Inputs]) -> Any:
   """The shapes of the embeddings that terms must know before the first step."""
-  return jax.eval_shape(lambda: model.embed(variables, views, objective.spaces(terms), train=False)[0])
+  names = objective.spaces(terms)
+  return jax.eval_shape(lambda: model.embed(variables, views, names, train=False, draw=itself)[0])
 
 
 def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
@@ -171,7 +173,8 @@ def train_step(
     if method.frozen is not None:  # their gradients are not even computed
       params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, method.frozen)
     variables = {"params": method.lora.merge(params), "batch_stats": state.batch_stats}
-    return _embed(method, mesh, variables, batch, views, online_names, key)
+    draw = Drawer(terms, info, variables["params"]["terms"], scheduled, keys, mesh)
+    return _embed(method, mesh, variables, batch, views, online_names, key, draw)
 
   @jax.named_scope("loss")
   def loss_of(embeddings, own, names):
@@ -244,10 +247,14 @@ def _embed(
   views: Mapping[str, Inputs] | None,
   names: tuple[str, ...],
   key: jax.Array,
+  draw: Drawer | None = None,
 ) -> tuple[dict[str, jax.Array], Any]:
-  """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own."""
+  """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own.
+
+  What is drawn is of the whole batch: program.py refuses it with chunks.
+  """
   if views is not None:
-    return method.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"])
+    return method.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"], draw=draw)
 
   def encode(variables, part):
     views = prepared(method.preparations, part, train=True)
