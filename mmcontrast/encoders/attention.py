@@ -29,7 +29,7 @@ def attend(
 
   Args:
     q: [B, L, heads, d]; k, v: [B, S, heads, d].
-    mask: [B or 1, S] bool, the keys that may be attended to; None for all.
+    mask: [B or 1, S] bool, the keys that may be attended to; [B or 1, L, S], those that each query may; None for all.
     causal: position i sees positions 0 to i only.
     implementation: one of ATTENTION. "xla" is the fastest of the platform (lowering.py), with the same numbers: an
       order of our own on a CPU, a kernel for short sequences on a TPU, `jax.nn.dot_product_attention` elsewhere.
@@ -49,13 +49,17 @@ def attend(
       raise UserError(
         f"attention='cudnn' computes in 16 bits, not in {q.dtype}; set dtype='bfloat16' or attention='xla'"
       )
-  if chosen.attention == "kernel" and fits(q.shape[1], k.shape[1], heads, q.shape[3], q.dtype.itemsize):
+  if (
+    chosen.attention == "kernel"
+    and (mask is None or mask.ndim == 2)
+    and fits(q.shape[1], k.shape[1], heads, q.shape[3], q.dtype.itemsize)
+  ):
     q, k, v = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
     return short_attention(q, k, v, mask, heads, causal, window, chosen.mesh)
   if chosen.attention == "ordered":
     y = _on_cpu(q, k, v, mask, causal, window)
   else:
-    keys = None if mask is None else mask[:, None, None, :]
+    keys = _over_heads(mask)
     y = jax.nn.dot_product_attention(
       q, k, v, mask=keys, is_causal=causal, implementation=implementation, local_window_size=window
     )
@@ -75,7 +79,7 @@ def _on_cpu(
   batch = ((0, 1), (0, 1))
   logits = lax.dot_general(q, k, (((3,), (3,)), batch), preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
   row, column = jnp.arange(q.shape[2])[:, None], jnp.arange(k.shape[2])
-  seen = [] if mask is None else [mask[:, None, None, :]]
+  seen = [] if mask is None else [_over_heads(mask)]
   seen += [column <= row] if causal else []
   seen += [abs(column - row) <= window] if window is not None else []
   if seen:
@@ -84,3 +88,10 @@ def _on_cpu(
   product = (((3,), (2,)), batch)
   y = lax.dot_general(weights.astype(v.dtype), v, product, preferred_element_type=jnp.float32)
   return (y / weights.sum(-1)[..., None]).astype(v.dtype).swapaxes(1, 2)
+
+
+def _over_heads(mask: jax.Array | None) -> jax.Array | None:
+  """[B, S] or [B, L, S] -> [B, 1, 1 or L, S]."""
+  if mask is None:
+    return None
+  return mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]

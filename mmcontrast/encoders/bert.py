@@ -7,7 +7,7 @@ norm2}, pooler.
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +17,7 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
-from mmcontrast.encoders.transformer import ACTIVATIONS, Attention, Mlp, check_heads, masked_mean, token_mask
-
-
-class PostNormBlock(nn.Module):
-  """norm(x + attn(x)), then norm(x + mlp(x)): the original transformer's (arXiv:1706.03762)."""
-
-  heads: int
-  hidden: int
-  activation: str
-  dropout: float
-  norm_epsilon: float
-  dtype: Any = None
-
-  @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
-    """x [B, L, D], mask [B, L] bool -> [B, L, D]."""
-    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
-    drop = nn.Dropout(self.dropout, deterministic=not train)
-    attn = Attention(self.heads, dtype=self.dtype, name="attn")
-    x = norm(name="norm1")(x + drop(attn(x, mask)))
-    mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
-    return norm(name="norm2")(x + drop(mlp(x, train=train)))
+from mmcontrast.encoders.transformer import ACTIVATIONS, Block, apply_blocks, check_heads, masked_mean, token_mask
 
 
 class Bert(nn.Module):
@@ -85,17 +64,11 @@ class Bert(nn.Module):
     x = x + (types[0] + position[:length]).astype(dtype)
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    for i in range(self.depth):
-      block = PostNormBlock(
-        self.heads,
-        round(self.width * self.mlp_ratio),
-        self.activation,
-        self.dropout,
-        self.norm_epsilon,
-        dtype,
-        name=f"blocks_{i}",
-      )
-      x = block(x, mask, train=train)
+    block = functools.partial(
+      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, dropout=self.dropout,
+      norm_epsilon=self.norm_epsilon, dtype=dtype, norm="post",
+    )  # fmt: skip
+    x = apply_blocks(block, self.depth, x, mask, train=train)
     if self.pool == "mean":
       return Encoded(masked_mean(x, mask), x, mask)
     if self.pool == "cls":

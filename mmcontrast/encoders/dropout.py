@@ -32,6 +32,15 @@ class DropPath(ExampleNoise):
     return x * jnp.where(kept, 1 / keep, 0).astype(x.dtype)
 
 
+class Hidden(ExampleNoise):
+  """Which examples hide all of their words, each with a probability."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, share: float) -> jax.Array:
+    """[B, ...] -> [B] bool."""
+    return self.noise((len(x), 1))[:, 0] < share
+
+
 class PatchDrop(ExampleNoise):
   """Keeps a random share of each example's tokens (FLIP, arXiv 2212.00794); in evaluation all.
 

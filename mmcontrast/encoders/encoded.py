@@ -20,6 +20,7 @@ class Encoded:
     logits: [B, ..., K], scores of K classes or words.
     losses: name -> [B], what a node asks of itself beside what terms ask of it (a balance of experts, a
       reconstruction): terms with `auxiliary` add them to the objective by name.
+    parallel: [B] bool, the examples whose words are all hidden and predicted at once (CapPa); None: none is.
     grid: the rows and columns that the tokens of an image are in, which make them a map; None for words, or where
       patches were dropped.
   """
@@ -29,6 +30,7 @@ class Encoded:
   mask: jax.Array | None = None
   weights: jax.Array | None = None
   logits: jax.Array | None = None
+  parallel: jax.Array | None = None
   losses: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
   grid: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)
 

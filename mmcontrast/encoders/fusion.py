@@ -2,11 +2,11 @@
 
     towers.fusion = dict(name="fusion_transformer", reads=("text", "image"), width=768, depth=6, heads=12, norm="post")
 
-The fusion encoder of ALBEF (arXiv:2107.07651) and, with `causal`, a decoder such as CoCa's multimodal half
-(arXiv:2205.01917). With norm="post" a block is that of BERT with cross-attention.
+The fusion encoder of ALBEF (arXiv:2107.07651) and, with `causal`, a decoder of captions: CoCa's multimodal half
+(arXiv:2205.01917), CapPa's decoder (arXiv:2306.07915). With norm="post" a block is that of BERT with cross-attention.
 
-Parameters: embed (where widths differ), context_0 ... (with several contexts), blocks_0/{attn/{qkv, proj}, norm1,
-cross_attn/{q, kv, proj}, norm_cross, mlp/{fc1, fc2}, norm2}, norm (pre-norm).
+Parameters: embed (where widths differ), context_0 ... (with several contexts), blocks_0/... (see `transformer.Block`),
+norm (pre-norm).
 """
 
 from __future__ import annotations
@@ -19,74 +19,28 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mmcontrast.encoders.attention import ATTENTION, attend
-from mmcontrast.encoders.dense import Dense, JointDense
+from mmcontrast.encoders.attention import ATTENTION
+from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Attention, Mlp, check_heads, masked_mean
+from mmcontrast.encoders.transformer import (
+  ACTIVATIONS,
+  NORMS,
+  REMAT,
+  Block,
+  Context,
+  apply_blocks,
+  check_heads,
+  masked_mean,
+  seen_in_parallel,
+)
 from mmcontrast.errors import UserError
 
-NORMS = ("pre", "post")
-
-
-class CrossAttention(nn.Module):
-  """Multi-head attention of queries to the keys and values of a context, which may have another width."""
-
-  heads: int
-  dtype: Any = None
-  implementation: str = "xla"
-
-  @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """x [B, L, D], context [B, S, C], mask [B, S] bool or None -> [B, L, D]."""
-    width = x.shape[-1]
-    q = Dense(width, dtype=self.dtype, name="q")(x)
-    q, k, v = (
-      part.reshape(*part.shape[:2], self.heads, -1)
-      for part in (q, *JointDense(width, 2, dtype=self.dtype, name="kv")(context))
-    )
-    y = attend(q, k, v, mask, causal=False, implementation=self.implementation)
-    return Dense(width, dtype=self.dtype, name="proj")(y)
-
-
-class FusionBlock(nn.Module):
-  """Self-attention, cross-attention to a context, MLP; each added to what goes in.
-
-  norm="pre": x + f(norm(x)). norm="post": norm(x + f(x)), as in BERT.
-
-  Attributes:
-    causal: a position attends to itself and those before it; all attend to all of the context.
-  """
-
-  heads: int
-  hidden: int
-  activation: str = "gelu_tanh"
-  causal: bool = False
-  norm: str = "pre"
-  dropout: float = 0.0
-  norm_epsilon: float = 1e-6
-  dtype: Any = None
-  attention: str = "xla"
-
-  @nn.compact
-  def __call__(
-    self, x: jax.Array, mask: jax.Array | None, context: jax.Array, context_mask: jax.Array | None, *, train: bool
-  ) -> jax.Array:
-    """x [B, L, D], mask [B, L] bool or None, context [B, S, C], context_mask [B, S] bool or None -> [B, L, D]."""
-    drop = nn.Dropout(self.dropout, deterministic=not train)
-    attn = Attention(self.heads, self.causal, self.dtype, implementation=self.attention, name="attn")
-    cross = CrossAttention(self.heads, self.dtype, self.attention, name="cross_attn")
-    mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
-    branches = (
-      ("norm1", lambda y: attn(y, mask)),
-      ("norm_cross", lambda y: cross(y, context, context_mask)),
-      ("norm2", lambda y: mlp(y, train=train)),
-    )
-    for name, branch in branches:
-      norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name=name)
-      x = x + drop(branch(norm(x))) if self.norm == "pre" else norm(x + drop(branch(x)))
-    return x
+ORDERS = {
+  "self_cross_mlp": ("attn", "cross_attn", "mlp"),
+  "self_mlp_cross_mlp": ("attn", "mlp", "cross_attn", "cross_mlp"),
+}
 
 
 class FusionTransformer(nn.Module):
@@ -96,16 +50,21 @@ class FusionTransformer(nn.Module):
   linear layer brings it to `width`; several others are brought to it too, and stand one after the other.
 
   Attributes:
-    causal: a token sees itself and those before it (a decoder), and all that the other towers made.
+    causal: a token sees itself and those before it (a decoder), and all that the other towers made. In examples that
+      are predicted in parallel (`Encoded.parallel`) it sees all of both, padding too.
     norm: "pre" or "post" (BERT, ALBEF).
+    order: of a block: "self_cross_mlp" (BERT), or "self_mlp_cross_mlp", a block of self-attention and one of
+      cross-attention, each with an MLP, as open_clip has CoCa's.
+    context_norm: whether each block normalises what it attends to of the other towers.
+    scan: whether the blocks are one loop, which compiles once whatever the depth.
     pool: "first", the first token, or "last", the last real one (with `causal`), or "mean" of the real tokens.
     remat: what of a block is not kept for the backward pass.
   """
 
   READS: ClassVar = 2  # towers at least, the first of them the one whose tokens go through
   CHOICES: ClassVar = {
-    "norm": NORMS, "pool": ("first", "last", "mean"), "activation": tuple(ACTIVATIONS), "remat": REMAT,
-    "attention": ATTENTION, "dtype": DTYPES,
+    "norm": NORMS, "order": tuple(ORDERS), "pool": ("first", "last", "mean"), "activation": tuple(ACTIVATIONS),
+    "attention": ATTENTION, "dtype": DTYPES, "remat": REMAT,
   }  # fmt: skip
 
   width: int = 512
@@ -121,6 +80,9 @@ class FusionTransformer(nn.Module):
   remat: str = "none"
   attention: str = "xla"
   dtype: str = "float32"
+  order: str = "self_cross_mlp"
+  context_norm: bool = False
+  scan: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -131,35 +93,30 @@ class FusionTransformer(nn.Module):
   @nn.compact
   def __call__(self, first: Encoded, *others: Encoded, train: bool) -> Encoded:
     """first: tokens [B, L, C0], others: tokens [B, Si, Ci], each with its mask -> pooled [B, D], tokens [B, L, D] with
-    the first's mask and grid."""
-    dtype, x, mask = jnp.dtype(self.dtype), first.tokens, first.mask
+    the first's mask and grid. No others: those that are in the cache."""
+    dtype, x, mask, causal = jnp.dtype(self.dtype), first.tokens, first.mask, self.causal
     if x.shape[-1] != self.width:
       x = Dense(self.width, dtype=dtype, name="embed")(x)
-    context, context_mask = self._context(others, dtype)
-    block_of = functools.partial(
-      FusionBlock, self.heads, round(self.width * self.mlp_ratio), self.activation, self.causal, self.norm,
-      self.dropout, self.norm_epsilon, dtype, self.attention,
+    if causal and first.parallel is not None:
+      mask, causal = seen_in_parallel(first.parallel, mask, x.shape[1]), False
+    block = functools.partial(
+      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, causal, self.dropout,
+      norm_epsilon=self.norm_epsilon, dtype=dtype, attention=self.attention, branches=ORDERS[self.order],
+      norm=self.norm, context_norm=self.context_norm,
     )  # fmt: skip
-
-    def body(block: FusionBlock, x: jax.Array) -> jax.Array:
-      return block(x, mask, context, context_mask, train=train)
-
-    if self.remat != "none":
-      policy = None if self.remat == "full" else getattr(jax.checkpoint_policies, self.remat)
-      body = nn.remat(body, policy=policy)
-    for number in range(self.depth):
-      x = body(block_of(name=f"blocks_{number}"), x)
+    context = self._context(others, dtype) if others else None
+    x = apply_blocks(block, self.depth, x, mask, context=context, train=train, scan=self.scan, remat=self.remat)
     if self.norm == "pre":
       x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    return Encoded(self._pooled(x, mask), x, mask, grid=first.grid)
+    return Encoded(self._pooled(x, first.mask), x, first.mask, grid=first.grid)
 
-  def _context(self, others: Sequence[Encoded], dtype: Any) -> tuple[jax.Array, jax.Array | None]:
+  def _context(self, others: Sequence[Encoded], dtype: Any) -> Context:
     """The tokens of all others, one after the other, and which of them are real."""
     if len(others) == 1:
-      return others[0].tokens, others[0].mask
+      return Context(others[0].tokens, others[0].mask)
     tokens = [Dense(self.width, dtype=dtype, name=f"context_{i}")(other.tokens) for i, other in enumerate(others)]
     masks = [jnp.ones(x.tokens.shape[:2], bool) if x.mask is None else x.mask for x in others]
-    return jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1)
+    return Context(jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1))
 
   def _pooled(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     if self.pool == "mean":

@@ -18,6 +18,7 @@ from mmcontrast.encoders.finite_tokens import FiniteTokens
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
 from mmcontrast.encoders.token_heads import PixelPropagation, Slots, TokenPrototypes
+from mmcontrast.encoders.words import Words
 from mmcontrast.errors import UserError
 from mmcontrast.registry import build
 
@@ -210,6 +211,7 @@ HEADS = {
   "universal_projection": UniversalProjection,
   "finite_tokens": FiniteTokens,
   "match": Match,
+  "words": Words,
 }
 
 

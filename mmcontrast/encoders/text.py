@@ -1,7 +1,7 @@
 """Pre-norm text transformer: causal as in CLIP (arXiv:2103.00020) and CoCa (arXiv:2205.01917), or not, as in SigLIP
 (arXiv:2303.15343). BERT's is bert.py.
 
-Parameters: token_embedding, pos_embed, cls_token, blocks_0/... (see `transformer.Block`), norm.
+Parameters: token_embedding, pos_embed, cls_token, mask_token, blocks_0/... (see `transformer.Block`), norm.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from mmcontrast.encoders.attention import ATTENTION
+from mmcontrast.encoders.dropout import Hidden
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
@@ -25,6 +27,7 @@ from mmcontrast.encoders.transformer import (
   check_heads,
   masked_mean,
   pick,
+  seen_in_parallel,
   token_mask,
 )
 from mmcontrast.errors import UserError
@@ -37,6 +40,7 @@ class TextTransformer(nn.Module):
   `pooled`, but under pool "last" and "end_token" and with `attend_padding`.
 
   Attributes:
+    depth: blocks; with 0 tokens are what goes in, for a decoder that reads them.
     max_length: the most tokens of a text, each position learned; L may be shorter.
     causal: each token sees itself and those before it.
     pool: "mean" of the real tokens, "cls" (the first token; bidirectional only), "eos", "last" (the last
@@ -44,6 +48,9 @@ class TextTransformer(nn.Module):
     eos_id: pool "eos" takes the first token of this id; None: the last real token.
     attend_padding: padding is attended to as any token, as SigLIP does.
     pad_id: pool "end_token" leaves tokens of this id out; None: padding, as the mask has it.
+    norm_after_pool: the last norm is applied to the pooled vector only, not to the tokens: what CoCa's decoder reads.
+    parallel: share of the examples of training whose tokens are all a learned one, the same, which a decoder that reads
+      them predicts all at once (CapPa, arXiv:2306.07915).
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
@@ -73,6 +80,8 @@ class TextTransformer(nn.Module):
   remat: str = "none"
   attention: str = "xla"
   dtype: str = "float32"
+  norm_after_pool: bool = False
+  parallel: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -81,6 +90,14 @@ class TextTransformer(nn.Module):
       raise UserError("pool 'cls' takes the first token, which sees nothing when causal=True; use pool='eos'")
     if self.attend_padding and self.pool == "end_token":
       raise UserError("pool 'end_token' attends by its own mask; leave attend_padding out")
+    if self.norm_after_pool and self.pool == "mean":
+      raise UserError(
+        "norm_after_pool=True is of one position, and pool='mean' of all; use another pool, such as 'eos'"
+      )
+    if not 0 <= self.parallel <= 1:
+      raise UserError(f"parallel: {self.parallel} is not a share of the examples; give 0 to 1 (CapPa: 0.75)")
+    if self.parallel and (self.pool == "end_token" or not self.causal):
+      raise UserError("parallel: is for texts that a causal decoder reads; set causal=True, pool='last', or parallel=0")
 
   @property
   def sees_padding(self) -> bool:
@@ -93,21 +110,22 @@ class TextTransformer(nn.Module):
   ) -> Encoded:
     """ids [B, L] int32, mask [B, L] bool (True: real) -> pooled [B, D], tokens [B, L, D], mask; or only pooled, for
     which the last block computes only the position that is pooled."""
-    dtype = jnp.dtype(self.dtype)
+    dtype, normal = jnp.dtype(self.dtype), nn.initializers.normal
+    at_end, continues = self.pool == "end_token", self.has_variable("cache", "at")
     mask = token_mask(ids, mask, self.max_length)
-    normal = nn.initializers.normal
     embedding = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(0.02), name="token_embedding")
-    x, attended = embedding(ids), None if self.attend_padding else mask
-    if self.pool == "end_token":
+    x, attended, causal = embedding(ids), None if self.attend_padding else mask, self.causal
+    if at_end and not continues:
       cls = self.param("cls_token", normal(0.01), (self.width,), jnp.float32)
       x = jnp.concatenate([x, jnp.broadcast_to(cls.astype(dtype), (x.shape[0], 1, self.width))], axis=1)
       attended = self._end_mask(ids, mask)
-    shape = (self.max_length + (self.pool == "end_token"), self.width)
-    position = self.param("pos_embed", normal(0.01), shape, jnp.float32)
-    x = x + position[: x.shape[1]].astype(dtype)
+    x, parallel = self._hidden(x, train)
+    if parallel is not None:
+      attended, causal = seen_in_parallel(parallel, attended, x.shape[1]), False
+    x = x + self._positions(x.shape[1]).astype(dtype)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     block = functools.partial(
-      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, self.causal, self.dropout,
+      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, causal, self.dropout,
       self.drop_path, self.norm_epsilon, dtype, attention=self.attention,
     )  # fmt: skip
     at = self._pooled_position(ids, mask, x.shape[1])
@@ -115,10 +133,36 @@ class TextTransformer(nn.Module):
     x = apply_blocks(
       block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat, at=at if alone else None
     )
-    tokens = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+    norm = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")
     if alone:
-      return Encoded(tokens[:, 0], mask=mask)
-    return Encoded(masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0], tokens[:, : ids.shape[1]], mask)
+      return Encoded(norm(x)[:, 0], mask=mask)
+    if self.norm_after_pool:
+      pooled, tokens = norm(pick(x, at))[:, 0], x
+    else:
+      tokens = norm(x)
+      pooled = masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0]
+    return Encoded(pooled, tokens[:, : ids.shape[1]], mask, parallel=parallel)
+
+  def _hidden(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | None]:
+    """Token vectors [B, L, D], in training those of a share `parallel` of the examples all one learned vector, and
+    which examples these are."""
+    if not self.parallel:
+      return x, None
+    hidden = self.param("mask_token", nn.initializers.normal(0.02), (self.width,), jnp.float32).astype(x.dtype)
+    if not train:
+      return x, None
+    chosen = Hidden(name="hidden")(x, self.parallel)
+    return jnp.where(chosen[:, None, None], hidden, x), chosen
+
+  def _positions(self, length: int) -> jax.Array:
+    """[L, D]: the learned positions of what goes in; those that come next where there is a cache."""
+    shape = (self.max_length + (self.pool == "end_token"), self.width)
+    position = self.param("pos_embed", nn.initializers.normal(0.01), shape, jnp.float32)
+    if not self.has_variable("cache", "at"):
+      return position[:length]
+    at = self.get_variable("cache", "at")
+    self.put_variable("cache", "at", at + length)
+    return lax.dynamic_slice_in_dim(position, at, length)
 
   def _end_mask(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """[B, L] -> [B, L + 1], what is attended to with the end token.

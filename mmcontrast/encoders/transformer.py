@@ -1,6 +1,10 @@
-"""Pre-norm transformer blocks, shared by the image and text encoders.
+"""The transformer block that all encoders, fusions and decoders are made of.
 
-Parameter names are timm's: norm1, attn/{qkv, q_norm, k_norm, proj}, ls1/gamma, norm2, mlp/{fc1, fc2}, ls2/gamma.
+Parameter names are timm's: norm1, attn/{qkv, q_norm, k_norm, proj}, ls1/gamma, norm2, mlp/{fc1, fc2}, ls2/gamma; of a
+block that attends to a context too: norm_cross, norm_context, cross_attn/{q, kv, proj}, and norm_cross_mlp, cross_mlp.
+
+Captions are written one token after the other (models/decoding.py): a module that has the Flax collection "cache" is
+given new positions only, and takes keys and values of those before them from there.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +67,13 @@ def pick(x: jax.Array, at: jax.Array | int) -> jax.Array:
   return jnp.take_along_axis(x, at.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
+def seen_in_parallel(parallel: jax.Array, mask: jax.Array | None, length: int) -> jax.Array:
+  """[B, L, L]: what each position sees: all in examples that are predicted in parallel [B], else real tokens [B, L] up
+  to its own."""
+  before = jnp.tril(jnp.ones((length, length), bool))
+  return parallel[:, None, None] | (before if mask is None else before & mask[:, None, :])
+
+
 def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
   """[B, L, D], [B, L] -> [B, D]; zeros for an example without a real token."""
   if mask is None:
@@ -93,8 +104,9 @@ class Attention(nn.Module):
   def __call__(
     self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None, at: jax.Array | int | None = None
   ) -> jax.Array:
-    """x [B, L, D], mask [B, L], angles [B or 1, L, D / heads / 2] (see `rotate`) -> [B, L, D]; of position `at`
-    (see `pick`) alone [B, 1, D]."""
+    """x [B, L, D], mask [B, L] or [B, L, L] (see `attend`), angles [B or 1, L, D / heads / 2] (see `rotate`) ->
+    [B, L, D]; of position `at` (see `pick`) alone [B, 1, D]. With a cache x are positions after those in it, and
+    `mask` is not looked at."""
     batch, length, width = x.shape
     qkv = JointDense(width, 3, self.qkv_bias, self.dtype, name="qkv")(x)
     q, k, v = (checkpoint_name(part, "qkv").reshape(batch, length, self.heads, -1) for part in qkv)
@@ -109,9 +121,55 @@ class Attention(nn.Module):
       if causal:  # one query, which sees what stands before it
         seen = jnp.arange(length) <= jnp.reshape(at, (-1, 1))
         mask, causal = seen if mask is None else mask & seen, False
+    if self.has_variable("cache", "k"):
+      k, v, mask = self._behind_cached(k, v)
+      causal = False
     y = checkpoint_name(attend(q, k, v, mask, causal, self.implementation, self.window), "attended")
     y = Dense(width, use_bias=self.proj_bias, dtype=self.dtype, name="proj")(y)
     return checkpoint_name(y, "projected")
+
+  def _behind_cached(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys and values of new positions [B, L, heads, d] put behind those in the cache [B, T, heads, d], and what each
+    new position sees of them, [1, L, T]."""
+    at = self.get_variable("cache", "at")
+    for name, new in (("k", k), ("v", v)):
+      held = self.get_variable("cache", name)
+      self.put_variable("cache", name, lax.dynamic_update_slice_in_dim(held, new.astype(held.dtype), at, axis=1))
+    self.put_variable("cache", "at", at + k.shape[1])
+    k, v = (self.get_variable("cache", name) for name in "kv")
+    return k, v, (jnp.arange(k.shape[1]) <= at + jnp.arange(new.shape[1])[:, None])[None]
+
+
+class Context(NamedTuple):
+  """What a block's tokens attend to beside themselves: tokens [B, S, C], and mask [B, S], True where one is real."""
+
+  tokens: jax.Array
+  mask: jax.Array | None = None
+
+
+class CrossAttention(nn.Module):
+  """Multi-head attention of queries to the keys and values of a context, which may have another width."""
+
+  heads: int
+  dtype: Any = None
+  implementation: str = "xla"
+
+  @nn.compact
+  def __call__(self, x: jax.Array, context: Context | None) -> jax.Array:
+    """x [B, L, D] -> [B, L, D]. Without a context it is the one that is in the cache."""
+    width = x.shape[-1]
+    q = Dense(width, dtype=self.dtype, name="q")(x)
+    if context is None:
+      k, v, mask = (self.get_variable("cache", name) for name in ("k", "v", "mask"))
+    else:
+      mask = context.mask
+      k, v = JointDense(width, 2, dtype=self.dtype, name="kv")(context.tokens)
+      if self.is_mutable_collection("cache") and not self.is_initializing():
+        for name, array in (("k", k), ("v", v), ("mask", mask)):
+          self.put_variable("cache", name, array)
+    q, k, v = (part.reshape(*part.shape[:2], self.heads, -1) for part in (q, k, v))
+    y = attend(q, k, v, mask, causal=False, implementation=self.implementation)
+    return Dense(width, dtype=self.dtype, name="proj")(y)
 
 
 class Mlp(nn.Module):
@@ -153,10 +211,23 @@ class LayerScale(nn.Module):
     return x * gamma.astype(x.dtype)
 
 
+BRANCHES = {  # of a block -> (the name of its norm, that of its layer scale)
+  "attn": ("norm1", "ls1"),
+  "cross_attn": ("norm_cross", "ls_cross"),
+  "mlp": ("norm2", "ls2"),
+  "cross_mlp": ("norm_cross_mlp", "ls_cross_mlp"),
+}
+NORMS = ("pre", "post")
+
+
 class Block(nn.Module):
-  """x + attn(norm(x)), then x + mlp(norm(x)).
+  """Branches one after the other, each added to what goes in: x + attn(norm(x)), then x + mlp(norm(x)).
 
   Attributes:
+    branches: of BRANCHES: "attn", "mlp", and of a block with a context "cross_attn", which attends to it, and
+      "cross_mlp", a second MLP.
+    norm: "pre": x + f(norm(x)); "post": norm(x + f(x)), as in BERT and the first transformer (arXiv:1706.03762).
+    context_norm: whether the context is normalised too, where it is read.
     drop_path: probability that an example skips a branch: see `DropPath`.
     gated: see `Mlp`. qkv_bias, qk_norm: see `Attention`. attention: see `attend`.
     layer_scale: what each branch's factors start with; None: no factors.
@@ -175,6 +246,9 @@ class Block(nn.Module):
   qk_norm: bool = False
   layer_scale: float | None = None
   attention: str = "xla"
+  branches: tuple[str, ...] = ("attn", "mlp")
+  norm: str = "pre"
+  context_norm: bool = False
 
   @nn.compact
   def __call__(
@@ -184,14 +258,15 @@ class Block(nn.Module):
     angles: jax.Array | None = None,
     drop_scale: jax.Array | float = 1.0,
     at: jax.Array | int | None = None,
+    context: Context | None = None,
     *,
     train: bool,
   ) -> jax.Array:
-    """x [B, L, D], mask [B, L] bool or None, angles and `at` as in `Attention` -> [B, L, D]; with `at` [B, 1, D].
+    """x [B, L, D], mask, angles and `at` as in `Attention` -> [B, L, D]; with `at` [B, 1, D].
 
-    `drop_scale`: factor of `drop_path`, which rises with depth.
+    `drop_scale`: factor of `drop_path`, which rises with depth. `context`: None where the cache has it.
     """
-    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    norm, is_pre = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype), self.norm == "pre"
 
     def residual(x, y, scale):
       if self.layer_scale is not None:
@@ -199,13 +274,27 @@ class Block(nn.Module):
       y = nn.Dropout(self.dropout)(y, deterministic=not train)
       return x + (DropPath()(y, self.drop_path * drop_scale) if train and self.drop_path else y)
 
-    attn = Attention(
-      self.heads, self.causal, self.dtype, self.qkv_bias, self.qk_norm, self.norm_epsilon, self.attention, name="attn"
-    )
-    mlp = Mlp(self.hidden, self.activation, self.dropout, self.dtype, self.gated, name="mlp")
-    y = attn(norm(name="norm1")(x), mask, angles, at)
-    x = residual(x if at is None else pick(x, at), y, "ls1")
-    return residual(x, mlp(norm(name="norm2")(x), train=train), "ls2")
+    for branch in self.branches:
+      norm_name, scale = BRANCHES[branch]
+      own_norm = norm(name=norm_name)
+      y = self._branch(branch, own_norm(x) if is_pre else x, mask, angles, at, context, train)
+      x = residual(x if at is None or branch != "attn" else pick(x, at), y, scale)
+      x = x if is_pre else own_norm(x)
+    return x
+
+  def _branch(self, branch, x, mask, angles, at, context, train) -> jax.Array:
+    if branch == "attn":
+      attn = Attention(
+        self.heads, self.causal, self.dtype, self.qkv_bias, self.qk_norm, self.norm_epsilon, self.attention, name="attn"
+      )
+      return attn(x, mask, angles, at)
+    if branch == "cross_attn":
+      if self.context_norm and context is not None:
+        norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm_context")
+        context = context._replace(tokens=norm(context.tokens))
+      return CrossAttention(self.heads, self.dtype, self.attention, name="cross_attn")(x, context)
+    dropout = self.dropout if self.norm == "pre" else 0.0  # BERT has it after the MLP alone
+    return Mlp(self.hidden, self.activation, dropout, self.dtype, self.gated, name=branch)(x, train=train)
 
 
 def apply_blocks(
@@ -219,13 +308,14 @@ def apply_blocks(
   scan: bool = False,
   remat: str = "none",
   at: jax.Array | int | None = None,
+  context: Context | None = None,
 ) -> jax.Array:
   """x through `depth` blocks, made in the module that calls this.
 
   Args:
     block: makes one, given its name; its `drop_path` is that of the last block, rising linearly from
       zero at the first.
-    x: [B, L, D]. mask, angles: as of `Block`.
+    x: [B, L, D]. mask, angles, context: as of `Block`.
     scan: one block in a loop of XLA, which compiles once whatever the depth. Its parameters are
       "blocks/..." with a leading axis of layers instead of "blocks_0/...": see `layers.py`.
     remat: what the backward pass keeps of a block and does not compute again: "none": everything is
@@ -236,8 +326,12 @@ def apply_blocks(
     [B, L, D], or with `at` [B, 1, D].
   """
 
+  if not depth:
+    return x if at is None else pick(x, at)
   drop_scales = [i / max(depth - 1, 1) for i in range(depth)]
-  one_block = _remembering(lambda block, x, drop_scale: block(x, mask, angles, drop_scale, train=train), remat, scan)
+  one_block = _remembering(
+    lambda block, x, drop_scale: block(x, mask, angles, drop_scale, context=context, train=train), remat, scan
+  )
   if scan:
     loop = nn.scan(
       lambda block, x, drop_scale: (one_block(block, x, drop_scale), None),
@@ -251,7 +345,7 @@ def apply_blocks(
   for i, drop_scale in enumerate(drop_scales[:whole]):
     x = one_block(block(name=f"blocks_{i}"), x, drop_scale)
   if at is not None:
-    x = block(name=f"blocks_{whole}")(x, mask, angles, drop_scales[whole], at, train=train)
+    x = block(name=f"blocks_{whole}")(x, mask, angles, drop_scales[whole], at, context, train=train)
   return x
 
 

@@ -84,3 +84,10 @@ def root_of(head: str, sources: Mapping[str, tuple[str, str]]) -> str:
     line.append(source)
     kind, source = sources[source]
   return source
+
+
+def first_read(tower: str, reads: Mapping[str, tuple[str, ...]]) -> str:
+  """The tower of views at the first end of what a tower reads: that whose tokens go through it."""
+  while tower in reads:
+    tower = reads[tower][0]
+  return tower

@@ -24,7 +24,7 @@ from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_wei
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
-from mmcontrast.models.graph import reads_of, root_of, sources_of
+from mmcontrast.models.graph import first_read, reads_of, root_of, sources_of
 from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
 from mmcontrast.optimization import optim
 
@@ -43,7 +43,8 @@ class Model:
     modality_of_tower: tower name -> modality ("image", "text"), of the towers that encode views.
     frozen: "towers/image", "heads/text_joint": parts that run as in evaluation (running batch
       statistics, no dropout) and receive no gradient.
-    shared: head name -> {one of its submodules: the head whose parameters it uses instead of its own}.
+    shared: head name -> {one of its submodules: the head, or "towers/NAME", whose parameters it uses instead of its
+      own}.
     head_of_head: head name -> the head that it reads, of those that do not read a tower.
     reads: tower name -> the towers whose tokens it reads, of the towers that encode no view.
   """
@@ -90,7 +91,7 @@ class Model:
       _file(variables, "heads", name, made)
     for name, parts in self.shared.items():
       for part, owner in parts.items():
-        _check_shared(variables["params"]["heads"], name, part, owner)
+        _check_shared(variables["params"], name, part, owner)
         variables["params"]["heads"][name] = {
           key: tree for key, tree in variables["params"]["heads"][name].items() if key != part
         }
@@ -291,7 +292,7 @@ class Model:
     if f"{kind}/{name}" in self.frozen:
       params, train = jax.lax.stop_gradient(params), False
     for part, owner in (self.shared.get(name, {}) if kind == "heads" else {}).items():
-      params = {**params, part: variables["params"]["heads"][owner][part]}
+      params = {**params, part: _owned(variables["params"], owner)[part]}
     own = {"params": params, **({"batch_stats": stats} if stats else {})}
     scope = jax.named_scope(f"{kind}.{name}")  # how a compiled program says whose an instruction is
     if not train:
@@ -324,11 +325,13 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     towers[name] = build_encoder(options)
     modality_of_tower[name] = modality
   heads, shared, sources = {}, {}, sources_of(config)
+  tower_of_head = {name: root_of(name, sources) for name in config["heads"]}
   for name, options in config["heads"].items():
     options = {key: value for key, value in options.items() if key not in ("tower", "of")}
     shared[name] = dict(options.pop("shared", {}))
+    if options.get("name") == "words":
+      shared[name] |= _of_texts(options, first_read(tower_of_head[name], reads), towers, f"config.heads.{name}")
     heads[name] = build_head(options, f"config.heads.{name}")
-  tower_of_head = {name: root_of(name, sources) for name in heads}
   head_of_head = {name: source for name, (kind, source) in sources.items() if kind == "heads"}
   for name, source in head_of_head.items():
     if lacking := set(takes(heads[name])) - gives(heads[source]):
@@ -339,6 +342,8 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
       )
   for name, parts in shared.items():
     for part, owner in parts.items():
+      if owner.startswith("towers/") and config["heads"][name].get("tied"):
+        continue
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
   return Model(towers, heads, tower_of_head, modality_of_tower, shared=shared, head_of_head=head_of_head, reads=reads)
@@ -363,11 +368,37 @@ def _of_data(name: str, options: Mapping[str, Any], config: Mapping) -> dict[str
   return modality.tower_options(config["data"]) if modality else {}
 
 
-def _check_shared(heads: Mapping[str, Mapping], name: str, part: str, owner: str) -> None:
-  where = f"config.heads.{name}.shared.{part}"
-  choose(part, heads[name], where)
-  choose(part, heads[owner], f"{where}={owner!r}")
-  own, other = (jax.tree.map(lambda leaf: leaf.shape, heads[head][part]) for head in (name, owner))
+def _of_texts(options: dict[str, Any], tower: str, towers: Mapping[str, nn.Module], where: str) -> dict[str, str]:
+  """Gives a head of words the vocabulary of the text tower whose tokens it is of; returns what it shares with it."""
+  vocabulary = getattr(towers[tower], "vocab_size", None)
+  if vocabulary is None:
+    texts = [name for name, module in towers.items() if hasattr(module, "vocab_size")]
+    raise UserError(
+      f"{where}: a 'words' head is of the tokens of texts, and tower {tower!r} has no words"
+      + (f"; let a fusion read {texts[0]!r} first, reads=({texts[0]!r}, {tower!r})" if texts else "")
+    )
+  if options.get("vocab_size") is None:
+    options["vocab_size"] = vocabulary
+  return {"token_embedding": f"towers/{tower}"} if options.get("tied") else {}
+
+
+def _owned(params: Mapping[str, Any], owner: str) -> Mapping[str, Any]:
+  """The parameters of a head, or of "towers/NAME"."""
+  kind, _, name = owner.rpartition("/")
+  return params[kind or "heads"][name]
+
+
+def _check_shared(params: Mapping[str, Any], name: str, part: str, owner: str) -> None:
+  where, shares = f"config.heads.{name}.shared.{part}", _owned(params, owner)
+  choose(part, params["heads"][name], where)
+  choose(part, shares, f"{where}={owner!r}")
+  own, other = (jax.tree.map(lambda leaf: leaf.shape, found[part]) for found in (params["heads"][name], shares))
+  if own != other and owner.startswith("towers/"):
+    table, width = shares[part]["embedding"].shape, params["heads"][name][part]["embedding"].shape[1]
+    raise UserError(
+      f"config.heads.{name}.tied: tokens of {width} numbers do not go with the embedding of "
+      f"{owner.partition('/')[2]!r}, {table[0]} words of {table[1]}; make its tower as wide, or set tied=False"
+    )
   if own != other:
     raise UserError(f"{where}: the {part!r} of {owner!r} has other parameters; give both heads the same options")
 

@@ -54,6 +54,11 @@ class Source(NamedTuple):
     for source in self.inputs:
       yield from source.leaves()
 
+  @property
+  def first(self) -> Source:
+    """The view at its first end, whose tokens go through the fusion."""
+    return self.inputs[0].first if self.inputs else self
+
 
 class EmbeddingPath(NamedTuple):
   """ "image[1]/image_ssl@momentum" taken apart."""

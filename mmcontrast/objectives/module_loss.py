@@ -34,9 +34,10 @@ class Facts(NamedTuple):
   rows: Mapping[str, jax.Array] = MappingProxyType({})
 
   def of_view(self, name: str, fact: str) -> jax.Array:
-    """A fact of the view that an embedding is of, [N, ...]: one of `ModuleLoss.VIEW_FACTS`."""
-    path = parse_embedding(name)
-    return self.batch["views"][f"{path.views}[{path.view}]"][fact]
+    """A fact of the view that an embedding is of, a fusion of the view at its first end, [N, ...]: one of
+    `ModuleLoss.VIEW_FACTS`."""
+    view = parse_embedding(name).source.first
+    return self.batch["views"][f"{view.views}[{view.view}]"][fact]
 
 
 class ModuleLoss(nn.Module):

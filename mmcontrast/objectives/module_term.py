@@ -33,6 +33,7 @@ from jax import lax
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.objectives.captioning import Captioning
 from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
@@ -67,6 +68,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "slot_distill": SlotDistill,
   "slot_contrast": SlotContrast,
   "matching": Matching,
+  "caption": Captioning,
 }
 
 
@@ -148,17 +150,17 @@ class ModuleTerm(Term):
 
 
 def _check_fact(fact: str, name: str, where: str, run: Run) -> None:
-  """Raises UserError unless batches say `fact` of the view that an embedding is of."""
-  path = parse_embedding(name)
-  known = [] if path.is_fused else MODALITIES[path.modality].facts
+  """Raises UserError unless batches say `fact` of the view that an embedding is of, a fusion of that at its first
+  end."""
+  view = parse_embedding(name).source.first
+  known = MODALITIES[view.modality].facts
   if fact not in known:
-    what = "a fusion" if path.is_fused else path.views
     raise UserError(
-      f"{where}: asks for the {fact!r} of {name!r}, and of {what} views "
+      f"{where}: asks for the {fact!r} of {name!r}, and of {view.views} views "
       + (f"only {', '.join(map(repr, known))} is known" if known else "nothing is known")
       + "; take it out of embeddings"
     )
-  if fact not in run.facts.get(path.views, ()):
+  if fact not in run.facts.get(view.views, ()):
     raise UserError(f"{where}: asks for the {fact!r} of {name!r}; add it to config.data.facts, ({fact!r},)")
 
 

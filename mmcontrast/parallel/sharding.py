@@ -35,15 +35,16 @@ AXES = ("data", "fsdp", "tensor")
 SMALL = 1 << 16
 """Arrays of fewer elements stay whole under a cut such as "fsdp": cutting them costs more than it saves."""
 
-_INTO = r"(towers|heads|terms)/.*/(attn/qkv|(attn_pool|cross_attn)/(q|kv)|mlp/fc1)"  # their outputs are cut ...
-_OUT = r"(towers|heads|terms)/.*/(attn/proj|(attn_pool|cross_attn)/proj|mlp/fc2)"  # ... which are the inputs of these
+# The outputs of the first kind are cut, which are the inputs of the second.
+_INTO = r"(towers|heads|terms)/.*/(attn/qkv|(attn_pool|cross_attn)/(q|kv)|(cross_)?mlp/fc1)"
+_OUT = r"(towers|heads|terms)/.*/(attn/proj|(attn_pool|cross_attn)/proj|(cross_)?mlp/fc2)"
 _LOOPED = r"(towers|heads|terms)/.*/blocks/"  # their first axis is that of the layers, which are not cut
 PRESETS: dict[str, tuple[Rule, ...]] = {
   "dp": ((".*", ()),),
   "fsdp": ((".*", "fsdp"),),
   "fsdp_tp": (
-    (f"{_LOOPED}.*(attn/qkv|mlp/fc1)/kernel", (None, "fsdp", "tensor")),
-    (f"{_LOOPED}.*(attn/qkv|mlp/fc1)/bias", (None, "tensor")),
+    (f"{_LOOPED}.*(attn/qkv|cross_attn/(q|kv)|mlp/fc1)/kernel", (None, "fsdp", "tensor")),
+    (f"{_LOOPED}.*(attn/qkv|cross_attn/(q|kv)|mlp/fc1)/bias", (None, "tensor")),
     (f"{_LOOPED}.*(attn/proj|mlp/fc2)/kernel", (None, "tensor", "fsdp")),
     (f"{_INTO}/kernel", ("fsdp", "tensor")),
     (f"{_INTO}/bias", ("tensor",)),

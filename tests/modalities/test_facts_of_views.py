@@ -62,7 +62,10 @@ def test_a_term_is_told_where_its_views_were_cut(microbatches):
   ("changes", "message"),
   [
     (dict(facts=()), r"objective\.seen\.module: asks for the 'box' of 'image\[0\]/.*add it to config\.data\.facts"),
-    (dict(embeddings=("text[0]/text_joint",)), r"asks for the 'box' of 'text\[0\]/text_joint', and of text views noth"),
+    (
+      dict(embeddings=("text[0]/text_joint",)),
+      r"asks for the 'box' of 'text\[0\]/text_joint', and of text views only 'ids' is known",
+    ),
     (dict(facts=("boxes",)), r"data\.facts: no such choice 'boxes'; did you mean 'box'"),
     (dict(facts="box"), r"data\.facts: 'box' is no list; write \('box',\)"),
   ],
