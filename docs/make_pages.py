@@ -481,6 +481,17 @@ OPTIMIZER_WORDS = {
   "momentum": "share of the last direction that is kept; 0: none",
   "nesterov": "whether it looks ahead",
   "trust_coefficient": "factor of the trust ratio",
+  "decay_rate": "how the decay of the mean of squares grows with the step: 1 - step^-rate",
+  "clipping_threshold": "largest root mean square of an array's direction; None: no clipping",
+  "multiply_by_parameter_scale": "whether a direction is multiplied by the root mean square of its weights",
+  "min_dim_size_to_factor": "arrays with two axes of this length or more keep their squares by rows and by columns",
+  "beta": "decay of the mean of gradients",
+  "ns_steps": "rounds of Newton and Schulz's iteration",
+  "consistent_rms": "root mean square of a matrix's direction, whatever its shape (0.2: about AdamW's); None: "
+  "sqrt(max(1, outputs / inputs)) times a matrix of singular values 1",
+  "adam_b1": "`b1` of Adam, for what is no matrix",
+  "adam_b2": "its `b2`",
+  "adam_on": "regexes of further parameters that Adam moves",
 }
 
 

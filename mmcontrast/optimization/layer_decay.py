@@ -60,6 +60,12 @@ def layer_multipliers(
   return found
 
 
+def stack_of(path: str) -> str | None:
+  """The tower whose blocks are scanned, where an array is of all of them, its leading axis theirs; else None."""
+  tower, name, first = (*_parts(path), "", "", "")[:3]
+  return name if tower == "towers" and first == _SCANNED else None
+
+
 def _parts(path: str) -> list[str]:
   return path.removeprefix("lora/").split("/")
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 import optax
 
 from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.optimization.directions import DIRECTIONS, check_own
 from mmcontrast.optimization.layer_decay import layer_multipliers
 from mmcontrast.optimization.schedules import Schedule, make_schedule
 from mmcontrast.parameter_paths import parameter_paths, path_name
@@ -49,6 +50,27 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
   "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "mu_dtype": None, "weight_decay": 1e-4},
   "sgd": {"momentum": 0.0, "nesterov": False},
   "lars": {"momentum": 0.9, "nesterov": False, "trust_coefficient": 0.001},
+  "lamb": {"b1": 0.9, "b2": 0.999, "eps": 1e-6},
+  "lion": {"b1": 0.9, "b2": 0.99, "mu_dtype": None, "weight_decay": 1e-3},
+  "adafactor": {
+    "decay_rate": 0.8,
+    "clipping_threshold": 1.0,
+    "multiply_by_parameter_scale": True,
+    "min_dim_size_to_factor": 128,
+    "momentum": None,
+    "eps": 1e-30,
+  },
+  "muon": {
+    "beta": 0.95,
+    "nesterov": True,
+    "ns_steps": 5,
+    "eps": 1e-8,
+    "consistent_rms": None,
+    "mu_dtype": None,
+    "adam_b1": 0.9,
+    "adam_b2": 0.999,
+    "adam_on": (),
+  },
 }
 """Each optimizer's own options and their defaults, which are those of optax (docs/optimizers.md)."""
 
@@ -68,7 +90,8 @@ def make_optimizer(
     sgd:   momentum of (g + decay * w), times -lr    (PyTorch's SGD)
     lars:  momentum of trust * (g + decay * w), times -lr; the trust ratio
            coefficient * |w| / |g + decay * w| is for tensors of two or more axes
-           (MoCo v3, Barlow Twins, VICReg; not the TensorFlow SimCLR order).
+           (MoCo v3, Barlow Twins, VICReg; not the TensorFlow SimCLR order)
+    lamb, lion, adafactor, muon: directions.py.
 
   Args:
     config: "name" and the options in OPTIMIZERS, "learning_rate" (see schedules.py),
@@ -91,6 +114,7 @@ def make_optimizer(
   known = options_of(name)
   check_options(config, known, "config.optimizer")
   options = {**known, **dict(config.items())}
+  check_own(options, OPTIMIZERS[name])
   if options["learning_rate"] is None:
     raise UserError("optimizer.learning_rate: give a number or a schedule")
   if options["clip_norm"] is not None and not options["clip_norm"] > 0:
@@ -106,7 +130,7 @@ def make_optimizer(
     multipliers[path] = multipliers[path] * multiplier
   transformation = optax.chain(
     optax.identity() if options["clip_norm"] is None else optax.clip_by_global_norm(options["clip_norm"]),
-    *_DIRECTIONS[name](options, _add_decay(decay)),
+    *DIRECTIONS[name](options, _add_decay(decay), shapes),
     _multiply(multipliers),
     optax.scale_by_learning_rate(learning_rate),
   )
@@ -196,33 +220,3 @@ def _multiply(multipliers: Mapping[str, float | np.ndarray]) -> optax.GradientTr
 def _freeze() -> optax.GradientTransformation:
   """Updates of -0.0: unlike + 0.0, adding them keeps every bit, a -0.0 weight's too."""
   return optax.stateless(lambda updates, _: jax.tree.map(lambda u: jnp.full_like(u, -0.0), updates))
-
-
-def _adamw(options, add_decay):
-  adam = optax.scale_by_adam(options["b1"], options["b2"], options["eps"], mu_dtype=options["mu_dtype"])
-  return adam, add_decay
-
-
-def _sgd(options, add_decay):
-  return add_decay, _momentum(options)
-
-
-def _lars(options, add_decay):
-  trust = optax.masked(
-    optax.scale_by_trust_ratio(trust_coefficient=options["trust_coefficient"]),
-    lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree),
-  )
-  return add_decay, trust, _momentum(options)
-
-
-def _momentum(options) -> optax.GradientTransformation:
-  if not options["momentum"]:
-    return optax.identity()
-  return optax.trace(options["momentum"], options["nesterov"])
-
-
-_DIRECTIONS: dict[str, Callable[..., tuple[optax.GradientTransformation, ...]]] = {
-  "adamw": _adamw,
-  "sgd": _sgd,
-  "lars": _lars,
-}

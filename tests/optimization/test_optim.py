@@ -4,12 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from mmcontrast.errors import UserError
-from mmcontrast.optimization.optim import frozen_mask, make_optimizer
+from mmcontrast.optimization.optim import OPTIMIZERS, frozen_mask, make_optimizer
+from mmcontrast.parallel.sharding import make_mesh, shard_state
 from mmcontrast.parameter_paths import parameter_paths
+from mmcontrast.runs.train_state import TrainState
 
 
 def params():
@@ -68,12 +72,96 @@ def test_adamw_is_optax_with_its_mask():
   np.testing.assert_allclose(schedules["learning_rate"](2), 0.1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_defaults_are_those_of_optax(name):
   """A name and a learning rate alone give what optax's function of that name gives, on the matrices all decay."""
   ours, _ = make_optimizer(dict(name=name, learning_rate=0.1), params(), 10)
-  found, wanted = (train(one)[0]["heads"]["image_ssl"]["kernel"] for one in (ours, getattr(optax, name)(0.1)))
+  theirs = getattr(optax, name, None) or getattr(optax.contrib, name)
+  found, wanted = (train(one)[0]["heads"]["image_ssl"]["kernel"] for one in (ours, theirs(0.1)))
   np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+OTHERS = [
+  (dict(name="lamb", b1=0.8, eps=1e-3), lambda: optax.lamb(0.1, b1=0.8, eps=1e-3)),
+  (dict(name="lion", b2=0.9, weight_decay=[(".*", 0.3)]), lambda: optax.lion(0.1, b2=0.9, weight_decay=0.3)),
+  (dict(name="adafactor", min_dim_size_to_factor=2, clipping_threshold=None, multiply_by_parameter_scale=False),
+   lambda: optax.adafactor(0.1, 2, clipping_threshold=None, multiply_by_parameter_scale=False)),
+  (dict(name="adafactor", momentum=0.9, decay_rate=0.7),
+   lambda: optax.adafactor(0.1, momentum=0.9, decay_rate=0.7)),
+  (dict(name="muon", beta=0.9, nesterov=False, consistent_rms=0.2, ns_steps=3, adam_on="heads/.*"),
+   lambda: optax.contrib.muon(0.1, beta=0.9, nesterov=False, consistent_rms=0.2, ns_steps=3,
+                              muon_weight_dimension_numbers=numbers)),
+]  # fmt: skip
+
+
+def numbers(tree):
+  """Muon for the one kernel of a tower."""
+  given = jax.tree.map(lambda _: None, tree)
+  given["towers"]["image"]["conv"]["kernel"] = optax.contrib.MuonDimensionNumbers()
+  return given
+
+
+@pytest.mark.parametrize(("config", "theirs"), OTHERS)
+def test_options_are_those_of_optax(config, theirs):
+  """On all parameters."""
+  ours, _ = make_optimizer({"learning_rate": 0.1, **config}, params(), 10)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), train(ours)[0], train(theirs())[0])
+
+
+def as_stack(layers):
+  """A tower of three layers in one array each, and a tower of one."""
+  return {"towers": {"a": {"blocks": jax.tree.map(lambda *x: jnp.stack(x), *layers)}, "b": {"blocks_0": layers[0]}}}
+
+
+def as_layers(layers):
+  return {"towers": {"a": {f"blocks_{n}": one for n, one in enumerate(layers)}, "b": {"blocks_0": layers[0]}}}
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb", "adafactor", "muon"])
+def test_a_scanned_stack_moves_as_its_layers(name):
+  draw = np.random.default_rng(1)
+  layers = [
+    {"fc": {"kernel": jnp.asarray(draw.normal(size=(4, 3)) * 10**n, jnp.float32), "bias": jnp.full(3, 1.0 + n)}}
+    for n in range(3)
+  ]
+  options = {"min_dim_size_to_factor": 2} if name == "adafactor" else {}
+  moved = []
+  for form in (as_stack, as_layers):
+    weights = form(layers)
+    transformation, _ = make_optimizer(
+      dict(name=name, learning_rate=0.1, weight_decay=0.1, layer_decay=0.5, **options), weights, 10
+    )
+    state = transformation.init(weights)
+    for step in range(3):
+      gradient = jax.tree.map(lambda w: jnp.sin(3 * w + step), weights)  # noqa: B023
+      updates, state = jax.jit(transformation.update)(gradient, state, weights)
+      weights = optax.apply_updates(weights, updates)
+    moved.append(weights["towers"])
+  stack, alone = moved
+  of_layers = jax.tree.map(lambda *x: jnp.stack(x), *(alone["a"][f"blocks_{n}"] for n in range(3)))
+  assert_trees_close(stack["a"]["blocks"], of_layers, rtol=1e-5)
+  assert_trees_close(stack["b"], alone["b"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion", "adafactor", "muon"])
+def test_on_four_devices_with_parameters_cut(name):
+  """fsdp and tensor parallel: what one device does."""
+  draw = np.random.default_rng(2)
+  weights = {"towers": {"a": {"blocks": {"mlp": {"fc1": {
+    "kernel": jnp.asarray(draw.normal(size=(2, 256, 256)), jnp.float32), "bias": jnp.ones((2, 256))}}}}}}  # fmt: skip
+  options = {"min_dim_size_to_factor": 16} if name == "adafactor" else {}
+  transformation, _ = make_optimizer(dict(name=name, learning_rate=0.1, weight_decay=0.1, **options), weights, 10)
+  state = TrainState(jnp.int32(0), weights, {}, transformation.init(weights), None, {}, {})
+
+  def update(state):
+    gradients = jax.tree.map(lambda w: jnp.sin(3 * w), state.params)
+    return optax.apply_updates(state.params, transformation.update(gradients, state.opt_state, state.params)[0])
+
+  mesh = make_mesh({"data": 1, "fsdp": 2, "tensor": 2}, jax.devices()[:4])
+  placed = shard_state("fsdp_tp", mesh, state)
+  assert placed.params["towers"]["a"]["blocks"]["mlp"]["fc1"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
+  cut = jax.jit(update, in_shardings=(placed,), out_shardings=placed.params)(jax.device_put(state, placed))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), cut, jax.jit(update)(state))
 
 
 def test_sgd_is_pytorchs():
@@ -117,7 +205,7 @@ def test_lars_keeps_the_learning_rate_out_of_its_momentum():
   np.testing.assert_allclose(train(ours, 4)[0]["heads"]["image_ssl"]["kernel"], weight, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_frozen_means_frozen(name):
   config = dict(name=name, learning_rate=0.1, weight_decay=0.1, clip_norm=1.0, frozen=["towers/image/.*"]) | (
     dict(momentum=0.9) if name == "sgd" else {}
@@ -192,6 +280,16 @@ def test_frozen_mask():
     (dict(weight_decay=["towers/.*"]), "(regex, number)"),
     (dict(frozen=["towers/imag/.*"]), "optimizer.frozen"),
     (dict(learning_rate_multipliers=[("x", 1)]), "optimizer.learning_rate_multipliers"),
+    (dict(name="lion", b1=1.0), "optimizer.b1: 1.0 is not below 1; the default is 0.9"),
+    (dict(name="lamb", eps="small"), "optimizer.eps: 'small' is not a number of 0 or more"),
+    (dict(name="muon", ns_steps=0), "optimizer.ns_steps: 0 is not a whole number of 1 or more; the default is 5"),
+    (dict(name="muon", nesterov=1), "optimizer.nesterov: 1 is not True or False"),
+    (dict(name="muon", mu_dtype="bflat16"), "optimizer.mu_dtype: 'bflat16' is no type of numbers"),
+    (dict(name="muon", adam_on=["heads/imag"]), "optimizer.adam_on: 'heads/imag' matches no parameter; did you mean"),
+    (dict(name="muon", adam_on="("), "optimizer.adam_on: '(' is not a regex"),
+    (dict(name="muon", adam_on=(".*",)), "optimizer.adam_on: no matrix is left to muon"),
+    (dict(name="adafactor", clipping_threshold=-1), "optimizer.clipping_threshold: -1 is not a number"),
+    (dict(name="muonn"), "did you mean 'muon'"),
   ],
 )
 def test_errors_name_the_key_and_the_choice(options, says):
