@@ -192,7 +192,7 @@ def _recipe(path: Sequence[str], value: Any) -> Section:
 def _recipes(value: Any) -> Section:
   from mmcontrast.modalities import MODALITIES
 
-  return Section({view_set: "none" for modality in MODALITIES.values() for view_set in modality.view_sets})
+  return Section({view_set: "none" for modality in MODALITIES.values() for view_set in modality.drawn_sets})
 
 
 def _views(value: Any) -> Section:

@@ -113,7 +113,7 @@ def view_facts(config: Mapping) -> dict[str, tuple[str, ...]]:
   """Sets of views -> what batches say of their views, beside them."""
   settings = resolve(config)
   return {
-    view_set: tuple(fact for fact in settings["facts"] if fact in modality.facts)
+    view_set: tuple(fact for fact in settings["facts"] if fact in modality.facts_of(view_set))
     for modality in MODALITIES.values()
     for view_set in modality.view_sets
   }

@@ -50,6 +50,8 @@ class ViT(nn.Module):
     drop_path: probability of leaving out the last block, rising linearly from zero at the first.
     patch_drop: share of each image's patches that training leaves out, after positions are added (FLIP,
       arXiv:2212.00794).
+    mask_token: a learned token that stands for hidden patches, of views with a mask (`image_masked`); iBOT,
+      arXiv:2111.07832.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
@@ -88,6 +90,7 @@ class ViT(nn.Module):
   pool_queries: int = 256
   pool_heads: int = 8
   pool_dim: int | None = None
+  mask_token: bool = False
   scan: bool = False
   remat: str = "none"
   attention: str = "xla"
@@ -97,10 +100,11 @@ class ViT(nn.Module):
     check_heads(self.width, self.heads)
 
   @nn.compact
-  def __call__(self, images: jax.Array, mask: None = None, *, train: bool, pooled_only: bool = False) -> Encoded:
+  def __call__(
+    self, images: jax.Array, mask: jax.Array | None = None, *, train: bool, pooled_only: bool = False
+  ) -> Encoded:
     """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`; or only pooled, for which
-    the last block of pool="cls" computes only the learned token."""
-    del mask
+    the last block of pool="cls" computes only the learned token. `mask` [B, L]: False where a patch is hidden."""
     dtype = jnp.dtype(self.dtype)
     height, width = images.shape[1:3]
     if (height % self.patch or width % self.patch) and not self.cut_edges:
@@ -114,7 +118,7 @@ class ViT(nn.Module):
       self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=dtype,
       lowering=lowering().patches, kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
     )  # fmt: skip
-    patches = embed(images)
+    patches = self._shown(embed(images), mask)
     grid = patches.shape[1:3]
     x, front, angles = self._placed(patches)
     x, angles = self._dropped(x, front, angles, train)
@@ -145,6 +149,23 @@ class ViT(nn.Module):
     pooled = norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled
     is_whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
     return Encoded(pooled, tokens, grid=grid if is_whole else None)
+
+  def _shown(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Patches [B, rows, columns, D], of which `mask` [B, L] hides some behind the token."""
+    if not self.mask_token:
+      if mask is not None:
+        raise UserError("patches are hidden from a tower that has no token for them; set its mask_token=True")
+      return x
+    token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32).astype(x.dtype)
+    if mask is None:
+      return x
+    count = x.shape[1] * x.shape[2]
+    if mask.shape[1] != count:
+      raise UserError(
+        f"data.masked.patch: hides some of {mask.shape[1]} patches, and the tower has {count}, of {self.patch} px; set "
+        f"it to {self.patch}"
+      )
+    return jnp.where(mask.reshape(*x.shape[:3], 1), x, token)
 
   def _dropped(
     self, x: jax.Array, front: jax.Array, angles: jax.Array | None, train: bool

@@ -10,9 +10,15 @@ from mmcontrast.modalities.use import nothing_of, stacked
 
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Image(), Text(), Audio())}
 
-__all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "stacked"]
+__all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "original_of", "stacked"]
 
 
 def modality_of(view_set: str) -> str:
   """The modality of a set of views, such as "image" of "image_small"; of an unknown one its name."""
   return next((name for name, modality in MODALITIES.items() if view_set in modality.view_sets), view_set)
+
+
+def original_of(view_set: str) -> str:
+  """The set whose views a set has other versions of, such as "image" of "image_masked"; of any other set its name."""
+  modality = MODALITIES.get(modality_of(view_set))
+  return modality.versions.get(view_set, view_set) if modality else view_set

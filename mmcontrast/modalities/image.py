@@ -2,6 +2,7 @@
 
 image         [V, S, S, 3]  config.data.views.image crops of config.data.image_size
 image_small   [K, s, s, 3]  config.data.multi_crop (Caron et al., arXiv:2006.09882)
+image_masked  of M of the V views, on the device: config.data.masked (image_masks.py)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmcontrast.data.checks import check_counts, check_range
 from mmcontrast.data.images import decode
 from mmcontrast.data.record import Record
 from mmcontrast.errors import UserError, choose
-from mmcontrast.modalities import image_augmentation
+from mmcontrast.modalities import image_augmentation, image_masks
 from mmcontrast.modalities.image_use import ImageInUse
 from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
@@ -30,8 +31,12 @@ class Image(ImageInUse, Modality):
   """Decoded: pixels uint8 [H, W, 3] by style."""
 
   source_option, absent = "image", filters.NO_IMAGE
-  view_sets = ("image", "image_small")
-  facts: ClassVar = {"box": "where it was cut from its image: x0, y0, x1, y1 in shares of the sides; x0 > x1: mirrored"}
+  view_sets = ("image", "image_small", "image_masked")
+  versions: ClassVar = {"image_masked": "image"}
+  facts: ClassVar = {
+    "box": "where it was cut from its image: x0, y0, x1, y1 in shares of the sides; x0 > x1: mirrored",
+    "masked": "which of its patches are hidden from the tower",
+  }
   defaults: ClassVar = {
     "image_size": 32,  # pixels
     # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
@@ -39,6 +44,9 @@ class Image(ImageInUse, Modality):
     "crop": transforms.CROP,
     # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
     "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
+    # Versions of views, `image_masked`, of which the tower does not see all patches: of how many views, the side of
+    # a patch in pixels, the share hidden, and the probability that any is.
+    "masked": image_masks.DEFAULTS,
     "trim": False,  # see transforms.trim; evaluation does the same
     # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
     # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
@@ -60,6 +68,9 @@ class Image(ImageInUse, Modality):
     check_range(small["scale"], "data.multi_crop.scale", most=1)
     if settings["crop"]["ratio"] is not None:
       check_range(settings["crop"]["ratio"], "data.crop.ratio")
+    image_masks.check(settings)
+    if "masked" in settings["facts"] and not settings["masked"]["views"]:
+      raise UserError("data.facts: no view has a masked version; set data.masked.views, or leave 'masked' out")
     if "box" in settings["facts"] and settings["crop"]["rotate"]:
       raise UserError("data.facts: a rotated view is cut from no box; set data.crop.rotate to 0, or leave 'box' out")
     if not 0 < settings["centre_crop"] <= 1:
@@ -69,10 +80,22 @@ class Image(ImageInUse, Modality):
     choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
 
   def counts(self, settings: Settings) -> dict[str, int]:
-    return {"image": settings["views"]["image"], "image_small": settings["multi_crop"]["views"]}
+    small, masked = settings["multi_crop"]["views"], settings["masked"]["views"]
+    return {"image": settings["views"]["image"], "image_small": small, "image_masked": masked}
 
   def count_key(self, view_set: str) -> str:
-    return "data.multi_crop.views" if view_set == "image_small" else super().count_key(view_set)
+    keys = {"image_small": "data.multi_crop.views", "image_masked": "data.masked.views"}
+    return keys.get(view_set) or super().count_key(view_set)
+
+  def facts_of(self, view_set: str) -> tuple[str, ...]:
+    return ("box", "masked") if view_set == "image_masked" else ("box",)
+
+  def check_tower(self, options: dict[str, Any], settings: Settings, vocab_size: int | None, where: str) -> None:
+    if settings.get("masked", {}).get("views") and not options.get("mask_token"):
+      raise UserError(
+        f"config.data.masked.views: {where} has no token for hidden patches; use a ViT with mask_token=True, or set "
+        "data.masked.views to 0"
+      )
 
   def recipe_options(self, base: str) -> dict[str, Any]:
     start = image_augmentation.RECIPES.get(base, image_augmentation.Recipe())
@@ -92,7 +115,7 @@ class Image(ImageInUse, Modality):
     return sum(pixels.nbytes for pixels in value.values())
 
   def numbers(self, settings: Settings) -> dict[int, int]:
-    views = sum(self.counts(settings).values())
+    views = settings["views"]["image"] + settings["multi_crop"]["views"]
     return {noise.STYLE: views, noise.IMAGE: views * transforms.DRAWS}
 
   def view(self, value: Mapping[str, np.ndarray], numbers: Mapping, settings: Settings, into: Mapping) -> None:
@@ -114,28 +137,38 @@ class Image(ImageInUse, Modality):
       raise UserError(f"config.normalize.std: images are divided by {tuple(normalize['std'])}; give numbers above 0")
     augmentations = tuple(
       (name, image_augmentation.view_recipes(recipes.get(name, "none"), counts[name], f"config.augment.{name}"))
-      for name in self.view_sets
+      for name in self.drawn_sets
     )
     return ImagePreparation(
-      (*self.arrays(settings), "mirror_safe"), augmentations, tuple(normalize["mean"]), tuple(normalize["std"])
+      (*self.arrays(settings), "mirror_safe"),
+      augmentations,
+      tuple(normalize["mean"]),
+      tuple(normalize["std"]),
+      image_masks.masking(settings),
+      "masked" in settings["facts"],
     )
 
   def check_shapes(self, error: UserError, view_set: str, inputs: Inputs) -> UserError:
+    if view_set == "image_masked":
+      return error
     key = "multi_crop.size" if view_set == "image_small" else "image_size"
     return UserError(f"config.data.{key}={inputs.values.shape[2]}: {error}")
 
 
 @dataclasses.dataclass(frozen=True)
 class ImagePreparation(Preparation):
-  """Augmented by a recipe a view, and normalised.
+  """Augmented by a recipe a view, and normalised; some views once more with hidden patches.
 
   Attributes:
     augmentations: (set of views, the recipe of each of its views).
+    masks: how patches are hidden. tells_masks: whether `facts` say which.
   """
 
   augmentations: tuple[tuple[str, tuple[image_augmentation.Recipe, ...]], ...]
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  masks: image_masks.Masking = image_masks.NONE
+  tells_masks: bool = False
 
   @jax.named_scope("augmentation")
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
@@ -143,16 +176,30 @@ class ImagePreparation(Preparation):
     made = {}
     for name, first, recipes in self._sets(batch):
       made[name] = Inputs(self._prepared(batch, batch[name], first, recipes, train))
+    if self.masks.views and "image" in made:
+      pixels = made["image"].values[:, : self.masks.views]
+      made["image_masked"] = Inputs(pixels, ~self._hidden(batch, pixels.shape[1], train))
     return made
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
-    """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged."""
+    """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged. "masked": [B, V, L]."""
     found = {}
     for name, first, recipes in self._sets(batch):
       if f"{name}_box" in batch:
         boxes = [self._box(batch, name, first, number, recipe, train) for number, recipe in enumerate(recipes)]
         found[name] = {"box": jnp.stack(boxes, axis=1)}
+    if self.masks.views and "image" in batch:
+      masked = {"box": found["image"]["box"][:, : self.masks.views]} if "image" in found else {}
+      if self.tells_masks:
+        masked["masked"] = self._hidden(batch, min(self.masks.views, batch["image"].shape[1]), train)
+      found["image_masked"] = masked
     return found
+
+  def _hidden(self, batch: Mapping[str, jax.Array], views: int, train: bool) -> jax.Array:
+    """Bool [B, views, L]; where nothing trains, nothing is hidden."""
+    size = batch["image"].shape[2]
+    hidden = [self.masks.hidden(batch["seed"], view, size) & train for view in range(views)]
+    return jnp.stack(hidden, axis=1)
 
   def _box(
     self, batch, name: str, first: int, number: int, recipe: image_augmentation.Recipe, train: bool

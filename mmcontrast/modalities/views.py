@@ -82,6 +82,7 @@ class Views:
     absent: what a record without it is, in messages and counts: "no image".
     view_sets: the sets of views that a config may have, the first called as the modality: ("image", "image_small").
       Paths of embeddings name them: "image_small[0]/image_ssl".
+    versions: the sets of which view k is view k of another set, changed on the device: {"image_masked": "image"}.
     facts: what config.data.facts may ask of a view, and terms read: name -> what it is.
     defaults: its keys of config.data and their defaults.
     free: those of them whose inner keys are not checked by name.
@@ -93,6 +94,7 @@ class Views:
   source_option: ClassVar[str] = ""
   absent: ClassVar[str] = ""
   view_sets: ClassVar[tuple[str, ...]] = ()
+  versions: ClassVar[Mapping[str, str]] = {}
   facts: ClassVar[Mapping[str, str]] = {}
   defaults: ClassVar[Mapping[str, Any]] = {}
   free: ClassVar[tuple[str, ...]] = ()
@@ -107,6 +109,15 @@ class Views:
   def counts(self, settings: Settings) -> dict[str, int]:
     """Set of views -> how many."""
     return {self.name: settings["views"][self.name]}
+
+  @property
+  def drawn_sets(self) -> tuple[str, ...]:
+    """The sets that are drawn and augmented, and no versions of others."""
+    return tuple(name for name in self.view_sets if name not in self.versions)
+
+  def facts_of(self, view_set: str) -> tuple[str, ...]:
+    """The `facts` of the views of one of its sets."""
+    return tuple(self.facts)
 
   def count_key(self, view_set: str) -> str:
     """The key of the config that says how many views a set has."""

@@ -21,7 +21,8 @@ from mmcontrast.objectives.view_pairs import check_across_views
 
 
 class Dino(ModuleLoss):
-  """`embeddings` of "@momentum" are the teacher's; every other one is a student's, of any view.
+  """`embeddings` of "@momentum" are the teacher's; every other one is a student's, of any view. A masked version of a
+  view is that view.
 
       mean over teachers q and students v of another view of  -softmax((t_q - c) / T_t) . log softmax(s_v / T_s)
       c <- m c + (1 - m) mean of t over the teachers and the global batch, after use
@@ -56,7 +57,7 @@ class Dino(ModuleLoss):
     targets = {view: (t - centre.value) / facts.scheduled["teacher_temperature"] for view, t in teachers.items()}
     logs = {view: jax.nn.log_softmax(s / facts.scheduled["temperature"], -1) for view, s in students.items()}
     each = [mean_of_valid(-jnp.sum(jax.nn.softmax(targets[q], -1) * logs[v], -1), facts.valid)
-            for q in targets for v in logs if v != q]  # fmt: skip
+            for q in targets for v in logs if v.original != q.original]  # fmt: skip
     entropy = [-jnp.sum(jax.nn.softmax(t, -1) * jax.nn.log_softmax(t, -1), -1) for t in targets.values()]
     if not self.is_initializing():
       mean = sum(mean_of_valid(t, facts.valid) for t in teachers.values()) / len(teachers)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from mmcontrast.errors import UserError
-from mmcontrast.modalities import modality_of
+from mmcontrast.modalities import modality_of, original_of
 
 _VIEW = r"(?P<view>(?P<views>\w+)\[(?P<number>\d+)\](?:~(?P<drawn>\w+))?)"
 _TOKEN = re.compile(rf"\s*(?:{_VIEW}|(?P<tower>\w+)\s*\(|(?P<mark>[,)]))\s*")
@@ -46,6 +46,11 @@ class Source(NamedTuple):
   def modality(self) -> str:
     """ "image", of all sets of its views: they go through the same tower; "" of a fusion."""
     return modality_of(self.views)
+
+  @property
+  def original(self) -> Source:
+    """What it is another version of, such as image[0] of image_masked[0]; in other cases itself."""
+    return self._replace(views=original_of(self.views), inputs=tuple(one.original for one in self.inputs))
 
   def leaves(self) -> Iterator[Source]:
     """The views at its ends."""

@@ -63,6 +63,10 @@ class ModuleLoss(nn.Module):
     """(loss, metrics): scalars."""
     raise NotImplementedError
 
+  def view_facts(self, name: str) -> tuple[str, ...]:
+    """Those of VIEW_FACTS that it asks of one of its embeddings."""
+    return self.VIEW_FACTS
+
   def check_views(self, names: Sequence[str], run: Run) -> None:
     """Raises UserError for embeddings that it cannot take, naming "embeddings" or an option of the module."""
 

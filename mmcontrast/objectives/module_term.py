@@ -38,6 +38,7 @@ from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.ibot import Ibot
 from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
@@ -69,6 +70,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "slot_contrast": SlotContrast,
   "matching": Matching,
   "caption": Captioning,
+  "ibot": Ibot,
 }
 
 
@@ -134,7 +136,7 @@ class ModuleTerm(Term):
           f"{where}.embeddings: the module takes {_WORDS[field]}, which head {head!r} does not give"
           + (f"; {nearest(head, fitting)}" if fitting else f"; no head of this run does: {_HEADS[field]}")
         )
-      for fact in self.module.VIEW_FACTS:
+      for fact in self.module.view_facts(name):
         _check_fact(fact, name, f"{where}.module", run)
     one_dim(self.name, self.given, run.head_dims)
     try:
@@ -153,7 +155,7 @@ def _check_fact(fact: str, name: str, where: str, run: Run) -> None:
   """Raises UserError unless batches say `fact` of the view that an embedding is of, a fusion of that at its first
   end."""
   view = parse_embedding(name).source.first
-  known = MODALITIES[view.modality].facts
+  known = MODALITIES[view.modality].facts_of(view.views)
   if fact not in known:
     raise UserError(
       f"{where}: asks for the {fact!r} of {name!r}, and of {view.views} views "

@@ -15,7 +15,18 @@ def across_views(names: Sequence[str]) -> list[tuple[int, int]]:
     (s, t)
     for s, student in enumerate(paths)
     for t, teacher in enumerate(paths)
-    if teacher.momentum and not student.momentum and teacher.source != student.source
+    if teacher.momentum and not student.momentum and teacher.source.original != student.source.original
+  ]
+
+
+def within_views(names: Sequence[str]) -> list[tuple[int, int]]:
+  """(place of a student of a masked version, place of the teacher of its original), in order."""
+  paths = list(map(parse_embedding, names))
+  return [
+    (s, t)
+    for s, student in enumerate(paths)
+    for t, teacher in enumerate(paths)
+    if teacher.momentum and not student.momentum and teacher.source == student.source.original != student.source
   ]
 
 

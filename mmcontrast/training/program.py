@@ -232,7 +232,7 @@ def make_preparations(config: Mapping) -> dict[str, Preparation]:
   """Modality -> how its views are made of a batch, of those with views. Raises UserError."""
   run = {**config, "data": settings.resolve(config["data"])}
   found = {name: modality.preparation(run) for name, modality in settings.shown(run["data"]).items()}
-  every = {view_set for modality in MODALITIES.values() for view_set in modality.view_sets}
+  every = {view_set for modality in MODALITIES.values() for view_set in modality.drawn_sets}
   for view_set in config["augment"]:
     choose(view_set, every, "config.augment")
   count = config["batch"]["microbatches"]

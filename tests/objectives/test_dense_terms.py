@@ -18,6 +18,7 @@ from mmcontrast.encoders.token_heads import cosines, grouped, propagate, unit, w
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import boxes
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.ibot import hidden_cross_entropy
 from mmcontrast.objectives.pixpro import regression, same_place
 from mmcontrast.objectives.slotcon import contrast, distill
 
@@ -131,6 +132,17 @@ def test_contrast_of_slots():
   np.testing.assert_allclose(gradient, expected["grad_q"], atol=1e-6)
 
 
+def test_hidden_patches():
+  x, expected = case("ibot")
+
+  def loss(s):
+    return jnp.mean(hidden_cross_entropy(s, x["teacher_p"], x["mask"] > 0, 0.1))
+
+  value, (gradient,) = value_and_gradients(loss, x["s"])
+  np.testing.assert_allclose(value, expected["loss"], rtol=1e-6)
+  np.testing.assert_allclose(gradient, expected["grad_s"], atol=1e-6)
+
+
 # ---- Boxes ---------------------------------------------------------------------------------------
 
 
@@ -161,15 +173,17 @@ TERMS = {
   "pixpro": dict(module="pixpro", embeddings=VIEWS),
   "slot_distill": dict(module="slot_distill", embeddings=VIEWS),
   "slot_contrast": dict(module="slot_contrast", embeddings=VIEWS),
+  "ibot": dict(module="ibot", embeddings=("image_masked[0]/map", "image_masked[1]/map", *VIEWS[2:])),
 }
 
 
 def evaluate(term, views, valid=None, state=None, mesh=None, box=None):
   """(loss, new state) of a term "t"."""
   terms, count = objective.parse_terms({"t": term}), len(jax.tree.leaves(views)[0])
-  state = {"centre": jnp.zeros(views[VIEWS[0]].tokens.shape[-1])} if state is None else state
+  state = {"centre": jnp.zeros(next(iter(views.values())).tokens.shape[-1])} if state is None else state
   whole = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (count, 1))
-  facts = {name[:8]: {"box": whole if box is None else box[name[:8]]} for name in views}
+  facts = {name[:8]: {"box": whole if box is None else box[name[:8]]} for name in views if name in VIEWS}
+  facts |= {name.split("/")[0]: {"masked": ~view.mask} for name, view in views.items() if "masked" in name}
   info = {"views": facts} | ({} if valid is None else {"valid": valid})
   loss, _, _, new = objective.evaluate_and_remember(terms, views, info, {}, {}, {}, mesh=mesh, states={"t": state})
   return loss, new.get("t", {})
@@ -186,10 +200,11 @@ def random_views(seed=0, count=N):
 
 
 def value_and_gradient(name, x, wins, box, **options):
-  masks = wins if name == "slot_contrast" else dict.fromkeys(wins)
+  masks = wins if name in ("slot_contrast", "ibot") else dict.fromkeys(wins)
 
   def loss(x):
-    views = {key: Encoded(None, value, masks[key], grid=GRID) for key, value in x.items()}
+    names = dict(zip(VIEWS, TERMS[name]["embeddings"]))
+    views = {names[key]: Encoded(None, value, masks[key], grid=GRID) for key, value in x.items()}
     return evaluate(TERMS[name], views, box=box, **options)
 
   return compiled(jax.value_and_grad(loss, has_aux=True))(x)
@@ -220,7 +235,7 @@ def test_devices_absent_examples_and_order(name):
   assert_close({key: moved[key] for key in gradients}, {key: g[order] for key, g in gradients.items()}, 1e-9)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", ["pixpro", "slot_distill", "slot_contrast"])
 def test_views_without_anything_in_common(name):
   """Nothing to compare gives 0 and a gradient of zeros; slots, which have no place, are compared all the same."""
   x, wins, _ = random_views()
@@ -280,7 +295,8 @@ def test_wrong_heads(head, message):
 # ---- What is refused ------------------------------------------------------------------------------
 
 
-RUN = dict(views={"image": 2, "image_small": 0, "text": 0}, heads={"map": "image", "joint": "image"}, batch_size=8,
+RUN = dict(views={"image": 2, "image_small": 0, "image_masked": 2, "text": 0},
+           heads={"map": "image", "joint": "image"}, batch_size=8,
            token_heads=("map",), facts={"image": ("box",)})  # fmt: skip
 
 
@@ -291,6 +307,12 @@ RUN = dict(views={"image": 2, "image_small": 0, "text": 0}, heads={"map": "image
     (dict(module="pixpro", embeddings=VIEWS[::2]), {}, r"t\.embeddings: .* no student of another view than a teacher"),
     (dict(module="slot_distill", embeddings=VIEWS), dict(facts={}), r"asks for the 'box' .* config\.data\.facts"),
     (dict(module="slot_contrast", embeddings=("image[0]/joint", VIEWS[3])), {}, r"takes tokens, which head 'joint'"),
+    (
+      dict(module="ibot", embeddings=VIEWS[1:3]),
+      dict(facts={"image": ("masked",)}),
+      r"t\.embeddings: 'image\[1\]/map' has no other version of its view",
+    ),
+    (dict(module="ibot", embeddings=()), {}, r"t\.embeddings: "),
     (dict(module=dict(name="pixpro", distance=0), embeddings=VIEWS), {}, r"t\.module\.distance: 0 is not above 0"),
     (dict(module=dict(name="slot_distill", momentum=1), embeddings=VIEWS), {}, r"t\.module\.momentum: 1 is not in"),
   ],
