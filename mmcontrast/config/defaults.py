@@ -129,6 +129,8 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
   for term in c.get("objective", {}).values():
     if ":" in term.get("negatives", ""):
       term.negatives = term.negatives.split(":")[0] + ":16"
+  for hook in c.get("epoch_hooks", {}).values():
+    hook.first_epoch = 0
   rate = c.get("optimizer", {}).get("learning_rate", 0.0)
   warm_up = [] if isinstance(rate, float) else [key for key in rate if key.startswith("warmup_")]
   for key in warm_up:

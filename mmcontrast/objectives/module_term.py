@@ -33,6 +33,7 @@ from jax import lax
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.objectives.assignment_prediction import AssignmentPrediction
 from mmcontrast.objectives.captioning import Captioning
 from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
@@ -44,6 +45,7 @@ from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.pixpro import PixPro
 from mmcontrast.objectives.presence import taking_part
+from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
 from mmcontrast.objectives.prototype_contrast import PrototypeContrast
 from mmcontrast.objectives.sepclr import SepClr
 from mmcontrast.objectives.slotcon import SlotContrast, SlotDistill
@@ -59,8 +61,10 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "dino": Dino,
   "classification": Classification,
   "prototype_contrast": PrototypeContrast,
+  "prototype_alignment": PrototypeAlignment,
   "clustered_negatives": ClusteredNegatives,
   "word_classification": WordClassification,
+  "assignment_prediction": AssignmentPrediction,
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,
@@ -111,7 +115,10 @@ class ModuleTerm(Term):
     valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool)
     scheduled = dict.fromkeys(self.module.SCHEDULED, jnp.float32(1.0))
     rows = {name: jnp.full(len(valid), value, jnp.float32) for name, value in self.table.items()}
-    made = self.module.init(key, views, Facts(self.given, valid, jnp.int32(0), scheduled, {}, rows))
+    try:
+      made = self.module.init(key, views, Facts(self.given, valid, jnp.int32(0), scheduled, {}, rows))
+    except UserError as error:
+      raise UserError(f"objective.{self.name}.{error}") from None
     return made.get("params", {}), made.get("state", {})
 
   def loss(

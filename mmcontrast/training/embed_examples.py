@@ -19,7 +19,7 @@ from mmcontrast.objectives.presence import taking_part
 from mmcontrast.parallel import sharding
 from mmcontrast.parallel.compilation import compiler_options
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.stores.epoch_hooks import Examples
+from mmcontrast.stores.hook import Examples
 from mmcontrast.training.program import Plan
 from mmcontrast.training.step import embed_as_evaluated
 

@@ -33,7 +33,8 @@ from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.term import Run
 from mmcontrast.registry import build
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.stores.epoch_hooks import HOOKS, SHARED, Examples, Hook, Update
+from mmcontrast.stores.epoch_hooks import HOOKS, SHARED
+from mmcontrast.stores.hook import Examples, Hook, Update
 from mmcontrast.training.embed_examples import compiled_embed, embed_examples, open_set
 from mmcontrast.training.program import Plan
 

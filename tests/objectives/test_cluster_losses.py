@@ -14,10 +14,14 @@ from test_targets import MULTIMODAL
 from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.assignment_prediction import assignments
 from mmcontrast.objectives.clustered_negatives import clustered_info_nce
+from mmcontrast.objectives.prototype_alignment import prototype_loss
 from mmcontrast.objectives.prototype_contrast import prototype_nce
+from mmcontrast.objectives.swav import sinkhorn
 from mmcontrast.objectives.term import Run
 from mmcontrast.objectives.word_classification import word_targets
+from mmcontrast.stores.clusters import back_translated
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 IMAGE_TEXT = json.loads((GOLDEN / "image_text.json").read_text())
@@ -94,6 +98,47 @@ def meow_of(x, anchor, other):
   return evaluate(term, dict(zip(VIEWS, (anchor, other))), {}, state, rows)[1]
 
 
+@pytest.mark.parametrize("name", ["proto_soft", "proto_hard"])
+def test_protoclip(name):
+  x, expected = golden(IMAGE_TEXT, name)
+  temperature = max(float(x["tau_y"]), 0.0)
+
+  def loss(rows):
+    return jnp.mean(prototype_loss(x["scale"] * rows @ x["cs"].T, x["ct"], x["lab"], temperature))
+
+  value, gradient = compiled(jax.value_and_grad(loss))(x["x"])
+  np.testing.assert_allclose(value, expected["loss"], rtol=1e-9)
+  np.testing.assert_allclose(gradient, expected["grad_x"], atol=1e-9)
+  # The module: rows of unit length in, both directions, here with the same numbers on both sides.
+  term = dict(module=dict(name="prototype_alignment", clusters=3, target_temperature=temperature), embeddings=VIEWS)
+  state = {f"{key}_{n}": x[name] for key, name in (("prototypes", "cs"), ("means", "ct")) for n in (0, 1)}
+  rows = {f"cluster_{n}": x["lab"].astype(float) for n in (0, 1)}
+  found = evaluate(term, dict.fromkeys(VIEWS, x["x"]), {}, state, rows, {"log_scale": jnp.log(x["scale"])})[0]
+  np.testing.assert_allclose(found, expected["loss"], rtol=3e-6)  # rows are unit to 6 digits
+
+
+def test_back_translation():
+  x, expected = golden(IMAGE_TEXT, "pbt")
+  found = back_translated(x["x"], x["lab"], 4)
+  np.testing.assert_allclose(found, expected["prototypes"], atol=1e-12)
+  assert not found[3].any()  # no row is in it
+  again = back_translated(jnp.concatenate([x["x"], x["x"][:1]]), jnp.append(x["lab"], -1), 4)
+  np.testing.assert_array_equal(again, found)
+
+
+def test_vlap():
+  x, expected = golden(MULTIMODAL, "vlap_assign")
+  found = assignments(x["scores"], x["vocab_dist"][:, 0], float(x["epsilon"]), int(x["iters"]))
+  np.testing.assert_allclose(found, expected["q"], rtol=1e-9)
+  np.testing.assert_allclose(jnp.sum(found, 1), 1)
+
+
+def test_sinkhorn():
+  x, expected = golden(IMAGE_TEXT, "sinkhorn")
+  found = sinkhorn(x["s"], jnp.ones(len(x["s"]), bool), 0.05, 3)
+  np.testing.assert_allclose(found, expected["out"], rtol=1e-9)
+
+
 def test_an_anchor_in_a_cluster_of_all_has_no_loss():
   draw = np.random.default_rng(0)
   a, b = jnp.asarray(draw.normal(size=(2, 4, 3)))
@@ -112,6 +157,8 @@ N, D = 8, 6
 TERMS = {
   "words": dict(module=dict(name="word_classification"), embeddings=LOGITS),
   "prototypes": dict(module=dict(name="prototype_contrast", clusters=(3, 4)), embeddings=VIEWS),
+  "alignment": dict(module=dict(name="prototype_alignment", clusters=3), embeddings=VIEWS),
+  "assignment": dict(module=dict(name="assignment_prediction", prototypes=9, text="text[0]"), embeddings=VIEWS),
   "meow": dict(module=dict(name="clustered_negatives", clusters=(3, 4)), embeddings=VIEWS),
 }
 
@@ -190,6 +237,7 @@ def test_devices_order_and_absent_examples(name):
   for a, b in ((wanted[0][0], fewer[0][0]), (wanted[0][1][1], fewer[0][1][1]), (wanted[1][1], fewer[1][1])):
     assert_close(a, b, 1e-9)
   assert_close(jax.tree.map(lambda x: x[~absent], wanted[1][0]), fewer[1][0], 1e-9)
+  assert np.any(jax.tree.leaves(wanted[1][1])) == (name == "alignment")  # what is fixed, or remembered, has no gradient
   assert not any(np.any(leaf[absent]) for leaf in jax.tree.leaves(wanted[1][0]))
   order = np.random.default_rng(1).permutation(N)
   moved = run(name, jax.tree.map(lambda x: x[order], everything), ~absent[order])
@@ -230,6 +278,18 @@ RUN = dict(
       {},
       r"module\.text: 'words' is no view of texts; write it as in 'text\[0\]'",
     ),
+    (
+      dict(module=dict(name="prototype_alignment", clusters=21), embeddings=VIEWS),
+      {},
+      r"module\.clusters: 21 clusters of 20 examples; give 20 or fewer",
+    ),
+    (TERMS["alignment"] | dict(embeddings=VIEWS[0]), {}, r"t\.embeddings: .* are 1; name two, such as an image's and"),
+    (TERMS["assignment"] | dict(embeddings=VIEWS[0]), {}, r"t\.embeddings: .* are 1; name two, such as an image's and"),
+    (
+      TERMS["assignment"],
+      dict(words=10),
+      r"module\.text: the tokenizer has 10 pieces, and 9 are told apart; make it 10",
+    ),
     (TERMS["meow"] | dict(embeddings=VIEWS[0]), {}, r"t\.embeddings: .* are 1; name the anchor, then its other view"),
     (
       dict(module=dict(name="clustered_negatives", clusters=(21,)), embeddings=VIEWS),
@@ -242,3 +302,11 @@ def test_what_is_refused(term, run, message):
   with pytest.raises(UserError, match=message) as error:
     objective.parse_terms({"t": term})["t"].check(Run(**(RUN | run)))
   assert "\n" not in str(error.value)
+
+
+def test_embeddings_of_two_widths_have_no_common_prototypes():
+  terms = objective.parse_terms({"t": TERMS["assignment"]})
+  shapes = dict(zip(VIEWS, (Encoded(jnp.zeros((2, 3))), Encoded(jnp.zeros((2, 4))))))
+  message = r"objective\.t\.embeddings: 'image\[0\]/ssl' has 3 numbers and 'image\[1\]/ssl' 4; .* give their heads one"
+  with pytest.raises(UserError, match=message):
+    jax.eval_shape(lambda: objective.init_parameters(terms, jax.random.key(0), shapes))

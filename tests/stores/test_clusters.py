@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmcontrast.stores import clusters
-from mmcontrast.stores.clusters import concentration, spherical_kmeans
+from mmcontrast.stores.clusters import concentration, kmeans, spherical_kmeans
 
 
 def blobs(count=4, each=10, width=6, seed=0):
@@ -72,3 +72,29 @@ def test_concentration_is_that_of_the_published_code():
   density[np.asarray(made.sizes) <= 1] = density.max()
   density = density.clip(np.percentile(density, 10), np.percentile(density, 90))
   np.testing.assert_allclose(found, 0.2 * density / density.mean(), rtol=1e-9)
+
+
+def test_kmeans_by_distance():
+  """Two rays of one direction are two clusters, centroids are means, and more starts are no worse."""
+  near, far = np.array([[1.0, 0.1], [1.0, -0.1]]), np.array([[3.0, 0.1], [3.0, -0.1]])
+  rows = np.concatenate([near, far, [[9.0, 9.0]]]).astype(np.float32)
+  valid = np.arange(5) < 4
+  made = kmeans(jax.random.key(0), rows, valid, count=2, iterations=5, restarts=3)
+  np.testing.assert_allclose(sorted(np.asarray(made.centroids)[:, 0]), [1, 3], atol=1e-6)
+  assert made.assignments[4] == -1 and made.sizes.tolist() == [2, 2]
+  rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+  one, many = (kmeans(jax.random.key(1), rows, np.ones(60, bool), count=8, restarts=n) for n in (1, 6))
+  away = [((rows - np.asarray(made.centroids)[made.assignments]) ** 2).sum() for made in (one, many)]
+  assert away[1] <= away[0]
+
+
+def test_known_rows_stay_in_their_cluster():
+  rows, known = blobs(), np.full(40, -1)
+  known[:5], known[10:13] = 2, 0  # some of the first two blobs; the third and fourth are not known
+  known[39] = 2  # far from the others of its cluster
+  made = kmeans(jax.random.key(0), rows, np.ones(40, bool), known, count=4, iterations=10)
+  found = np.asarray(made.assignments)
+  assert (found[known >= 0] == known[known >= 0]).all()
+  assert (found[:10] == 2).all() and (found[10:20] == 0).all() and {1, 3} == {*found[20:39]}
+  empty = kmeans(jax.random.key(0), rows[:8], np.ones(8, bool), known[:8], count=8, iterations=3)
+  assert np.isfinite(empty.centroids).all() and empty.sizes.sum() == 8

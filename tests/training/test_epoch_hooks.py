@@ -27,6 +27,8 @@ from mmcontrast.training.step import init_state
 ROWS, BATCH, PATH = 26, 8, "image[0]/image_ssl@momentum"  # three batches an epoch, two rows in none of them
 MODULE = dict(name="prototype_contrast", clusters=(3, 5))
 HOOK = dict(name="kmeans", term="prototypes", embedding=PATH, first_epoch=1, iterations=4)
+SIDES = ("image[0]/image_ssl", "image[1]/image_ssl")
+EPISODE = dict(name="prototype_back_translation", term="alignment", embeddings=SIDES, first_epoch=1, iterations=4)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,10 @@ def config(data: pathlib.Path, **changes):
   c["objective"] = dict(
     views=dict(query="image[0]/image_ssl", key="image[1]/image_ssl@momentum", temperature=0.2),
     prototypes=dict(module=MODULE, embeddings="image[0]/image_ssl"),
+    alignment=dict(module=dict(name="prototype_alignment", clusters=3), embeddings=SIDES),
   )
   c["evaluation"]["text"], c["checkpoint"]["every_steps"] = "", 100
-  return c | dict(epoch_hooks=dict(clusters=HOOK)) | changes
+  return c | dict(epoch_hooks=dict(clusters=HOOK, episode=EPISODE)) | changes
 
 
 def plan_of(config):
@@ -89,6 +92,8 @@ def test_clusters_are_written_before_the_epoch_and_learned_from(whole):
     clusters = rows[f"cluster_{number}"][:ROWS]
     assert clusters[9] == -1 and set(np.delete(clusters, 9)) <= set(range(count))  # a record that is no picture
     assert len(set(clusters)) > 2
+  alignment = whole.terms["alignment"]
+  assert all(np.any(alignment[f"{array}_{n}"], 1).all() for array in ("means", "prototypes") for n in (0, 1))
 
 
 def test_a_killed_run_has_the_same_arrays_bit_for_bit(whole, data, tmp_path, devices):
@@ -204,12 +209,19 @@ def test_what_a_hook_may_not_write(update, message, remember):
     (dict(set="others"), r"epoch_hooks\.clusters\.set: no set 'others', as config.evaluation.data names none"),
     (dict(term="view"), r"epoch_hooks\.clusters\.term: 'view' is no entry .* with centroids; .*prototypes"),
     (dict(embedding="image[0]/image_ss"), r"clusters\.embedding .*head: .*'image_ss'.*did you mean 'image_ssl'"),
+    (
+      EPISODE | dict(term="prototypes"),
+      r"clusters\.term: 'prototypes' is no entry .* of module 'prototype_alignment'; .*alignment",
+    ),
+    (EPISODE | dict(embeddings=(PATH,)), r"clusters\.embeddings: .* are 1; name the two of the term"),
+    (EPISODE | dict(restarts=0), r"clusters\.restarts: 0 is below 1"),
     (dict(embedding="image[0]/image_ssl@momentum[0]"), r"is not the path of an embedding"),
     (dict(embedding="image[2]/image_ssl"), r"views\.image is 2, so image\[0\] to \[1\] exist"),
   ],
 )
 def test_what_is_refused_before_anything_compiles(changes, message, data, tmp_path, devices):
-  c = config(data, epoch_hooks=dict(clusters=HOOK | changes))
+  hook = changes if "embeddings" in changes else HOOK | changes
+  c = config(data, epoch_hooks=dict(clusters=hook))
   with pytest.raises(UserError, match=message) as error:
     training.train(c, tmp_path / "run")
   assert "\n" not in str(error.value) and not (tmp_path / "run").exists()

@@ -1,0 +1,63 @@
+"""What an epoch hook is: the contract between what is computed between epochs and who calls it, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from mmcontrast.encoders.encoded import Encoded
+
+
+class Examples(NamedTuple):
+  """E examples of a set, in the order of their indices; NumPy arrays, the same in every process.
+
+  Attributes:
+    nodes: path -> Encoded of arrays [E, ...], raw: not normalised.
+    present: path -> bool [E]: the examples whose record could be used and that have all that the path reads.
+    facts: "id" int32 [E], and "labels" {name: int32 [E]}, "tags" uint8 [E, T] where the set has them.
+  """
+
+  nodes: Mapping[str, Encoded]
+  present: Mapping[str, np.ndarray]
+  facts: Mapping[str, Any]
+
+
+Embed = Callable[[Sequence[str]], Examples]
+
+
+class Update(NamedTuple):
+  """What a hook writes: term -> array of its state -> new value; term -> column of its table -> value of each example
+  [E]; and numbers to be shown in a line."""
+
+  terms: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+  tables: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+  shown: Mapping[str, float] = MappingProxyType({})
+
+
+class Hook(Protocol):
+  """What HOOKS holds: dataclasses whose fields are options.
+
+  TAKES: the fields of `Encoded` that what it embeds must have.
+  """
+
+  TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+
+  @property
+  def embeddings(self) -> tuple[str, ...]:
+    """The paths that it embeds."""
+
+  def check(self, state: Any, examples: int, of_training: bool) -> None:
+    """Raises UserError, beginning with an option, where the run has not what it needs.
+
+    Args:
+      state: shapes.
+      examples: of the set.
+      of_training: whether the set is that which is trained on.
+    """
+
+  def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
+    """See the module."""
