@@ -1,7 +1,7 @@
 """What `config.matrix.precision` costs and gives: errors of the loss and its gradient, and estimated cycles on a TPU.
 
     python benchmarks/matrix_precision.py --out docs/results/matrix_precision.json
-    python benchmarks/matrix_precision.py --topologies v5e:2x4 v5e:16x16 --out docs/results/matrix_cycles.json
+    python benchmarks/matrix_precision.py --cycles --out docs/results/matrix_cycles.json
 
 Errors: CLIP's loss over N pairs of D numbers at scale 100, through the tiles of `reduce_tiles`, with each product of
 the tiles, forward and backward, made as a TPU makes it: both sides are cut into one ("default"), two ("high") or three
@@ -10,7 +10,9 @@ CPU, not measured on a TPU. The truth is the plain formula in float64 of the sam
 that have nothing in common; "trained": partners with a cosine of 0.2, at a loss of some tenths. "largest": the largest
 difference of a number over the largest number; "norm": the norm of the difference over the norm.
 
-Cycles: value and gradients of the same loss alone at N = 32,768 and D = 512 by the ring, compiled for a slice.
+Cycles and memory: value and gradients of the same loss alone at N = 32,768 and D = 512, compiled for slices: by the
+ring in each precision and with tiles of several sizes, and by what `impl="auto"` takes. The memory is that of the
+compiled program's temporaries: of the loss and nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from record import record
 
 from mmcontrast.cost import tpu_program, tpu_slice
 from mmcontrast.objectives import terms as objective
-from mmcontrast.objectives.global_matrix import PRECISIONS, reduce_tiles
+from mmcontrast.objectives.global_matrix import PRECISIONS, choose_impl, reduce_tiles
 from mmcontrast.objectives.reductions import Reduction
 from mmcontrast.parallel import sharding
 
@@ -122,13 +124,13 @@ def errors(n: int, dim: int) -> list[dict[str, Any]]:
   return rows
 
 
-def compile_ring(devices: Any, n: int, dim: int, tile: int, precision: str) -> Any:
-  """Value and gradients of CLIP's loss alone by the ring, compiled for `devices`."""
+def compile_loss(devices: Any, n: int, dim: int, tile: int, precision: str, impl: str = "ring") -> Any:
+  """Value and gradients of CLIP's loss alone, compiled for `devices`."""
   mesh = sharding.make_mesh(dict(data=-1, fsdp=1, tensor=1), devices)
   terms = objective.parse_terms({"t": dict(query=QUERY, key=KEY, temperature=dict(init=0.01, learned=True))})
 
   def loss(embeddings, parameters):
-    options = dict(mesh=mesh, impl="ring", tile=tile, precision=precision)
+    options = dict(mesh=mesh, impl=impl, tile=tile, precision=precision)
     return objective.evaluate(terms, embeddings, {}, parameters, {}, {}, **options)[0]
 
   cut, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
@@ -140,42 +142,50 @@ def compile_ring(devices: Any, n: int, dim: int, tile: int, precision: str) -> A
   return jax.jit(jax.value_and_grad(loss, (0, 1))).lower(embeddings, parameters).compile()
 
 
-def cycles(topology: str, n: int, dim: int, tile: int, precision: str) -> dict[str, Any]:
-  """A row: what the ring costs on a slice."""
+def cycles(topology: str, n: int, dim: int, impl: str, tile: int, precision: str) -> dict[str, Any]:
+  """A row: what the loss alone costs on a slice."""
   devices = tpu_slice.slice_devices(topology)
-  compiled = compile_ring(devices, n, dim, tile, precision)
+  compiled = compile_loss(devices, n, dim, tile, precision, impl)
   text = compiled.as_text()
   listed = tpu_program.instructions(text, tpu_program.CHIPS[devices[0].device_kind])
-  moved = tpu_program.collectives(text).get("collective-permute")
+  moved = [one for one in tpu_program.collectives(text) if one.kind == "collective-permute"]
   return {
     "topology": topology,
+    "impl": f"auto: {choose_impl(n, n, dim, len(devices))}" if impl == "auto" else impl,
     "precision": precision,
     "tile": tile,
     "n": n,
     "dim": dim,
     "M cycles": sum(one.cycles for one in listed) / 1e6,
     "MiB of temporaries": compiled.memory_analysis().temp_size_in_bytes / 2**20,
-    "permutes": moved.count if moved else 0,
-    "hidden": moved.hidden if moved else 0,
+    "permutes": sum(one.count for one in moved),
+    "hidden": sum(one.hidden for one in moved),
   }
 
 
+CASES = [
+  *(("v5e:2x4", "ring", 512, precision) for precision in PRECISIONS),
+  *(("v5e:2x4", "ring", tile, "highest") for tile in (256, 1024, 2048)),
+  *(("v5e:16x16", impl, 512, "highest") for impl in ("auto", "ring", "rows")),
+  *(("v5e:16x16", "ring", 512, precision) for precision in ("high", "default")),
+]
+
+
 def main() -> None:
-  """Prints a row a precision."""
+  """Prints a row a precision, or a case."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--n", type=int, default=4096, help="pairs, for errors")
   parser.add_argument("--dim", type=int, default=512)
-  parser.add_argument("--topologies", nargs="+", help="compile for these slices instead")
-  parser.add_argument("--tiles", nargs="+", type=int, default=[512])
+  parser.add_argument("--cycles", action="store_true", help="compile the loss for slices instead")
   parser.add_argument("--out")
   options = parser.parse_args()
-  if not options.topologies:
+  if not options.cycles:
     record(errors(options.n, options.dim), options.out)
     return
-  cases = [
-    (slice_, tile, precision) for slice_ in options.topologies for tile in options.tiles for precision in PRECISIONS
-  ]
-  record([cycles(slice_, 32_768, options.dim, tile, precision) for slice_, tile, precision in cases], options.out)
+  rows = []
+  for topology, impl, tile, precision in CASES:
+    rows.append(cycles(topology, 32_768, options.dim, impl, tile, precision))
+    record(rows, options.out)
 
 
 if __name__ == "__main__":

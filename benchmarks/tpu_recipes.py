@@ -43,7 +43,8 @@ Waiting for other chips is not in these cycles. Written by `benchmarks/tpu_recip
 
 {recipes}
 
-"copies in ten": copies among the ten most expensive instructions. Compilation is on two cores that other jobs used too.
+"copies in ten": copies among the ten most expensive instructions, fusions that compute nothing counted too. Compilation
+is on two cores that other jobs used too.
 {missing}
 ## Steps on eight chips
 
@@ -110,7 +111,9 @@ def write_page() -> None:
       saved("matrix_precision.json"),
       ("data", "precision", "n", "dim", "loss", "error of the loss", "gradient, largest", "gradient, norm"),
     ),
-    cycles=markdown(cycles, ("topology", "precision", "tile", "M cycles", "MiB of temporaries", "permutes", "hidden"))
+    cycles=markdown(
+      cycles, ("topology", "impl", "precision", "tile", "M cycles", "MiB of temporaries", "permutes", "hidden")
+    )
     if cycles
     else "Not compiled yet.",
   )

@@ -111,7 +111,7 @@ def estimate(config: Mapping, topology: str) -> dict[str, Any]:
     "MFU %": 100 * flops.utilisation(operations, images / (cycles / chip.clock), chip.peak),
     "loss % of step": 100 * tpu_program.by_part(listed).get("loss", math.nan) / cycles,
     "GiB/chip": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
-    "copies in ten": sum(one.kind == "copy" for one in dearest),
+    "copies in ten": tpu_program.copies(dearest),
     "dearest": [f"{one.cycles / 1e6:.1f} M {one.kind} {one.result[:60]} {one.source[-60:]}" for one in dearest],
     "compile s": seconds,
     "compile, processor s": spent,

@@ -19,6 +19,7 @@ import jax
 
 from mmcontrast.cost import flops as floating
 from mmcontrast.cost import tpu_program
+from mmcontrast.encoders import complete
 from mmcontrast.errors import UserError, nearest, one_line
 
 KNOWN = (
@@ -94,7 +95,7 @@ def roomier(config: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
     towers = {
       name: tower
       for name, tower in config["towers"].items()
-      if tower["name"].startswith(("vit", "text_transformer")) and _rank(tower) < _rank({"remat": policy})
+      if "remat" in complete(tower) and _rank(tower) < _rank({"remat": policy})
     }
     if towers:
       for tower in towers.values():
@@ -121,8 +122,8 @@ def costs(compiled: Any, device: jax.Device, batch_size: int, devices: int, forw
   seconds, mine = cycles / chip.clock, batch_size / devices
   utilisation = floating.utilisation(forward_flops, mine / seconds, chip.peak) if cycles else math.nan
   lines = [
-    f"memory a chip: {(held + temporary) / 2**30:.2f} GiB, {held / 2**30:.2f} of state and batch, "
-    f"{temporary / 2**30:.2f} of temporaries: it fits",
+    f"memory a chip: {(held + temporary) / 2**30:.2f} of {chip.memory / 2**30:.2f} GiB, {held / 2**30:.2f} of state "
+    f"and batch, {temporary / 2**30:.2f} of temporaries: it fits",
     f"step: {cycles / 1e6:,.1f} M cycles, {seconds * 1e3:,.1f} ms, {mine / seconds:,.0f} examples/s a chip, "
     f"MFU {utilisation:.1%}",
     f"  (MFU = 3 x forward FLOPs x examples/s / peak = 3 x {forward_flops:.3e} x {mine / seconds:,.0f} / "
@@ -133,16 +134,22 @@ def costs(compiled: Any, device: jax.Device, batch_size: int, devices: int, forw
   lines += [
     f"  {share / cycles:6.1%}  {share / 1e6:9,.1f} M  {name}" for name, share in tpu_program.by_part(listed).items()
   ]
-  lines += ["", f"the {DEAREST} most expensive instructions:"]
+  dearest, transfers = tpu_program.by_source(listed)[:DEAREST], tpu_program.collectives(text)
+  lines += ["", f"the {DEAREST} most expensive instructions, copies among them: {tpu_program.copies(dearest)}:"]
   lines += [
     f"  {one.cycles / cycles:6.1%}  {one.cycles / 1e6:9,.1f} M  {one.kind} {_short(one.result)}  {_where(one)}"
-    for one in tpu_program.by_source(listed)[:DEAREST]
+    for one in dearest
   ]
   lines += ["", "collectives a step:"]
   lines += [
-    f"  {kind}: {one.count}, {one.bytes / 2**20:,.1f} MiB, {one.hidden} of them while the chip computes"
-    for kind, one in tpu_program.collectives(text).items()
+    f"  {one.kind} for {one.part}: {one.count}, {one.bytes / 2**20:,.1f} MiB, {one.hidden} while the chip computes"
+    for one in transfers
   ] or ["  none"]
+  waited = tpu_program.seconds_waited(transfers, devices, chip)
+  lines.append(
+    f"  not hidden, so not in the step above: {waited * 1e3:,.2f} ms at the full rate of a chip's links, "
+    f"{chip.links / 1e9:,.0f} GB/s"
+  )
   return [
     *lines,
     "",

@@ -30,10 +30,59 @@ def test_a_kernel_that_moves_more_than_it_computes_costs_its_way_to_memory():
 
 
 def test_collectives_count_each_channel_once_and_say_which_are_hidden():
-  assert collectives(PROGRAM) == {
-    "all-gather": Collective(1, 8 * 8 * 4, 1),
-    "all-reduce": Collective(3, 3 * (2 * 8 * 2 + 4 * 4), 0),
-  }
+  assert collectives(PROGRAM) == [
+    Collective("all-gather", "other", 1, 8 * 8 * 4, 1),
+    Collective("all-reduce", "other", 3, 3 * (2 * 8 * 2 + 4 * 4), 0),
+  ]
+
+
+def test_transfers_are_told_for_each_part_and_those_that_start_early_are_hidden():
+  program = PROGRAM.replace("channel_id=3,", 'channel_id=3, metadata={op_name="jit(train_step)/optimizer/add"},')
+  program = program.replace(
+    "  %loop =",
+    "  %sent = (f32[4,8]{1,0}, f32[4,8]{1,0}, u32[], u32[]) collective-permute-start(%x), channel_id=9, "
+    'metadata={op_name="jit(train_step)/loss/dot"}\n  %loop =',
+  )
+  by_kind = {one.kind: one for one in collectives(program)}
+  assert by_kind["all-reduce"].part == "optimizer"
+  assert by_kind["collective-permute"] == Collective("collective-permute", "loss", 1, 4 * 8 * 4, 1)
+
+
+def test_what_is_waited_for_by_the_formulas_of_rings():
+  transfers = [
+    Collective("all-reduce", "optimizer", 2, 180_000_000, 1),  # half of it is hidden
+    Collective("all-gather", "towers.image", 1, 10**9, 1),
+    Collective("reduce-scatter", "towers.image", 1, 1_000_000, 0),
+  ]
+  waited = tpu_program.seconds_waited(transfers, devices=8, chip=CHIP)
+  assert waited == pytest.approx((2 * 90_000_000 + 8 * 1_000_000) / 1.8e11)
+
+
+def test_fusions_that_only_move_an_array_count_as_copies():
+  moving = "\n".join(
+    [
+      "%stored (p: bf16[3,4]) -> bf16[3,4] {",
+      "  %p = bf16[3,4]{1,0} parameter(0)",
+      "  %q = bf16[1,4]{1,0} parameter(1)",
+      "  ROOT %u = bf16[3,4]{1,0} dynamic-update-slice(%p, %q)",
+      "}",
+      "",
+      "%zeros (c: bf16[]) -> bf16[3,4] {",
+      "  %c = bf16[] constant(0)",
+      "  ROOT %b = bf16[3,4]{1,0} broadcast(%c)",
+      "}",
+      "",
+      "ENTRY %main (x: bf16[3,4]) -> bf16[3,4] {",
+      '  %s = bf16[3,4]{1,0} fusion(%x, %y), calls=%stored, backend_config={"estimated_cycles":"9"}',
+      '  %t = bf16[3,4]{0,1} copy(%s), backend_config={"estimated_cycles":"8"}',
+      '  %z = bf16[3,4]{1,0} fusion(%x), calls=%zeros, backend_config={"estimated_cycles":"7"}',
+      '  ROOT %a = bf16[3,4]{1,0} add(%t, %z), backend_config={"estimated_cycles":"6"}',
+      "}",
+    ]
+  )
+  listed = instructions(moving, CHIP)
+  assert [one.kind for one in listed] == ["move", "copy", "fusion", "add"]
+  assert tpu_program.copies(listed) == 2
 
 
 @pytest.mark.parametrize(
@@ -52,7 +101,7 @@ def test_parts(source, name):
 
 
 def test_bytes_of_results():
-  assert tpu_program._bytes("(pred[8]{0}, s32[]{:S(2)}, bf16[2,3]{1,0:T(8,128)(2,1)S(1)})") == 8 + 4 + 12
+  assert tpu_program._sizes("(pred[8]{0}, s32[]{:S(2)}, bf16[2,3]{1,0:T(8,128)(2,1)S(1)})") == [8, 4, 12]
 
 
 def test_out_of_memory_is_read_with_its_units():

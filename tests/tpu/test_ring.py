@@ -7,7 +7,7 @@ import pytest
 from test_pages import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from matrix_precision import compile_ring
+from matrix_precision import compile_loss
 
 from mmcontrast.cost import tpu_program, tpu_slice
 
@@ -15,7 +15,7 @@ from mmcontrast.cost import tpu_program, tpu_slice
 @pytest.fixture(scope="module")
 def programs():
   devices = tpu_slice.slice_devices("v5e:2x4")
-  return {precision: compile_ring(devices, 8192, 128, 512, precision) for precision in ("highest", "high")}
+  return {precision: compile_loss(devices, 8192, 128, 512, precision) for precision in ("highest", "high")}
 
 
 def _between(lines):

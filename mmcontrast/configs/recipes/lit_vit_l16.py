@@ -6,9 +6,12 @@
         --config.data.dataset='webdataset:gs://bucket/pairs/{00000..9999}.tar' --config.data.tokenizer=c4.model
 
 The image tower keeps the weights it starts with and has no head; without `config.init` it is a random one and stays
-so. The paper's setting for public data: batch 16,384, 60,000 steps, rate 1e-3 after 10,000 steps and a cosine,
-gradients clipped at 1, texts of 16 tokens. Its decay of 1e-4 is not multiplied by the rate, ours is, so it is 0.1 here.
-The text tower is its L: 24 blocks of width 1,024. Ours: AdamW where the paper has its Adafactor, bfloat16.
+so. The paper's setting for public data: batch 16,384 and 983 million pairs, which are 60,000 steps (so the released
+LiT-B16B_2: github.com/google-research/vision_transformer at c6de1e5, model_cards/lit.md), rate 1e-3 after 10,000 steps
+and a cosine, decay 1e-4, which is not multiplied by the rate, ours is, so it is 0.1 here. Gradients clipped at 1, scale
+from 10, texts of 16 tokens, no head for images, a text head of 1,024: github.com/google-research/big_vision at 0127fb6,
+configs/proj/image_text. The text tower is L: 24 blocks of width 1,024. Ours: a text tower from scratch where the
+released L16L starts from BERT, AdamW where the paper has its Adafactor, bfloat16.
 """
 
 from mmcontrast.config import base_config, sized

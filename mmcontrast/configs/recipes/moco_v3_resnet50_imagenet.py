@@ -3,10 +3,12 @@
     mmcontrast train --config recipes/moco_v3_resnet50_imagenet --dry_run --topology v5e:8x8
     mmcontrast train --config recipes/moco_v3_resnet50_imagenet --workdir gs://bucket/moco_v3 --data_dir gs://bucket/tfds
 
-The authors' release (facebookresearch/moco-v3, CONFIG.md, "ResNet-50, 100 epochs"): batch 4,096, LARS, rate 0.6 x
-4,096 / 256 after 10 epochs of warm-up and a cosine, decay 1e-6, temperature 1, the loss times twice that, momentum from
-0.99 to 1 by a cosine, crops of 0.2 to 1 of the image, BYOL's two augmentations. Projector of two layers and predictor
-of two, 4,096 hidden, 256 out, the last norms without scale and bias. Ours: bfloat16.
+The authors' release (github.com/facebookresearch/moco-v3 at c349e6e). CONFIG.md, "ResNet-50, 100-epoch pre-training":
+momentum of the encoder from 0.99 to 1 by a cosine, crops of 0.2 to 1 of the image. Defaults of main_moco.py: batch
+4,096, LARS with momentum 0.9, rate 0.6 x 4,096 / 256 after 10 epochs of warm-up and a cosine, decay 1e-6, temperature
+1, BYOL's two augmentations, the last norm of each block at zero at the start. moco/builder.py: the loss times twice the
+temperature, projector and predictor of two layers, 4,096 hidden, 256 out, the last norms without scale and bias,
+momentum encoder updated before it makes keys. Ours: bfloat16 where the release has half precision.
 """
 
 from mmcontrast.config import base_config, sized
@@ -20,7 +22,7 @@ def get_config(arg=None):
   c.steps, c.batch.size = EPOCHS * steps_per_epoch, BATCH
   c.data.update(dataset="imagenet2012", image_size=224, views=dict(image=2, text=0), crop=dict(scale=(0.2, 1.0)))
   c.augment = dict(image="byol")
-  c.towers.image = dict(name="resnet50", dtype="bfloat16")
+  c.towers.image = dict(name="resnet50", zero_init_residual=True, dtype="bfloat16")
   mlp = dict(name="mlp", dim=256, hidden=4096, batch_norm=True, batch_norm_last=True)
   c.heads.image_ssl = dict(tower="image", **mlp)
   c.heads.predictor = dict(of="image_ssl", **mlp)

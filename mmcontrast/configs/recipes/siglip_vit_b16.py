@@ -4,11 +4,13 @@
     mmcontrast train --config recipes/siglip_vit_b16 --workdir gs://bucket/siglip_b16 \
         --config.data.dataset='webdataset:gs://bucket/pairs/{00000..39999}.tar' --config.data.tokenizer=c4.model
 
-Section 3.3 and algorithm 1: log scale from log 10, bias -10; section 4: batch 32,768, 9 billion pairs seen, texts of
-64 tokens, a vocabulary of 32,000 pieces, b2 0.95 for stability. Attention pooling and the last position of the text as
-in the released models (big_vision, configs/proj/image_text at 0127fb6). Rate 1e-3, decay 1e-4, gradients clipped at 1,
-10,000 steps of warm-up and a cosine as in LiT (arXiv:2111.07991); that decay is not multiplied by the rate, ours is, so
-it is 0.1 here. Ours: AdamW, bfloat16; resizing without a crop, no flip.
+Section 3.2 and algorithm 1: log scale from log 10, bias -10; section 4: batch 32,768, 9 billion pairs seen, a
+vocabulary of 32,000 pieces, b2 0.95 for stability. As the released models (github.com/google-research/big_vision at
+0127fb6, SigLIP_demo.ipynb): texts of 64 tokens, where the paper's experiments keep 16; attention pooling, the last
+position of the text, no head for images, a text head of the images' width. Rate 1e-3 and gradients clipped at 1 as in
+that repository's siglip_lit_coco.py; no training config of SigLIP from scratch was published, so decay 1e-4 (not
+multiplied by the rate there, ours is: 0.1 here), 10,000 steps of warm-up and a cosine are LiT's (arXiv:2111.07991).
+Ours: AdamW, bfloat16; resizing without a crop, no flip.
 """
 
 from mmcontrast.config import base_config, sized
