@@ -12,6 +12,7 @@ import ast
 import builtins
 import collections
 import difflib
+import functools
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -20,6 +21,7 @@ import pathlib
 import sys
 import traceback
 import types
+from collections.abc import Mapping
 from typing import Any
 
 from mmcontrast.errors import UserError, nearest, one_line
@@ -28,7 +30,8 @@ SHIPPED = pathlib.Path(__file__).parents[1] / "configs"
 """The folder of the configs that come with the package."""
 
 
-def shipped() -> dict[str, str]:
+@functools.cache
+def shipped() -> Mapping[str, str]:
   """The configs of the package: name, such as "methods/clip" -> the first line of its docstring."""
   found = {}
   for file in sorted(SHIPPED.rglob("*.py"), key=lambda file: (len(file.parts), file)):
@@ -36,7 +39,7 @@ def shipped() -> dict[str, str]:
     if any(isinstance(node, ast.FunctionDef) and node.name == "get_config" for node in tree.body):
       name = file.relative_to(SHIPPED).with_suffix("").as_posix()
       found[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
-  return found
+  return types.MappingProxyType(found)
 
 
 def split(path: str) -> tuple[pathlib.Path, str | None]:
@@ -60,7 +63,7 @@ def split(path: str) -> tuple[pathlib.Path, str | None]:
   )
 
 
-def _absent(name: str, meant: list[str], names: dict[str, str]) -> str:
+def _absent(name: str, meant: list[str], names: Mapping[str, str]) -> str:
   """What is wrong with a `name` that is neither a file nor one config of the package, and what was meant."""
   if meant:
     return f"several configs have this name; give {' or '.join(meant)}; "

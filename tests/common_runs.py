@@ -1,0 +1,99 @@
+"""Several configs trained in one run: those that differ by their terms and heads alone, with the terms of all of them.
+
+Two configs are of one family where all else that they are made of is the same, whatever its numbers are: towers,
+views, data, augmentation, optimizer, branches, stages, hooks. A run of a family trains each head and each term that any
+of its configs has, so that nothing which a config names is left out, and compiles the towers once.
+"""
+
+import collections
+import copy
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_MERGED = ("heads", "objective")
+_APART = ("stages", "epoch_hooks", "update_rule", "init")  # what names terms or heads: the same to the letter
+_NOT_TRAINED = ("evaluation", "checkpoint", "log", "steps", "seed")
+
+
+def families(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+  """The names of `configs`, name -> resolved config as it would be trained, by family."""
+  found = collections.defaultdict(list)
+  for name in sorted(configs):
+    found[json.dumps(_family(configs[name]), sort_keys=True)].append(name)
+  return [tuple(names) for names in found.values()]
+
+
+def merged(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+  """One config with the heads and terms of all, which are of one family, and the views; the rest is the first's.
+
+  A name that an earlier config gives to something else gets the config's own name before it, wherever it is said.
+  """
+  (_, first), *others = configs.items()
+  first = copy.deepcopy(dict(first))
+  for name, config in others:
+    prefix = re.sub(r"\W+", "_", name)
+    heads = {head: f"{prefix}_{head}" for head in _changed(config["heads"], first["heads"])}
+    terms = {term: f"{prefix}_{term}" for term in config["objective"] if term in first["objective"]}
+    renamed = _renamed(config["objective"], heads, terms)
+    first["objective"] |= {terms.get(term, term): options for term, options in renamed.items()}
+    for head, options in config["heads"].items():
+      first["heads"][heads.get(head, head)] = _head(options, heads)
+    views = first["data"]["views"]
+    first["data"]["views"] = {name: max(count, views[name]) for name, count in config["data"]["views"].items()}
+  return first
+
+
+def _family(config: Mapping[str, Any]) -> dict[str, Any]:
+  kinds = {key: _kinds(of) for key, of in config.items() if key not in (*_MERGED, *_APART, *_NOT_TRAINED)}
+  apart = {key: config[key] for key in _APART if key in config}
+  branches = "@momentum" in json.dumps(config["objective"])
+  alone = config["objective"] if config["stages"] or config["epoch_hooks"] else None
+  return {**kinds, **apart, "momentum": kinds["momentum"] if branches else None, "objective": alone}
+
+
+def _kinds(value: Any) -> Any:
+  """A tree without its numbers: whether each is zero."""
+  if isinstance(value, Mapping):
+    return {key: _kinds(of) for key, of in value.items()}
+  if isinstance(value, list | tuple):
+    return [_kinds(of) for of in value]
+  return value if value is None or isinstance(value, bool | str) else bool(value)
+
+
+def _changed(heads: Mapping[str, Any], known: Mapping[str, Any]) -> set[str]:
+  """The heads that are others than those of their names in `known`, or read such a head."""
+  changed: set[str] = set()
+  while True:
+    more = {name for name, options in heads.items() if name in known and options != known[name]}
+    more |= {name for name, options in heads.items() if changed & set(_others(options))}
+    if more <= changed:
+      return changed
+    changed |= more
+
+
+def _others(options: Mapping[str, Any]) -> list[str]:
+  """The heads that a head names."""
+  return [name for name in (options.get("of"), *(options.get("shared") or {}).values()) if name]
+
+
+def _head(options: Mapping[str, Any], heads: Mapping[str, str]) -> dict[str, Any]:
+  out = dict(options)
+  if out.get("of"):
+    out["of"] = heads.get(out["of"], out["of"])
+  if out.get("shared"):
+    out["shared"] = {part: heads.get(owner, owner) for part, owner in out["shared"].items()}
+  return out
+
+
+def _renamed(value: Any, heads: Mapping[str, str], terms: Mapping[str, str], key: str = "") -> Any:
+  if isinstance(value, Mapping):
+    return {key: _renamed(of, heads, terms, key) for key, of in value.items()}
+  if isinstance(value, list | tuple):
+    return [_renamed(of, heads, terms, key) for of in value]
+  if isinstance(value, str) and "/" in value:  # image[0]/image_joint@momentum
+    view, _, node = value.rpartition("/")
+    head, at, branch = node.partition("@")
+    return f"{view}/{heads.get(head, head)}{at}{branch}"
+  return terms.get(value, value) if isinstance(value, str) and key != "name" else value
