@@ -38,6 +38,7 @@ class Spec:
   styles: tuple[str, ...]
   vocab_size: int | None  # None without text views
   batch: Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> (shape, dtype), global batch
+  mask_id: int | None = None  # the token that stands for a word to be guessed; None without
   fingerprint: Mapping[str, Any] | None = None  # tells these data from others; None of made-up ones
 
 
@@ -52,7 +53,8 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   return Spec(
     examples=len(source), steps_per_epoch=draws(source, 0, batch_size).steps_per_epoch, tag_names=info.tag_names,
     label_names=info.label_names, styles=info.styles,
-    vocab_size=tokenizer.vocab_size if tokenizer else None, batch=of_size(schema, batch_size),
+    vocab_size=tokenizer.vocab_size if tokenizer else None,
+    mask_id=tokenizer.mask_id if tokenizer and tokenizer.mask_id >= 0 else None, batch=of_size(schema, batch_size),
     fingerprint=fingerprint(source, tokenizer, settings["on_error"]),
   )  # fmt: skip
 

@@ -1,4 +1,8 @@
-"""Texts: captions, or names in languages, drawn and tokenised: text [V, L] ids."""
+"""Texts: captions, or names in languages, drawn and tokenised: text [V, L] ids.
+
+text          config.data.views.text captions or names
+text_masked   the first config.data.masked_words.views of them, with words taken away on the device (masked_words.py)
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from mmcontrast.data.checks import check_counts
 from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.record import Info, Record, Source
 from mmcontrast.errors import UserError, choose
+from mmcontrast.modalities.masked_words import Masking
 from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.real_tokens import real_tokens
 from mmcontrast.modalities.text_use import TextInUse
@@ -24,8 +29,12 @@ from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
 class Text(TextInUse, Modality):
   """Decoded: what views may show, strings by field or language."""
 
-  source_option, absent, view_sets, identity, light = "caption", filters.NO_CAPTION, ("text",), "caption", True
-  facts: ClassVar = {"ids": "the ids of its tokens, -1 where there is padding"}
+  source_option, absent, light = "caption", filters.NO_CAPTION, True
+  view_sets, identity = ("text", "text_masked"), "caption"
+  facts: ClassVar = {
+    "ids": "the ids of its tokens, before any is masked; -1 where there is padding",
+    "masked": "which of its tokens were chosen to be guessed",
+  }
   defaults: ClassVar = {
     # Text views are names in these languages instead of captions: as many views as languages, view k in
     # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
@@ -39,6 +48,9 @@ class Text(TextInUse, Modality):
     # "</s>" within a text of a huggingface: tokenizer: "text", as any other; or "read", as the package does.
     "special_tokens": "text",
     "token_ids": {"pad": 0, "bos": 1, "eos": 2},  # what the model was told; checked
+    # Views `text_masked`: so many of the text views, a share of whose words is to be guessed; of these the share `mask`
+    # becomes the mask token, `random` another word, and the rest stays (BERT). Never bos, eos or padding.
+    "masked_words": {"views": 0, "share": 0.15, "mask": 0.8, "random": 0.1, "at_least_one": False},
   }
 
   # Settings.
@@ -55,8 +67,15 @@ class Text(TextInUse, Modality):
       )
     if settings["captions"] and languages:
       raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
+    _check_masked(settings["masked_words"], views)
     choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
     choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
+
+  def counts(self, settings: Settings) -> dict[str, int]:
+    return {"text": settings["views"]["text"], "text_masked": settings["masked_words"]["views"]}
+
+  def count_key(self, view_set: str) -> str:
+    return "data.masked_words.views" if view_set == "text_masked" else super().count_key(view_set)
 
   def has_in(self, info: Info, settings: Settings) -> Sequence[str]:
     return info.languages if settings["languages"] else info.caption_fields
@@ -82,6 +101,11 @@ class Text(TextInUse, Modality):
       settings["tokenizer"], lower=settings["lower"], **of_dataset, special_tokens=settings["special_tokens"]
     )
     tokenizer.check(**{f"{name}_id": value for name, value in settings["token_ids"].items()})
+    if settings["masked_words"]["views"] and tokenizer.mask_id < 0:
+      raise UserError(
+        f"data.masked_words.views: tokenizer {tokenizer.name} has no mask token; take one that has, such as "
+        "'huggingface:PATH' of a BERT or a sentencepiece model with byte_fallback, or set the views to 0"
+      )
     return tokenizer
 
   def tower_options(self, settings: Settings) -> dict[str, Any]:
@@ -137,30 +161,82 @@ class Text(TextInUse, Modality):
   # On the device.
 
   def preparation(self, config: Mapping[str, Any]) -> TextPreparation:
-    ids = config["data"]["token_ids"]
-    return TextPreparation(
-      tuple(self.arrays(config["data"])), ids["pad"], ids["eos"], "ids" in config["data"].get("facts", ())
-    )
+    settings, ids = config["data"], config["data"]["token_ids"]
+    facts = tuple(fact for fact in settings.get("facts", ()) if fact in self.facts)
+    masked = tuple(settings["masked_words"].items())
+    return TextPreparation(tuple(self.arrays(settings)), ids["pad"], ids["bos"], ids["eos"], facts, masked)
 
 
 @dataclasses.dataclass(frozen=True)
 class TextPreparation(Preparation):
-  """Ids as they are, and which of them are of the text, by the tokenizer's ids."""
+  """Ids as they are, and which of them are of the text, by the tokenizer's ids; and the views of masked words.
+
+  Attributes:
+    told: the facts that are asked for.
+    masked: config.data.masked_words, as pairs.
+    masking: how they are masked, once the tokenizer is known.
+  """
 
   pad_id: int
+  bos_id: int
   eos_id: int
-  tells_ids: bool = False
+  told: tuple[str, ...] = ()
+  masked: tuple[tuple[str, Any], ...] = ()
+  masking: Masking | None = None
+
+  def of_words(self, vocab_size: int | None, mask_id: int | None) -> TextPreparation:
+    options = dict(self.masked)
+    if not options.pop("views", 0) or vocab_size is None or mask_id is None:
+      return self
+    special = tuple(sorted({self.pad_id, self.eos_id, mask_id} | ({self.bos_id} - {-1})))
+    return dataclasses.replace(
+      self, masking=Masking(**options, mask_id=mask_id, special=special, vocab_size=vocab_size)
+    )
 
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
-    found = {}
-    for name in self.arrays:
-      ids = batch[name]
-      masks = [real_tokens(ids[:, view], self.pad_id, self.eos_id) for view in range(ids.shape[1])]
-      found[name] = Inputs(ids, jnp.stack(masks, axis=1))
+    found = {name: self._plain(batch[name]) for name in self.arrays}
+    if self.masking:
+      found["text_masked"] = Inputs(self._masked(batch, found["text"])[0], found["text"].mask[:, : self._count])
     return found
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
-    """ "ids": int32 [B, V, L]."""
-    if not self.tells_ids:
+    """ "ids": int32 [B, V, L]; "masked": bool [B, V, L]."""
+    if not self.told:
       return {}
-    return {name: {"ids": jnp.where(x.mask, x.values, -1)} for name, x in self(batch, train).items()}
+    found = {}
+    for name in self.arrays:
+      plain = self._plain(batch[name])
+      every = {"ids": jnp.where(plain.mask, plain.values, -1), "masked": jnp.zeros(plain.values.shape, bool)}
+      found[name] = {fact: every[fact] for fact in self.told}
+      if self.masking:
+        every = {"ids": every["ids"][:, : self._count], "masked": self._masked(batch, plain)[1]}
+        found[f"{name}_masked"] = {fact: every[fact] for fact in self.told}
+    return found
+
+  @property
+  def _count(self) -> int:
+    return dict(self.masked)["views"]
+
+  def _plain(self, ids: jax.Array) -> Inputs:
+    masks = [real_tokens(ids[:, view], self.pad_id, self.eos_id) for view in range(ids.shape[1])]
+    return Inputs(ids, jnp.stack(masks, axis=1))
+
+  def _masked(self, batch: Mapping[str, jax.Array], plain: Inputs) -> tuple[jax.Array, jax.Array]:
+    """(ids, which were chosen), [B, V, L] each."""
+    views = [self.masking(*plain.view(number), batch["seed"], number) for number in range(self._count)]
+    ids, chosen = zip(*views)
+    return jnp.stack(ids, axis=1), jnp.stack(chosen, axis=1)
+
+
+def _check_masked(masked: Mapping[str, Any], views: int) -> None:
+  where = "data.masked_words"
+  check_counts(masked, {"views": 0}, where)
+  if masked["views"] > views:
+    raise UserError(f"{where}.views: {masked['views']} of {views} text views; set data.views.text to {masked['views']}")
+  for key in ("share", "mask", "random"):
+    if isinstance(masked[key], bool) or not isinstance(masked[key], int | float) or not 0 <= masked[key] <= 1:
+      raise UserError(f"{where}.{key}: {masked[key]!r} is not a share from 0 to 1")
+  if masked["mask"] + masked["random"] > 1:
+    raise UserError(f"{where}: mask={masked['mask']} and random={masked['random']} are more than all; BERT: 0.8, 0.1")
+  if masked["views"] and not (masked["share"] or masked["at_least_one"]):
+    raise UserError(f"{where}.share: 0 leaves nothing to guess; BERT's is 0.15")

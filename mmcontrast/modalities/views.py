@@ -60,6 +60,10 @@ class Preparation:
   def reads_others(self) -> bool:
     return False
 
+  def of_words(self, vocab_size: int | None, mask_id: int | None) -> Preparation:
+    """The same for a tokenizer of so many ids (None without texts), with a mask token of this one (None without)."""
+    return self
+
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
     """Set of views -> [B, V, ...].
 

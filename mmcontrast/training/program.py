@@ -185,6 +185,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
   _check_drawn(terms, config["batch"]["microbatches"])
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)
+  preparations = {name: one.of_words(spec.vocab_size, spec.mask_id) for name, one in preparations.items()}
   params, frozen = _parameter_shapes(model, terms, preparations, spec, lora), config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
   model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))

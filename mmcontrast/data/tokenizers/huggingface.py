@@ -6,13 +6,14 @@ import pathlib
 from typing import Any
 
 from mmcontrast import folders
-from mmcontrast.data.tokenizers.tokenizer import Tokenizer, package
+from mmcontrast.data.tokenizers.tokenizer import MASKS, Tokenizer, package
 from mmcontrast.errors import MissingData, UserError, one_line
 
 _NAMES = {  # what files call them; the first that a file has is taken
   "bos": ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<start_of_text>"),
   "eos": ("[SEP]", "</s>", "<eos>", "[EOS]", "<|endoftext|>", "<end_of_text>"),
   "pad": ("[PAD]", "<pad>", "<|pad|>"),
+  "mask": MASKS,
 }
 
 
@@ -55,12 +56,15 @@ class HuggingFaceTokenizer(Tokenizer):
     self._model.encode_special_tokens = special_tokens == "text"
     unknown = getattr(self._model.model, "unk_token", None)
     self._unknown = self._model.token_to_id(unknown) if unknown else None
-    self._reserved = {ids[name] for name in ("bos", "eos", "pad")} - {None} if special_tokens == "text" else set()
+    self._reserved = (
+      {ids[name] for name in ("bos", "eos", "pad", "mask")} - {None} if special_tokens == "text" else set()
+    )
     self._model.no_padding()
     self._model.no_truncation()
     super().__init__(
       str(path), vocab_size=self._model.get_vocab_size(), bos_id=-1 if ids["bos"] is None else ids["bos"],
       eos_id=ids["eos"], pad_id=ids["eos"] if ids["pad"] is None else ids["pad"], lower=lower, file=path,
+      mask_id=-1 if ids["mask"] is None else ids["mask"],
     )  # fmt: skip
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:

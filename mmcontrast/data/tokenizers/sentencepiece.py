@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import sentencepiece
 
 from mmcontrast import folders
-from mmcontrast.data.tokenizers.tokenizer import Tokenizer
+from mmcontrast.data.tokenizers.tokenizer import MASKS, Tokenizer
 from mmcontrast.errors import MissingData, UserError
 
 IDS = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
@@ -28,6 +28,8 @@ def train(captions: Iterable[str], vocab_size: int) -> bytes:
 
 class SentencePieceTokenizer(Tokenizer):
   """A trained sentencepiece model. Without a pad of its own eos pads; without bos texts have none (T5, SigLIP).
+
+  The mask token is the piece of a usual name; in a model that falls back to bytes the unknown piece, which no text has.
 
   Args:
     path: the `.model` file.
@@ -52,8 +54,15 @@ class SentencePieceTokenizer(Tokenizer):
       raise UserError(f"tokenizer {path}: has no eos; train it with eos_id >= 0")
     if ids["pad_id"] < 0:
       ids["pad_id"] = ids["eos_id"]
-    super().__init__(str(path), vocab_size=self._model.vocab_size(), lower=lower, file=path, **ids)
     self.unk_id: int = self._model.unk_id()
+    super().__init__(
+      str(path), vocab_size=self._model.vocab_size(), lower=lower, file=path, mask_id=self._mask_id(), **ids
+    )
+
+  def _mask_id(self) -> int:
+    named = next((one for name in MASKS if (one := self._model.piece_to_id(name)) != self.unk_id), -1)
+    has_bytes = any(self._model.is_byte(piece) for piece in range(min(300, self._model.vocab_size())))
+    return self.unk_id if named < 0 and has_bytes else named
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:
     return self._model.encode(texts)

@@ -13,6 +13,8 @@ import numpy as np
 from mmcontrast.errors import UserError
 from mmcontrast.folders import Folder
 
+MASKS = ("[MASK]", "<mask>")
+"""What vocabularies call the token that stands for a word to be guessed."""
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -30,6 +32,7 @@ class Tokenizer(abc.ABC):
     lower: what is done to texts first: True makes them small; "canonicalize" also takes out ASCII punctuation and
       makes white space single, as SigLIP's were.
     file: what it was read from, on this machine or in an object store; None where there is nothing to read.
+    mask_id: that of the token which stands for a word to be guessed; -1: it has none.
 
   Raises UserError when bos and eos are the same, since the first eos would be at the start.
   """
@@ -44,9 +47,10 @@ class Tokenizer(abc.ABC):
     eos_id: int,
     lower: bool | str,
     file: Folder | None = None,
+    mask_id: int = -1,
   ):
     self.name, self.vocab_size, self.file, self._lower = name, vocab_size, file, lower
-    self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+    self.pad_id, self.bos_id, self.eos_id, self.mask_id = pad_id, bos_id, eos_id, mask_id
     if bos_id == eos_id:
       raise UserError(f"tokenizer {name}: bos and eos are both {eos_id}; give one where they differ")
 
