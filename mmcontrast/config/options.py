@@ -263,6 +263,7 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[..., Section]], ...] = (
   (("objective", "*", "regularizer"), _of_registry(_regularizers, "a regularizer")),
   (("objective", "*", "module"), _of_registry(_modules, "a module")),
   (("objective", "*", "module", "temperature"), schedule_options),
+  (("objective", "*", "module", "share"), schedule_options),
   (("objective", "*", "module", "teacher_temperature"), schedule_options),
   (("augment", "*"), _recipe),
   (("augment", "*", "[]"), _recipe),

@@ -180,6 +180,7 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
     label_names={name: ("?",) for name in labels},
     styles=("?",),
     vocab_size=vocabulary,
+    mask_id=vocabulary - 1 if vocabulary else None,
     batch=of_size(schema, size),
   )
   text = f", {vocabulary:,} token pieces" if vocabulary else ""

@@ -66,6 +66,7 @@ def resolve(config: Mapping) -> dict:
   _check_facts(settings)
   for modality in MODALITIES.values():
     modality.check(settings)
+  _check_told(settings)
   _check_identity(settings)
   check_counts(settings["on_error"], {"retries": 0}, "data.on_error")
   check_counts(settings["read"], {"threads": 1, "prefetch": 1}, "data.read")
@@ -91,6 +92,16 @@ def _check_facts(settings: Mapping) -> None:
     if not known:
       raise UserError(f"data.facts: nothing more is known of {' and '.join(shown(settings))} views; leave it empty")
     choose(fact, known, "data.facts")
+
+
+def _check_told(settings: Mapping) -> None:
+  """Raises UserError for a fact that no view has."""
+  counts = {one: modality.counts(settings) for one, modality in shown(settings).items()}
+  for fact in settings["facts"]:
+    having = [(one, name) for one in counts for name in counts[one] if fact in MODALITIES[one].facts_of(name)]
+    if not any(counts[one][name] for one, name in having):
+      keys = " or ".join(MODALITIES[one].count_key(name) for one, name in having)
+      raise UserError(f"data.facts: no view has {fact!r}; set {keys} to 1 or more, or leave {fact!r} out")
 
 
 def _check_identity(settings: Mapping) -> None:

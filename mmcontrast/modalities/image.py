@@ -69,8 +69,6 @@ class Image(ImageInUse, Modality):
     if settings["crop"]["ratio"] is not None:
       check_range(settings["crop"]["ratio"], "data.crop.ratio")
     image_masks.check(settings)
-    if "masked" in settings["facts"] and not settings["masked"]["views"]:
-      raise UserError("data.facts: no view has a masked version; set data.masked.views, or leave 'masked' out")
     if "box" in settings["facts"] and settings["crop"]["rotate"]:
       raise UserError("data.facts: a rotated view is cut from no box; set data.crop.rotate to 0, or leave 'box' out")
     if not 0 < settings["centre_crop"] <= 1:

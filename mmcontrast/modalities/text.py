@@ -31,6 +31,7 @@ class Text(TextInUse, Modality):
 
   source_option, absent, light = "caption", filters.NO_CAPTION, True
   view_sets, identity = ("text", "text_masked"), "caption"
+  versions: ClassVar = {"text_masked": "text"}
   facts: ClassVar = {
     "ids": "the ids of its tokens, before any is masked; -1 where there is padding",
     "masked": "which of its tokens were chosen to be guessed",
@@ -73,6 +74,9 @@ class Text(TextInUse, Modality):
 
   def counts(self, settings: Settings) -> dict[str, int]:
     return {"text": settings["views"]["text"], "text_masked": settings["masked_words"]["views"]}
+
+  def facts_of(self, view_set: str) -> tuple[str, ...]:
+    return ("ids", "masked") if view_set == "text_masked" else ("ids",)
 
   def count_key(self, view_set: str) -> str:
     return "data.masked_words.views" if view_set == "text_masked" else super().count_key(view_set)
@@ -162,7 +166,7 @@ class Text(TextInUse, Modality):
 
   def preparation(self, config: Mapping[str, Any]) -> TextPreparation:
     settings, ids = config["data"], config["data"]["token_ids"]
-    facts = tuple(fact for fact in settings.get("facts", ()) if fact in self.facts)
+    facts = tuple(fact for fact in self.facts if fact in settings.get("facts", ()))
     masked = tuple(settings["masked_words"].items())
     return TextPreparation(tuple(self.arrays(settings)), ids["pad"], ids["bos"], ids["eos"], facts, masked)
 
@@ -196,20 +200,18 @@ class TextPreparation(Preparation):
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
     found = {name: self._plain(batch[name]) for name in self.arrays}
     if self.masking:
-      found["text_masked"] = Inputs(self._masked(batch, found["text"])[0], found["text"].mask[:, : self._count])
+      found["text_masked"] = Inputs(self._masked(batch, found["text"], train)[0], found["text"].mask[:, : self._count])
     return found
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
     """ "ids": int32 [B, V, L]; "masked": bool [B, V, L]."""
-    if not self.told:
-      return {}
-    found = {}
-    for name in self.arrays:
+    found: dict[str, dict[str, jax.Array]] = {}
+    for name in self.arrays if self.told else ():
       plain = self._plain(batch[name])
-      every = {"ids": jnp.where(plain.mask, plain.values, -1), "masked": jnp.zeros(plain.values.shape, bool)}
-      found[name] = {fact: every[fact] for fact in self.told}
+      ids = jnp.where(plain.mask, plain.values, -1)
+      found[name] = {"ids": ids} if "ids" in self.told else {}
       if self.masking:
-        every = {"ids": every["ids"][:, : self._count], "masked": self._masked(batch, plain)[1]}
+        every = {"ids": ids[:, : self._count], "masked": self._masked(batch, plain, train)[1]}
         found[f"{name}_masked"] = {fact: every[fact] for fact in self.told}
     return found
 
@@ -221,8 +223,10 @@ class TextPreparation(Preparation):
     masks = [real_tokens(ids[:, view], self.pad_id, self.eos_id) for view in range(ids.shape[1])]
     return Inputs(ids, jnp.stack(masks, axis=1))
 
-  def _masked(self, batch: Mapping[str, jax.Array], plain: Inputs) -> tuple[jax.Array, jax.Array]:
-    """(ids, which were chosen), [B, V, L] each."""
+  def _masked(self, batch: Mapping[str, jax.Array], plain: Inputs, train: bool) -> tuple[jax.Array, jax.Array]:
+    """(ids, which were chosen), [B, V, L] each; where nothing trains, none is."""
+    if not train:
+      return plain.values[:, : self._count], jnp.zeros(plain.values[:, : self._count].shape, bool)
     views = [self.masking(*plain.view(number), batch["seed"], number) for number in range(self._count)]
     ids, chosen = zip(*views)
     return jnp.stack(ids, axis=1), jnp.stack(chosen, axis=1)

@@ -34,7 +34,6 @@ class MaskedWords(ModuleLoss):
   """
 
   TAKES = ("logits",)
-  VIEW_FACTS = ("ids", "masked")
   SCHEDULED: ClassVar[tuple[str, ...]] = ("share",)
 
   share: Any = 0.0
@@ -56,14 +55,16 @@ class MaskedWords(ModuleLoss):
     mean = lambda found: sum(found) / len(found)  # noqa: E731
     return mean(losses), {"accuracy": mean(hits), "perplexity": jnp.exp(mean(plain))}
 
+  def view_facts(self, name: str) -> tuple[str, ...]:
+    return ("ids", "masked") if _views(name) == "text_masked" else ()  # of others check_views says what is wrong
+
   def check_views(self, names: Sequence[str], run: Run) -> None:
     online = [name for name in names if not name.endswith(MOMENTUM)]
     for name in names:
-      first = parse_embedding(name).source.first
-      if first.views != "text_masked":
+      if (views := _views(name)) != "text_masked":
         raise UserError(
-          f"embeddings: {name!r} is of {first.views} views, of which no word was taken; write text_masked[{first.view}], "
-          "with data.masked_words.views=1"
+          f"embeddings: {name!r} is of {views} views, of which no word was taken; write text_masked[0], with "
+          "data.masked_words.views=1"
         )
       if name.removesuffix(MOMENTUM) not in online:
         raise UserError(f"embeddings: {name!r} teaches {name.removesuffix(MOMENTUM)!r}, which is not named; add it")
@@ -71,7 +72,14 @@ class MaskedWords(ModuleLoss):
     if teachers and not hasattr(self.share, "keys") and not self.share:
       raise UserError(f"module.share: 0 leaves {names[-1]!r} without use; ALBEF's is 0.4, or leave that path out")
     if not teachers and self.share:
-      raise UserError(f"module.share: {self.share!r} is of a momentum branch; add {online[0] + MOMENTUM!r}, or set it to 0")
+      raise UserError(
+        f"module.share: {self.share!r} is of a momentum branch; add {online[0] + MOMENTUM!r}, or set it to 0"
+      )
+
+
+def _views(name: str) -> str:
+  """The set of views at the first end of a path."""
+  return parse_embedding(name).source.first.views
 
 
 def guess_losses(

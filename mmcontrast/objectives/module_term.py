@@ -40,6 +40,7 @@ from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.ibot import Ibot
+from mmcontrast.objectives.masked_words import MaskedWords
 from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
@@ -73,6 +74,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "slot_distill": SlotDistill,
   "slot_contrast": SlotContrast,
   "matching": Matching,
+  "masked_words": MaskedWords,
   "caption": Captioning,
   "ibot": Ibot,
 }
