@@ -42,7 +42,7 @@ def term_tile(
       values |= {f"{axis}:{name}": value for name, value in of_axis.items()}
   if term.axes[0] in axes:
     values |= _metric_values(term, finds_positives, logits, positive())
-  return values, apart(rows, columns)
+  return values, seen(term, rows, columns)
 
 
 def term_reductions(term: Edge, finds_positives: bool) -> dict[str, Reduction]:
@@ -67,7 +67,7 @@ def first_tile(
   for axis in axes:
     first = term.criterion.first(logits, *target_weights(term, axis, rows, columns))
     values |= {f"{axis}:{name}": value for name, value in first.items()}
-  return values, apart(rows, columns)
+  return values, seen(term, rows, columns)
 
 
 def reductions_of(axes: tuple[str, ...], kinds: dict[str, str]) -> dict[str, Reduction]:
@@ -84,10 +84,26 @@ def logits_of(term: Edge, rows: Side, columns: Side, bias: jax.Array | None) -> 
   """[r, c]; of hard negatives with the logarithm of their weight."""
   logits = term.score.tile(rows.x, columns.x)
   if rows.origin is not None or columns.origin is not None:  # hard negatives on this side, anchors on the other
-    of_rows, of_columns = (side.position if side.origin is None else side.origin for side in (rows, columns))
-    for_its_example, for_others = map(math.log, term.negative_weights)
+    of_rows, of_columns = _examples_of(rows, columns)
+    for_its_example, for_others = (math.log(weight) if weight else 0.0 for weight in term.negative_weights)
     logits = logits + jnp.where(same(of_rows, of_columns), for_its_example, for_others)
   return logits if bias is None else logits + bias
+
+
+def seen(term: Edge, rows: Side, columns: Side) -> jax.Array | None:
+  """Where a row and a column meet, bool [r, c]: not as one and the same embedding, nor as a hard negative that weighs
+  nothing; None: everywhere."""
+  mask = apart(rows, columns)
+  if (rows.origin is None and columns.origin is None) or all(term.negative_weights):
+    return mask
+  own = same(*_examples_of(rows, columns))
+  meets = own if term.negative_weights[0] else ~own
+  return meets if mask is None else mask & meets
+
+
+def _examples_of(rows: Side, columns: Side) -> list[jax.Array]:
+  """The examples that rows and columns are of, of hard negatives too."""
+  return [side.position if side.origin is None else side.origin for side in (rows, columns)]
 
 
 def target_weights(term: Edge, axis: str, rows: Side, columns: Side) -> tuple[jax.Array | None, Positive]:

@@ -17,6 +17,7 @@ from mmcontrast.objectives.pair_matrix import reduce_matrix
 from mmcontrast.objectives.pair_metrics import metrics_of
 from mmcontrast.objectives.pair_tile import first_tile, reductions_of, term_reductions, term_tile
 from mmcontrast.objectives.reductions import Values
+from mmcontrast.objectives.side import Side
 from mmcontrast.objectives.sides import Embeddings, Sides, float_type, make_sides
 from mmcontrast.objectives.teachers import with_features
 from mmcontrast.objectives.term import Memory, Outcome
@@ -138,5 +139,13 @@ def _direction_loss(
 def _count_columns(term: Edge, axis: str, sides: Sides) -> jax.Array | int:
   """How many columns (rows, of keys that are anchors) an anchor sees."""
   count = 1 if term.compares_pairs_only else sides.of("column" if axis == "row" else "row").count
-  count += sum(side.count for side in sides.more[axis])
+  count += sum(_count_met(term, axis, side) for side in sides.more[axis])
   return count if sides.combinations is None or axis != "row" else count + sides.combinations.count
+
+
+def _count_met(term: Edge, axis: str, side: Side) -> jax.Array | int:
+  """How many entries of a side beside the batch's an anchor meets."""
+  if side.origin is None or all(term.negative_weights):
+    return side.count
+  own = len(term.negative_keys if axis == "row" else term.negative_queries)
+  return own if term.negative_weights[0] else side.count - own

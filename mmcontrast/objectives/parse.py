@@ -149,8 +149,12 @@ def _negatives(value: str, where: str) -> tuple[str, int]:
 def _negative_weights(value: Any, where: str) -> tuple[float, float] | None:
   if value is None:
     return None
-  if not isinstance(value, tuple) or len(value) != 2 or not all(weight > 0 for weight in value):
-    raise UserError(f"{where}: {value!r} is not a pair of numbers above 0, such as (2.0, 0.5)")
+  numbers = isinstance(value, tuple) and all(isinstance(weight, int | float) and weight >= 0 for weight in value)
+  if not numbers or len(value) != 2 or not any(value):
+    raise UserError(
+      f"{where}: {value!r} is not a pair of numbers of 0 or more, such as (2.0, 0.5), or (1.0, 0.0) for negatives that "
+      "only their own example sees"
+    )
   return value
 
 

@@ -7,7 +7,8 @@
             negatives="batch",       # "queue:K": own key and queue (MoCo); "batch+queue:K" (ALBEF)
             negative_keys=(),        # more keys for every query, positives of none: hard negatives
             negative_queries=(),     # and more queries for every key
-            negative_weights=None,   # (w, v): a hard negative counts w times for its own example, v times for others
+            negative_weights=None,   # (w, v): a hard negative counts w times for its own example, v times for others;
+                                     # (1, 0): no other example sees it
             token_keys=False,        # keys are of a token head, and each token is a key of its own
             prototypes=0,            # so many learned vectors that every anchor sees beside the others
             direction="both",        # "rows" (each query chooses a key), "columns", or their mean

@@ -198,6 +198,26 @@ def test_negatives_of_reversed_order():
 
 
 @pytest.mark.usefixtures("float64")
+def test_negatives_that_only_their_own_query_sees():
+  """mmE5 (haon-chen/mmE5@4818cdf): the batch's targets and three further columns of each query's own; and the rest."""
+  draw, names = np.random.default_rng(3), [f"text[{view}]/joint" for view in range(1, 4)]
+  embeddings = {name: jnp.asarray(draw.normal(size=(5, 6))) for name in (IMAGE, TEXT, *names)}
+  term = dict(query=IMAGE, key=TEXT, negative_keys=names, temperature=0.2)
+
+  def wanted(given, others):
+    unit = {name: x / jnp.linalg.norm(x, axis=1, keepdims=True) for name, x in given.items()}
+    hard = jnp.stack([unit[IMAGE] @ unit[name].T for name in names], -1)  # [query, example, negative]
+    met = jnp.eye(5, dtype=bool) != others
+    logits = jnp.concatenate([unit[IMAGE] @ unit[TEXT].T, jnp.where(met[..., None], hard, -jnp.inf).reshape(5, -1)], 1)
+    return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(logits / 0.2, -1)))
+
+  for weights, others in (((1, 0), False), ((0, 1), True)):
+    found = compiled(jax.value_and_grad(lambda given: total({"t": dict(term, negative_weights=weights)}, given)))  # noqa: B023
+    expected = compiled(jax.value_and_grad(lambda given: wanted(given, others)))  # noqa: B023
+    assert_close(found(embeddings), expected(embeddings), 1e-12)
+
+
+@pytest.mark.usefixtures("float64")
 def test_supcon_weighted_by_labels():
   """The golden weights of four pairs of classes, as six labels that two examples share."""
   x, expected = multimodal("soft_supcon")
@@ -226,6 +246,7 @@ CASES = {
   "teachers": dict(target=TEACHERS),
   "mixed_normalized": dict(target=dict(name="mixed", alpha=0.5, probability=1.0, stream=1)),
   "hard": dict(negative_keys="text[1]/joint", negative_queries="image[1]/joint", negative_weights=[3.0, 0.5]),
+  "own": dict(negative_keys="text[1]/joint", negative_queries="image[1]/joint", negative_weights=[1.0, 0.0]),
   "tokens": dict(key="text[0]/tokens", token_keys=True, direction="rows", criterion="each_positive", target="same_id"),
   "mixed_views": dict(MIXED, key=[TEXT, "text[1]/joint"]),
   "tags": dict(target=TAGS),
@@ -378,7 +399,7 @@ def test_weights_of_tags(overlap, weights):
     (dict(target=dict(name="shared_labels", labels="group")), "objective.t.target.labels: 'group' is not a table"),
     (dict(target=dict(name="shared_labels", labels=dict(group=2))), "objective.t.target.labels.group: 2 is not in"),
     (dict(negative_weights=[2, 1]), "objective.t.negative_weights: there are no hard negatives; name negative_keys"),
-    (dict(negative_weights=2.0), "objective.t.negative_weights: 2.0 is not a pair of numbers above 0"),
+    (dict(negative_weights=2.0), "objective.t.negative_weights: 2.0 is not a pair of numbers of 0 or more"),
     (dict(token_keys=True), "objective.t.token_keys: each token is a key for queries of one vector"),
     (dict(target=dict(name="shared_tags", overlap="any", weighted=True)), "objective.t.target.weighted: overlap 'any'"),
     (dict(target=dict(name="shared_tags", weighted=True), criterion="sigmoid"), "objective.t.target.overlap: sigmoid"),
