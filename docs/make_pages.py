@@ -219,7 +219,8 @@ SHARED = {
   "negatives": '"batch", "queue:K", "batch+queue:K", "permuted" or "combined"',
   "negative_keys": "more keys for every query, which are negatives",
   "negative_queries": "more queries for every key, which are negatives",
-  "negative_weights": "(w, v): a hard negative counts w times for its own example, v times for others; (1, 0): for its own alone",
+  "negative_weights": "(w, v): a hard negative counts w times for its own example, v times for others; (1, 0): its own "
+  "example alone sees it",
   "token_keys": "each token of a key is a key",
   "prototypes": "learned vectors that every anchor sees",
   "direction": '"rows" (queries are anchors), "columns" (keys are), or "both"',

@@ -8,6 +8,7 @@
             zero_shot=dict(label="group", templates=("{}", "a drawing of {}")),
             knn=dict(label=("concept", "subgroup"), k=20),  # of the tower `features`; or node=("audio", "image_ssl")
             linear_probe=dict(label="group"),
+            similarity=dict(file="sts-test.tsv"),  # of pairs of texts; without a file by the tags of captions
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
 
 `features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
@@ -32,7 +33,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, tagging, zero_shot
+from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, similarity, tagging, zero_shot
 from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, cosines, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 from mmcontrast.registry import check_options
@@ -48,6 +49,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "knn": knn.evaluate,
   "linear_probe": linear_probe.evaluate,
   "tagging": tagging.evaluate,
+  "similarity": similarity.evaluate,
 }
 _NAMES = ("node", "directions", "of")  # options that are a name or several
 CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
