@@ -1,13 +1,19 @@
-"""Every method with a joint space, at equal steps and towers: retrieval in a style never trained on, and probes.
+"""Every method, at equal steps and towers: retrieval in a style never trained on, k-NN and probes.
 
-    python benchmarks/methods.py --steps 300 --seeds 1 --parallel 2 --out docs/results/methods.json
+    python benchmarks/methods.py --steps 300 --seeds 3 --first 20 --parallel 2 --out docs/results/methods.json
+    python benchmarks/methods.py --table images --out docs/results/methods_of_images.json
     python benchmarks/methods.py --methods clip siglip
     python benchmarks/methods.py --baselines --seeds 3 --out docs/results/methods_baselines.json
 
-The configs "methods/..." of the package whose last stage has a joint space, --steps steps long (stages, and schedules
-given in steps, in the proportion of their own). Numbers are per cent on emoji_noto, of the last checkpoint, by the
-config's own evaluation; what a step costs, step_times.py measures. With --parallel every run has one core of its own.
-Finished runs in --workdir are reused. Rows are sorted by image-to-text R@1.
+The configs "methods/..." of the package, --steps steps long (stages, and schedules given in steps, in the proportion of
+their own). Which table a method is in is computed from its config: "joint", where its last stage has heads of images
+and of texts to be searched by; "images", where it has none, and a tower of images that k-NN or a probe looks at; those
+in neither are named. Numbers are per cent on emoji_noto, of the last checkpoint, by the config's own evaluation;
+`examples` are those seen, of all stages. What a step costs beside clip's, step_times.py measures.
+
+All methods are run with one seed, and the --first of them by rank with all --seeds. A line names those that fall far
+below clip, to less than half of its first column. With --parallel every run has one core of its own. Finished runs in
+--workdir are reused. Rows are sorted by the first column.
 
 With --baselines nothing is trained: the rows are those that the others stand on. "untrained": clip's towers and heads
 with initial weights. "raw pixels": the images averaged to 16 x 16, for k-NN and probe. "chance": retrieval by drawing.
@@ -38,8 +44,14 @@ METRICS = {
   "i2t R@10": "emoji_noto/image_to_text/recall@10",
   "t2i R@1": "emoji_noto/text_to_image/recall@1",
   "kNN concept": "emoji_noto/knn/concept_accuracy",
+  "kNN subgroup": "emoji_noto/knn/subgroup_accuracy",
   "probe group": "emoji_noto/linear_probe/group_accuracy",
 }
+TABLES = {
+  "joint": ("i2t R@1", "i2t R@10", "t2i R@1", "kNN concept", "probe group"),
+  "images": ("kNN concept", "kNN subgroup", "probe group"),
+}
+"""Table -> its columns; rows are sorted by the first."""
 EVALUATORS = ("retrieval", "knn", "linear_probe")
 REPORT_EVERY = 25  # steps
 
@@ -75,12 +87,24 @@ def _scaled(value: Any, share: float, key: str = "") -> Any:
   return value
 
 
-def has_joint_space(method: str) -> bool:
-  """Whether what the method ends with can be searched."""
+def table_of(method: str) -> str:
+  """The table that a method belongs in, by what its last stage ends with and is evaluated by; "" for none."""
   from mmcontrast.config import stages
 
   *_, last = stages.resolve(config_of(method)).values()
-  return bool(last["evaluation"]["image"] and last["evaluation"]["text"])
+  evaluation = last["evaluation"]
+  if evaluation["image"] and evaluation["text"]:
+    return "joint"
+  tower = last["towers"].get(evaluation["features"])
+  probed = tower is not None and tower.get("modality", evaluation["features"]) == "image"
+  return "images" if probed and {"knn", "linear_probe"} & set(evaluation["evaluators"]) else ""
+
+
+def examples_seen(method: str, steps: int) -> int:
+  """Over all stages."""
+  from mmcontrast.config import stages
+
+  return sum(run["steps"] * run["batch"]["size"] for run in stages.resolve(config_of(method, steps)).values())
 
 
 def run(
@@ -145,17 +169,22 @@ def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.
       workdir.mkdir(parents=True, exist_ok=True)
       print(f"{method}, seed {seed}", flush=True)
       with (workdir / "log.txt").open("w") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"CORE": core})
+        done = subprocess.run(command, check=False, stdout=log, stderr=log, env=os.environ | {"CORE": core})
     finally:
       cores.put(core)
+    if done.returncode:
+      print(f"failed: {method}, seed {seed}: {workdir / 'log.txt'}", flush=True)
+      return {}
   return json.loads(results.read_text())
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--methods", nargs="+", help="methods of the package (default: all with a joint space)")
+  parser.add_argument("--table", choices=TABLES, default="joint")
+  parser.add_argument("--methods", nargs="+", help="methods of the package (default: all of the table)")
   parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--first", type=int, default=20, help="how many, by rank, are run with all seeds")
   parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, each on one core")
   parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/methods"))
   parser.add_argument("--out")
@@ -172,27 +201,44 @@ def main() -> None:
   if options.baselines:
     record(without_training(options.seeds), options.out)
     return
-  methods = options.methods or [method for method in METHODS if has_joint_space(method)]
+  of_table = {method: table_of(method) for method in options.methods or METHODS}
+  methods = options.methods or [method for method, table in of_table.items() if table == options.table]
+  if left := [method for method, table in of_table.items() if not table and not options.methods]:
+    print(
+      f"in no table, with neither a joint space nor a tower of images that is probed: {', '.join(left)}", flush=True
+    )
+  columns = TABLES[options.table]
   cores: queue.Queue = queue.Queue()
   available = sorted(os.sched_getaffinity(0))
   for number in range(options.parallel):
     cores.put(str(available[number % len(available)]) if options.parallel > 1 else "")
+  found: dict[str, list[dict[str, float | None]]] = {method: [] for method in methods}
   with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
-    runs = {
-      (method, seed): pool.submit(run_apart, method, options, seed, cores)
-      for seed in range(options.seeds)
-      for method in methods
-    }
+
+    def run_all(some: Sequence[str], seeds: Sequence[int]) -> None:
+      runs = [(method, pool.submit(run_apart, method, options, seed, cores)) for seed in seeds for method in some]
+      for method, one in runs:
+        found[method].append(one.result())
+
+    run_all(methods, [0])
+    ranked = sorted(methods, key=lambda method: -(found[method][0].get(columns[0]) or 0.0))
+    run_all(ranked[: options.first], range(1, options.seeds))
   rows = []
   for method in methods:
-    found = [runs[method, seed].result() for seed in range(options.seeds)]
-    row = {"method": method, "steps": options.steps, "seeds": options.seeds}
-    for label in METRICS:
-      values = [one[label] for one in found if one[label] is not None]
+    row = {"method": method, "steps": options.steps, "examples": examples_seen(method, options.steps)}
+    row |= {"seeds": len(found[method])}
+    for label in columns:
+      values = [one[label] for one in found[method] if one.get(label) is not None]
       row[label] = round(statistics.mean(values), 1) if values else None
       row[f"{label} sd"] = round(statistics.stdev(values), 1) if len(values) > 1 else None
     rows.append(row)
-  record(sorted(rows, key=lambda row: -(row["i2t R@1"] or 0.0)), options.out)
+  record(sorted(rows, key=lambda row: -(row[columns[0]] or 0.0)), options.out)
+  clip = next((row[columns[0]] for row in rows if row["method"] == "clip"), None)
+  for row in rows:
+    if row[columns[0]] is None:
+      print(f"not measured: {row['method']} has no {METRICS[columns[0]]}, or failed")
+    elif clip and row[columns[0]] < clip / 2:
+      print(f"far below clip: {row['method']}, {columns[0]} {row[columns[0]]:.1f} and clip's {clip:.1f}")
 
 
 if __name__ == "__main__":
