@@ -50,6 +50,7 @@ _OPEN_SECTIONS = (
   "evaluation.evaluators",
   "evaluation.data",
   "data.views",
+  "data.known_labels",
   "data.crop",
   "data.source",
   "data.mixture",

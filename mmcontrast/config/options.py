@@ -239,6 +239,12 @@ def _mixture(value: Any) -> Section:
   return Section(OF_A_MIXTURE, kind="a source")
 
 
+def _known_labels(value: Any) -> Section:
+  from mmcontrast.data.known_labels import SHARES
+
+  return Section(SHARES, kind="a label")
+
+
 _BY_PATH = (_evaluator, _recipe)
 """Rooms whose options depend on where they stand: they are asked with the path, too."""
 _ROOMS: tuple[tuple[tuple[str, ...], Callable[..., Section]], ...] = (
@@ -282,6 +288,8 @@ _ROOMS: tuple[tuple[tuple[str, ...], Callable[..., Section]], ...] = (
   (("evaluation", "data", "*"), _evaluation_set),
   (("evaluation", "data", "*", "source"), _any),
   (("data", "views"), _views),
+  (("data", "known_labels"), _names),
+  (("data", "known_labels", "*"), _known_labels),
   (("data", "mixture"), _names),
   (("data", "mixture", "*"), _mixture),
   (("data", "mixture", "*", "source"), _any),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import noise, tokenizers
+from mmcontrast.data import known_labels, noise, tokenizers
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.record import id_of_row
@@ -29,6 +29,7 @@ def open_tokenizer(settings: Mapping, source: Source | None) -> tokenizers.Token
 
 def check_views(settings: Mapping, source: Source) -> None:
   """UserError unless `source`, and each source of a mixture, has what the views of resolved `settings` show."""
+  known_labels.check_names(settings, source.info.label_names)
   members, skip = members_of(source), settings["missing"] != "mask"
   for name, modality in shown(settings).items():
     modality.check_source(settings, source, members)
@@ -103,7 +104,8 @@ class Loader:
     if self._info.tag_names:
       facts["tags"] = np.stack([record["tags"] for record in records])
     if names := self._info.label_names:
-      facts["labels"] = {name: np.array([record["labels"][name] for record in records], np.int32) for name in names}
+      labels = {name: np.array([record["labels"][name] for record in records], np.int32) for name in names}
+      facts["labels"] = known_labels.hide(self._settings, names, labels, index)
     return facts
 
   def _numbers(self, index: np.ndarray, epochs: np.ndarray) -> dict[int, np.ndarray]:

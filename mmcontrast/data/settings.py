@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from mmcontrast.data import filters, images
+from mmcontrast.data import filters, images, known_labels
 from mmcontrast.data.checks import check_counts
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.modalities import MODALITIES, Modality
@@ -24,6 +24,9 @@ _DEFAULTS = {
   # What an example without an image, or without a caption, is. "skip": left out, and counted apart from bad records;
   # "bad": a bad record; "mask": there, but not to what reads it.
   "missing": "skip",
+  # Label -> dict(classes=0.5, examples=0.5): training knows it of the first half of its classes, and of half of their
+  # examples; of all others it is -1. Evaluation knows all.
+  "known_labels": {},
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
   "filter": filters.DEFAULTS,
   "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
@@ -33,7 +36,7 @@ _DEFAULTS = {
   "cache": "auto",  # decoded images in memory: decoded, none, or auto (up to 512 MiB)
   "read": {"threads": 2, "prefetch": 4},  # prefetch in batches
 }
-_FREE = ("source", "mixture")  # checked by the source
+_FREE = ("source", "mixture", "known_labels")  # checked by the source, and by known_labels.py
 _RANGES = {  # of numbers that are no counts
   "max_share": (0, 1),
   "backoff_seconds": (0, math.inf),
@@ -68,6 +71,7 @@ def resolve(config: Mapping) -> dict:
     modality.check(settings)
   _check_told(settings)
   _check_identity(settings)
+  known_labels.check(settings)
   check_counts(settings["on_error"], {"retries": 0}, "data.on_error")
   check_counts(settings["read"], {"threads": 1, "prefetch": 1}, "data.read")
   for key, (low, high) in _RANGES.items():

@@ -39,7 +39,8 @@ def pairwise_loss(
     options: of `global_matrix.reduce_tiles`.
   """
   scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
-  sides = make_sides(term, embeddings, facts, memory.queue, parameters, scale)
+  facts, queue = _known(term, facts), None if memory.queue is None else _known(term, memory.queue)
+  sides = make_sides(term, embeddings, facts, queue, parameters, scale)
   bias_array = None if bias is None else jnp.asarray(bias, float_type(sides.rows.x))
   cells = term.score.cells(*jax.tree.map(lambda x: x[0], (sides.rows.x, sides.columns.x)))
   matrix = partial(reduce_matrix, term, cells=cells, **options)
@@ -61,6 +62,12 @@ def pairwise_loss(
     stats |= {"best_positive": pair_logits, "positive_sum": pair_logits, "positive_count": jnp.ones_like(pair_logits)}
   metrics = metrics_of(*lax.stop_gradient((stats, sides, scale, bias)), term)
   return Outcome(loss, metrics, remembered)
+
+
+def _known(term: Edge, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Facts of a batch or queue, of whose examples those take no part that the target cannot compare."""
+  known = term.target.known(facts)
+  return facts if known is None else {**facts, "valid": facts.get("valid", True) & known}
 
 
 def _pair_logits(term: Edge, sides: Sides, bias: Any) -> jax.Array | None:

@@ -47,6 +47,10 @@ class Target(abc.ABC):
     """What it must know of each example, of the facts of a batch or queue: name -> [N, ...] (`Side.facts`)."""
     return {}
 
+  def known(self, facts: Mapping[str, Any]) -> jax.Array | None:
+    """Bool [N]: the examples of a batch or queue that it can compare; others take no part. None: all."""
+    return None
+
   @abc.abstractmethod
   def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
     """Weights [r, c] of a tile, for the rows as anchors (`axis` "row") or the columns ("column")."""

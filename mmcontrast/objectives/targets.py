@@ -44,9 +44,13 @@ class SameId(Target):
 
 @dataclass(frozen=True)
 class SameLabel(Target):
-  """Examples of one class: SupCon (Khosla et al. 2020). Negative labels are of no class."""
+  """Examples of one class: SupCon (Khosla et al. 2020). Negative labels are of no class.
+
+  labelled_only: whether examples of no class take no part, instead of being negatives and their own positives.
+  """
 
   label: str = ""
+  labelled_only: bool = False
   kind: ClassVar[str] = "set"
   needs: ClassVar[tuple[str, ...]] = ("labels",)
   required: ClassVar[str] = "label"
@@ -57,6 +61,9 @@ class SameLabel(Target):
 
   def facts(self, facts: Mapping[str, Any]) -> dict[str, jax.Array]:
     return {"label": facts["labels"][self.label]}
+
+  def known(self, facts: Mapping[str, Any]) -> jax.Array | None:
+    return facts["labels"][self.label] >= 0 if self.labelled_only else None
 
   def weights(self, axis: str, rows: Side, columns: Side) -> jax.Array:
     label = rows.facts["label"]

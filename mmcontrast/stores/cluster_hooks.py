@@ -9,7 +9,15 @@ import jax
 import numpy as np
 
 from mmcontrast.errors import UserError, nearest
-from mmcontrast.stores.clusters import back_translated, concentration, kmeans, spherical_kmeans
+from mmcontrast.stores.clusters import (
+  Clusters,
+  back_translated,
+  concentration,
+  kmeans,
+  nearest_centroid,
+  spherical_kmeans,
+)
+from mmcontrast.stores.gaussian_mixture import principal_axes, split_and_merge
 from mmcontrast.stores.hook import Embed, Update
 
 
@@ -116,6 +124,96 @@ class BackTranslation:
       columns[f"cluster_{number}"] = one.assignments
       shown[f"clusters of {self.embeddings[number]}"] = int((one.sizes > 0).sum())
     return Update({self.term: arrays}, {self.term: columns}, shown)
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+  """GPC's semi-supervised clusters, for the term module `prototype_contrast` with one clustering of as many clusters as
+  there may be: k-means in which labelled examples stay in the cluster of their class, then a round of splits and merges
+  of the clusters of no known class (gaussian_mixture.py), then every example to the nearest centroid (Zhao et al.,
+  arXiv:2305.06144). Concentrations of clusters that do not exist are 0.
+
+  Attributes:
+    term: the entry of the objective whose state it writes.
+    embedding: the path of what is clustered, of unit length.
+    label: of the dataset; -1 is not known (config.data.known_labels).
+    clusters: of k-means, those of the known classes among them.
+    iterations: rounds of k-means.
+    components: splits and merges look at so many principal components; 0: at the vectors as they are.
+    chance: of a split or a merge that is not likelier than none.
+    temperature: mean of the concentrations.
+    alpha: see stores/clusters.py.
+  """
+
+  TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+
+  term: str
+  embedding: str
+  label: str
+  clusters: int = 100
+  iterations: int = 20
+  components: int = 0
+  chance: float = 0.1
+  temperature: float = 1.0
+  alpha: float = 10.0
+
+  def __post_init__(self):
+    least = {"clusters": 2, "iterations": 0, "components": 0, "chance": 0, "temperature": 1e-6, "alpha": 0}
+    for name, low in least.items():
+      if not getattr(self, name) >= low:
+        raise UserError(f"{name}: {getattr(self, name)} is below {low:g}")
+
+  @property
+  def embeddings(self) -> tuple[str, ...]:
+    return (self.embedding,)
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    return (self.label,)
+
+  def check(self, state: Any, examples: int, of_training: bool) -> None:
+    own = _arrays_of(self.term, state, "centroids_0", "prototype_contrast", "with centroids")
+    _check_set(of_training)
+    if "centroids_1" in own:
+      raise UserError(f"term: {self.term!r} has more than one clustering; give it one number of clusters")
+    if self.clusters > len(own["centroids_0"]):
+      raise UserError(
+        f"clusters: {self.clusters} are more than the {len(own['centroids_0'])} that {self.term!r} has room for; raise "
+        f"config.objective.{self.term}.module.clusters"
+      )
+    if self.clusters > examples:
+      raise UserError(f"clusters: {self.clusters} clusters of {examples} examples; give {examples} or fewer")
+
+  def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
+    found = embed(self.embeddings)
+    rows, valid = _unit(found.nodes[self.embedding].pooled), found.present[self.embedding]
+    label = np.where(valid, found.facts["labels"][self.label], -1)
+    classes, known = np.unique(label, return_inverse=True)
+    if classes[0] < 0:
+      classes, known = classes[1:], known - 1
+    if len(classes) > self.clusters:
+      raise UserError(f"clusters: {self.clusters} are fewer than the {len(classes)} known classes of {self.label!r}")
+    first, second = jax.random.split(key)
+    made = kmeans(first, rows, valid, known, count=self.clusters, iterations=self.iterations)
+    wide, assignments = rows.astype(np.float64), np.asarray(made.assignments)
+    centroids = np.asarray(made.centroids, np.float64)
+    mean, axes = principal_axes(wide[valid], self.components) if self.components else (0.0, np.eye(rows.shape[1]))
+    most = len(state.terms[self.term]["centroids_0"])
+    changed = split_and_merge(
+      (wide - mean) @ axes, assignments, (centroids - mean) @ axes, range(len(classes)), most, chance=self.chance,
+      draws=np.random.default_rng(np.asarray(jax.random.key_data(second)).tolist()),
+    )  # fmt: skip
+    new = [wide[part].mean(0) if len(part) else centroids[old] for part, old in zip(changed.members, changed.old)]
+    new = np.stack(new).astype(np.float32)
+    assigned = np.where(valid, np.where(known >= 0, known, nearest_centroid(rows, new)), -1)
+    sizes = np.bincount(assigned[assigned >= 0], minlength=len(new))
+    spread = concentration(rows, Clusters(new, assigned, sizes), self.temperature, self.alpha)
+    room = most - len(new)
+    arrays = {
+      "centroids_0": np.pad(_unit(new), ((0, room), (0, 0))), "concentrations_0": np.pad(np.asarray(spread), (0, room)),
+    }  # fmt: skip
+    shown = {"clusters": len(new), "splits": changed.splits, "merges": changed.merges, "largest": int(sizes.max())}
+    return Update({self.term: arrays}, {self.term: {"cluster_0": assigned}}, shown)
 
 
 def _arrays_of(term: str, state: Any, array: str, module: str, what: str = "") -> Any:

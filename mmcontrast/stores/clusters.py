@@ -140,7 +140,7 @@ def _improved(
   weight, count = valid.astype(rows.dtype), len(centroids)
 
   def assigned(centroids):
-    nearest = _nearest(rows, centroids, unit)
+    nearest = nearest_centroid(rows, centroids, unit)
     return nearest if known is None else jnp.where(known >= 0, known, nearest)
 
   def improve(_, centroids):
@@ -163,7 +163,7 @@ def _drawn(number: jax.Array, weight: jax.Array) -> jax.Array:
   return jnp.minimum(index, jnp.max(jnp.where(weight > 0, jnp.arange(len(weight)), 0)))
 
 
-def _nearest(rows: jax.Array, centroids: jax.Array, unit: bool) -> jax.Array:
+def nearest_centroid(rows: jax.Array, centroids: jax.Array, unit: bool = False) -> jax.Array:
   """int32 [N], the nearest centroid, of `unit` ones that of the largest cosine; the first of equal ones."""
   shift = 0.0 if unit else jnp.sum(centroids**2, 1) / 2
   size = max(1, min(len(rows), _CELLS // len(centroids)))

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmcontrast.stores.cluster_hooks import BackTranslation, KMeans
+from mmcontrast.stores.cluster_hooks import BackTranslation, GaussianMixture, KMeans
 from mmcontrast.stores.hook import Hook
 
-HOOKS: dict[str, type[Hook]] = {"kmeans": KMeans, "prototype_back_translation": BackTranslation}
+HOOKS: dict[str, type[Hook]] = {
+  "kmeans": KMeans,
+  "prototype_back_translation": BackTranslation,
+  "gaussian_mixture": GaussianMixture,
+}
 
 SHARED: dict[str, Any] = {"every_epochs": 1, "first_epoch": 0, "set": ""}
 """Options that all hooks have: how often, from which epoch on, and of which set ("": that which is trained on, or a

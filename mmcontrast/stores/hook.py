@@ -42,9 +42,11 @@ class Hook(Protocol):
   """What HOOKS holds: dataclasses whose fields are options.
 
   TAKES: the fields of `Encoded` that what it embeds must have.
+  labels: those of the dataset that it reads.
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+  labels: tuple[str, ...] = ()
 
   @property
   def embeddings(self) -> tuple[str, ...]:

@@ -92,6 +92,8 @@ def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
           fitting = [other for other in run.heads if field in run.fields(other)]
           raise UserError(f"{where}.embedding: it takes {field}, which head {head!r} does not give; "
                           f"{nearest(head, fitting)}")  # fmt: skip
+    for label in getattr(one.hook, "labels", ()):
+      choose(label, plan.spec.label_names, f"{where}.label")
     source = open_set(plan.config, one.set, f"{where}.set", data_dir)
     try:
       one.hook.check(program.state, len(source), not one.set)

@@ -24,6 +24,7 @@ from mmcontrast.objectives.word_classification import word_targets
 from mmcontrast.stores.clusters import back_translated
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+CASES = json.loads((GOLDEN / "clusters.json").read_text())
 IMAGE_TEXT = json.loads((GOLDEN / "image_text.json").read_text())
 pytestmark = pytest.mark.usefixtures("float64")
 VIEWS = ("image[0]/ssl", "image[1]/ssl")
@@ -137,6 +138,40 @@ def test_sinkhorn():
   x, expected = golden(IMAGE_TEXT, "sinkhorn")
   found = sinkhorn(x["s"], jnp.ones(len(x["s"]), bool), 0.05, 3)
   np.testing.assert_allclose(found, expected["out"], rtol=1e-9)
+
+
+def test_gpc_prototypes():
+  x, expected = golden(CASES, "gpc_prototypes")
+
+  def loss(*views):
+    return sum(jnp.mean(prototype_nce(view, x["centroids"], x["phi"], x["assignment"])[0]) for view in views) / 2
+
+  value, gradients = compiled(jax.value_and_grad(loss, (0, 1)))(x["q"], x["k"])
+  np.testing.assert_allclose(value, expected["loss"], rtol=1e-9)
+  for gradient, side in zip(gradients, "qk"):
+    np.testing.assert_allclose(gradient, expected[f"grad_{side}"], atol=1e-9)
+  more = jnp.concatenate([x["centroids"], jnp.ones((2, 3))]), jnp.append(x["phi"], jnp.zeros(2))
+  padded = [prototype_nce(x[side], *more, x["assignment"])[0] for side in "qk"]
+  np.testing.assert_allclose(jnp.mean(jnp.stack(padded)), expected["loss"], rtol=1e-9)  # those that do not exist
+
+
+def test_supcon_of_what_is_labelled():
+  """As if the other examples were not there."""
+  embeddings, info, _ = jax.tree.map(jnp.asarray, batch())
+  embeddings = {name: embeddings[name] for name in VIEWS}
+  there = np.flatnonzero(np.asarray(info["labels"]["kind"]) >= 0)
+  term = dict(query=VIEWS, key=VIEWS, temperature=0.5)
+
+  def loss(embeddings, labels, **option):
+    target = dict(name="same_label", label="kind", **option)
+    return evaluate(term | dict(target=target), embeddings, {"labels": {"kind": labels}})[0]
+
+  found = jax.value_and_grad(loss)(embeddings, info["labels"]["kind"], labelled_only=True)
+  fewer = jax.value_and_grad(loss)(jax.tree.map(lambda x: x[there], embeddings), info["labels"]["kind"][there])
+  assert 1 < len(there) < N
+  np.testing.assert_allclose(found[0], fewer[0], rtol=1e-9)
+  assert_close(jax.tree.map(lambda x: x[there], found[1]), fewer[1], 1e-9)
+  assert abs(loss(embeddings, info["labels"]["kind"]) - found[0]) > 1e-3
 
 
 def test_an_anchor_in_a_cluster_of_all_has_no_loss():
