@@ -24,6 +24,7 @@ ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
 
 AUDIO = ["soundfile>=0.13", "soxr>=0.5"]  # sound files, and other rates; soundfile brings libsndfile along
 SPEECH = [*AUDIO, "espeakng-loader==0.2.4"]  # what `mmcontrast data build emoji_spoken` speaks with
+CAPTIONS = ["sacrebleu>=2.5"]  # BLEU of the captions that a run writes
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
@@ -77,12 +78,14 @@ setuptools.setup(
     "text": TEXT,
     "onnx": ONNX,
     "search": SEARCH,
+    "captions": CAPTIONS,
     "gs": ["gcsfs>=2025.3"],
     "s3": ["s3fs>=2025.3"],
     "test": [
       *SPEECH,
       *EMOJI,
       *SEARCH,
+      *CAPTIONS,
       *TEXT,
       "pytest>=8.3",
       "pytest-xdist>=3.6",

@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_evaluate(commands)
   _add_embed(commands)
   _add_search(commands)
+  _add_caption(commands)
   _add_weights(commands)
   _add_data(commands)
   return parser
@@ -254,6 +255,43 @@ def _add_search(commands: argparse._SubParsersAction) -> None:
   search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
   _add_width(search)
+
+
+def _add_caption(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast caption`."""
+  caption = _add(
+    commands,
+    "caption",
+    _caption,
+    "Write a caption of each image, or of what else the decoder of the run reads: a line each, its path and the "
+    "caption. By default the most probable word follows each time.",
+  )
+  caption.add_argument("things", nargs="+", metavar="IMAGE", help="the path of an image")
+  caption.add_argument("--workdir", required=True, help="the folder of the run")
+  caption.add_argument("--beams", type=int, default=1, help="captions that are followed at once (default: 1, greedy)")
+  caption.add_argument(
+    "--top_p",
+    type=float,
+    default=0.0,
+    metavar="P",
+    help="draw each word among the most probable that reach this together, such as 0.9 (default: 0, nothing is drawn)",
+  )
+  caption.add_argument(
+    "--temperature",
+    type=float,
+    default=1.0,
+    help="of what is drawn: below 1 the probable comes more often (default: 1)",
+  )
+  caption.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+  caption.add_argument(
+    "--length",
+    type=int,
+    default=0,
+    metavar="TOKENS",
+    help="the most, start and end among them (default: the decoder's)",
+  )
+  caption.add_argument("--head", default="", help="the head that writes, where the run has several")
+  caption.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
 
 def _add_weights(commands: argparse._SubParsersAction) -> None:
@@ -417,6 +455,8 @@ def _expand_home(options: argparse.Namespace) -> None:
   for name, value in vars(options).items():
     if isinstance(value, str) and value.startswith("~/"):
       setattr(options, name, os.path.expanduser(value))
+    if name == "things":
+      options.things = [os.path.expanduser(one) if one.startswith("~/") else one for one in value]
 
 
 def _embed(options: argparse.Namespace, words: list[str]) -> None:
@@ -436,6 +476,15 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
       data_dir=options.data_dir,
     )
   )
+
+
+def _caption(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.caption import caption
+
+  search = {name: getattr(options, name) for name in ("beams", "top_p", "temperature", "seed", "length", "head")}
+  written = caption(options.workdir, options.things, step=options.step, data_dir=options.data_dir, **search)
+  for path, text in written:
+    print(f"{path}\t{text}")
 
 
 def _search(options: argparse.Namespace, words: list[str]) -> None:

@@ -180,6 +180,7 @@ def _evaluate(
     joined=model.joined,
     space=model.space,
     match=model.match,
+    words=model.words,
   )
   for name, one in sets.items():
     for modality in set(one.modalities) & set(model.heads):

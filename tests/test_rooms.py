@@ -31,7 +31,7 @@ FLOORS = (
   ("cost",),
   ("embed",),
   ("evaluate",),
-  ("search",),
+  ("caption", "search"),
   ("train",),
   ("configs",),
   ("__init__",),

@@ -33,6 +33,18 @@ def tiny_config(**changes) -> dict:
   return {**c.to_dict(), **changes}
 
 
+def caption_config(words=None, facts=("ids",), module="caption", embeddings="", **decoder) -> dict:
+  """A captioner: a causal text tower, a decoder that reads it and the images, and a head "words"."""
+  path = embeddings or "decoder(text[0], image[0])/words"
+  c = tiny_config(objective=dict(caption=dict(module=module, embeddings=path)))
+  c["data"]["facts"] = facts
+  c["towers"]["text"] |= dict(causal=True, pool="eos")
+  options = dict(reads=("text", "image"), width=16, depth=1, heads=2, causal=True, pool="last") | decoder
+  c["towers"]["decoder"] = dict(name="fusion_transformer", **options)
+  c["heads"]["words"] = dict(tower="decoder", name="words") | (words or {})
+  return c
+
+
 def five_terms() -> dict:
   """MCT's terms, queue and batch negatives and a learned temperature among them."""
   return dict(

@@ -22,6 +22,21 @@ Match = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
 order, belong together, by the logits of a head of a tower that reads both."""
 
 
+class Words(NamedTuple):
+  """How a model describes things: the decoder of a run.
+
+  Attributes:
+    modality: (head) -> of what is described. A head names one decoder of several, "" the only one.
+    write: (values, head, **search) -> a caption of each, list of str.
+    losses: (values, texts, head) -> (minus the log probability of each text for the value in its place, of how many
+      tokens it is), float64 [N] each.
+  """
+
+  modality: Callable[[str], str]
+  write: Callable[..., list[str]]
+  losses: Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
 class Space(NamedTuple):
   """What a model can be asked for.
 
@@ -31,6 +46,7 @@ class Space(NamedTuple):
     probed: the modality of the tower that probes look at; "" where there is none, None where it is not known.
     nodes: towers and heads by name -> modality.
     matches: heads that say of two things whether they belong together -> the two modalities.
+    describes: heads that write captions; None: not known.
     outputs: node -> what it makes, of "pooled", "tokens", "map", "logits"; None: not known.
   """
 
@@ -38,6 +54,7 @@ class Space(NamedTuple):
   probed: str | None = None
   nodes: Mapping[str, str] = {}
   matches: Mapping[str, tuple[str, ...]] = {}
+  describes: Sequence[str] | None = None
   outputs: Callable[[str], Sequence[str]] | None = None
 
   def ways(self, modalities: Sequence[str] = ()) -> list[tuple[str, str]]:

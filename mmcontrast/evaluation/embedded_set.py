@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, cosines, unit
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, Words, cosines, unit
 from mmcontrast.evaluation.matches import Matches, groups, matches_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class EmbeddedSet:
 
   `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `seen`: what the model
   sees of things; without it they are compared as they are. `joined`: the terms whose keys are joined. `space`: what
-  the model can be asked for. `match`: how it says whether two things belong together.
+  the model can be asked for. `match`: how it says whether two things belong together. `words`: how it describes them.
   """
 
   def __init__(
@@ -47,6 +47,7 @@ class EmbeddedSet:
     joined: Sequence[JoinedTerm] = (),
     space: Space = ANYTHING,
     match: Match | None = None,
+    words: Words | None = None,
   ):
     self.data = data
     self.embed = embed
@@ -56,10 +57,12 @@ class EmbeddedSet:
     self.joined = tuple(joined)
     self.space = space
     self.match = match
+    self.words = words
     self._kept: dict[Any, Any] = {}
 
   def with_embed(self, embed: Embed) -> EmbeddedSet:
-    """The same set as another model sees it, which is not asked whether two things belong together."""
+    """The same set as another model sees it, which is not asked whether two things belong together, nor to describe
+    them."""
     return EmbeddedSet(
       self.data, embed, self.name, self.compare, seen=self.seen_of, joined=self.joined, space=self.space
     )

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmcontrast.evaluation import baselines, knn, linear_probe, retrieval, zero_shot
+from mmcontrast.evaluation import baselines, captioning, knn, linear_probe, retrieval, zero_shot
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.suite import EVALUATORS
@@ -106,4 +106,6 @@ _METRICS = {
   "knn": _of_knn,
   "linear_probe": _of_linear_probe,
   "tagging": _of_tagging,
+  "captioning": lambda *_: [f"captioning/{metric}" for metric in captioning.METRICS],
+  "perplexity": lambda *_: [f"perplexity/{metric}" for metric in captioning.PERPLEXITY],
 }

@@ -9,6 +9,7 @@
             knn=dict(label=("concept", "subgroup"), k=20),  # of the tower `features`; or node=("audio", "image_ssl")
             linear_probe=dict(label="group"),
             similarity=dict(file="sts-test.tsv"),  # of pairs of texts; without a file by the tags of captions
+            captioning=dict(beams=1),  # of a run with a decoder, as perplexity=dict()
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
 
 `features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
@@ -33,8 +34,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation import baselines, class_names, knn, linear_probe, retrieval, similarity, tagging, zero_shot
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, cosines, way_of
+from mmcontrast.evaluation import (
+  baselines,
+  captioning,
+  class_names,
+  knn,
+  linear_probe,
+  retrieval,
+  similarity,
+  tagging,
+  zero_shot,
+)
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, Words, cosines, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 from mmcontrast.registry import check_options
 
@@ -50,10 +61,13 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "linear_probe": linear_probe.evaluate,
   "tagging": tagging.evaluate,
   "similarity": similarity.evaluate,
+  "captioning": captioning.evaluate,
+  "perplexity": captioning.perplexity,
 }
 _NAMES = ("node", "directions", "of")  # options that are a name or several
 CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
+OF_WORDS = ("captioning", "perplexity")
 NEED_A_BANK = ("knn", "linear_probe", "tagging")
 
 
@@ -118,6 +132,12 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
     for node in nodes_of(options.get("node", ())):
       if node:
         space.kind_of(node, f"{where}.node")
+    if name in OF_WORDS and space.describes is not None:
+      if not space.describes:
+        raise UserError(f"{where}: this run has no decoder of captions; leave it out, or train config coca or the like")
+      choose(options.get("head") or next(iter(space.describes)), space.describes, f"{where}.head")
+      if len(space.describes) > 1 and not options.get("head"):
+        raise UserError(f"{where}.head: the heads {', '.join(space.describes)} write captions; name one")
     for head in (options["match"],) if options.get("match") else ():
       choose(head, space.matches, f"{where}.match: heads that give logits, of a tower that reads two modalities")
     for key, known in (("directions", sorted(ways)), ("of", sorted(set(space.joint or ()) - {zero_shot.PROMPTS}))):
@@ -135,15 +155,18 @@ def embed_sets(
   joined: Sequence[JoinedTerm] = (),
   space: Space = ANYTHING,
   match: Match | None = None,
+  words: Words | None = None,
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
-  `space`, `match`: see EmbeddedSet.
+  `space`, `match`, `words`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
   return {
-    name: EmbeddedSet(load_set(name), embed, name, compare, seen=seen, joined=joined, space=space, match=match)
+    name: EmbeddedSet(
+      load_set(name), embed, name, compare, seen=seen, joined=joined, space=space, match=match, words=words
+    )
     for name in names
   }
 

@@ -19,6 +19,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import Space
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
+from mmcontrast.models.decoding import decoders_of
 from mmcontrast.models.model import Model
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.score import Score
@@ -125,7 +126,8 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
     return list(jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, zeros)), variables))
 
   nodes = nodes_of(model)
-  return Space(joint, probed_of(config, model), nodes, matching_heads(model), outputs)
+  describes = [head for head, hindrance in decoders_of(model).items() if not hindrance]
+  return Space(joint, probed_of(config, model), nodes, matching_heads(model), describes, outputs)
 
 
 def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str], tuple[Score, bool]]:
@@ -166,7 +168,7 @@ def matching_heads(model: Model) -> dict[str, tuple[str, ...]]:
   found = {}
   for head, tower in model.tower_of_head.items():
     modalities = tuple(model.modality_of_tower.get(read, "") for read in model.reads.get(tower, ()))
-    if "logits" in model.made_by_head[head] and len(modalities) == 2 and all(modalities):
+    if model.made_by_head[head] == {"logits"} and len(modalities) == 2 and all(modalities):
       found[head] = modalities
   return found
 

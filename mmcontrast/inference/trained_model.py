@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -26,9 +26,11 @@ from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import kept_name
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, one_line
-from mmcontrast.evaluation.embed import Space, cosines, unit
+from mmcontrast.evaluation.embed import Space, Words, cosines, unit
 from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.evaluation.zero_shot import PROMPTS, class_embeddings, classified
+from mmcontrast.inference.captions import Captioner
+from mmcontrast.inference.generation import Search
 from mmcontrast.inference.kinds import (
   Kind,
   check_made,
@@ -41,6 +43,7 @@ from mmcontrast.inference.kinds import (
   width_of,
 )
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.models.decoding import decoders_of
 from mmcontrast.models.finite import check_rows
 from mmcontrast.models.model import Model, build_model
 from mmcontrast.objectives.matryoshka import cut
@@ -49,6 +52,7 @@ from mmcontrast.objectives.terms import logits_between
 from mmcontrast.objectives.tokens import pack, unpack
 from mmcontrast.parallel.compilation import FEW, compiler_options
 from mmcontrast.parameter_paths import path_name
+from mmcontrast.registry import check_options
 from mmcontrast.runs.checkpoint import load_run
 
 
@@ -93,6 +97,7 @@ class Inference:
       return match_scores(model, variables, head, inputs)
 
     self._match = jax.jit(match, static_argnums=0)
+    self._captioner = functools.cache(lambda head, where: Captioner(prepared, model, tokenizer, head, where))
     self.function = encode
     """(kind, variables, values as `batch` gives them) -> rows [B, D], in JAX."""
     self.variables = jax.tree.map(jnp.asarray, variables)
@@ -175,6 +180,49 @@ class Inference:
     rows = class_embeddings(self.encode, classes, templates)
     return np.asarray(jax.nn.softmax(self.encode(modality, images) @ rows.T / temperature, axis=-1))
 
+  def caption(self, things: Any, *, head: str = "", seed: int = 0, **search: Any) -> list[str]:
+    """A caption of one thing or of many, by the decoder of the run (config coca has one).
+
+    Args:
+      things: images, as of `encode_image`, or what else the decoder reads.
+      head: which head writes, where the run has several.
+      seed: of what is drawn.
+      search: fields of `generation.Search`: beams=5; or top_p=0.9 and temperature; length, in tokens.
+    Raises UserError for a run without a decoder, a tokenizer without start or end, a caption longer than the decoder,
+    and as `encode_image`.
+    """
+    captioner = self._captioner(head, "caption")
+    many = list(enumerate(MODALITIES[captioner.modality].many(things, "caption")))
+    if not many:
+      raise UserError("caption: nothing to describe; give one or more")
+    batches = functools.partial(self._batches, prepare=functools.partial(self._views, captioner.modality))
+    return captioner.write(self.variables, many, batches, _search_of(search), seed)
+
+  @property
+  def words(self) -> Words | None:
+    """What evaluators ask of the decoder of the run; None without one."""
+    if not any(hindrance == "" for hindrance in decoders_of(self.model).values()):
+      return None
+
+    def batch(modality, part):
+      return MODALITIES[modality].batch(part, self.data, self.tokenizer)
+
+    def write(values, head="", **search):
+      captioner = self._captioner(head, "captioning")
+      batches = functools.partial(self._batches, prepare=functools.partial(batch, captioner.modality))
+      return captioner.write(self.variables, values, batches, _search_of(search))
+
+    def losses(values, texts, head=""):
+      captioner, found = self._captioner(head, "perplexity"), []
+      prepared = self._batches(range(len(texts)), lambda places: {
+        "things": batch(captioner.modality, _taken(values, places)), "text": batch("text", _taken(texts, places))
+      })  # fmt: skip
+      for part, count in prepared:
+        found.append([x[:count] for x in captioner.losses(self.variables, part["things"], part["text"])])
+      return tuple(np.concatenate(x) for x in zip(*found))
+
+    return Words(lambda head: self._captioner(head, "evaluation").modality, write, losses)
+
   @property
   def logit_scale(self) -> float | None:
     """The factor of cosines that training learned, one over the temperature; None where no term compares the heads."""
@@ -251,20 +299,27 @@ class Inference:
       check_rows(rows, where, name, {path_name(path): np.asarray(leaf) for path, leaf in weights})
     return rows
 
-  def _embed(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray]) -> np.ndarray:
-    # The last of several batches is padded to a whole one: that shape is compiled already.
+  def _batches(self, values: Sequence, prepare: Callable[[Sequence], Any]) -> Iterator[tuple[Any, int]]:
+    """Batches of values, each with how many of it are values.
+
+    The last of several is padded to a whole one: that shape is compiled already.
+    """
     size = min(self._batch_size, 1 << (len(values) - 1).bit_length())
-    rows, waiting = [], None
     for start in range(0, len(values), size):
       chunk = prepare(values[start : start + size])
       count = _count(chunk)
       if count < size:
         chunk = jax.tree.map(lambda x: np.pad(x, [(0, size - count)] + [(0, 0)] * (x.ndim - 1)), chunk)  # noqa: B023
+      yield chunk, count
+
+  def _embed(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray]) -> np.ndarray:
+    rows, waiting = [], None
+    for chunk, count in self._batches(values, prepare):
       found = self._encode(kind, self.variables, chunk)
       if waiting is not None:  # one batch is prepared while the device is busy with the one before
-        rows.append(np.asarray(waiting))
-      waiting = found
-    return np.concatenate([*rows, np.asarray(waiting)[:count]])
+        rows.append(np.asarray(waiting[0])[: waiting[1]])
+      waiting = found, count
+    return np.concatenate([*rows, np.asarray(waiting[0])[: waiting[1]]])
 
   def seen(self, modality: str, values: Any) -> Any:
     """What the model sees of things, [N, ...]: the token ids of texts; equal ones are one to it."""
@@ -406,6 +461,15 @@ def _rows_of(made: Encoded, of: Kind) -> jax.Array:
     real = made.mask[..., None].astype("float32")
     return jnp.sum(jnp.where(real > 0, found, 0), 1) / jnp.maximum(jnp.sum(real, 1), 1)
   return jnp.mean(found, tuple(range(1, found.ndim - 1))) if of.field in ("tokens", "map") else found
+
+
+def _search_of(options: Mapping[str, Any]) -> Search:
+  check_options(options, Search._fields, "caption")
+  return Search(**options)
+
+
+def _taken(values: Any, places: Sequence[int]) -> Any:
+  return values[np.asarray(places)] if isinstance(values, np.ndarray) else [values[place] for place in places]
 
 
 def _count(values: Any) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from meshes import assert_close, compiled, make_mesh
-from tiny import tiny_config, tiny_spec
+from tiny import caption_config, tiny_spec
 
 from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
@@ -84,18 +84,6 @@ def test_means_and_smoothing():
       np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
-def config(words=None, facts=("ids",), module="caption", embeddings=PATH, **decoder):
-  c = tiny_config(objective=dict(caption=dict(module=module, embeddings=embeddings)))
-  c["data"]["facts"] = facts
-  c["towers"]["text"] |= dict(causal=True, pool="eos")
-  c["towers"]["decoder"] = (
-    dict(name="fusion_transformer", reads=("text", "image"), width=16, depth=1, heads=2, causal=True, pool="last")
-    | decoder
-  )
-  c["heads"]["words"] = dict(tower="decoder", name="words") | (words or {})
-  return c
-
-
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
@@ -115,12 +103,12 @@ def config(words=None, facts=("ids",), module="caption", embeddings=PATH, **deco
 )
 def test_one_line(changes, message):
   with pytest.raises(UserError, match=message) as error:
-    build_program(config(**changes), tiny_spec(), None)
+    build_program(caption_config(**changes), tiny_spec(), None)
   assert "\n" not in str(error.value)
 
 
 def test_words_may_be_compared_with_the_embedding_of_their_tower():
-  c = config(words=dict(tied=True, bias=True, transform=True))
+  c = caption_config(words=dict(tied=True, bias=True, transform=True))
   model = build_model(c, 40)
   views = {"image": jnp.zeros((2, 16, 16, 3)), "text": jnp.ones((2, 6), int)}
   views = {name: Inputs(x) for name, x in views.items()}
