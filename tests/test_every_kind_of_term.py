@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from own_data import COUNT, OPTIONS, write_own_data
+from PIL import Image
 from tiny import five_terms, tiny_config, tiny_spec
 
 from mmcontrast.cli import main
@@ -36,12 +37,21 @@ TERMS = QUEUED | dict(
   align=dict(regularizer="alignment", embeddings=("image[0]/image_joint", "text[0]/text_joint"), weight=0.1),
   clusters=dict(module=dict(name="prototype_contrast", clusters=(3,)), embeddings="image[0]/image_ssl"),
   fused=dict(module=dict(name="classification", label="kind"), embeddings="fusion(text[0], image[1])/kind"),
+  caption=dict(module="caption", embeddings="decoder(text[0], image[1])/words"),
 )  # fmt: skip
 
 
 def config(**changes):
   c = tiny_config(steps=2, objective=TERMS, **changes)
   c["heads"] |= HEADS | {"kind": dict(tower="fusion", name="match", dim=4)}
+  c["heads"]["words"] = dict(tower="decoder", name="words")
+  c["towers"]["writer"] = dict(
+    name="text_transformer", modality="text", width=16, depth=0, heads=2, causal=True, pool="last"
+  )
+  c["towers"]["decoder"] = dict(
+    name="fusion_transformer", reads=("writer", "image"), width=16, depth=1, heads=2, causal=True, pool="last"
+  )
+  c["data"]["facts"] = ("ids",)
   c["towers"]["fusion"] = dict(name="fusion_transformer", reads=("text", "image"), width=16, depth=1, heads=2)
   return c
 
@@ -65,6 +75,17 @@ def test_it_is_evaluated_and_searched(run, tmp_path, capsys):
   assert (tmp_path / "x.png").is_file()
 
 
+def test_it_writes_captions(run, tmp_path, capsys):
+  places = [str(tmp_path / f"{number}.png") for number in range(2)]
+  for number, place in enumerate(places):
+    Image.fromarray(np.full((20, 20, 3), 100 * number, np.uint8)).save(place)
+  assert main(["caption", *places, "--workdir", str(run), "--length", "4"]) == 0
+  lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+  assert [path for path, _ in lines] == places and all(text for _, text in lines)
+  assert main(["caption", places[0], "--workdir", str(run), "--length", "99"]) == 2
+  assert capsys.readouterr().err.startswith("error: caption: length=99 tokens")
+
+
 @pytest.mark.parametrize("kind", ["linear", "weighted"])
 def test_it_is_evaluated_by_its_tokens(run, kind):
   """Those terms among others are compared by."""
@@ -83,7 +104,7 @@ def test_it_is_exported(run, tmp_path):
 def test_every_kind_describes_itself():
   """What it compares, its logits and its matrices, for whoever asks."""
   c = config()
-  c["objective"] = {name: term for name, term in TERMS.items() if name not in ("classes", "fused")}
+  c["objective"] = {name: term for name, term in TERMS.items() if name not in ("classes", "fused", "caption")}
   mesh = make_mesh({"data": 1}, jax.devices()[:1])
   program = build_program(c, tiny_spec(), mesh)
   lines = loss_lines(c, program, mesh)

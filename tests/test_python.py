@@ -29,7 +29,17 @@ def test_importing_is_quick_and_what_can_be_called_is_listed():
   )
   words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
   assert float(words[0]) < 1.0 and words[1] == "False"
-  assert words[2:] == ["UserError", "base_config", "embed", "evaluate", "load", "load_config", "search", "train"]
+  assert words[2:] == [
+    "UserError",
+    "base_config",
+    "caption",
+    "embed",
+    "evaluate",
+    "load",
+    "load_config",
+    "search",
+    "train",
+  ]
   with pytest.raises(AttributeError, match="trian"):
     mmcontrast.trian  # noqa: B018
 
