@@ -65,6 +65,7 @@ MEANINGS = {
   "data.resize.interpolation": '"bilinear" or "bicubic"',
   "data.languages": "text views are names in these languages, instead of captions",
   "data.captions": "which caption fields text views show: None (any), weights, or one field for each view",
+  "data.regions.views": "of how many regions of the image there is a text, the views `text_region`",
   "data.facts": "what batches say of views beside the views, for terms that ask for it: [modalities](modalities.md)",
   "data.missing": 'examples without an image or caption: "skip" them, count them as "bad", or "mask" the '
   "missing modality",
