@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   dotted = [word for word in words if re.match(r"--\w+\.[^=\s]*=", word)]
   options, rest = parser.parse_known_args([word for word in words if word not in dotted])
   rest += dotted
-  if rest and options.command not in (_train, _evaluate, _inspect, _convert, _tokenizer, _embed, _search):
+  if rest and options.command not in (_train, _evaluate, _inspect, _convert, _tokenizer, _embed, _search, _retrieve):
     parser.error(f"unexpected argument {rest[0]!r}")
   # Orbax and grain talk a lot through absl; what they report there as an error they also raise.
   logging.set_verbosity(logging.FATAL)
@@ -346,7 +346,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
   data = commands.add_parser("data", help="List, build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
   build = _add(commands, "build", _build, "Build a dataset from its packages.")
-  build.add_argument("name", help="emoji_views, emoji_noto, emoji_scenes, ...: `mmcontrast data list` names all")
+  build.add_argument("name", help="emoji_views, emoji_noto, emoji_spoken, emoji_spoken_noto or tux_stamps")
   build.add_argument("--force", action="store_true", help="build it again")
 
   _add(commands, "list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
@@ -367,6 +367,25 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     "Print what a dataset holds: counts, schema, five examples. Options of the source follow as --source.key=value.",
   )
   inspect.add_argument("--out", help="a contact sheet to write, such as sheet.png")
+
+  retrieve = _add(
+    commands,
+    "retrieve",
+    _retrieve,
+    "Write the texts that a run finds nearest to each record of a dataset, as further captions of it "
+    "(config.data.added_captions). Options of the source follow as --source.key=value.",
+  )
+  _add_source(retrieve)
+  retrieve.add_argument("--workdir", required=True, help="the folder of the run that compares")
+  retrieve.add_argument("--field", required=True, help="what the captions are called, such as concept")
+  retrieve.add_argument("--out", required=True, metavar="FILE", help="the file; one that is there gets one field more")
+  retrieve.add_argument(
+    "--texts", metavar="FILE", help="what is searched, a text a line (default: the data's captions)"
+  )
+  retrieve.add_argument(
+    "--by", metavar="MODALITY", help="what of a record searches (default: its images, else captions)"
+  )
+  retrieve.add_argument("--count", type=int, default=3, help="how many for each record (default: 3)")
 
   convert = _add(
     commands,
@@ -574,6 +593,25 @@ def _inspect(options: argparse.Namespace, words: list[str]) -> None:
     print(draw_contact_sheet(out, [one.picture for one in shown], words, f"{options.source}, {options.split}"))
     if files := keep_files(out, [one.file for one in shown]):
       print(f"{files[0]} to {files[-1].name}")
+
+
+def _retrieve(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.retrieve import retrieve
+
+  print(
+    retrieve(
+      options.workdir,
+      options.source,
+      options.field,
+      options.out,
+      options=_source_options(words),
+      split=options.split,
+      texts=options.texts,
+      by=options.by,
+      count=options.count,
+      data_dir=options.data_dir,
+    )
+  )
 
 
 def _convert(options: argparse.Namespace, words: list[str]) -> None:

@@ -31,7 +31,7 @@ FLOORS = (
   ("cost",),
   ("embed",),
   ("evaluate",),
-  ("caption", "search"),
+  ("caption", "retrieve", "search"),
   ("train",),
   ("configs",),
   ("__init__",),
@@ -42,7 +42,7 @@ FLOORS = (
 LOW = (
   *("data.attempts", "data.captions", "data.checks", "data.cut_captions", "data.filters", "data.image_parts"),
   *("data.image_views", "data.images", "data.noise", "data.record", "data.tokenizers", "data.torn_samples"),
-  *("data.regions", "data.transforms"),
+  "data.transforms",
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

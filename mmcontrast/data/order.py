@@ -67,6 +67,51 @@ class Epochs:
 
 
 @dataclasses.dataclass(frozen=True)
+class Balanced:
+  """One source, of which an epoch holds at most `most` examples of a group, drawn anew for each epoch.
+
+  Attributes:
+    groups: the indices of each group's examples, of all examples together once each.
+  """
+
+  groups: tuple[np.ndarray, ...]
+  most: int
+  seed: int
+  batch_size: int
+
+  def __post_init__(self):
+    if self.batch_size > self.examples:
+      raise TooFewExamples(
+        f"batch_size {self.batch_size} is more than the {self.examples} examples of an epoch of at most {self.most} of "
+        f"a group (data.balance); set it to {self.examples} or less, or raise data.balance.most", self.examples
+      )  # fmt: skip
+
+  @functools.cached_property
+  def _ends(self) -> list[int]:
+    return list(itertools.accumulate(min(len(group), self.most) for group in self.groups))
+
+  @property
+  def examples(self) -> int:
+    """Of an epoch."""
+    return self._ends[-1] if self.groups else 0
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return self.examples // self.batch_size
+
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
+    epoch, step = divmod(step, self.steps_per_epoch)
+    key, indices = _key(self.seed, epoch, noise.ORDER), []
+    for row in rows:
+      place = _permuted(step * self.batch_size + row, self.examples, key)
+      number = bisect.bisect_right(self._ends, place)
+      group, first = self.groups[number], self._ends[number - 1] if number else 0
+      own = _key(self.seed, epoch, noise.ORDER, number)
+      indices.append(int(group[_permuted(place - first, len(group), own)]))
+    return [epoch] * len(rows), indices
+
+
+@dataclasses.dataclass(frozen=True)
 class Shares:
   """Several sources by weight, each through its own epochs, without a remainder; their indices one after another.
 

@@ -17,10 +17,11 @@ from typing import Any
 import grain
 import numpy as np
 
+from mmcontrast.data.balance import groups_of
 from mmcontrast.data.batch_schema import batch_schema, of_size
 from mmcontrast.data.fingerprint import fingerprint
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
-from mmcontrast.data.order import Draws, Epochs, InOrder, Order, Shares
+from mmcontrast.data.order import Balanced, Draws, Epochs, InOrder, Order, Shares
 from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import Mixture, Source, open_source
@@ -51,7 +52,8 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   info = source.info
   schema = batch_schema(settings, tags=len(info.tag_names), labels=info.label_names, weighted=info.weighted)
   return Spec(
-    examples=len(source), steps_per_epoch=draws(source, 0, batch_size).steps_per_epoch, tag_names=info.tag_names,
+    examples=len(source), steps_per_epoch=draws(source, 0, batch_size, settings["balance"]).steps_per_epoch,
+    tag_names=info.tag_names,
     label_names=info.label_names, styles=info.styles,
     vocab_size=tokenizer.vocab_size if tokenizer else None,
     mask_id=tokenizer.mask_id if tokenizer and tokenizer.mask_id >= 0 else None, batch=of_size(schema, batch_size),
@@ -59,8 +61,13 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   )  # fmt: skip
 
 
-def draws(source: Source, seed: int, batch_size: int) -> Draws:
-  """What stands in the rows of the batches of `source`. UserError where a batch would hold an example twice."""
+def draws(source: Source, seed: int, batch_size: int, balance: Mapping[str, Any] | None = None) -> Draws:
+  """What stands in the rows of the batches of `source`. UserError where a batch would hold an example twice.
+
+  `balance`: config.data.balance, a label and of how many examples of a class an epoch is at most.
+  """
+  if balance and balance["label"]:
+    return Balanced(groups_of(source, balance["label"]), balance["most"], seed, batch_size)
   if not isinstance(source, Mixture):
     return Epochs(len(source), seed, batch_size)
   lengths = tuple(len(member) for member in source.members.values())
@@ -165,7 +172,9 @@ def train_batches(
   """
   settings = resolve(config)
   source = source or open_source(settings, settings["split"], data_dir)
-  order = Order(draws(source, seed, batch_size), batch_size, start_step, process_index, process_count)
+  order = Order(
+    draws(source, seed, batch_size, settings["balance"]), batch_size, start_step, process_index, process_count
+  )
   return Batches(Loader(source, settings, seed), order, start_step, **settings["read"])
 
 

@@ -27,6 +27,8 @@ _DEFAULTS = {
   # Label -> dict(classes=0.5, examples=0.5): training knows it of the first half of its classes, and of half of their
   # examples; of all others it is -1. Evaluation knows all.
   "known_labels": {},
+  # Of each class of a label, at most so many examples an epoch, drawn anew each time; label "": all of all.
+  "balance": {"label": "", "most": 100},
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
   "filter": filters.DEFAULTS,
   "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
@@ -72,6 +74,9 @@ def resolve(config: Mapping) -> dict:
   _check_told(settings)
   _check_identity(settings)
   known_labels.check(settings)
+  check_counts(settings["balance"], {"most": 1}, "data.balance")
+  if settings["balance"]["label"] and settings["mixture"]:
+    raise UserError("data.balance.label: is of one dataset, and this is a mixture; give its parts weights instead")
   check_counts(settings["on_error"], {"retries": 0}, "data.on_error")
   check_counts(settings["read"], {"threads": 1, "prefetch": 1}, "data.read")
   for key, (low, high) in _RANGES.items():

@@ -443,7 +443,9 @@ def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, d
   if workdir is not None:
     settings["tokenizer"] = kept_name(settings["tokenizer"], workdir)
   own = settings["views"]["text"] and settings["tokenizer"] == "sentencepiece"  # else the data need not be there
-  return open_tokenizer(settings, open_source(settings, settings["split"], data_dir) if own else None)
+  return open_tokenizer(
+    settings, open_source({**settings, "added_captions": ""}, settings["split"], data_dir) if own else None
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)

