@@ -34,6 +34,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.assignment_prediction import AssignmentPrediction
+from mmcontrast.objectives.capro import Capro
 from mmcontrast.objectives.captioning import Captioning
 from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
@@ -66,6 +67,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "clustered_negatives": ClusteredNegatives,
   "word_classification": WordClassification,
   "assignment_prediction": AssignmentPrediction,
+  "capro": Capro,
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmcontrast.errors import UserError, nearest
@@ -214,6 +215,44 @@ class GaussianMixture:
     }  # fmt: skip
     shown = {"clusters": len(new), "splits": changed.splits, "merges": changed.merges, "largest": int(sizes.max())}
     return Update({self.term: arrays}, {self.term: {"cluster_0": assigned}}, shown)
+
+
+@dataclass(frozen=True)
+class ClassMeans:
+  """The mean vector of each class, of unit length, as the first prototypes of the term module `capro`; zeros of a class
+  that no example has. Where there are prototypes already it does nothing: those that have moved stay.
+
+  Attributes:
+    term: the entry of the objective whose state it writes.
+    embedding: the path whose vectors, of unit length, are averaged.
+    label: of the dataset.
+  """
+
+  TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+
+  term: str
+  embedding: str
+  label: str
+
+  @property
+  def embeddings(self) -> tuple[str, ...]:
+    return (self.embedding,)
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    return (self.label,)
+
+  def check(self, state: Any, examples: int, of_training: bool) -> None:
+    _arrays_of(self.term, state, "prototypes", "capro", "with prototypes of classes")
+
+  def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
+    old = state.terms[self.term]["prototypes"]
+    if bool(jnp.any(old)):
+      return Update()
+    found = embed(self.embeddings)
+    label = np.where(found.present[self.embedding], found.facts["labels"][self.label], -1)
+    means = _unit(np.asarray(back_translated(_unit(found.nodes[self.embedding].pooled), label, len(old))))
+    return Update({self.term: {"prototypes": means}}, shown={"classes": int(np.any(means, 1).sum())})
 
 
 def _arrays_of(term: str, state: Any, array: str, module: str, what: str = "") -> Any:

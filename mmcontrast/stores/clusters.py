@@ -183,13 +183,17 @@ def concentration(rows: jax.Array, clusters: Clusters, temperature: float, alpha
   placed = jnp.maximum(clusters.assignments, 0)
   away = jnp.linalg.norm(rows - clusters.centroids[placed], axis=1)
   total = jax.ops.segment_sum(jnp.where(clusters.assignments >= 0, away, 0), placed, count)
-  sizes = clusters.sizes.astype(rows.dtype)
-  phi = total / (jnp.maximum(sizes, 1) * jnp.log(jnp.maximum(sizes, 1) + alpha))
+  phi = density(total, clusters.sizes.astype(rows.dtype), alpha)
   several = clusters.sizes > 1
   phi = jnp.where(several, phi, jnp.max(jnp.where(several, phi, 0)))
   phi = jnp.clip(phi, jnp.percentile(phi, 10), jnp.percentile(phi, 90))
   mean = jnp.mean(phi)
   return jnp.where(mean > 0, temperature * phi / jnp.where(mean > 0, mean, 1), temperature)
+
+
+def density(total: jax.Array, sizes: jax.Array, alpha: float) -> jax.Array:
+  """total / (Z log(Z + alpha)) [K], of the summed distances [K] of clusters of Z rows; 0 of those without any."""
+  return total / (jnp.maximum(sizes, 1) * jnp.log(jnp.maximum(sizes, 1) + alpha))
 
 
 def back_translated(rows: jax.Array, clusters: jax.Array, count: int) -> jax.Array:

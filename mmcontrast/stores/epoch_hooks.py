@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmcontrast.stores.cluster_hooks import BackTranslation, GaussianMixture, KMeans
+from mmcontrast.stores.cluster_hooks import BackTranslation, ClassMeans, GaussianMixture, KMeans
 from mmcontrast.stores.hook import Hook
 
 HOOKS: dict[str, type[Hook]] = {
   "kmeans": KMeans,
   "prototype_back_translation": BackTranslation,
   "gaussian_mixture": GaussianMixture,
+  "class_means": ClassMeans,
 }
 
 SHARED: dict[str, Any] = {"every_epochs": 1, "first_epoch": 0, "set": ""}

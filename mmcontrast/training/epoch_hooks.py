@@ -119,7 +119,8 @@ class EpochHooks:
         update = self._run(one, state, steps // self._plan.spec.steps_per_epoch, doing)
         state = written(state, update, f"config.epoch_hooks.{one.name}")
         shown = "".join(f", {key} {value:,g}" for key, value in update.shown.items())
-        say(f"epoch hook {one.name} before step {steps + 1}{shown}")
+        if update.terms or update.tables or shown:
+          say(f"epoch hook {one.name} before step {steps + 1}{shown}")
     return state
 
   def _run(self, one: Scheduled, state: TrainState, epoch: int, doing: Callable[[str], object]) -> Update:

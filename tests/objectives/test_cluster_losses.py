@@ -15,20 +15,21 @@ from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.assignment_prediction import assignments
+from mmcontrast.objectives.capro import collective_target, corrected, moved_prototypes, prototype_logits
 from mmcontrast.objectives.clustered_negatives import clustered_info_nce
 from mmcontrast.objectives.prototype_alignment import prototype_loss
 from mmcontrast.objectives.prototype_contrast import prototype_nce
 from mmcontrast.objectives.swav import sinkhorn
 from mmcontrast.objectives.term import Run
 from mmcontrast.objectives.word_classification import word_targets
-from mmcontrast.stores.clusters import back_translated
+from mmcontrast.stores.clusters import back_translated, density
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "clusters.json").read_text())
 IMAGE_TEXT = json.loads((GOLDEN / "image_text.json").read_text())
 pytestmark = pytest.mark.usefixtures("float64")
 VIEWS = ("image[0]/ssl", "image[1]/ssl")
-LOGITS = "image[0]/words"
+LOGITS, FEATURES, KEY = "image[0]/words", "image[0]/features", "image[1]/ssl@momentum"
 
 
 def golden(cases, name):
@@ -155,6 +156,74 @@ def test_gpc_prototypes():
   np.testing.assert_allclose(jnp.mean(jnp.stack(padded)), expected["loss"], rtol=1e-9)  # those that do not exist
 
 
+def capro(**options):
+  names = (VIEWS[0], FEATURES, KEY)
+  return dict(module=dict(name="capro", label="kind", classes=3, **{"queue": 10} | options), embeddings=names)
+
+
+def test_capro():
+  """A step, from what the reference gives of it: its logits, targets, labels, queue and prototypes."""
+  x, expected = golden(CASES, "capro_step")
+  embeddings = {VIEWS[0]: x["x"], FEATURES: x["x"], KEY: x["x_aug"]}
+  parameters = {name: {"kernel": x[name].T} for name in ("classifier", "classifier_low")}
+  parameters |= {f"reconstruct{n}": {"kernel": jnp.eye(4), "bias": jnp.full(4, n - 1.0)} for n in (1, 2)}
+  queue = jnp.roll(x["queue"].T, -5, 0)  # newest first: the reference overwrites the first five
+  state = {"prototypes": x["prototypes"], "queue": queue, "filled": jnp.int32(10)}
+
+  def loss(embeddings, step):
+    info = {"labels": {"kind": x["label"].astype(int)}}
+    found, metrics, _, new = evaluate(capro(), embeddings, info, state, {}, parameters, step=step)
+    return found, (metrics, new)
+
+  (value, (metrics, new)), gradients = compiled(jax.value_and_grad(loss, has_aux=True))(embeddings, 0)
+  np.testing.assert_allclose(new["prototypes"], expected["prototypes_after"], atol=1e-6)
+  np.testing.assert_allclose(new["queue"].T, expected["queue_after"], atol=1e-6)
+
+  def entropy(logits, label):
+    return -jnp.take_along_axis(jax.nn.log_softmax(jnp.asarray(logits)), jnp.asarray(label, int)[:, None], 1).mean()
+
+  label, rows = expected["label_after"], expected["kept_rows_of_x"]
+  logits = rows @ x["classifier"].T
+  soft = -jnp.sum(expected["collective_target"] * jax.nn.log_softmax(logits), -1).mean()
+  unit = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+  parts = {
+    "class": 0.9 * entropy(logits, label) + 0.1 * soft, "low": entropy(expected["low_logits"], label),
+    "instance": entropy(expected["instance_logits"], np.zeros(5)),
+    "reconstruction": jnp.mean((jax.nn.relu(unit) + 1 - rows) ** 2),
+    "prototype": entropy(expected["prototype_logits"], label),
+  }  # fmt: skip
+  for name, part in parts.items():
+    np.testing.assert_allclose(metrics[f"t/{name}"], part, rtol=1e-6)
+  np.testing.assert_allclose(value, sum(parts.values()), rtol=1e-6)
+  kept = np.flatnonzero([any(np.allclose(row, one) for one in rows) for row in x["x"]])
+  changed = np.asarray(x["label"])[kept] != np.asarray(label)
+  np.testing.assert_allclose(
+    [metrics["t/kept"], metrics["t/relabelled"]], [len(kept) / 5, changed.sum() / 5], rtol=1e-9
+  )
+  assert not np.any(gradients[KEY]) and np.isfinite(gradients[VIEWS[0]]).all()
+
+
+def test_capro_before_there_are_prototypes_and_of_a_class_without():
+  draw = np.random.default_rng(0)
+  q, label = jnp.asarray(draw.normal(size=(4, 3))), jnp.asarray([0, 0, 2, -1])
+  one = jnp.zeros((3, 3)).at[0].set(jnp.eye(3)[0])
+  np.testing.assert_array_equal(np.isinf(prototype_logits(q, one, 0.1)), [[0, 1, 1]] * 4)
+  assert not np.any(prototype_logits(q, jnp.zeros((3, 3)), 0.1))
+  moved = moved_prototypes(one, q, label, jnp.asarray([True, True, False, False]), 0.5)
+  wanted = 0.25 * one[0] + 0.75 * (q[0] + q[1]) / 2
+  np.testing.assert_allclose(moved[0], wanted / np.linalg.norm(wanted), rtol=1e-9)
+  assert not moved[1:].any()
+  new, kept = corrected(label, jnp.asarray([[0.1, 0.7, 0.2], [0.4, 0.3, 0.3], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), 0.6)
+  assert new.tolist() == [1, 0, 2, -1] and kept.tolist() == [True, True, False, False]
+  target = collective_target(q, jnp.eye(3), jnp.eye(3), jnp.zeros(3, bool))
+  assert not target.any()  # a queue without keys
+
+
+def test_density():
+  x, expected = golden(CASES, "capro_density")
+  np.testing.assert_allclose(density(x["distance_sum"], x["visited"], 10.0), expected["density"], rtol=1e-7)
+
+
 def test_supcon_of_what_is_labelled():
   """As if the other examples were not there."""
   embeddings, info, _ = jax.tree.map(jnp.asarray, batch())
@@ -194,6 +263,7 @@ TERMS = {
   "prototypes": dict(module=dict(name="prototype_contrast", clusters=(3, 4)), embeddings=VIEWS),
   "alignment": dict(module=dict(name="prototype_alignment", clusters=3), embeddings=VIEWS),
   "assignment": dict(module=dict(name="assignment_prediction", prototypes=9, text="text[0]"), embeddings=VIEWS),
+  "capro": capro(threshold=0.5),
   "meow": dict(module=dict(name="clustered_negatives", clusters=(3, 4)), embeddings=VIEWS),
 }
 
@@ -211,7 +281,7 @@ def evaluate(term, embeddings, info, state=None, rows=None, parameters=None, **o
 def batch():
   """Everything that a module may be given, [N, ...] each."""
   draw = np.random.default_rng(0)
-  embeddings = {name: Encoded(draw.normal(size=(N, D))) for name in VIEWS}
+  embeddings = {name: Encoded(draw.normal(size=(N, D))) for name in (*VIEWS, FEATURES, KEY)}
   embeddings[LOGITS] = Encoded(logits=draw.normal(size=(N, 9)))
   rows = {f"cluster_{m}": draw.integers(-1, 3, N).astype(float) for m in range(2)}
   info = {
@@ -262,6 +332,12 @@ def run(name, everything, valid, mesh=None):
   return jax.device_get(stepper(name, mesh)(given[0], parameters, *given[1:], state))
 
 
+def without_order(outcome):
+  """An outcome in which the keys of a queue are sorted: they stand in the order of the batch."""
+  loss, (metrics, state) = outcome
+  return loss, (metrics, {key: np.sort(x, 0) if key == "queue" else x for key, x in state.items()})
+
+
 @pytest.mark.parametrize("name", TERMS)
 def test_devices_order_and_absent_examples(name):
   everything, absent = batch(), np.arange(N) == 3
@@ -272,11 +348,12 @@ def test_devices_order_and_absent_examples(name):
   for a, b in ((wanted[0][0], fewer[0][0]), (wanted[0][1][1], fewer[0][1][1]), (wanted[1][1], fewer[1][1])):
     assert_close(a, b, 1e-9)
   assert_close(jax.tree.map(lambda x: x[~absent], wanted[1][0]), fewer[1][0], 1e-9)
-  assert np.any(jax.tree.leaves(wanted[1][1])) == (name == "alignment")  # what is fixed, or remembered, has no gradient
+  learns = any(np.any(leaf) for leaf in jax.tree.leaves(wanted[1][1]))
+  assert learns == (name in ("alignment", "capro"))  # what is given has no gradient
   assert not any(np.any(leaf[absent]) for leaf in jax.tree.leaves(wanted[1][0]))
   order = np.random.default_rng(1).permutation(N)
   moved = run(name, jax.tree.map(lambda x: x[order], everything), ~absent[order])
-  assert_close(moved[0], wanted[0], 1e-9)
+  assert_close(without_order(moved[0]), without_order(wanted[0]), 1e-9)
   assert_close(moved[1], (jax.tree.map(lambda x: x[order], wanted[1][0]), wanted[1][1]), 1e-9)
   embeddings = jax.tree.map(lambda x: np.where(absent[:, None], 1e6, x), everything[0])
   assert_close(run(name, (embeddings, *everything[1:]), ~absent)[0], wanted[0], 1e-9)
@@ -286,7 +363,8 @@ def test_devices_order_and_absent_examples(name):
 
 
 RUN = dict(
-  heads={"ssl": "image", "words": "image"}, batch_size=8, examples=20, made={"words": ("logits",), "ssl": ("pooled",)},
+  heads={"ssl": "image", "words": "image", "features": "image"},
+  batch_size=8, examples=20, made={"words": ("logits",), "ssl": ("pooled",)},
   facts={"image": (), "text": ("ids",)}, words=9, views={"image": 2, "text": 1}, head_dims={"words": 9},
   labels={"kind": ("a", "b", "c")},
 )  # fmt: skip
@@ -325,6 +403,10 @@ RUN = dict(
       dict(words=10),
       r"module\.text: the tokenizer has 10 pieces, and 9 are told apart; make it 10",
     ),
+    (TERMS["capro"] | dict(embeddings=VIEWS), {}, r"t\.embeddings: .* are not three; name a projection, the features"),
+    (TERMS["capro"], dict(labels={"kinds": ("a",)}), r"module\.label: no such choice 'kind'; did you mean 'kinds'"),
+    (TERMS["capro"], dict(labels={"kind": ("a", "b")}), r"module\.classes: label 'kind' has 2 classes, not 3; use 2"),
+    (capro(queue=21), {}, r"module\.queue: 21 keys are more than an epoch of 20, .*; use 20 or fewer"),
     (TERMS["meow"] | dict(embeddings=VIEWS[0]), {}, r"t\.embeddings: .* are 1; name the anchor, then its other view"),
     (
       dict(module=dict(name="clustered_negatives", clusters=(21,)), embeddings=VIEWS),

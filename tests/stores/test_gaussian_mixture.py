@@ -10,7 +10,7 @@ import pytest
 
 from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.stores.cluster_hooks import GaussianMixture
+from mmcontrast.stores.cluster_hooks import ClassMeans, GaussianMixture
 from mmcontrast.stores.gaussian_mixture import (
   log_marginal,
   log_split_ratio,
@@ -139,3 +139,19 @@ def test_what_is_refused(options, state, message):
 def test_more_known_classes_than_clusters():
   with pytest.raises(UserError, match="clusters: 4 are fewer than the 5 known classes of 'kind'"):
     hook()(lambda names: examples(np.arange(40) % 5), state(), jax.random.key(0))
+
+
+def test_means_of_classes():
+  """Of unit length, without what cannot be used; zeros of a class that none has; those that are there stay."""
+  means, given = ClassMeans(term="t", embedding=PATH, label="kind"), examples([0] * 10 + [2] * 10 + [-1] * 20)
+  start = types.SimpleNamespace(terms={"t": {"prototypes": np.zeros((3, 3))}, "u": {}})
+  means.check(start, 40, True)
+  found = means(lambda names: given, start, jax.random.key(0)).terms["t"]["prototypes"]
+  rows = given.nodes[PATH].pooled / np.linalg.norm(given.nodes[PATH].pooled, axis=1, keepdims=True)
+  for label, part in ((0, np.delete(rows[:10], 5, 0)), (2, rows[10:20])):
+    np.testing.assert_allclose(found[label], part.mean(0) / np.linalg.norm(part.mean(0)), atol=1e-6)
+  assert not found[1].any()
+  start.terms["t"]["prototypes"] = found
+  assert not means(lambda names: given, start, jax.random.key(0)).terms
+  with pytest.raises(UserError, match=r"term: 'u' is no entry of the objective with prototypes of classes; .*t"):
+    ClassMeans(term="u", embedding=PATH, label="kind").check(start, 40, True)
