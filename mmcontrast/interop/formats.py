@@ -29,11 +29,13 @@ class Format:
   Attributes:
     module: in mmcontrast.interop.
     reads, writes: whether it has `read` and `write`.
+    decoders: whether it has decoders of captions; else what is written is the model without its own.
   """
 
   module: str
   reads: bool = True
   writes: bool = True
+  decoders: bool = False
 
   def read(self, path: str, **how: Any) -> Pretrained:
     """What the file or folder at `path` holds. `how`: torch, weights, allow_unused of `weights.Reading`.
@@ -53,7 +55,7 @@ class Format:
 
   def plan(self, pretrained: Pretrained, where: str) -> None:
     """Raises UserError, which begins with `where`, for what the format cannot express. Looks at no array's values."""
-    importlib.import_module(f"mmcontrast.interop.{self.module}").plan(pretrained, where)
+    importlib.import_module(f"mmcontrast.interop.{self.module}").plan(self._expressed(pretrained), where)
 
   def write(self, pretrained: Pretrained, out: str | pathlib.Path) -> None:
     """Writes the folder `out`, which the other package loads.
@@ -61,11 +63,14 @@ class Format:
     Raises UserError where it cannot express an option, and where `out` holds something; then nothing is written.
     """
     with whole(out, "--out") as folder:
-      importlib.import_module(f"mmcontrast.interop.{self.module}").write(pretrained, folder)
+      importlib.import_module(f"mmcontrast.interop.{self.module}").write(self._expressed(pretrained), folder)
+
+  def _expressed(self, pretrained: Pretrained) -> Pretrained:
+    return pretrained if self.decoders else pretrained.without_decoder()
 
 
 FORMATS = {
-  "open_clip": Format("open_clip"),
+  "open_clip": Format("open_clip", decoders=True),
   "hf": Format("hugging_face"),
   "timm": Format("timm"),
   "torchvision": Format("torchvision"),

@@ -1,4 +1,4 @@
-"""open_clip's models: CLIP, SigLIP, CoCa's two towers, and the ResNets of CLIP. Format of open_clip 3.3.
+"""open_clip's models: CLIP, SigLIP, CoCa with its decoder, and the ResNets of CLIP. Format of open_clip 3.3.
 
 open_clip:DIR         a folder with open_clip_config.json and its weights, as open_clip saves and downloads it
 open_clip:NAME@FILE   a file of weights; NAME: a JSON config, or a model of an installed open_clip
@@ -25,12 +25,11 @@ from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weight
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _FILES = (WEIGHTS, "open_clip_pytorch_model.bin")
 _IGNORED = (
-  r"text_decoder\..*",  # it makes CoCa's captions, not its embeddings
   r".*\.num_batches_tracked",
   "input_resolution",
   "context_length",
   "vocab_size",
-  r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask",
+  r"(text\.|text_decoder\.)?(transformer\.resblocks\.\d+\.)?attn_mask",
 )
 
 _QUICK_GELU = 1.702  # its factor

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.interop import open_clip_resnet, timm, tokenizer_files
+from mmcontrast.interop import open_clip_decoder, open_clip_resnet, timm, tokenizer_files
 from mmcontrast.interop.naming import (
   CONV,
   LEADING,
@@ -169,7 +169,7 @@ class Described(NamedTuple):
 
   def rules(self, prefix: str) -> list[Rule]:
     """`prefix`: of the names of the text tower: "text.", or none in the layout of CLIP itself."""
-    return [*under(self.image_rules, "visual.", ""), *under(self.text_rules, prefix, "")]
+    return [*under(self.image_rules, "visual.", ""), *open_clip_decoder.RULES, *under(self.text_rules, prefix, "")]
 
 
 def describe(config: Mapping[str, Any], where: str) -> Described:
@@ -195,6 +195,10 @@ def describe(config: Mapping[str, Any], where: str) -> Described:
   text_tower, text_head, text_rules = _text(_fields(model["text_cfg"], _TEXT, place), model, place)
   towers = {"image": complete(tower), "text": complete(text_tower)}
   heads = {"image_joint": {"tower": "image", **head}, "text_joint": {"tower": "text", **text_head}}
+  if model["multimodal_cfg"]:
+    towers["text"]["norm_after_pool"] = True
+    decoder, words = open_clip_decoder.describe(model, towers["text"], f"{where}: multimodal_cfg")
+    towers[open_clip_decoder.TOWER], heads[open_clip_decoder.HEAD] = decoder, words
   image = _image_input(preprocess or {}, vision.get("image_size", 224), where)
   return Described(towers, heads, image, image_rules, text_rules)
 
@@ -256,6 +260,10 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
     "vision_cfg": vision,
     "text_cfg": text_cfg,
   }
+  if open_clip_decoder.TOWER in pretrained.towers:
+    model["multimodal_cfg"] = open_clip_decoder.fields_of(pretrained, image, text, where)
+    for fields in (vision, text_cfg):
+      fields["output_tokens"] = True
   if pretrained.logit_bias is not None:
     model["init_logit_bias"] = pretrained.logit_bias
   # CLIP's own class has neither another trunk nor a token at the end of texts.

@@ -80,8 +80,9 @@ class Pretrained:
   """A model of another package.
 
   Attributes:
-    towers: "image", "text" -> encoder options, "name" among them, complete: no default is left to a later version.
-    heads: "image_joint", "text_joint" -> head options, "tower" and "name" among them.
+    towers: "image", "text", and "decoder" of one that writes captions -> encoder options, "name" among them, complete:
+      no default is left to a later version.
+    heads: "image_joint", "text_joint", "words" -> head options, "tower" and "name" among them.
     arrays: "params/towers/image/..." -> float32 array, all that towers and heads have.
     image, text: their inputs; None where there is no such tower.
     logit_scale: the factor itself (one over the temperature), None where the model has none.
@@ -117,6 +118,15 @@ class Pretrained:
         raise UserError(
           f"{self.source}: the share of images that is seen is {image.centre_crop!r}, and must be above 0 and up to 1"
         )
+
+  def without_decoder(self) -> Pretrained:
+    """The model without what writes captions."""
+    towers = {name: options for name, options in self.towers.items() if name != "decoder"}
+    heads = {name: options for name, options in self.heads.items() if options["tower"] in towers}
+    left_out = [f"/towers/{name}/" for name in self.towers if name not in towers]
+    left_out += [f"/heads/{name}/" for name in self.heads if name not in heads]
+    arrays = {path: array for path, array in self.arrays.items() if not any(part in path for part in left_out)}
+    return dataclasses.replace(self, towers=towers, heads=heads, arrays=arrays)
 
   def key(self, part: str) -> str:
     """The config key of `part`, such as "towers/image"."""

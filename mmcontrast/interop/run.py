@@ -167,6 +167,9 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
         "export a run that is evaluated by a head of a tower"
       )
   own_towers = {name.removesuffix("_joint"): sources[own][1] for name, own in own_heads.items()}
+  pair = tuple(own_heads.values())
+  if words := _decoding_head(config, own_towers):
+    own_heads["words"], own_towers["decoder"] = words, sources[words][1]
   if not own_towers and not options["features"]:
     raise UserError(
       f"{where}: config.evaluation names no head (image, text) and no tower (features) to export; train "
@@ -183,7 +186,7 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
   heads, towers = {}, {}
   for name, own in own_heads.items():
-    heads[name] = {**config["heads"][own], "tower": name.removesuffix("_joint")}
+    heads[name] = {**config["heads"][own], "tower": "decoder" if name == "words" else name.removesuffix("_joint")}
     heads[name].pop("of", None)
     if heads[name].pop("shared", None):
       raise UserError(
@@ -193,6 +196,8 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   for name, own in own_towers.items():
     towers[name] = {**config["towers"][own], **({"scan": False} if "scan" in config["towers"][own] else {})}
     towers[name].pop("modality", None)
+    if name == "decoder":
+      towers[name]["reads"] = ("text", "image")
   image = text = None
   if "image" in towers:
     mode = "squash" if data["resize"]["mode"] == "squash" else "shortest"
@@ -210,13 +215,23 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     text = TextInput(data["text_length"], tokenizer, data["token_ids"], data["lower"])
   terms = found["params"].get("terms", {})
   check_weights(traverse_util.flatten_dict(terms, sep="/"), "config.objective")
-  scale, bias = logits_between(config["objective"], terms, own_heads.values())
+  scale, bias = logits_between(config["objective"], terms, pair)
   names = {
     f"{kind}/{name}": f"{kind}/{own}"
     for kind, parts in (("towers", own_towers), ("heads", own_heads))
     for name, own in parts.items()
   }
   return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names)
+
+
+def _decoding_head(config: Mapping[str, Any], own_towers: Mapping[str, str]) -> str | None:
+  """The head of words that writes captions of the images, by a decoder of these two towers; None without one."""
+  pair = [own_towers.get("text"), own_towers.get("image")]
+  for name, (kind, tower) in sources_of(config).items():
+    options = config["towers"].get(tower, {}) if kind == "towers" else {}
+    if config["heads"][name]["name"] == "words" and options.get("causal") and list(options.get("reads", ())) == pair:
+      return name
+  return None
 
 
 def _renamed(trees: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:

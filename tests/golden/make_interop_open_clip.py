@@ -3,7 +3,7 @@
     HF_HUB_OFFLINE=1 PYTHONPATH=tests/oracles .venv-oracles/bin/python tests/golden/make_interop_open_clip.py
 
 Each folder has the config, the weights and outputs.npz: images [B, H, W, 3] and ids [B, L], and the embeddings and
-logits of both, float32.
+logits of both, float32; of CoCa also "words" [B, L, V], the logits of the decoder.
 """
 
 import json
@@ -60,17 +60,18 @@ CASES = {
     },
   },
   "coca": {
-    "embed_dim": 12,
+    "embed_dim": 16,
     "custom_text": True,
     "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
     "vision_cfg": {
       **VIT,
+      "width": 24,
       "attentional_pool": True,
       "attn_pooler_heads": 2,
       "attn_pooler_queries": 3,
       "output_tokens": True,
     },
-    "multimodal_cfg": {**TEXT, "layers": 1, "attn_pooler_heads": 2},
+    "multimodal_cfg": {**TEXT, "attn_pooler_heads": 2},
   },
 }
 
@@ -140,6 +141,9 @@ def save(case: str, config: dict) -> None:
     tokenizer().save_pretrained(folder)
     arrays["texts"] = np.array(TEXTS)
     arrays["texts_ids"] = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS).int()
+  if "multimodal_cfg" in config:
+    with torch.no_grad():
+      arrays["words"] = model(images, texts, output_labels=False)["logits"]
   np.savez_compressed(folder / "outputs.npz", **{name: np.asarray(array) for name, array in arrays.items()})
   print(folder, sum(file.stat().st_size for file in folder.iterdir()) // 1024, "KB; open_clip", open_clip.__version__)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import torch_files
@@ -12,8 +13,11 @@ from models import GOLDEN, assert_outputs, assert_same_file
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import UserError
 from mmcontrast.interop import formats, hugging_face_clip, open_clip, open_clip_config, tokenizer_files, vit
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, difference
+from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, difference, model_config, variables
 from mmcontrast.interop.weights import read_weights, write_weights
+from mmcontrast.modalities.views import Inputs
+from mmcontrast.models import decoding
+from mmcontrast.models.model import build_model
 
 CASES = ("clip", "quickgelu", "resnet", "siglip", "coca")
 FORMAT = formats.FORMATS["open_clip"]
@@ -46,11 +50,42 @@ def test_our_outputs_are_theirs(case, read):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_read_is_written_bit_for_bit(case, read, tmp_path):
   FORMAT.write(read[case], tmp_path)
-  without = r"text_decoder\..*|.*\.num_batches_tracked"  # of captions; of steps counted
+  without = r".*\.num_batches_tracked"  # of steps
   assert_same_file(folder(case) / open_clip.WEIGHTS, tmp_path / open_clip.WEIGHTS, without)
   config = json.loads((tmp_path / open_clip.CONFIG).read_text())
   said = open_clip_config.describe(config, "out")
   assert (said.towers, said.heads, said.image) == (read[case].towers, read[case].heads, read[case].image)
+
+
+def test_the_decoder_is_theirs(read):
+  """Logits of words, of whole texts; those after the end of a text are nobody's."""
+  golden, found = np.load(folder("coca") / "outputs.npz"), read["coca"]
+  model = build_model(model_config(found.towers, found.heads, found.text))
+  real = golden["ids"] > 0
+  views = {"image": Inputs(golden["images"][:, None]), "text": Inputs(golden["ids"][:, None], real[:, None])}
+  path = "decoder(text[0], image[0])/words"
+  run = jax.jit(lambda weights: model.embed(weights, views, [path], train=False)[0][path].logits)
+  logits = np.asarray(run(variables(found.arrays)))
+  assert logits.shape == golden["words"].shape and golden["words"].std() > 0.1
+  np.testing.assert_allclose(logits[real], golden["words"][real], atol=1e-4)
+  assert decoding.decoder_of(model).length == 8
+
+
+def test_a_pair_without_its_decoder_is_written_for_others(read, tmp_path):
+  """Formats without decoders get the two towers; a decoder that open_clip has otherwise is refused."""
+  pair = read["coca"].without_decoder()
+  assert set(pair.towers) == {"image", "text"} and not any("decoder" in path or "words" in path for path in pair.arrays)
+  changes = [
+    ({"order": "self_cross_mlp"}, r"towers\.decoder\.order is 'self_cross_mlp', and 'self_mlp_cross_mlp' is needed"),
+    ({"width": 32}, r"open_clip's decoder is as wide as what it reads, and config\.towers\.decoder is 32 wide"),
+  ]
+  for change, message in changes:
+    towers = {**read["coca"].towers, "decoder": {**read["coca"].towers["decoder"], **change}}
+    with pytest.raises(UserError, match=message):
+      FORMAT.write(dataclasses.replace(read["coca"], towers=towers), tmp_path / "out")
+  towers = {**read["coca"].towers, "image": {**read["coca"].towers["image"], "pool": "cls"}}
+  with pytest.raises(UserError, match=r"reads the tokens that attention pools .*towers\.image\.pool='queries'"):
+    FORMAT.write(dataclasses.replace(read["coca"], towers=towers), tmp_path / "out")
 
 
 def test_config_and_weights_apart(tmp_path):
