@@ -17,15 +17,26 @@ import typing
 if typing.TYPE_CHECKING:
   import os
 
-  from mmcontrast import caption, embed, evaluate, search, train
+  from mmcontrast import caption, embed, evaluate, match, search, train
   from mmcontrast.config import base_config, load_config
   from mmcontrast.errors import UserError
   from mmcontrast.inference import Inference
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "base_config", "caption", "embed", "evaluate", "load", "load_config", "search", "train"]
+__all__ = [
+  "UserError",
+  "base_config",
+  "caption",
+  "embed",
+  "evaluate",
+  "load",
+  "load_config",
+  "match",
+  "search",
+  "train",
+]
 
-_MODULES = ("caption", "embed", "evaluate", "search", "train")  # each is called as its function: called.py
+_MODULES = ("caption", "embed", "evaluate", "match", "search", "train")  # each is called as its function: called.py
 _PLACES = {"UserError": "errors", "base_config": "config", "load_config": "config"}
 
 

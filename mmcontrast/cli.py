@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_embed(commands)
   _add_search(commands)
   _add_caption(commands)
+  _add_match(commands)
   _add_weights(commands)
   _add_data(commands)
   return parser
@@ -254,6 +255,13 @@ def _add_search(commands: argparse._SubParsersAction) -> None:
   )
   search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
   search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
+  search.add_argument(
+    "--rerank",
+    type=int,
+    default=0,
+    metavar="FIRST",
+    help="put so many of the nearest in order by the run's matching head, such as 64 (default: 0, none)",
+  )
   _add_width(search)
 
 
@@ -292,6 +300,22 @@ def _add_caption(commands: argparse._SubParsersAction) -> None:
   )
   caption.add_argument("--head", default="", help="the head that writes, where the run has several")
   caption.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+
+
+def _add_match(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast match`."""
+  match = _add(
+    commands,
+    "match",
+    _match,
+    "Say how probable it is that an image belongs with each of some texts, by the matching head of a run; "
+    "or a text with images, or other things that the head reads.",
+  )
+  match.add_argument("first", help="the path of an image, or words")
+  match.add_argument("others", nargs="+", help="words, each text in quotes, or the paths of images")
+  match.add_argument("--workdir", required=True, help="the folder of the run")
+  match.add_argument("--head", help="the head that matches (default: that of the run)")
+  match.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
 
 def _add_weights(commands: argparse._SubParsersAction) -> None:
@@ -527,6 +551,7 @@ def _search(options: argparse.Namespace, words: list[str]) -> None:
     query_kind=options.query_kind,
     count=options.count,
     width=options.width,
+    rerank=options.rerank,
     out=options.out,
     data_dir=options.data_dir,
   )
@@ -536,6 +561,15 @@ def _search(options: argparse.Namespace, words: list[str]) -> None:
     from mmcontrast.report.picture_path import png_path
 
     print(png_path(options.out, "--out"))
+
+
+def _match(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.match import match
+
+  for one in match(
+    options.workdir, options.first, options.others, head=options.head, step=options.step, data_dir=options.data_dir
+  ):
+    print(one.line)
 
 
 def _import(options: argparse.Namespace, _: list[str]) -> None:

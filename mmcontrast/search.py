@@ -24,6 +24,7 @@ from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.embed_records import Embedder, progress, some
 from mmcontrast.inference.embeddings import Embeddings
+from mmcontrast.inference.matching import match_probabilities, matching_head
 from mmcontrast.inference.scorers import Query as Asked
 from mmcontrast.inference.scorers import joined_term, query_row, scorer_of
 from mmcontrast.modalities import MODALITIES, Modality
@@ -39,7 +40,7 @@ DataDir = str | os.PathLike | None
 class Result(NamedTuple):
   """One thing that was found."""
 
-  score: float  # the cosine, or the score that the run trains
+  score: float  # the cosine, the score that the run trains, or the probability of a match
   name: str  # the path of the file, or what the record is called
   text: str  # its caption, or ""
   index: int  # of the record in its source
@@ -65,6 +66,7 @@ def search(
   query_kind: str | None = None,
   count: int = 10,
   width: int | None = None,
+  rerank: int = 0,
   out: str | os.PathLike | None = None,
   data_dir: DataDir = None,
 ) -> list[Result]:
@@ -82,12 +84,15 @@ def search(
     query_kind: the modality of `query`, where its file or type does not say it.
     count: how many.
     width: how many of the first numbers of the joint space are compared, as of `load`; None: what the embeddings have.
+    rerank: so many of the nearest are put in order by the run's matching head, and `count` of them returned; 0: none.
     out: the path of a picture to draw, a PNG; of what can be seen, and of sounds, which are written beside it.
   Raises UserError: no such run, source, set or embeddings; the query is empty, not an image, or of a kind
   that the run has no tower for.
   """
   if count < 1:
     raise UserError(f"--count {count}: give 1 or more")
+  if rerank and rerank < count:
+    raise UserError(f"--rerank {rerank}: fewer than are shown; give {count} or more, or a smaller --count")
   if given := [
     name
     for name, value in (("SOURCE", source), ("--dataset", dataset), ("--embeddings", embeddings))
@@ -111,19 +116,22 @@ def search(
       f"{' or '.join(one.name for one in drawn)}"
     )
   asked = read_query(query, query_kind)
+  most = max(count, rerank)
   if embeddings is not None:
-    found, opened, title, kind = _in_embeddings(workdir, asked, embeddings, kind, count, width, data_dir)
+    searched = _in_embeddings(workdir, asked, embeddings, kind, most, width, rerank, data_dir)
   else:
-    found, opened, title, kind = _in_source(
-      workdir, asked, source, options, split, dataset, kind, count, width, data_dir
-    )
+    searched = _in_source(workdir, asked, source, options, split, dataset, kind, most, width, rerank, data_dir)
+  found, opened, title, kind, model = searched
+  if rerank:
+    found = _reranked(model, asked, found, opened(), kind)[:count]
   if path:
     _draw(path, asked, found, opened(), title, kind)
   return found
 
 
-Searched = tuple[list[Result], Callable[[], Source], str, str]
-"""What was found, what opens the source that it is of, a title for a picture, and the modality of what was found."""
+Searched = tuple[list[Result], Callable[[], Source], str, str, Inference]
+"""What was found, what opens the source that it is of, a title for a picture, the modality of what was found, and the
+model."""
 
 
 class Query(NamedTuple):
@@ -206,6 +214,7 @@ def _in_embeddings(
   kind: str | None,
   count: int,
   width: int | None,
+  rerank: int,
   data_dir: DataDir,
 ) -> Searched:
   there = Embeddings(folder)
@@ -220,6 +229,8 @@ def _in_embeddings(
   model = model.at_width(kept if width is None else width)
   kind = choose(kind or _usual(model, asked, kinds), kinds, "--kind")
   _check(model, asked, kind, workdir)
+  if rerank:
+    matching_head(model, (asked.modality, kind), "--rerank")
   if kept and (model.width > kept or not model.width):
     raise UserError(f"--width {width}: {folder} holds vectors of {kept} numbers; give {kept} or less, or leave it out")
   if term := joined_term(model, asked.modality, kind):
@@ -227,7 +238,9 @@ def _in_embeddings(
       f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
       f"{term.words} together: search the source itself"
     )
-  found = _nearest(there, kind, query_row(model, _seen(model, asked)), count, 0 if model.width == kept else model.width)
+  found = _nearest(
+    there, kind, query_row(model, seen_query(model, asked)), count, 0 if model.width == kept else model.width
+  )
   named = there.manifest["source"]
 
   def opened() -> Source:
@@ -237,7 +250,7 @@ def _in_embeddings(
 
   found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
   results = [_result(what, cosine, kind) for what, cosine in found_rows]
-  return results, opened, f"{named['dataset']}, by {workdir}", kind
+  return results, opened, f"{named['dataset']}, by {workdir}", kind, model
 
 
 def _in_source(
@@ -250,6 +263,7 @@ def _in_source(
   kind: str | None,
   count: int,
   width: int | None,
+  rerank: int,
   data_dir: DataDir,
 ) -> Searched:
   opened, style, title = None, None, source
@@ -272,7 +286,9 @@ def _in_source(
       f"--kind {kind}: {title} has no {MODALITIES[kind].nouns}" + (f"; it has {' and '.join(has)}" if has else "")
     )
   _check(model, asked, kind, workdir)
-  scorer = scorer_of(model, _seen(model, asked), kind, opened.info, style)
+  if rerank:
+    matching_head(model, (asked.modality, kind), "--rerank")
+  scorer = scorer_of(model, seen_query(model, asked), kind, opened.info, style)
   if len(opened) >= _MANY:
     print(
       f"{len(opened)} records are embedded for one query; for the next ones keep them: mmcontrast embed",
@@ -292,7 +308,26 @@ def _in_source(
     print(f"{len(bad)} of {len(opened)} records are left out of the search: {some(bad)}", file=sys.stderr)
   if not kept:
     raise UserError(f"{title}: nothing in it can be searched")
-  return [_result(what, score, kind) for score, what in kept], lambda: opened, f"{title}, by {workdir}", kind
+  results = [_result(what, score, kind) for score, what in kept]
+  return results, lambda: opened, f"{title}, by {workdir}", kind, model
+
+
+def _reranked(model: Inference, asked: Query, found: Sequence[Result], source: Source, kind: str) -> list[Result]:
+  """What was found, put in order by how probable it is that it belongs with the query."""
+  modality, values = MODALITIES[kind], []
+  for one in found:
+    try:
+      raw = one.text if modality.words else dict(modality.values(source[one.index]))[one.style]
+      values.append(modality.evaluation_view(raw, model.data))
+    except (BadRecord, OSError, KeyError, IndexError) as error:
+      raise UserError(
+        f"--rerank: {one.name} cannot be read ({one_line(error)}); it is not what it was when it was embedded"
+      ) from None
+  query = seen_query(model, asked)
+  head = matching_head(model, (query.modality, kind), "--rerank")
+  scores = match_probabilities(model, head, (query.modality, query.value), (kind, values)).tolist()
+  order = sorted(range(len(found)), key=lambda place: -scores[place])  # of equals the nearest is first
+  return [found[place]._replace(score=scores[place]) for place in order]
 
 
 def _ways(model: Inference) -> list[tuple[str, str]]:
@@ -308,7 +343,7 @@ def _usual(model: Inference, asked: Query, has: Sequence[str]) -> str:
   return next(iter([*near, *(one for one in seen if model.kind_of(one) in model.kinds), PROMPTS]))
 
 
-def _seen(model: Inference, asked: Query) -> Asked:
+def seen_query(model: Inference, asked: Query) -> Asked:
   """What the model sees of the query."""
   thing = asked.words if asked.thing is None else asked.thing
   return Asked(asked.modality, model.view(thing, asked.modality))
@@ -389,6 +424,11 @@ def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int, width: i
 def _result(what: Mapping, score: float, kind: str) -> Result:
   shown = what.get(MODALITIES[kind].key, "") if MODALITIES[kind].pictured else what.get("style", "")
   return Result(score, what.get("path") or what["name"], what.get("text", ""), what["index"], what["id"], shown)
+
+
+def called_query(query: Any) -> str:
+  """What a query is called in messages and results: the words or the path, or its type."""
+  return str(query) if isinstance(query, str | os.PathLike) else f"a {type(query).__name__}"
 
 
 def _draw(path: folders.Folder, asked: Query, found: Sequence[Result], source: Source, title: str, kind: str) -> None:

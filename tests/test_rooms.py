@@ -32,6 +32,7 @@ FLOORS = (
   ("embed",),
   ("evaluate",),
   ("caption", "retrieve", "search"),
+  ("match",),
   ("train",),
   ("configs",),
   ("__init__",),
