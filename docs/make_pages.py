@@ -72,6 +72,8 @@ MEANINGS = {
   "data.missing": 'examples without an image or caption: "skip" them, count them as "bad", or "mask" the '
   "missing modality",
   "data.identity": 'what target same_id compares: the "record", or its first "caption"',
+  "data.shuffled_captions.share": "share of the training examples with one another's captions: known noise",
+  "data.shuffled_captions.seed": "which of them",
   "data.filter.min_side": "fewest pixels of the shorter side of an image",
   "data.filter.max_aspect": "largest ratio of the longer side to the shorter; 0: any",
   "data.filter.min_caption": "fewest characters of a caption",

@@ -370,7 +370,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
   data = commands.add_parser("data", help="List, build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
   build = _add(commands, "build", _build, "Build a dataset from its packages.")
-  build.add_argument("name", help="emoji_views, emoji_noto, emoji_spoken, emoji_spoken_noto or tux_stamps")
+  build.add_argument("name", help="emoji_views, emoji_tones, emoji_noto, emoji_spoken, emoji_spoken_noto or tux_stamps")
   build.add_argument("--force", action="store_true", help="build it again")
 
   _add(commands, "list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
@@ -391,6 +391,10 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     "Print what a dataset holds: counts, schema, five examples. Options of the source follow as --source.key=value.",
   )
   inspect.add_argument("--out", help="a contact sheet to write, such as sheet.png")
+  inspect.add_argument(
+    "--shuffled_captions", type=float, default=0.0, metavar="SHARE", help="as data.shuffled_captions.share of a run"
+  )
+  inspect.add_argument("--shuffle_seed", type=int, default=0, metavar="SEED", help="as data.shuffled_captions.seed")
 
   retrieve = _add(
     commands,
@@ -609,11 +613,13 @@ def _index(options: argparse.Namespace, _: list[str]) -> None:
 
 
 def _inspect(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.data import inspection, sources
+  from mmcontrast.data import inspection, shuffled, sources
   from mmcontrast.report.picture_path import png_path
 
   out = png_path(options.out, "--out") if options.out else None
   named = {"dataset": options.source, "source": _source_options(words)}
+  named["shuffled_captions"] = {"share": options.shuffled_captions, "seed": options.shuffle_seed}
+  shuffled.check(named["shuffled_captions"])
   source = sources.open_source(named, options.split, options.data_dir)
   found = inspection.inspect(source)
   print(found.text)

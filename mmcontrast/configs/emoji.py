@@ -23,6 +23,23 @@ def images(views=2):
   return c
 
 
+def tones(views=2):
+  """The image tower, without a head, and drawings in skin tones; probes show what it knows of tone and of the rest."""
+  c = images(views)
+  c.data.update(dataset="emoji_tones", split="train")
+  c.augment = dict(image=dict(flip=0.5, brightness=0.2, jitter_probability=0.8))
+  del c.heads.image_ssl
+  label = ("tone", "subgroup")
+  c.evaluation.update(
+    data=dict(tones=dict(split="test"), tones_to_fit=dict(split="train")),
+    sets=("tones",),
+    train_sets=("tones_to_fit",),
+    optional_sets=(),
+    evaluators=dict(knn=dict(label=label), linear_probe=dict(label="tone")),
+  )
+  return c
+
+
 def tokens(head="token_linear"):
   """Both towers, each with one head that gives tokens; zero-shot means of prompts need single vectors."""
   c = pair()

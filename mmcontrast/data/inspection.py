@@ -44,6 +44,7 @@ def inspect(source: Source) -> Found:
   info, count = source.info, len(source)
   part = "" if len(records) + len(bad) == count else f"; the numbers below are of {len(records) + len(bad)} of them"
   rows = [("examples", f"{count}{part}")]
+  rows += [("note", note) for note in info.notes]
   rows += [
     (f"{modality.nouns}: {key}", modality.described([_of_key(modality, record, key) for record in records]))
     for modality in MODALITIES.values()
@@ -179,6 +180,6 @@ def _example(record: Record, info: Info) -> str:
     lines.append("names: " + ", ".join(f"{language} {name!r}" for language, name in record["names"].items()))
   if record["tags"].any():
     lines.append("tags: " + ", ".join(name for name, has in zip(info.tag_names, record["tags"]) if has))
-  lines += [f"{label}: {info.label_names[label][value]}" for label, value in record["labels"].items()]
+  lines += [f"{label}: {info.label_names[label][value]}" for label, value in record["labels"].items() if value >= 0]
   lines = [" ".join(line.split()) for line in lines]
   return "\n  ".join(line if len(line) <= _LINE else f"{line[:_LINE]}..." for line in lines)

@@ -74,6 +74,7 @@ class Info:
   caption_fields: tuple[str, ...] = ("caption",)  # keys of `Record.captions`; none: no captions
   row_ids: bool = False  # ids are places, and no two records have one
   weighted: bool = False  # whether records bring weights
+  notes: tuple[str, ...] = ()  # what was done to the records, in words
   # Modality -> keys of its field of `Record`, of those beyond images and captions.
   keys: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 

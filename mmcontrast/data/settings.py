@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from mmcontrast.data import filters, images, known_labels
+from mmcontrast.data import filters, images, known_labels, shuffled
 from mmcontrast.data.checks import check_counts
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.modalities import MODALITIES, Modality
@@ -31,6 +31,9 @@ _DEFAULTS = {
   "balance": {"label": "", "most": 100},
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
   "filter": filters.DEFAULTS,
+  # So many of the training examples, chosen by `seed`, have one another's captions: noise that is known, and said by
+  # the label "caption_of".
+  "shuffled_captions": shuffled.DEFAULTS,
   "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
   # timeout_seconds, is tried again, after backoff_seconds and then twice as long each time.
@@ -83,6 +86,7 @@ def resolve(config: Mapping) -> dict:
     if not isinstance(value := settings["on_error"][key], int | float) or not low <= value <= high:
       raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
   filters.check(settings["filter"])
+  shuffled.check(settings["shuffled_captions"])
   choose(settings["missing"], ("skip", "bad", "mask"), "data.missing")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")
   return settings

@@ -17,7 +17,9 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.finite_tokens import FiniteTokens
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
+from mmcontrast.encoders.shared_queries import SharedQueries
 from mmcontrast.encoders.token_heads import PixelPropagation, Slots, TokenPrototypes
+from mmcontrast.encoders.token_merge import TokenMerge
 from mmcontrast.encoders.words import Words
 from mmcontrast.errors import UserError
 from mmcontrast.registry import build
@@ -212,6 +214,8 @@ HEADS = {
   "finite_tokens": FiniteTokens,
   "match": Match,
   "words": Words,
+  "shared_queries": SharedQueries,
+  "token_merge": TokenMerge,
 }
 
 

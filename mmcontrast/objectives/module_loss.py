@@ -11,6 +11,8 @@ from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.global_matrix import Tile, reduce_tiles
+from mmcontrast.objectives.reductions import Reduction, Values
 from mmcontrast.objectives.term import Run
 
 
@@ -24,6 +26,7 @@ class Facts(NamedTuple):
     scheduled: the values now of `ModuleLoss.SCHEDULED`.
     batch: "id", "index", "tags", "labels", "seed" ... [N] as the pipeline gives them.
     rows: of `ModuleLoss.table`, what is remembered of the examples of the batch: name -> [N].
+    matrix: options of `global_matrix.reduce_tiles`.
   """
 
   names: tuple[str, ...]
@@ -32,6 +35,13 @@ class Facts(NamedTuple):
   scheduled: Mapping[str, Any]
   batch: Mapping[str, Any]
   rows: Mapping[str, jax.Array] = MappingProxyType({})
+  matrix: Mapping[str, Any] = MappingProxyType({})
+
+  def reduce(
+    self, tile: Tile, reductions: Mapping[str, Reduction], rows: Any, columns: Any, shared: Any = (), **options: Any
+  ) -> Values:
+    """`global_matrix.reduce_tiles` on the devices of the run: statistics of a matrix that is never made whole."""
+    return reduce_tiles(tile, reductions, rows, columns, shared, **options, **self.matrix)
 
   def of_view(self, name: str, fact: str) -> jax.Array:
     """A fact of the view that an embedding is of, a fusion of the view at its first end, [N, ...]: one of

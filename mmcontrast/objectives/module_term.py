@@ -40,7 +40,10 @@ from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.grouping import Grouping
 from mmcontrast.objectives.ibot import Ibot
+from mmcontrast.objectives.interaction import Interaction
+from mmcontrast.objectives.levels import LevelDivergence
 from mmcontrast.objectives.masked_words import MaskedWords
 from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
@@ -49,8 +52,11 @@ from mmcontrast.objectives.pixpro import PixPro
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
 from mmcontrast.objectives.prototype_contrast import PrototypeContrast
-from mmcontrast.objectives.sepclr import SepClr
+from mmcontrast.objectives.sepclr import AttributeAlignment, SepClr
+from mmcontrast.objectives.shared_concepts import SharedConcepts
 from mmcontrast.objectives.slotcon import SlotContrast, SlotDistill
+from mmcontrast.objectives.snippet_bags import SnippetBags
+from mmcontrast.objectives.supremix import SupReMix
 from mmcontrast.objectives.swalip import Swalip
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
@@ -71,6 +77,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,
+  "attribute_alignment": AttributeAlignment,
   "swalip": Swalip,
   "pixpro": PixPro,
   "slot_distill": SlotDistill,
@@ -79,6 +86,12 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "masked_words": MaskedWords,
   "caption": Captioning,
   "ibot": Ibot,
+  "supremix": SupReMix,
+  "snippet_bags": SnippetBags,
+  "grouping": Grouping,
+  "shared_concepts": SharedConcepts,
+  "level_divergence": LevelDivergence,
+  "interaction": Interaction,
 }
 
 
@@ -132,7 +145,7 @@ class ModuleTerm(Term):
     some = taking_part(facts, self.reads)
     valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool) if some is None else some
     variables = {"params": parameters.get(self.name, {}), "state": memory.state}
-    told = Facts(self.given, valid, now.step, now.scheduled, facts, memory.rows)
+    told = Facts(self.given, valid, now.step, now.scheduled, facts, memory.rows, now.matrix)
     (loss, metrics), new = self.module.apply(variables, views, told, mutable=["state"])
     anchors = {} if some is None else {"anchors": jnp.sum(some, dtype=jnp.float32)}
     return Outcome(loss, {**metrics, **anchors}, memory.rows, new.get("state", {}))

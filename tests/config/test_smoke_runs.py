@@ -107,6 +107,9 @@ def smoke(name, elsewhere="elsewhere"):
     overrides += ["--config.data.token_ids.bos=1", "--config.data.token_ids.eos=2"]
   elif name == "own_data":
     overrides = ["--config.data.dataset=emoji_views", "--config.data.source={}"]
+  elif load_config(name)["data"]["dataset"] == "emoji_tones":  # which takes half a minute to be drawn
+    labels = [f"--config.objective.{term}.module.label=group" for term in load_config(name)["objective"]]
+    overrides = ["--config.data.dataset=emoji_views", *labels]
   elif load_config(name)["data"]["dataset"] == "emoji_spoken":  # which takes minutes to be spoken
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
     overrides.append("--config.data.source.audio=audio")

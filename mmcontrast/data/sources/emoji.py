@@ -97,6 +97,13 @@ def open_emoji_views(path: str, options: Mapping, split: str, data_dir: str | os
   return open_built("emoji_views", split, data_dir)
 
 
+def open_emoji_tones(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Opens emoji_tones, which has no options."""
+  if path or options:
+    raise UserError(f"data.dataset: emoji_tones takes no path and no data.source, not {path or dict(options)!r}")
+  return open_built("emoji_tones", split, data_dir)
+
+
 def open_emoji_spoken(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
   """Opens emoji_spoken to train on: by default what its English speakers say, but for those held out.
 
