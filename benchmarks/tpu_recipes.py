@@ -66,7 +66,8 @@ alone, N = 32,768, by the ring, compiled for a slice:
 
 {cycles}
 
-"hidden": permutes that the schedule starts before and ends after other work. `tests/tpu/test_ring.py` checks in the
+"tile": rows; 0 in a config is 512, on a TPU 1,024 (`encoders/lowering.py`). "hidden": permutes that the schedule starts
+before and ends after other work; with 128 pairs a chip there is no work to hide one behind. `tests/tpu/test_ring.py` checks in the
 compiled program that tiles stand between the start and the end of a transfer.
 """
 

@@ -135,7 +135,7 @@ MEANINGS = {
   "update_rule": "how the gradients of several terms are combined, below",
   "matrix.impl": 'how the similarity matrix is computed: "dense", "rows", "ring", or "auto": '
   "[global matrix](methods/global_matrix.md)",
-  "matrix.tile": "rows and columns that are in memory at a time",
+  "matrix.tile": "rows of the matrix that are in memory at a time; 0: as many as the platform likes",
   "matrix.precision": 'of float32 products on a TPU: "highest", "high", "default": '
   "[what each costs in accuracy](methods/global_matrix.md)",
   "optimizer": "name and options: [optimizers](optimizers.md)",

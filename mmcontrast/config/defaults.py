@@ -38,7 +38,7 @@ def base_config() -> ml_collections.ConfigDict:
   c.epoch_hooks = dict()
   # How the gradients of terms become one: "sum", or "project_conflicts" on parameters that `on` matches.
   c.update_rule = dict(name="sum")
-  c.matrix = dict(impl="auto", tile=512, precision="highest")
+  c.matrix = dict(impl="auto", tile=0, precision="highest")  # tile: rows; 0: as the platform likes
   c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.05)
   c.lora = dict(targets="", rank=8, alpha=16.0)  # a regex of paths, "" for none: lora.py
   # An average of the weights, which evaluation and all who load the run use. decay: number or schedule; 0: none.

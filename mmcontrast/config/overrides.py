@@ -282,7 +282,7 @@ _LEAST = {
   "batch.size": 1,
   "batch.microbatches": 1,
   "log.every_steps": 1,
-  "matrix.tile": 1,
+  "matrix.tile": 0,
   "checkpoint.every_steps": 0,
   "evaluation.every_steps": 0,
   "evaluation.batch_size": 1,

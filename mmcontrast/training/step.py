@@ -18,6 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.lowering import lowering
 from mmcontrast.errors import choose
 from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import NO_LORA, Lora
@@ -58,7 +59,7 @@ class Method:
   seed: int
   examples: int
   matrix_impl: str = "auto"
-  matrix_tile: int = 512
+  matrix_tile: int = 0
   matrix_precision: str = "highest"
   microbatches: int = 1
   lora: Lora = NO_LORA
@@ -188,7 +189,7 @@ def train_step(
       weights,
       mesh=mesh,
       impl=method.matrix_impl,
-      tile=method.matrix_tile,
+      tile=method.matrix_tile or lowering().tile,
       precision=method.matrix_precision,
       scheduled=scheduled,
       remembered=remembered,

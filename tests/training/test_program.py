@@ -1,19 +1,23 @@
 """A config turned into a program: its steps, and all that does not fit the data said at once."""
 
 import dataclasses
+import functools
 import pathlib
 import re
 
+import jax
 import own_data
 import pytest
-from tiny import tiny_config, tiny_spec
+from tiny import tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.config import load_config
 from mmcontrast.data import pipeline
 from mmcontrast.data.order import Epochs
+from mmcontrast.encoders.lowering import lowered_for
 from mmcontrast.errors import UserError
 from mmcontrast.evaluate import check_sets
-from mmcontrast.training.program import make_plans
+from mmcontrast.training import step
+from mmcontrast.training.program import make_method, make_plans
 
 
 def spec(run, examples=64):
@@ -124,3 +128,18 @@ def test_the_example_of_the_readme_fits_own_data(tmp_path, data_dir):
 def test_numbers_that_make_no_sense_are_refused_before_compilation(changes, message):
   with pytest.raises(UserError, match=message):
     make_plans(tiny_config(**changes), spec)
+
+
+@pytest.mark.parametrize(
+  "platform, tile, asked", [("cpu", 0, 512), ("tpu", 0, 1024), ("tpu", 64, 64)], ids=["cpu", "tpu", "given"]
+)
+def test_the_tile_of_the_global_matrix_is_the_platforms_where_the_config_leaves_it(monkeypatch, platform, tile, asked):
+  def evaluate(*_, tile, **__):
+    raise ZeroDivisionError(tile)  # nothing after it is of interest
+
+  monkeypatch.setattr(step.objective, "evaluate_and_remember", evaluate)
+  method = make_method(tiny_config(matrix=dict(impl="auto", tile=tile, precision="highest")), tiny_spec())
+  state = jax.eval_shape(functools.partial(step.init_state, method), tiny_batch())
+  with lowered_for(platform), pytest.raises(ZeroDivisionError) as error:
+    jax.eval_shape(functools.partial(step.train_step, method, None), state, tiny_batch())
+  assert error.value.args == (asked,)
