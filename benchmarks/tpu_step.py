@@ -7,7 +7,8 @@ Cases, each for eight chips:
 - map: CLIP with ViT-B/16 at 224 px and a text tower of 12 x 768 at 64 tokens, bfloat16, blocks in a loop; an attention
   pool and remat "full", 256 images a chip, the shapes at which big_vision's two towers take the recorded cycles (its
   commit of 2025-05, remat "nothing_saveable", text tower in bfloat16; measured apart, in the same way).
-- gap: the mean of the patches, 64 images a chip, remat "keep_products". gap_128: 128 images;
+- gap: the mean of the patches, 64 images a chip, remat "keep_products". gap_128: 128 images; gap_128_unrolled: 128, the
+  blocks one by one, which spares the copies of what a loop keeps for its backward pass and takes longer to compile;
   gap_fsdp: 64, parameters and optimizer state cut over the chips.
 - so400m: SigLIP So400m/14, recipes/siglip_so400m with 64 images a chip.
 - mct: ResNet-50 with MCT's five terms, recipes/mct_coco.
@@ -41,13 +42,13 @@ PEER = {("map", "v5e:2x4"): 1160.0}  # big_vision, millions of cycles
 FSDP = {"sharding": "fsdp", "mesh": {"data": 1, "fsdp": -1, "tensor": 1}}
 
 
-def two_towers(pool: str, remat: str, images: int) -> dict:
+def two_towers(pool: str, remat: str, images: int, scan: bool = True) -> dict:
   """CLIP's step at the shapes of the module's docstring."""
   c = base_config()
   c.batch.size = 8 * images
   c.data.update(dataset="emoji_views", image_size=224, text_length=64, views=dict(image=1, text=1))
   c.augment = dict(image="siglip")
-  shape = dict(width=768, depth=12, heads=12, dtype="bfloat16", scan=True, remat=remat)
+  shape = dict(width=768, depth=12, heads=12, dtype="bfloat16", scan=scan, remat=remat)
   c.towers = dict(
     image=dict(name="vit", patch=16, pool=pool, **shape),
     text=dict(name="text_transformer", vocab_size=32_000, max_length=64, **shape),
@@ -70,6 +71,7 @@ CASES = {  # name -> (slice, what makes the config)
   "map": ("v5e:2x4", lambda: two_towers("map", "full", 256)),
   "gap": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 64)),
   "gap_128": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 128)),
+  "gap_128_unrolled": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 128, scan=False)),
   "gap_fsdp": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 64) | FSDP),
   "so400m": ("v6e:2x4", lambda: load_config("recipes/siglip_so400m", ["--config.batch.size=512"])),
   "mct": ("v5e:2x4", lambda: load_config("recipes/mct_coco")),

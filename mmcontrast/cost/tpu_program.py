@@ -31,6 +31,7 @@ _KERNEL = re.compile(r'"cost_estimate":\{"flops":"(\d+)","transcendentals":"(\d+
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_BLOCK = re.compile(r"\bblocks_\d+")
 _PART = re.compile(r"\b(towers|heads)\.(\w+)|\b(augmentation|loss|optimizer|momentum)\b")
 
 
@@ -84,10 +85,11 @@ def instructions(text: str, chip: Chip) -> list[Instruction]:
 
 
 def by_source(listed: list[Instruction]) -> list[Instruction]:
-  """Those of one source, kind and result as one, the dearest first: the same line of code on the same shapes."""
+  """Those of one source, kind and result as one, the dearest first: the same line of code on the same shapes, in all
+  blocks."""
   total = collections.Counter()
   for one in listed:
-    total[one._replace(cycles=0)] += one.cycles
+    total[one._replace(cycles=0, source=_BLOCK.sub("blocks_*", one.source))] += one.cycles
   return [key._replace(cycles=cycles) for key, cycles in total.most_common()]
 
 

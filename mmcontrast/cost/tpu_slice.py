@@ -43,6 +43,7 @@ KNOWN = (
   "v6e:16x16",
 )
 _FORM = re.compile(r"(v4|v5e|v5p|v6e):\d+x\d+(x\d+)?")
+_TYPE = re.compile(r"(v4|v5litepod|v5e|v5p|v6e)-(\d+)")
 _TOO_MUCH = re.compile(r"([\d.]+)([GMK])\) exceeds available HBM \(([\d.]+)([GMK])\)")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 DEAREST = 10
@@ -54,7 +55,7 @@ def slice_devices(topology: str) -> Sequence[jax.Device]:
   Raises UserError where libtpu is not installed or does not know the slice.
   """
   if not _FORM.fullmatch(topology):
-    raise UserError(f"--topology {topology}: no such form; {nearest(topology, KNOWN)}")
+    raise UserError(f"--topology {topology}: no such form; {_nearest(topology)}")
   if importlib.util.find_spec("libtpu") is None:
     raise UserError(
       "--topology needs libtpu, which compiles for TPUs where there are none: pip install 'mmcontrast[tpu_compile]'"
@@ -78,6 +79,19 @@ def slice_devices(topology: str) -> Sequence[jax.Device]:
     family = topology.split(":")[0]
     known = ", ".join(name for name in KNOWN if name.startswith(f"{family}:"))
     raise UserError(f"--topology {topology}: {one_line(error)}; slices of {family}: {known}") from error
+
+
+def _nearest(topology: str) -> str:
+  """What may have been meant: of an accelerator type such as "v5litepod-16" the slice of so many chips."""
+  kind = _TYPE.fullmatch(topology.lower())
+  if kind:
+    family = kind[1].replace("litepod", "e")
+    chips = int(kind[2]) // (2 if family in ("v4", "v5p") else 1)  # the names of these count cores
+    for name in KNOWN:
+      sides = name.removeprefix(f"{family}:")
+      if sides != name and math.prod(map(int, sides.split("x"))) == chips:
+        return f"{topology} is a slice of {chips} chips: {name}"
+  return f"{nearest(topology.lower(), KNOWN)}; forms: v5e:4x4, v6e:4x4, v4:2x2x2, v5p:2x2x2, ..."
 
 
 def too_much(error: Exception) -> tuple[int, int] | None:

@@ -24,6 +24,14 @@ def test_cycles_with_the_turns_of_loops_and_kernels_by_their_operations():
   assert [one.cycles for one in by_source(listed)] == [3016, 330, 7, 5]
 
 
+def test_blocks_one_by_one_are_counted_together():
+  program = PROGRAM.replace(
+    'ViT/while/body/fc1"}, backend_config={"estimated_cycles":"100',
+    'ViT/blocks_0/fc1"}, backend_config={"estimated_cycles":"100',
+  ).replace("ViT/while/body/fc1", "ViT/blocks_11/fc1")
+  assert by_source(instructions(program, CHIP))[1][:2] == (330, "fusion")
+
+
 def test_a_kernel_that_moves_more_than_it_computes_costs_its_way_to_memory():
   heavy = PROGRAM.replace('"bytes_accessed":"8"', '"bytes_accessed":"819000000"')
   assert instructions(heavy, CHIP)[0].cycles == pytest.approx(1.5e6)  # a millisecond
@@ -137,7 +145,10 @@ def test_what_is_tried_when_it_does_not_fit_adds_up_in_order():
 @pytest.mark.parametrize(
   "words, message",
   [
-    (["--dry_run", "--topology", "v5litepod-16"], "v5e:"),
+    (["--dry_run", "--topology", "v5litepod-16"], "16 chips: v5e:4x4"),
+    (["--dry_run", "--topology", "v5p-128"], "64 chips: v5p:4x4x4"),
+    (["--dry_run", "--topology", "V5E:2x4"], "did you mean 'v5e:2x4'"),
+    (["--dry_run", "--topology", "v7x:2x2x1"], "forms: v5e:4x4"),
     (["--dry_run", "--topology", "v5e:16"], "did you mean"),
     (["--dry_run", "--topology", "v5e:2x4", "--devices", "8"], "without --devices"),
     (["--workdir", "runs/x", "--topology", "v5e:2x4"], "with --dry_run"),

@@ -51,4 +51,5 @@ def get_config(arg=None):
     learning_rate=dict(name="warmup_cosine", peak=5e-4, warmup_steps=2000),
   )
   c.checkpoint.update(every_steps=2000, keep_last=2)
+  c.evaluation.update(image="image_joint", text="text_joint")
   return sized(c, arg)

@@ -1,7 +1,8 @@
 """MoCo v3 with a ResNet-50 on ImageNet (Chen et al., arXiv:2104.02057), 100 epochs, for 64 chips, v5e:8x8.
 
     mmcontrast train --config recipes/moco_v3_resnet50_imagenet --dry_run --topology v5e:8x8
-    mmcontrast train --config recipes/moco_v3_resnet50_imagenet --workdir gs://bucket/moco_v3 --data_dir gs://bucket/tfds
+    mmcontrast train --config recipes/moco_v3_resnet50_imagenet --workdir gs://bucket/moco_v3 \
+        --data_dir gs://bucket/tfds
 
 The authors' release (github.com/facebookresearch/moco-v3 at c349e6e). CONFIG.md, "ResNet-50, 100-epoch pre-training":
 momentum of the encoder from 0.99 to 1 by a cosine, crops of 0.2 to 1 of the image. Defaults of main_moco.py: batch

@@ -7,7 +7,7 @@
 Section 3.2 and algorithm 1: log scale from log 10, bias -10; section 4: batch 32,768, 9 billion pairs seen, a
 vocabulary of 32,000 pieces, b2 0.95 for stability. As the released models (github.com/google-research/big_vision at
 0127fb6, SigLIP_demo.ipynb): texts of 64 tokens, where the paper's experiments keep 16; attention pooling, the last
-position of the text, no head for images, a text head of the images' width. Rate 1e-3 and gradients clipped at 1 as in
+position of the text, no head for images, a text head with a bias. Rate 1e-3 and gradients clipped at 1 as in
 that repository's siglip_lit_coco.py; no training config of SigLIP from scratch was published, so decay 1e-4 (not
 multiplied by the rate there, ours is: 0.1 here), 10,000 steps of warm-up and a cosine are LiT's (arXiv:2111.07991).
 Ours: AdamW, bfloat16; resizing without a crop, no flip.
@@ -34,7 +34,7 @@ def get_config(arg=None):
   c.towers.image = dict(name="vit", patch=16, pool="map", **shape)
   c.towers.text = dict(name="text_transformer", max_length=64, pool="last", attend_padding=True, **shape)
   c.heads.image_joint = dict(tower="image", name="identity")
-  c.heads.text_joint = dict(tower="text", name="linear", dim=768)
+  c.heads.text_joint = dict(tower="text", name="linear", dim=768, bias=True)
   c.objective = dict(
     image_text=dict(
       query="image[0]/image_joint",
@@ -52,6 +52,7 @@ def get_config(arg=None):
     learning_rate=dict(name="warmup_cosine", peak=1e-3, warmup_steps=10_000),
   )
   c.checkpoint.update(every_steps=2000, keep_last=2)
+  c.evaluation.update(image="image_joint", text="text_joint")
   c = sized(c, arg)
   if arg is not None:
     c.heads.text_joint.dim = c.towers.image.width  # the image has no head
