@@ -62,13 +62,13 @@ cutting each number into bfloat16 parts:
 {errors}
 
 The default is "highest", the cheapest that keeps the largest error of the gradient within 1e-5 in each row. The loss
-alone, N = 32,768, by the ring, compiled for a slice:
+alone, N = 32,768, compiled for slices, with the temporaries of its program a chip:
 
 {cycles}
 
 "tile": rows; 0 in a config is 512, on a TPU 1,024 (`encoders/lowering.py`). "hidden": permutes that the schedule starts
-before and ends after other work; with 128 pairs a chip there is no work to hide one behind. `tests/tpu/test_ring.py` checks in the
-compiled program that tiles stand between the start and the end of a transfer.
+before and ends after other work; with 128 pairs a chip there is no work to hide one behind. `tests/tpu/test_ring.py`
+checks in the compiled program that tiles stand between the start and the end of a transfer.
 """
 
 

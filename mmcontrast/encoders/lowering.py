@@ -34,8 +34,8 @@ class Lowering(NamedTuple):
       to patches is a copy, of three channels in a row of 128.
     sums_by_product: whether gradients of biases are products with ones: see `dense.add_bias`.
     kept_statistics: whether layer norms keep their means and deviations for the backward pass: layer_norm.py.
-    tile: rows of a tile of the global matrix where the config does not say: a CPU's caches hold few, and a TPU multiplies
-      larger ones faster (docs/results/tpu.md).
+    tile: rows of a tile of the global matrix where the config does not say: a CPU's caches hold few, and a TPU
+      multiplies larger ones faster (docs/results/tpu.md).
     mesh: the devices of the program; None: one.
   """
 
