@@ -49,7 +49,8 @@ MEANINGS = {
   "data.mixture": "several datasets by weight, instead of the three above: [mixtures](mixtures_and_faults.md)",
   "data.image_size": "side of the square image that the model sees, in pixels",
   "data.views": "number of views of an example, by modality; a modality that is left out is not read",
-  "data.drawings": 'which of several images of an example its views show: "distinct", "same" or "any"',
+  "data.drawings": 'which of several images of an example its views show: "distinct", "same" or "any"; '
+  '"in_order": view k shows style k',
   "data.crop": "random crops: share of the area, ratio of the sides, `zoom_out`, degrees of `rotate`: "
   "[augmentation](augmentation.md)",
   "data.multi_crop.views": "number of additional small crops of an image, the views `image_small`",
@@ -97,6 +98,7 @@ MEANINGS = {
   "data.masked_words.at_least_one": "whether a text of which no word is chosen by chance loses one",
   "data.audio.rate": "samples a second, to which sounds are resampled: [sound](audio.md)",
   "data.audio.seconds": "length of a view of a sound; a shorter sound is padded, and padding is masked",
+  "data.audio.columns": 'which of several sounds of an example views are: "distinct" ones; "in_order": view k column k',
   "data.audio.crop": 'where training cuts a longer sound: "random", "first" or "middle"',
   "data.audio.evaluation_crop": 'where evaluation does: "first" or "middle"',
   "data.audio.longest": "seconds; a longer sound is a bad record",

@@ -18,7 +18,11 @@ KINDS = {
   "array_record": ("PATH", "what mmcontrast data convert writes"),
   "tfds": ("NAME", "TensorFlow Datasets that are prepared as ArrayRecord"),
 }
-NAMED = {"coco_captions": "COCO 2014 by tfds", "imagenet2012": "ImageNet by tfds"}
+NAMED = {
+  "coco_captions": "COCO 2014 by tfds, where it is prepared",
+  "imagenet2012": "ImageNet by tfds, where it is prepared",
+  "emoji_order": "pairs of emoji in both orders, composed of emoji_views or emoji_spoken as they are read",
+}
 
 
 def catalogue(data_dir: str | os.PathLike | None = None) -> str:
@@ -27,7 +31,7 @@ def catalogue(data_dir: str | os.PathLike | None = None) -> str:
   built = {name: build.is_built(name, folder) for name in BUILDERS}
   rows = [(name, f"built, in {folder / name}" if there else f"not built; run: mmcontrast data build {name}")
           for name, there in built.items()]  # fmt: skip
-  rows += [(name, f"{text}, where it is prepared") for name, text in NAMED.items()]
+  rows += NAMED.items()
   kinds = [(f"{kind}:{place}", text) for kind, (place, text) in KINDS.items()]
   width = max(len(name) for name, _ in rows + kinds)
   lines = ["datasets, by name:", *(f"  {name:{width}}  {text}" for name, text in rows),

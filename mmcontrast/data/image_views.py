@@ -68,6 +68,8 @@ def _choose(drawings: Sequence, draws: np.ndarray, how: str) -> list:
   """The drawing of each view, by `data.drawings`."""
   if how == "distinct":
     return transforms.choose_distinct(drawings, draws)
+  if how == "in_order":
+    return [drawings[view % len(drawings)] for view in range(len(draws))]
   if how == "same":
     return [drawings[int(draws[0] * len(drawings))]] * len(draws)
   return [drawings[int(draw * len(drawings))] for draw in draws]

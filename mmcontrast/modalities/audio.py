@@ -39,6 +39,7 @@ class Audio(AudioInUse, Modality):
       # Where a longer sound is cut: anywhere by the example's seed, at its beginning, in its middle.
       "crop": "random",
       "evaluation_crop": "first",
+      "columns": "distinct",  # which of an example's sounds views are: distinct ones, or "in_order": view k column k
       "longest": 600.0,  # seconds: a longer sound is bad
       "log_mel": dataclasses.asdict(LogMel()),
     }
@@ -55,6 +56,7 @@ class Audio(AudioInUse, Modality):
         raise UserError(f"data.audio.{key}: {value!r}; give seconds, from 0.01 to 3600")
     choose(audio["crop"], ("random", *PLACES), "data.audio.crop")
     choose(audio["evaluation_crop"], PLACES, "data.audio.evaluation_crop")
+    choose(audio["columns"], ("distinct", "in_order"), "data.audio.columns")
     parse(audio["log_mel"], audio["rate"], "data.audio.log_mel")
     if settings["views"]["audio"]:
       check_installed()
@@ -87,7 +89,12 @@ class Audio(AudioInUse, Modality):
       return
     which, places = np.split(numbers[noise.stream("audio")], 2)
     place = PLACES.get(settings["audio"]["evaluation_crop" if settings.get("as_evaluated") else "crop"])
-    for view, wave in enumerate(transforms.choose_distinct(list(value.values()), which)):
+    waves = list(value.values())
+    in_order = settings["audio"]["columns"] == "in_order"
+    chosen = (
+      [waves[view % len(waves)] for view in range(len(which))] if in_order else transforms.choose_distinct(waves, which)
+    )
+    for view, wave in enumerate(chosen):
       where = places[view] if place is None else place
       into["audio"][view], into["audio_length"][view] = cut(wave, view_length(settings), where)
 

@@ -39,7 +39,8 @@ class Image(ImageInUse, Modality):
   }
   defaults: ClassVar = {
     "image_size": 32,  # pixels
-    # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any.
+    # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any; or
+    # "in_order": view k shows style k.
     "drawings": "distinct",
     "crop": transforms.CROP,
     # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
@@ -75,7 +76,7 @@ class Image(ImageInUse, Modality):
       raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
     choose(settings["resize"]["mode"], ("crop", "shortest", "squash"), "data.resize.mode")
     choose(settings["resize"]["interpolation"], images.FILTERS, "data.resize.interpolation")
-    choose(settings["drawings"], ("distinct", "same", "any"), "data.drawings")
+    choose(settings["drawings"], ("distinct", "same", "any", "in_order"), "data.drawings")
 
   def counts(self, settings: Settings) -> dict[str, int]:
     small, masked = settings["multi_crop"]["views"], settings["masked"]["views"]

@@ -13,7 +13,18 @@ from collections.abc import Callable, Mapping
 
 from mmcontrast.data.record import BadRecord, Info, Record, Source
 from mmcontrast.data.shuffled import ShuffledCaptions
-from mmcontrast.data.sources import array_record, coco, csv_rows, emoji, folder, jsonl, parquet, shards, tfds
+from mmcontrast.data.sources import (
+  array_record,
+  coco,
+  csv_rows,
+  emoji,
+  emoji_order,
+  folder,
+  jsonl,
+  parquet,
+  shards,
+  tfds,
+)
 from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
 from mmcontrast.data.sources.mixture import Mixture
@@ -32,6 +43,7 @@ SOURCES: dict[str, Opener] = {
   "emoji_spoken": emoji.open_emoji_spoken,
   "emoji_spoken_noto": emoji.refuse_emoji_spoken_noto,
   "tux_stamps": emoji.open_tux_stamps,
+  "emoji_order": emoji_order.open_emoji_order,
   "coco": coco.CocoSource,
   "webdataset": shards.open_webdataset,
   "tfrecord": shards.open_tfrecord,
