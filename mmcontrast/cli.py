@@ -370,7 +370,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
   data = commands.add_parser("data", help="List, build, index, inspect and convert datasets; train tokenizers.")
   commands = data.add_subparsers(required=True, metavar="command")
   build = _add(commands, "build", _build, "Build a dataset from its packages.")
-  build.add_argument("name", help="emoji_views, emoji_tones, emoji_noto, emoji_spoken, emoji_spoken_noto or tux_stamps")
+  build.add_argument("name", help="emoji_views, emoji_noto, emoji_scenes, ...: `mmcontrast data list` names all")
   build.add_argument("--force", action="store_true", help="build it again")
 
   _add(commands, "list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
-from typing import NotRequired, Protocol, TypedDict
+from typing import NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -42,6 +42,17 @@ def is_id_of_row(identity: int) -> bool:
   return -2 - MOST_ROWS < identity < -1
 
 
+class Region(NamedTuple):
+  """A part of a record's image, and what is said of it.
+
+  Attributes:
+    box: x0, y0, x1, y1 in shares of the image's sides, from 0 to 1.
+  """
+
+  box: tuple[float, float, float, float]
+  texts: tuple[str, ...]
+
+
 class Record(TypedDict):
   """One example as stored: nothing decoded, cropped or tokenised.
 
@@ -57,6 +68,7 @@ class Record(TypedDict):
   name: str  # for messages: a key, a file name
   mirror_safe: bool
   weight: NotRequired[float]  # what the example counts as an anchor, 0 or more; not there: 1
+  regions: NotRequired[list[Region]]  # of its image, of sources that have any
   paths: NotRequired[dict[str, str]]  # by style, of images that are files
 
 
@@ -75,6 +87,7 @@ class Info:
   row_ids: bool = False  # ids are places, and no two records have one
   weighted: bool = False  # whether records bring weights
   notes: tuple[str, ...] = ()  # what was done to the records, in words
+  regions: bool = False  # whether records bring regions of their images
   # Modality -> keys of its field of `Record`, of those beyond images and captions.
   keys: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 

@@ -2,6 +2,8 @@
 
 text          config.data.views.text captions or names
 text_masked   the first config.data.masked_words.views of them, with words taken away on the device (masked_words.py)
+text_region       [R, L]  texts of config.data.regions.views regions of the image
+text_region_box   [R, 4]  where they are, with "box" in data.facts; zeros where there is no such region
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcontrast.data import captions, filters, noise, tokenizers
+from mmcontrast.data import captions, filters, noise, regions, tokenizers
 from mmcontrast.data.checks import check_counts
 from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.record import Info, Record, Source
@@ -25,16 +27,19 @@ from mmcontrast.modalities.real_tokens import real_tokens
 from mmcontrast.modalities.text_use import TextInUse
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
 
+_REGIONS = noise.stream("regions")
+
 
 class Text(TextInUse, Modality):
   """Decoded: what views may show, strings by field or language."""
 
   source_option, absent, light = "caption", filters.NO_CAPTION, True
-  view_sets, identity = ("text", "text_masked"), "caption"
+  view_sets, identity = ("text", "text_masked", "text_region"), "caption"
   versions: ClassVar = {"text_masked": "text"}
   facts: ClassVar = {
     "ids": "the ids of its tokens, before any is masked; -1 where there is padding",
     "masked": "which of its tokens were chosen to be guessed",
+    "box": "where the region that it is of lies in the image: x0, y0, x1, y1 in shares of the sides",
   }
   defaults: ClassVar = {
     # Text views are names in these languages instead of captions: as many views as languages, view k in
@@ -44,6 +49,8 @@ class Text(TextInUse, Modality):
     # weights, among those the record has. ("alt", "generated"): view k shows field k.
     "captions": None,
     "added_captions": "",  # a file of further captions of the records, by field: data/sources/added_captions.py
+    # Texts of regions of the image, views `text_region`: of how many regions, drawn anew each epoch.
+    "regions": {"views": 0},
     "text_length": 16,  # tokens, bos and eos included
     "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
     "lower": True,  # texts first made small; "canonicalize": without punctuation too (SigLIP)
@@ -70,17 +77,24 @@ class Text(TextInUse, Modality):
     if settings["captions"] and languages:
       raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
     _check_masked(settings["masked_words"], views)
+    check_counts(settings["regions"], {"views": 0}, "data.regions")
+    if settings["regions"]["views"] and not views:
+      raise UserError("data.regions.views: texts of regions need captions too; set data.views.text to 1 or more")
+    if settings["regions"]["views"] and settings["trim"]:
+      raise UserError("data.trim: boxes of regions are of images as they are stored; set it to False")
     choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
     choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
 
   def counts(self, settings: Settings) -> dict[str, int]:
-    return {"text": settings["views"]["text"], "text_masked": settings["masked_words"]["views"]}
+    regions, masked = settings["regions"]["views"], settings["masked_words"]["views"]
+    return {"text": settings["views"]["text"], "text_masked": masked, "text_region": regions}
 
   def facts_of(self, view_set: str) -> tuple[str, ...]:
-    return ("ids", "masked") if view_set == "text_masked" else ("ids",)
+    return ("ids", *{"text_masked": ("masked",), "text_region": ("box",)}.get(view_set, ()))
 
   def count_key(self, view_set: str) -> str:
-    return "data.masked_words.views" if view_set == "text_masked" else super().count_key(view_set)
+    keys = {"text_masked": "data.masked_words.views", "text_region": "data.regions.views"}
+    return keys.get(view_set) or super().count_key(view_set)
 
   def has_in(self, info: Info, settings: Settings) -> Sequence[str]:
     return info.languages if settings["languages"] else info.caption_fields
@@ -88,6 +102,12 @@ class Text(TextInUse, Modality):
   def check_source(self, settings: Settings, source: Source, members: Mapping[str, Source]) -> None:
     skip = settings["missing"] != "mask"
     captions.check_fields(settings["captions"], settings["views"]["text"], source)
+    for name, member in members.items() if settings["regions"]["views"] else ():
+      if not member.info.regions and (skip or not source.info.regions):
+        raise UserError(
+          f"data.regions.views: dataset {name} has no regions; name the columns of their boxes and texts, such as "
+          "data.source.regions=dict(box='boxes', text='names'), or set it to 0"
+        )
     for name, member in members.items() if settings["languages"] else ():
       if not member.info.languages and (skip or not source.info.languages):
         raise UserError(f"data.languages: dataset {name} has no names in any language; leave it empty")
@@ -132,33 +152,49 @@ class Text(TextInUse, Modality):
   # On the host.
 
   def arrays(self, settings: Settings) -> Schema:
-    views = settings["views"]["text"]
-    return {"text": ((views, settings["text_length"]), np.int32)} if views else {}
+    found: Schema = {
+      name: ((views, settings["text_length"]), np.int32)
+      for name, views in self.counts(settings).items()
+      if views and name in self.drawn_sets
+    }
+    if "text_region" in found and "box" in settings["facts"]:
+      found["text_region_box"] = ((settings["regions"]["views"], 4), np.float32)
+    return found
 
   def has(self, record: Record, settings: Settings) -> bool:
     return True  # `decode` tells what is not there from what says nothing
 
   def decode(self, record: Record, settings: Settings) -> dict[str, list[str]]:
-    return captions.of_record(record, settings)
+    found = captions.of_record(record, settings)
+    if found and settings["regions"]["views"]:
+      found = regions.Texts(found)
+      found.regions = regions.usable(record, settings)
+    return found
 
   def identity_of(self, value: Mapping[str, Sequence[str]]) -> int:
     return captions.identity(value)
 
   def numbers(self, settings: Settings) -> dict[int, int]:
     views = settings["views"]["text"]
-    return {noise.FIELD: views, noise.TEXT: views}
+    return {noise.FIELD: views, noise.TEXT: views, _REGIONS: 2 * settings["regions"]["views"]}
 
   def view(self, value: Mapping[str, Sequence[str]], numbers: Mapping, settings: Settings, into: Mapping) -> list[str]:
-    languages, views = settings["languages"], settings["views"]["text"]
+    languages, views, parts = settings["languages"], settings["views"]["text"], settings["regions"]["views"]
     if not value:  # An empty text: no tower is made to read padding alone, of which a mean is not a number.
-      return [""] * views
+      return [""] * (views + parts)
+    of_regions = regions.draw(value.regions, parts, numbers[_REGIONS], into.get("text_region_box")) if parts else []
     fields = settings["captions"] or (languages if len(languages) == views else None)
-    return captions.draw(value, fields, numbers[noise.FIELD], numbers[noise.TEXT])
+    return captions.draw(value, fields, numbers[noise.FIELD], numbers[noise.TEXT]) + of_regions
 
   def finish(self, drawn: Sequence[list[str]], settings: Settings, tokenizer: Any, arrays: Mapping) -> None:
-    views, length = settings["views"]["text"], settings["text_length"]
-    texts = [text for of_example in drawn for text in of_example]
-    arrays["text"][:] = tokenizer.encode(texts, length).reshape(len(drawn), views, length)
+    first, length = 0, settings["text_length"]
+    for name, views in self.counts(settings).items():
+      if name not in self.drawn_sets:
+        continue
+      texts = [text for of_example in drawn for text in of_example[first : first + views]]
+      if texts:
+        arrays[name][:] = tokenizer.encode(texts, length).reshape(len(drawn), views, length)
+      first += views
 
   def cut_line(self, source: Source, settings: Settings, tokenizer: Any) -> str:
     return line_of_source(source, settings, tokenizer) if tokenizer else ""
@@ -199,22 +235,28 @@ class TextPreparation(Preparation):
     )
 
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
-    found = {name: self._plain(batch[name]) for name in self.arrays}
+    found = {name: self._plain(batch[name]) for name in self._sets(batch)}
     if self.masking:
       found["text_masked"] = Inputs(self._masked(batch, found["text"], train)[0], found["text"].mask[:, : self._count])
     return found
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
-    """ "ids": int32 [B, V, L]; "masked": bool [B, V, L]."""
+    """ "ids": int32 [B, V, L]; "masked": bool [B, V, L]; "box" of regions: [B, R, 4]."""
     found: dict[str, dict[str, jax.Array]] = {}
-    for name in self.arrays if self.told else ():
+    for name in self._sets(batch) if self.told else ():
       plain = self._plain(batch[name])
       ids = jnp.where(plain.mask, plain.values, -1)
       found[name] = {"ids": ids} if "ids" in self.told else {}
-      if self.masking:
+      if self.masking and name == "text":
         every = {"ids": ids[:, : self._count], "masked": self._masked(batch, plain, train)[1]}
-        found[f"{name}_masked"] = {fact: every[fact] for fact in self.told}
+        found["text_masked"] = {fact: every[fact] for fact in self.told if fact in every}
+    if "text_region_box" in batch:
+      found.setdefault("text_region", {})["box"] = batch["text_region_box"]
     return found
+
+  def _sets(self, batch: Mapping[str, jax.Array]) -> list[str]:
+    """The sets of views whose ids a batch holds."""
+    return [name for name in self.arrays if name in batch and not name.endswith("_box")]
 
   @property
   def _count(self) -> int:

@@ -73,6 +73,10 @@ class ModuleLoss(nn.Module):
     """(loss, metrics): scalars."""
     raise NotImplementedError
 
+  def takes(self, place: int) -> tuple[str, ...]:
+    """Those of TAKES that the embedding at a place of `embeddings` must have."""
+    return self.TAKES
+
   def view_facts(self, name: str) -> tuple[str, ...]:
     """Those of VIEW_FACTS that it asks of one of its embeddings."""
     return self.VIEW_FACTS

@@ -52,6 +52,7 @@ from mmcontrast.objectives.pixpro import PixPro
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
 from mmcontrast.objectives.prototype_contrast import PrototypeContrast
+from mmcontrast.objectives.regions import PooledRegions, PromptedRegions
 from mmcontrast.objectives.sepclr import AttributeAlignment, SepClr
 from mmcontrast.objectives.shared_concepts import SharedConcepts
 from mmcontrast.objectives.slotcon import SlotContrast, SlotDistill
@@ -92,6 +93,8 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "shared_concepts": SharedConcepts,
   "level_divergence": LevelDivergence,
   "interaction": Interaction,
+  "pooled_regions": PooledRegions,
+  "prompted_regions": PromptedRegions,
 }
 
 
@@ -119,8 +122,11 @@ class ModuleTerm(Term):
 
   @property
   def wants(self) -> dict[str, tuple[str, ...]]:
-    fields = tuple(field for field in self.module.TAKES if field not in (*_WORDS, "mask"))
-    return dict.fromkeys(self.given, fields) if fields else {}
+    asked: dict[str, tuple[str, ...]] = {}
+    for place, name in enumerate(self.given):
+      fields = tuple(field for field in self.module.takes(place) if field not in (*_WORDS, "mask"))
+      asked |= {name: fields} if fields else {}
+    return asked
 
   @property
   def schedules(self) -> dict[str, tuple[Any, str]]:
@@ -152,9 +158,9 @@ class ModuleTerm(Term):
 
   def check(self, run: Run) -> None:
     where = f"objective.{self.name}"
-    for name in self.given:
+    for place, name in enumerate(self.given):
       head = parse_embedding(name).head
-      for field in (one for one in self.module.TAKES if one in _WORDS and one not in run.fields(head)):
+      for field in (one for one in self.module.takes(place) if one in _WORDS and one not in run.fields(head)):
         fitting = [other for other in run.heads if field in run.fields(other)]
         raise UserError(
           f"{where}.embeddings: the module takes {_WORDS[field]}, which head {head!r} does not give"

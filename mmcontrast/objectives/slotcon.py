@@ -18,7 +18,8 @@ from mmcontrast.errors import UserError
 from mmcontrast.objectives.boxes import area, common, roi_align, within
 from mmcontrast.objectives.means import mean_of_valid, of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
-from mmcontrast.objectives.score import matmul_precision, normalize, widen
+from mmcontrast.objectives.part_contrast import compare, mean_of_parts
+from mmcontrast.objectives.score import normalize, widen
 from mmcontrast.objectives.term import Run
 from mmcontrast.objectives.view_pairs import across_views, check_across_views
 
@@ -133,13 +134,4 @@ def contrast(queries: jax.Array, keys: jax.Array, asks: jax.Array, stands: jax.A
     queries, keys: [N, K, D], of unit length; key k of example n is the answer to query k of example n.
     asks, stands: bool [N, K], which are queries, and which are candidates. Who asks has an answer that stands.
   """
-
-  @jax.checkpoint
-  def of_slot(query, answer):
-    logits = jnp.einsum("nd,mkd->nmk", query, keys, precision=matmul_precision()) / tau
-    logits = jnp.where(stands, logits, -jnp.inf).reshape(len(query), -1)
-    logits = jnp.where(jnp.any(stands), logits, 0.0)
-    return jax.nn.logsumexp(logits, -1) - jnp.sum(query * answer, -1) / tau
-
-  each = lax.map(lambda pair: of_slot(*pair), (queries.swapaxes(0, 1), keys.swapaxes(0, 1))).swapaxes(0, 1)
-  return 2 * tau * jnp.sum(jnp.where(asks, each, 0.0)) / jnp.maximum(jnp.sum(asks), 1)
+  return 2 * tau * mean_of_parts(compare(queries, keys, stands, tau).loss, asks)

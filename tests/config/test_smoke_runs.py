@@ -99,6 +99,7 @@ def elsewhere(tmp_path_factory, data_dir):
     Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(folder / f"{number}.png")
     (folder / f"{number}.wav").write_bytes(to_wav(rng.normal(0, 0.1, 4_000 + 100 * number), 8_000))
     rows.append(dict(image=f"{number}.png", audio=f"{number}.wav", caption=f"thing {number}"))
+    rows[-1] |= dict(boxes=[[0.0, 0.0, 0.6, 0.6], [0.3, 0.3, 1.0, 1.0]], names=[f"thing {number}", "a corner"])
   (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
   return folder
 
@@ -120,6 +121,10 @@ def smoke(name, elsewhere="elsewhere"):
   elif load_config(name)["data"]["dataset"] == "emoji_spoken":  # which takes minutes to be spoken
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
     overrides.append("--config.data.source.audio=audio")
+    overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
+  elif load_config(name)["data"]["dataset"] == "emoji_scenes":
+    overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl"]
+    overrides.append("--config.data.source.regions={'box': 'boxes', 'text': 'names'}")
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   return json.loads(to_json(load_config(f"{name}:smoke", overrides)))
 

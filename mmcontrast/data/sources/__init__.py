@@ -39,6 +39,7 @@ Opener = Callable[[str, Mapping, str, DataDir], Source]
 SOURCES: dict[str, Opener] = {
   "emoji_views": emoji.open_emoji_views,
   "emoji_tones": emoji.open_emoji_tones,
+  "emoji_scenes": emoji.open_emoji_scenes,
   "emoji_noto": emoji.refuse_emoji_noto,
   "emoji_spoken": emoji.open_emoji_spoken,
   "emoji_spoken_noto": emoji.refuse_emoji_spoken_noto,

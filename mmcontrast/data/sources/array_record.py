@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcontrast.data.record import BadRecord, Info, Record
+from mmcontrast.data.record import BadRecord, Info, Record, Region
 from mmcontrast.data.sources import files
 from mmcontrast.errors import MissingData, UserError, one_line
 
@@ -105,7 +105,8 @@ def unpack(message: bytes, tag_count: int) -> Record:
   record = msgpack.unpackb(message)
   tags = np.zeros(tag_count, np.uint8)
   tags[record["tags"]] = 1
-  return {**record, "tags": tags}
+  regions = {"regions": [Region(tuple(box), tuple(texts)) for box, texts in record.get("regions", ())]}
+  return {**record, "tags": tags, **(regions if "regions" in record else {})}
 
 
 def write_metadata(folder: pathlib.Path, info: Info, split: str, counts: Mapping[str, int], **more: Any) -> None:

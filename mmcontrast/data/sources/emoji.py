@@ -12,7 +12,7 @@ import numpy as np
 
 from mmcontrast.data import build
 from mmcontrast.data.datasets.spoken_columns import EFFECT, HELD_OUT, SPEAKERS, VOICES, columns
-from mmcontrast.data.record import Info, Record
+from mmcontrast.data.record import Info, Record, Region
 from mmcontrast.data.sources.array_record import reading
 from mmcontrast.errors import MissingData, UserError, choose
 
@@ -35,10 +35,13 @@ class EmojiSource:
     builder = tfds.builder_from_directory(folder / version)
     self._sounds = tuple(info.keys.get("audio", ()) if sounds is None else sounds)
     keys = {"audio": self._sounds} if self._sounds else {}
-    self.info = dataclasses.replace(info, languages=tuple(sorted(builder.info.features["names"])), keys=keys)
+    features = builder.info.features
+    languages = tuple(sorted(features["names"])) if "names" in features else ()
+    self.info = dataclasses.replace(info, languages=languages, keys=keys, regions="regions" in features)
     self._examples = builder.as_data_source(
       split="+".join(SPLITS[:3]) if split == "all" else split,
-      decoders={"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}},
+      decoders={"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}}
+      | ({"masks": tfds.decode.SkipDecoding()} if "masks" in features else {}),
     )
 
   def __len__(self) -> int:
@@ -53,13 +56,18 @@ class EmojiSource:
     record = Record(
       images={style: bytes(example["images"][style]) for style in self.info.styles},
       captions={"caption": [caption.decode() for caption in example["captions"]]},
-      names={language: name.decode() for language, name in example["names"].items()},
+      names={language: name.decode() for language, name in example.get("names", {}).items()},
       tags=tags,
       labels={name: int(value) for name, value in example["labels"].items()},
       id=int(example["id"]),
       name=example["key"].decode(),
       mirror_safe=bool(example["mirror_safe"]),
     )
+    if self.info.regions:
+      found = example["regions"]
+      record["regions"] = [
+        Region(tuple(map(float, box)), (text.decode(),)) for box, text in zip(found["box"], found["text"])
+      ]
     # A name of which nothing can be said is an empty file.
     return {**record, "audio": {column: sound for column, sound in sounds.items() if sound}} if sounds else record
 
@@ -102,6 +110,13 @@ def open_emoji_tones(path: str, options: Mapping, split: str, data_dir: str | os
   if path or options:
     raise UserError(f"data.dataset: emoji_tones takes no path and no data.source, not {path or dict(options)!r}")
   return open_built("emoji_tones", split, data_dir)
+
+
+def open_emoji_scenes(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Opens emoji_scenes, which has no options."""
+  if path or options:
+    raise UserError(f"data.dataset: emoji_scenes takes no path and no data.source, not {path or dict(options)!r}")
+  return open_built("emoji_scenes", split, data_dir)
 
 
 def open_emoji_spoken(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcontrast.data.record import BadRecord, Info, Record
+from mmcontrast.data import regions
+from mmcontrast.data.record import BadRecord, Info, Record, Region
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.values import (
   id_of,
@@ -42,6 +43,9 @@ DEFAULTS = {
   "id": None,  # column: rows with the same id show the same thing; None: the row's number
   "name": None,  # column for messages; None: the row's place
   "weight": None,  # column of what an example counts, a number from 0 on; an empty one is 1. None: all the same
+  # Columns of regions of the image, dict(box=COLUMN, text=COLUMN): lists of as many boxes (x0, y0, x1, y1 in shares of
+  # the sides) and texts, or lists of texts; None: no regions.
+  "regions": None,
   "languages": {},  # language -> column of the thing's name in it
   "missing": (),  # texts that say that there is nothing, beside white space and NaN
 }
@@ -83,6 +87,12 @@ class Fields:
     self._missing = frozenset(_names(options["missing"], f"{where}: data.source.missing"))
     self._labels = _names(options["labels"], f"{where}: data.source.labels")
     self._languages = self._table("languages")
+    self._regions = {} if options["regions"] is None else self._table("regions")
+    if self._regions and set(self._regions) != set(regions.COLUMNS):
+      raise UserError(
+        f"{where}: data.source.regions: {dict(self._regions)!r} does not name the columns of boxes and of their texts; "
+        "write dict(box='boxes', text='names')"
+      )
     self._tag_names = _names(options["tag_names"], f"{where}: data.source.tag_names")
     self._label_names = {key: _names(names, f"{where}: data.source.label_names.{key}")
                          for key, names in self._table("label_names").items()}  # fmt: skip
@@ -107,7 +117,7 @@ class Fields:
     captions = columns_in(self._template) if self._template else self._captions
     things = [column for columns in self._things.values() for column in columns.values()]
     named = (*self._images.values(), *things, *self._others, *captions, *self._labels, *self._languages.values())
-    named += self._single
+    named += (*self._regions.values(), *self._single)
     return tuple(dict.fromkeys(column for column in named if column is not None))
 
   def take(self, modality: str, column: str) -> None:
@@ -188,7 +198,8 @@ class Fields:
                 label_names={key: self._label_names[key] for key in self._labels},
                 languages=tuple(self._languages), caption_fields=self._captions,
                 keys={name: tuple(columns) for name, columns in self._things.items() if columns},
-                row_ids=not self.options["id"], weighted=bool(self.options["weight"]))  # fmt: skip
+                row_ids=not self.options["id"], weighted=bool(self.options["weight"]),
+                regions=bool(self._regions))  # fmt: skip
 
   def id_of(self, row: Mapping[str, Any], index: int) -> int:
     """The id of a row: see values.id_of; without a column of ids, `index`."""
@@ -237,9 +248,14 @@ class Fields:
       name=where if is_missing(name) else text_of(name, self.options["name"]),
       mirror_safe=True,
       **({"weight": self._weight(row)} if self.options["weight"] else {}),
+      **({"regions": self._regions_of(row)} if self._regions else {}),
       paths=self.paths(row, folder),
       **things,
     )  # fmt: skip
+
+  def _regions_of(self, row: Mapping[str, Any]) -> list[Region]:
+    boxes, texts = (row.get(self._regions[key]) for key in regions.COLUMNS)
+    return regions.of_columns(boxes, texts, self._regions)
 
   def _weight(self, row: Mapping[str, Any]) -> float:
     column = self.options["weight"]

@@ -88,6 +88,7 @@ def _merged(infos: Mapping[str, Info]) -> Info:
     name=" + ".join(infos), label_names=labels,
     tokenizer=tokenizers.pop() if len(tokenizers) == 1 else None,
     weighted=any(info.weighted for info in infos.values()),
+    regions=any(info.regions for info in infos.values()),
     row_ids=all(info.row_ids for info in infos.values()),
     keys={one: _united(info.keys.get(one, ()) for info in infos.values())
           for one in _united(tuple(info.keys) for info in infos.values())},
