@@ -22,6 +22,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.encoders.heads import HEADS, build_head
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
+from mmcontrast.encoders.patch_decoder import PatchDecoder
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.vit import (
@@ -69,6 +70,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "audio_transformer": AudioTransformer,
   "audio_convnet": AudioConvNet,
   "fusion_transformer": FusionTransformer,
+  "patch_decoder": PatchDecoder,
 }
 
 

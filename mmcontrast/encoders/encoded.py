@@ -21,6 +21,7 @@ class Encoded:
     losses: name -> [B], what a node asks of itself beside what terms ask of it (a balance of experts, a
       reconstruction): terms with `auxiliary` add them to the objective by name.
     parallel: [B] bool, the examples whose words are all hidden and predicted at once (CapPa); None: none is.
+    places: [B, L], where on the grid `whole` each token is, of an image of which patches were left out; None: all are.
     grid: the rows and columns that the tokens of an image are in, which make them a map; None for words, or where
       patches were dropped.
   """
@@ -31,8 +32,10 @@ class Encoded:
   weights: jax.Array | None = None
   logits: jax.Array | None = None
   parallel: jax.Array | None = None
+  places: jax.Array | None = None
   losses: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
   grid: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)
+  whole: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)
 
   @property
   def map(self) -> jax.Array | None:

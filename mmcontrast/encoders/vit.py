@@ -52,6 +52,8 @@ class ViT(nn.Module):
       arXiv:2212.00794).
     mask_token: a learned token that stands for hidden patches, of views with a mask (`image_masked`); iBOT,
       arXiv:2111.07832.
+    leave_out: share of the patches that views with a mask leave out in training, instead of a token for each (MAE,
+      arXiv:2111.06377): that of config.data.masked.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
@@ -91,6 +93,7 @@ class ViT(nn.Module):
   pool_heads: int = 8
   pool_dim: int | None = None
   mask_token: bool = False
+  leave_out: float = 0.0
   scan: bool = False
   remat: str = "none"
   attention: str = "xla"
@@ -118,9 +121,11 @@ class ViT(nn.Module):
       self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=dtype,
       lowering=lowering().patches, kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
     )  # fmt: skip
-    patches = self._shown(embed(images), mask)
+    left_out = mask if self.leave_out and train else None
+    patches = self._shown(embed(images), None if self.leave_out else mask)
     grid = patches.shape[1:3]
     x, front, angles = self._placed(patches)
+    x, angles, places = self._seen(x, angles, left_out)
     x, angles = self._dropped(x, front, angles, train)
     x = jnp.concatenate([front, x], axis=1) if front.shape[1] else x
     x = norm(name="norm_pre")(x) if self.pre_norm else x
@@ -148,7 +153,7 @@ class ViT(nn.Module):
       pooled = x[:, 0] if self.pool == "cls" else tokens.mean(1)
     pooled = norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled
     is_whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
-    return Encoded(pooled, tokens, grid=grid if is_whole else None)
+    return Encoded(pooled, tokens, places=places, grid=grid if is_whole else None, whole=grid)
 
   def _shown(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Patches [B, rows, columns, D], of which `mask` [B, L] hides some behind the token."""
@@ -166,6 +171,17 @@ class ViT(nn.Module):
         f"it to {self.patch}"
       )
     return jnp.where(mask.reshape(*x.shape[:3], 1), x, token)
+
+  def _seen(
+    self, x: jax.Array, angles: jax.Array | None, mask: jax.Array | None
+  ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """Patches [B, L, D] without those that `mask` [B, L] hides, their angles, and where they were, [B, kept]."""
+    if mask is None:
+      return x, angles, None
+    kept = x.shape[1] - round(x.shape[1] * self.leave_out)
+    places = jnp.argsort(~mask, axis=1, stable=True)[:, :kept]  # those that are seen come first, in their order
+    x, angles = (y if y is None else jnp.take_along_axis(y, places[..., None], axis=1) for y in (x, angles))
+    return x, angles, places
 
   def _dropped(
     self, x: jax.Array, front: jax.Array, angles: jax.Array | None, train: bool

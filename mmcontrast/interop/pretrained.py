@@ -22,6 +22,7 @@ _WITHOUT_EFFECT = (
   "dropout",
   "drop_path",
   "patch_drop",
+  "leave_out",
   "dtype",
   "scan",
   "remat",

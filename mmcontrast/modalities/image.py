@@ -36,6 +36,7 @@ class Image(ImageInUse, Modality):
   facts: ClassVar = {
     "box": "where it was cut from its image: x0, y0, x1, y1 in shares of the sides; x0 > x1: mirrored",
     "masked": "which of its patches are hidden from the tower",
+    "pixels": "what the tower reads, normalised, nothing of it hidden",
   }
   defaults: ClassVar = {
     "image_size": 32,  # pixels
@@ -87,13 +88,22 @@ class Image(ImageInUse, Modality):
     return keys.get(view_set) or super().count_key(view_set)
 
   def facts_of(self, view_set: str) -> tuple[str, ...]:
-    return ("box", "masked") if view_set == "image_masked" else ("box",)
+    return ("box", "masked", "pixels") if view_set == "image_masked" else ("box", "pixels")
 
   def check_tower(self, options: dict[str, Any], settings: Settings, vocab_size: int | None, where: str) -> None:
-    if settings.get("masked", {}).get("views") and not options.get("mask_token"):
+    masked, left_out = settings.get("masked", {}), options.get("leave_out", 0.0)
+    if not masked.get("views"):
+      return
+    if left_out and (tuple(masked["share"]) != (left_out, left_out) or masked["probability"] != 1):
       raise UserError(
-        f"config.data.masked.views: {where} has no token for hidden patches; use a ViT with mask_token=True, or set "
-        "data.masked.views to 0"
+        f"{where}.leave_out: leaves {left_out} of the patches out, and config.data.masked hides a share of "
+        f"{tuple(masked['share'])} with probability {masked['probability']}; set its share=({left_out}, {left_out}) "
+        "and probability=1"
+      )
+    if not options.get("mask_token") and not left_out:
+      raise UserError(
+        f"config.data.masked.views: {where} has no token for hidden patches; use a ViT with mask_token=True, or with "
+        "leave_out, or set data.masked.views to 0"
       )
 
   def recipe_options(self, base: str) -> dict[str, Any]:
@@ -145,6 +155,7 @@ class Image(ImageInUse, Modality):
       tuple(normalize["std"]),
       image_masks.masking(settings),
       "masked" in settings["facts"],
+      "pixels" in settings["facts"],
     )
 
   def check_shapes(self, error: UserError, view_set: str, inputs: Inputs) -> UserError:
@@ -160,7 +171,7 @@ class ImagePreparation(Preparation):
 
   Attributes:
     augmentations: (set of views, the recipe of each of its views).
-    masks: how patches are hidden. tells_masks: whether `facts` say which.
+    masks: how patches are hidden. tells_masks: whether `facts` say which. tells_pixels: whether they say the pixels.
   """
 
   augmentations: tuple[tuple[str, tuple[image_augmentation.Recipe, ...]], ...]
@@ -168,6 +179,7 @@ class ImagePreparation(Preparation):
   std: tuple[float, ...]
   masks: image_masks.Masking = image_masks.NONE
   tells_masks: bool = False
+  tells_pixels: bool = False
 
   @jax.named_scope("augmentation")
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
@@ -181,7 +193,8 @@ class ImagePreparation(Preparation):
     return made
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
-    """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged. "masked": [B, V, L]."""
+    """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged. "masked": [B, V, L];
+    "pixels": [B, V, H, W, 3]."""
     found = {}
     for name, first, recipes in self._sets(batch):
       if f"{name}_box" in batch:
@@ -192,6 +205,8 @@ class ImagePreparation(Preparation):
       if self.tells_masks:
         masked["masked"] = self._hidden(batch, min(self.masks.views, batch["image"].shape[1]), train)
       found["image_masked"] = masked
+    for name, inputs in (self(batch, train) if self.tells_pixels else {}).items():
+      found.setdefault(name, {})["pixels"] = inputs.values
     return found
 
   def _hidden(self, batch: Mapping[str, jax.Array], views: int, train: bool) -> jax.Array:

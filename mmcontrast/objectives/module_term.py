@@ -44,6 +44,7 @@ from mmcontrast.objectives.grouping import Grouping
 from mmcontrast.objectives.ibot import Ibot
 from mmcontrast.objectives.interaction import Interaction
 from mmcontrast.objectives.levels import LevelDivergence
+from mmcontrast.objectives.masked_pixels import MaskedPixels
 from mmcontrast.objectives.masked_words import MaskedWords
 from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
@@ -86,6 +87,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "matching": Matching,
   "masked_words": MaskedWords,
   "caption": Captioning,
+  "masked_pixels": MaskedPixels,
   "ibot": Ibot,
   "supremix": SupReMix,
   "snippet_bags": SnippetBags,
