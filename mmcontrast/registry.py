@@ -55,7 +55,7 @@ def build(registry: Mapping[str, Callable[..., Any]], config: str | Mapping[str,
   try:
     return builder(**options)
   except UserError as error:
-    raise UserError(f"{where}.{error}" if _names_option(error, builder) else f"{where}: {error}") from None
+    raise type(error)(f"{where}.{error}" if _names_option(error, builder) else f"{where}: {error}") from None
 
 
 def vary(registry: Mapping[str, Any], config: str | Mapping[str, Any], where: str) -> Any:

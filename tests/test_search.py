@@ -297,8 +297,8 @@ def test_a_run_of_tokens_is_searched_as_its_terms_compare_them(monkeypatch, quer
   views = np.stack([model.view(np.asarray(Image.open(io.BytesIO(source[i]["images"]["a"])))) for i in range(COUNT)])
   images, words = model.embed("image", views), model.embed("text", ["the 4 th"])
   # The mean, over the words of the query, of the nearest patch's cosine; padding is no word.
-  real = np.linalg.norm(words[0], axis=-1) > 0
-  expected = np.einsum("ld,npd->nlp", words[0][real], images).max(-1).mean(-1)
+  real = words.mask[0]
+  expected = np.einsum("ld,npd->nlp", words.vectors[0][real], images.vectors).max(-1).mean(-1)
   found = search("tokens", "the 4 th", "toy", count=2 * COUNT)  # two drawings of each
   np.testing.assert_allclose([one.score for one in found], np.sort(np.repeat(expected, 2))[::-1], atol=1e-5)
   with pytest.raises(UserError, match="search images by words"):

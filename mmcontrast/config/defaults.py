@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import ml_collections
@@ -27,8 +28,9 @@ def base_config() -> ml_collections.ConfigDict:
   c.batch = dict(size=256, microbatches=1)
   c.data = data_settings.defaults()
   # A recipe (name or dict) for each view, or one for all of them; image_small: of data.multi_crop's.
-  c.augment = dict(image="moco_v2")
-  c.normalize = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+  c.augment = {name: modality.recipe for name, modality in MODALITIES.items() if modality.recipe}
+  for modality in MODALITIES.values():
+    c.update(copy.deepcopy(dict(modality.sections)))
   c.towers = dict()  # name -> encoder options
   c.heads = dict()  # name -> dict(tower=..., name="mlp"|"linear", dim=...)
   # update: "before_keys" (MoCo) or "after_step" (BYOL). decay: number or schedule.

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import filters, transforms
+from mmcontrast.data import transforms
+from mmcontrast.data.filters import Filtered
 from mmcontrast.data.record import BadRecord, Record, Source, hashed_text
 from mmcontrast.errors import UserError, choose
 
 Captions = Mapping[str, Sequence[str]]
 """Texts by field."""
+ABSENT = "no caption"
+"""Under which records without one are counted, with data.missing="skip"."""
 
 
 def clean(text: str, most: int) -> str:
@@ -83,9 +86,21 @@ def of_record(record: Record, settings: Mapping) -> dict[str, list[str]]:
     if settings["missing"] == "mask":
       return {}
     if settings["missing"] == "skip" and not languages and not any(record["captions"].values()):
-      raise filters.Filtered(filters.NO_CAPTION) from None  # not there is not damaged
+      raise Filtered(ABSENT) from None  # not there is not damaged
     raise
-  return filters.captions(found, settings["filter"])
+  return passing(found, settings["filter"])
+
+
+def passing(texts: Captions, filters: Mapping) -> dict[str, list[str]]:
+  """The captions that pass config.data.filter, by field. Raises Filtered when none of them does."""
+  shortest, longest = filters["min_caption"], filters["max_caption"] or float("inf")
+  lengths = {field: [len(text.strip()) for text in found] for field, found in texts.items()}
+  found = {field: [text for text, length in zip(texts[field], of) if shortest <= length <= longest]
+           for field, of in lengths.items()}  # fmt: skip
+  if not any(found.values()):
+    short = all(length < shortest for of in lengths.values() for length in of)
+    raise Filtered("min_caption" if short else "max_caption")
+  return {field: of for field, of in found.items() if of}
 
 
 def names(found: Mapping[str, str], languages: Sequence[str]) -> dict[str, list[str]]:

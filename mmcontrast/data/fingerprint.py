@@ -12,9 +12,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.sources import BadRecord, Record, Source
 from mmcontrast.data.tokenizers import Tokenizer
+from mmcontrast.modalities import MODALITIES
 
 EXAMPLES = 16
 """How many examples are read, spread evenly over the data."""
@@ -100,13 +103,21 @@ def _of_example(attempts: Attempts, source: Source, place: int) -> str | None:
 def _described(record: Record) -> list[Any]:
   """What an example is, without its name, which has the path of its file, and its id, which may be made of it."""
   images = {style: hashlib.blake2b(data).hexdigest() for style, data in record["images"].items()}
-  return [
+  described = [
     images,
     record["captions"],
     record.get("names", {}),
     record["tags"].tolist(),
     {name: int(number) for name, number in record["labels"].items()},
   ]
+  further = {of.field: record[of.field] for of in MODALITIES.values() if of.field not in ("images", "captions")
+             and record.get(of.field)}  # fmt: skip
+  hashed = {field: {key: _hash(raw) for key, raw in things.items()} for field, things in further.items()}
+  return [*described, hashed] if hashed else described
+
+
+def _hash(raw: Any) -> str:
+  return hashlib.blake2b(raw if isinstance(raw, bytes) else np.ascontiguousarray(raw).tobytes()).hexdigest()
 
 
 def _digest(value: Any) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from mmcontrast.data.filters import Filtered
 from mmcontrast.data.image_parts import is_exif, is_jpeg, jpeg_segments, picture_only
 from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import one_line
@@ -231,3 +232,29 @@ def pillow_resize(
 ) -> np.ndarray:
   """As `resize`, by Pillow, with one of FILTERS: what evaluation uses, the same on every machine."""
   return np.asarray(Image.fromarray(pixels).resize((size, size), FILTERS[interpolation], box=box))
+
+
+def passing(encoded: Mapping[str, bytes], filters: Mapping) -> dict[str, bytes]:
+  """The images that pass config.data.filter, by style, from their headers only; one that cannot be read passes, for it
+  is a bad record.
+
+  Raises Filtered when none of them does.
+  """
+  if not filters["min_side"] and not filters["max_aspect"]:
+    return dict(encoded)
+  reasons = {style: _by_size(data, filters) for style, data in encoded.items()}
+  found = {style: data for style, data in encoded.items() if not reasons[style]}
+  if encoded and not found:
+    raise Filtered(next(iter(reasons.values())))
+  return found
+
+
+def _by_size(data: bytes, filters: Mapping) -> str:
+  """The filter that takes out an image, or ""."""
+  found = header(data)
+  if found is None:
+    return ""
+  short, long = sorted(found[1])
+  if short < filters["min_side"]:
+    return "min_side"
+  return "max_aspect" if filters["max_aspect"] and long > filters["max_aspect"] * short else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from mmcontrast.data import filters, images, known_labels, shuffled
+from mmcontrast.data import filters, known_labels, shuffled
 from mmcontrast.data.checks import check_counts
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.modalities import MODALITIES, Modality
@@ -19,7 +19,6 @@ _DEFAULTS = {
   "source": {},  # options of the dataset
   "split": "train",  # train, validation, test or all
   "mixture": {},  # instead of the three: name -> dict(dataset=, source=, split=, weight=); sources/mixture.py
-  "views": {"image": 2, "text": 2},  # a modality not named here is left out
   "facts": (),  # what is known of views, beside the views, for terms that ask for it: docs/modalities.md
   # What an example without an image, or without a caption, is. "skip": left out, and counted apart from bad records;
   # "bad": a bad record; "mask": there, but not to what reads it.
@@ -30,11 +29,9 @@ _DEFAULTS = {
   # Of each class of a label, at most so many examples an epoch, drawn anew each time; label "": all of all.
   "balance": {"label": "", "most": 100},
   "identity": "record",  # what target same_id compares: the record's id, or its first "caption"
-  "filter": filters.DEFAULTS,
   # So many of the training examples, chosen by `seed`, have one another's captions: noise that is known, and said by
   # the label "caption_of".
   "shuffled_captions": shuffled.DEFAULTS,
-  "limits": {**images.LIMITS, "caption_characters": 10_000},  # an image over them is bad, a caption is cut
   # max_share: of a source's records; with more bad ones the run stops. A read that fails, or takes longer than
   # timeout_seconds, is tried again, after backoff_seconds and then twice as long each time.
   "on_error": {"max_share": 0.01, "retries": 3, "backoff_seconds": 0.5, "timeout_seconds": 60.0},
@@ -51,9 +48,12 @@ _RANGES = {  # of numbers that are no counts
 
 def defaults() -> dict[str, Any]:
   """Every key of config.data with its default: those of all modalities, and of the pipeline."""
-  found = dict(_DEFAULTS)
-  for modality in MODALITIES.values():
+  found = {**_DEFAULTS, "views": {}, "filter": {}, "limits": {}}
+  for name, modality in MODALITIES.items():
     found |= modality.defaults
+    found["views"] |= {name: modality.usual_views} if modality.usual_views else {}  # one not named is left out
+    found["filter"] |= modality.filters
+    found["limits"] |= modality.limits
   return found
 
 
@@ -71,6 +71,7 @@ def resolve(config: Mapping) -> dict:
   if not any(settings["views"].values()):
     raise UserError(f"data.views: no view at all; set {' or '.join(f'data.views.{name}' for name in MODALITIES)}")
   check_counts(settings["limits"], dict.fromkeys(settings["limits"], 1), "data.limits")
+  filters.check(settings["filter"])
   _check_facts(settings)
   for modality in MODALITIES.values():
     modality.check(settings)
@@ -85,7 +86,6 @@ def resolve(config: Mapping) -> dict:
   for key, (low, high) in _RANGES.items():
     if not isinstance(value := settings["on_error"][key], int | float) or not low <= value <= high:
       raise UserError(f"data.on_error.{key}: {value!r}; give a number from {low:g} to {high:g}")
-  filters.check(settings["filter"])
   shuffled.check(settings["shuffled_captions"])
   choose(settings["missing"], ("skip", "bad", "mask"), "data.missing")
   choose(settings["cache"], ("auto", "decoded", "none"), "data.cache")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,11 @@ class Things(NamedTuple):
       out = values[self.example]
       return np.where((self.example < 0).reshape(-1, *[1] * (out.ndim - 1)), np.array(absent, out.dtype), out)
     return np.full((len(self.example), *values.shape[1:]), absent, values.dtype)
+
+
+def taken_at(values: Any, index: Sequence[int] | np.ndarray) -> Any:
+  """The values of things at some places: of an array, or of a list."""
+  return values[np.asarray(index)] if isinstance(values, np.ndarray) else [values[place] for place in index]
 
 
 class ExampleViews(NamedTuple):

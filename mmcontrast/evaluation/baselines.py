@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embed import Embed
+from mmcontrast.evaluation.embed import Embed, features_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 
 PIXELS, UNTRAINED = ALL = ("pixels", "untrained")
@@ -42,7 +42,7 @@ def pixels(kind: str, values: Any) -> np.ndarray:
 
   Raises UserError for any other kind than "image_features".
   """
-  if kind != "image_features":
+  if kind != features_of("image"):
     raise UserError(f"baselines: there is no {kind!r} of pixels; they are for knn, linear_probe and tagging")
   values = np.asarray(values)
   block = -(-values.shape[1] // _SIDE)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmcontrast.data.things import taken_at
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.cider import cider_d
 from mmcontrast.evaluation.embed import Words
@@ -39,7 +40,7 @@ def evaluate(
   for test in tests:
     words, things, references = _described(test, head, "captioning")
     written = words.write(
-      _taken(test.data.things[words.modality(head)].values, things), head, beams=beams, length=length
+      taken_at(test.data.things[words.modality(head)].values, things), head, beams=beams, length=length
     )
     out[test.name] = {f"captioning/{name}": value for name, value in scores(written, references).items()}
   return out
@@ -60,7 +61,7 @@ def perplexity(
     words, things, references = _described(test, head, "perplexity")
     places = np.repeat(things, [len(of_thing) for of_thing in references])
     texts = [text for of_thing in references for text in of_thing]
-    summed, count = words.losses(_taken(test.data.things[words.modality(head)].values, places), texts, head)
+    summed, count = words.losses(taken_at(test.data.things[words.modality(head)].values, places), texts, head)
     found = (float(np.exp(summed.sum() / count.sum())), float(count.sum()), float(len(texts)))
     out[test.name] = {f"perplexity/{name}": value for name, value in zip(PERPLEXITY, found)}
   return out
@@ -110,7 +111,3 @@ def _described(test: EmbeddedSet, head: str, evaluator: str) -> tuple[Words, np.
   if not places.size:
     raise UserError(f"{where}: evaluation set {test.name!r} has no caption of any of its {modality}s; leave it out")
   return test.words, places, [of_concept[int(things.concept[at])] for at in places]
-
-
-def _taken(values: Sequence, places: np.ndarray) -> Sequence:
-  return values[places] if isinstance(values, np.ndarray) else [values[at] for at in places]

@@ -9,12 +9,14 @@ import numpy as np
 
 from mmcontrast.errors import UserError, choose
 
-Embed = Callable[[str, Any], np.ndarray]
-"""embed(kind, values) -> float32 [N, D]. A kind is a modality ("image", "text", "audio"): rows in the joint space; or
-"image_features": the pooled output of the tower that probes look at; or a node of the model, such as "audio/audio_ssl"
-or "image/image.tokens". The values are of that modality: uint8 [N, H, W, 3], N strings."""
-Compare = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
-"""compare(way, queries, gallery) -> [Q, G]: how well each of the gallery matches each query; way: "image_to_text"."""
+Embed = Callable[[str, Any], Any]
+"""embed(kind, values) -> float32 [N, D]; or `Tokens` of N things, where a `Compare` goes with it. A kind is a modality
+("image", "text", "audio"): rows in the joint space; or "image_features": the pooled output of the tower that probes
+look at; or a node of the model, such as "audio/audio_ssl" or "image/image.tokens". The values are of that modality:
+uint8 [N, H, W, 3], N strings."""
+Compare = Callable[[str, Any, Any], np.ndarray]
+"""compare(way, queries, gallery) -> [Q, G], of what `Embed` gave: how well each of the gallery matches each query;
+way: "image_to_text"."""
 Seen = Callable[[str, Any], Any]
 """seen(modality, values) -> what the model sees of N values, an array [N, ...] or N texts: equal ones are one to it."""
 Match = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
@@ -44,18 +46,21 @@ class Space(NamedTuple):
     joint: the modalities that have a head in the joint space, each with the others that it can be compared with; None:
       all, with each other.
     probed: the modality of the tower that probes look at; "" where there is none, None where it is not known.
-    nodes: towers and heads by name -> modality.
+    nodes: towers and heads by name -> the modalities that they are of: one, or those of a fusion.
     matches: heads that say of two things whether they belong together -> the two modalities.
     describes: heads that write captions; None: not known.
-    outputs: node -> what it makes, of "pooled", "tokens", "map", "logits"; None: not known.
+    outputs: node -> what it makes, of "pooled", "tokens", "map", "logits", and how long its vectors are; None: not
+      known.
+    room: node -> what its kinds begin with, its modality or the name of its fusion; None: its modality.
   """
 
   joint: Mapping[str, tuple[str, ...]] | None = None
   probed: str | None = None
-  nodes: Mapping[str, str] = {}
+  nodes: Mapping[str, tuple[str, ...]] = {}
   matches: Mapping[str, tuple[str, ...]] = {}
   describes: Sequence[str] | None = None
-  outputs: Callable[[str], Sequence[str]] | None = None
+  outputs: Callable[[str], Mapping[str, int]] | None = None
+  room: Callable[[str], str] | None = None
 
   def ways(self, modalities: Sequence[str] = ()) -> list[tuple[str, str]]:
     """(query, gallery) of all modalities that are compared: a pair, then the same pair the other way round.
@@ -71,13 +76,29 @@ class Space(NamedTuple):
     """The kind of a node that a config names, with what of it is wanted: "audio/audio_ssl.tokens" of
     "audio_ssl.tokens". UserError where there is none of that name."""
     name, _, field = node.partition(".")
-    modality = self.nodes[choose(name, self.nodes, where)]
+    choose(name, self.nodes, where)
     has = (field or "pooled",) if self.outputs is None else self.outputs(name)
     if (field or "pooled") not in has:
       raise UserError(
         f"{where}: {name!r} makes no {field or 'pooled'} output; write {' or '.join(f'{name}.{one}' for one in has)}"
       )
-    return f"{modality}/{name}.{field or 'pooled'}"
+    return f"{self.room(name) if self.room else self.nodes[name][0]}/{name}.{field or 'pooled'}"
+
+  def check_comparable(self, nodes: Sequence[str], where: str) -> None:
+    """Raises UserError unless vectors of two nodes can be compared by their cosine."""
+    for node in nodes:
+      self.kind_of(node, where)
+    if self.outputs is None:
+      return
+    lengths = [self.outputs(node.partition(".")[0])[node.partition(".")[2] or "pooled"] for node in nodes]
+    if len(set(lengths)) > 1:
+      said = " and ".join(f"{node!r} {length}" for node, length in zip(nodes, lengths))
+      raise UserError(f"{where}: vectors of different lengths cannot be compared ({said}); name two of one length")
+
+
+def features_of(modality: str) -> str:
+  """The kind that is the pooled output of the tower which probes look at: "image_features"."""
+  return f"{modality}_features"
 
 
 ANYTHING = Space()  # of a model of which nothing is known

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mmcontrast.data.things import Things, taken_at
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, Words, cosines, unit
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, Words, cosines, features_of, unit
 from mmcontrast.evaluation.matches import Matches, groups, matches_of
+from mmcontrast.objectives.tokens import Tokens
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
@@ -85,19 +87,43 @@ class EmbeddedSet:
     """Those of which it has things."""
     return tuple(modality for modality, things in self.data.things.items() if len(things.values))
 
-  def modality_of(self, node: str = "", where: str = "evaluation") -> str:
-    """The modality of the tower that probes look at, or of a node of the model.
+  def modalities_of(self, node: str = "", where: str = "evaluation") -> tuple[str, ...]:
+    """The modality of the tower that probes look at, or those of a node of the model: several of a fusion.
 
-    Raises UserError where the run has none of that name, or the set has nothing of that modality.
+    Raises UserError where the run has none of that name, or the set has nothing of such a modality.
     """
     if node:
-      modality = self.space.kind_of(node, where).partition("/")[0]
+      self.space.kind_of(node, where)
+      found = self.space.nodes[node.partition(".")[0]]
     elif self.space.probed is None:
-      modality = next(iter(self.modalities or self.data.things))
-    elif not (modality := self.space.probed):
+      found = (next(iter(self.modalities or self.data.things)),)
+    elif not self.space.probed:
       raise UserError(f"{where}: this run has no tower for it: config.evaluation.features names none of it")
-    self.check(modality, where)
-    return modality
+    else:
+      found = (self.space.probed,)
+    for modality in found:
+      self.check(modality, where)
+    return found
+
+  def things_of(self, node: str = "", where: str = "evaluation") -> Things:
+    """The things that a node is of; those of a fusion are the examples which show something of each of its
+    modalities, by the first view of each."""
+    modalities = self.modalities_of(node, where)
+    if len(modalities) == 1:
+      return self.data.things[modalities[0]]
+    return self._once(("examples", modalities), lambda: self._examples(modalities, where))
+
+  def _examples(self, modalities: tuple[str, ...], where: str) -> Things:
+    views = {modality: self.data.views.get(modality) for modality in modalities}
+    if lacking := [modality for modality, of in views.items() if of is None or not len(of.index)]:
+      raise UserError(f"{where}: the examples of {self.name!r} show no {lacking[0]}; leave the set out with `sets`")
+    shown = np.flatnonzero(np.all([of.index[0] >= 0 for of in views.values()], axis=0))
+    if not len(shown):
+      raise UserError(
+        f"{where}: no example of {self.name!r} shows {' and '.join(modalities)}; leave the set out with `sets`"
+      )
+    values = {modality: taken_at(of.values, of.index[0][shown]) for modality, of in views.items()}
+    return Things(values, self.data.example_id[shown], shown)
 
   def check(self, modality: str, where: str = "") -> None:
     """Raises UserError where the set has nothing of a modality."""
@@ -108,18 +134,27 @@ class EmbeddedSet:
         "out with `sets`, or give it such data"
       )
 
-  def joint(self, modality: str) -> np.ndarray:
-    """float32 [N, D], unit rows in the joint space, or tokens [N, L, D] for `compare`."""
+  def joint(self, modality: str) -> np.ndarray | Tokens:
+    """float32 [N, D], unit rows in the joint space, or tokens of N things for `compare`."""
     return self._once(("joint", modality), lambda: self._joint(modality))
 
   def features(self, node: str = "", where: str = "evaluation") -> np.ndarray:
     """float32 [N, F], not normalised: the pooled output of the tower that probes look at, or of another node."""
-    kind = self.space.kind_of(node, where) if node else f"{self.modality_of(node, where)}_features"
-    return self._once(("features", kind), lambda: self._checked(kind, self.modality_of(node, where)))
+    things = self.things_of(node, where)
+    kind = self.space.kind_of(node, where) if node else features_of(*self.modalities_of(node, where))
+    return self._once(("features", kind), lambda: self._checked(kind, things.values, len(things.concept)))
 
   def groups(self, modality: str) -> np.ndarray:
     """int [N], equal for things that the model cannot tell apart, of other sets too."""
     return self._once(("groups", modality), lambda: self._groups(modality, self.data.things[modality].values))
+
+  def groups_of(self, node: str = "", where: str = "evaluation") -> np.ndarray:
+    """int [N] of the things that a node is of; see `groups`."""
+    modalities = self.modalities_of(node, where)
+    if len(modalities) == 1:
+      return self.groups(modalities[0])
+    values = self.things_of(node, where).values
+    return groups(np.stack([self._groups(modality, of) for modality, of in values.items()], axis=1))
 
   def matches(self, rows: str, columns: str) -> Matches:
     """Which of one modality is right for which of another: see retrieval.py."""
@@ -148,25 +183,26 @@ class EmbeddedSet:
         return f"it reads several {modality} views, and a set shows one {modality} an example"
     rows, found = [], []
     for path, of_examples in zip(paths, index):
-      values = _taken(data.views[path.modality].values, of_examples[places])
-      rows.append(self._checked(path.kind, path.modality, values))
+      values = taken_at(data.views[path.modality].values, of_examples[places])
+      rows.append(self._checked(path.kind, values, len(values)))
       found.append(self._groups(path.modality, values))
     return Views(rows, found, data.example_id[places])
 
-  def labels(self, label: str, where: str, modality: str = "") -> np.ndarray:
-    """int [N] of the things of a modality (default: what probes look at), -1 for no label. `label="concept"` is the
-    identity of the thing."""
-    things = self.data.things[modality or self.modality_of(where=where)]
+  def labels(self, label: str, where: str, things: Things | None = None) -> np.ndarray:
+    """int [N] of things (default: those that probes look at), -1 for no label. `label="concept"` is the identity of the
+    thing."""
+    things = self.things_of(where=where) if things is None else things
     if label == "concept":
       return np.asarray(things.concept)
     choose(label, ["concept", *self.data.labels], f"{where}: labels of {self.name!r}")
     return things.of_examples(np.asarray(self.data.labels[label]), -1)
 
-  def tags(self, where: str, modality: str = "") -> np.ndarray:
-    """uint8 [N, T], multi-hot, of the things of a modality."""
+  def tags(self, where: str, things: Things | None = None) -> np.ndarray:
+    """uint8 [N, T], multi-hot, of things (default: those that probes look at)."""
     if self.data.tags is None or not np.size(self.data.tags):
       raise UserError(f"{where}: {self.name!r} has no tags; leave it out with `sets`")
-    return self.data.things[modality or self.modality_of(where=where)].of_examples(np.asarray(self.data.tags), 0)
+    things = self.things_of(where=where) if things is None else things
+    return things.of_examples(np.asarray(self.data.tags), 0)
 
   def _once(self, key: Any, make: Callable[[], Any]) -> Any:
     if key not in self._kept:
@@ -176,31 +212,29 @@ class EmbeddedSet:
   def _groups(self, modality: str, values: Any) -> np.ndarray:
     return groups(self.seen_of(modality, values) if self.seen_of and len(values) else values)
 
-  def _joint(self, modality: str) -> np.ndarray:
-    found = self._checked(modality, modality, ndims=(2,) if self.compare is cosines else (2, 3))
-    return unit(found) if found.ndim == 2 else found
+  def _joint(self, modality: str) -> np.ndarray | Tokens:
+    self.check(modality)
+    values = self.data.things[modality].values
+    found = self._checked(modality, values, len(values), tokens=self.compare is not cosines)
+    return found if isinstance(found, Tokens) else unit(found)
 
-  def _checked(self, kind: str, modality: str, values: Any = None, ndims: tuple[int, ...] = (2,)) -> np.ndarray:
-    if values is None:
-      self.check(modality)
-      values = self.data.things[modality].values
-    out = np.asarray(self.embed(kind, values), np.float32)
-    if out.ndim not in ndims or len(out) != len(values):
-      raise UserError(
-        f"embed({kind!r}) returned shape {out.shape} for {len(values)} examples of "
-        f"{self.name!r}; it must be [{len(values)}, D]"
-      )
-    bad = int((~np.isfinite(out)).reshape(len(out), -1).any(axis=1).sum())
+  def _checked(self, kind: str, values: Any, count: int, tokens: bool = False) -> np.ndarray | Tokens:
+    """What `embed` gives of so many things: rows, or where they are compared `tokens`."""
+    out = self.embed(kind, values)
+    if not (tokens and isinstance(out, Tokens)):
+      out = np.asarray(out, np.float32)
+      if out.ndim != 2 or len(out) != count:
+        raise UserError(
+          f"embed({kind!r}) returned shape {out.shape} for {count} examples of {self.name!r}; it must be [{count}, D]"
+        )
+    numbers = out.vectors if isinstance(out, Tokens) else out
+    bad = int((~np.isfinite(numbers)).reshape(len(out), -1).any(axis=1).sum())
     if bad:
       raise UserError(
         f"embed({kind!r}) is NaN or infinite for {bad} of {len(out)} examples of "
         f"{self.name!r}; evaluate an earlier checkpoint"
       )
     return out
-
-
-def _taken(values: Any, index: np.ndarray) -> Any:
-  return values[index] if isinstance(values, np.ndarray) else [values[place] for place in index]
 
 
 def labels_of(given: str | Sequence[str] | None, usual: str, there: Collection[str]) -> list[str]:

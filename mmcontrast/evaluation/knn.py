@@ -95,8 +95,8 @@ def _other_hands(test: EmbeddedSet, bank: Sequence[EmbeddedSet], node: str) -> t
   others = [one for one in bank if one.name != test.name]
   if not others:
     raise UserError(f"knn.label: 'concept' needs a training set other than {test.name!r}; leave it out")
-  known = np.unique(np.concatenate([concepts(one, one.modality_of(node, "knn.node")) for one in others]))
-  if not np.isin(concepts(test, test.modality_of(node, "knn.node")), known).any():
+  known = np.unique(np.concatenate([concepts(one, one.things_of(node, "knn.node")) for one in others]))
+  if not np.isin(concepts(test, test.things_of(node, "knn.node")), known).any():
     raise UserError(
       f"knn.label: {test.name!r} shares no concept with the other training sets; ids of different data "
       "match only where data.source.id names a column of them"

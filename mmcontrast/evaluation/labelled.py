@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmcontrast.data.things import Things
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.modalities import MODALITIES
@@ -57,15 +58,14 @@ def gather(
   parts, classes = [], classes_of(like, target)
   task = where.partition(".")[0]
   for one in sets:
-    modality = one.modality_of(node, f"{task}.node" if node else task)
-    things = one.data.things[modality]
-    values = _numbered(one, target, classes, where, modality)
+    things = one.things_of(node, f"{task}.node" if node else task)
+    values = _numbered(one, target, classes, where, things)
     keep = values >= 0 if target not in ("tags", "concept") else np.ones(len(values), bool)
     split = things.of_examples(np.asarray(one.data.split), "")
     in_split = np.ones(len(values), bool) if splits is None else np.isin(split, list(splits))
     if target not in ("tags", "concept") and (unknown := (values == _UNKNOWN) & in_split).any():
       names = _names(one, target)
-      labels = one.labels(target, where, modality)[unknown]
+      labels = one.labels(target, where, things)[unknown]
       more = sorted({names[label] for label in labels} if names else {"without names"})
       raise UserError(
         f"{where}: {one.name!r} and {like[0].name!r} do not name the classes of {target!r} alike: {_some(more)} "
@@ -73,11 +73,11 @@ def gather(
       )
     keep &= in_split
     features = one.features(node, f"{task}.node")
-    parts.append(Labelled(features[keep], values[keep], concepts(one, modality)[keep], one.groups(modality)[keep]))
+    parts.append(Labelled(features[keep], values[keep], concepts(one, things)[keep], one.groups_of(node)[keep]))
   out = Labelled(*map(np.concatenate, zip(*parts)))
   if not len(out.target):
     raise UserError(
-      f"{where}: no {modality} of {', '.join(one.name for one in sets)} has {target!r}"
+      f"{where}: no {' with '.join(one.modalities_of(node))} of {', '.join(one.name for one in sets)} has {target!r}"
       + (f" and is of split {', '.join(splits)}" if splits is not None else "")
     )
   return out
@@ -107,15 +107,16 @@ def tested(
 
 def leave_out(query: Labelled, near: Labelled, test: EmbeddedSet, where: str, node: str = "") -> Labelled:
   """`query`, of the set `test`, without the things that are among those of `near`; with a line that counts them."""
-  known, modality = np.isin(query.group, near.group), test.modality_of(node)
+  known, modalities = np.isin(query.group, near.group), test.modalities_of(node)
+  nouns = MODALITIES[modalities[0]].nouns if len(modalities) == 1 else "examples"
   if known.all():
     raise UserError(
-      f"{where}: every {modality} of {test.name!r} to be tested is also one that the probe trains on; give "
-      "evaluation.train_sets another split than evaluation.sets, such as train and validation"
+      f"{where}: every {' with '.join(modalities)} of {test.name!r} to be tested is also one that the probe trains on; "
+      "give evaluation.train_sets another split than evaluation.sets, such as train and validation"
     )
   if known.any():
     note(
-      f"{test.name}: {known.sum():,} of {len(known):,} {MODALITIES[modality].nouns} to be tested are also among those "
+      f"{test.name}: {known.sum():,} of {len(known):,} {nouns} to be tested are also among those "
       "that probes train on; they are left out of the test"
     )
   return query.only(~known)
@@ -133,9 +134,9 @@ def classes_of(sets: Sequence[EmbeddedSet], target: str) -> list[str]:
   return list(dict.fromkeys(name for one in sets for name in _names(one, target)))
 
 
-def concepts(one: EmbeddedSet, modality: str) -> np.ndarray:
+def concepts(one: EmbeddedSet, things: Things) -> np.ndarray:
   """int64 [N]: equal for what shows the same thing; ids of sets that number things differently are never equal."""
-  things, spaces = one.data.things[modality], one.data.id_space
+  spaces = one.data.id_space
   space = 0 if spaces is None else things.of_examples(np.asarray(spaces, np.int64), 0)
   return space * 2**32 + np.asarray(things.concept, np.int64) + 2**31
 
@@ -150,14 +151,14 @@ def held_out_concepts(concept: np.ndarray, fraction: float = 0.2, seed: int = 0)
   return np.isin(of, chosen)
 
 
-def _numbered(one: EmbeddedSet, target: str, classes: Sequence[str], where: str, modality: str) -> np.ndarray:
+def _numbered(one: EmbeddedSet, target: str, classes: Sequence[str], where: str, things: Things) -> np.ndarray:
   """The target of each thing [N], or tags [N, T], numbered by `classes`; _UNKNOWN for a class that is not in it."""
   if target == "concept":
-    return concepts(one, modality)
+    return concepts(one, things)
   place = {name: number for number, name in enumerate(classes)}
   names = _names(one, target)
   if target == "tags":
-    tags = one.tags(where, modality)
+    tags = one.tags(where, things)
     out = np.zeros((len(tags), len(classes)), tags.dtype)
     shared = [number for number, name in enumerate(names) if name in place]
     out[:, [place[names[number]] for number in shared]] = tags[:, shared]
@@ -165,7 +166,7 @@ def _numbered(one: EmbeddedSet, target: str, classes: Sequence[str], where: str,
       unknown = [name for name in names if name not in place]
       note(f"{where}: tags of {one.name!r} that the probe does not train on are left out: {_some(unknown)}")
     return out
-  labels = one.labels(target, where, modality)
+  labels = one.labels(target, where, things)
   if not classes:  # numbers without names, on both sides
     return labels if not names else np.where(labels < 0, -1, _UNKNOWN)
   numbers = np.array([*(place.get(name, _UNKNOWN) for name in names), -1])  # the last is that of -1

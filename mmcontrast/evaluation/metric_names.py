@@ -62,6 +62,7 @@ def _of_retrieval(name: str, options: Mapping[str, Any], classes: Classes) -> li
   if head := options["match"]:
     pair = options["matches"].get(head, ())
     every += [f"{way}_by_{head}" for way in every if way in (way_of(*pair), way_of(*pair[::-1]))]
+  every += [way_of(*way) for pair in retrieval.pairs_of(options["nodes"]) for way in (pair, pair[::-1])]
   every += [way for term in options["joined"] for way in term.ways]
   return [f"{way}/{metric}" for way in every for metric in _RETRIEVAL]
 

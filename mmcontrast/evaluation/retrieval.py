@@ -18,6 +18,7 @@ way round.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -27,6 +28,7 @@ from mmcontrast.evaluation import joined
 from mmcontrast.evaluation.embed import Compare, cosines, row_chunks, unit, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.matches import Matches, as_matches, groups, matches_of
+from mmcontrast.objectives.tokens import Tokens
 
 ROUNDING = 1e-6  # cosines closer than this are equal in float32
 RECALL_AT = (1, 5, 10)
@@ -54,8 +56,8 @@ def relevance(
 
 
 def ranks(
-  queries: np.ndarray,
-  gallery: np.ndarray,
+  queries: np.ndarray | Tokens,
+  gallery: np.ndarray | Tokens,
   positives: Positives,
   compare: Compare = cosines,
   way: str = "",
@@ -64,7 +66,7 @@ def ranks(
   """Rank of the best match of each query, 1 for found first.
 
   Args:
-    queries: float [Q, D]; gallery: float [G, D]. Or tokens, [Q, L, D] and [G, L, D].
+    queries: float [Q, D]; gallery: float [G, D]. Or what else `compare` takes, such as the tokens of both.
     positives: bool [Q, G], one match a row at least.
     compare, way: how they are compared, and the way ("image_to_text"); by default by cosine.
     which: int [A], only these queries; None: all.
@@ -72,10 +74,10 @@ def ranks(
   Returns:
     int [Q] (or [A]), in 1..G.
   """
-  queries, gallery, positives = np.asarray(queries), np.asarray(gallery), as_matches(positives)
+  positives = as_matches(positives)
   which = np.arange(len(queries)) if which is None else which
   if compare is cosines:
-    gallery = unit(gallery)
+    queries, gallery = np.asarray(queries), unit(gallery)
   out = np.empty(len(which), np.int64)
   numbers = len(gallery) * max([1, *queries.shape[1:-1], *gallery.shape[1:-1]])  # of a query, see Score.cells
   for rows in row_chunks(len(which), numbers):
@@ -108,7 +110,11 @@ def best_candidates(queries: np.ndarray, gallery: np.ndarray, positives: Positiv
 
 
 def retrieval(
-  queries: np.ndarray, gallery: np.ndarray, positives: Positives, compare: Compare = cosines, way: str = ""
+  queries: np.ndarray | Tokens,
+  gallery: np.ndarray | Tokens,
+  positives: Positives,
+  compare: Compare = cosines,
+  way: str = "",
 ) -> dict[str, float]:
   """Recall at 1, 5 and 10 (fractions), the median rank, and how many queries that is of.
 
@@ -142,6 +148,7 @@ def evaluate(
   bank: Sequence[EmbeddedSet],
   *,
   directions: str | Sequence[str] = (),
+  nodes: Sequence[Sequence[str]] = (),
   match: str = "",
   candidates: int = 16,
 ) -> dict[str, dict[str, float]]:
@@ -150,6 +157,8 @@ def evaluate(
   Args:
     directions: such as ("text_to_audio", "audio_to_text"), those that are looked at; by default all that the run can
       compare. A set that has nothing of a modality is left out of its directions, with a line, where it has others.
+    nodes: pairs of nodes, such as (("image_ssl", "fusion.pooled"),), that are compared by the cosine besides, each by
+      the other: the tasks "image_ssl_to_fusion.pooled" and back. Things of a fusion are examples.
     match: a head, of a tower that reads two modalities, by whose logits the nearest are put in order once more, as
       ALBEF does (arXiv:2107.07651): the tasks "image_to_text_by_HEAD". "": none.
     candidates: how many of the nearest, a query.
@@ -167,6 +176,8 @@ def evaluate(
       both[way_of(*way)] = _of_pair(test, *way)
       if match and set(way) == set(_matched_by(test, match)) and test.match:
         both[f"{way_of(*way)}_by_{match}"] = _matched(test, *way, match, candidates)
+    for one, other in pairs_of(nodes):
+      both |= {way_of(*way): _of_nodes(test, *way) for way in ((one, other), (other, one))}
     for term in test.joined:
       both |= _of_joined(test, term)
     out[test.name] = {f"{way}/{k}": v for way, found in both.items() for k, v in found.items()}
@@ -187,7 +198,9 @@ def _matched(test: EmbeddedSet, query: str, gallery: str, head: str, candidates:
   for rows in row_chunks(len(reached), len(among)):
     asked = which[reached[rows]]
     right = positives.dense(asked)
-    scores = _scores(queries[asked], unit(among) if test.compare is cosines else among, test.compare, "")
+    scores = _scores(
+      queries[asked], unit(among) if test.compare is cosines else among, test.compare, way_of(query, gallery)
+    )
     nearest = order(scores, right)[:, :count]
     right = np.take_along_axis(right, nearest, axis=1)
     pairs = np.stack([np.repeat(asked, count), nearest.reshape(-1)], axis=1)
@@ -234,6 +247,21 @@ def _of_pair(test: EmbeddedSet, query: str, gallery: str) -> dict[str, float]:
   )
 
 
+def pairs_of(nodes: Sequence[Any]) -> list[tuple[str, str]]:
+  """The pairs of nodes that a config names: one, or several."""
+  return [tuple(nodes)] if len(nodes) == 2 and all(isinstance(one, str) for one in nodes) else [*map(tuple, nodes)]
+
+
+def _of_nodes(test: EmbeddedSet, query: str, gallery: str) -> dict[str, float]:
+  """Retrieval of the things that one node is of by those of another, by the cosine."""
+  where = "retrieval.nodes"
+  (one, other), (rows, columns) = (
+    [make(node, where) for node in (query, gallery)] for make in (test.things_of, test.features)
+  )
+  matches = matches_of(one.concept, other.concept, *(test.groups_of(node, where) for node in (query, gallery)))
+  return retrieval(rows, columns, matches, way=way_of(query, gallery))
+
+
 def _say_equal(test: EmbeddedSet, modality: str) -> None:
   """Says in a line which texts the model cannot tell apart."""
   values = test.data.things[modality].values
@@ -272,6 +300,6 @@ def _of_joined(test: EmbeddedSet, term: joined.JoinedTerm) -> dict[str, dict[str
   return out
 
 
-def _scores(queries: np.ndarray, gallery: np.ndarray, compare: Compare, way: str) -> np.ndarray:
+def _scores(queries: np.ndarray | Tokens, gallery: np.ndarray | Tokens, compare: Compare, way: str) -> np.ndarray:
   """[r, G]; the gallery's rows are unit ones already where cosines are compared."""
   return compare(way, unit(queries) if compare is cosines else queries, gallery)

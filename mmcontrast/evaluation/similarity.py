@@ -16,7 +16,7 @@ from scipy import stats
 
 from mmcontrast import folders
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.embed import cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.zero_shot import PROMPTS
 
@@ -111,9 +111,10 @@ def evaluate(
       pairs = pairs_by_tags(test.data.things[PROMPTS].values, _tags(test, where), most)
     if len(pairs.alike) < 2:
       raise UserError(f"{where}: there are fewer than two pairs; name a file with more, or a set with tags")
-    rows = unit(test.embed(_kind(test, node, where), list(pairs.texts)))
-    if rows.ndim != 2:
+    kind = _kind(test, node, where)
+    if kind == PROMPTS and test.compare is not cosines:
       raise UserError(f"{where}: the run compares tokens and has no single vector; name a node, such as node='text'")
+    rows = unit(test.embed(kind, list(pairs.texts)))
     one, other = rows[pairs.places.T]
     out[test.name] = {
       f"text_similarity/{name}": value

@@ -14,7 +14,9 @@
 
 `features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
 of others says so in its name, as "knn_of_audio" and "zero_shot_of_audio". A node is a tower or a head, alone or with
-what of it is wanted: "image_ssl", "image.tokens" (their mean), "image.map", "match.logits".
+what of it is wanted: "image_ssl", "image.tokens" (their mean), "image.map", "match.logits". Things of a tower that
+reads those of several modalities, or of a head on it, are examples, by the first view of each of them. Any two nodes
+are compared by their cosine, besides, by retrieval=dict(nodes=(("image_ssl", "fusion"),)).
 
 Any evaluator takes `baselines` besides, to be run once more on each: "untrained", the same towers and heads with
 initial weights; and, for those that look at features, "pixels" (baselines.py).
@@ -93,6 +95,11 @@ def check(config: Mapping[str, Any]) -> None:
       given = (options or {}).get(key, ())
       if not isinstance(given, str | list | tuple) or not all(isinstance(one, str) for one in given):
         raise UserError(f"evaluation.evaluators.{name}.{key}: {given!r} is no name; give one, or a list of names")
+    pairs = (options or {}).get("nodes", ())
+    if not _are_pairs(pairs):
+      raise UserError(
+        f"evaluation.evaluators.{name}.nodes: {pairs!r}; give pairs of nodes, such as (('image', 'text'),)"
+      )
     for one in baselines.names(options or {}):
       choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip
@@ -100,6 +107,13 @@ def check(config: Mapping[str, Any]) -> None:
       choose(one, sets, f"evaluation.evaluators.{name}.sets")
     if name in CHECKS:
       CHECKS[name](dict(options or {}))
+
+
+def _are_pairs(nodes: Any) -> bool:
+  if not isinstance(nodes, list | tuple):
+    return False
+  pairs = retrieval.pairs_of(nodes) if all(isinstance(pair, str | list | tuple) for pair in nodes) else [()]
+  return all(len(pair) == 2 and all(isinstance(one, str) for one in pair) for pair in pairs)
 
 
 def check_set(config: Mapping[str, Any], name: str, label_names: Mapping[str, Sequence[str]]) -> None:
@@ -138,6 +152,8 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
       choose(options.get("head") or next(iter(space.describes)), space.describes, f"{where}.head")
       if len(space.describes) > 1 and not options.get("head"):
         raise UserError(f"{where}.head: the heads {', '.join(space.describes)} write captions; name one")
+    for pair in retrieval.pairs_of(options.get("nodes", ())):
+      space.check_comparable(pair, f"{where}.nodes")
     for head in (options["match"],) if options.get("match") else ():
       choose(head, space.matches, f"{where}.match: heads that give logits, of a tower that reads two modalities")
     for key, known in (("directions", sorted(ways)), ("of", sorted(set(space.joint or ()) - {zero_shot.PROMPTS}))):

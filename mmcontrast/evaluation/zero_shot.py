@@ -110,7 +110,7 @@ def _of_label(
 ) -> dict[str, float]:
   choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
   test.check(modality, "zero_shot")
-  labels = test.labels(name, "zero_shot.label", modality)
+  labels = test.labels(name, "zero_shot.label", test.data.things[modality])
   known = labels >= 0
   if not known.any():
     raise UserError(f"zero_shot.label: no {modality} of {test.name!r} has a {name!r}")

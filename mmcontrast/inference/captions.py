@@ -76,8 +76,8 @@ class Captioner:
     return np.asarray(summed, np.float64), np.asarray(count, np.float64)
 
   def _read(self, variables: Any, things: Any) -> Encoded:
-    inputs = MODALITIES[self.modality].inputs(things, self._config)
-    of = Kind(self.modality, self._decoder.reads[0], "", "tokens")
+    inputs = {self.modality: MODALITIES[self.modality].inputs(things, self._config)}
+    of = Kind((self.modality,), self._decoder.reads[0], "", "tokens")
     return run_node(self._model, variables, of, inputs)
 
   def _written(self, search: Search, variables: Any, things: Any, keys: jax.Array) -> jax.Array:

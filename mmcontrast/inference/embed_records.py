@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mmcontrast.data.attempts import Attempts
@@ -126,9 +127,9 @@ class Embedder:
     rows = {name: stream.end(self._wanted[name].columns) for name, stream in streams.items()}
     return Part(indices, rows, bad, _digest(keys))
 
-  def _rows(self, kind: str, values: list, name: Callable[[int], str]) -> np.ndarray:
+  def _rows(self, kind: str, values: list, name: Callable[[int], str]) -> Any:
     rows = self._model.embed(kind, stacked(values), name)
-    return unit(rows) if kind.endswith("_features") else rows
+    return unit(rows) if self._model.parsed(kind).field else rows
 
   def _key(self, index: int) -> str:
     try:
@@ -177,11 +178,11 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 class _Stream:
   """Values of one kind, embedded in whole batches as they come."""
 
-  def __init__(self, function: Callable[[list, Callable[[int], str]], np.ndarray], size: int):
+  def __init__(self, function: Callable[[list, Callable[[int], str]], Any], size: int):
     self._function, self._size = function, size
     self._what: list[dict] = []
     self._waiting: list = []
-    self._rows: list[np.ndarray] = []
+    self._rows: list[Any] = []
     self._done = 0
 
   def add(self, found: Values) -> None:
@@ -194,7 +195,7 @@ class _Stream:
     """All rows, the rest embedded too."""
     if self._waiting:
       self._embed(len(self._waiting))
-    rows = np.concatenate(self._rows) if self._rows else np.zeros((0, 0), np.float32)
+    rows = jax.tree.map(lambda *parts: np.concatenate(parts), *self._rows or [np.zeros((0, 0), np.float32)])
     return Rows(rows, {name: [what[name] for what in self._what] for name in columns})
 
   def _embed(self, count: int) -> None:

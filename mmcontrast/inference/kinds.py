@@ -4,6 +4,7 @@ image, text, audio         rows in the joint space: the heads of config.evaluati
 image_features             the pooled output of the tower config.evaluation.features, for probes
 text/text_joint            unit rows of a head, as terms read it
 audio/audio_ssl.pooled     what a node makes, a tower or a head: pooled, logits, or the mean of its tokens or map
+fusion/match.logits        what is made by a tower that reads those of several modalities, or by a head on it
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 from mmcontrast.data.settings import resolve
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import Space
+from mmcontrast.evaluation.embed import Space, features_of
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.decoding import decoders_of
@@ -27,17 +28,21 @@ from mmcontrast.objectives.terms import comparisons, parse_terms, trained_widths
 
 FIELDS = ("pooled", "tokens", "map", "logits")
 """What of a node can be asked for."""
-_FEATURES = "_features"
 
 
 class Kind(NamedTuple):
-  """A kind taken apart: the modality of its values, the tower, the head on it ("": none), and what of it is wanted;
-  "": its unit rows."""
+  """A kind taken apart: the modalities of its values, one but for a fusion; the tower, the head on it ("": none), and
+  what of it is wanted; "": its unit rows."""
 
-  modality: str
+  modalities: tuple[str, ...]
   tower: str
   head: str
   field: str
+
+  @property
+  def modality(self) -> str:
+    """The modality of its values, "" of a fusion."""
+    return self.modalities[0] if len(self.modalities) == 1 else ""
 
 
 def heads_of(config: Mapping[str, Any], model: Model) -> dict[str, str]:
@@ -83,27 +88,36 @@ def width_of(config: Mapping[str, Any], model: Model, where: str = "") -> int:
 def parse_kind(kind: str, config: Mapping[str, Any], model: Model) -> Kind:
   """A kind taken apart; raises UserError, naming what there is, where this run has none of that name."""
   heads, probed = heads_of(config, model), probed_of(config, model)
-  usual = [*heads, *((f"{probed}{_FEATURES}",) if probed else ())]
-  modality, slash, node = kind.partition("/")
+  usual = [*heads, *((features_of(probed),) if probed else ())]
+  _, slash, node = kind.partition("/")
   if not slash:
     choose(kind, usual, "embed")
     if kind in heads:
-      return Kind(kind, model.tower_of_head[heads[kind]], heads[kind], "")
-    return Kind(probed, config["evaluation"]["features"], "", "pooled")
+      return Kind((kind,), model.tower_of_head[heads[kind]], heads[kind], "")
+    return Kind((probed,), config["evaluation"]["features"], "", "pooled")
   name, dot, field = node.partition(".")
   field = choose(field, FIELDS, f"embed: {kind}") if dot else ""
-  nodes = {node: f"{of}/{node}" for node, of in nodes_of(model).items()}
-  if kind.partition(".")[0] not in nodes.values():
-    choose(kind, [*usual, *nodes.values()], "embed")
+  nodes = nodes_of(model)
+  known = [f"{model.node_of(node)}/{node}" for node in nodes]
+  if kind.partition(".")[0] not in known:
+    choose(kind, [*usual, *known], "embed")
   if name in model.heads:
-    return Kind(modality, model.tower_of_head[name], name, field)
-  return Kind(modality, name, "", field or "pooled")
+    return Kind(nodes[name], model.tower_of_head[name], name, field)
+  return Kind(nodes[name], name, "", field or "pooled")
 
 
-def nodes_of(model: Model) -> dict[str, str]:
-  """Tower or head -> its modality, of those that encode one; where both have one name, it is the head's."""
-  towers = model.modality_of_tower
-  return {**towers, **{head: towers[tower] for head, tower in model.tower_of_head.items() if tower in towers}}
+def nodes_of(model: Model) -> dict[str, tuple[str, ...]]:
+  """Tower or head -> the modalities of the views at its ends, in order, once each; where a tower and a head have one
+  name, it is the head's. A fusion of two views of one modality is none: things of an evaluation are of one view."""
+  towers = {tower: _modalities(model, tower) for tower in model.towers}
+  nodes = {**towers, **{head: towers[tower] for head, tower in model.tower_of_head.items()}}
+  return {node: modalities for node, modalities in nodes.items() if len(set(modalities)) == len(modalities)}
+
+
+def _modalities(model: Model, tower: str) -> tuple[str, ...]:
+  if tower in model.reads:
+    return tuple(modality for read in model.reads[tower] for modality in _modalities(model, read))
+  return (model.modality_of_tower[tower],)
 
 
 def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
@@ -120,14 +134,16 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
 
   joint = {one: tuple(other for other in heads if other != one and comparable(one, other)) for one in heads}
 
-  def outputs(node: str) -> list[str]:
-    of = parse_kind(f"{nodes[node]}/{node}.tokens", config, model)
-    zeros = MODALITIES[of.modality].zeros(2, {**config, "data": resolve(config["data"])})
-    return list(jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, zeros)), variables))
+  def outputs(node: str) -> dict[str, int]:
+    of = parse_kind(f"{model.node_of(node)}/{node}.tokens", config, model)
+    run = {**config, "data": resolve(config["data"])}
+    zeros = {modality: MODALITIES[modality].zeros(2, run) for modality in of.modalities}
+    made = jax.eval_shape(lambda variables: outputs_of(run_node(model, variables, of, zeros)), variables)
+    return {name: one.shape[-1] for name, one in made.items()}
 
   nodes = nodes_of(model)
   describes = [head for head, hindrance in decoders_of(model).items() if not hindrance]
-  return Space(joint, probed_of(config, model), nodes, matching_heads(model), describes, outputs)
+  return Space(joint, probed_of(config, model), nodes, matching_heads(nodes, model), describes, outputs, model.node_of)
 
 
 def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str], tuple[Score, bool]]:
@@ -162,37 +178,31 @@ def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str
   return found
 
 
-def matching_heads(model: Model) -> dict[str, tuple[str, ...]]:
+def matching_heads(nodes: Mapping[str, tuple[str, ...]], model: Model) -> dict[str, tuple[str, ...]]:
   """Head -> the modalities that it matches, in the order of its tower's `reads`: of heads that give logits and whose
   tower reads the towers of two modalities."""
-  found = {}
-  for head, tower in model.tower_of_head.items():
-    modalities = tuple(model.modality_of_tower.get(read, "") for read in model.reads.get(tower, ()))
-    if model.made_by_head[head] == {"logits"} and len(modalities) == 2 and all(modalities):
-      found[head] = modalities
-  return found
+  return {
+    node: modalities
+    for node, modalities in nodes.items()
+    if len(modalities) == 2 and node in model.heads and model.made_by_head[node] == {"logits"}
+  }
 
 
-def match_scores(model: Model, variables: Any, head: str, inputs: Mapping[str, Inputs]) -> jax.Array:
-  """float32 [B]: the log probability of the last class of a head's logits, "matched".
+def run_node(model: Model, variables: Any, of: Kind, inputs: Mapping[str, Inputs]) -> Encoded:
+  """What a node makes, as in evaluation.
 
   Args:
-    inputs: modality -> what towers read of B things; pair by pair.
+    inputs: modality -> what towers read of B things; those of a fusion belong together.
   """
-  tower = model.tower_of_head[head]
-  encoded = []
-  for read in model.reads[tower]:
-    modality = model.modality_of_tower[read]
-    encoded.append(run_node(model, variables, Kind(modality, read, "", "tokens"), inputs[modality]))
-  made = model.embed_through(variables, head, model.fuse(variables, tower, encoded)[0])
-  return jax.nn.log_softmax(made.logits.astype("float32"), -1)[:, -1]
-
-
-def run_node(model: Model, variables: Any, of: Kind, inputs: Inputs) -> Encoded:
-  """What a node makes of a tower's inputs, as in evaluation."""
   alone = not (of.head and model.needs_tokens(of.head)) and of.field in ("", "pooled", "logits")
-  encoded = model.encode(variables, of.tower, inputs, pooled_only=alone)[0]
+  encoded = _encoded(model, variables, of.tower, inputs, alone)
   return model.embed_through(variables, of.head, encoded) if of.head else encoded
+
+
+def _encoded(model: Model, variables: Any, tower: str, inputs: Mapping[str, Inputs], pooled_only: bool) -> Encoded:
+  if reads := model.reads.get(tower):
+    return model.fuse(variables, tower, [_encoded(model, variables, one, inputs, False) for one in reads])[0]
+  return model.encode(variables, tower, inputs[model.modality_of_tower[tower]], pooled_only=pooled_only)[0]
 
 
 def outputs_of(made: Encoded) -> dict[str, jax.Array]:

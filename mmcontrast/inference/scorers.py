@@ -11,6 +11,7 @@ from mmcontrast.data.sources import BadRecord, Info, Record
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation import joined
 from mmcontrast.evaluation.joined import JoinedTerm
+from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference
 from mmcontrast.inference.embed_records import Values, Wanted, columns_of, describe, wanted_of
 from mmcontrast.modalities import MODALITIES, stacked
@@ -53,7 +54,7 @@ def scorer_of(model: Inference, query: Query, kind: str, info: Info, style: str 
   wanted, row = wanted_of([kind], model, style), None
   if model.compares_tokens:
     if query.modality == kind:
-      other = next((one for one in model.space.joint.get(kind, ())), "text")
+      other = next(iter(model.space.joint.get(kind, ())), PROMPTS)
       raise UserError(
         f"--kind {kind}: this run compares the tokens of {MODALITIES[kind].a} with those of {MODALITIES[other].a}; "
         f"search {MODALITIES[kind].nouns} by {MODALITIES[other].asked}"

@@ -18,15 +18,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from mmcontrast.config.stages import run_folder
 from mmcontrast.data.loader import open_tokenizer
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import open_source
-from mmcontrast.data.tokenizers import kept_name
+from mmcontrast.data.things import taken_at
+from mmcontrast.data.tokenizers import OF_DATASET, kept_name
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, one_line
-from mmcontrast.evaluation.embed import Space, Words, cosines, unit
+from mmcontrast.evaluation.embed import Space, Words, cosines, features_of, unit
 from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.evaluation.zero_shot import PROMPTS, class_embeddings, classified
 from mmcontrast.inference.captions import Captioner
@@ -35,7 +37,6 @@ from mmcontrast.inference.kinds import (
   Kind,
   check_made,
   heads_of,
-  match_scores,
   parse_kind,
   run_node,
   space_of,
@@ -49,7 +50,7 @@ from mmcontrast.models.model import Model, build_model
 from mmcontrast.objectives.matryoshka import cut
 from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.terms import logits_between
-from mmcontrast.objectives.tokens import pack, unpack
+from mmcontrast.objectives.tokens import Tokens
 from mmcontrast.parallel.compilation import FEW, compiler_options
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.registry import check_options
@@ -79,27 +80,23 @@ class Inference:
     self.joined = joined_terms(config["objective"])
     """The terms that join the keys of an example; `embed` takes what they read as kinds such as "text/text_joint"."""
     probed = self.space.probed
-    self.kinds = (*self.heads, *((f"{probed}_features",) if probed else ()))
+    self.kinds = (*self.heads, *((features_of(probed),) if probed else ()))
 
     prepared = {**config, "data": self.data}
 
     def encode(kind, variables, values):
-      of = self._parsed(kind)
-      modality = MODALITIES[of.modality]
-      made = run_node(model, variables, of, modality.inputs(values, prepared))
+      of = self.parsed(kind)
+      parts = {of.modality: values} if of.modality else values
+      inputs = {modality: MODALITIES[modality].inputs(part, prepared) for modality, part in parts.items()}
+      made = run_node(model, variables, of, inputs)
       if self.width and not of.field and of.head in self.heads.values():
         made = cut(made, self.width)
       score = next((score for (query, _), (score, _) in self._scores.items() if query == kind), None)
-      return pack(score.prepare(score.read(made))) if score else _rows_of(made, of)
+      return score.prepare(score.read(made)) if score else _rows_of(made, of)
 
-    def match(head, variables, values):
-      inputs = {name: MODALITIES[name].inputs(part, prepared) for name, part in values.items()}
-      return match_scores(model, variables, head, inputs)
-
-    self._match = jax.jit(match, static_argnums=0)
     self._captioner = functools.cache(lambda head, where: Captioner(prepared, model, tokenizer, head, where))
     self.function = encode
-    """(kind, variables, values as `batch` gives them) -> rows [B, D], in JAX."""
+    """(kind, variables, values as `batch` gives them) -> rows [B, D], or `Tokens` of B, in JAX."""
     self.variables = jax.tree.map(jnp.asarray, variables)
     platform = next(iter(jax.tree.leaves(self.variables)[0].devices())).platform
     few, many = (
@@ -107,7 +104,8 @@ class Inference:
       for examples in (FEW, None)
     )
     self._encode = lambda kind, variables, values: (few if _count(values) <= FEW else many)(kind, variables, values)
-    self._parsed = functools.cache(lambda kind: parse_kind(kind, config, model))
+    self.parsed = functools.cache(lambda kind: parse_kind(kind, config, model))
+    """A kind of `embed` taken apart."""
 
   def encode(self, modality: str, things: Any) -> np.ndarray:
     """L2-normalised rows of one thing of a modality or of many, float32 [N, D]: in the joint space, or of a modality
@@ -144,7 +142,7 @@ class Inference:
 
   def kind_of(self, modality: str) -> str:
     """What embeds a modality: itself, where a head of the joint space does, else the features of its tower."""
-    return modality if modality in self.heads or self.space.probed != modality else f"{modality}_features"
+    return modality if modality in self.heads or self.space.probed != modality else features_of(modality)
 
   def classify(
     self,
@@ -204,18 +202,16 @@ class Inference:
     if not any(hindrance == "" for hindrance in decoders_of(self.model).values()):
       return None
 
-    def batch(modality, part):
-      return MODALITIES[modality].batch(part, self.data, self.tokenizer)
-
     def write(values, head="", **search):
       captioner = self._captioner(head, "captioning")
-      batches = functools.partial(self._batches, prepare=functools.partial(batch, captioner.modality))
+      batches = functools.partial(self._batches, prepare=functools.partial(self._batch, captioner.modality))
       return captioner.write(self.variables, values, batches, _search_of(search))
 
     def losses(values, texts, head=""):
       captioner, found = self._captioner(head, "perplexity"), []
       prepared = self._batches(range(len(texts)), lambda places: {
-        "things": batch(captioner.modality, _taken(values, places)), "text": batch("text", _taken(texts, places))
+        "things": self._batch(captioner.modality, taken_at(values, places)),
+        "text": self._batch("text", taken_at(texts, places)),
       })  # fmt: skip
       for part, count in prepared:
         found.append([x[:count] for x in captioner.losses(self.variables, part["things"], part["text"])])
@@ -265,38 +261,56 @@ class Inference:
     """What the model sees of a thing, such as uint8 [S, S, 3] of an image. Raises UserError for what is none."""
     return MODALITIES[modality].accepts(thing, self.data, modality)
 
-  def embed(self, kind: str, values: Any, name: Callable[[int], str] | None = None) -> np.ndarray:
+  def embed(self, kind: str, values: Any, name: Callable[[int], str] | None = None) -> np.ndarray | Tokens:
     """Rows for things of one modality: the evaluators' only view of a model.
 
     Args:
       kind: a modality such as "image" or "text" (unit rows in the joint space), "image_features" (the tower's pooled
-        output, for probes), or a node of the model ("text/text_joint", "audio/audio.tokens"): see kinds.py.
-      values: as evaluation shows things: uint8 images [N, H, W, 3], N strings, or their token ids [N, L], ...
+        output, for probes), or a node of the model ("text/text_joint", "audio/audio.tokens", "fusion/match.logits"):
+        see kinds.py.
+      values: as evaluation shows things: uint8 images [N, H, W, 3], N strings, or their token ids [N, L], ...; of a
+        fusion modality -> such values, of N each.
       name: what the value of an index is called in messages.
     Returns:
-      [N, D] float32; of a head of tokens [N, L, D], for `compare` only.
+      [N, D] float32; of a head of tokens `Tokens` of N, for `compare` only.
     Raises UserError for a kind this model has no head for, and for embeddings that are not finite.
     """
-    modality = self._parsed(kind).modality
-    rows = self._embed(kind, values, lambda part: MODALITIES[modality].batch(part, self.data, self.tokenizer))
+    if self.parsed(kind).modality:
+      rows = self._embed(kind, values, lambda part: self._batch(self.parsed(kind).modality, part))
+    else:
+      rows = self._fused(kind, values, np.arange(len(next(iter(values.values()))))[:, None])
     return self._finite(rows, "embed", name or f"{kind} {{}}".format)
+
+  def _fused(self, kind: str, values: Mapping[str, Any], places: np.ndarray) -> np.ndarray:
+    """Rows of a fusion, of the things at `places`, int [N, M] of M modalities in its order, or [N, 1] of all."""
+    of = self.parsed(kind).modalities
+    places = np.broadcast_to(places, (len(places), len(of)))
+
+    def prepare(rows: np.ndarray) -> dict[str, Any]:
+      taken = {one: taken_at(values[one], rows[:, at]) for at, one in enumerate(of)}
+      return {one: self._batch(one, part) for one, part in taken.items()}
+
+    return self._embed(kind, places, prepare)
+
+  def _batch(self, modality: str, values: Any) -> Any:
+    return MODALITIES[modality].batch(values, self.data, self.tokenizer)
 
   def _rows(self, kind: str, values: Sequence, prepare: Callable[[Sequence], Any], where: str) -> np.ndarray:
     """Rows of numbered things from outside."""
     if kind not in self.kinds:
       raise UserError(f"{where}: config.evaluation.{kind} names no head of this run; it has {', '.join(self.kinds)}")
-    if self._compares_tokens_of(kind):
-      raise UserError(f"{where}: this model compares tokens and has no single vector; use embed and compare")
+    self.check_one_vector(kind, where, "; use embed and compare")
     if not values:
       raise UserError(f"{where}: nothing to encode; give one or more")
-    modality = self._parsed(kind).modality
+    modality = self.parsed(kind).modality
     rows = self._embed(kind, values, prepare)
     return self._finite(rows, where, lambda index: _called(values[index][1], index, modality))
 
-  def _finite(self, rows: np.ndarray, where: str, name: Callable[[int], str]) -> np.ndarray:
-    if not np.isfinite(rows).all():
-      weights = jax.tree_util.tree_flatten_with_path(self.variables)[0]
-      check_rows(rows, where, name, {path_name(path): np.asarray(leaf) for path, leaf in weights})
+  def _finite(self, rows: Any, where: str, name: Callable[[int], str]) -> Any:
+    for part in jax.tree.leaves(rows):
+      if not np.isfinite(part).all():
+        weights = jax.tree_util.tree_flatten_with_path(self.variables)[0]
+        check_rows(part, where, name, {path_name(path): np.asarray(leaf) for path, leaf in weights})
     return rows
 
   def _batches(self, values: Sequence, prepare: Callable[[Sequence], Any]) -> Iterator[tuple[Any, int]]:
@@ -312,14 +326,15 @@ class Inference:
         chunk = jax.tree.map(lambda x: np.pad(x, [(0, size - count)] + [(0, 0)] * (x.ndim - 1)), chunk)  # noqa: B023
       yield chunk, count
 
-  def _embed(self, kind: str, values: Sequence, prepare: Callable[[Sequence], np.ndarray]) -> np.ndarray:
+  def _embed(self, kind: str, values: Sequence, prepare: Callable[[Sequence], Any]) -> Any:
     rows, waiting = [], None
     for chunk, count in self._batches(values, prepare):
       found = self._encode(kind, self.variables, chunk)
       if waiting is not None:  # one batch is prepared while the device is busy with the one before
-        rows.append(np.asarray(waiting[0])[: waiting[1]])
+        rows.append(_part(*waiting))
       waiting = found, count
-    return np.concatenate([*rows, np.asarray(waiting[0])[: waiting[1]]])
+    rows.append(_part(*waiting))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
 
   def seen(self, modality: str, values: Any) -> Any:
     """What the model sees of things, [N, ...]: the token ids of texts; equal ones are one to it."""
@@ -339,7 +354,7 @@ class Inference:
       with futures.ThreadPoolExecutor(self.data["read"]["threads"]) as pool:
         values = list(pool.map(view, numbered))
     batch = of.batch(values, self.data, self.tokenizer)
-    tower = self.model.towers[self._parsed(self.kind_of(modality)).tower]
+    tower = self.model.towers[self.parsed(self.kind_of(modality)).tower]
     return batch if getattr(tower, "sees_padding", True) else of.without_padding(batch, self.data)
 
   def _zeros(self, modality: str) -> Any:
@@ -387,28 +402,23 @@ class Inference:
       pairs: int [P, 2], the places of things of the first and of the second modality.
     Raises UserError for another head.
     """
-    modalities = self.space.matches[choose(head, self.space.matches, "match: head")]
-    size, rows = min(self._batch_size, 1 << max(len(pairs) - 1, 0).bit_length()), []
-    for start in range(0, len(pairs), size):
-      chunk = pairs[start : start + size]
-      count, chunk = len(chunk), np.pad(chunk, [(0, size - len(chunk)), (0, 0)])
-      parts = {}
-      for modality, places in zip(modalities, chunk.T):
-        of = values[modality]
-        things = of[places] if isinstance(of, np.ndarray) else [of[place] for place in places]
-        parts[modality] = MODALITIES[modality].batch(things, self.data, self.tokenizer)
-      rows.append(np.asarray(self._match(head, self.variables, parts))[:count])
-    return np.concatenate(rows) if rows else np.zeros(0, np.float32)
+    choose(head, self.space.matches, "match: head")
+    if not len(pairs):
+      return np.zeros(0, np.float32)
+    logits = self._fused(f"{self.space.room(head)}/{head}.logits", values, np.asarray(pairs))
+    return special.log_softmax(logits, axis=-1)[:, -1]
 
-  def _compares_tokens_of(self, kind: str) -> bool:
-    return any(query == kind for query, _ in self._scores)
+  def check_one_vector(self, kind: str, where: str, instead: str = "") -> None:
+    """Raises UserError, which begins with `where`, for a kind whose things are embedded as tokens."""
+    if any(query == kind for query, _ in self._scores):
+      raise UserError(f"{where}: this model compares tokens and has no single vector{instead}")
 
-  def compare(self, way: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+  def compare(self, way: str, queries: np.ndarray | Tokens, gallery: np.ndarray | Tokens) -> np.ndarray:
     """How well each of a gallery matches each query, as the terms compare tokens.
 
     Args:
       way: "image_to_text"; or of the queries alone, "image", where it can be compared with one other modality.
-      queries: [Q, ...], and gallery: [G, ...], as `embed` gives them.
+      queries: of Q things, and gallery: of G, as `embed` gives them.
     Returns:
       [Q, G] float32.
     """
@@ -442,15 +452,16 @@ def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, d
   settings = resolve(config["data"])
   if workdir is not None:
     settings["tokenizer"] = kept_name(settings["tokenizer"], workdir)
-  own = settings["views"]["text"] and settings["tokenizer"] == "sentencepiece"  # else the data need not be there
+  words = any(settings["views"][name] for name, modality in MODALITIES.items() if modality.words)
+  own = words and settings["tokenizer"] == OF_DATASET  # else the data need not be there
   return open_tokenizer(
     settings, open_source({**settings, "added_captions": ""}, settings["split"], data_dir) if own else None
   )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _tile(score: Score, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  return score.tile(*(unpack(jax.numpy.asarray(x), score.weighted) for x in (rows, columns)))
+def _tile(score: Score, rows: Tokens, columns: Tokens) -> jax.Array:
+  return score.tile(rows, columns)
 
 
 def _rows_of(made: Encoded, of: Kind) -> jax.Array:
@@ -470,13 +481,14 @@ def _search_of(options: Mapping[str, Any]) -> Search:
   return Search(**options)
 
 
-def _taken(values: Any, places: Sequence[int]) -> Any:
-  return values[np.asarray(places)] if isinstance(values, np.ndarray) else [values[place] for place in places]
-
-
 def _count(values: Any) -> int:
   """How many examples a batch has."""
   return len(jax.tree.leaves(values)[0])
+
+
+def _part(rows: Any, count: int) -> Any:
+  """The first `count` of a batch of rows or tokens, on the host."""
+  return jax.tree.map(lambda array: np.asarray(array)[:count], rows)
 
 
 def _called(value: Any, index: int, modality: str) -> str:

@@ -37,6 +37,8 @@ def write(model: Inference, out: str | pathlib.Path) -> list[pathlib.Path]:
       f"--to onnx needs the package {error.name}; pip install 'mmcontrast[onnx]', then pip install --no-deps jax2onnx"
     ) from None
   found = programs(model)
+  for kind in found:
+    model.check_one_vector(kind, "--to onnx", "; write --to stablehlo")
   logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape
   with whole(out, "--out") as folder:
     for kind, program in found.items():

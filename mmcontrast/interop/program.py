@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -23,12 +24,13 @@ class Program(NamedTuple):
   """One tower with its head.
 
   Attributes:
-    function: (weights, inputs [B, ...]) -> rows [B, D].
+    function: (weights, inputs [B, ...]) -> rows [B, D]; of a run that compares tokens {"vectors": [B, L, D], "mask":
+      [B, L], "weights": [B, L] of heads that weigh them}.
     weights: all that the function reads.
     shape, dtype: of one input: uint8 [S, S, 3] of an image, int32 [L] of a text's ids.
   """
 
-  function: Callable[[Weights, jax.Array], jax.Array]
+  function: Callable[[Weights, jax.Array], Any]
   weights: Weights
   shape: tuple[int, ...]
   dtype: Any
@@ -49,12 +51,19 @@ def programs(model: Inference) -> dict[str, Program]:
     weights = {key: np.asarray(leaf) for key, leaf in weights.items()}
     check_weights(weights, f"the {kind} tower")
     found[kind] = Program(
-      lambda weights, inputs, name=name: model.function(name, variables(weights), inputs),
+      lambda weights, inputs, name=name: _outputs(model.function(name, variables(weights), inputs)),
       weights,
       shape,
       np.dtype(dtype),
     )
   return found
+
+
+def _outputs(made: Any) -> Any:
+  """What the model's function gives, as containers that any reader of a program has."""
+  fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
+  named = {field.name: getattr(made, field.name) for field in fields}
+  return {name: value for name, value in named.items() if value is not None} or made
 
 
 def check_attention(towers: Mapping[str, Mapping[str, Any]]) -> None:

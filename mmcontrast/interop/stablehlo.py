@@ -1,6 +1,7 @@
 """StableHLO by `jax.export`: programs that any JAX of the next months runs, and any compiler of StableHLO reads.
 
-    image.stablehlo, text.stablehlo      (weights, inputs of any batch size) -> unit rows; for CPU, CUDA and TPU
+    image.stablehlo, text.stablehlo      (weights, inputs of any batch size) -> unit rows; for CPU, CUDA and TPU;
+                                         of a run that compares tokens: {"vectors", "mask", "weights" if it has them}
     image.safetensors, text.safetensors  the weights, by name
     inputs.json, the tokenizer's file    how images and texts become inputs
 

@@ -65,7 +65,8 @@ class Audio(AudioInUse, Modality):
     return dataclasses.asdict(augmentation.RECIPES.get(base, augmentation.Recipe()))
 
   def of_class(self, info: Info) -> str:
-    return ", or say which column has it: data.source.audio=COLUMN"
+    of_files = ":" in info.name  # what is built has no columns to choose from
+    return ", or say which column has it: data.source.audio=COLUMN" if of_files else ""
 
   # On the host.
 

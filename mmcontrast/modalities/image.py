@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcontrast.data import filters, image_views, images, noise, transforms
+from mmcontrast.data import image_views, images, noise, transforms
 from mmcontrast.data.checks import check_counts, check_range
 from mmcontrast.data.images import decode
 from mmcontrast.data.record import Record
@@ -30,7 +30,7 @@ from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
 class Image(ImageInUse, Modality):
   """Decoded: pixels uint8 [H, W, 3] by style."""
 
-  source_option, absent = "image", filters.NO_IMAGE
+  source_option, absent = "image", "no image"
   view_sets = ("image", "image_small", "image_masked")
   versions: ClassVar = {"image_masked": "image"}
   facts: ClassVar = {
@@ -38,6 +38,11 @@ class Image(ImageInUse, Modality):
     "masked": "which of its patches are hidden from the tower",
     "pixels": "what the tower reads, normalised, nothing of it hidden",
   }
+  usual_views, recipe = 2, "moco_v2"
+  # Pixels of the shorter side; longer side / shorter side, 0: any.
+  filters: ClassVar = {"min_side": 0, "max_aspect": 0.0}
+  limits: ClassVar = images.LIMITS  # an image over them is bad
+  sections: ClassVar = {"normalize": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}}
   defaults: ClassVar = {
     "image_size": 32,  # pixels
     # Image views of one example: distinct styles (more views: the same ones again, in order), the same, or any; or
@@ -77,6 +82,10 @@ class Image(ImageInUse, Modality):
       raise UserError(f"data.centre_crop: {settings['centre_crop']!r}; give a share of the side, over 0 and at most 1")
     choose(settings["resize"]["mode"], ("crop", "shortest", "squash"), "data.resize.mode")
     choose(settings["resize"]["interpolation"], images.FILTERS, "data.resize.interpolation")
+    if 0 < settings["filter"]["max_aspect"] < 1:
+      raise UserError(
+        f"data.filter.max_aspect: {settings['filter']['max_aspect']!r}; give a number at least 1, or 0 for any"
+      )
     choose(settings["drawings"], ("distinct", "same", "any", "in_order"), "data.drawings")
 
   def counts(self, settings: Settings) -> dict[str, int]:
@@ -116,7 +125,7 @@ class Image(ImageInUse, Modality):
     return image_views.shapes(settings)
 
   def decode(self, record: Record, settings: Settings) -> dict[str, np.ndarray]:
-    passing = filters.images(record["images"], settings["filter"])
+    passing = images.passing(record["images"], settings["filter"])
     pixels = {style: decode(data, settings["limits"], exact=False) for style, data in passing.items()}
     return {style: transforms.trim(image) for style, image in pixels.items()} if settings["trim"] else pixels
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcontrast.data import captions, filters, noise, regions, tokenizers
+from mmcontrast.data import captions, noise, regions, tokenizers
 from mmcontrast.data.checks import check_counts
 from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.record import Info, Record, Source
@@ -33,7 +33,7 @@ _REGIONS = noise.stream("regions")
 class Text(TextInUse, Modality):
   """Decoded: what views may show, strings by field or language."""
 
-  source_option, absent, light = "caption", filters.NO_CAPTION, True
+  source_option, absent, light = "caption", captions.ABSENT, True
   view_sets, identity = ("text", "text_masked", "text_region"), "caption"
   versions: ClassVar = {"text_masked": "text"}
   facts: ClassVar = {
@@ -41,6 +41,9 @@ class Text(TextInUse, Modality):
     "masked": "which of its tokens were chosen to be guessed",
     "box": "where the region that it is of lies in the image: x0, y0, x1, y1 in shares of the sides",
   }
+  usual_views = 2
+  filters: ClassVar = {"min_caption": 0, "max_caption": 0}  # characters; max_caption=0: any
+  limits: ClassVar = {"caption_characters": 10_000}  # a longer caption is cut
   defaults: ClassVar = {
     # Text views are names in these languages instead of captions: as many views as languages, view k in
     # language k; fewer, and each example draws distinct ones. Evaluation reads captions all the same.
@@ -82,6 +85,9 @@ class Text(TextInUse, Modality):
       raise UserError("data.regions.views: texts of regions need captions too; set data.views.text to 1 or more")
     if settings["regions"]["views"] and settings["trim"]:
       raise UserError("data.trim: boxes of regions are of images as they are stored; set it to False")
+    shortest, longest = (settings["filter"][key] for key in ("min_caption", "max_caption"))
+    if 0 < longest < shortest:
+      raise UserError(f"data.filter: min_caption={shortest} is above max_caption={longest}")
     choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
     choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
 

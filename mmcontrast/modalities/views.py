@@ -88,7 +88,10 @@ class Views:
       Paths of embeddings name them: "image_small[0]/image_ssl".
     versions: the sets of which view k is view k of another set, changed on the device: {"image_masked": "image"}.
     facts: what config.data.facts may ask of a view, and terms read: name -> what it is.
-    defaults: its keys of config.data and their defaults.
+    defaults: its keys of config.data and their defaults. usual_views: the default of config.data.views.
+    filters: its keys of config.data.filter, numbers, and their defaults. limits: those of config.data.limits.
+    sections: its sections of a config beside `data`, and their defaults. recipe: the default of config.augment; "":
+      none.
     free: those of them whose inner keys are not checked by name.
     identity: the choice of config.data.identity that compares examples by what `identity_of` says; "" for none.
     light: whether `decode` costs next to nothing, so that it comes before that of others, which it may spare.
@@ -101,6 +104,11 @@ class Views:
   versions: ClassVar[Mapping[str, str]] = {}
   facts: ClassVar[Mapping[str, str]] = {}
   defaults: ClassVar[Mapping[str, Any]] = {}
+  usual_views: ClassVar[int] = 0
+  filters: ClassVar[Mapping[str, float]] = {}
+  limits: ClassVar[Mapping[str, int]] = {}
+  sections: ClassVar[Mapping[str, Any]] = {}
+  recipe: ClassVar[str] = ""
   free: ClassVar[tuple[str, ...]] = ()
   identity: ClassVar[str] = ""
   light: ClassVar[bool] = False
@@ -108,7 +116,8 @@ class Views:
   # Settings.
 
   def check(self, settings: Settings) -> None:
-    """UserError for a bad value of `defaults`' keys, and for a library that is missing where there are views."""
+    """UserError for a bad value of the keys of `defaults` and `filters`, and for a library that is missing where there
+    are views."""
 
   def counts(self, settings: Settings) -> dict[str, int]:
     """Set of views -> how many."""

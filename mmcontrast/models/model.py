@@ -168,10 +168,15 @@ class Model:
     """How many towers stand between a tower and a view."""
     return 1 + max(map(self._depth, self.reads[tower])) if tower in self.reads else 0
 
+  def node_of(self, node: str) -> str:
+    """What a tower or a head encodes: a modality, or the name of a tower that reads others."""
+    tower = self.tower_of_head.get(node, node)
+    return self.modality_of_tower.get(tower, tower)
+
   @property
   def node_of_head(self) -> dict[str, str]:
     """Head -> the modality of the tower that it reads, or the name of a tower that reads others."""
-    return {head: self.modality_of_tower.get(tower, tower) for head, tower in self.tower_of_head.items()}
+    return {head: self.node_of(head) for head in self.tower_of_head}
 
   @property
   def made_by_head(self) -> dict[str, frozenset[str]]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.embedding_path import parse_names
+from mmcontrast.objectives.embedding_path import of_momentum, online, parse_names
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Term
 from mmcontrast.registry import REQUIRED, check_options
@@ -68,8 +68,6 @@ def parse_auxiliary(name: str, config: Mapping[str, Any]) -> Auxiliary:
   if not isinstance(loss, str) or not loss:
     raise UserError(f"{where}.auxiliary: {loss!r} is not the name of a loss that a tower or head makes")
   paths = parse_names(config.get("embeddings", ()), f"{where}.embeddings")
-  if online := [path for path in paths if path.endswith("@momentum")]:
-    raise UserError(
-      f"{where}.embeddings: {online[0]!r} gets no gradient; write {online[0].removesuffix('@momentum')!r}"
-    )
+  if taught := [path for path in paths if of_momentum(path)]:
+    raise UserError(f"{where}.embeddings: {taught[0]!r} gets no gradient; write {online(taught[0])!r}")
   return Auxiliary(name, loss, paths, config.get("weight", 1.0))

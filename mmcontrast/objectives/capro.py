@@ -13,6 +13,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose
+from mmcontrast.objectives.embedding_path import of_momentum
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.score import normalize, products, widen
 from mmcontrast.objectives.term import Run
@@ -141,7 +142,7 @@ class Capro(ModuleLoss):
     return sum(weights.get(name, 1.0) * parts[name] for name in parts if name != "top1"), metrics
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
-    if len(names) != 3 or not names[2].endswith("@momentum"):
+    if len(names) != 3 or not of_momentum(names[2]):
       raise UserError(
         f"embeddings: {list(names)} are not three; name a projection, the features that it is of, and the momentum "
         "projection of another view: 'image[0]/image_ssl', 'image[0]/image_features', 'image[1]/image_ssl@momentum'"

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, nearest, note
-from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
+from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, online, parse_embedding
 from mmcontrast.objectives.other_examples import draw_others, take_others
 from mmcontrast.objectives.presence import ids_of, taking_part
 from mmcontrast.objectives.score import Score
@@ -150,7 +150,7 @@ def check_drawn(terms: Mapping[str, Term], run: Run) -> None:
     for name in drawn_paths(term.embeddings):
       path, where = parse_embedding(name), f"objective.{term.name}: embedding {name!r}"
       if path.momentum:
-        raise UserError(f"{where}: only the online branch has drawn examples; write {name.removesuffix('@momentum')!r}")
+        raise UserError(f"{where}: only the online branch has drawn examples; write {online(name)!r}")
       for leaf in path.drawn:
         _check_leaf(leaf, path, terms, where)
       if run.batch_size == 1:

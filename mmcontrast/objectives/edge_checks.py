@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.objectives.edge import Edge
-from mmcontrast.objectives.embedding_path import one_dim, parse_embedding
+from mmcontrast.objectives.embedding_path import of_momentum, one_dim, online, parse_embedding
 from mmcontrast.objectives.term import Run
 
 
@@ -112,10 +112,10 @@ def _check_queue(term: Edge, where: str) -> None:
   """Checks that a queue holds vectors of one momentum embedding, of which the target knows the weights."""
   side = "query" if term.direction == "columns" else "key"
   names = getattr(term, side)
-  if len(names) != 1 or not names[0].endswith("@momentum"):
+  if len(names) != 1 or not of_momentum(names[0]):
     raise UserError(
       f"{where}.{side}: a queue holds keys of one momentum embedding, "
-      f"not {list(names)}; write '{names[0].removesuffix('@momentum')}@momentum' "
+      f"not {list(names)}; write '{online(names[0])}@momentum' "
       "or negatives='batch'"
     )
   if term.direction == "both":

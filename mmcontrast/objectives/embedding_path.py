@@ -16,7 +16,8 @@ from mmcontrast.modalities import modality_of, original_of
 
 _VIEW = r"(?P<view>(?P<views>\w+)\[(?P<number>\d+)\](?:~(?P<drawn>\w+))?)"
 _TOKEN = re.compile(rf"\s*(?:{_VIEW}|(?P<tower>\w+)\s*\(|(?P<mark>[,)]))\s*")
-_HEAD = re.compile(r"(?P<source>.+)/(?P<head>\w+)(?P<momentum>@momentum)?")
+_MOMENTUM = "@momentum"
+_HEAD = re.compile(rf"(?P<source>.+)/(?P<head>\w+)(?P<momentum>{_MOMENTUM})?")
 
 
 class Source(NamedTuple):
@@ -122,6 +123,16 @@ def parse_embedding(name: str, where: str = "embedding") -> EmbeddingPath:
       "or of a tower with reads 'fusion(text[0], image[0])/match'"
     )
   return EmbeddingPath(source, match["head"], bool(match["momentum"]))
+
+
+def of_momentum(name: str) -> bool:
+  """Whether an embedding, by its path, is of the momentum branch: no gradient goes there."""
+  return parse_embedding(name).momentum
+
+
+def online(name: str) -> str:
+  """The path of the same embedding in the online branch."""
+  return name.removesuffix(_MOMENTUM)
 
 
 def _parse_source(text: str) -> Source | None:

@@ -39,7 +39,7 @@ from mmcontrast.objectives.captioning import Captioning
 from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
-from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.embedding_path import of_momentum, one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.grouping import Grouping
 from mmcontrast.objectives.ibot import Ibot
 from mmcontrast.objectives.interaction import Interaction
@@ -149,7 +149,7 @@ class ModuleTerm(Term):
   def loss(
     self, nodes: Mapping[str, Encoded], parameters: Parameters, memory: Memory, facts: Mapping[str, Any], now: Now
   ) -> Outcome:
-    views = [lax.stop_gradient(nodes[name]) if name.endswith("@momentum") else nodes[name] for name in self.given]
+    views = [lax.stop_gradient(nodes[name]) if of_momentum(name) else nodes[name] for name in self.given]
     some = taking_part(facts, self.reads)
     valid = jnp.ones(jax.tree.leaves(views[0])[0].shape[0], bool) if some is None else some
     variables = {"params": parameters.get(self.name, {}), "state": memory.state}

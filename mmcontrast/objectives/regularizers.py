@@ -26,7 +26,7 @@ from jax import lax
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives.comparison import LossMatrix
-from mmcontrast.objectives.embedding_path import one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.embedding_path import of_momentum, one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.global_matrix import reduce_tiles
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.reductions import Reduction, Values, reduce_values
@@ -271,7 +271,7 @@ class Regularizer(Term):
     inputs = []
     for name in self.embeddings:
       x = self.function.prepare(nodes[name].pooled)
-      inputs.append(lax.stop_gradient(x) if name.endswith("@momentum") or name in self.fixed else x)
+      inputs.append(lax.stop_gradient(x) if of_momentum(name) or name in self.fixed else x)
     metrics = {} if valid is None else {"anchors": jnp.sum(valid, dtype=jnp.float32)}
     return Outcome(self.function.loss(inputs, valid, matrix), metrics)
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.objectives.edge import Edge
+from mmcontrast.objectives.embedding_path import of_momentum
 from mmcontrast.objectives.mixing import mix_embedding
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.score import Score
@@ -181,7 +182,7 @@ def _keys(term: Edge, embeddings: Embeddings) -> list[jax.Array]:
 
 def _prepared(score: Score, name: str, x: Any) -> Any:
   x = score.prepare(x)
-  return lax.stop_gradient(x) if name.endswith("@momentum") else x
+  return lax.stop_gradient(x) if of_momentum(name) else x
 
 
 def _interleave(views: list[Any]) -> Any:

@@ -42,11 +42,10 @@ from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.comparison import Comparison
 from mmcontrast.objectives.drawn_pairs import check_drawn
-from mmcontrast.objectives.embedding_path import Source, parse_embedding
+from mmcontrast.objectives.embedding_path import Source, online, parse_embedding
 from mmcontrast.objectives.parse import Terms
 from mmcontrast.objectives.parse import parse_terms as _parse
 from mmcontrast.objectives.term import Memory, Now, Run
-from mmcontrast.objectives.tokens import unpack
 
 
 def parse_terms(objective: Mapping[str, Any]) -> Terms:
@@ -103,10 +102,7 @@ def check_path(name: str, where: str, views: Mapping[str, int], run: Run, moment
       + (f"; {nearest(path.head, fitting)}" if fitting else f", and no head is on {node!r}")
     )
   if path.momentum and not momentum:
-    raise UserError(
-      f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) "
-      f"or write {name.removesuffix('@momentum')!r}"
-    )
+    raise UserError(f"{where}: there is no momentum branch; set momentum=dict(decay=0.999) or write {online(name)!r}")
 
 
 def _check_source(source: Source, where: str, views: Mapping[str, int], run: Run) -> None:
@@ -262,8 +258,7 @@ def evaluate_and_remember(
   """The weighted sum of all terms over the global batch.
 
   Args:
-    embeddings: name -> Encoded of any float type, not normalised; an array [N, D] is one of vectors, [N, L, D] one of
-      tokens in which vectors of zeros are padding.
+    embeddings: name -> Encoded of any float type, not normalised; an array [N, D] is one of vectors.
     info: what targets read ("id" [N], "tags" [N, T], "labels" {name: [N]}) and "valid" bool [N];
       examples that are not valid are neither anchors, positives nor negatives, and not counted.
       "present" {modality: bool [N]}: an example that lacks a modality is not valid in the terms
@@ -306,11 +301,4 @@ def evaluate_and_remember(
 
 
 def _as_encoded(embeddings: Mapping[str, Any]) -> dict[str, Encoded]:
-  return {name: x if isinstance(x, Encoded) else _of_array(x) for name, x in embeddings.items()}
-
-
-def _of_array(x: jax.Array) -> Encoded:
-  if x.ndim == 2:
-    return Encoded(x)
-  tokens = unpack(x)
-  return Encoded(None, tokens.vectors, tokens.mask)
+  return {name: x if isinstance(x, Encoded) else Encoded(x) for name, x in embeddings.items()}

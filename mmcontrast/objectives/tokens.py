@@ -25,6 +25,18 @@ class Tokens:
 
   __array_ufunc__ = None  # so that a number of NumPy's leaves the product to __rmul__
 
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """That of the vectors."""
+    return self.vectors.shape
+
+  def __len__(self) -> int:
+    return len(self.vectors)
+
+  def __getitem__(self, examples: Any) -> Tokens:
+    """The tokens of some examples, of those of several."""
+    return jax.tree.map(lambda array: array[examples], self)
+
   def __rmul__(self, scale: Any) -> Tokens:
     """Vectors `scale` times as long."""
     return self.replace(vectors=scale * self.vectors)
@@ -35,16 +47,3 @@ def make_tokens(vectors: jax.Array, mask: jax.Array | None, weights: jax.Array |
   NaN included, reaches another's."""
   mask = jnp.ones(vectors.shape[:-1], bool) if mask is None else mask
   return Tokens(jnp.where(mask[..., None], vectors, 0), mask, weights)
-
-
-def pack(tokens: Tokens) -> jax.Array:
-  """Tokens as one array, in which embeddings are kept and written: [..., L, D], of zeros where there is no token; or
-  [..., L, D + 1], the last number a token's weight."""
-  vectors = jnp.where(tokens.mask[..., None], tokens.vectors, 0)
-  return vectors if tokens.weights is None else jnp.concatenate([vectors, tokens.weights[..., None]], -1)
-
-
-def unpack(array: jax.Array, weighted: bool = False) -> Tokens:
-  """The tokens of such an array."""
-  vectors, weights = (array[..., :-1], array[..., -1]) if weighted else (array, None)
-  return Tokens(vectors, jnp.any(vectors != 0, -1), weights)

@@ -29,7 +29,7 @@ from mmcontrast.data.settings import view_counts
 from mmcontrast.errors import UserError, choose, nearest
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.drawn_pairs import drawn_paths
-from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.embedding_path import of_momentum, parse_embedding
 from mmcontrast.objectives.term import Run
 from mmcontrast.registry import build
 from mmcontrast.runs.train_state import TrainState
@@ -85,7 +85,7 @@ def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
       head = parse_embedding(path).head
       if drawn_paths([path]):
         raise UserError(f"{where}.embedding: {path!r} is drawn in a training step, and a hook sees each example alone")
-      if path.endswith("@momentum"):  # that branch has what terms read of it
+      if of_momentum(path):  # that branch has what terms read of it
         choose(head, {parse_embedding(name).head for name in momentum}, f"{where}.embedding {path!r}: head")
       for field in one.hook.TAKES:
         if field not in run.fields(head):

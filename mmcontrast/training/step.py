@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from mmcontrast.models.lora import NO_LORA, Lora
 from mmcontrast.models.model import Model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.drawn_pairs import Drawer, itself
+from mmcontrast.objectives.embedding_path import of_momentum
 from mmcontrast.objectives.global_matrix import PRECISIONS
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.optimization.update_rules import UpdateRule
@@ -74,7 +75,7 @@ class Method:
   def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the embeddings the terms need: (online, momentum)."""
     names = objective.required_embeddings(self.terms)
-    return (tuple(n for n in names if not n.endswith("@momentum")), tuple(n for n in names if n.endswith("@momentum")))
+    return tuple(n for n in names if not of_momentum(n)), tuple(n for n in names if of_momentum(n))
 
 
 def init_state(
@@ -153,65 +154,16 @@ def train_step(
   Returns:
     (new state, metrics): scalars "loss", "<term>/loss", "<term>/top1", ..., "gradient_norm".
   """
-  model, terms = method.model, method.terms
-  key = jax.random.fold_in(jax.random.key(method.seed), state.step)
-  views = prepared(method.preparations, batch, train=True) if method.microbatches == 1 else None
-  info = _info(batch) | {"views": _facts_of_views(method.preparations, batch, train=True)}
-  online_names, momentum_names = method.names
+  seen = _see(method, state, batch)
   decay = method.decay(state.step)
-
-  momentum, keys = state.momentum, {}
-  if momentum is not None:
-    if method.momentum_update == "before_keys":
-      momentum = _follow(model, momentum, method.lora.merge(state.params), momentum_names, decay)
-    keys, stats = _embed(method, mesh, momentum, batch, views, momentum_names, key)
-    keys = jax.lax.stop_gradient(keys)
-    momentum = {**momentum, "batch_stats": stats}
-  weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (method.weights, method.scheduled))
-  remembered = {name: table_store.read(table, batch["index"]) for name, table in state.tables.items()}
-
-  def embed(params):
-    if method.frozen is not None:  # their gradients are not even computed
-      params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, method.frozen)
-    variables = {"params": method.lora.merge(params), "batch_stats": state.batch_stats}
-    draw = Drawer(terms, info, variables["params"]["terms"], scheduled, keys, mesh)
-    return _embed(method, mesh, variables, batch, views, online_names, key, draw)
-
-  @jax.named_scope("loss")
-  def loss_of(embeddings, own, names):
-    learned = method.lora.merge(own)["terms"]
-    loss, metrics, new_rows, new_states = objective.evaluate_and_remember(
-      {name: terms[name] for name in names},
-      {**embeddings, **keys},
-      info,
-      learned,
-      state.queues,
-      weights,
-      mesh=mesh,
-      impl=method.matrix_impl,
-      tile=method.matrix_tile or lowering().tile,
-      precision=method.matrix_precision,
-      scheduled=scheduled,
-      remembered=remembered,
-      states=state.terms,
-      step=state.step,
-    )
-    return loss, (metrics, new_rows, new_states)
-
-  found, gradients, rule_metrics = method.update_rule(embed, loss_of, state.params, tuple(terms))
+  momentum, keys = _momentum_keys(method, mesh, state, seen, decay)
+  embed, loss_of = _functions(method, mesh, state, seen, keys)
+  found, gradients, rule_metrics = method.update_rule(embed, loss_of, state.params, tuple(method.terms))
   loss, (metrics, new_rows, new_states), embeddings, stats = found
-  with jax.named_scope("optimizer"):
-    updates, opt_state = method.optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-  params = {**params, "terms": _still(method, params["terms"], objective.clamp_after_step(terms, params["terms"]))}
+  params, opt_state = _updated(method, state, gradients)
   if momentum is not None and method.momentum_update == "after_step":
-    momentum = _follow(model, momentum, method.lora.merge(params), momentum_names, decay)
-  pushed = objective.keys_to_push(terms, {**jax.lax.stop_gradient(embeddings), **keys})
-  queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch)) for name, queue in state.queues.items()}
-  tables = {
-    name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, terms[name].reads))
-    for name, table in state.tables.items()
-  }
+    momentum = _follow(method, momentum, params, decay)
+  queues, tables = _stored(method, state, batch, {**jax.lax.stop_gradient(embeddings), **keys}, new_rows)
   metrics = {
     "loss": loss,
     **metrics,
@@ -227,6 +179,98 @@ def train_step(
   return new, metrics
 
 
+class _Seen(NamedTuple):
+  """A batch as the step sees it: its arrays; the views of all of it, None where chunks make their own; what terms are
+  told of it; the key of dropout."""
+
+  batch: Mapping[str, jax.Array]
+  views: Mapping[str, Inputs] | None
+  info: Mapping[str, Any]
+  key: jax.Array
+
+
+def _see(method: Method, state: TrainState, batch: Mapping[str, jax.Array]) -> _Seen:
+  key = jax.random.fold_in(jax.random.key(method.seed), state.step)
+  views = prepared(method.preparations, batch, train=True) if method.microbatches == 1 else None
+  return _Seen(batch, views, _info(batch) | {"views": _facts_of_views(method.preparations, batch, train=True)}, key)
+
+
+def _momentum_keys(
+  method: Method, mesh: Mesh | None, state: TrainState, seen: _Seen, decay: jax.Array
+) -> tuple[Any, dict[str, Encoded]]:
+  """(the momentum branch with the statistics of this batch, its embeddings); (None, {}) without one."""
+  if state.momentum is None:
+    return None, {}
+  momentum = state.momentum
+  if method.momentum_update == "before_keys":
+    momentum = _follow(method, momentum, state.params, decay)
+  keys, stats = _embed(method, mesh, momentum, seen, method.names[1])
+  return {**momentum, "batch_stats": stats}, jax.lax.stop_gradient(keys)
+
+
+def _functions(
+  method: Method, mesh: Mesh | None, state: TrainState, seen: _Seen, keys: Mapping[str, Encoded]
+) -> tuple[Callable, Callable]:
+  """What the update rule differentiates: parameters -> the online embeddings, and these -> the loss of some terms."""
+  weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (method.weights, method.scheduled))
+  remembered = {name: table_store.read(table, seen.batch["index"]) for name, table in state.tables.items()}
+
+  def embed(params):
+    if method.frozen is not None:  # their gradients are not even computed
+      params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, method.frozen)
+    variables = {"params": method.lora.merge(params), "batch_stats": state.batch_stats}
+    draw = Drawer(method.terms, seen.info, variables["params"]["terms"], scheduled, keys, mesh)
+    return _embed(method, mesh, variables, seen, method.names[0], draw)
+
+  @jax.named_scope("loss")
+  def loss_of(embeddings, own, names):
+    loss, metrics, new_rows, new_states = objective.evaluate_and_remember(
+      {name: method.terms[name] for name in names},
+      {**embeddings, **keys},
+      seen.info,
+      method.lora.merge(own)["terms"],
+      state.queues,
+      weights,
+      mesh=mesh,
+      impl=method.matrix_impl,
+      tile=method.matrix_tile or lowering().tile,
+      precision=method.matrix_precision,
+      scheduled=scheduled,
+      remembered=remembered,
+      states=state.terms,
+      step=state.step,
+    )
+    return loss, (metrics, new_rows, new_states)
+
+  return embed, loss_of
+
+
+def _updated(method: Method, state: TrainState, gradients: Any) -> tuple[Any, Any]:
+  """(parameters, state of the optimizer) after its step; what terms learn is moved back to where it must stay."""
+  with jax.named_scope("optimizer"):
+    updates, opt_state = method.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+  terms = objective.clamp_after_step(method.terms, params["terms"])
+  return {**params, "terms": _still(method, params["terms"], terms)}, opt_state
+
+
+def _stored(
+  method: Method,
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  embeddings: Mapping[str, Encoded],
+  new_rows: Mapping[str, Mapping[str, jax.Array]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(queues, tables) after the batch."""
+  pushed = objective.keys_to_push(method.terms, embeddings)
+  queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch)) for name, queue in state.queues.items()}
+  tables = {
+    name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, method.terms[name].reads))
+    for name, table in state.tables.items()
+  }
+  return queues, tables
+
+
 def embed_as_evaluated(
   method: Method, state: TrainState, batch: Mapping[str, jax.Array], names: tuple[str, ...]
 ) -> dict[str, Encoded]:
@@ -234,28 +278,22 @@ def embed_as_evaluated(
   views = prepared(method.preparations, batch, train=False)
   online = {"params": method.lora.merge(state.params), "batch_stats": state.batch_stats}
   found: dict[str, Encoded] = {}
-  for variables, of_momentum in ((online, False), (state.momentum, True)):
-    if own := [name for name in names if name.endswith("@momentum") == of_momentum]:
+  for variables, momentum in ((online, False), (state.momentum, True)):
+    if own := [name for name in names if of_momentum(name) == momentum]:
       found |= method.model.embed(variables, views, own, train=False)[0]
   return found
 
 
 def _embed(
-  method: Method,
-  mesh: Mesh | None,
-  variables: Any,
-  batch: Mapping[str, jax.Array],
-  views: Mapping[str, Inputs] | None,
-  names: tuple[str, ...],
-  key: jax.Array,
-  draw: Drawer | None = None,
-) -> tuple[dict[str, jax.Array], Any]:
-  """(the embeddings `names` in train mode, new batch statistics); without `views`, chunks make their own.
+  method: Method, mesh: Mesh | None, variables: Any, seen: _Seen, names: tuple[str, ...], draw: Drawer | None = None
+) -> tuple[dict[str, Encoded], Any]:
+  """(the embeddings `names` in train mode, new batch statistics).
 
   What is drawn is of the whole batch: program.py refuses it with chunks.
   """
-  if views is not None:
-    return method.model.embed(variables, views, names, train=True, key=key, seeds=batch["seed"], draw=draw)
+  batch, key = seen.batch, seen.key
+  if seen.views is not None:
+    return method.model.embed(variables, seen.views, names, train=True, key=key, seeds=batch["seed"], draw=draw)
 
   def encode(variables, part):
     views = prepared(method.preparations, part, train=True)
@@ -317,6 +355,7 @@ def _still(method: Method, before: Any, after: Any) -> Any:
   return jax.tree.map(lambda still, old, new: old if still else new, method.frozen["terms"], before, after)
 
 
-def _follow(model: Model, momentum: Any, params: Any, names: tuple[str, ...], decay: jax.Array) -> Any:
-  online = model.branch({"params": params}, names)["params"]
+def _follow(method: Method, momentum: Any, params: Any, decay: jax.Array) -> Any:
+  """The momentum branch after a step towards the parameters."""
+  online = method.model.branch({"params": method.lora.merge(params)}, method.names[1])["params"]
   return {**momentum, "params": momentum_store.update(momentum["params"], online, decay)}

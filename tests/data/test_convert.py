@@ -170,7 +170,9 @@ def test_mistakes(part, tmp_path):
     "holds split 'train', not data.split 'validation'": lambda: read(out, "validation"),
     "reads from a disk": lambda: read("gs://bucket/new"),
     "no such file": lambda: read(tmp_path / "nowhere"),
-    "takes no options": lambda: sources.open_source({"dataset": f"array_record:{out}", "source": {"a": 1}}, "train"),
+    "those of convert: data.source: no option 'a'": lambda: sources.open_source(
+      {"dataset": f"array_record:{out}", "source": {"a": 1}}, "train"
+    ),
   }.items():
     with pytest.raises(UserError, match=words):
       do()

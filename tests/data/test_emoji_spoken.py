@@ -55,7 +55,7 @@ def test_a_name_that_a_voice_cannot_read_is_not_said():
   [
     (dict(audio=("en+f3",)), r"data\.source\.audio: 'en\+f3' is held out, for evaluation only; train on en-us\+m1"),
     (dict(audio="den"), r"data\.source\.audio: no such choice 'den'; did you mean 'de'"),
-    (dict(sound="de"), r"takes no path, and data\.source\.audio alone"),
+    (dict(sound="de"), r"emoji_spoken: data\.source: no option 'sound'; .*audio"),
   ],
 )
 def test_speakers_that_are_held_out_are_not_trained_on(options, message, tmp_path):

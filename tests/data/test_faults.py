@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toy_source import BATCH, Toy, take
 
-from mmcontrast.data import attempts, captions, filters, images, pipeline, reading
+from mmcontrast.data import attempts, captions, images, pipeline, reading
 from mmcontrast.data.settings import defaults, resolve
 from mmcontrast.data.sources import BadRecord
 from mmcontrast.errors import UserError
@@ -333,4 +333,4 @@ def test_settings_that_make_no_sense(wrong, message):
 
 def test_filters_are_off_by_default():
   assert not any(defaults()["filter"].values())
-  assert filters.images({"a": b"?"}, defaults()["filter"]) == {"a": b"?"}
+  assert images.passing({"a": b"?"}, defaults()["filter"]) == {"a": b"?"}

@@ -116,7 +116,7 @@ def test_any_step_and_any_process_see_the_same_of_a_mixture(config, monkeypatch)
 
 @pytest.mark.parametrize(("mixture", "message"), [
   (dict(a="toy:9"), "data.mixture.a: 'toy:9' names no dataset; give dict"),
-  (dict(a=dict(dataset="toy:9", wait=1)), "data.mixture.a.wait: unknown key; did you mean 'weight'"),
+  (dict(a=dict(dataset="toy:9", wait=1)), "data.mixture.a: no option 'wait'; did you mean 'weight'"),
   (dict(a=dict(dataset="toy:9", weight=0)), "data.mixture.a.weight: 0; give a number above 0, or leave 'a' out"),
   (dict(a=dict(dataset="toy:9", weight=-1.0)), "data.mixture.a.weight: -1.0; give a number above 0"),
   (dict(a=dict(dataset="toi:9")), "data.mixture.a: data.dataset: no such choice 'toi'; did you mean 'toy'"),

@@ -55,7 +55,10 @@ def test_another_package_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
   ("options", "message"),
-  [(dict(audio="fra"), r"data\.source\.audio: no such choice 'fra'"), (dict(sound=1), "takes no path")],
+  [
+    (dict(audio="fra"), r"data\.source\.audio: no such choice 'fra'"),
+    (dict(sound=1), r"data\.source: no option 'sound'"),
+  ],
 )
 def test_columns_of_sound(options, message, tmp_path):
   with pytest.raises(UserError, match=message):

@@ -60,7 +60,7 @@ def test_wrong_input(world, tmp_path):
   (tmp_path / "bad.tsv").write_text("1.0\ta\tb\nhigh\ta\tb\n")
   (tmp_path / "empty.tsv").write_text("")
   test = EmbeddedSet(world.set("one", seen=False), world.embed)
-  images = EmbeddedSet(world.set("one", seen=False), world.embed, space=Space({}, "image", {"image": "image"}))
+  images = EmbeddedSet(world.set("one", seen=False), world.embed, space=Space({}, "image", {"image": ("image",)}))
   for options, message in (
     (dict(file=str(tmp_path / "bad.tsv")), r"file: .*bad\.tsv, line 2: 'high \| a \| b' is no score and two texts"),
     (dict(file=str(tmp_path / "none.tsv")), r"none\.tsv cannot be read \(No such file"),

@@ -12,8 +12,10 @@ from mmcontrast.evaluation import retrieval, zero_shot
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.suite import run_suite
 from mmcontrast.inference import Inference
+from mmcontrast.interop.program import programs
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
+from mmcontrast.objectives.tokens import Tokens
 
 IMAGE, TEXT = "image[0]/patches", "text[0]/words"
 FILIP = dict(there=dict(query=IMAGE, key=TEXT, score="token_max"), back=dict(query=TEXT, key=IMAGE, score="token_max"))
@@ -52,15 +54,26 @@ def test_each_way_has_its_own_score(inference):
   images = inference.embed("image", np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3)).astype(np.uint8))
   texts = inference.embed("text", [f"concept {i}" for i in range(7)])
   assert images.shape == (6, 4, 4) and texts.shape == (7, 5, 4) and inference.compares_tokens
-  products = np.einsum("ild,jmd->ijlm", images, texts)
-  there = np.any(texts != 0, -1)
-  assert not there.all()
+  products = np.einsum("ild,jmd->ijlm", images.vectors, texts.vectors)
+  there = texts.mask
+  assert not there.all() and images.mask.all() and images.weights is None
   best = np.where(there[None, :, None], products, -np.inf).max(3).mean(2)
   np.testing.assert_allclose(inference.compare("image", images, texts), best, atol=1e-6)
   best = (products.max(2) * there).sum(2) / there.sum(1)
   np.testing.assert_allclose(inference.compare("text", texts, images), best.T, atol=1e-6)
   one = make_inference(dict(both=dict(FILIP["back"], direction="both")))  # a term for both ways
   np.testing.assert_allclose(one.compare("image", images, texts), best, atol=1e-6)
+
+
+def test_a_program_of_tokens_says_which_are_real(inference):
+  program = programs(inference)["text"]
+  outputs = jax.eval_shape(program.function, program.weights, jax.ShapeDtypeStruct((2, 5), program.dtype))
+  assert {name: (one.shape, one.dtype) for name, one in outputs.items()} == {
+    "vectors": ((2, 5, 4), np.float32),
+    "mask": ((2, 5), bool),
+  }
+  with pytest.raises(UserError, match=r"encode_text: this model compares tokens and has no single vector; use embed"):
+    inference.encode_text("concept 1")
 
 
 def test_the_suite_ranks_by_it(world, monkeypatch):
@@ -72,10 +85,10 @@ def test_the_suite_ranks_by_it(world, monkeypatch):
     if kind == "image_features":
       return world.embed(kind, values)
     one = np.eye(60, dtype=np.float32)[[int(i) for i in data.things["image"].concept] if kind == "image" else range(60)]
-    return np.stack([one, -one], 1)
+    return Tokens(np.stack([one, -one], 1), np.ones((60, 2), bool))
 
   def compare(kind, queries, gallery):
-    return np.einsum("ild,jmd->ijlm", queries, gallery).max((2, 3))
+    return np.einsum("ild,jmd->ijlm", queries.vectors, gallery.vectors).max((2, 3))
 
   embedded = EmbeddedSet(data, embed, "s", compare)
   config = dict(sets=("s",), evaluators=dict(retrieval=dict()))

@@ -11,7 +11,7 @@ from mmcontrast.config import base_config
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.metric_names import metric_names
-from mmcontrast.evaluation.suite import check_space, run_suite
+from mmcontrast.evaluation.suite import check, check_space, run_suite
 from mmcontrast.inference import Inference
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
@@ -108,3 +108,74 @@ def test_what_matches_nothing_is_one_line(model):
     with pytest.raises(UserError, match=message):
       check_space({"sets": ("s",), "features": "image", "evaluators": {"retrieval": {"match": head}}}, model.space)
   assert model.space.matches == {"match": ("text", "image")}
+
+
+def example_set(count=12):
+  """Each example shows an image and a caption; the caption of the last is missing."""
+  captions = [*CAPTIONS[: count - 1], ""]
+  return image_text_set(
+    images=IMAGES[:count], image_id=np.arange(count), captions=CAPTIONS[:count], caption_id=np.arange(count),
+    text_views=(captions,), example_id=np.arange(count), example_image=np.arange(count), name="s", seen=True,
+    labels={"kind": np.arange(count) % 2}, label_names={"kind": ["a", "b"]},
+    split=np.array(["train", "train", "test"] * (count // 3)), trains_probes=True,
+  )  # fmt: skip
+
+
+def test_evaluators_ask_for_nodes_of_a_fusion(model):
+  """Its things are the examples that show both, whatever is asked of it."""
+  one = EmbeddedSet(example_set(), model.embed, "s", seen=model.seen, space=model.space, match=model.match)
+  assert model.space.nodes["fusion"] == model.space.nodes["match"] == ("text", "image")
+  config = {"sets": ("s",), "features": "image",
+            "evaluators": {"knn": {"label": "kind", "k": 3, "node": ("fusion.pooled", "match.logits", "image.map")},
+                           "retrieval": {"nodes": (("fusion.pooled", "image"), ("pictures", "words"))}}}  # fmt: skip
+  check(config)
+  check_space(config, model.space)
+  found = run_suite(model.embed, config, None, sets={"s": one})
+  ways = lambda name: model.space.ways()  # noqa: E731
+  classes = lambda name: {"kind": ["a", "b"]}  # noqa: E731
+  assert sorted(metric_names(config, classes, (), ways, "image", model.space.matches)) == sorted(found)
+  # The node's numbers are those of the graph, pair by pair; the example without a caption is none of its things.
+  logits = one.features("match.logits")
+  scores = model.match("match", {"text": CAPTIONS, "image": IMAGES}, np.stack([np.arange(11)] * 2, 1))
+  np.testing.assert_allclose(jax.nn.log_softmax(logits, -1)[:, 1], scores, atol=1e-5)
+  assert list(one.things_of("match.logits").concept) == list(range(11))
+  assert found["s/fusion.pooled_to_image/queries"] == 11 and found["s/fusion.pooled_to_image/candidates"] == 12
+  # Of two heads it is the retrieval that the evaluation's own are compared by.
+  for metric in ("recall@1", "median_rank"):
+    assert found[f"s/pictures_to_words/{metric}"] == found[f"s/image_to_text/{metric}"]
+  both = model.embed("fusion/fusion.tokens", {"text": CAPTIONS[:3], "image": IMAGES[:3]})
+  assert both.shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+  ("evaluators", "message"),
+  [
+    (
+      dict(knn=dict(node="fusion.map")),
+      r"knn\.node: 'fusion' makes no map output; write fusion\.pooled or fusion\.tok",
+    ),
+    (dict(knn=dict(node="match.tokens")), r"knn\.node: 'match' makes no tokens output; write match\.logits"),
+    (dict(tagging=dict(node="fuson")), r"tagging\.node: no such choice 'fuson'; did you mean 'fusion'"),
+    (
+      dict(retrieval=dict(nodes=(("image", "wards"),))),
+      r"retrieval\.nodes: no such choice 'wards'; did you mean 'words'",
+    ),
+    (dict(retrieval=dict(nodes=(("image", "words"),))), r"of different lengths .*\('image' 8 and 'words' 4\)"),
+    (dict(retrieval=dict(nodes="image")), r"retrieval\.nodes: 'image'; give pairs of nodes"),
+    (dict(retrieval=dict(nodes=(("image",),))), r"retrieval\.nodes: \(\('image',\),\); give pairs of nodes"),
+  ],
+)
+def test_a_node_that_cannot_be_asked_for_is_one_line(model, evaluators, message):
+  config = {"sets": ("s",), "features": "image", "evaluators": evaluators}
+  with pytest.raises(UserError, match=message) as error:
+    check(config)
+    check_space(config, model.space)
+  assert "\n" not in str(error.value)
+
+
+def test_a_set_without_one_of_a_fusions_modalities_is_one_line(model):
+  data = image_text_set(images=IMAGES, image_id=np.arange(12), captions=CAPTIONS, caption_id=np.arange(12),
+                        name="s", seen=False)  # fmt: skip
+  one = EmbeddedSet(data, model.embed, "s", seen=model.seen, space=model.space)
+  with pytest.raises(UserError, match=r"knn\.node: the examples of 's' show no text; leave the set out"):
+    one.features("match.logits", "knn.node")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from meshes import assert_close, compiled, equations, make_mesh
+from token_arrays import encoded, unpack
 
 from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head, gives_tokens
@@ -16,7 +17,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.global_matrix import choose_impl
 from mmcontrast.objectives.scores import SCORES
-from mmcontrast.objectives.tokens import make_tokens, unpack
+from mmcontrast.objectives.tokens import make_tokens
 
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden/image_text.json").read_text())
 IMAGE, TEXT = "image[0]/tokens", "text[0]/words"
@@ -34,7 +35,7 @@ def value_and_gradients(embeddings, log_scale, info=None, kept=0, **options):
 
   def loss(embeddings, log_scale):
     parameters = {"image_to_text": {"log_scale": log_scale}}
-    return objective.evaluate(terms, embeddings, info or {}, parameters, {}, weights, **options)
+    return objective.evaluate(terms, encoded(embeddings), info or {}, parameters, {}, weights, **options)
 
   return compiled(jax.value_and_grad(loss, (0, 1), has_aux=True))(embeddings, log_scale)
 
@@ -136,7 +137,7 @@ def test_memory_of_the_ring_is_that_of_its_tiles():
     terms = objective.parse_terms({"t": FILIP["image_to_text"] | {"temperature": 0.1}})
 
     def loss(x):
-      return objective.evaluate(terms, x, {}, {}, {}, {}, impl="ring", tile=64)[0]
+      return objective.evaluate(terms, encoded(x), {}, {}, {}, {}, impl="ring", tile=64)[0]
 
     return jax.jit(jax.grad(loss)).lower(x).compile().memory_analysis().temp_size_in_bytes
 

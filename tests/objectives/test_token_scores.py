@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from meshes import assert_close, compiled, equations, make_mesh
+from token_arrays import encoded, pack, unpack
 
-from mmcontrast.encoders import Encoded
 from mmcontrast.encoders.heads import build_head, gives_tokens, gives_weights
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.scores import SCORES, build_score
-from mmcontrast.objectives.tokens import Tokens, make_tokens, pack, unpack
+from mmcontrast.objectives.tokens import Tokens, make_tokens
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden/multimodal.json").read_text())
 IMAGE, TEXT = "image[0]/tokens", "text[0]/words"
@@ -159,8 +159,7 @@ def value_and_gradients(name, impl, devices):
   terms, info = objective.parse_terms({"t": term}), {"valid": np.arange(N) != 3}
 
   def loss(given, parameters):
-    tokens = {name: unpack(x, terms["t"].score.weighted) for name, x in given.items()}
-    given = {name: Encoded(None, x.vectors, x.mask, x.weights) for name, x in tokens.items()}
+    given = encoded(given, terms["t"].score.weighted)
     return objective.evaluate(terms, given, info, {"t": parameters}, {}, {}, impl=impl, mesh=make_mesh(devices), tile=4)
 
   return compiled(jax.value_and_grad(loss, (0, 1), has_aux=True))(embeddings(name), {"log_scale": jnp.float64(1.5)})

@@ -330,6 +330,9 @@ def test_a_fingerprint_of_failing_reads_a_tokenizer_and_parts():
   assert changes(known, fingerprint(Toy(40, {39: {"captions": {"caption": ["else"]}}}), tokenizer, ON_ERROR)) == [
     "1 of 16 examples compared have changed, such as number 39"
   ]
+  sounds = [{"audio": {"en": b"a sound"}}, {"audio": {"en": b"another"}}]  # what is no image and no text counts too
+  first, second = (fingerprint(Toy(40, {39: one}), tokenizer, ON_ERROR) for one in sounds)
+  assert changes(first, second) == ["1 of 16 examples compared have changed, such as number 39"]
   assert fingerprint(Toy(0), None, ON_ERROR)["digests"] == {}
 
 

@@ -28,7 +28,8 @@ from mmcontrast.data.sources import (
 from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
 from mmcontrast.data.sources.mixture import Mixture
-from mmcontrast.errors import UserError, choose, nearest
+from mmcontrast.errors import UserError, choose
+from mmcontrast.registry import check_options
 
 __all__ = ["SOURCES", "BadRecord", "Info", "Mixture", "Record", "Source", "members_of", "open_source"]
 
@@ -110,9 +111,7 @@ def _check(name: str, given: object) -> None:
   where = f"data.mixture.{name}"
   if not isinstance(given, Mapping) or "dataset" not in given:
     raise UserError(f"{where}: {given!r} names no dataset; give dict(dataset=..., weight=1.0)")
-  for key in given:
-    if key not in OF_A_MIXTURE:
-      raise UserError(f"{where}.{key}: unknown key; {nearest(key, OF_A_MIXTURE)}")
+  check_options(given, OF_A_MIXTURE, where)
   weight = given.get("weight", 1.0)
   if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
     raise UserError(f"{where}.weight: {weight!r}; give a number above 0, or leave {name!r} out")

@@ -21,6 +21,7 @@ import numpy as np
 from mmcontrast.data.record import BadRecord, Info, Record, Region
 from mmcontrast.data.sources import files
 from mmcontrast.errors import MissingData, UserError, one_line
+from mmcontrast.registry import check_options
 
 METADATA, TOKENIZER = "metadata.json", "tokenizer.model"
 _FORMAT = 1  # of the messages and of metadata.json
@@ -39,8 +40,7 @@ class ArrayRecordSource:
   def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    if options:
-      raise UserError(f"data.source: array_record takes no options, not {dict(options)!r}; they are those of convert")
+    check_options(options, (), "array_record, whose options are those of convert: data.source")
     if "://" in path:
       raise UserError(f"data.dataset: array_record reads from a disk, not {path!r}; mount it, or copy it here")
     path = os.path.expanduser(path.replace("{split}", split))

@@ -19,7 +19,8 @@ from mmcontrast.data.record import BadRecord, Info, Record
 from mmcontrast.data.sources.fields import Fields, columns_in
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.values import is_missing, name_of, number_first
-from mmcontrast.errors import MissingData, UserError, nearest, note
+from mmcontrast.errors import MissingData, UserError, note
+from mmcontrast.registry import check_options
 
 DEFAULTS = {
   "images": "{split}2017",
@@ -38,9 +39,7 @@ class CocoSource:
   """
 
   def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
-    if unknown := set(options) - set(DEFAULTS):
-      key = min(unknown)
-      raise UserError(f"data.source: unknown key {key!r}; {nearest(key, DEFAULTS)}")
+    check_options(options, DEFAULTS, "coco: data.source")
     root = pathlib.Path(path or build.data_folder(data_dir) / "coco").expanduser()
     weight, caption = options.get("weight"), options.get("caption")
     paths = _paths(root, options, {"validation": "val"}.get(split, split))

@@ -15,6 +15,7 @@ from mmcontrast.data.datasets.spoken_columns import EFFECT, HELD_OUT, SPEAKERS, 
 from mmcontrast.data.record import Info, Record, Region
 from mmcontrast.data.sources.array_record import reading
 from mmcontrast.errors import MissingData, UserError, choose
+from mmcontrast.registry import check_options
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -100,8 +101,7 @@ def open_built(
 
 def open_emoji_views(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
   """Opens emoji_views, which has no options."""
-  if path or options:
-    raise UserError(f"data.dataset: emoji_views takes no path and no data.source, not {path or dict(options)!r}")
+  _check("emoji_views", path, options, ())
   return open_built("emoji_views", split, data_dir)
 
 
@@ -125,10 +125,7 @@ def open_emoji_spoken(path: str, options: Mapping, split: str, data_dir: str | o
   Args:
     options: audio: the columns of sound, speakers such as "en-us+m1" and languages such as "de".
   """
-  if path or options.keys() - {"audio"}:
-    raise UserError(
-      f"data.dataset: emoji_spoken takes no path, and data.source.audio alone, not {path or dict(options)!r}"
-    )
+  _check("emoji_spoken", path, options, ("audio",))
   allowed = columns(held_out=False)
   chosen = _chosen(options, SPEAKERS)
   for column in chosen:
@@ -144,14 +141,18 @@ def open_tux_stamps(path: str, options: Mapping, split: str, data_dir: str | os.
   Args:
     options: audio: the columns of sound, languages such as "fr", or "sound": that of the thing itself.
   """
-  if path or options.keys() - {"audio"}:
-    raise UserError(
-      f"data.dataset: tux_stamps takes no path, and data.source.audio alone, not {path or dict(options)!r}"
-    )
+  _check("tux_stamps", path, options, ("audio",))
   chosen = _chosen(options, VOICES)
   for column in chosen:
     choose(column, (*VOICES, EFFECT), "data.source.audio")
   return open_built("tux_stamps", split, data_dir, chosen)
+
+
+def _check(name: str, path: str, options: Mapping, known: Sequence[str]) -> None:
+  """Raises UserError for a path, which no built dataset has, and for an option that is not `known`."""
+  if path:
+    raise UserError(f"data.dataset: {name} takes no path, not {path!r}")
+  check_options(options, known, f"{name}: data.source")
 
 
 def _chosen(options: Mapping, columns: Sequence[str]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from mmcontrast.data.sources.values import (
 )
 from mmcontrast.errors import UserError, nearest, note
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.registry import check_options
 
 DEFAULTS = {
   # Column of the image, or {style: column} of several drawings of one thing; None: no images. It holds
@@ -69,9 +70,7 @@ class Fields:
     self._further = {one.name: one for one in MODALITIES.values() if one.source_options}
     further = {key: value for one in self._further.values() for key, value in one.source_options.items()}
     known = {**DEFAULTS, **further, **defaults}
-    for key in options:
-      if key not in known:
-        raise UserError(f"{where}: data.source.{key}: unknown key; {nearest(key, known)}")
+    check_options(options, known, f"{where}: data.source")
     given, self.options = options, {**known, **options}
     options = self.options
     self._where = where

@@ -19,8 +19,9 @@ from mmcontrast.data.sources import files, splits
 from mmcontrast.data.sources.fields import columns_in, fill, template_of
 from mmcontrast.data.sources.keys import digest_of, key_of_file
 from mmcontrast.data.sources.values import name_of
-from mmcontrast.errors import UserError, nearest, note
+from mmcontrast.errors import UserError, note
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.registry import check_options
 
 DEFAULTS = {
   "splits": {},
@@ -40,9 +41,7 @@ class FolderSource:
   def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
     del data_dir
     name = f"folder:{path}"
-    for key in options:
-      if key not in DEFAULTS:
-        raise UserError(f"{name}: data.source.{key}: unknown key; {nearest(key, DEFAULTS)}")
+    check_options(options, DEFAULTS, f"{name}: data.source")
     shares = options.get("splits", DEFAULTS["splits"])
     if "{split}" in path and split == "all":
       raise UserError(f"{name}: data.split: 'all' is not a folder; give the one that {{split}} stands for")

@@ -5,6 +5,8 @@
 "clip:PATH"           CLIP's BPE; "clip" takes the file of an installed open_clip
 "huggingface:PATH"    a JSON file of the `tokenizers` package
 "bytes"               UTF-8 bytes
+
+What a kind takes, of `path`, `lower` and `special_tokens`, are the parameters of its class.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from mmcontrast.data.tokenizers.sentencepiece import SentencePieceTokenizer, tra
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer
 from mmcontrast.data.tokenizers.utf8 import ByteTokenizer
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.registry import REQUIRED, build, options_of
 
 __all__ = ["TOKENIZERS", "SentencePieceTokenizer", "Tokenizer", "keep_file", "kept_name", "make_tokenizer", "train"]
 
@@ -29,6 +32,7 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
   "huggingface": HuggingFaceTokenizer,
   "bytes": ByteTokenizer,
 }
+OF_DATASET = "sentencepiece"  # the kind that without a path means the dataset's own model
 FOLDER = "tokenizer"  # within the folder of a run
 
 
@@ -48,18 +52,21 @@ def make_tokenizer(name: str, *, lower: bool | str, own: pathlib.Path | None = N
   kind, path = _parse(name)
   if kind not in TOKENIZERS:
     raise UserError(f"data.tokenizer: no kind {kind!r}; {nearest(kind, TOKENIZERS)}, or give the path of a .model")
-  if kind == "bytes" and path:
-    raise UserError(f"data.tokenizer: 'bytes' takes no path, not {path!r}")
-  if kind == "huggingface" and not path:
-    raise UserError("data.tokenizer: 'huggingface' needs a file; write 'huggingface:PATH' of a tokenizer.json")
-  if kind == "sentencepiece" and not path:
+  takes = options_of(TOKENIZERS[kind])
+  if kind == OF_DATASET and not path:
     if own is None:
       raise UserError(f"data.tokenizer: dataset {dataset} has no tokenizer; give the path of a sentencepiece .model")
     path = str(own)
-  if special_tokens != "text" and kind != "huggingface":
-    raise UserError(f"data.special_tokens: {special_tokens!r} is for 'huggingface:PATH'; for {kind!r} leave it 'text'")
-  more = {"special_tokens": special_tokens} if kind == "huggingface" else {}
-  return TOKENIZERS[kind](*([path] if path else []), lower=lower, **more)
+  if path and "path" not in takes:
+    raise UserError(f"data.tokenizer: {kind!r} takes no path, not {path!r}")
+  if not path and takes.get("path") is REQUIRED:
+    raise UserError(f"data.tokenizer: {kind!r} needs a file; write '{kind}:PATH'")
+  if special_tokens != "text" and "special_tokens" not in takes:
+    able = " or ".join(f"'{one}:PATH'" for one, of in TOKENIZERS.items() if "special_tokens" in options_of(of))
+    raise UserError(f"data.special_tokens: {special_tokens!r} is for {able}; for {kind!r} leave it 'text'")
+  options = {"lower": lower, "special_tokens": special_tokens} | ({"path": path} if path else {})
+  wanted = {key: value for key, value in options.items() if key in takes}
+  return build(TOKENIZERS, {"name": kind, **wanted}, "data.tokenizer")
 
 
 def keep_file(tokenizer: Tokenizer, workdir: str | pathlib.Path) -> None:
@@ -97,5 +104,5 @@ def _kept(workdir: str | pathlib.Path) -> list[folders.Folder]:
 def _parse(name: str) -> tuple[str, str]:
   kind, _, path = name.partition(":")
   if kind not in TOKENIZERS and name.endswith(".model"):
-    kind, path = "sentencepiece", name
+    kind, path = OF_DATASET, name
   return kind, os.path.expanduser(path)

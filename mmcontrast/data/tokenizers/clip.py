@@ -42,7 +42,7 @@ class ClipTokenizer(Tokenizer):
       quotes and broken encodings would differ, so there is no way round it).
   """
 
-  def __init__(self, path: str = "", *, lower: bool = True):
+  def __init__(self, path: str = "", *, lower: bool | str = True):
     if not lower:
       raise UserError("data.lower=False: CLIP's vocabulary has no upper case; leave it True for data.tokenizer='clip'")
     self._ftfy = package("ftfy", "clip")

@@ -39,7 +39,7 @@ class SentencePieceTokenizer(Tokenizer):
     UserError: no such file, not a sentencepiece model, or one without eos.
   """
 
-  def __init__(self, path: str | pathlib.Path, *, lower: bool = True):
+  def __init__(self, path: str | pathlib.Path, *, lower: bool | str = True):
     path = folders.at(path, "tokenizer")
     if not path.is_file():
       raise MissingData(f"tokenizer {path}: no such file; give data.tokenizer the path of a "

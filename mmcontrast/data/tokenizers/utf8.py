@@ -10,7 +10,7 @@ _SPECIALS = 3  # pad 0, bos 1, eos 2; byte b is b + 3
 class ByteTokenizer(Tokenizer):
   """UTF-8 bytes after pad, bos and eos: 259 ids. A cut may fall within a character."""
 
-  def __init__(self, *, lower: bool = True):
+  def __init__(self, *, lower: bool | str = True):
     super().__init__("bytes", vocab_size=256 + _SPECIALS, pad_id=0, bos_id=1, eos_id=2, lower=lower)
 
   def _pieces(self, texts: list[str]) -> list[list[int]]:

@@ -98,7 +98,7 @@ def test_mistakes(folder):
   write(f"{folder}/loose.png", picture(0))
   with pytest.raises(UserError, match=r"loose\.png is next to the class folders cat"):
     open_(folder)
-  with pytest.raises(UserError, match=r"data\.source\.split: unknown key; did you mean 'splits'"):
+  with pytest.raises(UserError, match=r"data\.source: no option 'split'; did you mean 'splits'"):
     sources.open_source({"dataset": f"folder:{folder}", "source": {"split": 1}}, "train")
   with pytest.raises(UserError, match="no such folder"):
     open_(f"{folder}/none")

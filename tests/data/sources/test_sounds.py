@@ -216,7 +216,7 @@ def test_what_is_not_there_is_none(tmp_path):
   [
     ({"audio": "clap"}, r"no column 'clap', which data\.source\.audio names; did you mean 'clip'"),
     ({"audio": "clip", "audio_rate": "hertz"}, r"no column 'hertz', which data\.source\.audio_rate names"),
-    ({"audoi": "clip"}, r"data\.source\.audoi: unknown key; did you mean 'audio'"),
+    ({"audoi": "clip"}, r"data\.source: no option 'audoi'; did you mean 'audio'"),
     ({"audio": 7}, r"data\.source\.audio: 7 is not a table such as"),
   ],
 )

@@ -192,7 +192,7 @@ class _Group:
 @pytest.mark.parametrize("kind, data, options, message", [
   ("jsonl", b'{"captoin": "x"}\n', {}, r"no column 'caption', which data\.source\.caption names; did you mean 'capt"),
   ("csv", b"image,text\n", {"image": None}, r"no column 'caption'.*set it to None"),
-  ("jsonl", b'{"caption": "x"}\n', {"captoin": "x"}, r"data\.source\.captoin: unknown key; did you mean 'caption'"),
+  ("jsonl", b'{"caption": "x"}\n', {"captoin": "x"}, r"data\.source: no option 'captoin'; did you mean 'caption'"),
   ("jsonl", b'{"caption": "x"}\n', {"tags": ["a"]}, r"data\.source\.tags: \['a'\] is not the name of a column"),
   ("jsonl", b'{"caption": "x"}\n', {"languages": "de"}, r"data\.source\.languages: 'de' is not a table"),
   ("jsonl", b'{"caption": "x"}\n', {"label_names": {"kind": ["a"]}}, r"label_names\.kind: not in data\.source\.labels"),
