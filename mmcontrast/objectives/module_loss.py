@@ -56,12 +56,13 @@ class ModuleLoss(nn.Module):
   TAKES: the fields of `Encoded` that an embedding must have: "pooled", "tokens", "weights", "logits", "grid" (tokens
   that are a feature map), "losses/NAME". SCHEDULED: options that may follow a schedule. VIEW_FACTS: what it asks of
   the views of its embeddings, such as "box" (docs/modalities.md), for `Facts.of_view`; not to be had where it is
-  initialised.
+  initialised. ONE_SPACE: whether all of its embeddings must have vectors of one length.
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
   SCHEDULED: ClassVar[tuple[str, ...]] = ()
   VIEW_FACTS: ClassVar[tuple[str, ...]] = ()
+  ONE_SPACE: ClassVar[bool] = True
 
   @property
   def table(self) -> Mapping[str, float]:

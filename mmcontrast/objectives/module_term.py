@@ -49,6 +49,7 @@ from mmcontrast.objectives.masked_words import MaskedWords
 from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
+from mmcontrast.objectives.noisy_pairs import NoisyPairs
 from mmcontrast.objectives.pixpro import PixPro
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
@@ -97,6 +98,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "interaction": Interaction,
   "pooled_regions": PooledRegions,
   "prompted_regions": PromptedRegions,
+  "noisy_pairs": NoisyPairs,
 }
 
 
@@ -170,7 +172,8 @@ class ModuleTerm(Term):
         )
       for fact in self.module.view_facts(name):
         _check_fact(fact, name, f"{where}.module", run)
-    one_dim(self.name, self.given, run.head_dims)
+    if self.module.ONE_SPACE:
+      one_dim(self.name, self.given, run.head_dims)
     try:
       self.module.check_views(self.given, run)
     except UserError as error:

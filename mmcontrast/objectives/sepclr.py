@@ -37,6 +37,8 @@ class SepClr(ModuleLoss):
     salient, alone, joint: weights of the salient, background and joint terms beside the common one's 1.
   """
 
+  ONE_SPACE = False
+
   label: str = "kind"
   background: int = 0
   temperature: float = 0.5

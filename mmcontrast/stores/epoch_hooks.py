@@ -10,12 +10,14 @@ from typing import Any
 
 from mmcontrast.stores.cluster_hooks import BackTranslation, ClassMeans, GaussianMixture, KMeans
 from mmcontrast.stores.hook import Hook
+from mmcontrast.stores.pair_mixture import PairMixture
 
 HOOKS: dict[str, type[Hook]] = {
   "kmeans": KMeans,
   "prototype_back_translation": BackTranslation,
   "gaussian_mixture": GaussianMixture,
   "class_means": ClassMeans,
+  "pair_mixture": PairMixture,
 }
 
 SHARED: dict[str, Any] = {"every_epochs": 1, "first_epoch": 0, "set": ""}

@@ -13,11 +13,12 @@ def module(name, embeddings, **options):
 
 
 def function_of(term, parameters=None, **options):
-  """(embeddings, info) -> ((loss, metrics), gradients) of one term "t", compiled."""
+  """(embeddings, info) -> ((loss, metrics), gradients) of one term "t", compiled; info["rows"]: of its table."""
   terms = objective.parse_terms({"t": term})
 
   def loss(embeddings, info):
-    return objective.evaluate_and_remember(terms, embeddings, info, parameters or {}, {}, {}, **options)[:2]
+    own = {"remembered": {"t": info["rows"]}} if "rows" in info else {}
+    return objective.evaluate_and_remember(terms, embeddings, info, parameters or {}, {}, {}, **own, **options)[:2]
 
   function = compiled(jax.value_and_grad(loss, has_aux=True, allow_int=True))
   return lambda embeddings, info: jax.tree.map(_number, function(embeddings, info))
