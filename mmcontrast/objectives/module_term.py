@@ -40,6 +40,7 @@ from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.embedding_path import of_momentum, one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.gated_subspaces import GatedSubspaces
 from mmcontrast.objectives.grouping import Grouping
 from mmcontrast.objectives.ibot import Ibot
 from mmcontrast.objectives.interaction import Interaction
@@ -99,6 +100,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "pooled_regions": PooledRegions,
   "prompted_regions": PromptedRegions,
   "noisy_pairs": NoisyPairs,
+  "gated_subspaces": GatedSubspaces,
 }
 
 

@@ -14,6 +14,7 @@ from test_module_terms import case
 from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.gated_subspaces import subspace_loss
 from mmcontrast.objectives.grouping import grouped, within
 from mmcontrast.objectives.module_loss import Facts
 from mmcontrast.objectives.score import normalize
@@ -93,6 +94,44 @@ def test_rules_of_attributes():
   info = {"labels": {"age": jnp.asarray([0, 3, 1, -1, 4, 2, 1, 3])}}
   term = module("attribute_alignment", VIEWS[:1], label="age", dimension=1, temperature=2.0)
   check_rules(term, {VIEWS[0]: random(8, 3)}, info)
+
+
+# ---- Hydra --------------------------------------------------------------------------------------
+
+
+def wave(shift):
+  """[5, 7]: the inputs of the numbers below, which are of erow/hydra, vitookit and FastSSL."""
+  return jnp.sin(0.7 * (jnp.arange(35.0).reshape(5, 7) + 1) + shift)
+
+
+@pytest.mark.parametrize(
+  ("form", "mean", "expected"),
+  [
+    ("renormalized", "positives", 7.156421171175),
+    ("renormalized", "examples", 8.064743119095),
+    ("weighted", "positives", 2.345837100230),
+    ("weighted", "examples", 2.400254385198),
+  ],
+)
+def test_gated_subspaces(form, mean, expected):
+  labels, partners = jnp.asarray([0, 1, 2, 0, 1]), jnp.asarray([1, 0, 0, 2, 1])
+  facts, gates = Facts((), jnp.ones(5, bool), 0, {}, {}), jax.nn.sigmoid(wave(6.6))
+  arguments = (wave(0.1), wave(1.3), gates, labels, partners, facts.valid, 10.0, form, mean, facts)
+  loss, _ = subspace_loss(*arguments)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)  # of sums to which 1e-6 is added
+
+
+def test_rules_of_subspaces():
+  term = module("gated_subspaces", VIEWS, label="kind", classes=3)
+  embeddings = {name: random(8, 3, seed=n) for n, name in enumerate(VIEWS)}
+  info = {"labels": {"kind": jnp.asarray([0, 1, 2, 1, -1, 0, 2, 1])}, "seed": jnp.arange(8, dtype=jnp.uint32)}
+  learned = objective.init_parameters(
+    objective.parse_terms({"t": term}), jax.random.key(0), {n: Encoded(x) for n, x in embeddings.items()}
+  )
+  plain = check_rules(term, embeddings, info, 1e-5, learned)  # gates are float32
+  alone = {"labels": {"kind": jnp.full(7, -1)}, "seed": info["seed"][:7], "valid": jnp.ones(7, bool)}
+  (loss, _), _ = plain({name: x[:7] for name, x in embeddings.items()}, alone)
+  assert loss == 0
 
 
 # ---- MACIL --------------------------------------------------------------------------------------
@@ -218,6 +257,9 @@ def test_rules_of_grouping():
       r"t\.module\.dimension: head 'joint' gives vectors of 4 numbers, and no number 7; give one from 0 to 3",
     ),
     (module("attribute_alignment", VIEWS, temperature=0.0), r"t\.module\.temperature: 0\.0 is not above 0"),
+    (module("gated_subspaces", VIEWS[:1], label="age"), r"t\.embeddings: .* are 1; name queries and keys"),
+    (module("gated_subspaces", VIEWS, label="age", classes=5), r"t\.module\.classes: 5, and label 'age' has 2 classes"),
+    (module("gated_subspaces", VIEWS, label="age", scale=0.0), r"t\.module\.scale: 0\.0 is not above 0"),
     (module("grouping", VIEWS[:1]), r"t\.embeddings: .* are 1; name an image's tokens, then its sentences"),
     (module("grouping", VIEWS), r"t\.embeddings: the first is of patches, and head 'joint' gives no tokens; .*words"),
     (module("grouping", ("image[0]/words", "text[0]/words", "text[1]/words")), r"several sentences are vectors"),
