@@ -95,5 +95,6 @@ def _renamed(value: Any, heads: Mapping[str, str], terms: Mapping[str, str], key
   if isinstance(value, str) and "/" in value:  # image[0]/image_joint@momentum
     view, _, node = value.rpartition("/")
     head, at, branch = node.partition("@")
+    view = re.sub(r"~(\w+)", lambda drawn: f"~{terms.get(drawn[1], drawn[1])}", view)  # drawn by a term's scores
     return f"{view}/{heads.get(head, head)}{at}{branch}"
   return terms.get(value, value) if isinstance(value, str) and key != "name" else value

@@ -13,6 +13,8 @@ from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.term import Run
 
+EXAMPLE = "example"
+
 
 class Classification(ModuleLoss):
   """Cross entropy of logits [N, K] with a label of the dataset, a mean over examples that have the label.
@@ -24,7 +26,7 @@ class Classification(ModuleLoss):
   dim=...).
 
   Attributes:
-    label: of the dataset; -1 is none.
+    label: of the dataset; -1 is none. "example": each example of the training set is a class of its own.
     smoothing: how much of the target is spread evenly over all classes (Szegedy et al., arXiv:1512.00567).
   """
 
@@ -42,7 +44,7 @@ class Classification(ModuleLoss):
     """`views`: logits [N, K] each."""
     if self.is_initializing():
       return jnp.float32(0), {}
-    labels = facts.batch["labels"][self.label]
+    labels = facts.batch["index"] if self.label == EXAMPLE else facts.batch["labels"][self.label]
     known = facts.valid & (labels >= 0)
     count = jnp.maximum(jnp.sum(known), 1)
     losses, hits = [], []
@@ -55,13 +57,19 @@ class Classification(ModuleLoss):
       hits.append(jnp.sum(known & (jnp.argmax(logits, -1) == labels)) / count)
     return sum(losses) / len(losses), {"top1": sum(hits) / len(hits)}
 
+  @property
+  def _called(self) -> str:
+    return "the training set" if self.label == EXAMPLE else f"label {self.label!r}"
+
   def check_views(self, names: Sequence[str], run: Run) -> None:
-    choose(self.label, run.labels, "module.label")
-    classes = len(run.labels[self.label]) if isinstance(run.labels, Mapping) else None
+    choose(self.label, [*run.labels, EXAMPLE], "module.label")
+    classes = run.examples
+    if self.label != EXAMPLE:
+      classes = len(run.labels[self.label]) if isinstance(run.labels, Mapping) else None
     for name in names:
       head = parse_embedding(name).head
       if classes and run.head_dims.get(head, classes) != classes:
         raise UserError(
-          f"embeddings: head {head!r} gives {run.head_dims[head]} logits and label {self.label!r} has {classes} "
+          f"embeddings: head {head!r} gives {run.head_dims[head]} logits and {self._called} has {classes} "
           f"classes; set config.heads.{head}.dim={classes}"
         )

@@ -12,32 +12,36 @@ the six lower layers of a BERT, one layer for the six upper ones. Evaluation put
 from mmcontrast.config import sized
 from mmcontrast.configs.methods import albef_itc
 
-TEXT, IMAGE = "text[0]", "image[0]"
-MASKED = f"fusion(text_masked[0], {IMAGE})/words"
+MASKED = "fusion(text_masked[0], image[0])/words"
 
 
 def add_fusion(c, depth=1):
-  """A fusion encoder of BERT's blocks, with a head that matches and one that guesses words, and a masked text."""
-  c.data.masked_words.views, c.data.facts = 1, ("ids", "masked")
+  """A fusion encoder of BERT's blocks, and a head that matches by it."""
   c.towers.fusion = dict(
     name="fusion_transformer", reads=("text", "image"), width=128, depth=depth, heads=4, norm="post", activation="gelu"
   )
   c.heads.match = dict(tower="fusion", name="match")
-  c.heads.words = dict(tower="fusion", name="words", transform=True, tied=True, bias=True)
   c.evaluation.evaluators.retrieval = dict(match="match")
+
+
+def add_matching(c, texts, images):
+  """Matching, with texts drawn by the scores of the term `texts` and images by those of the term `images`."""
+  pairs = ("fusion(text[0], image[0])", f"fusion(text[0]~{texts}, image[0])", f"fusion(text[0], image[0]~{images})")
+  c.objective.match = dict(module=dict(name="matching"), embeddings=tuple(f"{pair}/match" for pair in pairs))
+
+
+def add_words(c, share=0.0):
+  """Masked words with the image; `share` of the target is what the momentum branch guesses."""
+  c.data.masked_words.views, c.data.facts = 1, ("ids", "masked")
+  c.heads.words = dict(tower="fusion", name="words", transform=True, tied=True, bias=True)
+  c.objective.words = dict(
+    module=dict(name="masked_words", share=share), embeddings=(MASKED, f"{MASKED}@momentum") if share else (MASKED,)
+  )
 
 
 def get_config(arg=None):
   c = albef_itc.get_config()
   add_fusion(c)
-  c.objective.match = dict(
-    module=dict(name="matching"),
-    embeddings=(
-      f"fusion({TEXT}, {IMAGE})/match",
-      f"fusion({TEXT}~image_to_text, {IMAGE})/match",
-      f"fusion({TEXT}, {IMAGE}~text_to_image)/match",
-    ),
-  )
-  share = c.objective.image_to_text.target.share
-  c.objective.words = dict(module=dict(name="masked_words", share=share), embeddings=(MASKED, f"{MASKED}@momentum"))
+  add_matching(c, "image_to_text", "text_to_image")
+  add_words(c, share=c.objective.image_to_text.target.share)
   return sized(c, arg)
