@@ -83,6 +83,8 @@ MEANINGS = {
   "data.limits.pixels": "an image with more pixels is a bad record",
   "data.limits.bytes": "a larger image file is a bad record",
   "data.limits.caption_characters": "a longer caption is cut",
+  "data.texts": 'whether the text views of an example show "distinct" captions, as far as they go, or the "same" one',
+  "data.word_swaps": "how many times two words of each text view change places, such as (0, 1); (): never",
   "data.text_length": "tokens of a text, including bos and eos",
   "data.tokenizer": '"sentencepiece" (the dataset\'s own), a file of it, or KIND:PATH: [tokenizers](tokenizers.md)',
   "data.lower": 'whether texts are converted to lower case; "canonicalize": without punctuation too (SigLIP)',

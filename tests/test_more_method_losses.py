@@ -115,6 +115,41 @@ def test_space2():
   np.testing.assert_allclose(found, expected["loss"], rtol=5e-8)  # the reference rounds weights to single precision
 
 
+def test_cico():
+  """The reference's two matrices, of which the mean of four cross entropies is taken; padded words as there."""
+  x, expected = case("multimodal", "cico")
+  config = config_of("cico")
+  scale, inner = float(x["logit_scale"]), float(x["inner_temp"])
+  config["image_among_words"]["temperature"] = 1 / scale
+  real = jnp.asarray(x["text_mask"]) > 0
+  scores = [jnp.asarray(expected[way]) for way in ("v2t", "t2v")]
+  wanted = sum(cross_entropy(one) + cross_entropy(one.T) for one in scores) / 4
+
+  def soft(queries, keys, query_real, key_real):
+    """[query, key]: the mean over a query's tokens of the products with the key's, weighted by their softmax."""
+    alike = jnp.einsum("aid,bjd->abij", queries, keys)
+    share = jax.nn.softmax(jnp.where(key_real[None, :, None], alike / inner, -jnp.inf), -1)
+    each = jnp.sum(share * alike, -1) * query_real[:, None]
+    return scale * jnp.sum(each, -1) / jnp.sum(query_real, -1)[:, None]
+
+  def plain(given):
+    video, text, copy = (z / jnp.linalg.norm(z, axis=-1, keepdims=True) for z in given)
+    everything = jnp.ones(video.shape[:2], bool)
+    forth = soft(video, text, everything, jnp.ones(text.shape[:2], bool))
+    back = soft(copy, video, real, everything).T
+    return sum(map(cross_entropy, (forth, forth.T, back, back.T))) / 4
+
+  def nodes(given):
+    video, text, copy = given
+    return {
+      "image[0]/image_tokens": Encoded(None, video),
+      "text[0]/text_tokens": Encoded(None, text),  # the reference leaves padded words in the softmax over words
+      "text[1]/text_tokens": Encoded(None, copy, real),
+    }
+
+  check(config, plain, tuple(jnp.asarray(x[name]) for name in ("video", "text", "text_aug")), nodes, wanted)
+
+
 def test_xbt():
   """There is no published number: both contrasts with the old model, of one temperature."""
   draw = np.random.default_rng(0)

@@ -135,3 +135,13 @@ def draw(captions: Captions, fields: Mapping[str, float] | Sequence[str] | None,
     own = [view for view, other in enumerate(chosen) if other == name]
     texts[name] = transforms.choose_distinct(captions[name], caption[own])
   return [texts[name].pop(0) for name in chosen]
+
+
+def swapped(text: str, draws: np.ndarray) -> str:
+  """A text of which two words change places, once for every two uniform numbers; one of a single word stays."""
+  words = text.split()
+  for first, second in draws.reshape(-1, 2) if len(words) > 1 else ():
+    one = int(first * len(words))
+    other = (one + 1 + int(second * (len(words) - 1))) % len(words)
+    words[one], words[other] = words[other], words[one]
+  return " ".join(words) if len(draws) else text

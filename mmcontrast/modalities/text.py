@@ -28,6 +28,7 @@ from mmcontrast.modalities.text_use import TextInUse
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
 
 _REGIONS = noise.stream("regions")
+_SWAPS = noise.stream("word_swaps")
 
 
 class Text(TextInUse, Modality):
@@ -54,6 +55,8 @@ class Text(TextInUse, Modality):
     "added_captions": "",  # a file of further captions of the records, by field: data/sources/added_captions.py
     # Texts of regions of the image, views `text_region`: of how many regions, drawn anew each epoch.
     "regions": {"views": 0},
+    "texts": "distinct",  # text views of one example: distinct captions as far as they go, or all of them the "same"
+    "word_swaps": (),  # so many times two words of view k change places, such as (0, 1); (): none
     "text_length": 16,  # tokens, bos and eos included
     "tokenizer": "sentencepiece",  # the dataset's own; KIND:PATH or PATH.model: data/tokenizers
     "lower": True,  # texts first made small; "canonicalize": without punctuation too (SigLIP)
@@ -88,6 +91,14 @@ class Text(TextInUse, Modality):
     shortest, longest = (settings["filter"][key] for key in ("min_caption", "max_caption"))
     if 0 < longest < shortest:
       raise UserError(f"data.filter: min_caption={shortest} is above max_caption={longest}")
+    choose(settings["texts"], ("distinct", "same"), "data.texts")
+    if settings["texts"] == "same" and (languages or not isinstance(settings["captions"], Mapping | None)):
+      raise UserError("data.texts: 'same' shows one caption in all views, and each has a field or language of its own; "
+                      "use 'distinct'")  # fmt: skip
+    swaps = settings["word_swaps"]
+    whole = isinstance(swaps, list | tuple) and all(isinstance(one, int) and one >= 0 for one in swaps)
+    if not whole or len(swaps) not in (0, views):
+      raise UserError(f"data.word_swaps: {swaps!r} is not a list of {views} numbers of swaps, one for each text view")
     choose(settings["lower"], (True, False, "canonicalize"), "data.lower")
     choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
 
@@ -182,7 +193,9 @@ class Text(TextInUse, Modality):
 
   def numbers(self, settings: Settings) -> dict[int, int]:
     views = settings["views"]["text"]
-    return {noise.FIELD: views, noise.TEXT: views, _REGIONS: 2 * settings["regions"]["views"]}
+    swaps = 2 * sum(settings["word_swaps"])
+    numbers = {noise.FIELD: views, noise.TEXT: views, _REGIONS: 2 * settings["regions"]["views"]}
+    return numbers | ({_SWAPS: swaps} if swaps else {})
 
   def view(self, value: Mapping[str, Sequence[str]], numbers: Mapping, settings: Settings, into: Mapping) -> list[str]:
     languages, views, parts = settings["languages"], settings["views"]["text"], settings["regions"]["views"]
@@ -190,7 +203,12 @@ class Text(TextInUse, Modality):
       return [""] * (views + parts)
     of_regions = regions.draw(value.regions, parts, numbers[_REGIONS], into.get("text_region_box")) if parts else []
     fields = settings["captions"] or (languages if len(languages) == views else None)
-    return captions.draw(value, fields, numbers[noise.FIELD], numbers[noise.TEXT]) + of_regions
+    shown = 1 if settings["texts"] == "same" else views
+    texts = captions.draw(value, fields, numbers[noise.FIELD][:shown], numbers[noise.TEXT][:shown]) * (views // shown)
+    if settings["word_swaps"] and not settings.get("as_evaluated"):
+      draws = np.split(numbers[_SWAPS], 2 * np.cumsum(settings["word_swaps"])[:-1])
+      texts = [captions.swapped(text, own) for text, own in zip(texts, draws)]
+    return texts + of_regions
 
   def finish(self, drawn: Sequence[list[str]], settings: Settings, tokenizer: Any, arrays: Mapping) -> None:
     first, length = 0, settings["text_length"]

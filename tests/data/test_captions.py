@@ -12,6 +12,7 @@ from mmcontrast.data.record import id_of_row
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import UserError
 from mmcontrast.inference import Inference
+from mmcontrast.modalities import MODALITIES
 
 FIELDS = ("alt", "generated", "title")
 
@@ -114,3 +115,46 @@ def test_records_without_a_caption_share_no_identity_with_those_that_have_one():
   assert len(set(batches[0]["id"].tolist())) == 20
   where = dict(zip(batches[0]["index"].tolist(), batches[0]["id"].tolist()))
   assert [where[index] for index in range(4)] == [id_of_row(index) for index in range(4)]
+
+
+def test_words_change_places():
+  text = "one two three four"
+  assert captions.swapped(text, np.array([0.0, 0.0])) == "two one three four"
+  assert captions.swapped(text, np.array([0.9, 0.99])) == "one two four three"
+  assert captions.swapped(text, np.array([0.0, 0.0, 0.0, 0.0])) == text  # and back
+  assert captions.swapped("one", np.array([0.3, 0.4])) == "one" and captions.swapped("a  b", np.zeros(0)) == "a  b"
+  draws = np.random.default_rng(0).random((500, 2))
+  made = {captions.swapped(text, own) for own in draws}
+  assert len(made) == 6 and text not in made  # all exchanges of two of four
+
+
+def test_a_copy_with_words_in_other_places():
+  """View 1 shows the caption of view 0, two of whose words have changed places, the same at every reading."""
+  settings = resolve(dict(views=dict(image=1, text=2), texts="same", word_swaps=(0, 1)))
+  text, value = MODALITIES["text"], {"caption": ["a b c d", "e f g h"]}
+  counts = text.numbers(settings)
+  shown = set()
+  for seed in range(20):
+    numbers = {stream: np.random.default_rng([seed, stream]).random(count) for stream, count in counts.items()}
+    one, other = text.view(value, numbers, settings, {})
+    assert one in value["caption"] and one != other and sorted(one) == sorted(other)
+    assert text.view(value, numbers, settings, {}) == [one, other]
+    assert text.view(value, numbers, {**settings, "as_evaluated": True}, {}) == [one, one]
+    shown.add(one)
+  assert shown == set(value["caption"])
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(texts="equal"), r"data\.texts: no such choice 'equal'"),
+    (dict(texts="same", languages=("en", "de")), r"data\.texts: 'same' shows one caption in all views"),
+    (dict(texts="same", captions=("a", "b")), r"data\.texts: 'same' shows one caption in all views"),
+    (dict(word_swaps=(0,)), r"data\.word_swaps: \(0,\) is not a list of 2 numbers"),
+    (dict(word_swaps=(0, -1)), r"data\.word_swaps: \(0, -1\) is not a list of 2 numbers"),
+    (dict(word_swaps=1), r"data\.word_swaps: 1 is not a list of 2 numbers"),
+  ],
+)
+def test_wrong_copies(changes, message):
+  with pytest.raises(UserError, match=message):
+    resolve(dict(views=dict(image=1, text=2)) | changes)

@@ -4,7 +4,8 @@
 
 Both scores (of an image's tokens among words, of words among an image's tokens) choose in both directions: the
 mean of four cross entropies. The inner temperature 0.07 is CiCo's. Ours: emoji for sign language videos, their
-names for its texts, and no swapped words in the second score's text. Data, towers and schedule are the quickstart's.
+names for its texts, and no swapped words in the second score's text (cico.py). Data, towers and schedule are the
+quickstart's.
 """
 
 from mmcontrast.config import sized
