@@ -32,6 +32,6 @@ def scenes():
   c.objective.pair = dict(
     query="image[0]/image_joint", key="text[0]/text_joint", direction="both", temperature=dict(init=0.07, learned=True)
   )
-  c.evaluation.update(sets=("scenes",), optional_sets=(), data=dict(scenes=dict(split="validation")))
+  c.evaluation.update(sets=("scenes", "emoji_noto"), data=dict(scenes=dict(split="validation")))
   c.evaluation.evaluators = dict(retrieval=dict())
   return c

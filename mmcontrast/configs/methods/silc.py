@@ -14,7 +14,7 @@ SMALL = tuple(f"image_small[{v}]/image_dino" for v in range(4))
 
 
 def get_config(arg=None):
-  c = start(text=1)
+  c = start()
   temperature = dict(init=0.07, learned=True, min=0.01)
   pair = dict(key="text[0]/text_joint", direction="both", weight=0.5)
   c.objective = dict(
@@ -25,12 +25,14 @@ def get_config(arg=None):
   return sized(c, arg)
 
 
-def start(text):
-  """Two whole views, four small crops and so many names of a concept; heads of a pair and of DINO's prototypes."""
-  c = emoji.pair(image=2, text=text)
+def start():
+  """What `tips` reads too: two whole views, one of them also with hidden patches, four small crops, two names of a
+  concept; heads of a pair and of DINO's prototypes."""
+  c = emoji.pair(image=2, text=2)
   c.data.multi_crop = dict(views=4, size=16, scale=(0.2, 0.5))
+  c.data.update(facts=("masked",), masked=dict(views=1, patch=4, share=(0.75, 0.75), probability=1.0))
   c.augment.image_small = dict(c.augment.image)
-  c.towers.image = dict(name="vit", width=128, depth=4, heads=4, patch=4, pool="cls")
+  c.towers.image = dict(name="vit", width=128, depth=4, heads=4, patch=4, pool="cls", mask_token=True)
   c.heads.image_ssl = dict(tower="image", name="mlp", dim=128, hidden=512, depth=3)
   c.heads.image_dino = dict(of="image_ssl", name="prototypes", dim=1024)
   c.momentum = dict(decay=0.98, update="after_step")

@@ -14,9 +14,7 @@ from mmcontrast.configs.methods.silc import SMALL, distillation, start
 
 
 def get_config(arg=None):
-  c = start(text=2)
-  c.data.update(facts=("masked",), masked=dict(views=1, patch=4, share=(0.75, 0.75), probability=1.0))
-  c.towers.image.mask_token = True
+  c = start()
   c.heads.image_second = dict(c.heads.image_joint)
   c.heads.image_patch = dict(tower="image", name="token_mlp", dim=128, hidden=512, depth=3)
   c.heads.image_ibot = dict(of="image_patch", name="token_prototypes", dim=1024)
