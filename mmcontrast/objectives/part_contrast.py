@@ -12,10 +12,11 @@ from mmcontrast.objectives.score import matmul_precision
 
 
 class Compared(NamedTuple):
-  """Of each part, [N, K]: its cross entropy, and whether its own answer beats all others."""
+  """Of each part, [N, K]: its cross entropy, whether its own answer beats all others, and how many these are."""
 
   loss: jax.Array
   right: jax.Array
+  others: jax.Array
 
 
 def compare(
@@ -48,11 +49,12 @@ def compare(
     logits = jnp.where(jnp.any(there, (1, 2), keepdims=True), jnp.where(there, logits, -jnp.inf), 0.0)
     score = jnp.sum(query * answer, -1) / temperature
     others = jnp.max(jnp.where(own, -jnp.inf, logits), (1, 2))
-    return jax.nn.logsumexp(logits.reshape(len(query), -1), -1) - score, score > others
+    count_others = jnp.sum(there & ~own, (1, 2)).astype(jnp.float32)
+    return jax.nn.logsumexp(logits.reshape(len(query), -1), -1) - score, score > others, count_others
 
   parts = [x.swapaxes(0, 1) for x in (queries, keys, queries if alike is None else alike)]
-  loss, right = lax.map(lambda part: of_number(*part), (jnp.arange(count), *parts))
-  return Compared(loss.swapaxes(0, 1), right.swapaxes(0, 1))
+  found = lax.map(lambda part: of_number(*part), (jnp.arange(count), *parts))
+  return Compared(*(x.swapaxes(0, 1) for x in found))
 
 
 def mean_of_parts(x: jax.Array, some: jax.Array) -> jax.Array:

@@ -86,7 +86,8 @@ class Regions(ModuleLoss):
     to_region = compare(texts, regions, some, tau, words, self.alike)
     loss = (mean_of_parts(to_text.loss, some) + mean_of_parts(to_region.loss, some)) / 2
     taking_part = mean_of_valid(jnp.sum(some, 1).astype(jnp.float32), facts.valid)
-    return loss, {"top1": mean_of_parts(to_text.right, some), "regions": taking_part}
+    metrics = {"top1": mean_of_parts(to_text.right, some), "negatives": mean_of_parts(to_text.others, some)}
+    return loss, {**metrics, "regions": taking_part}
 
 
 class PooledRegions(Regions):

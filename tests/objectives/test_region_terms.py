@@ -111,6 +111,8 @@ def test_comparison_of_parts_is_the_plain_one():
   wanted = jax.nn.logsumexp(jnp.where(there, logits, -jnp.inf), 1) - jnp.diagonal(logits)
   right = jnp.diagonal(logits) > jnp.where(there & ~np.eye(12, dtype=bool), logits, -jnp.inf).max(1)
   np.testing.assert_allclose(found.loss.reshape(12)[stands.reshape(12)], wanted[stands.reshape(12)], rtol=1e-12)
+  others = (there & ~np.eye(12, dtype=bool)).sum(1)
+  np.testing.assert_array_equal(found.others.reshape(12), others)
   np.testing.assert_array_equal(found.right.reshape(12)[stands.reshape(12)], right[stands.reshape(12)])
 
 
