@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -165,19 +166,20 @@ def _train(stage: _Stage, notice: Notice, watchdog: Watchdog, check_lock: Callab
   snapshot(state)  # compiled before the loop
 
   # ---- The loop ---------------------------------------------------------------------------------
-  batches, window = _batches(stage, start), Window(config["log"]["every_steps"], config["batch"]["size"])
-  hooks = EpochHooks(stage.plan, stage.data_dir)
+  hooks, window = EpochHooks(stage.plan, stage.data_dir), Window(config["log"]["every_steps"], config["batch"]["size"])
+  embedding = functools.partial(watchdog.doing, patience=PATIENCE)
   with (
     with_way_back(workdir),
     contextlib.closing(checkpoints),
-    contextlib.closing(batches),
+    # What hooks write before the first step may say which examples make a batch.
+    contextlib.closing(_batches(stage, start, hooks.groups(state := hooks(state, start, embedding, _say)))) as batches,
     metric_files.make_writer(workdir, start) as writer,
     observe.Progress(steps, start) as progress,
   ):
     opened = _Open(batches, window, checkpoints, writer, progress, watchdog)
     _keep_tokenizer(stage, opened, start)
     for step in range(start + 1, steps + 1):
-      state = hooks(state, step - 1, functools.partial(watchdog.doing, patience=PATIENCE), progress.print)
+      state = hooks(state, step - 1, embedding, progress.print)
       watchdog.doing(f"reading batch {step}")
       with window.watch.waiting():
         batch = sharding.put_batch(next(batches), mesh)
@@ -208,7 +210,7 @@ def _train(stage: _Stage, notice: Notice, watchdog: Watchdog, check_lock: Callab
   return state
 
 
-def _batches(stage: _Stage, start: int) -> pipeline.Batches:
+def _batches(stage: _Stage, start: int, groups: np.ndarray | None) -> pipeline.Batches:
   config = stage.plan.config
   return pipeline.train_batches(
     config["data"],
@@ -218,6 +220,7 @@ def _batches(stage: _Stage, start: int) -> pipeline.Batches:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     data_dir=stage.data_dir,
+    groups=groups,
   )
 
 

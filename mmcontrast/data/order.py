@@ -9,6 +9,7 @@ at most (1 + w (K - 2)) / 2 more or fewer with K sources: always within one row 
 from __future__ import annotations
 
 import bisect
+import collections
 import dataclasses
 import functools
 import itertools
@@ -109,6 +110,71 @@ class Balanced:
       own = _key(self.seed, epoch, noise.ORDER, number)
       indices.append(int(group[_permuted(place - first, len(group), own)]))
     return [epoch] * len(rows), indices
+
+
+@dataclasses.dataclass(frozen=True)
+class OneGroup:
+  """One source, whose batches are of one group each: examples that only a few features tell apart.
+
+  Groups take turns by their sizes, in an order drawn anew for each epoch; each goes through its own examples again and
+  again, drawn anew, without the remainder of a batch. Groups that are smaller than a batch are put together, in the
+  order of their numbers, with those that are in no group; the last of these with the one before it.
+
+  Attributes:
+    group: int [E], that of each example; below 0: none.
+  """
+
+  group: np.ndarray
+  seed: int
+  batch_size: int
+
+  def __post_init__(self):
+    if self.batch_size > len(self.group):
+      raise TooFewExamples(f"batch_size {self.batch_size} is more than the {len(self.group)} examples of the split; "
+                           f"set it to {len(self.group)} or less", len(self.group))  # fmt: skip
+
+  @functools.cached_property
+  def _members(self) -> list[np.ndarray]:
+    numbers, sizes = np.unique(np.where(self.group < 0, -1, self.group), return_counts=True)
+    whole = [number for number, size in zip(numbers, sizes) if number >= 0 and size >= self.batch_size]
+    found, waiting = [np.flatnonzero(self.group == number) for number in whole], []
+    for number in numbers[~np.isin(numbers, whole)]:
+      waiting.append(np.flatnonzero(self.group == number if number >= 0 else self.group < 0))
+      if sum(map(len, waiting)) >= self.batch_size:
+        found.append(np.concatenate(waiting))
+        waiting = []
+    if waiting:
+      found = [*found[:-1], np.concatenate([*found[-1:], *waiting])]
+    return found
+
+  @functools.cached_property
+  def _turns(self) -> list[tuple[int, int]]:
+    """(group, how often it had its turn before) of each step of an epoch, by the sizes of groups (as `Shares`)."""
+    counts, turns = [0] * len(self._members), []
+    for _ in range(self.steps_per_epoch):
+      due = [(count + 0.5) / len(group) for count, group in zip(counts, self._members)]
+      number = due.index(min(due))
+      turns.append((number, counts[number]))
+      counts[number] += 1
+    return turns
+
+  @functools.cached_property
+  def _turns_of(self) -> collections.Counter[int]:
+    return collections.Counter(number for number, _ in self._turns)
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return len(self.group) // self.batch_size
+
+  def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
+    epoch, step = divmod(step, self.steps_per_epoch)
+    number, before = self._turns[_permuted(step, self.steps_per_epoch, _key(self.seed, epoch, noise.ORDER))]
+    group = self._members[number]
+    turn = epoch * self._turns_of[number] + before
+    own, part = divmod(turn, len(group) // self.batch_size)  # its own epoch, and the batch in it
+    key = _key(self.seed, own, noise.ORDER, number)
+    first = part * self.batch_size
+    return [own] * len(rows), [int(group[_permuted(first + row, len(group), key)]) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)

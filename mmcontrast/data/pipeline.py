@@ -21,7 +21,7 @@ from mmcontrast.data.balance import groups_of
 from mmcontrast.data.batch_schema import batch_schema, of_size
 from mmcontrast.data.fingerprint import fingerprint
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
-from mmcontrast.data.order import Balanced, Draws, Epochs, InOrder, Order, Shares
+from mmcontrast.data.order import Balanced, Draws, Epochs, InOrder, OneGroup, Order, Shares
 from mmcontrast.data.reading import FOR_BAD, FOR_FILTERED
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import Mixture, Source, open_source
@@ -158,6 +158,7 @@ def _concatenate(chunks: Sequence[Mapping]) -> dict:
 def train_batches(
   config: Mapping, *, seed: int, batch_size: int, start_step: int = 0, process_index: int = 0,
   process_count: int = 1, data_dir: str | os.PathLike | None = None, source: Source | None = None,
+  groups: np.ndarray | None = None,
 ) -> Batches:  # fmt: skip
   """Batches from `start_step` on: this process's rows of each global batch.
 
@@ -165,6 +166,7 @@ def train_batches(
     config: the config's `data`, over DEFAULTS.
     batch_size: examples in the global batch.
     source: read from this instead of what `config` names.
+    groups: int [E], the group of each example, below 0 of none: each batch is then of one (`order.OneGroup`).
 
   Raises:
     UserError: bad config, missing dataset, ids that differ from the tokenizer's; from the
@@ -172,9 +174,11 @@ def train_batches(
   """
   settings = resolve(config)
   source = source or open_source(settings, settings["split"], data_dir)
-  order = Order(
-    draws(source, seed, batch_size, settings["balance"]), batch_size, start_step, process_index, process_count
-  )
+  if groups is None:
+    drawn = draws(source, seed, batch_size, settings["balance"])
+  else:
+    drawn = OneGroup(groups, seed, batch_size)
+  order = Order(drawn, batch_size, start_step, process_index, process_count)
   return Batches(Loader(source, settings, seed), order, start_step, **settings["read"])
 
 

@@ -18,7 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax state.
     momentum: {"params", "batch_stats"} of the momentum branch, or None.
     queues: embedding name -> queue (keys, pointer, tags, ids).
-    tables: term name -> table of what it remembers of each example.
+    tables: name of a term, or of an epoch hook -> table of what it remembers of each example.
     terms: term name -> its own arrays, of those that have any (objectives.term.Memory.state).
     ema: {"params", "batch_stats"}, an average of `variables_of` the steps done, or None.
   """

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmcontrast.errors import UserError, nearest
@@ -54,14 +53,14 @@ class KMeans:
 
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     own = _arrays_of(self.term, state, "centroids_0", "prototype_contrast", "with centroids")
-    _check_set(of_training)
+    check_set(of_training)
     for name, centroids in own.items():
       if name.startswith("centroids_"):
         _check_count(self.term, len(centroids), examples)
 
   def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
     found = embed(self.embeddings)
-    rows, valid = _unit(found.nodes[self.embedding].pooled), found.present[self.embedding]
+    rows, valid = unit(found.nodes[self.embedding].pooled), found.present[self.embedding]
     arrays, columns, shown = {}, {}, {}
     count = sum(name.startswith("centroids_") for name in state.terms[self.term])
     for number in range(count):
@@ -103,13 +102,13 @@ class BackTranslation:
 
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     own = _arrays_of(self.term, state, "means_0", "prototype_alignment")
-    _check_set(of_training)
+    check_set(of_training)
     _check_count(self.term, len(own["means_0"]), examples)
 
   def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
     found = embed(self.embeddings)
     count = len(state.terms[self.term]["means_0"])
-    rows = [_unit(found.nodes[path].pooled) for path in self.embeddings]
+    rows = [unit(found.nodes[path].pooled) for path in self.embeddings]
     made = [
       kmeans(
         jax.random.fold_in(key, number), rows[number], found.present[path], count=count,
@@ -174,7 +173,7 @@ class GaussianMixture:
 
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     own = _arrays_of(self.term, state, "centroids_0", "prototype_contrast", "with centroids")
-    _check_set(of_training)
+    check_set(of_training)
     if "centroids_1" in own:
       raise UserError(f"term: {self.term!r} has more than one clustering; give it one number of clusters")
     if self.clusters > len(own["centroids_0"]):
@@ -187,7 +186,7 @@ class GaussianMixture:
 
   def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
     found = embed(self.embeddings)
-    rows, valid = _unit(found.nodes[self.embedding].pooled), found.present[self.embedding]
+    rows, valid = unit(found.nodes[self.embedding].pooled), found.present[self.embedding]
     label = np.where(valid, found.facts["labels"][self.label], -1)
     classes, known = np.unique(label, return_inverse=True)
     if classes[0] < 0:
@@ -211,7 +210,7 @@ class GaussianMixture:
     spread = concentration(rows, Clusters(new, assigned, sizes), self.temperature, self.alpha)
     room = most - len(new)
     arrays = {
-      "centroids_0": np.pad(_unit(new), ((0, room), (0, 0))), "concentrations_0": np.pad(np.asarray(spread), (0, room)),
+      "centroids_0": np.pad(unit(new), ((0, room), (0, 0))), "concentrations_0": np.pad(np.asarray(spread), (0, room)),
     }  # fmt: skip
     shown = {"clusters": len(new), "splits": changed.splits, "merges": changed.merges, "largest": int(sizes.max())}
     return Update({self.term: arrays}, {self.term: {"cluster_0": assigned}}, shown)
@@ -220,7 +219,7 @@ class GaussianMixture:
 @dataclass(frozen=True)
 class ClassMeans:
   """The mean vector of each class, of unit length, as the first prototypes of the term module `capro`; zeros of a class
-  that no example has. Where there are prototypes already it does nothing: those that have moved stay.
+  that no example has. It runs once: from then on prototypes move.
 
   Attributes:
     term: the entry of the objective whose state it writes.
@@ -229,6 +228,7 @@ class ClassMeans:
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+  ONCE: ClassVar[bool] = True
 
   term: str
   embedding: str
@@ -247,11 +247,9 @@ class ClassMeans:
 
   def __call__(self, embed: Embed, state: Any, key: jax.Array) -> Update:
     old = state.terms[self.term]["prototypes"]
-    if bool(jnp.any(old)):
-      return Update()
     found = embed(self.embeddings)
     label = np.where(found.present[self.embedding], found.facts["labels"][self.label], -1)
-    means = _unit(np.asarray(back_translated(_unit(found.nodes[self.embedding].pooled), label, len(old))))
+    means = unit(np.asarray(back_translated(unit(found.nodes[self.embedding].pooled), label, len(old))))
     return Update({self.term: {"prototypes": means}}, shown={"classes": int(np.any(means, 1).sum())})
 
 
@@ -267,7 +265,8 @@ def _arrays_of(term: str, state: Any, array: str, module: str, what: str = "") -
   return own
 
 
-def _check_set(of_training: bool) -> None:
+def check_set(of_training: bool) -> None:
+  """Raises UserError unless the set is that which is trained on."""
   if not of_training:
     raise UserError("set: clusters are those of the examples that are trained on; leave it out")
 
@@ -277,6 +276,7 @@ def _check_count(term: str, count: int, examples: int) -> None:
     raise UserError(f"term: {term!r} has {count} clusters, more than the set's {examples} examples")
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
+  """Rows [N, D] of unit length, float32."""
   rows = rows.astype(np.float32)
   return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -31,22 +31,28 @@ Embed = Callable[[Sequence[str]], Examples]
 
 class Update(NamedTuple):
   """What a hook writes: term -> array of its state -> new value; term -> column of its table -> value of each example
-  [E]; and numbers to be shown in a line."""
+  [E]; numbers to be shown in a line; and column of the hook's own table -> value of each example [E]."""
 
   terms: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
   tables: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
   shown: Mapping[str, float] = MappingProxyType({})
+  own: Mapping[str, Any] = MappingProxyType({})
 
 
 class Hook(Protocol):
   """What HOOKS holds: dataclasses whose fields are options.
 
   TAKES: the fields of `Encoded` that what it embeds must have.
+  ONCE: whether it runs once, before epoch `first_epoch`, and not before every `every_epochs`-th.
   labels: those of the dataset that it reads.
+  table: what it keeps itself of each example: name -> the value before it has run. A column "group" says which
+    examples make a batch: each batch of a run with such a hook is of one group (data/groups.py).
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+  ONCE: ClassVar[bool] = False
   labels: tuple[str, ...] = ()
+  table: Mapping[str, float] = MappingProxyType({})
 
   @property
   def embeddings(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,43 +31,11 @@ from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.drawn_pairs import drawn_paths
 from mmcontrast.objectives.embedding_path import of_momentum, parse_embedding
 from mmcontrast.objectives.term import Run
-from mmcontrast.registry import build
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.stores.epoch_hooks import HOOKS, SHARED
-from mmcontrast.stores.hook import Examples, Hook, Update
+from mmcontrast.stores.epoch_hooks import Scheduled, parse_hooks
+from mmcontrast.stores.hook import Examples, Update
 from mmcontrast.training.embed_examples import compiled_embed, embed_examples, open_set
 from mmcontrast.training.program import Plan
-
-
-class Scheduled(NamedTuple):
-  """A hook, its set, and when it is due."""
-
-  name: str
-  hook: Hook
-  every_epochs: int
-  first_epoch: int
-  set: str
-
-  def is_due(self, steps: int, steps_per_epoch: int) -> bool:
-    """Whether it runs after so many steps."""
-    epoch, rest = divmod(steps, steps_per_epoch)
-    return not rest and epoch >= self.first_epoch and (epoch - self.first_epoch) % self.every_epochs == 0
-
-
-def parse_hooks(config: Mapping[str, Any]) -> list[Scheduled]:
-  """The hooks of `config.epoch_hooks`, in the order of their names; raises UserError naming the key."""
-  found = []
-  for name, entry in sorted(config.items()):
-    where = f"config.epoch_hooks.{name}"
-    if not hasattr(entry, "items"):
-      raise UserError(f"{where}: {entry!r} is not a dict(name=...); {nearest('', HOOKS)}")
-    shared = SHARED | {key: value for key, value in entry.items() if key in SHARED}
-    for key, least in (("every_epochs", 1), ("first_epoch", 0)):
-      if isinstance(shared[key], bool) or not isinstance(shared[key], int) or shared[key] < least:
-        raise UserError(f"{where}.{key}: {shared[key]!r} is not a whole number of {least} or more")
-    hook = build(HOOKS, {key: value for key, value in entry.items() if key not in SHARED}, where)
-    found.append(Scheduled(name, hook, **shared))
-  return found
 
 
 def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
@@ -78,7 +46,9 @@ def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
     model.node_of_head, plan.config["batch"]["size"], made=model.made_by_head, towers=model.modality_of_tower,
     reads=model.reads,
   )  # fmt: skip
-  for one in parse_hooks(plan.config.get("epoch_hooks", {})):
+  hooks = parse_hooks(plan.config.get("epoch_hooks", {}))
+  _check_groups(hooks, plan.config)
+  for one in hooks:
     where = f"config.epoch_hooks.{one.name}"
     for path in one.hook.embeddings:
       objective.check_path(path, f"{where}.embedding {path!r}", views, run, bool(momentum))
@@ -101,27 +71,54 @@ def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
       raise UserError(f"{where}.{error}") from None
 
 
+def _check_groups(hooks: Sequence[Scheduled], config: Mapping[str, Any]) -> None:
+  """Raises UserError where the groups of which batches are made are not known from the first step on, or twice."""
+  grouping = [one for one in hooks if "group" in getattr(one.hook, "table", {})]
+  for one in grouping:
+    where = f"config.epoch_hooks.{one.name}"
+    if one.first_epoch:
+      raise UserError(f"{where}.first_epoch: batches are of its groups from the first step on; leave it out")
+    if config["data"]["mixture"] or config["data"]["balance"]["label"]:
+      other = "mixture" if config["data"]["mixture"] else "balance"
+      raise UserError(f"{where}: config.data.{other} makes batches too; leave one of them out")
+  if len(grouping) > 1:
+    names = " and ".join(one.name for one in grouping)
+    raise UserError(f"config.epoch_hooks: batches are of one hook's groups, and {names} make some; leave one out")
+
+
 class EpochHooks:
   """The hooks of a run, called before each step."""
 
   def __init__(self, plan: Plan, data_dir: str | None = None):
-    self._plan, self._data_dir = plan, data_dir
+    self._plan, self._data_dir, self._last = plan, data_dir, None
     self._hooks = parse_hooks(plan.config.get("epoch_hooks", {}))
     self._functions: dict[tuple[str, ...], Callable[..., Any]] = {}
 
   def __call__(
     self, state: TrainState, steps: int, doing: Callable[[str], object], say: Callable[[str], object]
   ) -> TrainState:
-    """The state before step `steps` + 1, with what the hooks write that are due."""
+    """The state before step `steps` + 1, with what the hooks write that are due; once for a step."""
+    if self._last == steps:
+      return state
+    self._last = steps
     for one in self._hooks:
       if one.is_due(steps, self._plan.spec.steps_per_epoch):
         doing(f"epoch hook {one.name}")
         update = self._run(one, state, steps // self._plan.spec.steps_per_epoch, doing)
         state = written(state, update, f"config.epoch_hooks.{one.name}")
         shown = "".join(f", {key} {value:,g}" for key, value in update.shown.items())
-        if update.terms or update.tables or shown:
-          say(f"epoch hook {one.name} before step {steps + 1}{shown}")
+        say(f"epoch hook {one.name} before step {steps + 1}{shown}")
     return state
+
+  def groups(self, state: TrainState) -> np.ndarray | None:
+    """The group of each example [E], below 0 of those in none, that a hook keeps whose groups make batches; None
+    without such a hook. To be called once what is due has run."""
+    for one in self._hooks:
+      if "group" in getattr(one.hook, "table", {}):
+        column = state.tables[one.name]["group"]
+        whole = multihost_utils.process_allgather(column, tiled=True) if jax.process_count() > 1 else column
+        return np.asarray(whole)[: self._plan.spec.examples].astype(np.int64)
+    return None
 
   def _run(self, one: Scheduled, state: TrainState, epoch: int, doing: Callable[[str], object]) -> Update:
     source = open_set(self._plan.config, one.set, f"config.epoch_hooks.{one.name}.set", self._data_dir)
@@ -133,7 +130,8 @@ class EpochHooks:
       return embed_examples(self._plan, state, source, self._functions[names], doing)
 
     update = one.hook(embed, state, jax.random.fold_in(key, epoch))
-    update = Update(*jax.tree.map(np.asarray, (dict(update.terms), dict(update.tables))), dict(update.shown))
+    tables = {**update.tables, **({one.name: update.own} if update.own else {})}
+    update = Update(*jax.tree.map(np.asarray, (dict(update.terms), tables)), dict(update.shown))
     if jax.process_count() > 1:  # equal to the last bit, whatever machines the others are
       arrays = multihost_utils.broadcast_one_to_all((update.terms, update.tables))
       update = update._replace(terms=arrays[0], tables=arrays[1])

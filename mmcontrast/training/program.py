@@ -31,6 +31,7 @@ from mmcontrast.optimization.update_rules import make_update_rule
 from mmcontrast.parallel import sharding
 from mmcontrast.parallel.compilation import compiler_options
 from mmcontrast.runs.train_state import TrainState
+from mmcontrast.stores.epoch_hooks import parse_hooks
 from mmcontrast.training.initialization import initial_arrays
 from mmcontrast.training.microbatches import check_microbatches
 from mmcontrast.training.step import Method, init_state, init_variables, prepared, train_step, variables_of
@@ -216,7 +217,17 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
     if (decay := config["ema"]["decay"])
     else None,
     frozen=optim.frozen_mask(params, frozen),
+    hook_tables=_hook_tables(config, terms),
   )
+
+
+def _hook_tables(config: Mapping, terms: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+  """What epoch hooks keep of each example, by their names; raises UserError for one that is a term's name too."""
+  tables = {one.name: one.hook.table for one in parse_hooks(config.get("epoch_hooks", {}))
+            if getattr(one.hook, "table", {})}  # fmt: skip
+  if both := sorted(tables.keys() & terms.keys()):
+    raise UserError(f"config.epoch_hooks.{both[0]}: an entry of the objective has this name; give the hook another")
+  return tables
 
 
 def _check_drawn(terms: objective.Terms, microbatches: int) -> None:

@@ -44,7 +44,8 @@ class Method:
   """What the step is made of, all static: the config turned into objects.
 
   `preparations`: modality -> how its views are made of the batch, of those with views; `ema` is the decay of the
-  average that evaluation uses; `frozen` says of each parameter whether it is.
+  average that evaluation uses; `frozen` says of each parameter whether it is; `hook_tables`: epoch hook -> what it
+  keeps of each example.
   """
 
   model: Model
@@ -66,6 +67,7 @@ class Method:
   lora: Lora = NO_LORA
   ema: Schedule | None = None
   frozen: Any = None
+  hook_tables: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
@@ -103,7 +105,8 @@ def init_state(
     momentum=jax.tree.map(jnp.copy, momentum),
     queues=_init_queues(method, variables, views, batch, jax.random.fold_in(key, 1)),
     tables={
-      name: table_store.init(method.examples, columns) for name, columns in objective.tables(method.terms).items()
+      name: table_store.init(method.examples, columns)
+      for name, columns in {**objective.tables(method.terms), **method.hook_tables}.items()
     },
     terms=objective.init_states(method.terms, jax.random.fold_in(key, 2), spaces),
   )
@@ -266,6 +269,8 @@ def _stored(
   queues = {name: queue_store.push(queue, pushed[name], _queue_info(batch)) for name, queue in state.queues.items()}
   tables = {
     name: table_store.write(table, batch["index"], new_rows[name], taking_part(batch, method.terms[name].reads))
+    if name in method.terms
+    else table  # of an epoch hook
     for name, table in state.tables.items()
   }
   return queues, tables

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy_source import Toy
 
 from mmcontrast.data.balance import groups_of
-from mmcontrast.data.order import Balanced, Epochs, Order, Shares
+from mmcontrast.data.order import Balanced, Epochs, OneGroup, Order, Shares
 from mmcontrast.data.record import BadRecord
 from mmcontrast.data.settings import resolve
 from mmcontrast.errors import UserError
@@ -177,3 +177,49 @@ def test_groups_are_the_classes_of_a_label():
 def test_wrong_balance(changes, message):
   with pytest.raises(UserError, match=message):
     resolve(changes)
+
+
+def grouped(sizes, seed=0, batch_size=8, none=0):
+  """Groups of such sizes, shuffled over the examples, beside `none` in no group."""
+  group = np.repeat([*range(len(sizes)), -1], [*sizes, none])
+  return OneGroup(np.random.default_rng(1).permutation(group), seed, batch_size)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6), seed=st.integers(0, 99), start=st.integers(0, 10**5))
+def test_every_batch_is_of_one_group(sizes, seed, start):
+  draws = grouped([*sizes, 9], seed, none=3)
+  large = [number for number, size in enumerate([*sizes, 9]) if size >= 8]
+  rest = {*range(len(sizes) + 1), -1} - {*large}
+  assert draws.steps_per_epoch == (sum(sizes) + 12) // 8
+  for epochs, indices in batches(draws, 3, start, batch_size=8):
+    groups = set(draws.group[indices])
+    assert len(set(indices)) == 8 and len(set(epochs)) == 1
+    assert len(groups) == 1 or groups <= rest | {large[-1]}
+  split = [batches(draws, 2, start + 1, process, 2, batch_size=8) for process in range(2)]
+  whole = batches(draws, 3, start, batch_size=8)[1:]
+  for step in range(2):
+    assert np.array_equal(np.concatenate([part[step][1] for part in split]), whole[step][1])
+
+
+def test_groups_have_turns_by_their_sizes_and_all_are_seen():
+  draws = grouped([80, 40, 3, 17], none=4)
+  steps = draws.steps_per_epoch
+  found = batches(draws, 12 * steps, batch_size=8)
+  of = [set(draws.group[indices].tolist()) for _, indices in found]
+  turns = collections.Counter(min(groups) for groups in of if len(groups) == 1)
+  assert turns[0] == 12 * 10 and turns[1] == 12 * 5
+  assert len({*np.concatenate([indices for _, indices in found]).tolist()}) == 144
+  pairs = collections.Counter((e, i) for epochs, indices in found for e, i in zip(epochs, indices))
+  assert max(pairs.values()) == 1  # an example is drawn once in an epoch of its group
+  other = batches(dataclasses.replace(draws, seed=5), 3, batch_size=8)
+  assert not np.array_equal(other[0][1], found[0][1])
+  assert np.array_equal(batches(draws, 1, 40, batch_size=8)[0][1], found[40][1])
+
+
+def test_groups_of_fewer_than_a_batch_are_one():
+  draws = grouped([3, 2, 2], none=2)
+  assert draws.steps_per_epoch == 1
+  assert set(batches(draws, 1, batch_size=8)[0][1].tolist()) < set(range(9))
+  with pytest.raises(UserError, match="batch_size 10 is more than the 9 examples"):
+    grouped([3, 2, 2], none=2, batch_size=10)

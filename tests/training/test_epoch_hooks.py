@@ -19,7 +19,9 @@ from mmcontrast.errors import UserError
 from mmcontrast.modalities.views import Inputs
 from mmcontrast.objectives import terms as objective
 from mmcontrast.parallel import sharding
-from mmcontrast.training import epoch_hooks
+from mmcontrast.stores.epoch_hooks import HOOKS
+from mmcontrast.stores.group_hooks import ClusterBatches
+from mmcontrast.stores.hook import Examples
 from mmcontrast.training.epoch_hooks import EpochHooks, Update, check_hooks, parse_hooks, written
 from mmcontrast.training.program import make_plans
 from mmcontrast.training.step import init_state
@@ -28,6 +30,7 @@ ROWS, BATCH, PATH = 26, 8, "image[0]/image_ssl@momentum"  # three batches an epo
 MODULE = dict(name="prototype_contrast", clusters=(3, 5))
 HOOK = dict(name="kmeans", term="prototypes", embedding=PATH, first_epoch=1, iterations=4)
 SIDES = ("image[0]/image_ssl", "image[1]/image_ssl")
+GROUPS = dict(name="cluster_batches", embeddings=(PATH,), clusters=2, iterations=4)
 EPISODE = dict(name="prototype_back_translation", term="alignment", embeddings=SIDES, first_epoch=1, iterations=4)
 
 
@@ -55,7 +58,7 @@ def config(data: pathlib.Path, **changes):
     alignment=dict(module=dict(name="prototype_alignment", clusters=3), embeddings=SIDES),
   )
   c["evaluation"]["text"], c["checkpoint"]["every_steps"] = "", 100
-  return c | dict(epoch_hooks=dict(clusters=HOOK, episode=EPISODE)) | changes
+  return c | dict(epoch_hooks=dict(clusters=HOOK, episode=EPISODE, groups=GROUPS)) | changes
 
 
 def plan_of(config):
@@ -92,6 +95,8 @@ def test_clusters_are_written_before_the_epoch_and_learned_from(whole):
     clusters = rows[f"cluster_{number}"][:ROWS]
     assert clusters[9] == -1 and set(np.delete(clusters, 9)) <= set(range(count))  # a record that is no picture
     assert len(set(clusters)) > 2
+  groups = whole.tables["groups"]["group"][:ROWS]
+  assert groups[9] == -1 and set(groups) == {-1, 0, 1}
   alignment = whole.terms["alignment"]
   assert all(np.any(alignment[f"{array}_{n}"], 1).all() for array in ("means", "prototypes") for n in (0, 1))
 
@@ -131,7 +136,7 @@ class Remember:
 
 @pytest.fixture
 def remember(monkeypatch, data, devices):
-  monkeypatch.setitem(epoch_hooks.HOOKS, "remember", Remember)
+  monkeypatch.setitem(HOOKS, "remember", Remember)
   Remember.seen.clear()
 
   def hooks(**options):
@@ -215,6 +220,10 @@ def test_what_a_hook_may_not_write(update, message, remember):
     ),
     (EPISODE | dict(embeddings=(PATH,)), r"clusters\.embeddings: .* are 1; name the two of the term"),
     (EPISODE | dict(restarts=0), r"clusters\.restarts: 0 is below 1"),
+    (GROUPS | dict(first_epoch=1), r"clusters\.first_epoch: batches are of its groups from the first step on; leave"),
+    (GROUPS | dict(embeddings=()), r"clusters\.embeddings: nothing to cluster; name the embeddings of earlier stages"),
+    (GROUPS | dict(clusters=27), r"clusters\.clusters: 27 clusters of 26 examples; give 26 or fewer"),
+    (GROUPS | dict(clusters=10**6, embeddings=SIDES), r"clusters: 1000000 of each of 2 embeddings are too many groups"),
     (dict(embedding="image[0]/image_ssl@momentum[0]"), r"is not the path of an embedding"),
     (dict(embedding="image[2]/image_ssl"), r"views\.image is 2, so image\[0\] to \[1\] exist"),
   ],
@@ -225,6 +234,31 @@ def test_what_is_refused_before_anything_compiles(changes, message, data, tmp_pa
   with pytest.raises(UserError, match=message) as error:
     training.train(c, tmp_path / "run")
   assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_groups_are_made_by_one_hook_of_one_dataset(data, devices):
+  with pytest.raises(
+    UserError, match=r"epoch_hooks: batches are of one hook's groups, and a and b make some; leave one"
+  ):
+    check_hooks(plan_of(config(data, epoch_hooks=dict(a=GROUPS, b=GROUPS))))
+  with pytest.raises(UserError, match=r"epoch_hooks\.views: an entry of the objective has this name; give the hook"):
+    plan_of(config(data, epoch_hooks=dict(views=GROUPS)))
+
+
+def test_groups_are_of_what_is_together_in_all_embeddings():
+  rows = np.repeat(np.eye(4, dtype=np.float32), 3, 0)
+  first, second = (
+    rows[:, :2].sum(1, keepdims=True) * [1, 0] + [[0, 0.5]],
+    rows[:, ::2].sum(1, keepdims=True) * [1, 0] + [[0, 0.5]],
+  )
+  nodes = dict(zip(SIDES, (Encoded(first.astype(np.float32)), Encoded(second.astype(np.float32)))))
+  there = np.arange(12) != 4
+  given = Examples(nodes, dict.fromkeys(SIDES, there), {})
+  update = ClusterBatches(embeddings=SIDES, clusters=2)(lambda names: given, None, jax.random.key(0))
+  group = update.own["group"]
+  assert group[4] == -1 and sorted(np.bincount(group[there])) == [2, 3, 3, 3]
+  assert all(len(set(group[start : start + 3]) - {-1}) == 1 for start in range(0, 12, 3))
+  assert update.shown == {"groups": 4, "largest": 3, "smallest": 2}
 
 
 def test_a_hook_without_what_it_needs(data, devices):
