@@ -11,6 +11,7 @@ import pytest
 from mmcontrast.encoders import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.stores.cluster_hooks import ClassMeans, GaussianMixture
+from mmcontrast.stores.epoch_hooks import parse_hooks
 from mmcontrast.stores.gaussian_mixture import (
   log_marginal,
   log_split_ratio,
@@ -142,7 +143,7 @@ def test_more_known_classes_than_clusters():
 
 
 def test_means_of_classes():
-  """Of unit length, without what cannot be used; zeros of a class that none has; those that are there stay."""
+  """Of unit length, without what cannot be used; zeros of a class that none has; made once, before an epoch."""
   means, given = ClassMeans(term="t", embedding=PATH, label="kind"), examples([0] * 10 + [2] * 10 + [-1] * 20)
   start = types.SimpleNamespace(terms={"t": {"prototypes": np.zeros((3, 3))}, "u": {}})
   means.check(start, 40, True)
@@ -151,7 +152,7 @@ def test_means_of_classes():
   for label, part in ((0, np.delete(rows[:10], 5, 0)), (2, rows[10:20])):
     np.testing.assert_allclose(found[label], part.mean(0) / np.linalg.norm(part.mean(0)), atol=1e-6)
   assert not found[1].any()
-  start.terms["t"]["prototypes"] = found
-  assert not means(lambda names: given, start, jax.random.key(0)).terms
+  scheduled = parse_hooks(dict(x=dict(name="class_means", term="t", embedding=PATH, label="kind", first_epoch=2)))[0]
+  assert [steps for steps in range(20) if scheduled.is_due(steps, 3)] == [6]
   with pytest.raises(UserError, match=r"term: 'u' is no entry of the objective with prototypes of classes; .*t"):
     ClassMeans(term="u", embedding=PATH, label="kind").check(start, 40, True)
