@@ -12,6 +12,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
@@ -27,6 +28,7 @@ class Bert(nn.Module):
   row.
 
   Attributes:
+    depth: blocks; with 0 tokens are the normalised embeddings, for a decoder that reads them.
     max_length: number of learned positions; L may be shorter.
     token_types: rows of `type_embed`, those of further segments without use here.
     pool: "mean" of the real tokens (sentence encoders), "cls" (the first token), or "pooler" (tanh of a layer on it).
@@ -61,6 +63,10 @@ class Bert(nn.Module):
     position = self.param("pos_embed", normal, (self.max_length, self.width), jnp.float32)
     types = self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)
     x = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)
+    if self.has_variable("cache", "at"):
+      at = self.get_variable("cache", "at")
+      self.put_variable("cache", "at", at + length)
+      position = lax.dynamic_slice_in_dim(position, at, length)
     x = x + (types[0] + position[:length]).astype(dtype)
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)

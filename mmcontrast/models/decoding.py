@@ -136,7 +136,7 @@ def _hindrance(model: Model, head: str) -> str:
   if not getattr(module, "causal", False):
     return f"its tower {tower!r} sees the words that come next; set causal=True there"
   words = model.towers[text]
-  if not hasattr(words, "pad_id"):  # of text_transformer
+  if words.depth and not hasattr(words, "causal"):
     return f"its text tower {text!r} cannot be continued; take name='text_transformer'"
   if words.depth and not words.causal:
     return f"its text tower {text!r} sees the words that come next; set causal=True there"

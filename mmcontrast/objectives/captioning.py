@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
+from mmcontrast.objectives.term import Run
 
 MEANS = ("tokens", "sentences")
 
@@ -51,6 +52,14 @@ class Captioning(ModuleLoss):
       losses.append(loss)
       hits.append(hit)
     return sum(losses) / len(losses), {"accuracy": sum(hits) / len(hits)}
+
+  def check_views(self, names: Sequence[str], run: Run) -> None:
+    for name, part, does in (("bos", "start", "begin"), ("eos", "end", "end")):
+      if run.token_ids.get(name, 0) < 0:
+        raise UserError(
+          f"module: config.data.token_ids.{name} is {run.token_ids[name]}: a tokenizer without {part} token, with "
+          f"which captions {does}; give a config.data.tokenizer that has one"
+        )
 
   def _of(self, logits: jax.Array, ids: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits, next_ids = logits[:, :-1], ids[:, 1:]

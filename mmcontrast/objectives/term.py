@@ -78,6 +78,7 @@ class Run:
     facts: set of views -> what batches say of its views, by config.data.facts.
     words: pieces of the tokenizer; None without texts.
     views: set of views -> how many.
+    token_ids: "pad", "bos" and "eos" of texts, -1 where they have none.
   """
 
   heads: Mapping[str, str]
@@ -93,6 +94,7 @@ class Run:
   reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
   facts: Mapping[str, Collection[str]] = field(default_factory=dict)
   words: int | None = None
+  token_ids: Mapping[str, int] = field(default_factory=dict)
   views: Mapping[str, int] = field(default_factory=dict)
 
   def fields(self, head: str) -> frozenset[str]:

@@ -182,6 +182,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
     reads=model.reads,
     facts=settings.view_facts(config["data"]),
     words=spec.vocab_size,
+    token_ids=config["data"]["token_ids"],
   )
   _check_drawn(terms, config["batch"]["microbatches"])
   steps, epoch = config["steps"], spec.steps_per_epoch

@@ -94,6 +94,7 @@ def test_means_and_smoothing():
     (dict(module=dict(name="caption", mean="words")), r"module\.mean: no such choice 'words'; .*sentences, tokens"),
     (dict(module=dict(name="caption", smoothing=1.0)), r"smoothing: 1\.0 is not in \[0, 1\)"),
     (dict(embeddings="image[0]/image_joint"), r"takes logits, which head 'image_joint' does not give; .*words"),
+    (dict(token_ids=dict(pad=0, bos=-1, eos=2)), r"module: config\.data\.token_ids\.bos is -1: .*without start token"),
     (dict(words=dict(tied=True), width=12, heads=3), r"heads\.words\.tied: tokens of 12 .*'text', 40 words of 16"),
     (
       dict(reads=("image", "text")),
@@ -103,7 +104,10 @@ def test_means_and_smoothing():
 )
 def test_one_line(changes, message):
   with pytest.raises(UserError, match=message) as error:
-    build_program(caption_config(**changes), tiny_spec(), None)
+    token_ids = changes.pop("token_ids", {"pad": 0, "bos": 1, "eos": 2})
+    c = caption_config(**changes)
+    c["data"]["token_ids"] = token_ids
+    build_program(c, tiny_spec(), None)
   assert "\n" not in str(error.value)
 
 
