@@ -32,7 +32,8 @@ def prepare(method: str) -> tuple[Callable[[], float], dict]:
   """A function that takes a step and returns its seconds; what is known of the step."""
   config = config_of(method)
   plans = make_plans(config, lambda run: pipeline.spec(run["data"], run["batch"]["size"], None))
-  *_, (run, _, program) = plans.values()
+  *_, plan = plans.values()
+  run, program = plan.config, plan.program
   batches = pipeline.train_batches(run["data"], seed=0, batch_size=run["batch"]["size"])
   batch = jax.device_put(next(batches))
   batches.close()

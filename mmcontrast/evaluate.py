@@ -180,6 +180,7 @@ def _evaluate(
     joined=model.joined,
     space=model.space,
     match=model.match,
+    guess=model.guess,
     words=model.words,
   )
   for name, one in sets.items():

@@ -23,6 +23,10 @@ Match = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
 """match(head, {modality: values}, pairs int [P, 2]) -> float32 [P]: how well the things of two modalities, in this
 order, belong together, by the logits of a head of a tower that reads both."""
 
+Guess = Callable[[str, Mapping[str, Any], Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""guess(head, {modality: values}, {modality: places int [P]}) -> (loss, hits, words), float64 [P] each: of the words
+that are taken from the text in each place, guessed with the other thing."""
+
 
 class Words(NamedTuple):
   """How a model describes things: the decoder of a run.
@@ -49,6 +53,7 @@ class Space(NamedTuple):
     nodes: towers and heads by name -> the modalities that they are of: one, or those of a fusion.
     matches: heads that say of two things whether they belong together -> the two modalities.
     describes: heads that write captions; None: not known.
+    guesses: heads that guess words of a text -> the modalities that they read.
     outputs: node -> what it makes, of "pooled", "tokens", "map", "logits", and how long its vectors are; None: not
       known.
     room: node -> what its kinds begin with, its modality or the name of its fusion; None: its modality.
@@ -61,6 +66,7 @@ class Space(NamedTuple):
   describes: Sequence[str] | None = None
   outputs: Callable[[str], Mapping[str, int]] | None = None
   room: Callable[[str], str] | None = None
+  guesses: Mapping[str, tuple[str, ...]] = {}
 
   def ways(self, modalities: Sequence[str] = ()) -> list[tuple[str, str]]:
     """(query, gallery) of all modalities that are compared: a pair, then the same pair the other way round.

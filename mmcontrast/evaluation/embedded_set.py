@@ -11,7 +11,19 @@ import numpy as np
 
 from mmcontrast.data.things import Things, taken_at
 from mmcontrast.errors import UserError, choose
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, Words, cosines, features_of, unit
+from mmcontrast.evaluation.embed import (
+  ANYTHING,
+  Compare,
+  Embed,
+  Guess,
+  Match,
+  Seen,
+  Space,
+  Words,
+  cosines,
+  features_of,
+  unit,
+)
 from mmcontrast.evaluation.matches import Matches, groups, matches_of
 from mmcontrast.objectives.tokens import Tokens
 
@@ -36,6 +48,7 @@ class EmbeddedSet:
   `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `seen`: what the model
   sees of things; without it they are compared as they are. `joined`: the terms whose keys are joined. `space`: what
   the model can be asked for. `match`: how it says whether two things belong together. `words`: how it describes them.
+  `guess`: how it guesses words.
   """
 
   def __init__(
@@ -50,6 +63,7 @@ class EmbeddedSet:
     space: Space = ANYTHING,
     match: Match | None = None,
     words: Words | None = None,
+    guess: Guess | None = None,
   ):
     self.data = data
     self.embed = embed
@@ -60,6 +74,7 @@ class EmbeddedSet:
     self.space = space
     self.match = match
     self.words = words
+    self.guess = guess
     self._kept: dict[Any, Any] = {}
 
   def with_embed(self, embed: Embed) -> EmbeddedSet:

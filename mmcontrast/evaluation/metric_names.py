@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmcontrast.evaluation import baselines, captioning, knn, linear_probe, retrieval, zero_shot
+from mmcontrast.evaluation import baselines, captioning, knn, linear_probe, masked_words, retrieval, zero_shot
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.suite import EVALUATORS
@@ -109,4 +109,5 @@ _METRICS = {
   "tagging": _of_tagging,
   "captioning": lambda *_: [f"captioning/{metric}" for metric in captioning.METRICS],
   "perplexity": lambda *_: [f"perplexity/{metric}" for metric in captioning.PERPLEXITY],
+  "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],
 }

@@ -10,6 +10,7 @@
             linear_probe=dict(label="group"),
             similarity=dict(file="sts-test.tsv"),  # of pairs of texts; without a file by the tags of captions
             captioning=dict(beams=1),  # of a run with a decoder, as perplexity=dict()
+            masked_words=dict(),      # of a run that guesses words
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
 
 `features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
@@ -42,12 +43,13 @@ from mmcontrast.evaluation import (
   class_names,
   knn,
   linear_probe,
+  masked_words,
   retrieval,
   similarity,
   tagging,
   zero_shot,
 )
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Match, Seen, Space, Words, cosines, way_of
+from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Guess, Match, Seen, Space, Words, cosines, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 from mmcontrast.registry import check_options
 
@@ -65,6 +67,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "similarity": similarity.evaluate,
   "captioning": captioning.evaluate,
   "perplexity": captioning.perplexity,
+  "masked_words": masked_words.evaluate,
 }
 _NAMES = ("node", "directions", "of")  # options that are a name or several
 CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
@@ -146,6 +149,13 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
     for node in nodes_of(options.get("node", ())):
       if node:
         space.kind_of(node, f"{where}.node")
+    if name == "masked_words" and space.nodes:
+      if not space.guesses:
+        raise UserError(
+          f"{where}: the run has no head that guesses words of a text, one of name='words' as methods/albef has; leave "
+          "this evaluator out"
+        )
+      choose(options.get("head") or next(iter(space.guesses)), space.guesses, f"{where}.head")
     if name in OF_WORDS and space.describes is not None:
       if not space.describes:
         raise UserError(f"{where}: this run has no decoder of captions; leave it out, or train config coca or the like")
@@ -172,16 +182,17 @@ def embed_sets(
   space: Space = ANYTHING,
   match: Match | None = None,
   words: Words | None = None,
+  guess: Guess | None = None,
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
-  `space`, `match`, `words`: see EmbeddedSet.
+  `space`, `match`, `words`, `guess`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
   return {
     name: EmbeddedSet(
-      load_set(name), embed, name, compare, seen=seen, joined=joined, space=space, match=match, words=words
+      load_set(name), embed, name, compare, seen=seen, joined=joined, space=space, match=match, words=words, guess=guess
     )
     for name in names
   }

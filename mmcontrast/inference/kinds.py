@@ -143,7 +143,8 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
 
   nodes = nodes_of(model)
   describes = [head for head, hindrance in decoders_of(model).items() if not hindrance]
-  return Space(joint, probed_of(config, model), nodes, matching_heads(nodes, model), describes, outputs, model.node_of)
+  matches, guesses = matching_heads(nodes, model), guessing_heads(nodes, model)
+  return Space(joint, probed_of(config, model), nodes, matches, describes, outputs, model.node_of, guesses)
 
 
 def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str], tuple[Score, bool]]:
@@ -185,6 +186,19 @@ def matching_heads(nodes: Mapping[str, tuple[str, ...]], model: Model) -> dict[s
     node: modalities
     for node, modalities in nodes.items()
     if len(modalities) == 2 and node in model.heads and model.made_by_head[node] == {"logits"}
+  }
+
+
+def guessing_heads(nodes: Mapping[str, tuple[str, ...]], model: Model) -> dict[str, tuple[str, ...]]:
+  """Head -> the modalities that it reads, texts first: of heads that guess words of a text, each from all others."""
+  return {
+    node: modalities
+    for node, modalities in nodes.items()
+    if node in model.heads
+    and model.made_by_head[node] == {"logits", "mask"}
+    and modalities[0] == "text"
+    and len(modalities) <= 2
+    and not getattr(model.towers[model.tower_of_head[node]], "causal", False)
   }
 
 

@@ -33,6 +33,7 @@ from mmcontrast.evaluation.joined import joined_terms
 from mmcontrast.evaluation.zero_shot import PROMPTS, class_embeddings, classified
 from mmcontrast.inference.captions import Captioner
 from mmcontrast.inference.generation import Search
+from mmcontrast.inference.guessing import make_guess
 from mmcontrast.inference.kinds import (
   Kind,
   check_made,
@@ -94,6 +95,7 @@ class Inference:
       score = next((score for (query, _), (score, _) in self._scores.items() if query == kind), None)
       return score.prepare(score.read(made)) if score else _rows_of(made, of)
 
+    self._guess = functools.cache(lambda: make_guess(prepared, model, tokenizer))
     self._captioner = functools.cache(lambda head, where: Captioner(prepared, model, tokenizer, head, where))
     self.function = encode
     """(kind, variables, values as `batch` gives them) -> rows [B, D], or `Tokens` of B, in JAX."""
@@ -195,6 +197,30 @@ class Inference:
       raise UserError("caption: nothing to describe; give one or more")
     batches = functools.partial(self._batches, prepare=functools.partial(self._views, captioner.modality))
     return captioner.write(self.variables, many, batches, _search_of(search), seed)
+
+  def guess(
+    self, head: str, values: Mapping[str, Any], places: Mapping[str, np.ndarray]
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How well a head guesses words that are taken from texts, always the same ones: (loss, hits, words), sums over the
+    words of each text, float64 [P].
+
+    Args:
+      head: one of `space.guesses`.
+      values: modality -> as of `embed`.
+      places: modality -> int [P], which thing belongs with which text.
+    Raises UserError for another head, and for a tokenizer without a mask token.
+    """
+    choose(head, self.space.guesses, "guess: head")
+    function, found, seeds = self._guess(), [], np.arange(len(places["text"]), dtype=np.uint32)
+
+    def prepare(rows: Sequence[int]) -> dict[str, Any]:
+      parts = {kind: self._batch(kind, taken_at(values[kind], of[rows])) for kind, of in places.items()}
+      return {"parts": parts, "seeds": seeds[rows]}
+
+    for batch, count in self._batches(np.arange(len(seeds)), prepare):
+      made = function(head, self.variables, batch["parts"], batch["seeds"])
+      found.append([np.asarray(x, np.float64)[:count] for x in made])
+    return tuple(np.concatenate(x) for x in zip(*found))
 
   @property
   def words(self) -> Words | None:

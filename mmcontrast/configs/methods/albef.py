@@ -34,6 +34,7 @@ def add_words(c, share=0.0):
   """Masked words with the image; `share` of the target is what the momentum branch guesses."""
   c.data.masked_words.views, c.data.facts = 1, ("ids", "masked")
   c.heads.words = dict(tower="fusion", name="words", transform=True, tied=True, bias=True)
+  c.evaluation.evaluators.masked_words = dict()
   c.objective.words = dict(
     module=dict(name="masked_words", share=share), embeddings=(MASKED, f"{MASKED}@momentum") if share else (MASKED,)
   )
