@@ -59,6 +59,10 @@ def inspect(source: Source) -> Found:
   for label, names in info.label_names.items():
     found = collections.Counter(names[value] for record in records if (value := record["labels"][label]) >= 0)
     rows += [(f"labels: {label}", f"{len(names)}: {frequent(found)}")]
+  if info.regions:
+    counts = [len(record.get("regions", ())) for record in records]
+    texts = collections.Counter(text for record in records for one in record.get("regions", ()) for text in one.texts)
+    rows += [("regions", f"{sum(counts) / max(1, len(counts)):.1f} each; {frequent(texts)}")]
   without = sum(is_id_of_row(record["id"]) for record in records)
   different = len({record["id"] for record in records}) - without
   rows += [("ids", f"{different} different" + (f"; {without} without one" if without else ""))]

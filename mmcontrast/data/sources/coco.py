@@ -27,8 +27,12 @@ DEFAULTS = {
   "captions": "annotations/captions_{split}2017.json",  # None: no captions
   "instances": "annotations/instances_{split}2017.json",  # None: no tags; nor are there where the default is not there
   "caption": None,  # such as "a photo of a {category}": captions of the categories, one for each
+  "regions": False,  # whether the boxes of instances are regions of their image, with the category as text
   "weight": None,  # key of the entries of 'images' that holds what an example counts, see Fields
 }
+
+
+_REGIONS = {"box": "bbox", "text": "category of bbox"}  # as columns of a row
 
 
 class CocoSource:
@@ -58,6 +62,8 @@ class CocoSource:
     if caption and columns_in(caption) != ("category",):
       raise UserError(f"data.source.caption: {caption!r} is not a text with the category in it, such as 'a photo of a "
                       "{category}'; did you mean 'captions', the file of them?")  # fmt: skip
+    if options.get("regions") and not instances:
+      raise UserError("data.source.regions: boxes are those of instances; give data.source.instances")
     if caption and not instances:
       raise UserError(f"data.source.caption: {caption!r} needs categories; give data.source.instances")
     texts = _by_image(captions, "caption", paths["captions"])
@@ -66,9 +72,15 @@ class CocoSource:
     self._rows = [{"image": image.get("file_name"), "id": key, "caption": texts[key], "category": categories[key],
                    "weight": image.get(weight)}
                   for key, image in sorted(images.items(), key=lambda item: number_first(item[0]))]  # fmt: skip
+    if options.get("regions"):
+      boxes = _by_image(instances, "bbox", paths["instances"])
+      for row in self._rows:
+        size = (images[row["id"]].get("width"), images[row["id"]].get("height"))
+        row |= {"bbox": boxes[row["id"]], "size": size, "category of bbox": row["category"]}
     self._fields = Fields(
       {"caption": caption or ("caption" if captions else None), "tags": "category" if instances else None, "id": "id",
-       "name": "image", "weight": "weight" if weight else None,
+       "name": "image", "regions": dict(_REGIONS) if options.get("regions") else None,
+       "weight": "weight" if weight else None,
        "tag_names": tuple(dict.fromkeys(self._names.values()))},
       f"coco:{path}")  # fmt: skip
     self.info: Info = self._fields.info("coco")
@@ -83,10 +95,20 @@ class CocoSource:
       found = [name_of(one, "category_id") for one in row["category"] if not is_missing(one)]
       if unlisted := [one for one in found if one not in self._names]:
         raise BadRecord(f"an instance is of category {unlisted[0]}, which is not in 'categories'")
-      row = {**row, "category": [self._names[one] for one in found]}
+      row = {**row, "category": [self._names[one] for one in found], **self._regions(row)}
       return self._fields.record(row, index, name, str(self._folder))
     except BadRecord as error:
       raise BadRecord(f"{name}: {error}") from None
+
+  def _regions(self, row: Mapping[str, Any]) -> dict[str, list]:
+    """Boxes in shares of the image's sides, and their categories, of the instances that have both."""
+    pairs = zip(row.get("bbox", ()), row.get("category of bbox", ()))
+    pairs = [
+      (box, self._names[name_of(one, "category_id")]) for box, one in pairs if not (is_missing(box) or is_missing(one))
+    ]
+    if pairs and not all(isinstance(side, int | float) and side > 0 for side in row["size"]):
+      raise BadRecord("no 'width' and 'height' among 'images', of which boxes of regions are shares")
+    return dict(zip(_REGIONS.values(), ([_shares(box, row["size"]) for box, _ in pairs], [name for _, name in pairs])))
 
   def key(self, index: int) -> str:
     """What the annotations say of the image, and size and time of its file; see keys.key_of."""
@@ -95,6 +117,14 @@ class CocoSource:
     return digest_of(
       [row, [self._names.get(str(one), one) for one in row["category"]], [key_of_file(path) for path in paths.values()]]
     )
+
+
+def _shares(box: Any, size: tuple[float, float]) -> Any:
+  """x, y, width, height in pixels as x0, y0, x1, y1 in shares of the sides; what is no such box as it is."""
+  if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+    return box
+  (x, y, across, down), (wide, high) = box, size
+  return [x / wide, y / high, (x + across) / wide, (y + down) / high]
 
 
 def _paths(root: pathlib.Path, options: Mapping, split: str) -> dict[str, pathlib.Path | None]:

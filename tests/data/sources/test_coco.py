@@ -30,6 +30,36 @@ def test_records(root, data_dir):
     assert decode(record["images"]["image"]).shape == (96, 96, 3)
 
 
+def test_boxes_of_instances_are_regions(root):
+  table = read(root, "instances")
+  for image in table["images"]:
+    image |= {"width": 96, "height": 48}
+  table["annotations"][0] |= {"bbox": [24, 12, 48, 36]}
+  table["annotations"][2] |= {"bbox": [90, 0, 12, 6]}
+  write(root, "instances", **table)
+  write(root, "captions", **{**read(root, "captions"), "images": table["images"]})
+  source = sources.open_source({"dataset": f"coco:{root}", "source": {"regions": True}}, "validation")
+  records = {number_of(source, index): index for index in range(COUNT)}
+  record = source[records[table["annotations"][0]["image_id"]]]
+  (region,) = record["regions"]
+  assert region.box == (0.25, 0.25, 0.75, 1.0) and len(region.texts) == 1 and record["tags"].sum() == 1
+  with pytest.raises(sources.BadRecord, match=r"\.jpg: column 'bbox', box 0: 0\.9375, 0, 1\.0625, 0\.125 lies outside"):
+    source[records[table["annotations"][2]["image_id"]]]
+  for image in table["images"]:
+    del image["width"]
+  write(root, "captions", **{**read(root, "captions"), "images": table["images"]})
+  source = sources.open_source({"dataset": f"coco:{root}", "source": {"regions": True}}, "validation")
+  with pytest.raises(sources.BadRecord, match=r"no 'width' and 'height' among 'images'"):
+    source[records[table["annotations"][0]["image_id"]]]
+  with pytest.raises(UserError, match=r"data\.source\.regions: boxes are those of instances"):
+    sources.open_source({"dataset": f"coco:{root}", "source": {"regions": True, "instances": None}}, "validation")
+
+
+def number_of(source, index):
+  """The id of the image of a record."""
+  return int(source._rows[index]["id"])
+
+
 def test_training_batches_and_evaluation_set(root, data_dir):
   config = dict(dataset=f"coco:{root}", split="val", image_size=20,
                 tokenizer=str(data_dir / "emoji_views" / "tokenizer.model"))  # fmt: skip
