@@ -1,7 +1,8 @@
-"""What a word and a frame are worth together: Banzhaf interaction, and its distillation (HBI, arXiv:2303.14369)."""
+"""What a word and a frame are worth together: their interaction, and its distillation (HBI, arXiv:2303.14369)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.scipy.special import gammaln
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
@@ -25,13 +27,14 @@ class Interaction(ModuleLoss):
       KL(softmax(interaction) || softmax(prediction)) over an example's frames for each word, and over its words for
       each frame, each a mean over all entries; the prediction, and the tokens through it, have the gradient
 
-  The interaction is exact (`banzhaf`) where words and frames are `exact` or fewer, else of `draws` coalitions, drawn by
-  the example's seed. In the paper a network that was trained on draws before stands in its place. The released code
-  (jpthu17/HBI@b261e9c) reverses all three axes to transpose, so that its second softmax goes over the batch; here it
-  goes over words. Memory is linear in the batch.
+  The interaction is exact (`interaction`) where words and frames are `exact` or fewer, else of `draws` coalitions,
+  drawn by the example's seed. In the paper a network that was trained on draws before stands in its place. The released
+  code (jpthu17/HBI@b261e9c) reverses all three axes to transpose, so that its second softmax goes over the batch; here
+  it goes over words. Memory is linear in the batch.
 
   Attributes:
     width: channels of the network (released: 64).
+    index: "banzhaf": the mean over coalitions, or "shapley": over their sizes, then over those of a size.
     exact: tokens of both sides up to which all coalitions are counted: 2 to the power of it.
     draws: coalitions otherwise.
     scale: of the interaction (released: similarities times 1,000, and one draw divided by 100).
@@ -39,7 +42,10 @@ class Interaction(ModuleLoss):
 
   TAKES: ClassVar[tuple[str, ...]] = ("tokens", "weights")
 
+  CHOICES: ClassVar = {"index": ("banzhaf", "shapley")}
+
   width: int = 64
+  index: str = "banzhaf"
   exact: int = 8
   draws: int = 16
   scale: float = 10.0
@@ -63,10 +69,11 @@ class Interaction(ModuleLoss):
     if sum(alike.shape[1:]) <= self.exact:
       coalitions = all_coalitions(*alike.shape[1:])
     else:
-      coalitions = drawn_coalitions(facts.batch["seed"], self.draws, *alike.shape[1:])
+      coalitions = drawn_coalitions(facts.batch["seed"], self.draws, *alike.shape[1:], self.index == "shapley")
     weights = (widen(view.weights) for view in views)
     arguments = lax.stop_gradient((alike, *weights, texts.mask, frames.mask))
-    wanted = self.scale * banzhaf(*arguments, coalitions)
+    by_size = self.index == "shapley" and sum(alike.shape[1:]) <= self.exact  # drawn ones are so already
+    wanted = self.scale * interaction(*arguments, coalitions, by_size)
     there = mask & facts.valid[:, None, None]
     loss = sum(distillation(predicted, wanted, there, axis) for axis in (2, 1))
     size = jnp.sum(jnp.where(there, jnp.abs(wanted), 0.0)) / jnp.maximum(jnp.sum(there), 1)
@@ -101,27 +108,33 @@ def all_coalitions(words: int, frames: int) -> tuple[jax.Array, jax.Array]:
   return bits[:, None, :words] > 0, bits[:, None, words:] > 0
 
 
-def drawn_coalitions(seeds: jax.Array, draws: int, words: int, frames: int) -> tuple[jax.Array, jax.Array]:
+def drawn_coalitions(
+  seeds: jax.Array, draws: int, words: int, frames: int, by_size: bool = False
+) -> tuple[jax.Array, jax.Array]:
   """`draws` coalitions of each example, in which each token is with probability 1/2: bool [draws, N, T], [draws, N, V].
 
   Args:
     seeds: uint32 [N], of the examples.
+    by_size: a probability drawn for each coalition instead, by which all sizes are equally likely.
   """
 
   def draw(seed: jax.Array) -> jax.Array:
-    return jax.random.bernoulli(jax.random.key(seed), shape=(draws, words + frames))
+    first, second = jax.random.split(jax.random.key(seed))
+    share = jax.random.uniform(first, (draws, 1)) if by_size else 0.5
+    return jax.random.uniform(second, (draws, words + frames)) < share
 
   bits = jnp.swapaxes(jax.vmap(draw)(seeds), 0, 1)
   return bits[..., :words], bits[..., words:]
 
 
-def banzhaf(
+def interaction(
   alike: jax.Array,
   text_weights: jax.Array,
   frame_weights: jax.Array,
   text_mask: jax.Array,
   frame_mask: jax.Array,
   coalitions: tuple[jax.Array, jax.Array],
+  by_size: bool = False,
 ) -> jax.Array:
   """The interaction of each word with each frame, [N, T, V], zero where one is padding.
 
@@ -134,11 +147,14 @@ def banzhaf(
   Args:
     alike: [N, T, V]; text_weights [N, T], frame_weights [N, V], as logarithms.
     coalitions: from `all_coalitions` or `drawn_coalitions`; t and v are taken out of each.
+    by_size: of all coalitions, weighs those of each size alike: Shapley's index in the place of Banzhaf's.
   """
   words, frames = alike.shape[1:]
   t, v = (x.reshape(-1) for x in jnp.meshgrid(jnp.arange(words), jnp.arange(frames), indexing="ij"))
   is_t, is_v = t[:, None] == jnp.arange(words), v[:, None] == jnp.arange(frames)  # [T V, T], [T V, V]
   x, a, b = alike[:, None], text_weights[:, None], frame_weights[:, None]  # of every pair (t, v)
+
+  others = jnp.sum(text_mask, 1, keepdims=True) + jnp.sum(frame_mask, 1, keepdims=True)
 
   def of_coalition(coalition: tuple[jax.Array, jax.Array]) -> jax.Array:
     """[N, T V], of the coalition of each example [N or 1, T], [N or 1, V]."""
@@ -148,7 +164,8 @@ def banzhaf(
     with_t = _value(x, a, b, s | is_t, r)
     both = jnp.where((s[..., None] & r[..., None, :]) | (is_t[..., None] & is_v[..., None, :]), x, 0.0)
     again = (_again(a, s, is_t), _again(b, r, is_v))
-    return _score(both, *again) - with_t - with_v + without
+    found = _score(both, *again) - with_t - with_v + without
+    return found * _shapley(others - 2, jnp.sum(s, -1) + jnp.sum(r, -1)) if by_size else found
 
   def add(total: jax.Array, coalition: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
     return total + of_coalition(coalition), None
@@ -164,6 +181,12 @@ def distillation(student: jax.Array, teacher: jax.Array, mask: jax.Array, axis: 
   logits = (jnp.where(there, jnp.where(mask, x, -jnp.inf), 0.0) for x in (student, teacher))
   ours, theirs = (jnp.where(mask, jax.nn.log_softmax(x, axis), 0.0) for x in logits)
   return jnp.sum(jnp.where(mask, jnp.exp(theirs) * (theirs - ours), 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def _shapley(others: jax.Array, size: jax.Array) -> jax.Array:
+  """What a coalition of `size` of so many others weighs in the mean over all: 2^m k! (m - k)! / (m + 1)!."""
+  m, k = (jnp.maximum(x, 0).astype(jnp.result_type(float)) for x in (others, size))
+  return jnp.exp(m * math.log(2) + gammaln(k + 1) + gammaln(jnp.maximum(m - k, 0) + 1) - gammaln(m + 2))
 
 
 _OUT = -9e15  # what the weight of a token outside is before the softmax, as released: of none, all weigh the same

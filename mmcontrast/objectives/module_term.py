@@ -39,8 +39,10 @@ from mmcontrast.objectives.captioning import Captioning
 from mmcontrast.objectives.classification import Classification
 from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
+from mmcontrast.objectives.dynamic_distillation import DynamicDistillation
 from mmcontrast.objectives.embedding_path import of_momentum, one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.gated_subspaces import GatedSubspaces
+from mmcontrast.objectives.geodesic_contrast import GeodesicContrast
 from mmcontrast.objectives.grouping import Grouping
 from mmcontrast.objectives.ibot import Ibot
 from mmcontrast.objectives.interaction import Interaction
@@ -101,6 +103,8 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "prompted_regions": PromptedRegions,
   "noisy_pairs": NoisyPairs,
   "gated_subspaces": GatedSubspaces,
+  "geodesic_contrast": GeodesicContrast,
+  "dynamic_distillation": DynamicDistillation,
 }
 
 

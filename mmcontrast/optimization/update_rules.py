@@ -5,15 +5,16 @@
 
 A rule is called in the train step:
 
-    rule(embed, loss, params, terms) -> (loss, auxiliary, embeddings, statistics), gradients, metrics
+    rule(embed, loss, params, terms, step) -> (loss, auxiliary, embeddings, statistics), gradients, metrics
 
 with `embed(params) -> (embeddings, statistics)` and `loss(embeddings, own, names) -> (weighted sum of the terms
 `names`, auxiliary mappings by term or metric)`, `own` being those of `params` that terms read themselves (`OWN`).
-Embeddings are any tree; of its leaves those of numbers are differentiated, not masks.
+Embeddings are any tree; of its leaves those of numbers are differentiated, not masks. `step`: steps done.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.optimization.schedules import make_schedule
 from mmcontrast.parameter_paths import parameter_paths, path_name
 from mmcontrast.registry import build
 
@@ -38,7 +40,11 @@ class Sum:
   def check(self, paths: Sequence[str], terms: Sequence[str], where: str) -> None:
     """Nothing can be wrong."""
 
-  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str]):
+  def planned(self, steps: int, steps_per_epoch: int | None, where: str) -> Sum:
+    """The rule of a run of so many steps."""
+    return self
+
+  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0):
     def total(params):
       embeddings, statistics = embed(params)
       value, auxiliary = loss(embeddings, _own(params), terms)
@@ -56,17 +62,23 @@ class ProjectConflicts:
   config: if <g_i', g_j> < 0, then g_i' <- g_i' - <g_i', g_j> / |g_j|^2 g_j, with the other's own
   gradient on the right. The step takes the sum of all g_i'. That is PCGrad (Yu et al. 2020,
   arXiv:2001.06782) in a fixed order instead of a random one; for two terms no order matters. After
-  CM-GradHarm (Wu et al. 2022), whose paper could not be read: our option, not a reproduction, and
-  without its curriculum of samples.
+  CM-GradHarm (Wu et al. 2022), whose paper could not be read: our option, not a reproduction.
 
   One dot product is over all parameters that `on` matches, of the gradients of the weighted losses.
   Elsewhere gradients are summed. Costs one backward pass through the encoders, and one more set of
   gradients, a term.
 
+  With `drop_below` there is a curriculum of examples besides, ours in its granularity: an example
+  whose gradients of two terms with respect to the embeddings that both read have a cosine below it
+  is left out of all terms' gradients, before the encoders, and the others count for it. Losses and
+  what terms learn themselves (temperatures) keep all examples.
+
   on: a regex, or several: parameters whose whole path one of them matches.
+  drop_below: a cosine, or a schedule of one, such as from -1 to 0; None: no example is left out.
   """
 
   on: str | tuple[str, ...] = "towers/.*"
+  drop_below: Any = None
 
   @property
   def patterns(self) -> tuple[str, ...]:
@@ -85,7 +97,14 @@ class ProjectConflicts:
       if not found:
         raise UserError(f"{where}.on: {pattern!r} matches no parameter that terms can share; {nearest(pattern, paths)}")
 
-  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str]):
+  def planned(self, steps: int, steps_per_epoch: int | None, where: str) -> ProjectConflicts:
+    """The rule of a run of so many steps: its schedule made a function. UserError for one that leaves [-1, 1]."""
+    if self.drop_below is None:
+      return self
+    schedule = make_schedule(self.drop_below, steps, steps_per_epoch, f"{where}.drop_below", within=(-1, 1))
+    return dataclasses.replace(self, drop_below=schedule)
+
+  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0):
     def numbers_of(params):
       embeddings, statistics = embed(params)
       numbers, rest = _numbers(embeddings)
@@ -99,6 +118,12 @@ class ProjectConflicts:
       (value, auxiliary), (by_embedding, own) = differentiated(numbers, _own(params))
       for found, new in zip((values, auxiliaries, cotangents, owned), (value, auxiliary, by_embedding, own)):
         found.append(new)
+    metrics = {}
+    if self.drop_below is not None:
+      least = self.drop_below(step) if callable(self.drop_below) else self.drop_below
+      kept, share = agreeing(cotangents, least)
+      cotangents = [[scaled_examples(leaf, kept) for leaf in of_term] for of_term in cotangents]
+      metrics = {"update_rule/dropped": share, "update_rule/drop_below": jnp.asarray(least, jnp.float32)}
     # One term after the other: compiled once, and the residuals of the encoders are kept once.
     gradients = lax.map(lambda cotangent: pull(cotangent)[0], jax.tree.map(lambda *x: jnp.stack(x), *cotangents))
     shared = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0] if self._matches(path)]
@@ -114,12 +139,48 @@ class ProjectConflicts:
     direct = jax.tree.map(lambda *x: sum(x), *owned)
     gradients = {**gradients, **{part: jax.tree.map(jnp.add, gradients[part], direct[part]) for part in direct}}
     auxiliary = tuple({key: value for part in parts for key, value in part.items()} for parts in zip(*auxiliaries))
-    metrics = {"update_rule/conflicts": _conflicts(gram)}
+    metrics["update_rule/conflicts"] = _conflicts(gram)
     return (sum(values), auxiliary, embeddings, statistics), gradients, metrics
 
   def _matches(self, path: Sequence[Any]) -> bool:
     name = path_name(path)
     return not name.startswith("terms/") and any(re.fullmatch(pattern, name) for pattern in self.patterns)
+
+
+def agreeing(cotangents: Sequence[Sequence[jax.Array]], least: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+  """What each example counts, [N], by its terms' gradients: 0 where two of them have a cosine below `least`, and as
+  much more for the rest; and the share of the examples with a gradient that is left out.
+
+  Args:
+    cotangents: of each term, leaves [N, ...]: its gradient with respect to embeddings. A pair of terms is compared on
+      the leaves that both have a gradient of.
+  """
+  kept, some = True, False
+  for i, ours in enumerate(cotangents):
+    some = some | (sum(_per_example(a, a) for a in ours) > 0)
+    for theirs in cotangents[:i]:
+      dot = own = other = 0.0
+      for a, b in zip(ours, theirs):
+        both = jnp.any(a != 0) & jnp.any(b != 0)
+        dot, own, other = (
+          total + jnp.where(both, part, 0.0)
+          for total, part in ((dot, _per_example(a, b)), (own, _per_example(a, a)), (other, _per_example(b, b)))
+        )
+      length = jnp.sqrt(own) * jnp.sqrt(other)
+      kept &= ~((length > 0) & (dot < least * length))
+  count, left = jnp.sum(some), jnp.sum(some & kept)
+  weight = jnp.where(kept, count / jnp.maximum(left, 1), 0.0)
+  return weight, 1 - left / jnp.maximum(count, 1)
+
+
+def scaled_examples(leaf: jax.Array, weight: jax.Array) -> jax.Array:
+  """[N, ...] times [N]."""
+  return leaf * weight.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+
+
+def _per_example(a: jax.Array, b: jax.Array) -> jax.Array:
+  """[N, ...], [N, ...] -> the products of examples, [N]."""
+  return jnp.sum((a * b).reshape(len(a), -1), -1)
 
 
 def _own(params: Tree) -> Tree:
@@ -182,9 +243,16 @@ UpdateRule = Sum | ProjectConflicts
 RULES: dict[str, type[UpdateRule]] = {"sum": Sum, "project_conflicts": ProjectConflicts}
 
 
-def make_update_rule(config: str | Mapping[str, Any], params: Tree, terms: Sequence[str]) -> UpdateRule:
-  """The rule of `config.update_rule`; raises UserError where it cannot apply to `params` and `terms`."""
+def make_update_rule(
+  config: str | Mapping[str, Any],
+  params: Tree,
+  terms: Sequence[str],
+  steps: int = 1,
+  steps_per_epoch: int | None = None,
+) -> UpdateRule:
+  """The rule of `config.update_rule` in a run of `steps`; raises UserError where it cannot apply to `params` and
+  `terms`."""
   where = "config.update_rule"
   rule = build(RULES, config, where)
   rule.check(parameter_paths(params), tuple(terms), where)
-  return rule
+  return rule.planned(steps, steps_per_epoch, where)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.registry import build
 from mmcontrast.stores.cluster_hooks import BackTranslation, ClassMeans, GaussianMixture, KMeans
+from mmcontrast.stores.geodesics import GeodesicMap
 from mmcontrast.stores.group_hooks import ClusterBatches
 from mmcontrast.stores.hook import Hook
 from mmcontrast.stores.pair_mixture import PairMixture
@@ -23,6 +24,7 @@ HOOKS: dict[str, type[Hook]] = {
   "class_means": ClassMeans,
   "pair_mixture": PairMixture,
   "cluster_batches": ClusterBatches,
+  "geodesic_map": GeodesicMap,
 }
 
 SHARED: dict[str, Any] = {"every_epochs": 1, "first_epoch": 0, "set": ""}

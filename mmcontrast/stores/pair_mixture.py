@@ -31,6 +31,7 @@ class PairMixture:
   """
 
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
+  labels: ClassVar[tuple[str, ...]] = ()
 
   term: str
   images: str

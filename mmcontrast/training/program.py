@@ -203,7 +203,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
       name: {key: make_schedule(schedule, steps, epoch, f"config.{where}") for key, (schedule, where) in found.items()}
       for name, found in objective.schedules(terms).items()
     },
-    update_rule=make_update_rule(config["update_rule"], params, terms),
+    update_rule=make_update_rule(config["update_rule"], params, terms, steps, epoch),
     decay=make_schedule(config["momentum"]["decay"], steps, epoch, "config.momentum.decay", within=(0, 1)),
     momentum_update=config["momentum"]["update"],
     preparations=preparations,

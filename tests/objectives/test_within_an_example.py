@@ -16,7 +16,7 @@ from mmcontrast.encoders.heads import build_head
 from mmcontrast.encoders.token_merge import clusters_of, merge
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
-from mmcontrast.objectives.interaction import all_coalitions, banzhaf, distillation
+from mmcontrast.objectives.interaction import all_coalitions, distillation, drawn_coalitions, interaction
 from mmcontrast.objectives.levels import divergence
 from mmcontrast.objectives.module_loss import Facts
 from mmcontrast.objectives.scores import Dot, build_score
@@ -149,14 +149,30 @@ def test_exact_interactions():
   x, wanted = case("hbi_banzhaf_exact")
   alike, text, frame = (x[name][None] for name in ("similarity", "text_weight", "video_weight"))
   masks = jnp.ones(text.shape, bool), jnp.ones(frame.shape, bool)
-  found = banzhaf(alike, text, frame, *masks, all_coalitions(*alike.shape[1:]))[0]
+  found = interaction(alike, text, frame, *masks, all_coalitions(*alike.shape[1:]))[0]
   np.testing.assert_allclose(found, wanted["interaction"], rtol=1e-6)
   # A word that is not there, whatever it holds, takes part in no coalition.
   more = jnp.concatenate([alike, jnp.full((1, 1, 2), 0.0)], 1), jnp.concatenate([text, jnp.full((1, 1), 5.0)], 1)
-  padded = banzhaf(*more, frame, jnp.arange(4)[None] < 3, masks[1], all_coalitions(4, 2))[0]
+  padded = interaction(*more, frame, jnp.arange(4)[None] < 3, masks[1], all_coalitions(4, 2))[0]
   assert (padded[3] == 0).all()
   coalitions = {tuple(map(bool, row)) for row in np.concatenate([x[:, 0] for x in all_coalitions(2, 3)], 1)}
   assert coalitions == set(itertools.product((False, True), repeat=5))
+
+
+def test_shapley_weighs_sizes_alike():
+  """The mean over sizes of the mean over coalitions of a size; drawn coalitions come to the same."""
+  alike, text, frame = random(1, 3, 2), random(1, 3, seed=1), random(1, 2, seed=2)
+  masks = jnp.ones((1, 3), bool), jnp.ones((1, 2), bool)
+  found = interaction(alike, text, frame, *masks, all_coalitions(3, 2), True)[0, 0, 0]
+  one = [(jnp.asarray([[[False, *a]]]), jnp.asarray([[[False, *b]]]))
+         for a in itertools.product((False, True), repeat=2) for b in ((False,), (True,))]  # fmt: skip
+  each = [float(interaction(alike, text, frame, *masks, of)[0, 0, 0]) for of in one]
+  sizes = [int(a.sum() + b.sum()) for a, b in one]
+  wanted = np.mean([np.mean([x for x, size in zip(each, sizes) if size == k]) for k in range(4)])
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  drawn = drawn_coalitions(jnp.arange(1, dtype=jnp.uint32), 4000, 3, 2, True)
+  near = interaction(alike, text, frame, *masks, drawn)[0, 0, 0]
+  np.testing.assert_allclose(near, wanted, atol=0.02)
 
 
 def test_distilled_interactions():

@@ -12,7 +12,7 @@ import pytest
 from tiny import tiny_batch, tiny_config, tiny_spec
 
 from mmcontrast.errors import UserError
-from mmcontrast.optimization.update_rules import ProjectConflicts, Sum, make_update_rule, projected
+from mmcontrast.optimization.update_rules import ProjectConflicts, Sum, agreeing, make_update_rule, projected
 from mmcontrast.parallel import sharding
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.runs.checkpoint import Checkpoints
@@ -51,6 +51,52 @@ def test_special_gradients():
   wanted = (a - a @ b / (b @ b) * b) + (b - a @ b / (a @ a) * a)
   for pair in (np.stack([a, b]), np.stack([b, a])):
     np.testing.assert_allclose(projected(jnp.asarray(pair @ pair.T)) @ pair, wanted, rtol=1e-6)
+
+
+def test_examples_whose_terms_disagree():
+  """Compared where both have a gradient; one without any is not counted; the others count for those left out."""
+  ours = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
+  theirs = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])  # cosines 0.7, -0.7, -1
+  alone = np.full((5, 3), [[7.0], [7.0], [7.0], [0.0], [7.0]])  # of the second term alone
+  terms = [list(map(jnp.asarray, (ours, np.zeros((5, 3))))), list(map(jnp.asarray, (theirs, alone)))]
+  for least, wanted in ((-1.01, [1, 1, 1, 1, 1]), (-0.8, [1, 1, 0, 1, 1]), (0.0, [1, 0, 0, 1, 1])):
+    weight, dropped = agreeing(terms, least)
+    np.testing.assert_allclose(weight, np.array(wanted) * 4 / (sum(wanted) - 1), rtol=1e-6)
+    np.testing.assert_allclose(dropped, (5 - sum(wanted)) / 4, atol=1e-6)
+
+
+def test_a_curriculum_leaves_examples_out():
+  """The gradients of a batch from which they are taken, scaled; nothing where the bound is -1."""
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(1)
+    params = dict(towers=dict(first=rng.normal(size=(5, 4)), second=rng.normal(size=(4, 3))),
+                  heads=dict(a=rng.normal(size=(3, 2)), b=rng.normal(size=(3, 2))),
+                  terms={"near": {"log_scale": jnp.float64(0.3)}})  # fmt: skip
+    arguments = (small_embed, small_loss, params, ("far", "flat"))
+    plain = ProjectConflicts()(*arguments)
+    made = [make_update_rule(dict(name="project_conflicts", drop_below=least), params, TERMS, steps=10)
+            for least in (-1.0, dict(name="linear", init=-1.0, end=0.0))]  # fmt: skip
+    same, start, end = made[0](*arguments, 3), made[1](*arguments, 0), made[1](*arguments, 10)
+    for found in (same, start):
+      jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found[:2], plain[:2])
+    dropped = float(end[2]["update_rule/dropped"])
+    assert (
+      0 < dropped < 1 and float(end[2]["update_rule/drop_below"]) == 0 and float(same[2]["update_rule/dropped"]) == 0
+    )
+    (_, _, embeddings, _), gradients, _ = end
+    each = [jax.grad(lambda x, name=name: small_loss(x, params, (name,))[0])(embeddings) for name in ("far", "flat")]
+    keep = jnp.sum(each[0]["a"] * each[1]["a"], 1) >= 0
+    np.testing.assert_allclose(dropped, 1 - np.mean(keep), rtol=1e-6)
+
+    def pulled(name, params):
+      rest, _ = small_embed(params)
+      weights = jax.lax.stop_gradient(keep / jnp.mean(keep))[:, None]
+      left = {key: x * weights + jax.lax.stop_gradient(x - x * weights) for key, x in rest.items()}
+      return small_loss(left, params, (name,))[0]
+
+    wanted = [jax.grad(pulled, 1)(name, params)["heads"] for name in ("far", "flat")]
+    for head in ("a", "b"):
+      np.testing.assert_allclose(gradients["heads"][head], sum(g[head] for g in wanted), rtol=1e-6, atol=1e-9)
 
 
 # ---- Applied to a small model -------------------------------------------------------------------
