@@ -28,10 +28,7 @@ def embeddings(names, count=8):
 
 def learned(term, found):
   shapes, terms = {name: Encoded(x) for name, x in found.items()}, objective.parse_terms({"t": term})
-  return jax.tree.map(
-    lambda x: x.astype(jnp.float64),
-    objective.init_parameters(objective.parse_terms({"t": term}), jax.random.key(0), shapes),
-  )
+  return jax.tree.map(lambda x: x.astype(jnp.float64), objective.init_parameters(terms, jax.random.key(0), shapes))
 
 
 def logits(found, temperature=0.07):
