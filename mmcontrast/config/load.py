@@ -17,6 +17,7 @@ import ml_collections
 
 from mmcontrast.config import config_files
 from mmcontrast.config.defaults import base_config
+from mmcontrast.config.earlier import of_today
 from mmcontrast.config.overrides import PREFIX, at_least, fits, keys_of, override, parse, shown
 from mmcontrast.config.stages import resolve
 from mmcontrast.config.text import dictionaries, flatten, plain
@@ -182,8 +183,8 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path, 
   Args:
     free: keys that may differ in addition to RESUMABLE_CHANGES.
   """
-  known = flatten(base_config().to_dict())  # a key that is younger than the checkpoint had its default
-  old, new = {**known, **flatten(plain(saved))}, {**known, **flatten(plain(given))}
+  known = flatten(plain(base_config().to_dict()))  # a key that is younger than the checkpoint had its default
+  old, new = ({**known, **flatten(of_today(plain(one)))} for one in (saved, given))
   for key in sorted(old.keys() | new.keys()):
     resumes = any(f"{key}.".startswith(f"{name}.") for name in (*RESUMABLE_CHANGES, *free))
     if not resumes and old.get(key) != new.get(key):

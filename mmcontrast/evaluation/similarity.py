@@ -126,7 +126,7 @@ def evaluate(
 def _tags(test: EmbeddedSet, where: str) -> np.ndarray:
   """uint8 [N, T] of the texts of a set: the tags of the examples that show the same."""
   test.check(PROMPTS, where)
-  test.tags(where, PROMPTS)  # UserError without any
+  test.tags(where, test.data.things[PROMPTS])  # UserError without any
   ids, place = np.unique(test.data.example_id, return_inverse=True)
   of_id = np.zeros((len(ids) + 1, test.data.tags.shape[1]), np.uint8)  # the last is of none
   np.maximum.at(of_id, place, np.asarray(test.data.tags))

@@ -34,6 +34,7 @@ from orbax.checkpoint import checkpoint_managers
 import mmcontrast
 from mmcontrast import folders
 from mmcontrast.config import from_json, to_json
+from mmcontrast.config.earlier import of_today
 from mmcontrast.config.stages import run_folder
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.models.lora import Lora
@@ -329,7 +330,7 @@ def saved_run(workdir: str | pathlib.Path, step: int | None = None) -> SavedRun:
       f"it was written by mmcontrast {run.get('mmcontrast')}"
     )
   # Older checkpoints leave defaults out.
-  return SavedRun(complete_config(from_json(json.dumps(run["config"]))), step, run.get("data"))
+  return SavedRun(complete_config(of_today(from_json(json.dumps(run["config"])))), step, run.get("data"))
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> tuple[Any, dict, int]:
