@@ -79,6 +79,7 @@ def results(config, made, learned, queues, states, rows=None, mesh=None, **optio
   info = {"id": jnp.arange(N), "labels": {"kind": jnp.arange(N) % 4}}
 
   def loss(made, learned):
+    made = {path: Encoded(None, x) if x.ndim == 3 else x for path, x in made.items()}
     found = objective.evaluate_and_remember(
       terms, made, info, learned, queues, {}, mesh=mesh, states=states, remembered=rows, **options
     )
