@@ -113,7 +113,8 @@ def _described(record: Record) -> list[Any]:
   further = {of.field: record[of.field] for of in MODALITIES.values() if of.field not in ("images", "captions")
              and record.get(of.field)}  # fmt: skip
   hashed = {field: {key: _hash(raw) for key, raw in things.items()} for field, things in further.items()}
-  return [*described, hashed] if hashed else described
+  more = [hashed] if hashed else []
+  return [*described, *more, record["regions"]] if record.get("regions") else [*described, *more]
 
 
 def _hash(raw: Any) -> str:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mmcontrast.data import pipeline, regions
+from mmcontrast.data.fingerprint import changes, fingerprint
 from mmcontrast.data.record import BadRecord, Region
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.sources import array_record, open_source
@@ -22,9 +23,9 @@ def rows(tmp_path_factory):
   """Four rows: one without regions, one whose box is in pixels."""
   folder = tmp_path_factory.mktemp("regions")
   Image.new("RGB", (20, 10), (200, 0, 0)).save(folder / "a.png")
-  row = dict(image="a.png", caption="a scene", boxes=BOXES, names=NAMES)
-  bad = {**row, "boxes": [[0, 0, 10, 10]], "names": ["a ball"]}
-  lines = [row, {**row, "boxes": [], "names": []}, row, bad]
+  row = dict(image="a.png", caption="a scene", boxes=BOXES, names=NAMES, others=["x", "y", "z"])
+  bad = {**row, "boxes": [[0, 0, 10, 10]], "names": ["a ball"], "others": ["x"]}
+  lines = [row, {**row, "boxes": [], "names": [], "others": []}, row, bad]
   (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
   return folder / "rows.jsonl"
 
@@ -76,6 +77,14 @@ def test_they_are_packed_with_a_record(rows):
   record = source_of(rows)[0]
   assert record["regions"][1] == Region((0.25, 0.5, 1.0, 1.0), ("a dog", "an animal"))
   assert array_record.unpack(array_record.pack(record), 0)["regions"] == record["regions"]
+
+
+def test_a_run_that_goes_on_notices_other_regions(rows):
+  on_error = resolve({})["on_error"]
+  found = [
+    fingerprint(source_of(rows, regions=dict(box="boxes", text=text)), None, on_error) for text in ("names", "others")
+  ]
+  assert changes(*found) == ["2 of 4 examples compared have changed, such as number 0"] and not changes(*found[:1] * 2)
 
 
 @pytest.mark.parametrize(
