@@ -184,7 +184,7 @@ def check_same_run(saved: Mapping, given: Mapping, workdir: str | pathlib.Path, 
     free: keys that may differ in addition to RESUMABLE_CHANGES.
   """
   known = flatten(plain(base_config().to_dict()))  # a key that is younger than the checkpoint had its default
-  old, new = ({**known, **flatten(of_today(plain(one)))} for one in (saved, given))
+  old, new = ({**known, **flatten(plain(of_today(plain(one))))} for one in (saved, given))
   for key in sorted(old.keys() | new.keys()):
     resumes = any(f"{key}.".startswith(f"{name}.") for name in (*RESUMABLE_CHANGES, *free))
     if not resumes and old.get(key) != new.get(key):
