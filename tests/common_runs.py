@@ -1,8 +1,9 @@
-"""Several configs trained in one run: those that differ by their terms and heads alone, with the terms of all of them.
+"""Several configs trained in one run: those that differ by their terms, heads and hooks alone, with those of all of
+them.
 
 Two configs are of one family where all else that they are made of is the same, whatever its numbers are: towers,
-views, data, augmentation, optimizer, branches, stages, hooks. A run of a family trains each head and each term that any
-of its configs has, so that nothing which a config names is left out, and compiles the towers once.
+views, data, augmentation, optimizer, branches, stages. A run of a family trains each head and each term that any of its
+configs has, and runs each hook, so that nothing which a config names is left out, and compiles the towers once.
 """
 
 import collections
@@ -12,8 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_MERGED = ("heads", "objective")
-_APART = ("stages", "epoch_hooks", "update_rule", "init")  # what names terms or heads: the same to the letter
+_MERGED = ("heads", "objective", "epoch_hooks")
+_APART = ("stages", "update_rule", "init")  # what names terms or heads: the same to the letter
 _NOT_TRAINED = ("evaluation", "checkpoint", "log", "steps", "seed")
 
 
@@ -26,7 +27,8 @@ def families(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def merged(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-  """One config with the heads and terms of all, which are of one family, and the views; the rest is the first's.
+  """One config with the heads, terms, hooks, views and known labels of all, which are of one family; the rest is the
+  first's.
 
   A name that an earlier config gives to something else gets the config's own name before it, wherever it is said.
   """
@@ -38,18 +40,22 @@ def merged(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     terms = {term: f"{prefix}_{term}" for term in config["objective"] if term in first["objective"]}
     renamed = _renamed(config["objective"], heads, terms)
     first["objective"] |= {terms.get(term, term): options for term, options in renamed.items()}
+    hooks = _renamed(config["epoch_hooks"], heads, terms)
+    first["epoch_hooks"] |= {f"{prefix}_{hook}": options for hook, options in hooks.items()}
     for head, options in config["heads"].items():
       first["heads"][heads.get(head, head)] = _head(options, heads)
     views = first["data"]["views"]
     first["data"]["views"] = {name: max(count, views[name]) for name, count in config["data"]["views"].items()}
+    first["data"]["known_labels"] |= config["data"]["known_labels"]
   return first
 
 
 def _family(config: Mapping[str, Any]) -> dict[str, Any]:
   kinds = {key: _kinds(of) for key, of in config.items() if key not in (*_MERGED, *_APART, *_NOT_TRAINED)}
+  kinds["data"].pop("known_labels", None)  # which terms and hooks of a family may read
   apart = {key: config[key] for key in _APART if key in config}
   branches = "@momentum" in json.dumps(config["objective"])
-  alone = config["objective"] if config["stages"] or config["epoch_hooks"] else None
+  alone = (config["objective"], config["epoch_hooks"]) if config["stages"] else None
   return {**kinds, **apart, "momentum": kinds["momentum"] if branches else None, "objective": alone}
 
 

@@ -15,6 +15,7 @@ from mmcontrast.config import load_config, to_json
 from mmcontrast.data.pipeline import spec
 from mmcontrast.modalities.audio_reading import to_wav
 from mmcontrast.train import train
+from mmcontrast.training.epoch_hooks import check_hooks
 from mmcontrast.training.program import make_plans
 
 
@@ -31,8 +32,8 @@ FAMILIES = families(
 )  # fmt: skip
 
 
-# What they are made of, albef's family trains; of each alone the step is traced.
-TRACED = {"methods/ccrk", "methods/gram_match", "methods/irra"}
+# What they are made of, albef's family trains, and of stages with hooks their own tests; of each the step is traced.
+TRACED = {"methods/ccrk", "methods/gram_match", "methods/irra", "methods/mcl", "methods/vlap"}
 
 
 @pytest.mark.parametrize(
@@ -51,10 +52,12 @@ def test_smoke_run(names, elsewhere, tmp_path, data_dir):
 @pytest.mark.parametrize("name", [name for names in FAMILIES for name in names if len(names) > 1 or name in TRACED])
 def test_a_step_can_be_made(name, elsewhere, data_dir):
   """What is trained with others is a whole run by itself: its step is traced, and the state stays what it was."""
-  (plan,) = make_plans(smoke(name, elsewhere), lambda run: spec(run["data"], run["batch"]["size"], data_dir)).values()
-  state, metrics = jax.eval_shape(plan.program.step, plan.program.state, plan.program.batch)
-  assert shapes(state) == shapes(plan.program.state)
-  assert set(plan.config["objective"]) <= {metric.partition("/")[0] for metric in metrics}
+  plans = make_plans(smoke(name, elsewhere), lambda run: spec(run["data"], run["batch"]["size"], data_dir))
+  for plan in plans.values():
+    check_hooks(plan, data_dir)
+    state, metrics = jax.eval_shape(plan.program.step, plan.program.state, plan.program.batch)
+    assert shapes(state) == shapes(plan.program.state)
+    assert set(plan.config["objective"]) <= {metric.partition("/")[0] for metric in metrics}
 
 
 def test_a_family_differs_by_terms_and_heads_alone():
