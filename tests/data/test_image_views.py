@@ -154,7 +154,8 @@ def test_an_example_without_images_is_black():
 def test_shapes_are_those_of_the_batch(batch):
   shapes = image_views.shapes(resolve(SETTINGS))
   assert {name: (batch[name].shape[1:], batch[name].dtype) for name in shapes} == shapes
-  assert view_counts(SETTINGS) == {"image": 2, "image_small": 3, "text": 0, "audio": 0}
+  counted = {name: count for name, count in view_counts(SETTINGS).items() if count}
+  assert counted == {"image": 2, "image_small": 3}
 
 
 @pytest.mark.parametrize("wrong, message", [
