@@ -40,6 +40,7 @@ class Regions(ModuleLoss):
   TAKES: ClassVar[tuple[str, ...]] = ("tokens", "grid", "pooled")
   VIEW_FACTS: ClassVar[tuple[str, ...]] = ("box",)
   SCHEDULED: ClassVar[tuple[str, ...]] = ("temperature",)
+  WHOLE: ClassVar[tuple[str, ...]] = ()  # options that are whole numbers
 
   temperature: Any = 0.07
   seen: float = 0.5
@@ -49,6 +50,13 @@ class Regions(ModuleLoss):
     super().__post_init__()
     if not 0 < self.seen <= 1:
       raise UserError(f"seen: {self.seen!r} is not a share of a region's area; give a number over 0 and at most 1")
+
+    if not self.alike > 0:
+      raise UserError(f"alike: {self.alike!r} is not a cosine above 0; CLOC uses 0.9")
+    for name in self.WHOLE:
+      value = getattr(self, name)
+      if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name}: {value!r} is not a whole number of 1 or more")
 
   def takes(self, place: int) -> tuple[str, ...]:
     return ("pooled",) if place else ("tokens", "grid")
@@ -103,6 +111,8 @@ class PooledRegions(Regions):
     hidden: width of the layer of ReLU.
   """
 
+  WHOLE: ClassVar[tuple[str, ...]] = ("cells", "hidden")
+
   cells: int = 3
   hidden: int = 256
 
@@ -133,6 +143,8 @@ class PromptedRegions(Regions):
     ground: weight of L_ground; 0: without it.
     heads: of the attention.
   """
+
+  WHOLE: ClassVar[tuple[str, ...]] = ("heads",)
 
   ground: float = 1.0
   heads: int = 4

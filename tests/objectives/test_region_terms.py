@@ -160,6 +160,9 @@ RUN = dict(views={"image": 2, "text": 1, "text_region": 3}, heads={"map": "image
       r"data\.regions\.views is 0, so there",
     ),
     ({}, (IMAGE, *TEXTS), dict(token_heads=()), r"takes tokens, which head 'map' does not give"),
+    (dict(alike=0), (IMAGE, *TEXTS), {}, r"t\.module\.alike: 0 is not a cosine above 0"),
+    (dict(heads=0), (IMAGE, *TEXTS), {}, r"t\.module\.heads: 0 is not a whole number of 1 or more"),
+    (dict(name="pooled_regions", cells=0), (IMAGE, *TEXTS), {}, r"t\.module\.cells: 0 is not a whole number of 1"),
     (dict(seen=0), (IMAGE, *TEXTS), {}, r"t\.module\.seen: 0 is not a share of a region's area"),
     (
       dict(heads=4),
@@ -170,7 +173,7 @@ RUN = dict(views={"image": 2, "text": 1, "text_region": 3}, heads={"map": "image
   ],
 )
 def test_what_is_refused(options, embeddings, run, message):
-  term = dict(module=dict(name="prompted_regions", **options), embeddings=embeddings)
+  term = dict(module={"name": "prompted_regions", **options}, embeddings=embeddings)
   with pytest.raises(UserError, match=message) as error:
     objective.check_terms(objective.parse_terms({"t": term}), **{**RUN, **run})
   assert "\n" not in str(error.value)
