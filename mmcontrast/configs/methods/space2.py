@@ -21,6 +21,7 @@ def get_config(arg=None):
       query=views, key=views, target=dict(name="shared_labels", labels=dict(subgroup=1.0, group=0.5)), temperature=0.07
     )
   )
-  c.evaluation.update(features="text", sets=("emoji_views:twemoji",))
+  c.evaluation.data = dict(labelled=dict(split="train"), held_out=dict(split="test"))
+  c.evaluation.update(features="text", train_sets=("labelled",), sets=("held_out",), optional_sets=())
   c.evaluation.evaluators = dict(knn=dict(label=("group", "subgroup")), similarity=dict(node="text"))
   return sized(c, arg)
