@@ -18,6 +18,7 @@ from mmcontrast.encoders.clip_resnet import (
   clip_resnet101,
 )
 from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext_small, convnext_tiny
+from mmcontrast.encoders.cross_modal import CrossModalTransformer
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.encoders.heads import HEADS, build_head
@@ -70,6 +71,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "audio_transformer": AudioTransformer,
   "audio_convnet": AudioConvNet,
   "fusion_transformer": FusionTransformer,
+  "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,
 }
 

@@ -62,6 +62,7 @@ class FusionTransformer(nn.Module):
   """
 
   READS: ClassVar = 2  # towers at least, the first of them the one whose tokens go through
+  POOLS_ALONE: ClassVar = True  # see `Model.encode`
   CHOICES: ClassVar = {
     "norm": NORMS, "order": tuple(ORDERS), "pool": ("first", "last", "mean"), "activation": tuple(ACTIVATIONS),
     "attention": ATTENTION, "dtype": DTYPES, "remat": REMAT,
@@ -91,9 +92,10 @@ class FusionTransformer(nn.Module):
       raise UserError("pool 'first' takes the first token, which sees no other when causal=True; use pool='last'")
 
   @nn.compact
-  def __call__(self, first: Encoded, *others: Encoded, train: bool) -> Encoded:
+  def __call__(self, first: Encoded, *others: Encoded, train: bool, pooled_only: bool = False) -> Encoded:
     """first: tokens [B, L, C0], others: tokens [B, Si, Ci], each with its mask -> pooled [B, D], tokens [B, L, D] with
-    the first's mask and grid. No others: those that are in the cache."""
+    the first's mask and grid; or only pooled, for which the last block computes the first token alone where that is
+    what is pooled. No others: those that are in the cache."""
     dtype, x, mask, causal = jnp.dtype(self.dtype), first.tokens, first.mask, self.causal
     if x.shape[-1] != self.width:
       x = Dense(self.width, dtype=dtype, name="embed")(x)
@@ -105,9 +107,12 @@ class FusionTransformer(nn.Module):
       norm=self.norm, context_norm=self.context_norm,
     )  # fmt: skip
     context = self._context(others, dtype) if others else None
-    x = apply_blocks(block, self.depth, x, mask, context=context, train=train, scan=self.scan, remat=self.remat)
+    at = 0 if pooled_only and self.pool == "first" else None
+    x = apply_blocks(block, self.depth, x, mask, context=context, train=train, scan=self.scan, remat=self.remat, at=at)
     if self.norm == "pre":
       x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+    if at is not None:
+      return Encoded(x[:, 0])
     return Encoded(self._pooled(x, first.mask), x, first.mask, grid=first.grid)
 
   def _context(self, others: Sequence[Encoded], dtype: Any) -> Context:

@@ -215,7 +215,8 @@ def run_node(model: Model, variables: Any, of: Kind, inputs: Mapping[str, Inputs
 
 def _encoded(model: Model, variables: Any, tower: str, inputs: Mapping[str, Inputs], pooled_only: bool) -> Encoded:
   if reads := model.reads.get(tower):
-    return model.fuse(variables, tower, [_encoded(model, variables, one, inputs, False) for one in reads])[0]
+    encoded = [_encoded(model, variables, one, inputs, False) for one in reads]
+    return model.fuse(variables, tower, encoded, pooled_only=pooled_only)[0]
   return model.encode(variables, tower, inputs[model.modality_of_tower[tower]], pooled_only=pooled_only)[0]
 
 

@@ -123,10 +123,13 @@ class Model:
     *,
     train: bool = False,
     key: jax.Array | None = None,
+    pooled_only: bool = False,
   ) -> tuple[Encoded, dict]:
     """What the towers made that `tower` reads, in the order of `reads`, through it. Returns (Encoded, new batch
-    statistics of the tower)."""
-    return self._apply(self.towers[tower], variables, "towers", tower, self._read_by(tower, encoded), train, key)
+    statistics of the tower). `pooled_only` as of `encode`."""
+    module = self.towers[tower]
+    options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
+    return self._apply(module, variables, "towers", tower, self._read_by(tower, encoded), train, key, **options)
 
   def _read_by(self, tower: str, encoded: Iterable[Encoded]) -> tuple[Encoded, ...]:
     """What a tower reads; raises UserError where one of the others makes no tokens."""
@@ -223,14 +226,20 @@ class Model:
     stats = variables["batch_stats"]
     embeddings = {}
     encoded: dict[tuple[str, Source], Encoded] = {}
-    for number, (tower, source) in enumerate(self._nodes(paths.values())):
+    nodes = self._nodes(paths.values())
+    with_tokens = {(self.tower_of_head[p.head], p.source) for p in paths.values() if self.needs_tokens(p.head)}
+    with_tokens |= {
+      (read, inner) for tower, source in nodes for read, inner in zip(self.reads.get(tower, ()), source.inputs)
+    }
+    for number, (tower, source) in enumerate(nodes):
       view_key = None if key is None else jax.random.fold_in(key, number)
       current = {**variables, "batch_stats": stats}
       with per_example(seeds):
         if source.inputs:
           inputs = [encoded[read, inner.undrawn] for read, inner in zip(self.reads[tower], source.inputs)]
           inputs = [draw(s, x, embeddings) if s.drawn else x for s, x in zip(source.inputs, inputs)]
-          made_by_tower, new = self.fuse(current, tower, inputs, train=train, key=view_key)
+          alone = (tower, source) not in with_tokens
+          made_by_tower, new = self.fuse(current, tower, inputs, train=train, key=view_key, pooled_only=alone)
         else:
           view = views[source.views].view(source.view)
           made_by_tower, new = self.encode(current, tower, view, train=train, key=view_key)

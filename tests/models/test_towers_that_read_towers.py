@@ -120,6 +120,19 @@ def test_a_fusion_is_what_its_towers_made_together():
   assert made[FUSED].logits.shape == (3, 4) and made[FUSED].fields == {"logits"}
 
 
+def test_what_is_pooled_alone_is_what_is_pooled():
+  """A head that reads no token spares the last block of a fusion all but the first."""
+  draw = np.random.default_rng(0)
+  text = Encoded(None, draw.normal(size=(2, 5, 8)).astype(np.float32), np.arange(5) < np.array([[5], [3]]))
+  image = Encoded(None, draw.normal(size=(2, 7, 8)).astype(np.float32))
+  for options in ({}, {"norm": "post"}, {"scan": True}, {"pool": "mean"}):
+    module = FusionTransformer(width=8, depth=2, heads=2, **options)
+    made, variables = module.init_with_output(jax.random.key(0), text, image, train=False)
+    alone = module.apply(variables, text, image, train=False, pooled_only=True)
+    np.testing.assert_allclose(alone.pooled, made.pooled, atol=1e-5)
+    assert (alone.tokens is None) == (options.get("pool") != "mean")
+
+
 def test_a_momentum_branch_has_the_towers_that_a_fusion_reads():
   model = build_model(config(), 40)
   ids = jnp.ones((1, 6), jnp.int32)
