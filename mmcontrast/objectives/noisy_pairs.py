@@ -34,7 +34,7 @@ class NoisyPairs(ModuleLoss):
               of the image's classes: of right pairs
 
   y comes from two posteriors that the epoch hook `pair_mixture` writes, p of a small loss and q of a steady prediction:
-  y = p [p > threshold] + (1 - p) q [q > threshold]. A pair without is wrong: the image borrows the text of the right
+  y = p + (1 - p) q, q only above `threshold`. A pair with p below it is wrong: the image borrows the text of the right
   pair of the batch whose image has the most similar classes, y is their cosine, and 0 below 0.5. Right and wrong pairs
   have negatives among their like alone, and a borrowed text is no negative of who borrowed it. Until the hook has
   written, all pairs are right.
@@ -127,9 +127,9 @@ class NoisyPairs(ModuleLoss):
 
 
 def rightness(small: jax.Array, steady: jax.Array, threshold: float) -> jax.Array:
-  """y of pairs from the posteriors of a small loss and of a steady prediction, [N]."""
-  first, second = (jnp.where(posterior > threshold, posterior, 0.0) for posterior in (small, steady))
-  return small * (first > 0) + (1 - small) * second
+  """y of pairs from the posteriors of a small loss and of a steady prediction, [N]; 0 of a pair that is wrong."""
+  raised = small + (1 - small) * jnp.where(steady > threshold, steady, 0.0)
+  return jnp.where(small > threshold, raised, 0.0)
 
 
 def softened(y: jax.Array, form: str) -> jax.Array:
