@@ -6,7 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmcontrast.evaluation import baselines, captioning, knn, linear_probe, masked_words, retrieval, zero_shot
+from mmcontrast.evaluation import (
+  baselines,
+  captioning,
+  knn,
+  linear_probe,
+  masked_words,
+  retrieval,
+  similarity,
+  zero_shot,
+)
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.suite import EVALUATORS
@@ -45,8 +54,16 @@ def metric_names(
   sets = (config["sets"],) if isinstance(config["sets"], str) else tuple(config["sets"])
   names = []
   for evaluator, given in config["evaluators"].items():
+    first = tuple((given or {}).get("sets", sets))[:1]
     options = {name: one.default for name, one in inspect.signature(EVALUATORS[evaluator]).parameters.items()}
-    options |= {**(given or {}), "ways": ways, "joined": joined, "probed": probed, "matches": matches or {}}
+    options |= {
+      **(given or {}),
+      "ways": ways,
+      "joined": joined,
+      "probed": probed,
+      "matches": matches or {},
+      "first": first,
+    }
     names += [
       f"{one}/{baselines.named(metric, baseline)}"
       for one in options.get("sets", sets)
@@ -100,6 +117,11 @@ def _of_tagging(name: str, options: Mapping[str, Any], classes: Classes) -> list
   return [f"{task_of('tagging', node)}/{metric}" for node in nodes_of(options["node"]) for metric in _TAGGING]
 
 
+def _of_similarity(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  here = not options["file"] or name in options["first"]  # a file is of the first set
+  return [f"text_similarity/{metric}" for metric in similarity.METRICS] if here else []
+
+
 # (name of a set, options, defaults included, its classes) -> the metrics of the set
 _METRICS = {
   "retrieval": _of_retrieval,
@@ -107,6 +129,7 @@ _METRICS = {
   "knn": _of_knn,
   "linear_probe": _of_linear_probe,
   "tagging": _of_tagging,
+  "similarity": _of_similarity,
   "captioning": lambda *_: [f"captioning/{metric}" for metric in captioning.METRICS],
   "perplexity": lambda *_: [f"perplexity/{metric}" for metric in captioning.PERPLEXITY],
   "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],

@@ -20,6 +20,7 @@ from mmcontrast.evaluation.embed import cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.zero_shot import PROMPTS
 
+METRICS = ("spearman", "pearson", "pairs")
 HEADER = ("sentence1", "sentence2", "score")
 """The columns of a file that has a header; without one they are score, text, text, as SentEval's files have them."""
 

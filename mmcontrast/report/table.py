@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_NOT_SHOWN = ("queries", "candidates", "tags", "tags_left_out", "l2", "described", "tokens", "texts")
+_NOT_SHOWN = ("queries", "candidates", "tags", "tags_left_out", "l2", "described", "tokens", "texts", "pairs")
 _NOT_SHOWN_ENDS = ("_l2", "_classes")
 _LABELS = {True: "trained on", False: "held out"}
 _NOT_A_FRACTION = ("median_rank", "cider_d", "of_a_token")

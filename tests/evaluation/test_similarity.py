@@ -7,6 +7,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.evaluation import similarity
 from mmcontrast.evaluation.embed import Space
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.evaluation.metric_names import metric_names
 
 
 def test_correlations_by_hand():
@@ -44,6 +45,11 @@ def test_a_model(world, tmp_path):
   """By tags, which are the concepts' groups, concepts of one group are alike; a file is of the first set."""
   tests = [EmbeddedSet(world.set(name, seen=False), world.embed) for name in ("one", "two")]
   found = similarity.evaluate(tests, [])
+  config = {"sets": ("one", "two"), "evaluators": {"similarity": {}}}
+  named = [f"{name}/{metric}" for name, metrics in found.items() for metric in metrics]
+  assert metric_names(config, lambda name: {}) == named
+  config["evaluators"]["similarity"] = {"file": "pairs.tsv"}
+  assert metric_names(config, lambda name: {}) == named[:3]
   assert set(found) == {"one", "two"} and found["one"]["text_similarity/pairs"] == 60 * 59 / 2
   assert found["one"]["text_similarity/spearman"] > 0.6
   (tmp_path / "pairs.tsv").write_text("".join(f"{i % 3 == 0}\tconcept 0\tconcept {i}\n" for i in range(1, 9)).replace(
