@@ -6,7 +6,8 @@
 The text tower is the decoder's first half: causal, with a learned token after the text that gives the contrastive
 vector. The second half reads its tokens and attends to the image's. Captioning weighs twice as much as contrast, as in
 the paper. Ours: the quickstart's image tower, whose 16 cells the decoder reads as they are (the paper pools 256 tokens
-by attention: a vit with pool="queries"), two layers in each half, and the quickstart's data and schedule.
+by attention: a vit with pool="queries"), two layers in the first half and one in the second, and the quickstart's data
+and schedule.
 """
 
 from mmcontrast.config import sized
@@ -16,12 +17,11 @@ from mmcontrast.configs import emoji
 def get_config(arg=None):
   c = emoji.pair()
   c.data.facts = ("ids",)
-  small = dict(width=128, depth=2, heads=4, causal=True)
-  c.towers.text = dict(name="text_transformer", pool="end_token", norm_after_pool=True, **small)
+  small = dict(width=128, heads=4, causal=True)
+  c.towers.text = dict(name="text_transformer", depth=2, pool="end_token", norm_after_pool=True, **small)
   c.towers.decoder = dict(
-    name="fusion_transformer", reads=("text", "image"), pool="last", order="self_mlp_cross_mlp", context_norm=True,
-    **small,
-  )  # fmt: skip
+    name="fusion_transformer", reads=("text", "image"), depth=1, pool="last", context_norm=True, **small
+  )
   c.heads.words = dict(tower="decoder", name="words")
   c.objective = dict(
     image_text=dict(
