@@ -33,7 +33,15 @@ FAMILIES = families(
 
 
 # What they are made of, albef's family trains, and of stages with hooks their own tests; of each the step is traced.
-TRACED = {"methods/ccrk", "methods/gram_match", "methods/irra", "methods/lxmert", "methods/mcl", "methods/vlap"}
+TRACED = {
+  "methods/biovil",
+  "methods/ccrk",
+  "methods/gram_match",
+  "methods/irra",
+  "methods/lxmert",
+  "methods/mcl",
+  "methods/vlap",
+}
 
 
 @pytest.mark.parametrize(
