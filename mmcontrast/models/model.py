@@ -27,6 +27,7 @@ from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.graph import first_read, reads_of, root_of, sources_of
 from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
 from mmcontrast.optimization import optim
+from mmcontrast.parameter_paths import parameter_paths
 
 Draw = Callable[[Source, Encoded, Mapping[str, Encoded]], Encoded]
 Variables = dict[str, Any]  # {"params": {"towers", "heads"}, "batch_stats": {"towers", "heads"}}
@@ -414,7 +415,18 @@ def _check_shared(params: Mapping[str, Any], name: str, part: str, owner: str) -
       f"{owner.partition('/')[2]!r}, {table[0]} words of {table[1]}; make its tower as wide, or set tied=False"
     )
   if own != other:
-    raise UserError(f"{where}: the {part!r} of {owner!r} has other parameters; give both heads the same options")
+    differ = _difference(params["heads"][name][part], shares[part])
+    raise UserError(
+      f"{where}: the {part!r} of {owner!r} has other parameters, {differ}; give both heads the same options"
+    )
+
+
+def _difference(own: Mapping, other: Mapping) -> str:
+  """The first parameter of two trees that is not of one shape, in words."""
+  a, b = (dict(zip(parameter_paths(tree), (leaf.shape for leaf in jax.tree.leaves(tree)))) for tree in (own, other))
+  path = next(path for path in (*a, *b) if a.get(path) != b.get(path))
+  theirs, ours = (" x ".join(map(str, of[path])) if path in of else "nothing" for of in (b, a))
+  return f"{path} {theirs} where this head has {ours}"
 
 
 def _file(variables: Variables, kind: str, name: str, made: Mapping) -> None:

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import tiny_config
 
 from mmcontrast.config import load_config
 from mmcontrast.encoders import build_head
 from mmcontrast.encoders.finite_tokens import mixture, sparsemax
 from mmcontrast.errors import UserError
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
 
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "image_text.json").read_text())
@@ -65,6 +67,29 @@ def test_both_towers_have_the_same_codes():
   config["towers"]["text"]["vocab_size"] = 50
   model = build_model(config)
   assert model.shared["text_joint"] == {"codes": "image_joint"}
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      dict(codes=9),
+      r"shared\.codes: .* has other parameters, kernel 12 x 8 where this head has 9 x 8; give both heads",
+    ),
+    (dict(dim=6), r"shared\.codes: .* has other parameters, kernel 12 x 8 where this head has 12 x 6; give both heads"),
+  ],
+)
+def test_a_codebook_of_another_width_is_refused(changes, message):
+  head = dict(name="finite_tokens", dim=8, codes=12)
+  config = tiny_config(objective=dict(pair=dict(query="image[0]/image_joint", key="text[0]/text_joint")))
+  config["heads"] = dict(
+    image_joint=dict(head, tower="image"),
+    text_joint=dict(head, tower="text", shared=dict(codes="image_joint")) | changes,
+  )
+  with pytest.raises(UserError, match=message) as error:
+    zeros = {name: MODALITIES[name].zeros(2, config) for name in ("image", "text")}
+    jax.eval_shape(build_model(config, 40).init, jax.random.key(0), zeros)
+  assert "\n" not in str(error.value)
 
 
 def test_a_temperature_of_zero_is_refused():
