@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mmcontrast.encoders.dense import Dense
+from mmcontrast.encoders.dense import Dense, Embed
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
@@ -62,7 +62,7 @@ class Bert(nn.Module):
     mask = token_mask(ids, mask, self.max_length)
     position = self.param("pos_embed", normal, (self.max_length, self.width), jnp.float32)
     types = self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)
-    x = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)
+    x = Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)
     if self.has_variable("cache", "at"):
       at = self.get_variable("cache", "at")
       self.put_variable("cache", "at", at + length)

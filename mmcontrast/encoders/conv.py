@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mmcontrast.encoders.lowering import by_batch
 from mmcontrast.encoders.lowering import lowering as platform_lowering
 
 LOWERINGS = ("auto", "conv", "matmul", "split")
@@ -190,5 +191,5 @@ class Conv(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, shape[-1:]) if self.use_bias else None
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     side = (self.size - 1) // 2 if self.padding is None else self.padding
-    y = conv(x, kernel, self.stride, ((side, side), (side, side)), self.lowering)
+    y = by_batch(conv(x, kernel, self.stride, ((side, side), (side, side)), self.lowering))
     return y if bias is None else y + bias

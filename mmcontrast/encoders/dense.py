@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mmcontrast.encoders.lowering import lowering
+from mmcontrast.encoders.lowering import by_batch, lowering, whole
 
 
 def flat_dot(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -58,6 +58,15 @@ def _add_backward(_, dy):
 _add_summing_by_product.defvjp(_add_forward, _add_backward)
 
 
+class Embed(nn.Embed):
+  """`flax.linen.Embed`: the same parameters and numbers."""
+
+  def __call__(self, ids: jax.Array) -> jax.Array:
+    """[B, ...] int -> [B, ..., features]."""
+    (table,) = nn.dtypes.promote_dtype(self.embedding, dtype=self.dtype, inexact=False)
+    return by_batch(jnp.take(whole(table), ids, axis=0))
+
+
 class Dense(nn.Module):
   """`flax.linen.Dense`: the same parameters and numbers."""
 
@@ -72,7 +81,7 @@ class Dense(nn.Module):
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32) if self.use_bias else None
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    y = flat_dot(x, kernel)
+    y = by_batch(flat_dot(x, kernel))
     return y if bias is None else add_bias(y, bias)
 
 
@@ -96,7 +105,7 @@ class JointDense(nn.Module):
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     cut = functools.partial(jnp.split, indices_or_sections=self.parts, axis=-1)
     if lowering().fused_qkv:
-      y = flat_dot(x, kernel)
+      y = by_batch(flat_dot(x, kernel))
       return cut(y if bias is None else add_bias(y, bias))
-    parts = [flat_dot(x, part) for part in cut(kernel)]
+    parts = [by_batch(flat_dot(x, part)) for part in cut(kernel)]
     return parts if bias is None else [add_bias(part, offset) for part, offset in zip(parts, cut(bias))]

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 
 class Lowering(NamedTuple):
@@ -82,3 +84,27 @@ def lowered_for(platform: str, mesh: Mesh | None = None) -> Iterator[None]:
 def lowering() -> Lowering:
   """That of the program being traced; outside of `lowered_for`, of JAX's default device."""
   return _current.get() or LOWERINGS.get(jax.default_backend(), LOWERINGS["gpu"])
+
+
+def by_batch(x: jax.Array) -> jax.Array:
+  """[B, ...] cut between devices along B only, where parameters are cut between them too (the mesh's axis "fsdp").
+
+  Layers say so of what products with parameters give: the compiler then gathers the parameters of a layer. Left alone
+  it may do the reverse, and hold a whole batch on each device, cut as the parameters are.
+  """
+  mesh = lowering().mesh
+  if not _cuts_parameters(mesh) or x.ndim == 0 or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+    return x
+  cut = P(("data", "fsdp"), *[P.UNCONSTRAINED] * (x.ndim - 1))
+  return lax.with_sharding_constraint(x, NamedSharding(mesh, cut))
+
+
+def whole(table: jax.Array) -> jax.Array:
+  """A parameter that examples pick rows of, gathered first where parameters are cut between devices: the ids of a whole
+  batch would go to each part of it instead."""
+  mesh = lowering().mesh
+  return lax.with_sharding_constraint(table, NamedSharding(mesh, P())) if _cuts_parameters(mesh) else table
+
+
+def _cuts_parameters(mesh: Mesh | None) -> bool:
+  return mesh is not None and mesh.shape["fsdp"] > 1

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders.dense import Embed
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
@@ -90,7 +91,7 @@ class ModernBert(nn.Module):
     length = ids.shape[1]
     mask = token_mask(ids, mask, self.max_length)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, use_bias=False, dtype=dtype)
-    embedding = nn.Embed(
+    embedding = Embed(
       self.vocab_size, self.width, dtype=dtype, embedding_init=nn.initializers.normal(0.02), name="token_embedding"
     )
     x = nn.Dropout(self.dropout)(norm(name="norm_pre")(embedding(ids)), deterministic=not train)

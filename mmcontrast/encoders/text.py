@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from mmcontrast.encoders.attention import ATTENTION
+from mmcontrast.encoders.dense import Embed
 from mmcontrast.encoders.dropout import Hidden
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
@@ -113,7 +114,7 @@ class TextTransformer(nn.Module):
     dtype, normal = jnp.dtype(self.dtype), nn.initializers.normal
     at_end, continues = self.pool == "end_token", self.has_variable("cache", "at")
     mask = token_mask(ids, mask, self.max_length)
-    embedding = nn.Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(0.02), name="token_embedding")
+    embedding = Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal(0.02), name="token_embedding")
     x, attended, causal = embedding(ids), None if self.attend_padding else mask, self.causal
     if at_end and not continues:
       cls = self.param("cls_token", normal(0.01), (self.width,), jnp.float32)

@@ -24,6 +24,7 @@ from mmcontrast.encoders.attention import attend
 from mmcontrast.encoders.dense import Dense, JointDense
 from mmcontrast.encoders.dropout import DropPath
 from mmcontrast.encoders.layer_norm import STATISTICS, LayerNorm
+from mmcontrast.encoders.lowering import by_batch
 from mmcontrast.encoders.positions import rotate
 from mmcontrast.errors import UserError
 
@@ -328,6 +329,7 @@ def apply_blocks(
 
   if not depth:
     return x if at is None else pick(x, at)
+  x = by_batch(x)
   drop_scales = [i / max(depth - 1, 1) for i in range(depth)]
   one_block = _remembering(
     lambda block, x, drop_scale: block(x, mask, angles, drop_scale, context=context, train=train), remat, scan

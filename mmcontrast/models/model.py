@@ -21,6 +21,7 @@ import jax
 from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, keeps_places, takes
+from mmcontrast.encoders.lowering import by_batch
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
@@ -312,14 +313,14 @@ class Model:
     scope = jax.named_scope(f"{kind}.{name}")  # how a compiled program says whose an instruction is
     if not train:
       with scope:
-        return module.apply(own, *inputs, train=False, **options), stats or {}
+        return _by_batch(module.apply(own, *inputs, train=False, **options)), stats or {}
     rngs = {"dropout": key} if key is not None else None
     try:
       with scope:
         outputs, new = module.apply(own, *inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options)
     except UserError as error:
       raise UserError(f"config.{kind}.{name}: {error}") from None
-    return outputs, new.get("batch_stats", {})
+    return _by_batch(outputs), new.get("batch_stats", {})
 
 
 def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
@@ -395,6 +396,11 @@ def _of_texts(options: dict[str, Any], tower: str, towers: Mapping[str, nn.Modul
   if options.get("vocab_size") is None:
     options["vocab_size"] = vocabulary
   return {"token_embedding": f"towers/{tower}"} if options.get("tied") else {}
+
+
+def _by_batch(outputs: Any) -> Any:
+  """What a module made, each array cut between devices by examples, as the loss takes it."""
+  return jax.tree.map(by_batch, outputs)
 
 
 def _owned(params: Mapping[str, Any], owner: str) -> Mapping[str, Any]:

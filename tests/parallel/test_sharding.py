@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 from tiny import five_terms, tiny_batch, tiny_config, tiny_spec
 
+from mmcontrast.cost.dry_run import _QUICK
+from mmcontrast.encoders.lowering import lowered_for
 from mmcontrast.errors import UserError
 from mmcontrast.parallel import sharding
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.runs.train_state import TrainState
-from mmcontrast.training.program import make_method, shapes_of
+from mmcontrast.training.program import build_program, make_method, shapes_of
 from mmcontrast.training.step import init_state, train_step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "sharding"
@@ -124,9 +127,12 @@ def trained(preset, mesh, devices):
   mesh = sharding.make_mesh(mesh, jax.devices()[:devices])
   where = sharding.shard_state(preset, mesh, jax.eval_shape(functools.partial(init_state, method), tiny_batch()))
   state = jax.jit(functools.partial(init_state, method), out_shardings=where)(tiny_batch())
-  step = jax.jit(
-    functools.partial(train_step, method, mesh), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh))
-  )
+
+  def step_on_mesh(state, batch):
+    with lowered_for("cpu", mesh):
+      return train_step(method, mesh, state, batch)
+
+  step = jax.jit(step_on_mesh, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
   for number in range(2):
     state, metrics = step(state, sharding.put_batch(tiny_batch(seed=number), mesh))
   return state, jax.device_get(metrics)
@@ -169,3 +175,26 @@ if __name__ == "__main__":
   GOLDEN.mkdir(parents=True, exist_ok=True)
   for name in sharding.PRESETS:
     (GOLDEN / f"{name}.txt").write_text(snapshot(name))
+
+
+def test_a_device_holds_no_activations_of_the_whole_batch_where_parameters_are_cut(monkeypatch):
+  """Else the compiler cuts activations as it finds the parameters, and gathers a batch that does not fit."""
+  monkeypatch.setattr(sharding, "SMALL", 0)
+  shape = dict(width=16, depth=2, heads=2, scan=True, remat="full")
+  config = tiny_config(
+    batch=dict(size=56, microbatches=1),
+    towers=dict(
+      image=dict(name="vit", patch=8, pool="cls", **shape), text=dict(name="text_transformer", pool="eos", **shape)
+    ),
+    heads={f"{kind}_joint": dict(tower=kind, name="linear", dim=8) for kind in ("image", "text")},
+    objective=dict(clip=dict(query="image[0]/image_joint", key="text[0]/text_joint", temperature=0.1)),
+    sharding="fsdp",
+  )
+  mesh = sharding.make_mesh(dict(data=1, fsdp=8, tensor=1), jax.devices()[:8])
+  program = build_program(config, tiny_spec(56), mesh)
+  batch = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.batch_sharding(mesh)), program.batch
+  )
+  text = program.step.lower(program.state, batch).compile(_QUICK).as_text()
+  assert not re.findall(r"= \w+\[56,\d+,[\d,]+\]", text)  # of tokens; the loss gathers vectors
+  assert re.search(r"= f32\[56,8\]", text)
