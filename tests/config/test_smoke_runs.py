@@ -41,6 +41,11 @@ TRACED = {
   "methods/lxmert",
   "methods/mcl",
   "methods/vlap",
+  # Other families train tokens, texts and stages.
+  "methods/cico",
+  "methods/space2",
+  "methods/tact",
+  "methods/xbt",
 }
 
 
