@@ -31,10 +31,9 @@ from record import record
 
 from mmcontrast.config import base_config, load_config
 from mmcontrast.cost import flops, tpu_program, tpu_slice
-from mmcontrast.cost.dry_run import find_spec
-from mmcontrast.objectives import terms as objective
+from mmcontrast.cost.dry_run import find_spec, forward_flops
 from mmcontrast.parallel import sharding
-from mmcontrast.training.program import make_plans, view_shapes
+from mmcontrast.training.program import make_plans
 
 PEER = {("map", "v5e:2x4"): 1160.0}  # big_vision, millions of cycles
 
@@ -92,14 +91,7 @@ def estimate(config: Mapping, topology: str) -> dict[str, Any]:
   listed = tpu_program.instructions(compiled.as_text(), chip)
   cycles = sum(one.cycles for one in listed)
   kernels = sum(one.cycles for one in listed if "pallas_call" in one.source)
-  names = [name for name in objective.required_embeddings(program.method.terms) if not name.endswith("@momentum")]
-  variables = {"params": program.state.params, "batch_stats": program.state.batch_stats}
-
-  def forward(variables, views):
-    return program.method.model.embed(variables, views, names, train=False)
-
-  shapes = view_shapes(program.method.preparations, program.batch)
-  operations = flops.forward_flops(forward, variables, shapes) / size
+  operations = forward_flops(program, size)
   dearest, memory = tpu_program.by_source(listed)[:10], compiled.memory_analysis()
   return {
     "topology": topology,

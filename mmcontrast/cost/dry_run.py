@@ -119,7 +119,7 @@ def _on_slice(plan: Plan, batch: Any, present: Sequence[jax.Device], data_dir: s
       needed = needed or memory
       continue
     lines = tpu_slice.costs(
-      compiled, present[0], config["batch"]["size"], len(present), _forward_flops(program, config["batch"]["size"])
+      compiled, present[0], config["batch"]["size"], len(present), forward_flops(program, config["batch"]["size"])
     )
     if not tried:
       return lines
@@ -132,13 +132,21 @@ def _too_much(memory: tuple[int, int]) -> str:
   return f"memory a chip: needs {needed:.2f} GiB of {there:.2f}: IT DOES NOT FIT"
 
 
-def _forward_flops(program: Program, size: int) -> float:
-  """Of one example, momentum branches not counted, as the formula of MFU asks."""
+def forward_flops(program: Program, size: int) -> float:
+  """Of one example, as the formula of MFU asks: momentum branches are not counted, and of towers that do not train a
+  third is, since they have no backward pass."""
   method, state = program.method, program.state
-  names = objective.required_embeddings(method.terms)
-  embed = functools.partial(method.model.embed, names=names, train=False)
+  names = [name for name in objective.required_embeddings(method.terms) if not name.endswith("@momentum")]
+  views = view_shapes(method.preparations, program.batch)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  return flops.forward_flops(embed, variables, view_shapes(method.preparations, program.batch)) / size
+
+  def count(names):
+    embed = functools.partial(method.model.embed, names=names, train=False)
+    return flops.forward_flops(embed, variables, views) / size if names else 0.0
+
+  of_head = method.model.node_of_head
+  frozen = [name for name in names if f"towers/{of_head.get(name.split('/')[-1])}" in method.model.frozen]
+  return count(names) - 2 / 3 * count(frozen)
 
 
 def simulate(count: int) -> list[jax.Device]:
