@@ -76,8 +76,10 @@ def _absent(name: str, meant: list[str], names: Mapping[str, str]) -> str:
   stem = file.stem if file.suffix == ".py" else file.name
   beside = {path.stem: str(path) for path in sorted(file.parent.glob("*.py"))} if file.parent.is_dir() else {}
   choices = beside | {whole.rpartition("/")[2]: whole for whole in names}
-  close = difflib.get_close_matches(stem, choices, n=1, cutoff=0.65)
-  return f"{what}; " + (f"did you mean {choices[close[0]]!r}? " if close else "")
+  for some in (beside, choices) if file.suffix == ".py" else (choices,):  # who writes .py means a file first
+    if close := difflib.get_close_matches(stem, some, n=1, cutoff=0.65):
+      return f"{what}; did you mean {some[close[0]]!r}? "
+  return f"{what}; "
 
 
 def run(path: str) -> Any:

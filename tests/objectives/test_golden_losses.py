@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from token_arrays import with_tokens
 
 from mmcontrast.objectives import terms as objective
 from mmcontrast.stores import momentum as momentum_store
@@ -29,6 +30,7 @@ def total(config, embeddings, info=None, parameters=None, queues=None):
   """The loss of terms with their configured weights."""
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
+  embeddings = with_tokens(embeddings)
   return objective.evaluate(terms, embeddings, info or {}, parameters or {}, queues or {}, weights)[0]
 
 

@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from token_arrays import encoded
 
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
@@ -18,7 +19,9 @@ def program(impl, score="cosine", **options):
   shape = (8, 4) if score == "cosine" else (8, 3, 4)
 
   def loss(x):
-    return objective.evaluate(terms, {QUERY: x, KEY: x + 1}, {}, {"t": {}}, {}, {}, impl=impl, **options)[0]
+    given = {QUERY: x, KEY: x + 1}
+    given = given if score == "cosine" else encoded(given)
+    return objective.evaluate(terms, given, {}, {"t": {}}, {}, {}, impl=impl, **options)[0]
 
   return str(jax.make_jaxpr(jax.grad(loss))(jnp.ones(shape)))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from meshes import assert_close, compiled, make_mesh
 from test_golden_losses import BOTH, IMAGE, TEXT, check, inputs, total
+from token_arrays import with_tokens
 
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import mixing
@@ -280,9 +281,10 @@ def losses_and_gradients(impl="dense", devices=1, order=None, names=tuple(CASES)
   terms, embeddings, info = make_inputs(order)
 
   def loss(embeddings, info, name):
-    return objective.evaluate(
-      {name: terms[name]}, embeddings, info, {}, {}, {}, mesh=make_mesh(devices), impl=impl, tile=4
-    )[0]
+    given = with_tokens(embeddings)
+    return objective.evaluate({name: terms[name]}, given, info, {}, {}, {}, mesh=make_mesh(devices), impl=impl, tile=4)[
+      0
+    ]
 
   # A program for each: several rings at once on simulated devices, more of them than cores, are mixed up now and then.
   return {name: jax.device_get(compiled(jax.value_and_grad(lambda x, info, name=name: loss(x, info, name)))(
@@ -324,7 +326,7 @@ def test_a_share_ramps_between_own_pairs_and_the_teacher(criterion):
   _, embeddings, info = make_inputs()
   term = objective.parse_terms({"t": dict(BOTH, target=TEACHERS, criterion=criterion)})
   shares = [{"t": {"share": jnp.float64(share)}} for share in (0.0, 0.25, 1.0)]
-  at = [objective.evaluate(term, embeddings, info, {}, {}, {}, scheduled=now)[0] for now in shares]
+  at = [objective.evaluate(term, with_tokens(embeddings), info, {}, {}, {}, scheduled=now)[0] for now in shares]
   own = total({"t": dict(BOTH, criterion=criterion)}, embeddings, info)
   np.testing.assert_allclose(at[0], own, rtol=1e-12)
   np.testing.assert_allclose(at[1], 0.75 * at[0] + 0.25 * at[2], rtol=1e-12)

@@ -20,6 +20,8 @@ from mmcontrast.objectives.tokens import Tokens, make_tokens
 CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden/multimodal.json").read_text())
 IMAGE, TEXT = "image[0]/tokens", "text[0]/words"
 LATE = [name for name, score in SCORES.items() if score.tokens]
+ALIKE = [name for name in LATE if name != "text_conditioned_frames"]
+"""Scores to which tokens are alike; of the other's see test_within_an_example.py."""
 N, L, M, D = 9, 3, 4, 5
 
 
@@ -108,13 +110,17 @@ def embeddings(name, n=N):
   return {IMAGE: random_tokens(n, L, width, 0), TEXT: random_tokens(n, M, width, 1)}
 
 
+def built(name):
+  return build_score(name if name in ALIKE or name not in LATE else dict(name=name, queries=1), "score")
+
+
 def read(score, x):
   """Tokens of an array, in which zeros are none; vectors as they are."""
   return unpack(x, score.weighted) if score.tokens else x
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", ALIKE)
 def test_value_and_gradient_are_those_of_a_double_loop(name):
   score, given = build_score(name, "score"), embeddings(name, 4)
 
@@ -134,8 +140,9 @@ def test_value_and_gradient_are_those_of_a_double_loop(name):
 @pytest.mark.parametrize("name", list(SCORES))
 def test_a_score_is_homogeneous_in_its_rows(name):
   """What lets a temperature scale rows; with its gradient, which is the temperature's."""
-  score, rng = build_score(name, "score"), np.random.default_rng(2)
-  x = embeddings(name) if score.tokens else {k: jnp.asarray(rng.normal(size=(N, D))) for k in (IMAGE, TEXT)}
+  score, rng = built(name), np.random.default_rng(2)
+  shape = (N, L, D) if name in LATE else (N, D)
+  x = embeddings(name) if name in ALIKE else {k: jnp.asarray(rng.normal(size=shape)) for k in (IMAGE, TEXT)}
   rows, columns = score.prepare(read(score, x[IMAGE])), score.prepare(read(score, x[TEXT]))
   if score.joins:
     columns = score.join([columns, columns[::-1]])
@@ -178,7 +185,7 @@ def test_devices_and_tiles_change_nothing(name):
 @pytest.mark.parametrize("name", LATE)
 def test_never_all_four_axes(name):
   """The gradient of a tile of r rows and c columns holds r * c tokens of one side at most."""
-  r, c, length, words, score = 7, 11, 13, 5, build_score(name, "score")
+  r, c, length, words, score = 7, 11, 13, 5, built(name)
   a, b = jnp.ones((r, length, D)), jnp.ones((c, words, D))
 
   def loss(a, b):
@@ -196,7 +203,7 @@ def test_never_all_four_axes(name):
 # ---- Absent tokens ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", ALIKE)
 def test_absent_tokens_get_no_gradient_and_matter_to_no_one(name):
   score, given = build_score(name, "score"), {k: jnp.float32(x) for k, x in embeddings(name).items()}
   given[TEXT] = given[TEXT].at[2].set(0.0)  # an example without any

@@ -21,3 +21,8 @@ def encoded(arrays, weighted: bool = False):
   """name -> array [N, L, D], as terms take it."""
   tokens = {name: unpack(array, weighted) for name, array in arrays.items()}
   return {name: Encoded(None, of.vectors, of.mask, of.weights) for name, of in tokens.items()}
+
+
+def with_tokens(arrays):
+  """Embeddings by name, those of heads named "tokens" as terms take them."""
+  return {**arrays, **encoded({name: array for name, array in arrays.items() if "/tokens" in name})}
