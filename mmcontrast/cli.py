@@ -8,15 +8,15 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import logging
 
-from mmcontrast import __version__, folders
+from mmcontrast import __version__, data_commands, folders
+from mmcontrast.command_line import add_command, add_source, source_options
 from mmcontrast.errors import Preempted, UserError
 
 _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
-DATA_DIR = "where datasets live (default: $MMCONTRAST_DATA or ~/.cache/mmcontrast/data)"
 
 
 OVERRIDES = """Overrides, as --config.KEY=VALUE, of any option (docs/config.md lists all); the most used:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   dotted = [word for word in words if re.match(r"--\w+\.[^=\s]*=", word)]
   options, rest = parser.parse_known_args([word for word in words if word not in dotted])
   rest += dotted
-  if rest and options.command not in (_train, _evaluate, _inspect, _convert, _tokenizer, _embed, _search, _retrieve):
+  if rest and not options.takes_more:
     parser.error(f"unexpected argument {rest[0]!r}")
   # Orbax and grain talk a lot through absl; what they report there as an error they also raise.
   logging.set_verbosity(logging.FATAL)
@@ -106,43 +106,15 @@ def _parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(required=True, metavar="command")
 
   _add_train(commands)
-  _add(commands, "configs", _configs, "List the configs that come with the package.", reads_data=False)
+  add_command(commands, "configs", _configs, "List the configs that come with the package.", reads_data=False)
   _add_evaluate(commands)
   _add_embed(commands)
   _add_search(commands)
   _add_caption(commands)
   _add_match(commands)
   _add_weights(commands)
-  _add_data(commands)
+  data_commands.add(commands)
   return parser
-
-
-def _add(
-  commands: argparse._SubParsersAction,
-  name: str,
-  function: Callable[[argparse.Namespace, list[str]], None],
-  text: str,
-  reads_data: bool = True,
-  epilog: str | None = None,
-) -> argparse.ArgumentParser:
-  """A command, which runs `function`."""
-  command = commands.add_parser(
-    name,
-    help=text,
-    description=text,
-    allow_abbrev=False,
-    epilog=epilog,
-    formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
-  )
-  command.set_defaults(command=function)
-  if reads_data:
-    command.add_argument("--data_dir", help=DATA_DIR)
-  return command
-
-
-def _add_source(command: argparse.ArgumentParser) -> None:
-  command.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config")
-  command.add_argument("--split", default="train", help="the split (default: train)")
 
 
 def _add_width(command: argparse.ArgumentParser) -> None:
@@ -157,7 +129,9 @@ def _add_width(command: argparse.ArgumentParser) -> None:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast train`."""
-  train = _add(commands, "train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES)
+  train = add_command(
+    commands, "train", _train, "Train a config; running it again resumes.", epilog=OVERRIDES, takes_more=True
+  )
   train.add_argument(
     "--config",
     required=True,
@@ -184,13 +158,14 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast evaluate`."""
-  evaluate = _add(
+  evaluate = add_command(
     commands,
     "evaluate",
     _evaluate,
     "Evaluate a run, on its own sets or on a source: evaluation.json, "
     "retrieval.png, a table. Options of the source follow as --source.key=value, those of the evaluation "
     "as --config.evaluation.key=value.",
+    takes_more=True,
   )
   evaluate.add_argument(
     "source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: the sets of config.evaluation)"
@@ -206,12 +181,13 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def _add_embed(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast embed`."""
-  embed = _add(
+  embed = add_command(
     commands,
     "embed",
     _embed,
     "Embed all images and captions of a source, in shards; running it again resumes. "
     "Options of the source follow as --source.key=value.",
+    takes_more=True,
   )
   embed.add_argument("--workdir", required=True, help="the folder of the run")
   embed.add_argument("--out", required=True, help="the folder of the embeddings")
@@ -224,18 +200,19 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
   _add_width(embed)
-  _add_source(embed)
+  add_source(embed)
 
 
 def _add_search(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast search`."""
-  search = _add(
+  search = add_command(
     commands,
     "search",
     _search,
     "Find the images, captions or sounds nearest to words, to an image or to a sound: in a source, in an "
     "evaluation set of the run, or in what `mmcontrast embed` made. "
     "Options of the source follow as --source.key=value.",
+    takes_more=True,
   )
   search.add_argument("query", help="words, or the path of an image or a sound")
   search.add_argument(
@@ -267,7 +244,7 @@ def _add_search(commands: argparse._SubParsersAction) -> None:
 
 def _add_caption(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast caption`."""
-  caption = _add(
+  caption = add_command(
     commands,
     "caption",
     _caption,
@@ -304,7 +281,7 @@ def _add_caption(commands: argparse._SubParsersAction) -> None:
 
 def _add_match(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast match`."""
-  match = _add(
+  match = add_command(
     commands,
     "match",
     _match,
@@ -320,7 +297,7 @@ def _add_match(commands: argparse._SubParsersAction) -> None:
 
 def _add_weights(commands: argparse._SubParsersAction) -> None:
   """`mmcontrast import`, `export` and `interpolate`."""
-  take = _add(
+  take = add_command(
     commands,
     "import",
     _import,
@@ -344,7 +321,7 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
     "state_dict_ema or teacher (default: the usual one, and a line says which)",
   )
 
-  export = _add(commands, "export", _export, "Write the model of a run for another package.", reads_data=False)
+  export = add_command(commands, "export", _export, "Write the model of a run for another package.", reads_data=False)
   export.add_argument("--workdir", required=True)
   export.add_argument(
     "--to", required=True, metavar="FORMAT", help="open_clip, hf, timm, torchvision, detectron2, stablehlo or onnx"
@@ -352,7 +329,7 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
   export.add_argument("--out", required=True, help="the folder to write, which must be empty")
   export.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
-  between = _add(
+  between = add_command(
     commands,
     "interpolate",
     _interpolate,
@@ -363,81 +340,6 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
   between.add_argument("second", help="the folder of one that was fine-tuned from it")
   between.add_argument("--alpha", type=float, default=0.5, help="0: the first, 1: the second (default: 0.5)")
   between.add_argument("--workdir", required=True, help="the folder of the new run, which must be empty")
-
-
-def _add_data(commands: argparse._SubParsersAction) -> None:
-  """`mmcontrast data` and its commands."""
-  data = commands.add_parser("data", help="List, build, index, inspect and convert datasets; train tokenizers.")
-  commands = data.add_subparsers(required=True, metavar="command")
-  build = _add(commands, "build", _build, "Build a dataset from its packages.")
-  build.add_argument("name", help="emoji_views, emoji_noto, emoji_scenes, ...: `mmcontrast data list` names all")
-  build.add_argument("--force", action="store_true", help="build it again")
-
-  _add(commands, "list", _list, "List the datasets that are built or can be, and the kinds of data that are read.")
-
-  index = _add(
-    commands,
-    "index",
-    _index,
-    "Write an index next to each tar or TFRecord shard. Shards that have one are skipped.",
-    reads_data=False,
-  )
-  index.add_argument("pattern", help="such as '/data/{000..099}.tar' or 'tfrecord:gs://bucket/*.tfrecord'")
-
-  inspect = _add(
-    commands,
-    "inspect",
-    _inspect,
-    "Print what a dataset holds: counts, schema, five examples. Options of the source follow as --source.key=value.",
-  )
-  inspect.add_argument("--out", help="a contact sheet to write, such as sheet.png")
-  inspect.add_argument(
-    "--shuffled_captions", type=float, default=0.0, metavar="SHARE", help="as data.shuffled_captions.share of a run"
-  )
-  inspect.add_argument("--shuffle_seed", type=int, default=0, metavar="SEED", help="as data.shuffled_captions.seed")
-
-  retrieve = _add(
-    commands,
-    "retrieve",
-    _retrieve,
-    "Write the texts that a run finds nearest to each record of a dataset, as further captions of it "
-    "(config.data.added_captions). Options of the source follow as --source.key=value.",
-  )
-  _add_source(retrieve)
-  retrieve.add_argument("--workdir", required=True, help="the folder of the run that compares")
-  retrieve.add_argument("--field", required=True, help="what the captions are called, such as concept")
-  retrieve.add_argument("--out", required=True, metavar="FILE", help="the file; one that is there gets one field more")
-  retrieve.add_argument(
-    "--texts", metavar="FILE", help="what is searched, a text a line (default: the data's captions)"
-  )
-  retrieve.add_argument(
-    "--by", metavar="MODALITY", help="what of a record searches (default: its images, else captions)"
-  )
-  retrieve.add_argument("--count", type=int, default=3, help="how many for each record (default: 3)")
-
-  convert = _add(
-    commands,
-    "convert",
-    _convert,
-    "Convert a dataset; running it again resumes. Options of the source follow as --source.key=value.",
-  )
-  convert.add_argument("--to", required=True, choices=["array_record"])
-  convert.add_argument("--out", required=True, help="the folder of the files")
-  convert.add_argument("--shards", type=int, help="how many files (default: one for each 10,000 records)")
-
-  tokenizer = _add(
-    commands,
-    "tokenizer",
-    _tokenizer,
-    "Train a sentencepiece model on the texts of a dataset. "
-    "Options of the source follow as --source.key=value; --source.image=None reads no images.",
-  )
-  tokenizer.add_argument("--out", required=True, help="the file to write, such as tokenizer.model")
-  tokenizer.add_argument("--vocab_size", type=int, default=8000, help="how many tokens (default: 8000)")
-  for command in (inspect, convert, tokenizer):
-    _add_source(command)
-  for command in (index, convert):
-    command.add_argument("--workers", type=int, help="processes (default: one for each core)")
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -489,7 +391,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
     options.step,
     options.data_dir,
     source=options.source,
-    options=_source_options(of_source),
+    options=source_options(of_source),
     split=options.split,
     train_split=options.train_split,
     width=options.width,
@@ -514,7 +416,7 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
       options.workdir,
       options.source,
       options.out,
-      options=_source_options(words),
+      options=source_options(words),
       split=options.split,
       kind=options.kind,
       format=options.format,
@@ -547,7 +449,7 @@ def _search(options: argparse.Namespace, words: list[str]) -> None:
     options.workdir,
     options.query,
     options.source,
-    options=_source_options(words),
+    options=source_options(words),
     split=options.split,
     dataset=options.dataset,
     embeddings=options.embeddings,
@@ -594,108 +496,11 @@ def _interpolate(options: argparse.Namespace, _: list[str]) -> None:
   print(interpolate(options.first, options.second, options.alpha, options.workdir))
 
 
-def _build(options: argparse.Namespace, _: list[str]) -> None:
-  from mmcontrast.data.build import build_dataset
-
-  print(build_dataset(options.name, options.data_dir, force=options.force))
-
-
-def _list(options: argparse.Namespace, _: list[str]) -> None:
-  from mmcontrast.data.catalogue import catalogue
-
-  print(catalogue(options.data_dir))
-
-
-def _index(options: argparse.Namespace, _: list[str]) -> None:
-  from mmcontrast.data.index_shards import index_shards
-
-  print(index_shards(options.pattern, options.workers))
-
-
-def _inspect(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.data import inspection, shuffled, sources
-  from mmcontrast.report.picture_path import png_path
-
-  out = png_path(options.out, "--out") if options.out else None
-  named = {"dataset": options.source, "source": _source_options(words)}
-  named["shuffled_captions"] = {"share": options.shuffled_captions, "seed": options.shuffle_seed}
-  shuffled.check(named["shuffled_captions"])
-  source = sources.open_source(named, options.split, options.data_dir)
-  found = inspection.inspect(source)
-  print(found.text)
-  if found.fault:
-    raise UserError(found.fault)
-  if out:
-    from mmcontrast.report.contact_sheet import draw_contact_sheet
-    from mmcontrast.report.picture_path import keep_files
-
-    shown, words = inspection.pictures(source)
-    print(draw_contact_sheet(out, [one.picture for one in shown], words, f"{options.source}, {options.split}"))
-    if files := keep_files(out, [one.file for one in shown]):
-      print(f"{files[0]} to {files[-1].name}")
-
-
-def _retrieve(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.retrieve import retrieve
-
-  print(
-    retrieve(
-      options.workdir,
-      options.source,
-      options.field,
-      options.out,
-      options=_source_options(words),
-      split=options.split,
-      texts=options.texts,
-      by=options.by,
-      count=options.count,
-      data_dir=options.data_dir,
-    )
-  )
-
-
-def _convert(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.data.convert import convert
-
-  print(
-    convert(
-      options.source,
-      _source_options(words),
-      options.split,
-      options.out,
-      options.shards,
-      options.workers,
-      options.data_dir,
-    )
-  )
-
-
-def _tokenizer(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.data import sources
-  from mmcontrast.data.train_tokenizer import train_tokenizer
-
-  named = {"dataset": options.source, "source": _source_options(words)}
-  print(train_tokenizer(sources.open_source(named, options.split, options.data_dir), options.out, options.vocab_size))
-
-
 def _late_source(options: argparse.Namespace, words: list[str]) -> list[str]:
   """`words` without a SOURCE that follows options, which argparse takes for one word too many."""
   if words and options.source is None and not words[0].startswith("-"):
     options.source, *words = words
   return words
-
-
-def _source_options(words: list[str]) -> dict[str, object]:
-  """The `data.source` that words such as "--source.caption=alt" write."""
-  from mmcontrast.config.overrides import literal
-
-  given = {}
-  for word in words:
-    name, equals, text = word.partition("=")
-    if not name.startswith("--source.") or not equals:
-      raise UserError(f"unexpected argument {word!r}; options of the source look like --source.caption=alt")
-    given[name.removeprefix("--source.")] = literal(text)
-  return given
 
 
 if __name__ == "__main__":

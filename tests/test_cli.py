@@ -124,7 +124,7 @@ def test_a_terminal_that_is_not_utf_8_and_a_reader_that_leaves(monkeypatch, capf
     def command(options, rest):
       print(words)
 
-    monkeypatch.setattr("mmcontrast.cli._build", command)
+    monkeypatch.setattr("mmcontrast.data_commands._build", command)
 
   out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
   monkeypatch.setattr(sys, "stdout", out)

@@ -36,6 +36,8 @@ FLOORS = (
   ("train",),
   ("configs",),
   ("__init__",),
+  ("command_line",),
+  ("data_commands",),
   ("cli",),
   ("__main__",),
 )
