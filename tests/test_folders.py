@@ -6,7 +6,7 @@ import tempfile
 import pytest
 from tiny import tiny_inference
 
-from mmcontrast import cli
+from mmcontrast import cli, data_commands
 from mmcontrast.data.sources import open_source
 from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.errors import MissingData, UserError
@@ -188,13 +188,13 @@ def test_a_disk_that_refuses_ends_a_command_in_one_line(monkeypatch, capsys):
   def refuses(options, rest):
     raise PermissionError(13, "Permission denied", "/data/x")
 
-  monkeypatch.setattr(cli, "_build", refuses)
+  monkeypatch.setattr(data_commands, "_build", refuses)
   assert cli.main(["data", "build", "emoji_views"]) == 2
   assert capsys.readouterr().err == "error: /data/x: Permission denied\n"
 
   def broken(options, rest):
     raise FileNotFoundError(2, "No such file or directory", "/data/x")  # a mistake of the program's, with its traceback
 
-  monkeypatch.setattr(cli, "_build", broken)
+  monkeypatch.setattr(data_commands, "_build", broken)
   with pytest.raises(FileNotFoundError):
     cli.main(["data", "build", "emoji_views"])
