@@ -52,7 +52,7 @@ class Image(ImageInUse, Modality):
     # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
     "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
     # Versions of views, `image_masked`, of which the tower does not see all patches: of how many views, the side of
-    # a patch in pixels, the share hidden, and the probability that any is.
+    # a patch in pixels, how many on a side are hidden at once, the share hidden, and the probability that any is.
     "masked": image_masks.DEFAULTS,
     "trim": False,  # see transforms.trim; evaluation does the same
     # Share of the side that evaluation sees. A random crop shows things larger than they are, so the

@@ -48,6 +48,15 @@ def test_so_many_patches_are_hidden_of_an_example_by_its_seed():
   assert np.any(np.asarray(masks.hidden(seeds, 1, 32)) != hidden)
 
 
+def test_blocks_of_patches_are_hidden_at_once():
+  hidden = Masking(views=1, patch=4, share=(0.6, 0.6), probability=1.0, block=2).hidden(
+    jnp.arange(50, dtype=jnp.uint32), 0, 32
+  )
+  blocks = np.asarray(hidden).reshape(50, 4, 2, 4, 2)
+  first = blocks[:, :, :1, :, :1]
+  assert (blocks == first).all() and (first.sum((1, 2, 3, 4)) == 10).all() and len(np.unique(hidden, axis=0)) > 40
+
+
 def test_the_tower_sees_a_token_in_the_place_of_a_hidden_patch():
   tower = build_encoder(dict(name="vit", patch=4, width=8, depth=1, heads=2, mask_token=True))
   x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
@@ -96,6 +105,10 @@ def test_runs_that_are_refused(changes, message):
   [
     (dict(views=3), r"data\.masked\.views: 3 masked versions of 2 image views"),
     (dict(views=1, patch=5), r"data\.masked\.patch: images of 32 px do not split into patches of 5 px"),
+    (
+      dict(views=1, patch=4, block=3),
+      r"data\.masked\.block: 8 patches on a side do not split .* of 3; the nearest is 2",
+    ),
     (dict(share=(0.5, 2)), r"data\.masked\.share: \(0\.5, 2\); give"),
     (dict(probability=0), r"data\.masked\.probability: 0; give a number over 0"),
     (dict(vews=1), r"data\.masked\.vews: unknown key; did you mean 'views'"),
