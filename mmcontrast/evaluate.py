@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmcontrast import folders
 from mmcontrast.called import call_as
@@ -25,17 +25,18 @@ from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.suite import check_set, embed_sets, run_suite
+from mmcontrast.evaluation.suite import check_set, described, embed_sets, measured
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.evaluation_config import Measured, check_words, revise, saved_section
 
 _SAME = 1e-6  # results closer than that are one
+PROTOCOLS = "protocols"  # the key of evaluation.json that is no result: "set/task" -> by what it was measured
 _FEW = 2000  # examples of which a share may be none, and which are opened in no time
 
 
 def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = None) -> dict[str, float]:
   """Flat results, dataset first: {"emoji_noto/image_to_text/recall@1": 0.31, ...}, fractions."""
-  return _evaluate(model, config, data_dir)[0]
+  return _evaluate(model, config, data_dir).results
 
 
 def evaluate_workdir(
@@ -70,7 +71,7 @@ def evaluate_workdir(
   model = load(workdir, step, data_dir)
   section = dict(saved_section(run_folder(workdir), model.config))
   model = revise(model, section if width is None else {**section, "width": width}, measured, overrides, workdir)
-  results, sets = _evaluate(model, model.config, data_dir)
+  results, by, sets = _evaluate(model, model.config, data_dir)
   if not results:
     raise UserError(f"{workdir}: none of the sets {', '.join(model.config['evaluation']['sets'])} could be evaluated")
   parts = (measured and measured.name, step is not None and f"step{step}", width is not None and f"width{width}")
@@ -78,8 +79,9 @@ def evaluate_workdir(
   files = [workdir / f"evaluation{suffix}.json", workdir / f"retrieval{suffix}.png"]
   with _written(workdir):
     keep_others(files, results)
-    files[0].write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    folders.append(workdir / "evaluations.jsonl", json.dumps(_line(files[0].name, model, results)) + "\n")
+    files[0].write_text(json.dumps({**results, PROTOCOLS: by}, indent=1, sort_keys=True) + "\n")
+    line = _line(files[0].name, model, results) | {PROTOCOLS: by}
+    folders.append(workdir / "evaluations.jsonl", json.dumps(line) + "\n")
   written = files[:1]
   written += _pictures(model, sets, files[1])
   from mmcontrast.report.table import show
@@ -96,6 +98,7 @@ def keep_others(files: Sequence[folders.Folder], results: Mapping[str, float]) -
   first = files[0]
   try:
     old = json.loads(first.read_text())
+    old.pop(PROTOCOLS, None)
     if old.keys() == results.keys() and all(abs(old[key] - value) <= _SAME for key, value in results.items()):
       return
   except FileNotFoundError:
@@ -157,9 +160,13 @@ def check_sets(config: Mapping, data_dir: str | None = None, examples: int | Non
       check_set(options, name, info.label_names)
 
 
-def _evaluate(
-  model: Inference, config: Mapping, data_dir: str | None
-) -> tuple[dict[str, float], dict[str, EmbeddedSet]]:
+class _Evaluated(NamedTuple):
+  results: dict[str, float]
+  protocols: dict[str, dict[str, Any]]
+  sets: dict[str, EmbeddedSet]
+
+
+def _evaluate(model: Inference, config: Mapping, data_dir: str | None) -> _Evaluated:
   options = dict(config["evaluation"])
   loaded = {}
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])):
@@ -188,7 +195,8 @@ def _evaluate(
       if line := model.cut_line(name, modality, one.data.things[modality].values):
         note(line)
   untrained = lambda: model.untrained().embed  # noqa: E731
-  return run_suite(model.embed, options, loaded.__getitem__, sets=sets, untrained=untrained), sets
+  results, tasks = measured(model.embed, options, loaded.__getitem__, sets=sets, untrained=untrained)
+  return _Evaluated(results, described(tasks, config), sets)
 
 
 def _pictures(model: Inference, sets: Mapping[str, EmbeddedSet], file: folders.Folder) -> list[folders.Folder]:

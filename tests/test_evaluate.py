@@ -143,7 +143,8 @@ def test_results_stand_side_by_side(run, pictures, capsys):
     "evaluation-my_data_val.json",
   ]
   lines = [json.loads(line) for line in (workdir / "evaluations.jsonl").read_text().splitlines()]
-  assert [line["step"] for line in lines] == [0, 0, 0, 40] and lines[0]["results"] == json.loads(first)
+  assert [line["step"] for line in lines] == [0, 0, 0, 40]
+  assert {**lines[0]["results"], "protocols": lines[0]["protocols"]} == json.loads(first)
   assert lines[0]["data"]["my_data_val"]["dataset"] == pictures and len({line["model"] for line in lines}) == 2
 
 

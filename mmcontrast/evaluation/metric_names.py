@@ -18,6 +18,8 @@ from mmcontrast.evaluation import (
 )
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
+from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, names_of
+from mmcontrast.evaluation.protocols.clip_benchmark import RECALL_AT
 from mmcontrast.evaluation.suite import EVALUATORS
 
 if TYPE_CHECKING:
@@ -76,23 +78,34 @@ def metric_names(
 def _of_retrieval(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
   wanted = options["directions"]
   every = [wanted] if isinstance(wanted, str) else list(wanted) or [way_of(*way) for way in options["ways"](name)]
+  pairs = list(every)
   if head := options["match"]:
     pair = options["matches"].get(head, ())
     every += [f"{way}_by_{head}" for way in every if way in (way_of(*pair), way_of(*pair[::-1]))]
   every += [way_of(*way) for pair in retrieval.pairs_of(options["nodes"]) for way in (pair, pair[::-1])]
   every += [way for term in options["joined"] for way in term.ways]
-  return [f"{way}/{metric}" for way in every for metric in _RETRIEVAL]
+  protocols = names_of(options["protocol"])
+  every = every if OURS in protocols else [way for way in every if way not in pairs]
+  names = [f"{way}/{metric}" for way in every for metric in _RETRIEVAL]
+  if CLIP_BENCHMARK in protocols:
+    names += [f"{way}_by_{CLIP_BENCHMARK}/recall@{k}" for way in pairs for k in RECALL_AT]
+  return names
 
 
 def _of_zero_shot(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
   wanted = [options["of"]] if isinstance(options["of"], str) else list(options["of"]) or [""]
-  return [
-    f"{task_of('zero_shot', '' if modality == options['probed'] else modality)}/{label}_top{k}"
-    for modality in wanted
-    for label in labels_of(options["label"], zero_shot.USUAL_LABEL, classes)
-    for k in (1, 5)
-    if k == 1 or len(classes.get(label, range(6))) > k
-  ]
+  names = []
+  for modality in wanted:
+    task = task_of("zero_shot", "" if modality == options["probed"] else modality)
+    for label in labels_of(options["label"], zero_shot.USUAL_LABEL, classes):
+      count = len(classes.get(label, range(6)))
+      for protocol in names_of(options["protocol"]):
+        if protocol == OURS:
+          names += [f"{task}/{label}_top{k}" for k in (1, 5) if k == 1 or count > k]
+        else:
+          metrics = ("acc1", *(("acc5",) if count >= 5 else ()), "mean_per_class_recall")
+          names += [f"{task}_by_{protocol}/{label}_{metric}" for metric in metrics]
+  return names
 
 
 def _of_knn(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:

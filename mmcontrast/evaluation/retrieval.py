@@ -28,10 +28,13 @@ from mmcontrast.evaluation import joined
 from mmcontrast.evaluation.embed import Compare, cosines, row_chunks, unit, way_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.matches import Matches, as_matches, groups, matches_of
+from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, clip_benchmark, names_of
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.objectives.tokens import Tokens
 
 ROUNDING = 1e-6  # cosines closer than this are equal in float32
 RECALL_AT = (1, 5, 10)
+PROTOCOLS = (OURS, CLIP_BENCHMARK)
 Positives = Matches | np.ndarray | sparse.csr_array
 """Which of Q queries matches which of G candidates: Matches, or bool [Q, G]."""
 
@@ -151,6 +154,7 @@ def evaluate(
   nodes: Sequence[Sequence[str]] = (),
   match: str = "",
   candidates: int = 16,
+  protocol: str | Sequence[str] = OURS,
 ) -> dict[str, dict[str, float]]:
   """Retrieval of each modality by each other, over the whole of each set; `bank` is not used.
 
@@ -162,6 +166,8 @@ def evaluate(
     match: a head, of a tower that reads two modalities, by whose logits the nearest are put in order once more, as
       ALBEF does (arXiv:2107.07651): the tasks "image_to_text_by_HEAD". "": none.
     candidates: how many of the nearest, a query.
+    protocol: of PROTOCOLS, one or several: recall at k of the pairs by another's rules is a task of its own,
+      "image_to_text_by_clip_benchmark-1.6". What is said above of `nodes`, `match` and joined keys is by ours.
 
   Raises:
     UserError: no such direction or head, or a set with nothing to be searched for or by.
@@ -173,7 +179,8 @@ def evaluate(
   for test in tests:
     both = {}
     for way in _ways(test, directions):
-      both[way_of(*way)] = _of_pair(test, *way)
+      for name in names_of(protocol):
+        both[_task_of(way, name)] = (_of_pair if name == OURS else _by_clip_benchmark)(test, *way)
       if match and set(way) == set(_matched_by(test, match)) and test.match:
         both[f"{way_of(*way)}_by_{match}"] = _matched(test, *way, match, candidates)
     for one, other in pairs_of(nodes):
@@ -245,6 +252,38 @@ def _of_pair(test: EmbeddedSet, query: str, gallery: str) -> dict[str, float]:
   return retrieval(
     test.joint(query), test.joint(gallery), test.matches(query, gallery), test.compare, way_of(query, gallery)
   )
+
+
+def _task_of(way: tuple[str, str], protocol: str) -> str:
+  return way_of(*way) if protocol == OURS else f"{way_of(*way)}_by_{protocol}"
+
+
+def _by_clip_benchmark(test: EmbeddedSet, query: str, gallery: str) -> dict[str, float]:
+  """Recall at k as that package has it: a text (else the second of the pair) belongs to one thing of the other
+  modality, that of its example; where examples are not known, the first of its concept."""
+  if test.compare is not cosines:
+    raise UserError(
+      f"retrieval.protocol: {CLIP_BENCHMARK!r} compares single vectors, and this run compares tokens; leave it out"
+    )
+  words, shown = (gallery, query) if gallery == "text" else (query, gallery)
+  belongs = _owner_of(test, words, shown)
+  hits = clip_benchmark.recalls(test.joint(words)[belongs >= 0], test.joint(shown), belongs[belongs >= 0])
+  found = hits["image" if query == words else "text"]
+  return {f"recall@{k}": float(hit.mean()) for k, hit in found.items()}
+
+
+def _owner_of(test: EmbeddedSet, words: str, shown: str) -> np.ndarray:
+  """int [T]: the place among the things of `shown` that each of `words` belongs to; -1: to none."""
+  many, one = test.data.things[words], test.data.things[shown]
+  by_example = (many.example >= 0).all() and (one.example >= 0).all()
+  keys, asked = (one.example, many.example) if by_example else (one.concept, many.concept)
+  first: dict[int, int] = {}
+  for place, key in enumerate(np.asarray(keys).tolist()):
+    first.setdefault(key, place)
+  out = np.array([first.get(key, -1) for key in np.asarray(asked).tolist()], np.int64)
+  if not (out >= 0).any():
+    raise UserError(f"retrieval.protocol: no {words} of {test.name!r} belongs to {MODALITIES[shown].a} of it")
+  return out
 
 
 def pairs_of(nodes: Sequence[Any]) -> list[tuple[str, str]]:

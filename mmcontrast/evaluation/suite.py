@@ -34,7 +34,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import (
@@ -44,6 +46,7 @@ from mmcontrast.evaluation import (
   knn,
   linear_probe,
   masked_words,
+  protocols,
   retrieval,
   similarity,
   tagging,
@@ -69,8 +72,9 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "perplexity": captioning.perplexity,
   "masked_words": masked_words.evaluate,
 }
-_NAMES = ("node", "directions", "of")  # options that are a name or several
+_NAMES = ("node", "directions", "of", "protocol")  # options that are a name or several
 CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
+_BY_PROTOCOL = {"retrieval": retrieval.PROTOCOLS, "zero_shot": zero_shot.PROTOCOLS}
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 OF_WORDS = ("captioning", "perplexity")
 NEED_A_BANK = ("knn", "linear_probe", "tagging")
@@ -106,6 +110,9 @@ def check(config: Mapping[str, Any]) -> None:
     for one in baselines.names(options or {}):
       choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip
+    if name in _BY_PROTOCOL:
+      for one in protocols.names_of((options or {}).get("protocol", protocols.OURS)) or [""]:
+        choose(one, _BY_PROTOCOL[name], f"evaluation.evaluators.{name}.protocol")
     for one in (options or {}).get("sets", ()):
       choose(one, sets, f"evaluation.evaluators.{name}.sets")
     if name in CHECKS:
@@ -221,12 +228,33 @@ def run_suite(
   Raises:
     UserError: a config mistake, a set without what an evaluator needs, NaN embeddings.
   """
+  return measured(embed, config, load_set, sets=sets, untrained=untrained)[0]
+
+
+class Task(NamedTuple):
+  """What a task of the results is of: the evaluator, its options, and the set."""
+
+  evaluator: str
+  options: Mapping[str, Any]
+  test: EmbeddedSet
+
+
+def measured(
+  embed: Embed,
+  config: Mapping[str, Any],
+  load_set: Callable[[str], EvaluationSet],
+  *,
+  sets: Mapping[str, EmbeddedSet] | None = None,
+  untrained: Callable[[], Embed] | None = None,
+) -> tuple[dict[str, float], dict[str, Task]]:
+  """As `run_suite`: (results, "set/task" -> what it is of)."""
   check(config)
   embedded = embed_sets(embed, config, load_set) if sets is None else sets
   named = [embedded[name] for name in _names(config, "train_sets")]
   tests = [embedded[name] for name in _names(config, "sets")]
   bank = named or [one for one in tests if one.seen] or [one for one in tests if one.data.trains_probes]
   out: dict[str, float] = {}
+  tasks: dict[str, Task] = {}
 
   @functools.cache
   def without_training(baseline: str) -> dict[str, EmbeddedSet]:
@@ -249,8 +277,56 @@ def run_suite(
         tests = [one if one.name in _names(config, "train_sets") else one.for_splits(test_splits) for one in tests]
         trains = [one.for_splits(("train",)) for one in trains]
       for dataset, metrics in EVALUATORS[name](tests, trains, **options).items():
-        out |= {f"{dataset}/{baselines.named(metric, baseline)}": value for metric, value in metrics.items()}
-  return out
+        found = {f"{dataset}/{baselines.named(metric, baseline)}": value for metric, value in metrics.items()}
+        out |= found
+        tasks |= {key.rpartition("/")[0]: Task(name, options, seen[dataset]) for key in found}
+  return out, tasks
+
+
+def described(tasks: Mapping[str, Task], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """ "set/task" -> the protocol that it was measured by, as it is written beside the results; see protocols.described.
+
+  Args:
+    config: of the run, all of it.
+  """
+  return {name: _described(name, task, config) for name, task in tasks.items() if task.evaluator in _PROTOCOL_OF}
+
+
+_PROTOCOL_OF = {
+  "retrieval": protocols.OURS,
+  "zero_shot": protocols.OURS,
+  "knn": "weighted_knn-v1",
+  "linear_probe": linear_probe.PROTOCOL,
+  "tagging": tagging.PROTOCOL,
+}
+
+
+def _described(name: str, task: Task, config: Mapping[str, Any]) -> dict[str, Any]:
+  by = name.rpartition("_by_")[2]
+  protocol, options, data = (
+    by if by in protocols.PROTOCOLS else _PROTOCOL_OF[task.evaluator],
+    task.options,
+    task.test.data,
+  )
+  facts: dict[str, Any] = {"split": "+".join(sorted({str(one) for one in data.split} - {""})) or None}
+  if task.evaluator == "zero_shot":
+    templates = options.get("templates", zero_shot.USUAL_TEMPLATES)
+    labels = labels_of(options.get("label"), zero_shot.USUAL_LABEL, data.label_names)
+    names = [class_names.choose(options.get("names"), data.label_names[label], label) for label in labels]
+    facts |= {"templates": len(templates), "prompts": protocols.digest(templates, *names)}
+  if task.evaluator == "retrieval" and "text" in name.rpartition("/")[2]:
+    facts |= {"captions_a_thing": _captions_a_thing(data)}
+  if task.evaluator in NEED_A_BANK:
+    facts |= {"tested_on": list(options.get("test_splits", ("validation", "test")))}
+  return protocols.described(protocol, config, **facts)
+
+
+def _captions_a_thing(data: EvaluationSet) -> str | None:
+  """How many captions a concept has, "1" or "1 to 5"."""
+  if "text" not in data.things or not len(data.things["text"].concept):
+    return None
+  counts = np.unique(data.things["text"].concept, return_counts=True)[1]
+  return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
 
 
 def _names(config: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -17,9 +17,12 @@ from mmcontrast.evaluation import class_names
 from mmcontrast.evaluation.embed import Embed, Space, cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, task_of
 from mmcontrast.evaluation.matches import groups, matches_of
+from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, clip_benchmark, names_of
 from mmcontrast.evaluation.retrieval import ranks
 
 PROMPTS = "text"  # the modality that classes are named in
+PROTOCOLS = (OURS, CLIP_BENCHMARK)
+USUAL_TEMPLATES = ("{}",)
 USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 
 
@@ -63,15 +66,18 @@ def evaluate(
   bank: Sequence[EmbeddedSet],
   *,
   label: str | Sequence[str] | None = None,
-  templates: Sequence[str] = ("{}",),
+  templates: Sequence[str] = USUAL_TEMPLATES,
   names: str | class_names.Names | None = None,
   of: str | Sequence[str] = (),
+  protocol: str | Sequence[str] = OURS,
 ) -> dict[str, dict[str, float]]:
   """Zero-shot accuracy over all labelled things of each set; `bank` is not used. `names`: see class_names.py.
 
   Args:
     of: modalities whose things are classified, such as ("image", "audio"); by default that of the tower of
       evaluation.features.
+    protocol: of PROTOCOLS, one or several: "zero_shot_by_clip_benchmark-1.6" has that package's acc1, acc5 and
+      mean_per_class_recall of the same embeddings.
   """
   del bank
   out: dict[str, dict[str, float]] = {test.name: {} for test in tests}
@@ -91,8 +97,8 @@ def evaluate(
         choose(modality, [one for one in test.space.joint if one != PROMPTS], "zero_shot.of")
       task = task_of("zero_shot", "" if modality == usual else modality)
       for name in labels_of(label, USUAL_LABEL, test.data.label_names):
-        found = _of_label(test, modality, name, templates, names)
-        out[test.name] |= {f"{task}/{name}_{k}": v for k, v in found.items()}
+        for by, found in _of_label(test, modality, name, templates, names, names_of(protocol)).items():
+          out[test.name] |= {f"{task}{'' if by == OURS else f'_by_{by}'}/{name}_{k}": v for k, v in found.items()}
   return out
 
 
@@ -106,8 +112,14 @@ def classified(space: Space, modalities: Sequence[str] = ()) -> str:
 
 
 def _of_label(
-  test: EmbeddedSet, modality: str, name: str, templates: Sequence[str], names: str | class_names.Names | None
-) -> dict[str, float]:
+  test: EmbeddedSet,
+  modality: str,
+  name: str,
+  templates: Sequence[str],
+  names: str | class_names.Names | None,
+  protocols: Sequence[str],
+) -> dict[str, dict[str, float]]:
+  """Protocol -> metrics."""
   choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
   test.check(modality, "zero_shot")
   labels = test.labels(name, "zero_shot.label", test.data.things[modality])
@@ -117,7 +129,8 @@ def _of_label(
   called = class_names.choose(names, test.data.label_names[name], name)
   _say_equal(test, name, called, templates)
   classes = class_embeddings(test.embed, called, templates)
-  return zero_shot(test.joint(modality)[known], classes, labels[known])
+  by = {OURS: zero_shot, CLIP_BENCHMARK: clip_benchmark.classification}
+  return {one: by[one](test.joint(modality)[known], classes, labels[known]) for one in protocols}
 
 
 def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], templates: Sequence[str]) -> None:
