@@ -46,11 +46,11 @@ def test_a_picture_is_fitted_into_a_square(folder):
 def test_another_package_is_refused(tmp_path):
   (tmp_path / "other.deb").write_bytes(b"!<arch>\n")
   with pytest.raises(UserError, match=r"other\.deb: not tuxpaint-stamps-default 2022\.06\.04-1 \(sha256 "):
-    tux_stamps.unpack(tmp_path / "other.deb", tmp_path)
+    tux_stamps.PACKAGE.unpack(tmp_path / "other.deb", tmp_path)
   with pytest.raises(
     UserError, match=r"MMCONTRAST_TUX_STAMPS=.*none\.deb: No such file or directory; name the \.deb file"
   ):
-    tux_stamps.unpack(tmp_path / "none.deb", tmp_path)
+    tux_stamps.PACKAGE.unpack(tmp_path / "none.deb", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import io
-import os
 import pathlib
 import re
-import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 
@@ -26,16 +21,20 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmcontrast.data import tokenizers
+from mmcontrast.data.datasets.debian_package import DebianPackage
 from mmcontrast.data.datasets.emoji_concepts import SPLITS, split_of
 from mmcontrast.data.datasets.emoji_views import SIZE
 from mmcontrast.data.datasets.spoken_columns import EFFECT, VOICES
-from mmcontrast.errors import UserError
 
-PACKAGE, VERSION = "tuxpaint-stamps-default", "2022.06.04-1"
-SHA256 = "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"
-INSTALLED = pathlib.Path("/usr/share/tuxpaint/stamps")
-COPYRIGHT = pathlib.Path(f"usr/share/doc/{PACKAGE}/copyright")
-VARIABLE = "MMCONTRAST_TUX_STAMPS"
+PACKAGE = DebianPackage(
+  dataset="tux_stamps",
+  name="tuxpaint-stamps-default",
+  version="2022.06.04-1",
+  sha256="6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+  installed=pathlib.Path("/usr/share/tuxpaint/stamps"),
+  variable="MMCONTRAST_TUX_STAMPS",
+)
+COPYRIGHT = pathlib.Path(f"usr/share/doc/{PACKAGE.name}/copyright")
 VOCABULARY = 1000
 _LEFT_OUT = "symbols/alphabets"
 
@@ -112,44 +111,6 @@ def drawn(path: pathlib.Path) -> bytes:
   return out.getvalue()
 
 
-def unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-  """Unpacks a Debian package, an `ar` archive of tar files, into `folder`. Raises UserError where it is another one."""
-  data = _bytes_of(archive)
-  if (sha := hashlib.sha256(data).hexdigest()) != SHA256:
-    raise UserError(f"{archive}: not {PACKAGE} {VERSION} (sha256 {sha[:12]}..., expected {SHA256[:12]}...)")
-  at = len(b"!<arch>\n")
-  while at < len(data):
-    name, size = data[at : at + 16].strip(), int(data[at + 48 : at + 58])
-    if name.startswith(b"data.tar"):
-      with tarfile.open(fileobj=io.BytesIO(data[at + 60 : at + 60 + size])) as tar:
-        tar.extractall(folder, filter="data")
-    at += 60 + size + size % 2
-  return folder
-
-
-def _bytes_of(path: pathlib.Path) -> bytes:
-  """The bytes of a file; UserError where it cannot be read."""
-  try:
-    return path.read_bytes()
-  except OSError as error:
-    raise UserError(f"{VARIABLE}={path}: {error.strerror}; name the .deb file of {PACKAGE} {VERSION}") from None
-
-
-def fetched(folder: pathlib.Path) -> pathlib.Path:
-  """The package, downloaded into `folder`. Raises UserError with what else can be done."""
-  why = "apt-get is not on the PATH"
-  if shutil.which("apt-get"):
-    command = ["apt-get", "download", f"{PACKAGE}={VERSION}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    if archives := list(folder.glob("*.deb")):
-      return archives[0]
-    why = f"apt-get did not download it ({(done.stderr.strip().splitlines() or ['no reason'])[-1]})"
-  raise UserError(
-    f"dataset tux_stamps needs Debian's package {PACKAGE} {VERSION}, but {why}; run: apt-get update, or set "
-    f"{VARIABLE}=FILE.deb, downloaded from https://packages.debian.org/{PACKAGE}"
-  )
-
-
 class TuxStamps(tfds.core.GeneratorBasedBuilder):
   """The stamps; splits by hash of the English caption."""
 
@@ -158,15 +119,9 @@ class TuxStamps(tfds.core.GeneratorBasedBuilder):
 
   def __init__(self, **options):
     self._scratch = tempfile.TemporaryDirectory(prefix="tux_stamps-")
-    scratch = pathlib.Path(self._scratch.name)
     self._bad: list[str] = []
-    if INSTALLED.is_dir() and not os.environ.get(VARIABLE):
-      folder, root = INSTALLED, pathlib.Path("/")
-    else:
-      given = os.environ.get(VARIABLE)
-      root = unpack(pathlib.Path(given).expanduser() if given else fetched(scratch), scratch)
-      folder = root / INSTALLED.relative_to("/")
-    self._stamps = read_stamps(folder)
+    root = PACKAGE.root(pathlib.Path(self._scratch.name))
+    self._stamps = read_stamps(root / PACKAGE.installed.relative_to("/"))
     self._copyright = (root / COPYRIGHT).read_bytes() if (root / COPYRIGHT).is_file() else b""
     self._captions = list(dict.fromkeys(stamp.caption for stamp in self._stamps))
     self._languages = sorted({language for stamp in self._stamps for language in stamp.names})
@@ -243,5 +198,5 @@ class TuxStamps(tfds.core.GeneratorBasedBuilder):
         "left_out": self._bad,
       },
       "tokenizer.model": tokenizers.train(train, VOCABULARY),
-      "ATTRIBUTION.md": ATTRIBUTION.format(package=PACKAGE, version=VERSION).encode() + self._copyright,
+      "ATTRIBUTION.md": ATTRIBUTION.format(package=PACKAGE.name, version=PACKAGE.version).encode() + self._copyright,
     }
