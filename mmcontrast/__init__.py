@@ -17,7 +17,7 @@ import typing
 if typing.TYPE_CHECKING:
   import os
 
-  from mmcontrast import caption, embed, evaluate, match, search, train
+  from mmcontrast import align, caption, embed, evaluate, match, search, train
   from mmcontrast.config import base_config, load_config
   from mmcontrast.errors import UserError
   from mmcontrast.inference import Inference
@@ -25,6 +25,7 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
   "UserError",
+  "align",
   "base_config",
   "caption",
   "embed",
@@ -36,7 +37,15 @@ __all__ = [
   "train",
 ]
 
-_MODULES = ("caption", "embed", "evaluate", "match", "search", "train")  # each is called as its function: called.py
+_MODULES = (
+  "align",
+  "caption",
+  "embed",
+  "evaluate",
+  "match",
+  "search",
+  "train",
+)  # each is called as its function: called.py
 _PLACES = {"UserError": "errors", "base_config": "config", "load_config": "config"}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from mmcontrast import __version__, data_commands, folders
+from mmcontrast import __version__, adaptation_commands, data_commands, folders
 from mmcontrast.command_line import add_command, add_source, source_options
 from mmcontrast.errors import Preempted, UserError
 
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_evaluate(commands)
   _add_embed(commands)
   _add_search(commands)
+  adaptation_commands.add(commands)
   _add_caption(commands)
   _add_match(commands)
   _add_weights(commands)
@@ -200,6 +201,9 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
   embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
   embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
   _add_width(embed)
+  embed.add_argument(
+    "--map", metavar="FILE.npz", help="a map of `mmcontrast align`, which puts the vectors into another run's space"
+  )
   add_source(embed)
 
 
@@ -240,6 +244,11 @@ def _add_search(commands: argparse._SubParsersAction) -> None:
     help="put so many of the nearest in order by the run's matching head, such as 64 (default: 0, none)",
   )
   _add_width(search)
+  search.add_argument(
+    "--map",
+    metavar="FILE.npz",
+    help="with --embeddings of another run: a map of `mmcontrast align` from the space of this run into theirs",
+  )
 
 
 def _add_caption(commands: argparse._SubParsersAction) -> None:
@@ -422,6 +431,7 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
       format=options.format,
       step=options.step,
       width=options.width,
+      to_space=options.map,
       data_dir=options.data_dir,
     )
   )
@@ -458,6 +468,7 @@ def _search(options: argparse.Namespace, words: list[str]) -> None:
     count=options.count,
     width=options.width,
     rerank=options.rerank,
+    to_space=options.map,
     out=options.out,
     data_dir=options.data_dir,
   )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from mmcontrast.called import call_as
 from mmcontrast.data.sources import Source, open_source
 from mmcontrast.errors import UserError, choose, one_line
-from mmcontrast.inference import Inference, load
+from mmcontrast.inference import Inference, load, space_map
 from mmcontrast.inference.embed_records import Embedder, progress, some, wanted_of
 from mmcontrast.inference.embeddings import Embeddings, begin, remove_scratch
 from mmcontrast.modalities import MODALITIES
@@ -34,6 +34,7 @@ def embed(
   format: str = "npy",
   step: int | None = None,
   width: int | None = None,
+  to_space: str | os.PathLike | None = None,
   data_dir: str | None = None,
 ) -> str:
   """Embeds all images, captions and what else the run knows of a source; returns what was done, in a line or more.
@@ -50,12 +51,16 @@ def embed(
     format: "npy" or "parquet".
     step: the checkpoint of this step instead of the newest.
     width: how many of the first numbers of the joint space's vectors are kept, as of `load`.
+    to_space: a file of `mmcontrast align`, by which the vectors are mapped into the space of another run.
   Raises UserError: no such run or source; either lacks the kind; `out` holds something else, or the embeddings of
   another model; an embedding that is not finite; too many bad records.
   """
   source = open_source({"dataset": dataset, "source": options or {}}, split, data_dir)
   model = load(workdir, step, data_dir).at_width(width)
   kinds = _kinds(kind, source, model)
+  mapped = None if to_space is None else space_map.read(to_space)
+  for one in kinds if mapped else ():
+    mapped.check_model(model, one, f"--map {to_space}")
   there = begin(
     out,
     {
@@ -68,7 +73,10 @@ def embed(
         "step": model.step,
         "digest": model.digest,
         **({"width": model.width} if model.width else {}),
+        **({"map": mapped.digest} if mapped else {}),
       },
+      "compared": {one: list((model.space.joint or {}).get(one, ())) for one in kinds},
+      **({"space": mapped.notes["target"]} if mapped else {}),
       "source": {"dataset": dataset, "options": dict(options or {}), "split": split, "data_dir": data_dir},
     },
   )
@@ -82,7 +90,10 @@ def embed(
       changed += [shard] if shard in done else []
       part = embedder.embed(indices, advance)
       try:
-        there.write(shard, part.rows, part.bad, part.digest)
+        rows = (
+          {name: one._replace(rows=mapped.rows(one.rows)) for name, one in part.rows.items()} if mapped else part.rows
+        )
+        there.write(shard, rows, part.bad, part.digest)
       except OSError as error:
         raise UserError(
           f"{out}: cannot be written ({one_line(error)}); run the same command again when there is "

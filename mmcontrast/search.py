@@ -21,7 +21,7 @@ from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
 from mmcontrast.evaluation import nearest
 from mmcontrast.evaluation.zero_shot import PROMPTS
-from mmcontrast.inference import Inference, load
+from mmcontrast.inference import Inference, load, space_map
 from mmcontrast.inference.embed_records import Embedder, progress, some
 from mmcontrast.inference.embeddings import Embeddings
 from mmcontrast.inference.matching import match_probabilities, matching_head
@@ -67,6 +67,7 @@ def search(
   count: int = 10,
   width: int | None = None,
   rerank: int = 0,
+  to_space: str | os.PathLike | None = None,
   out: str | os.PathLike | None = None,
   data_dir: DataDir = None,
 ) -> list[Result]:
@@ -85,6 +86,7 @@ def search(
     count: how many.
     width: how many of the first numbers of the joint space are compared, as of `load`; None: what the embeddings have.
     rerank: so many of the nearest are put in order by the run's matching head, and `count` of them returned; 0: none.
+    to_space: a file of `mmcontrast align`, which maps the query into the space of the run that made `embeddings`.
     out: the path of a picture to draw, a PNG; of what can be seen, and of sounds, which are written beside it.
   Raises UserError: no such run, source, set or embeddings; the query is empty, not an image, or of a kind
   that the run has no tower for.
@@ -105,6 +107,11 @@ def search(
     raise UserError(
       f"{'--split' if split else '--source'} is an option of a source; name one: mmcontrast search QUERY SOURCE"
     )
+  if to_space is not None and (embeddings is None or rerank or width is not None):
+    wrong = "a query is mapped to search what another run embedded; give --embeddings DIR"
+    if embeddings is not None:
+      wrong = f"--{'rerank' if rerank else 'width'} is of one run's space; leave it out"
+    raise UserError(f"--map {to_space}: {wrong}")
   path = png_path(out, "--out") if out else None
   for name, given in (("--kind", kind), ("--query_kind", query_kind)):
     if given is not None:
@@ -118,7 +125,12 @@ def search(
   asked = read_query(query, query_kind)
   most = max(count, rerank)
   if embeddings is not None:
-    searched = _in_embeddings(workdir, asked, embeddings, kind, most, width, rerank, data_dir)
+    there = Embeddings(embeddings)
+    if to_space is not None or "space" in there.manifest:
+      mapped = None if to_space is None else space_map.read(to_space)
+      searched = _across_spaces(workdir, asked, there, kind, most, width, rerank, mapped, data_dir)
+    else:
+      searched = _in_embeddings(workdir, asked, there, kind, most, width, rerank, data_dir)
   else:
     searched = _in_source(workdir, asked, source, options, split, dataset, kind, most, width, rerank, data_dir)
   found, opened, title, kind, model = searched
@@ -210,15 +222,14 @@ def _seen_or_heard() -> list[Modality]:
 def _in_embeddings(
   workdir: str | os.PathLike,
   asked: Query,
-  folder: str | os.PathLike,
+  there: Embeddings,
   kind: str | None,
   count: int,
   width: int | None,
   rerank: int,
   data_dir: DataDir,
 ) -> Searched:
-  there = Embeddings(folder)
-  kinds = there.manifest["kinds"]
+  folder, kinds = there.folder, there.manifest["kinds"]
   model = load(workdir, there.manifest["model"]["step"], data_dir)
   if model.digest != there.manifest["model"]["digest"]:
     raise UserError(
@@ -238,10 +249,74 @@ def _in_embeddings(
       f"{folder}: searched by the cosine, which this run does not train; objective.{term.name} compares "
       f"{term.words} together: search the source itself"
     )
-  found = _nearest(
-    there, kind, query_row(model, seen_query(model, asked)), count, 0 if model.width == kept else model.width
-  )
-  named = there.manifest["source"]
+  row = query_row(model, seen_query(model, asked))
+  return _found(there, kind, row, count, 0 if model.width == kept else model.width, workdir, model, data_dir)
+
+
+def _across_spaces(
+  workdir: str | os.PathLike,
+  asked: Query,
+  there: Embeddings,
+  kind: str | None,
+  count: int,
+  width: int | None,
+  rerank: int,
+  mapped: space_map.SpaceMap | None,
+  data_dir: DataDir,
+) -> Searched:
+  """In embeddings of another run's space: the query is mapped into it, or they were, when they were made."""
+  kinds, made_by = there.manifest["kinds"], there.manifest["model"]
+  space = there.manifest.get("space") or {**made_by, "kind": kinds[0], "compared": kinds[1:]}
+  if mapped is None and (rerank or width is not None):
+    option = "rerank" if rerank else "width"
+    raise UserError(f"--{option}: {there.folder} was mapped into the space of {space['workdir']}; leave it out")
+  asks = mapped.notes["source"] if mapped else space
+  model = load(workdir, asks["step"], data_dir)
+  if mapped:
+    mapped.check_model(model, asked.modality, f"--map, {workdir}")
+    target = mapped.notes["target"]
+    if target["digest"] != space["digest"]:
+      raise UserError(
+        f"{there.folder}: is of the space of {space['workdir']}, and the map leads to that of {target['workdir']}; "
+        "give embeddings of that run, or align again"
+      )
+    near = (
+      kinds if "space" in there.manifest else [one for one in kinds if one in (target["kind"], *target["compared"])]
+    )
+  else:
+    near = kinds
+    if model.digest != space["digest"]:
+      raise UserError(
+        f"{there.folder}: was mapped into the space of another model (of {space['workdir']}) than {workdir}; give that "
+        "run, or the run that made it with --map"
+      )
+    if asked.modality not in (space["kind"], *space["compared"]):
+      raise UserError(
+        f"{workdir}: the embeddings were mapped to its {space['kind']} embeddings, which are not compared with "
+        f"{_called(asked.modality)}; search by {MODALITIES[space['kind']].asked}"
+      )
+  if not near:
+    raise UserError(
+      f"{there.folder}: holds {' and '.join(kinds)} embeddings, and the map leads to those of {target['kind']}; align "
+      "others"
+    )
+  kind = choose(kind or next((one for one in near if MODALITIES[one].pictured), near[0]), near, "--kind")
+  row = query_row(model, seen_query(model, asked))
+  row = mapped.rows(row[None])[0] if mapped else row
+  return _found(there, kind, row, count, 0, workdir, model, data_dir)
+
+
+def _found(
+  there: Embeddings,
+  kind: str,
+  row: np.ndarray,
+  count: int,
+  width: int,
+  workdir: str | os.PathLike,
+  model: Inference,
+  data_dir: DataDir,
+) -> Searched:
+  found, named = _nearest(there, kind, row, count, width), there.manifest["source"]
 
   def opened() -> Source:
     return open_source(

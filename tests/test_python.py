@@ -31,6 +31,7 @@ def test_importing_is_quick_and_what_can_be_called_is_listed():
   assert float(words[0]) < 1.0 and words[1] == "False"
   assert words[2:] == [
     "UserError",
+    "align",
     "base_config",
     "caption",
     "embed",
