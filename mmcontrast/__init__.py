@@ -17,7 +17,7 @@ import typing
 if typing.TYPE_CHECKING:
   import os
 
-  from mmcontrast import align, caption, embed, evaluate, match, search, train
+  from mmcontrast import align, benchmark, caption, embed, evaluate, match, search, train
   from mmcontrast.config import base_config, load_config
   from mmcontrast.errors import UserError
   from mmcontrast.inference import Inference
@@ -27,6 +27,7 @@ __all__ = [
   "UserError",
   "align",
   "base_config",
+  "benchmark",
   "caption",
   "embed",
   "evaluate",
@@ -39,6 +40,7 @@ __all__ = [
 
 _MODULES = (
   "align",
+  "benchmark",
   "caption",
   "embed",
   "evaluate",

@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_train(commands)
   add_command(commands, "configs", _configs, "List the configs that come with the package.", reads_data=False)
   _add_evaluate(commands)
+  _add_benchmark(commands)
   _add_embed(commands)
   _add_search(commands)
   adaptation_commands.add(commands)
@@ -178,6 +179,27 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
   )
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
   _add_width(evaluate)
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast benchmark`."""
+  benchmark = add_command(
+    commands,
+    "benchmark",
+    _benchmark,
+    "Measure a run on every set of a folder in CLIP_benchmark's layout, by its rules: one table as JSON, CSV and "
+    "Markdown. Running it again does what is missing.",
+    reads_data=False,
+  )
+  benchmark.add_argument("--workdir", required=True, help="the folder of the run")
+  benchmark.add_argument(
+    "--suite", required=True, metavar="KIND:FOLDER", help="such as clip_benchmark:/data/wds, of one set or many"
+  )
+  benchmark.add_argument("--compare", metavar="RUN", help="another run: both, and their difference with intervals")
+  benchmark.add_argument("--split", default="test", help="of the sets (default: test)")
+  benchmark.add_argument("--sets", metavar="SET,SET", help="some of them (default: all)")
+  benchmark.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+  _add_width(benchmark)
 
 
 def _add_embed(commands: argparse._SubParsersAction) -> None:
@@ -405,6 +427,20 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
     train_split=options.train_split,
     width=options.width,
     overrides=[word for word in words if word not in of_source],
+  )
+
+
+def _benchmark(options: argparse.Namespace, _: list[str]) -> None:
+  from mmcontrast.benchmark import benchmark
+
+  benchmark(
+    options.workdir,
+    options.suite,
+    compare=options.compare,
+    split=options.split,
+    sets=[one.strip() for one in (options.sets or "").split(",") if one.strip()],
+    step=options.step,
+    width=options.width,
   )
 
 

@@ -33,6 +33,7 @@ def test_importing_is_quick_and_what_can_be_called_is_listed():
     "UserError",
     "align",
     "base_config",
+    "benchmark",
     "caption",
     "embed",
     "evaluate",

@@ -31,7 +31,7 @@ FLOORS = (
   ("cost",),
   ("embed",),
   ("evaluate",),
-  ("align", "caption", "retrieve", "search"),
+  ("align", "benchmark", "caption", "retrieve", "search"),
   ("match",),
   ("train",),
   ("configs",),

@@ -15,6 +15,7 @@ KINDS = {
   "coco": ("ROOT", "COCO's format: images, captions, instances"),
   "webdataset": ("PATTERN", "tar shards (mmcontrast data index makes their indexes)"),
   "tfrecord": ("PATTERN", "TFRecord shards of tf.train.Example (data index, too)"),
+  "clip_benchmark": ("FOLDER", "a set in the layout of CLIP_benchmark and DataComp: classnames.txt, test/0.tar, ..."),
   "array_record": ("PATH", "what mmcontrast data convert writes"),
   "tfds": ("NAME", "TensorFlow Datasets that are prepared as ArrayRecord"),
 }

@@ -37,9 +37,15 @@ def class_embeddings(embed: Embed, names: Sequence[str | Sequence[str]], templat
   for template in templates:
     if template.count("{}") != 1:
       raise UserError(f"zero_shot.templates: {template!r} must hold '{{}}' once, for the class")
-  prompts, of = _prompts(names, templates)
-  embedded = unit(embed(PROMPTS, prompts))
-  total = np.zeros((len(names), embedded.shape[1]), np.float32)
+  several = [[name] if isinstance(name, str) else list(name) for name in names]
+  return class_rows(embed, [[t.replace("{}", name) for name in own for t in templates] for own in several])
+
+
+def class_rows(embed: Embed, prompts: Sequence[Sequence[str]]) -> np.ndarray:
+  """float32 [K, D], a unit row for each of K classes: the mean of the unit rows of its prompts, to unit length."""
+  embedded = unit(embed(PROMPTS, [prompt for own in prompts for prompt in own]))
+  of = np.repeat(np.arange(len(prompts)), [len(own) for own in prompts])
+  total = np.zeros((len(prompts), embedded.shape[1]), np.float32)
   np.add.at(total, of, embedded)
   return unit(total / np.bincount(of)[:, None])
 

@@ -1,6 +1,6 @@
 """Other packages' own evaluation on the same embeddings: our numbers are theirs, to 1e-6.
 
-CLIP_benchmark is installed without what it asks for: `pip install --no-deps clip-benchmark==1.6.2`.
+CLIP_benchmark is installed without what it asks for: `pip install --no-deps clip-benchmark==1.6.2 webdataset==1.0.2`.
 """
 
 import pathlib
@@ -8,13 +8,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("clip_benchmark")
 
 TESTS = pathlib.Path(__file__).parents[1]
-sys.path += [str(TESTS / "golden"), str(TESTS / "evaluation")]
+sys.path += [str(TESTS), str(TESTS / "golden"), str(TESTS / "evaluation")]
 import make_clip_benchmark as theirs  # noqa: E402
+from clip_benchmark_sets import write_suite  # noqa: E402
 from test_clip_benchmark import ours  # noqa: E402
+from tiny import tiny_inference  # noqa: E402
+
+from mmcontrast import benchmark as room  # noqa: E402
 
 KINDS = {"retrieval": theirs.retrieval, "classification": theirs.classification, "selection": theirs.selection}
 
@@ -40,3 +45,67 @@ def test_clip_benchmark_on_the_same_embeddings(kind, coarse):
   given = inputs(kind, len(kind), coarse)
   expected = KINDS[kind](**given)
   assert ours(kind, **given) == pytest.approx(expected, abs=1e-6) and expected
+
+
+class Looked:
+  """Our model as CLIP_benchmark asks one: pictures come as our reader prepares them, texts as they are written."""
+
+  def __init__(self, model):
+    self.model = model
+
+  def encode_image(self, pixels):
+    return torch.tensor(self.model.embed("image", pixels.numpy()))
+
+  def encode_text(self, texts):
+    return torch.tensor(self.model.embed("text", texts.texts))
+
+
+class Texts:
+  def __init__(self, texts):
+    self.texts = list(texts)
+
+  def to(self, device):
+    return self
+
+
+def test_clip_benchmark_reads_the_same_folders_and_gives_the_same_numbers(tmp_path, monkeypatch):
+  """The package's own reader and evaluators against `mmcontrast benchmark`, on the same tiny model."""
+  pytest.importorskip("webdataset")
+  from clip_benchmark.datasets.builder import build_wds_dataset, image_captions_collate_fn
+  from clip_benchmark.metrics import image_caption_selection, zeroshot_classification, zeroshot_retrieval
+
+  suite = write_suite(tmp_path / "sets", pictures=40)
+  model = tiny_inference(step=1)
+  monkeypatch.setattr(room, "load", lambda workdir, step, width=None: model)
+  (tmp_path / "run").mkdir()
+  table = room.benchmark(tmp_path / "run", f"clip_benchmark:{suite}")["sets"]
+
+  def transform(image):
+    return torch.tensor(np.asarray(model.view(image)))
+
+  def loader(name, collate=None):
+    data = build_wds_dataset(name, transform, "test", str(suite / name))
+    found = torch.utils.data.DataLoader(data.batched(8) if collate is None else data, batch_size=None if collate is None
+                                        else 8, collate_fn=collate)  # fmt: skip
+    return found, data
+
+  looked = Looked(model)
+  for name in ("wds/vtab/caltech101", "voc2007_multilabel"):
+    batches, data = loader(name)
+    batches = [(torch.as_tensor(np.stack([np.asarray(x) for x in images])), torch.as_tensor(np.asarray(labels)))
+               for images, labels in batches]  # fmt: skip
+    wrapped = type("Loader", (list,), {})(batches)
+    wrapped.dataset = data
+    expected = zeroshot_classification.evaluate(looked, wrapped, Texts, data.classes, data.templates, "cpu", amp=False)
+    found = table[name]["metrics"]
+    assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6) and expected
+  name = "wds_retrieval-flickr30k_test"
+  batches, _ = loader(name, image_captions_collate_fn)
+  expected = zeroshot_retrieval.evaluate(looked, batches, Texts, "cpu", amp=False, recall_k_list=[1, 5, 10])
+  found = table[name]["metrics"]
+  assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6)
+  name = "sugar_crepe/swap_obj"
+  batches, _ = loader(name, image_captions_collate_fn)
+  expected = image_caption_selection.evaluate(looked, batches, Texts, "cpu", amp=False)
+  found = table[name]["metrics"]
+  assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6)

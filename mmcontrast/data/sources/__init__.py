@@ -15,6 +15,7 @@ from mmcontrast.data.record import BadRecord, Info, Record, Source
 from mmcontrast.data.shuffled import ShuffledCaptions
 from mmcontrast.data.sources import (
   array_record,
+  clip_benchmark,
   coco,
   csv_rows,
   emoji,
@@ -49,6 +50,7 @@ SOURCES: dict[str, Opener] = {
   "coco": coco.CocoSource,
   "webdataset": shards.open_webdataset,
   "tfrecord": shards.open_tfrecord,
+  "clip_benchmark": clip_benchmark.ClipBenchmarkSource,
   "array_record": array_record.ArrayRecordSource,
   "tfds": tfds.TfdsSource,
   "coco_captions": tfds.open_known("coco_captions"),
@@ -58,7 +60,7 @@ SOURCES: dict[str, Opener] = {
   "csv": csv_rows.open_csv,
   "parquet": parquet.open_parquet,
 }
-_OF_FILES = ("webdataset", "tfrecord", "array_record", "tfds", "folder", "jsonl", "csv", "parquet")
+_OF_FILES = ("webdataset", "tfrecord", "clip_benchmark", "array_record", "tfds", "folder", "jsonl", "csv", "parquet")
 OF_A_MIXTURE = {"dataset": inspect.Parameter.empty, "source": {}, "split": None, "weight": 1.0}
 """What an entry of `config.data.mixture` may say and its default (None: that of config.data)."""
 

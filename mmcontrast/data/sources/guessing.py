@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from mmcontrast.data.sources import files, folder
+from mmcontrast.data.sources import clip_benchmark, files, folder
 
 _KINDS = {
   ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".parquet": "parquet",
@@ -24,6 +24,8 @@ def guess(path: str) -> str | None:
   names = files.names_in(there)
   if "annotations" in names:
     return f"coco:{there}"
+  if any(clip_benchmark.SHARDS in files.names_in(f"{there}/{inner}") for inner in names if "." not in inner):
+    return f"clip_benchmark:{there}"
   endings = {posixpath.splitext(name.lower())[1] for name in names}
   if ".array_record" in endings:
     return f"array_record:{there}"

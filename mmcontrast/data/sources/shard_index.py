@@ -14,7 +14,7 @@ import os
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import BinaryIO
 
@@ -75,10 +75,11 @@ class Shards:
       are in different shards.
   """
 
-  def __init__(self, pattern: str):
-    self.paths = find(pattern)
+  def __init__(self, pattern: str | Sequence[str], scanned: bool = False):
+    """`pattern`: of shards, or the paths of all. `scanned`: one without an index is read through, not refused."""
+    self.paths = find(pattern) if isinstance(pattern, str) else list(pattern)
     with futures.ThreadPoolExecutor(_THREADS) as pool:
-      indexes = list(pool.map(current, self.paths))
+      indexes = list(pool.map(_current_or_scanned if scanned else current, self.paths))
     if missing := [path for path, index in zip(self.paths, indexes) if index is None]:
       more = f" (so are {len(missing) - 1} more of the {len(self.paths)})" if len(missing) > 1 else ""
       raise MissingData(f"{missing[0]}: no index next to it, or one of an earlier state of the shard{more}; "
@@ -131,6 +132,10 @@ def _size_in(header: bytes) -> int | None:
     return tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
   except tarfile.HeaderError:
     return None
+
+
+def _current_or_scanned(path: str) -> ShardIndex:
+  return current(path) or scan(path)
 
 
 def find(pattern: str) -> list[str]:

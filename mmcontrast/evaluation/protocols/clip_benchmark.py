@@ -58,25 +58,26 @@ def classification(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) 
     images: float [N, D], of any length; classes: float [K, D], unit rows; labels: int [N] in 0..K-1.
   """
   found = classified(images, classes, labels)
-  out = {name: float(hits.mean()) for name, hits in found.items() if name != "right"}
-  each = [found["right"][labels == one].mean() for one in np.unique(labels)]
+  out = {name: float(hits.mean()) for name, hits in found.items() if name != "pred"}
+  each = [(found["pred"] == labels)[labels == one].mean() for one in np.unique(labels)]
   return out | {"mean_per_class_recall": float(np.mean(each))}
 
 
 def classified(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-  """Whether each image is right, bool [N]: "acc1", "acc5" among the best of a top-k, and "right" by the first of the
-  highest, which mean_per_class_recall goes by: with a tie they may differ. Arguments as of `classification`."""
+  """Whether the class of each image is among the best of a top-k, "acc1" and "acc5", bool [N]; and "pred" int [N], the
+  first of the highest, which mean_per_class_recall goes by: with a tie it may be another. Arguments as of
+  `classification`."""
   images, classes, labels = unit(images), np.asarray(classes, np.float32), np.asarray(labels)
   at = (1, 5) if len(classes) >= 5 else (1,)
-  hits, right = {k: np.zeros(len(images), bool) for k in at}, np.zeros(len(images), bool)
+  hits, pred = {k: np.zeros(len(images), bool) for k in at}, np.zeros(len(images), np.int64)
   for part in row_chunks(len(images), len(classes)):
     logits = (np.float32(100) * images[part]) @ classes.T
     target = labels[part, None] == np.arange(len(classes))
     order = _best(logits, max(at))
     for k in at:
       hits[k][part] = np.take_along_axis(target, order[:, :k], axis=1).any(axis=1)
-    right[part] = logits.argmax(axis=1) == labels[part]
-  return {**{f"acc{k}": hits[k] for k in at}, "right": right}
+    pred[part] = logits.argmax(axis=1)
+  return {**{f"acc{k}": hits[k] for k in at}, "pred": pred}
 
 
 def _best(logits: np.ndarray, k: int) -> np.ndarray:

@@ -1,0 +1,215 @@
+"""`mmcontrast benchmark --workdir RUN --suite clip_benchmark:FOLDER`: a run on every set of a folder, one table.
+
+    benchmark-NAME.json, .csv, .md      the table, with what each number was measured by; NAME: of the folder
+    benchmark-NAME/SET.json, SET.npz    a set that is done, and what the model made of each picture of it
+
+Running it again does what is missing: a set that is done with the same weights and the same shards is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmcontrast import folders
+from mmcontrast.called import call_as
+from mmcontrast.data.sources.clip_benchmark import ClipBenchmarkSource, Layout, find_sets, read_layout
+from mmcontrast.data.sources.keys import key_of_file
+from mmcontrast.errors import UserError, choose, note
+from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, datacomp
+from mmcontrast.evaluation.protocols.outcomes import F1, compared, metrics
+from mmcontrast.inference import Inference, load
+from mmcontrast.inference.clip_benchmark_sets import check_model, measure
+from mmcontrast.inference.embed_records import progress
+from mmcontrast.report.benchmark_table import written
+
+SUITES = ("clip_benchmark",)
+_MAIN = {"classification": "acc1", "multilabel": "mean_average_precision", "retrieval": datacomp.MEAN_RECALL}
+
+
+class Suite(NamedTuple):
+  """The sets of a folder: name -> what its files say."""
+
+  name: str
+  folder: str
+  sets: dict[str, Layout]
+
+
+def benchmark(
+  workdir: str | os.PathLike,
+  suite: str,
+  *,
+  compare: str | os.PathLike | None = None,
+  split: str = "test",
+  sets: Sequence[str] = (),
+  step: int | None = None,
+  width: int | None = None,
+) -> dict[str, Any]:
+  """Measures a run on every set of a suite; what benchmark-NAME.json holds.
+
+  Args:
+    workdir: the run.
+    suite: "clip_benchmark:FOLDER", the folder of a set or of many.
+    compare: another run: the same sets, and by how much the two differ, with intervals of a paired bootstrap.
+    split: of the sets.
+    sets: the names of some; none: all.
+    step: the checkpoint of this step instead of the newest; width: of the joint space, as of `load`.
+  Raises UserError: no such folder, run or set, a set that is not as it should be, a run without texts or images.
+  """
+  found = open_suite(suite, split, sets)
+  runs = [
+    folders.at(one, option) for one, option in ((workdir, "--workdir"), (compare, "--compare")) if one is not None
+  ]
+  done = [_of_run(run, found, step if number == 0 else None, width) for number, run in enumerate(runs)]
+  table = {
+    "suite": suite,
+    "split": split,
+    "protocol": CLIP_BENCHMARK,
+    "runs": [one.run for one in done],
+    "sets": {name: _row(name, layout, [one.notes[name] for one in done]) for name, layout in found.sets.items()},
+  }
+  if len(done) > 1:
+    for name in found.sets:
+      table["sets"][name]["difference"] = _difference(name, *(one.outcomes(name) for one in done))
+  table |= _summary(table["sets"])
+  for path in written(runs[0], f"benchmark-{found.name}", table):
+    print(path)
+  return table
+
+
+def open_suite(suite: str, split: str = "test", sets: Sequence[str] = ()) -> Suite:
+  """The sets of "KIND:FOLDER", each read as far as its files say what it is. Raises UserError as `benchmark`."""
+  kind, _, folder = suite.partition(":")
+  if not folder:
+    raise UserError(f"--suite {suite}: names no folder; give clip_benchmark:FOLDER, such as clip_benchmark:/data/wds")
+  choose(kind, SUITES, f"--suite {suite}")
+  folder = os.path.expanduser(folder)
+  found = find_sets(folder, split)
+  wanted = list(found)
+  if sets:
+    wanted = [choose(one, found, f"--sets: sets of {folder}") for one in sets]
+  name = re.sub(r"[^\w.-]+", "_", posixpath.basename(folder.rstrip("/"))) or kind
+  return Suite(name, folder, {one: read_layout(found[one], split) for one in wanted})
+
+
+class _Done(NamedTuple):
+  folder: folders.Folder
+  run: dict[str, Any]
+  notes: dict[str, dict[str, Any]]
+
+  def outcomes(self, name: str) -> dict[str, np.ndarray]:
+    with folders.fetched(self.folder / f"{_file(name)}.npz") as path, np.load(path) as arrays:
+      return dict(arrays)
+
+
+def _of_run(workdir: folders.Folder, suite: Suite, step: int | None, width: int | None) -> _Done:
+  """Measures what is not done yet of a run."""
+  model = load(workdir, step, width=width)
+  check_model(model, f"{workdir}")
+  folder = folders.make(workdir / f"benchmark-{suite.name}", "--workdir")
+  notes = {}
+  for name, layout in suite.sets.items():
+    key = _key(model, layout)
+    notes[name] = _kept(folder, name, key) or _measured(model, folder, name, layout, key)
+  run = {"workdir": f"{workdir}", "step": model.step, "model": model.digest, "width": model.width or None}
+  return _Done(folder, run, notes)
+
+
+def _measured(model: Inference, folder: folders.Folder, name: str, layout: Layout, key: str) -> dict[str, Any]:
+  source = ClipBenchmarkSource(layout.folder, {}, layout.split)
+  with progress(len(source)) as advance:
+    found = measure(model, name, source, advance)
+  notes = {
+    "key": key,
+    "examples": len(source) - found.left_out,
+    "left_out": found.left_out,
+    "metrics": metrics(found.outcomes),
+    "protocol": found.protocol,
+  }
+  with folders.written(folder / f"{_file(name)}.npz") as path, path.open("wb") as file:
+    np.savez_compressed(file, **found.outcomes)
+  with folders.written(folder / f"{_file(name)}.json") as path:  # last: the set is done
+    path.write_text(json.dumps(notes, indent=1) + "\n")
+  return notes
+
+
+def _kept(folder: folders.Folder, name: str, key: str) -> dict[str, Any] | None:
+  """What was measured of a set with the same weights, shards and names; None: nothing."""
+  try:
+    notes = json.loads((folder / f"{_file(name)}.json").read_text())
+  except (OSError, ValueError):
+    return None
+  if not isinstance(notes, dict) or notes.get("key") != key or not (folder / f"{_file(name)}.npz").is_file():
+    return None
+  note(f"{name}: done before with these weights, not measured again")
+  return notes
+
+
+def _file(name: str) -> str:
+  return name.replace("/", "--")
+
+
+def _key(model: Inference, layout: Layout) -> str:
+  """What tells a result from that of other weights, another set, or other settings of images and texts."""
+  data = {name: model.data.get(name) for name in ("image_size", "resize", "centre_crop", "trim", "text_length")}
+  shards = [key_of_file(path) for path in layout.paths]
+  parts = [model.digest, model.width, CLIP_BENCHMARK, layout, shards, data]
+  return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=8).hexdigest()
+
+
+def _row(name: str, layout: Layout, notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """A row of the table; of several runs with the metrics of each."""
+  wanted = datacomp.metric(name)
+  found = [dict(one["metrics"]) for one in notes]
+  if layout.kind == "retrieval":
+    for of in found:
+      if "text_retrieval_recall@1" in of:
+        of[datacomp.MEAN_RECALL] = (of["text_retrieval_recall@1"] + of["image_retrieval_recall@1"]) / 2
+  main = wanted or ("edits" if "edits" in found[0] else _MAIN[layout.kind])
+  row = {
+    "kind": layout.kind,
+    "examples": notes[0]["examples"],
+    "left_out": notes[0]["left_out"],
+    "datacomp": datacomp.called(name) or None,
+    "main_metric": main,
+    "main": found[0].get(main),
+    "metrics": found[0],
+    "protocol": notes[0]["protocol"],
+  }
+  if main not in found[0]:
+    note(f"{name}: DataComp's metric is {main}, which this layout has too little for; its main number is left out")
+  return row | ({"compared": {"main": found[1].get(main), "metrics": found[1]}} if len(found) > 1 else {})
+
+
+def _difference(name: str, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+  if any(one[key].shape != other[key].shape for key in one):
+    raise UserError(f"{name}: the two runs left out different records, and cannot be paired; mend those records")
+  found = compared(one, other)
+  return {key: value for key, value in found.items() if key != F1 or datacomp.metric(name) == F1}
+
+
+def _summary(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+  """The mean of the main metrics, and what of DataComp's sets is not among them."""
+  mains = {name: row["main"] for name, row in sets.items() if row["main"] is not None}
+  of_datacomp = {row["datacomp"] for name, row in sets.items() if row["datacomp"] and name in mains}
+  missing = sorted(set(datacomp.METRICS) - of_datacomp)
+  average = {"sets": sorted(mains), "main": float(np.mean(list(mains.values()))) if mains else None}
+  if any("compared" in row for row in sets.values()):
+    others = [sets[name]["compared"]["main"] for name in mains]
+    average["compared"] = float(np.mean(others)) if others else None
+  without = sorted(set(sets) - set(mains))
+  return {
+    "average": average,
+    "without_main": without,
+    "datacomp": {"sets": len(of_datacomp), "of": len(datacomp.METRICS), "missing": missing if of_datacomp else None},
+  }
+
+
+call_as(__name__, benchmark)

@@ -1,0 +1,150 @@
+"""A model on a set in CLIP_benchmark's layout: what it makes of each picture, and by what it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmcontrast.data.record import BadRecord, Record
+from mmcontrast.data.sources.clip_benchmark import LABEL, MULTILABEL, RETRIEVAL, ClipBenchmarkSource
+from mmcontrast.errors import UserError, note
+from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, clip_benchmark, described, digest
+from mmcontrast.evaluation.protocols.edits import true_first
+from mmcontrast.evaluation.zero_shot import class_rows
+from mmcontrast.inference import Inference
+from mmcontrast.inference.embed_records import Embedder, Wanted, some
+from mmcontrast.modalities import MODALITIES
+
+_OF_EDITS = ("sugar_crepe", "aro", "vg_relation", "vg_attribution", "coco_order", "flickr30k_order")
+_COLUMNS = ("index", "label", "captions", "targets")
+_NAMED = 3
+
+
+class MeasuredSet(NamedTuple):
+  """A set that was measured.
+
+  Attributes:
+    outcomes: see protocols/outcomes.py.
+    protocol: what is written beside its numbers.
+    left_out: records that cannot be used.
+  """
+
+  outcomes: dict[str, np.ndarray]
+  protocol: dict[str, Any]
+  left_out: int
+
+
+def check_model(model: Inference, where: str) -> None:
+  """Raises UserError, which begins with `where`, for a model that does not compare images with texts by vectors."""
+  for modality in ("image", "text"):
+    if modality not in model.heads:
+      raise UserError(
+        f"{where}: has no {modality} tower with a head in the joint space (config.evaluation.{modality}), by which "
+        "classes and captions are compared with pictures; give a run of images and texts"
+      )
+  if "text" not in (model.space.joint or {}).get("image", ("text",)):
+    raise UserError(f"{where}: does not compare images with texts; give a run whose heads are of one length")
+  if model.compares_tokens:
+    raise UserError(
+      f"{where}: compares tokens, and CLIP_benchmark's rules are of single vectors; use `mmcontrast evaluate`"
+    )
+
+
+def measure(
+  model: Inference, name: str, source: ClipBenchmarkSource, advance: Callable[[int], None] = lambda count: None
+) -> MeasuredSet:
+  """Measures a set by clip_benchmark-1.6.
+
+  Args:
+    name: of the set, in messages; one that begins with sugar_crepe or the like is of captions among their edits.
+    advance: called with how many pictures are done.
+  Raises UserError where no record can be used, and for class names without templates.
+  """
+  layout = source.layout
+  if layout.kind != RETRIEVAL and not layout.templates:
+    raise UserError(
+      f"{name}: no zeroshot_classification_templates.txt; write one, a line a prompt: a photo of a {{c}}."
+    )
+  wanted = {"image": Wanted(model.kind_of("image"), "image", _reads(model.data), _COLUMNS)}
+  with Embedder(model, source, wanted) as embedder:
+    part = embedder.embed(range(len(source)), advance)
+  rows, columns = part.rows["image"]
+  if part.bad:
+    note(f"{name}: {len(part.bad)} of {len(source)} records cannot be used and are left out: {some(part.bad)}")
+  if not len(rows):
+    raise UserError(f"{name}: none of its {len(source)} records can be used")
+  found = (
+    _of_captions(model, name, rows, columns) if layout.kind == RETRIEVAL else _of_classes(model, source, rows, columns)
+  )
+  outcomes, facts = found
+  if "label" in outcomes:
+    _say_empty(name, outcomes["label"], layout.classes)
+  return MeasuredSet(
+    outcomes, described(CLIP_BENCHMARK, model.config, split=layout.split, computed_in="float32", **facts), len(part.bad)
+  )
+
+
+def _reads(data: Any) -> Callable[[Record, dict], list]:
+  image = MODALITIES["image"]
+
+  def read(record: Record, what: dict) -> list:
+    found = [raw for _, raw in image.values(record, data)]
+    if not found:
+      raise BadRecord("no image")
+    kept = {
+      **what,
+      "label": record["labels"].get(LABEL, -1),
+      "captions": record["captions"].get("caption", []),
+      "targets": record["tags"],
+    }
+    return [(kept, image.evaluation_view(found[0], data))]
+
+  return read
+
+
+Found = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+def _of_classes(model: Inference, source: ClipBenchmarkSource, rows: np.ndarray, columns: dict) -> Found:
+  layout = source.layout
+  classes = class_rows(model.embed, [layout.prompts(name) for name in layout.classes])
+  facts = {"templates": len(layout.templates), "prompts": digest(layout.templates, layout.classes)}
+  if layout.kind == MULTILABEL:
+    scores = (np.float32(100) * unit(rows)) @ classes.T
+    return {"scores": scores, "targets": np.array(columns["targets"], bool)}, facts
+  labels = np.array(columns["label"], np.int64)
+  return {"label": labels, **clip_benchmark.classified(rows, classes, labels)}, facts
+
+
+def _of_captions(model: Inference, name: str, rows: np.ndarray, columns: dict) -> Found:
+  captions = columns["captions"]
+  counts = np.array([len(of) for of in captions])
+  if not counts.sum():
+    raise UserError(f"{name}: none of its {len(rows)} pictures has a caption in its member txt")
+  texts = model.embed("text", [text for of in captions for text in of])
+  facts = {"captions_a_thing": f"{counts.min()}" + (f" to {counts.max()}" if counts.max() > counts.min() else "")}
+  if any(part.removeprefix("wds_").startswith(_OF_EDITS) for part in name.split("/")):
+    if counts.min() != counts.max() or counts.min() < 2:
+      raise UserError(
+        f"{name}: has {facts['captions_a_thing']} captions a picture; a true one and its edits are wanted"
+      )
+    several = texts.reshape(len(rows), counts[0], -1)
+    found = clip_benchmark.selection(rows[:, None], several)
+    return found | {"edits": true_first(rows, several)}, facts | {"edits": "ties against the model, as edits-v1"}
+  owner = np.repeat(np.arange(len(rows)), counts)
+  hits = clip_benchmark.recalls(texts, rows, owner)
+  named = {f"{which}_retrieval_recall@{k}": hit for which, of in hits.items() for k, hit in of.items()}
+  return {"image_of_text": owner, **named}, facts
+
+
+def _say_empty(name: str, labels: np.ndarray, classes: Sequence[str]) -> None:
+  empty = sorted(set(range(len(classes))) - set(labels.tolist()))
+  if empty:
+    few = ", ".join(repr(classes[one]) for one in empty[:_NAMED]) + (", ..." if len(empty) > _NAMED else "")
+    note(
+      f"{name}: {len(empty)} of {len(classes)} classes have no picture ({few}); mean_per_class_recall is over "
+      "the others"
+    )

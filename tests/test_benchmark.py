@@ -1,0 +1,219 @@
+"""The sets of a folder in CLIP_benchmark's layout, measured, resumed, compared; what is wrong with them is one line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from clip_benchmark_sets import NAMES, write_set, write_suite
+from tiny import tiny_inference
+
+import mmcontrast
+from mmcontrast import benchmark as room
+from mmcontrast.cli import main
+from mmcontrast.data.sources import BadRecord, open_source
+from mmcontrast.data.sources.clip_benchmark import find_sets
+from mmcontrast.errors import UserError, note
+from mmcontrast.evaluation import bootstrap
+from mmcontrast.evaluation.protocols import datacomp
+from mmcontrast.evaluation.protocols.outcomes import metrics
+
+CALTECH, FLICKR, VOC = "wds/vtab/caltech101", "wds_retrieval-flickr30k_test", "voc2007_multilabel"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+  return write_suite(tmp_path_factory.mktemp("data") / "sets")
+
+
+@pytest.fixture(scope="module")
+def models():
+  """Runs by name, one of them without texts."""
+  return {name: tiny_inference(step=3, seed=seed) for name, seed in (("x", 0), ("y", 1), ("images", 2))}
+
+
+@pytest.fixture
+def runs(tmp_path, models, monkeypatch):
+  asked = []
+
+  def load(workdir, step, width=None):
+    asked.append(workdir.name)
+    return models[workdir.name]
+
+  monkeypatch.setattr(room, "load", load)
+  note.cache_clear()
+  for name in models:
+    (tmp_path / name).mkdir()
+  return tmp_path, asked
+
+
+def test_one_table_resumed_and_compared(suite, runs, capsys, monkeypatch):
+  folder, _ = runs
+  words = ["benchmark", "--workdir", f"{folder}/x", "--suite", f"clip_benchmark:{suite}"]
+  assert main(words) == 0
+  out, err = capsys.readouterr()
+  assert out.split() == [f"{folder}/x/benchmark-sets.{ending}" for ending in ("json", "csv", "md")]
+  assert f"{CALTECH}: 1 of 6 classes have no picture ('crane'); mean_per_class_recall is over the others" in err
+  first = (folder / "x" / "benchmark-sets.json").read_text()
+  table = json.loads(first)
+  assert list(table["sets"]) == sorted([CALTECH, FLICKR, VOC, "sugar_crepe/swap_obj"])
+  caltech, flickr = table["sets"][CALTECH], table["sets"][FLICKR]
+  assert caltech["datacomp"] == "vtab/caltech101" and caltech["main"] == caltech["metrics"]["mean_per_class_recall"]
+  found = flickr["metrics"]
+  mean = (found["image_retrieval_recall@1"] + found["text_retrieval_recall@1"]) / 2
+  assert flickr["main"] == found["mean_recall@1"] == pytest.approx(mean)
+  assert flickr["protocol"]["captions_a_thing"] == "1 to 3" and caltech["protocol"]["templates"] == 2
+  assert table["sets"]["sugar_crepe/swap_obj"]["main_metric"] == "edits"
+  assert table["average"]["main"] == pytest.approx(np.mean([row["main"] for row in table["sets"].values()]))
+  assert table["datacomp"]["sets"] == 2 and "imagenet1k" in table["datacomp"]["missing"]
+  page = (folder / "x" / "benchmark-sets.md").read_text()
+  assert (
+    "It is no DataComp average: 2 of its 38 sets; missing: " in page and "Mean of the main metric over 4 sets" in page
+  )
+
+  # Again: nothing is measured; without one file, one set is.
+  measured = []
+  real = room.measure
+  monkeypatch.setattr(room, "measure", lambda model, name, *rest: measured.append(name) or real(model, name, *rest))
+  assert main(words) == 0 and measured == []
+  assert (folder / "x" / "benchmark-sets.json").read_text() == first
+  (folder / "x" / "benchmark-sets" / f"{VOC}.npz").unlink()
+  assert main([*words, "--compare", f"{folder}/y"]) == 0
+  assert measured == [VOC, *table["sets"]]
+  table = json.loads((folder / "x" / "benchmark-sets.json").read_text())
+  for row in table["sets"].values():
+    for name, (difference, low, high) in row["difference"].items():
+      assert difference == pytest.approx(row["metrics"][name] - row["compared"]["metrics"][name], abs=1e-12)
+      assert low <= high and low >= -1 and high <= 1
+  rows = list(csv.DictReader((folder / "x" / "benchmark-sets.csv").open()))
+  assert {"set", "metric", "value", "main", "examples", "compared", "difference", "low", "high"} == set(rows[0])
+  assert sum(int(row["main"]) for row in rows) == 4
+  # Other weights under the same name: all is measured anew.
+  del measured[:]
+  monkeypatch.setattr(room, "load", lambda workdir, step, width=None: tiny_inference(step=4, seed=9))
+  assert mmcontrast.benchmark(folder / "x", f"clip_benchmark:{suite}", sets=[FLICKR])["runs"][0]["step"] == 4
+  assert measured == [FLICKR]
+
+
+def test_numbers_by_hand(suite, models, runs):
+  """Of pictures and captions read by another reader."""
+  folder, _ = runs
+  table = mmcontrast.benchmark(folder / "x", f"clip_benchmark:{suite}", sets=[FLICKR, CALTECH])
+  model = models["x"]
+  source = open_source({"dataset": f"clip_benchmark:{suite}/{FLICKR}", "source": {}}, "test")
+  records = [source[n] for n in range(len(source))]
+  images = model.encode_image([record["images"]["image"] for record in records])
+  texts = model.encode_text([text for record in records for text in record["captions"]["caption"]])
+  owner = np.repeat(np.arange(len(records)), [len(record["captions"]["caption"]) for record in records])
+  best = (texts @ images.T).argmax(axis=1)
+  assert table["sets"][FLICKR]["metrics"]["image_retrieval_recall@1"] == pytest.approx((best == owner).mean())
+  source = open_source({"dataset": f"clip_benchmark:{suite}/{CALTECH}", "source": {}}, "all")
+  assert source.info.label_names["class"][-2:] == ("crane (4)", "crane (5)")
+  records = [source[n] for n in range(len(source))]
+  guess = model.classify([record["images"]["image"] for record in records], NAMES, ("a {}", "{}!"), 0.01).argmax(axis=1)
+  found = table["sets"][CALTECH]["metrics"]
+  assert found["acc1"] == pytest.approx(np.mean([r["labels"]["class"] == g for r, g in zip(records, guess)]))
+
+
+def test_the_bootstrap_is_that_of_the_mean_of_differences():
+  draw = np.random.default_rng(0)
+  one, other = draw.random(400) < 0.7, draw.random(400) < 0.5
+  found = bootstrap.paired(lambda counts: (one @ counts / 400, other @ counts / 400), 400, draws=2000)
+  assert found.difference == pytest.approx(one.mean() - other.mean())
+  error = np.std(one.astype(float) - other) / 20
+  assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+  same = bootstrap.paired(lambda counts: (one @ counts / 400,) * 2, 400, draws=50)
+  assert same == (0, 0, 0)  # paired: what is equal differs in no draw
+
+
+def test_metrics_of_drawn_examples_are_those_of_their_copies():
+  from sklearn.metrics import balanced_accuracy_score, f1_score
+
+  draw = np.random.default_rng(1)
+  label, pred, counts = draw.integers(0, 5, 60), draw.integers(0, 6, 60), draw.integers(0, 4, 60)
+  copies = np.repeat(np.arange(60), counts)
+  found = metrics({"label": label, "pred": pred}, counts)
+  assert found["mean_per_class_recall"] == pytest.approx(balanced_accuracy_score(label[copies], pred[copies]))
+  expected = f1_score(label[copies], pred[copies], average="macro", labels=np.unique(label[copies]))
+  assert found["F1-macro_all"] == pytest.approx(expected)
+  scores, targets = draw.normal(size=(60, 3)), draw.random((60, 3)) < 0.3
+  found = metrics({"scores": scores, "targets": targets}, counts)
+  assert found == pytest.approx(metrics({"scores": scores[copies], "targets": targets[copies]}))
+
+
+def test_datacomps_names_and_metrics():
+  assert len(datacomp.METRICS) == 38
+  assert datacomp.called("wds_vtab-caltech101_test") == datacomp.called("caltech101") == "vtab/caltech101"
+  assert datacomp.metric("wds_imagenet-a_test") == "acc1" and datacomp.metric("mine") == ""
+  assert datacomp.metric("wds_wilds-fmow_test") == "acc_worst_region"
+
+
+def test_a_metric_that_needs_more_is_left_out_and_said(tmp_path, runs, capsys):
+  folder, _ = runs
+  samples = [{"cls": str(n % 2).encode()} for n in range(8)]
+  write_set(tmp_path / "mixed" / "wds_wilds-fmow_test", samples, classes=("a", "b"), shards=1)
+  table = mmcontrast.benchmark(folder / "x", f"clip_benchmark:{tmp_path / 'mixed'}")
+  assert table["sets"]["wds_wilds-fmow_test"]["main"] is None and table["average"]["main"] is None
+  assert "DataComp's metric is acc_worst_region, which this layout has too little for" in capsys.readouterr().err
+  assert "Not in it, since their main metric" in (folder / "x" / "benchmark-mixed.md").read_text()
+
+
+def said(words, capsys):
+  assert main(["benchmark", *words]) == 2
+  err = capsys.readouterr().err.strip()
+  assert len(err.splitlines()) == 1, err
+  return err
+
+
+def test_wrong_suites_are_one_line(tmp_path, runs, suite, capsys):
+  folder, asked = runs
+  words = ["--workdir", f"{folder}/x", "--suite"]
+  one = write_set(tmp_path / "bad" / "set", [{"cls": b"0"}], classes=("a",), shards=1)
+  wrong = f"clip_benchmark:{tmp_path / 'bad'}"
+  (one / "classnames.txt").rename(one / "names.txt")
+  assert "no classnames.txt, which a set of classes needs" in said([*words, wrong], capsys)
+  (one / "classnames.txt").write_text("a\n\nb\n")
+  assert "classnames.txt: line 2 is empty" in said([*words, wrong], capsys)
+  (one / "classnames.txt").write_text("a\n")
+  (one / "zeroshot_classification_templates.txt").write_text("a picture\n")
+  assert "line 1 is 'a picture'; it must hold '{c}'" in said([*words, wrong], capsys)
+  (one / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+  (one / "test" / "nshards.txt").write_text("2\n")
+  assert "test/1.tar: no such file, of the 2 shards" in said([*words, wrong], capsys)
+  (one / "test" / "nshards.txt").write_text("many\n")
+  assert "'many' is no number of shards" in said([*words, wrong], capsys)
+  assert "no set there, no folder that has train/nshards.txt" in said([*words, wrong, "--split", "train"], capsys)
+  assert "names no folder; give clip_benchmark:FOLDER" in said([*words, "clip_benchmark"], capsys)
+  assert "did you mean 'clip_benchmark'" in said([*words, f"clip_bench:{suite}"], capsys)
+  assert "no such choice 'flickr'" in said([*words, f"clip_benchmark:{suite}", "--sets", "flickr"], capsys)
+  assert asked == []  # nothing was loaded
+
+
+def test_a_run_without_texts_is_one_line(runs, suite, capsys, models, monkeypatch):
+  folder, _ = runs
+  monkeypatch.setattr(models["images"], "heads", {"image": "pictures"})
+  line = said(["--workdir", f"{folder}/images", "--suite", f"clip_benchmark:{suite}"], capsys)
+  assert "images: has no text tower with a head in the joint space (config.evaluation.text)" in line
+  assert not list((folder / "images").iterdir())
+
+
+def test_records_that_are_none(tmp_path):
+  samples = [{"cls": b"0"}, {"cls": b"7"}, {"txt": b"x"}, {"cls": b"x"}]
+  write_set(tmp_path / "set", samples, classes=("a", "b"), shards=1)
+  source = open_source({"dataset": f"clip_benchmark:{tmp_path}/set", "source": {}}, "test")
+  assert source[0]["labels"] == {"class": 0} and not list((tmp_path / "set" / "test").glob("*.index"))
+  for index, message in (
+    (1, "cls is '7', not the number of one of 2 classes"),
+    (2, "no member cls"),
+    (3, "cls is 'x'"),
+  ):
+    with pytest.raises(BadRecord, match=message):
+      source[index]
+  with pytest.raises(UserError, match="no option 'caption'"):
+    open_source({"dataset": f"clip_benchmark:{tmp_path}/set", "source": {"caption": "x"}}, "test")
+  with pytest.raises(UserError, match="did you mean 'clip_benchmark:"):
+    open_source({"dataset": f"{tmp_path}/set", "source": {}}, "test")
+  write_set(tmp_path / "many", [{"npy": b"none"}], "multilabel", ("a", "b"), shards=1)
+  with pytest.raises(BadRecord, match="npy cannot be read"):
+    open_source({"dataset": f"clip_benchmark:{tmp_path}/many", "source": {}}, "test")[0]
+  assert list(find_sets(f"{tmp_path}")) == ["many", "set"]
