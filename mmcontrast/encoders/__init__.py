@@ -22,6 +22,8 @@ from mmcontrast.encoders.cross_modal import CrossModalTransformer
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.encoders.heads import HEADS, build_head
+from mmcontrast.encoders.map_decoder import MapDecoder
+from mmcontrast.encoders.map_vit import MapViT
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
 from mmcontrast.encoders.patch_decoder import PatchDecoder
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
@@ -73,6 +75,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "fusion_transformer": FusionTransformer,
   "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,
+  "map_vit": MapViT,
+  "map_decoder": MapDecoder,
 }
 
 

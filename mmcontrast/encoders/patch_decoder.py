@@ -57,7 +57,7 @@ class PatchDecoder(nn.Module):
     """first: tokens [B, K, C] at `places` of a grid, or of all of it -> pooled [B, D], the mean, and tokens
     [B, L, D], a map."""
     dtype, grid = jnp.dtype(self.dtype), first.grid or first.whole
-    if grid is None:
+    if len(grid or ()) != 2:
       raise UserError("reads patches of an image, and these tokens are in no grid; let it read a ViT")
     x = Dense(self.width, dtype=dtype, name="embed")(first.tokens)
     token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,), jnp.float32).astype(dtype)

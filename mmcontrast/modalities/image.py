@@ -3,6 +3,7 @@
 image         [V, S, S, 3]  config.data.views.image crops of config.data.image_size
 image_small   [K, s, s, 3]  config.data.multi_crop (Caron et al., arXiv:2006.09882)
 image_masked  of M of the V views, on the device: config.data.masked (image_masks.py)
+image_maps    of M of the V views, with maps computed of them, on the device: config.data.maps (image_maps.py)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mmcontrast.data.checks import check_counts, check_range
 from mmcontrast.data.images import decode
 from mmcontrast.data.record import Record
 from mmcontrast.errors import UserError, choose
-from mmcontrast.modalities import image_augmentation, image_masks
+from mmcontrast.modalities import image_augmentation, image_maps, image_masks
 from mmcontrast.modalities.image_use import ImageInUse
 from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
@@ -31,8 +32,8 @@ class Image(ImageInUse, Modality):
   """Decoded: pixels uint8 [H, W, 3] by style."""
 
   source_option, absent = "image", "no image"
-  view_sets = ("image", "image_small", "image_masked")
-  versions: ClassVar = {"image_masked": "image"}
+  view_sets = ("image", "image_small", "image_masked", "image_maps")
+  versions: ClassVar = {"image_masked": "image", "image_maps": "image"}
   facts: ClassVar = {
     "box": "where it was cut from its image: x0, y0, x1, y1 in shares of the sides; x0 > x1: mirrored",
     "masked": "which of its patches are hidden from the tower",
@@ -54,6 +55,9 @@ class Image(ImageInUse, Modality):
     # Versions of views, `image_masked`, of which the tower does not see all patches: of how many views, the side of
     # a patch in pixels, how many on a side are hidden at once, the share hidden, and the probability that any is.
     "masked": image_masks.DEFAULTS,
+    # Versions of views, `image_maps`, with maps that are computed of them: of how many views, the side of a patch in
+    # pixels, which maps, the share of all patches that the tower sees, and how unevenly it is spread over the maps.
+    "maps": image_maps.DEFAULTS,
     "trim": False,  # see transforms.trim; evaluation does the same
     # Share of the side that evaluation sees. A random crop shows things larger than they are, so the
     # whole image would show them smaller than in training (Touvron et al. 2019, arXiv:1906.06423).
@@ -76,6 +80,7 @@ class Image(ImageInUse, Modality):
     if settings["crop"]["ratio"] is not None:
       check_range(settings["crop"]["ratio"], "data.crop.ratio")
     image_masks.check(settings)
+    image_maps.check(settings)
     if "box" in settings["facts"] and settings["crop"]["rotate"]:
       raise UserError("data.facts: a rotated view is cut from no box; set data.crop.rotate to 0, or leave 'box' out")
     if not 0 < settings["centre_crop"] <= 1:
@@ -90,16 +95,31 @@ class Image(ImageInUse, Modality):
 
   def counts(self, settings: Settings) -> dict[str, int]:
     small, masked = settings["multi_crop"]["views"], settings["masked"]["views"]
-    return {"image": settings["views"]["image"], "image_small": small, "image_masked": masked}
+    return {
+      "image": settings["views"]["image"],
+      "image_small": small,
+      "image_masked": masked,
+      "image_maps": settings["maps"]["views"],
+    }
 
   def count_key(self, view_set: str) -> str:
-    keys = {"image_small": "data.multi_crop.views", "image_masked": "data.masked.views"}
+    keys = {
+      "image_small": "data.multi_crop.views", "image_masked": "data.masked.views", "image_maps": "data.maps.views",
+    }  # fmt: skip
     return keys.get(view_set) or super().count_key(view_set)
 
   def facts_of(self, view_set: str) -> tuple[str, ...]:
-    return ("box", "masked", "pixels") if view_set == "image_masked" else ("box", "pixels")
+    return ("box", "masked", "pixels") if view_set in self.versions else ("box", "pixels")
+
+  def tower_options(self, settings: Settings) -> dict[str, Any]:
+    maps = {**image_maps.DEFAULTS, **settings.get("maps", {})}
+    return {"maps": len(maps["kinds"]), "seen": maps["seen"]} if maps["views"] else {}
 
   def check_tower(self, options: dict[str, Any], settings: Settings, vocab_size: int | None, where: str) -> None:
+    if settings.get("maps", {}).get("views") and options.get("name") != "map_vit":
+      raise UserError(
+        f"config.data.maps.views: {where} reads colours alone; use name='map_vit', or set data.maps.views to 0"
+      )
     masked, left_out = settings.get("masked", {}), options.get("leave_out", 0.0)
     if not masked.get("views"):
       return
@@ -165,10 +185,11 @@ class Image(ImageInUse, Modality):
       image_masks.masking(settings),
       "masked" in settings["facts"],
       "pixels" in settings["facts"],
+      image_maps.maps_of(settings),
     )
 
   def check_shapes(self, error: UserError, view_set: str, inputs: Inputs) -> UserError:
-    if view_set == "image_masked":
+    if view_set in self.versions:
       return error
     key = "multi_crop.size" if view_set == "image_small" else "image_size"
     return UserError(f"config.data.{key}={inputs.values.shape[2]}: {error}")
@@ -181,6 +202,7 @@ class ImagePreparation(Preparation):
   Attributes:
     augmentations: (set of views, the recipe of each of its views).
     masks: how patches are hidden. tells_masks: whether `facts` say which. tells_pixels: whether they say the pixels.
+    maps: which are computed of some views.
   """
 
   augmentations: tuple[tuple[str, tuple[image_augmentation.Recipe, ...]], ...]
@@ -189,6 +211,7 @@ class ImagePreparation(Preparation):
   masks: image_masks.Masking = image_masks.NONE
   tells_masks: bool = False
   tells_pixels: bool = False
+  maps: image_maps.Maps = image_maps.NONE
 
   @jax.named_scope("augmentation")
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
@@ -199,11 +222,17 @@ class ImagePreparation(Preparation):
     if self.masks.views and "image" in made:
       pixels = made["image"].values[:, : self.masks.views]
       made["image_masked"] = Inputs(pixels, ~self._hidden(batch, pixels.shape[1], train))
+    if self.maps.views and "image" in made:
+      pixels = made["image"].values[:, : self.maps.views]
+      colours = image_augmentation.denormalize(pixels, self.mean, self.std)
+      made["image_maps"] = Inputs(
+        jnp.concatenate([pixels, self.maps.add_to(colours)], -1), self._shown(batch, pixels.shape[1], train)
+      )
     return made
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
     """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged. "masked": [B, V, L];
-    "pixels": [B, V, H, W, 3]."""
+    "pixels": [B, V, H, W, channels]."""
     found = {}
     for name, first, recipes in self._sets(batch):
       if f"{name}_box" in batch:
@@ -214,6 +243,11 @@ class ImagePreparation(Preparation):
       if self.tells_masks:
         masked["masked"] = self._hidden(batch, min(self.masks.views, batch["image"].shape[1]), train)
       found["image_masked"] = masked
+    if self.maps.views and "image" in batch:
+      of_maps = {"box": found["image"]["box"][:, : self.maps.views]} if "image" in found else {}
+      if self.tells_masks:
+        of_maps["masked"] = ~self._shown(batch, min(self.maps.views, batch["image"].shape[1]), train)
+      found["image_maps"] = of_maps
     for name, inputs in (self(batch, train) if self.tells_pixels else {}).items():
       found.setdefault(name, {})["pixels"] = inputs.values
     return found
@@ -223,6 +257,12 @@ class ImagePreparation(Preparation):
     size = batch["image"].shape[2]
     hidden = [self.masks.hidden(batch["seed"], view, size) & train for view in range(views)]
     return jnp.stack(hidden, axis=1)
+
+  def _shown(self, batch: Mapping[str, jax.Array], views: int, train: bool) -> jax.Array:
+    """Bool [B, views, maps * L]; where nothing trains, all is seen."""
+    size = batch["image"].shape[2]
+    shown = [self.maps.shown(batch["seed"], view, size) | (not train) for view in range(views)]
+    return jnp.stack(shown, axis=1)
 
   def _box(
     self, batch, name: str, first: int, number: int, recipe: image_augmentation.Recipe, train: bool

@@ -228,6 +228,11 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
   return images * scale - mean * scale
 
 
+def denormalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+  """What `normalize` made its result of."""
+  return images * jnp.asarray(std, images.dtype) + jnp.asarray(mean, images.dtype)
+
+
 def blur_weights(recipe: Recipe, height: int, draws: Draws) -> jax.Array:
   """Gaussian taps [B, K], normalised; 1 in the middle where no blur was drawn."""
   taps = recipe.blur_kernel or max(3, height // 10 | 1)

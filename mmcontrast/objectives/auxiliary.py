@@ -22,7 +22,7 @@ from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Term
 from mmcontrast.registry import REQUIRED, check_options
 
-DEFAULTS = {"auxiliary": REQUIRED, "embeddings": (), "weight": 1.0}
+DEFAULTS = {"auxiliary": REQUIRED, "embeddings": (), "balance": False, "weight": 1.0}
 """The options of an entry and their defaults (`REQUIRED`: required)."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from mmcontrast.errors import UserError
 from mmcontrast.objectives.means import mean_of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 
-LOSSES = ("mse", "l1")
+LOSSES = ("mse", "l1", "cross_entropy")
 
 
 class MaskedPixels(ModuleLoss):
@@ -23,14 +24,16 @@ class MaskedPixels(ModuleLoss):
       pixels = dict(module=dict(name="masked_pixels"), embeddings="decoder(image_masked[0])/pixels")
 
   The head gives a token of side x side x 3 numbers for each patch, row by row: dict(name="token_linear", dim=48,
-  bias=True) of patches of 4 px. Targets are the pixels that the tower reads: data.facts=("masked", "pixels"). Several
-  embeddings are averaged. Source: MAE (arXiv:2111.06377), SimMIM (arXiv:2111.09886; loss="l1", normalised=False);
-  MultiMAE's criterion.
+  bias=True) of patches of 4 px; one map of `image_maps` has one channel, and K logits where it says which of K classes
+  a pixel is of. Targets are the pixels that the tower reads: data.facts=("masked", "pixels"). Several embeddings are
+  averaged. Source: MAE (arXiv:2111.06377), SimMIM (arXiv:2111.09886; loss="l1", normalised=False); MultiMAE's
+  criterion.
 
   Attributes:
-    loss: "mse", or "l1" of absolute errors.
+    loss: "mse", "l1" of absolute errors, or "cross_entropy" of a map whose values are the numbers of classes.
     normalised: whether each patch has its mean taken off and is divided by its standard deviation (unbiased), as a
       target.
+    part: of `image_maps` the map that is the target: 0 the colours, 1 the first of config.data.maps.kinds, and so on.
   """
 
   TAKES = ("tokens", "grid")
@@ -39,6 +42,12 @@ class MaskedPixels(ModuleLoss):
 
   loss: str = "mse"
   normalised: bool = True
+  part: int = 0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.loss == "cross_entropy" and self.normalised:
+      raise UserError("normalised: True, and with loss='cross_entropy' pixels are classes; set normalised=False")
 
   def __call__(self, views: Sequence[Encoded], facts: Facts) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`views`: tokens [N, L, P * P * 3] each, a map."""
@@ -48,23 +57,46 @@ class MaskedPixels(ModuleLoss):
     return sum(losses) / len(losses), {}
 
   def _of(self, name: str, view: Encoded, facts: Facts) -> jax.Array:
-    masked, pixels = (facts.of_view(name, fact) for fact in self.VIEW_FACTS)
-    valid = facts.valid
-    target = patches_of(pixels, view.grid)
-    if view.tokens.shape != target.shape:
+    masked, pixels = self._target(name, view, facts)
+    valid, target = facts.valid, patches_of(pixels, view.grid)
+    of_classes = self.loss == "cross_entropy"
+    count, size = view.tokens.shape[-1], target.shape[-1]
+    if view.tokens.shape[:-1] != target.shape[:-1] or (count % size or count == size if of_classes else count != size):
+      wanted = f"so many logits for each, dim={size} x classes" if of_classes else f"dim={size}"
       raise UserError(
-        f"masked_pixels: {name!r} gives {view.tokens.shape[-1]} numbers a patch, and a patch has {target.shape[-1]} "
-        f"(side x side x 3); set dim={target.shape[-1]} of its head"
+        f"masked_pixels: {name!r} gives {count} numbers a patch, and a patch has {size} (side x side x "
+        f"{pixels.shape[-1]}); set {wanted} of its head"
       )
+    each = jnp.mean(self._errors(view.tokens, target), -1)
+    hidden = jnp.sum(masked, 1)
+    of_image = jnp.sum(jnp.where(masked & valid[:, None], each, 0.0), 1) / jnp.maximum(hidden, 1)
+    return mean_of_valid(of_image, valid & (hidden > 0))
+
+  def _target(self, name: str, view: Encoded, facts: Facts) -> tuple[jax.Array, jax.Array]:
+    """(bool [N, L], which patches of the map are hidden; its pixels [N, H, W, channels])."""
+    masked, pixels = (facts.of_view(name, fact) for fact in self.VIEW_FACTS)
+    parts, channels = masked.shape[1] // math.prod(view.grid), pixels.shape[-1]
+    if not 0 <= self.part < parts:
+      raise UserError(f"masked_pixels: part={self.part}, and {name!r} is of {parts} maps; give 0 to {parts - 1}")
+    if parts == 1:
+      return masked, pixels
+    colours = channels - parts + 1
+    first, last = (0, colours) if not self.part else (colours + self.part - 1, colours + self.part)
+    return masked.reshape(len(masked), parts, -1)[:, self.part], pixels[..., first:last]
+
+  def _errors(self, found: jax.Array, target: jax.Array) -> jax.Array:
+    """[N, L, P] of each pixel and channel; `found` is [N, L, P], or [N, L, P * K] logits."""
+    if self.loss == "cross_entropy":
+      logits = found.reshape(*target.shape, -1)
+      log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+      classes = jnp.round(target).astype(jnp.int32)
+      return -jnp.take_along_axis(log_p, classes[..., None], -1)[..., 0]
     target = target.astype(jnp.promote_types(target.dtype, jnp.float32))
     if self.normalised:
       mean, variance = target.mean(-1, keepdims=True), target.var(-1, keepdims=True, ddof=1)
       target = (target - mean) / jnp.sqrt(variance + 1e-6)
-    error = view.tokens.astype(target.dtype) - target
-    each = jnp.mean(jnp.square(error) if self.loss == "mse" else jnp.abs(error), -1)
-    count = jnp.sum(masked, 1)
-    of_image = jnp.sum(jnp.where(masked & valid[:, None], each, 0.0), 1) / jnp.maximum(count, 1)
-    return mean_of_valid(of_image, valid & (count > 0))
+    error = found.astype(target.dtype) - target
+    return jnp.square(error) if self.loss == "mse" else jnp.abs(error)
 
 
 def patches_of(pixels: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -24,9 +24,10 @@ import jax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.comparison import Comparison, LossMatrix
+from mmcontrast.objectives.comparison import LossMatrix
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
+from mmcontrast.objectives.wrapped_term import WrappedTerm
 from mmcontrast.registry import check_options
 
 OPTIONS: dict[str, Any] = {"widths": (), "weights": ()}
@@ -42,54 +43,20 @@ def cut(x: Encoded, width: int) -> Encoded:
 
 
 @dataclass(frozen=True)
-class Matryoshka(Term):
-  """A term at several widths: `term` in all that this class does not say otherwise.
+class Matryoshka(WrappedTerm):
+  """A term at several widths.
 
   Attributes:
-    term: of any kind.
     all_widths: ascending; the last is that of the whole embedding.
     weights: of each width; those of weight 0 are not computed, and not trained.
   """
 
-  term: Term
   all_widths: tuple[int, ...]
   weights: tuple[float, ...]
 
   @property
-  def name(self) -> str:
-    return self.term.name
-
-  @property
-  def weight(self) -> Any:
-    return self.term.weight
-
-  @property
-  def queued(self) -> str | None:
-    return self.term.queued
-
-  @property
-  def queue_length(self) -> int:
-    return self.term.queue_length
-
-  @property
-  def embeddings(self) -> tuple[str, ...]:
-    return self.term.embeddings
-
-  @property
-  def compared(self) -> tuple[str, ...]:
-    return self.term.compared
-
-  @property
-  def reads(self) -> tuple[str, ...]:
-    return self.term.reads
-
-  @property
   def widths(self) -> tuple[int, ...]:
     return tuple(width for width, weight in zip(self.all_widths, self.weights) if weight)
-
-  @property
-  def writes_table(self) -> bool:
-    return self.term.writes_table
 
   @property
   def table(self) -> Mapping[str, float]:
@@ -97,14 +64,6 @@ class Matryoshka(Term):
     own = self.term.table
     narrower = self.widths[:-1] if self.writes_table else ()
     return {**own, **{f"{name}_{width}": unseen for width in narrower for name, unseen in own.items()}}
-
-  @property
-  def wants(self) -> Mapping[str, tuple[str, ...]]:
-    return self.term.wants
-
-  @property
-  def schedules(self) -> Mapping[str, tuple[Any, str]]:
-    return self.term.schedules
 
   @property
   def spaces(self) -> tuple[str, ...]:
@@ -152,22 +111,6 @@ class Matryoshka(Term):
         self.term.check(dataclasses.replace(run, head_dims={**run.head_dims, **dict.fromkeys(heads, width)}))
       except UserError as error:
         raise UserError(f"{self._where}: at width {width}: {error}") from None
-
-  def new_keys(self, nodes: Mapping[str, Encoded]) -> jax.Array:
-    return self.term.new_keys(nodes)
-
-  def after_step(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    return self.term.after_step(parameters)
-
-  def after_cut(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    return self.term.after_cut(state)
-
-  @property
-  def compares(self) -> Comparison | None:
-    return self.term.compares
-
-  def logit_scale(self, parameters: Parameters) -> tuple[float, float | None] | None:
-    return self.term.logit_scale(parameters)
 
   def matrices(self, nodes: Mapping[str, Encoded], size: int) -> list[LossMatrix]:
     return [one for width in self.widths for one in self.term.matrices(self._cut(width, nodes), size)]

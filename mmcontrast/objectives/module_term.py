@@ -217,7 +217,7 @@ _HEADS = {
   "logits": "add one such as dict(name='match')",
 }
 
-DEFAULTS = {"module": REQUIRED, "embeddings": (), "matryoshka": (), "weight": 1.0}
+DEFAULTS = {"module": REQUIRED, "embeddings": (), "matryoshka": (), "balance": False, "weight": 1.0}
 """The options of an entry and their defaults (`REQUIRED`: required)."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcontrast.errors import UserError, choose
-from mmcontrast.objectives import auxiliary, matryoshka, module_term, regularizers
+from mmcontrast.objectives import auxiliary, balance, matryoshka, module_term, regularizers
 from mmcontrast.objectives.auxiliary import parse_auxiliary
 from mmcontrast.objectives.criteria import build_criterion
 from mmcontrast.objectives.edge_checks import check_combination
@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
   "temperature": None,  # the criterion's own
   "bias": None,
   "matryoshka": (),
+  "balance": False,
   "weight": 1.0,
 }
 """The options of a pairwise term and their defaults (`REQUIRED`: required)."""
@@ -63,6 +64,7 @@ def parse_terms(objective: Mapping[str, Any]) -> Terms:
     for name, config in objective.items()
   }
   terms = {name: matryoshka.wrapped(term, objective[name].get("matryoshka", ())) for name, term in terms.items()}
+  terms = {name: balance.wrapped(term, objective[name].get("balance", False)) for name, term in terms.items()}
   if not terms:
     raise UserError(
       "objective: has no terms; add one such as image_text=dict(query='image[0]/image_joint', key='text[0]/text_joint')"

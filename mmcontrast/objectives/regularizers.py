@@ -300,7 +300,14 @@ class Regularizer(Term):
     return [LossMatrix(size, size, "regularizer", dim, self.function.cells)]
 
 
-DEFAULTS = {"regularizer": REQUIRED, "embeddings": (), "stop_gradient": (), "matryoshka": (), "weight": 1.0}
+DEFAULTS = {
+  "regularizer": REQUIRED,
+  "embeddings": (),
+  "stop_gradient": (),
+  "matryoshka": (),
+  "balance": False,
+  "weight": 1.0,
+}
 """The options of an entry and their defaults (`REQUIRED`: required)."""
 
 

@@ -15,6 +15,7 @@
             # or 0.1, or another term's name, or dict(schedule=dict(name="cosine", init=0.2, end=0.05))
             temperature=dict(init=0.07, learned=True, min=0.01),
             matryoshka=(),           # (64, 128, 512): at these widths of the embeddings at once (matryoshka.py)
+            balance=False,           # True: a learned weight (balance.py)
             bias=None, weight=1.0))
 
 A list of queries or keys stacks the views of each example (K captions an image); the same list on

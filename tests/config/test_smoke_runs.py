@@ -40,6 +40,7 @@ TRACED = {
   "methods/irra",
   "methods/lxmert",
   "methods/mcl",
+  "methods/multimae",
   "methods/simmim",
   "methods/vlap",
   # Other families train tokens, texts and stages.

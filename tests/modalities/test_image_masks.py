@@ -120,5 +120,7 @@ def test_settings_that_are_refused(masked, message):
 
 
 def test_masks_without_masked_views():
-  with pytest.raises(UserError, match=r"data\.facts: no view has 'masked'; set data\.masked\.views or data\.masked_w"):
+  with pytest.raises(
+    UserError, match=r"data\.facts: no view has 'masked'; set data\.masked\.views or data\.maps\.views or"
+  ):
     resolve(dict(facts=("masked",)))

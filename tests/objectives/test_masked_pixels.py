@@ -21,7 +21,9 @@ from mmcontrast.parallel import sharding
 from mmcontrast.training.program import build_program, make_method
 from mmcontrast.training.step import train_step
 
-CASE = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "multimae.json").read_text())["multimae_masked"]
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+CASE = json.loads((GOLDEN / "multimae.json").read_text())["multimae_masked"]
+CLASSES = json.loads((GOLDEN / "addition.json").read_text())["multimae_semseg"]
 PATH = "decoder(image_masked[0])/pixels"
 
 
@@ -52,6 +54,30 @@ def test_of_multimae(name, options):
   loss, gradient = value_and_gradient(*golden(), **options)
   np.testing.assert_allclose(loss, CASE["expected"][name], rtol=1e-9)
   np.testing.assert_allclose(jnp.moveaxis(gradient, -1, 1), CASE["expected"][f"grad_{name}"], atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_classes_of_one_of_several_maps():
+  """The third map of colours and two others: its part of the mask and of the pixels, and of nothing else."""
+  inputs = CLASSES["inputs"]
+  logits = jnp.moveaxis(jnp.asarray(inputs["logits"]), 1, -1)
+  terms = objective.parse_terms(
+    {"t": dict(module=dict(name="masked_pixels", loss="cross_entropy", normalised=False, part=2), embeddings=PATH)}
+  )
+  pixels = jnp.concatenate([jnp.full((2, 4, 4, 4), 7.0), jnp.asarray(inputs["label"], float)[..., None]], -1)
+  masked = jnp.concatenate([jnp.ones((2, 8), bool), jnp.asarray(inputs["mask"]) > 0], 1)
+  info = {"views": {"image_masked[0]": {"masked": masked, "pixels": pixels}}}
+
+  def loss(logits):
+    return objective.evaluate(terms, {PATH: Encoded(tokens=patches_of(logits, (2, 2)), grid=(2, 2))}, info, {}, {}, {})[
+      0
+    ]
+
+  value, gradient = compiled(jax.value_and_grad(loss))(logits)
+  np.testing.assert_allclose(value, CLASSES["expected"]["loss"], rtol=1e-9)
+  np.testing.assert_allclose(jnp.moveaxis(gradient, -1, 1), CLASSES["expected"]["grad_logits"], atol=1e-9)
+  with pytest.raises(UserError, match=r"normalised: True, and with loss='cross_entropy' pixels are classes; set norma"):
+    objective.parse_terms({"t": dict(module=dict(name="masked_pixels", loss="cross_entropy"), embeddings=PATH)})
 
 
 @pytest.mark.usefixtures("float64")
