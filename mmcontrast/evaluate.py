@@ -188,6 +188,7 @@ def _evaluate(model: Inference, config: Mapping, data_dir: str | None) -> _Evalu
     space=model.space,
     match=model.match,
     guess=model.guess,
+    tune=model.tune_prompts,
     words=model.words,
   )
   for name, one in sets.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,6 +26,17 @@ order, belong together, by the logits of a head of a tower that reads both."""
 Guess = Callable[[str, Mapping[str, Any], Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """guess(head, {modality: values}, {modality: places int [P]}) -> (loss, hits, words), float64 [P] each: of the words
 that are taken from the text in each place, guessed with the other thing."""
+
+
+class Tuned(Protocol):
+  """A model with prompts that have learned."""
+
+  def cosines(self, values: Any, classes: Sequence[str]) -> np.ndarray:
+    """float32 [N, K], of things and classes."""
+
+
+Tune = Callable[..., Tuned]
+"""tune(values, labels int [N], classes, modality=..., **recipe): prompts beside a model, see inference/prompts.py."""
 
 
 class Words(NamedTuple):

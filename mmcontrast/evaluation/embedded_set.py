@@ -19,6 +19,7 @@ from mmcontrast.evaluation.embed import (
   Match,
   Seen,
   Space,
+  Tune,
   Words,
   cosines,
   features_of,
@@ -48,7 +49,7 @@ class EmbeddedSet:
   `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `seen`: what the model
   sees of things; without it they are compared as they are. `joined`: the terms whose keys are joined. `space`: what
   the model can be asked for. `match`: how it says whether two things belong together. `words`: how it describes them.
-  `guess`: how it guesses words.
+  `guess`: how it guesses words. `tune`: how prompts are tuned beside it.
   """
 
   def __init__(
@@ -64,6 +65,7 @@ class EmbeddedSet:
     match: Match | None = None,
     words: Words | None = None,
     guess: Guess | None = None,
+    tune: Tune | None = None,
   ):
     self.data = data
     self.embed = embed
@@ -75,6 +77,7 @@ class EmbeddedSet:
     self.match = match
     self.words = words
     self.guess = guess
+    self.tune = tune
     self._kept: dict[Any, Any] = {}
 
   def with_embed(self, embed: Embed) -> EmbeddedSet:

@@ -16,6 +16,7 @@ from mmcontrast.evaluation import (
   similarity,
   zero_shot,
 )
+from mmcontrast.evaluation.adaptation import base_to_new
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, names_of
@@ -126,6 +127,16 @@ def _of_linear_probe(name: str, options: Mapping[str, Any], classes: Classes) ->
   ]
 
 
+def _of_base_to_new(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  methods = [options["method"]] if isinstance(options["method"], str) else list(options["method"])
+  return [
+    f"{base_to_new.WHERE}/{label}_{method}_{part}"
+    for label in labels_of(options["label"], base_to_new.USUAL_LABEL, classes)
+    for method in ("zero_shot", *methods)
+    for part in base_to_new.PARTS
+  ]
+
+
 def _of_tagging(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
   return [f"{task_of('tagging', node)}/{metric}" for node in nodes_of(options["node"]) for metric in _TAGGING]
 
@@ -145,5 +156,6 @@ _METRICS = {
   "similarity": _of_similarity,
   "captioning": lambda *_: [f"captioning/{metric}" for metric in captioning.METRICS],
   "perplexity": lambda *_: [f"perplexity/{metric}" for metric in captioning.PERPLEXITY],
+  "base_to_new": _of_base_to_new,
   "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],
 }

@@ -11,6 +11,7 @@
             similarity=dict(file="sts-test.tsv"),  # of pairs of texts; without a file by the tags of captions
             captioning=dict(beams=1),  # of a run with a decoder, as perplexity=dict()
             masked_words=dict(),      # of a run that guesses words
+            base_to_new=dict(label="subgroup", method="coop"),  # prompts that learn, docs/adaptation.md
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
 
 `features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
@@ -52,7 +53,20 @@ from mmcontrast.evaluation import (
   tagging,
   zero_shot,
 )
-from mmcontrast.evaluation.embed import ANYTHING, Compare, Embed, Guess, Match, Seen, Space, Words, cosines, way_of
+from mmcontrast.evaluation.adaptation import base_to_new
+from mmcontrast.evaluation.embed import (
+  ANYTHING,
+  Compare,
+  Embed,
+  Guess,
+  Match,
+  Seen,
+  Space,
+  Tune,
+  Words,
+  cosines,
+  way_of,
+)
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 from mmcontrast.registry import check_options
 
@@ -71,13 +85,14 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "captioning": captioning.evaluate,
   "perplexity": captioning.perplexity,
   "masked_words": masked_words.evaluate,
+  "base_to_new": base_to_new.evaluate,
 }
 _NAMES = ("node", "directions", "of", "protocol")  # options that are a name or several
-CHECKS = {"zero_shot": class_names.check}  # of options, beside their names
+CHECKS = {"zero_shot": class_names.check, "base_to_new": base_to_new.check}  # of options, beside their names
 _BY_PROTOCOL = {"retrieval": retrieval.PROTOCOLS, "zero_shot": zero_shot.PROTOCOLS}
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 OF_WORDS = ("captioning", "perplexity")
-NEED_A_BANK = ("knn", "linear_probe", "tagging")
+NEED_A_BANK = ("knn", "linear_probe", "tagging", "base_to_new")
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -190,16 +205,27 @@ def embed_sets(
   match: Match | None = None,
   words: Words | None = None,
   guess: Guess | None = None,
+  tune: Tune | None = None,
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
-  `space`, `match`, `words`, `guess`: see EmbeddedSet.
+  `space`, `match`, `words`, `guess`, `tune`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
   return {
     name: EmbeddedSet(
-      load_set(name), embed, name, compare, seen=seen, joined=joined, space=space, match=match, words=words, guess=guess
+      load_set(name),
+      embed,
+      name,
+      compare,
+      seen=seen,
+      joined=joined,
+      space=space,
+      match=match,
+      words=words,
+      guess=guess,
+      tune=tune,
     )
     for name in names
   }

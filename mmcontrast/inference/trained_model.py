@@ -13,7 +13,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,9 @@ from mmcontrast.parallel.compilation import FEW, compiler_options
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.registry import check_options
 from mmcontrast.runs.checkpoint import load_run
+
+if TYPE_CHECKING:
+  from mmcontrast.inference.prompts import Prompted
 
 
 class Inference:
@@ -244,6 +247,15 @@ class Inference:
       return tuple(np.concatenate(x) for x in zip(*found))
 
     return Words(lambda head: self._captioner(head, "evaluation").modality, write, losses)
+
+  def tune_prompts(
+    self, values: Any, labels: np.ndarray, classes: Sequence[str], modality: str = "image", **recipe: Any
+  ) -> Prompted:
+    """Prompts that learn to tell a few labelled things apart, beside this model, which is not changed: see `tune` of
+    prompts.py, and docs/adaptation.md."""
+    from mmcontrast.inference import prompts  # which reads this module
+
+    return prompts.tune(self, values, labels, classes, modality, **recipe)
 
   @property
   def logit_scale(self) -> float | None:
