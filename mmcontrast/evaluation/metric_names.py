@@ -16,7 +16,7 @@ from mmcontrast.evaluation import (
   similarity,
   zero_shot,
 )
-from mmcontrast.evaluation.adaptation import base_to_new
+from mmcontrast.evaluation.adaptation import base_to_new, cross_version, text_transfer
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, names_of
@@ -137,6 +137,11 @@ def _of_base_to_new(name: str, options: Mapping[str, Any], classes: Classes) -> 
   ]
 
 
+def _of_text_transfer(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
+  labels = labels_of(options["label"], text_transfer.USUAL_LABEL, classes)
+  return [f"{text_transfer.WHERE}/{label}_{metric}" for label in labels for metric in text_transfer.METRICS]
+
+
 def _of_tagging(name: str, options: Mapping[str, Any], classes: Classes) -> list[str]:
   return [f"{task_of('tagging', node)}/{metric}" for node in nodes_of(options["node"]) for metric in _TAGGING]
 
@@ -157,5 +162,7 @@ _METRICS = {
   "captioning": lambda *_: [f"captioning/{metric}" for metric in captioning.METRICS],
   "perplexity": lambda *_: [f"perplexity/{metric}" for metric in captioning.PERPLEXITY],
   "base_to_new": _of_base_to_new,
+  "text_transfer": _of_text_transfer,
+  "cross_version": lambda name, options, classes: cross_version.metric_names(options, _RETRIEVAL),
   "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],
 }

@@ -184,7 +184,7 @@ def evaluate(
       if match and set(way) == set(_matched_by(test, match)) and test.match:
         both[f"{way_of(*way)}_by_{match}"] = _matched(test, *way, match, candidates)
     for one, other in pairs_of(nodes):
-      both |= {way_of(*way): _of_nodes(test, *way) for way in ((one, other), (other, one))}
+      both |= {way_of(*way): of_nodes(test, *way) for way in ((one, other), (other, one))}
     for term in test.joined:
       both |= _of_joined(test, term)
     out[test.name] = {f"{way}/{k}": v for way, found in both.items() for k, v in found.items()}
@@ -291,9 +291,8 @@ def pairs_of(nodes: Sequence[Any]) -> list[tuple[str, str]]:
   return [tuple(nodes)] if len(nodes) == 2 and all(isinstance(one, str) for one in nodes) else [*map(tuple, nodes)]
 
 
-def _of_nodes(test: EmbeddedSet, query: str, gallery: str) -> dict[str, float]:
+def of_nodes(test: EmbeddedSet, query: str, gallery: str, where: str = "retrieval.nodes") -> dict[str, float]:
   """Retrieval of the things that one node is of by those of another, by the cosine."""
-  where = "retrieval.nodes"
   (one, other), (rows, columns) = (
     [make(node, where) for node in (query, gallery)] for make in (test.things_of, test.features)
   )

@@ -12,6 +12,7 @@
             captioning=dict(beams=1),  # of a run with a decoder, as perplexity=dict()
             masked_words=dict(),      # of a run that guesses words
             base_to_new=dict(label="subgroup", method="coop"),  # prompts that learn, docs/adaptation.md
+            text_transfer=dict(std=0.08),  # a head trained on texts, tried on images
             tagging=dict(sets=("emoji_noto",))))   # `sets` narrows any evaluator
 
 `features` names the tower that probes look at, and with it the modality that is probed and classified: what is asked
@@ -53,7 +54,7 @@ from mmcontrast.evaluation import (
   tagging,
   zero_shot,
 )
-from mmcontrast.evaluation.adaptation import base_to_new
+from mmcontrast.evaluation.adaptation import base_to_new, cross_version, text_transfer
 from mmcontrast.evaluation.embed import (
   ANYTHING,
   Compare,
@@ -86,13 +87,19 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "perplexity": captioning.perplexity,
   "masked_words": masked_words.evaluate,
   "base_to_new": base_to_new.evaluate,
+  "text_transfer": text_transfer.evaluate,
+  "cross_version": cross_version.evaluate,
 }
 _NAMES = ("node", "directions", "of", "protocol")  # options that are a name or several
-CHECKS = {"zero_shot": class_names.check, "base_to_new": base_to_new.check}  # of options, beside their names
+CHECKS = {
+  "zero_shot": class_names.check,
+  "base_to_new": base_to_new.check,
+  "cross_version": cross_version.check,
+}  # of options, beside their names
 _BY_PROTOCOL = {"retrieval": retrieval.PROTOCOLS, "zero_shot": zero_shot.PROTOCOLS}
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 OF_WORDS = ("captioning", "perplexity")
-NEED_A_BANK = ("knn", "linear_probe", "tagging", "base_to_new")
+NEED_A_BANK = ("knn", "linear_probe", "tagging", "base_to_new", "text_transfer")
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -186,6 +193,8 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
         raise UserError(f"{where}.head: the heads {', '.join(space.describes)} write captions; name one")
     for pair in retrieval.pairs_of(options.get("nodes", ())):
       space.check_comparable(pair, f"{where}.nodes")
+    for pair in cross_version.node_pairs(options) if name == cross_version.WHERE else ():
+      space.check_comparable(pair, where)
     for head in (options["match"],) if options.get("match") else ():
       choose(head, space.matches, f"{where}.match: heads that give logits, of a tower that reads two modalities")
     for key, known in (("directions", sorted(ways)), ("of", sorted(set(space.joint or ()) - {zero_shot.PROMPTS}))):

@@ -5,8 +5,8 @@
 The paper's losses could not be read: these are ours. Stages `old` and `new` train two models of different sizes; `text`
 trains a projection of the new text embedding into the old space, by texts alone, against the old text tower; `tune`
 applies the same projection to images, and tunes it, with LoRA on the new heads, by pairs of the new model with the
-frozen old one, both ways. Evaluated as images of the new model among texts of the old; other pairings by
---config.evaluation.image=old_image_joint or image_joint, --config.evaluation.text=text_old or text_joint.
+frozen old one, both ways. Evaluated as images of the new model among texts of the old; the evaluator `cross_version`
+adds all pairings of the two, and how much of what a new index would bring the new queries bring in the old one.
 """
 
 from mmcontrast.config import sized
@@ -62,6 +62,14 @@ def get_config(arg=None):
     ),
   )
   c.evaluation.update(image="image_old", text="old_text_joint")
+  c.evaluation.evaluators = dict(
+    c.evaluation.evaluators,
+    cross_version=dict(
+      old=dict(image="old_image_joint", text="old_text_joint"),
+      new=dict(image="image_joint", text="text_joint"),
+      into_old=dict(image="image_old", text="text_old"),
+    ),
+  )
   return sized(c, arg)
 
 

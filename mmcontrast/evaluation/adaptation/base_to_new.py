@@ -18,6 +18,7 @@ import numpy as np
 from mmcontrast.data.things import taken_at
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import class_names
+from mmcontrast.evaluation.adaptation.labelled_things import all_names, shown
 from mmcontrast.evaluation.embed import Tune, cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
 from mmcontrast.evaluation.retrieval import ROUNDING
@@ -133,41 +134,32 @@ def _of_halves(
   """Accuracy on base and on new classes, each among its own."""
   out = []
   for which, group in zip(PARTS, groups):
-    shown = np.flatnonzero(np.isin(part.labels, group))
-    if not len(shown):
+    places = np.flatnonzero(np.isin(part.labels, group))
+    if not len(places):
       raise UserError(f"{WHERE}: {name!r} has nothing of a {which} class to test; leave it out with `sets`")
-    cosines_of = scores(taken_at(part.values, shown), [called[at] for at in group])
-    out.append(accuracy(np.asarray(cosines_of), part.labels[shown] - group[0]))
+    cosines_of = scores(taken_at(part.values, places), [called[at] for at in group])
+    out.append(accuracy(np.asarray(cosines_of), part.labels[places] - group[0]))
   return out[0], out[1]
 
 
 def _training(bank: Sequence[EmbeddedSet], label: str) -> tuple[list[str], _Part]:
   """The classes of which the bank shows things to train on, in their order, and these things."""
-  every = list(dict.fromkeys(name for one in bank for name in _names(one, label)))
+  every = all_names(bank, label, f"{WHERE}.label")
   part = _part(bank, label, every, ("train",))
-  shown = np.unique(part.labels)
-  number = {int(old): new for new, old in enumerate(shown)}
-  return [every[at] for at in shown], part._replace(labels=np.array([number[int(at)] for at in part.labels], int))
+  kept, numbers = np.unique(part.labels, return_inverse=True)
+  return [every[at] for at in kept], part._replace(labels=numbers)
 
 
 def _part(sets: Sequence[EmbeddedSet], label: str, classes: Sequence[str], splits: Sequence[str]) -> _Part:
   """The things of sets that are of `classes` and of some splits."""
-  place, values, labels = {name: number for number, name in enumerate(classes)}, [], []
+  values, labels = [], []
   for one in sets:
-    things, names = one.data.things[_modality(one)], _names(one, label)
-    numbers = np.array([*(place.get(name, -1) for name in names), -1])  # the last is that of no class
-    of = numbers[one.labels(label, f"{WHERE}.label", things)]
-    split = things.of_examples(np.asarray(one.data.split), "")
-    shown = np.flatnonzero((of >= 0) & np.isin(split, list(splits)))
-    values.append(taken_at(things.values, shown))
-    labels.append(of[shown])
+    modality = _modality(one)
+    places, of = shown(one, modality, label, classes, splits, f"{WHERE}.label")
+    values.append(taken_at(one.data.things[modality].values, places))
+    labels.append(of)
   joined = np.concatenate(values) if isinstance(values[0], np.ndarray) else [value for part in values for value in part]
   return _Part(joined, np.concatenate(labels))
-
-
-def _names(one: EmbeddedSet, label: str) -> list[str]:
-  choose(label, one.data.label_names, f"{WHERE}.label: labels of {one.name!r}")
-  return list(one.data.label_names[label])
 
 
 def _modality(test: EmbeddedSet) -> str:
