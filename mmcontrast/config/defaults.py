@@ -122,9 +122,12 @@ def arguments(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
 
 def _shrink(c: ml_collections.ConfigDict) -> None:
   """Small towers and queues, and no warm-up, in the sections that `c` has."""
+  from mmcontrast.encoders import ENCODERS, complete  # takes seconds
+
   for tower in c.get("towers", {}).values():
-    # Heads of attention divide the width; a ResNet has none.
-    tower.width = 16 if "heads" in tower else 8
+    if tower.name not in ENCODERS or "width" in complete(tower):
+      # Heads of attention divide the width; a ResNet has none.
+      tower.width = 16 if "heads" in tower else 8
     tower.update({key: value for key, value in (("depth", 1), ("heads", 2)) if key in tower})
     if tower.name.startswith(("resnet", "clip_resnet", "convnext")):
       tower.stages = (1,)

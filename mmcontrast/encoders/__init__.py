@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from mmcontrast.encoders.attentive_mask import AttentiveMask
 from mmcontrast.encoders.audio_convnet import AudioConvNet
 from mmcontrast.encoders.audio_transformer import AudioTransformer
 from mmcontrast.encoders.bert import Bert, bert_large
@@ -75,6 +76,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "fusion_transformer": FusionTransformer,
   "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,
+  "attentive_mask": AttentiveMask,
   "map_vit": MapViT,
   "map_decoder": MapDecoder,
 }

@@ -106,7 +106,7 @@ class FusionTransformer(nn.Module):
       norm_epsilon=self.norm_epsilon, dtype=dtype, attention=self.attention, branches=ORDERS[self.order],
       norm=self.norm, context_norm=self.context_norm,
     )  # fmt: skip
-    context = self._context(others, dtype) if others else None
+    context = context_of(others, self.width, dtype) if others else None
     at = 0 if pooled_only and self.pool == "first" else None
     x = apply_blocks(block, self.depth, x, mask, context=context, train=train, scan=self.scan, remat=self.remat, at=at)
     if self.norm == "pre":
@@ -115,14 +115,6 @@ class FusionTransformer(nn.Module):
       return Encoded(x[:, 0])
     return Encoded(self._pooled(x, first.mask), x, first.mask, grid=first.grid)
 
-  def _context(self, others: Sequence[Encoded], dtype: Any) -> Context:
-    """The tokens of all others, one after the other, and which of them are real."""
-    if len(others) == 1:
-      return Context(others[0].tokens, others[0].mask)
-    tokens = [Dense(self.width, dtype=dtype, name=f"context_{i}")(other.tokens) for i, other in enumerate(others)]
-    masks = [jnp.ones(x.tokens.shape[:2], bool) if x.mask is None else x.mask for x in others]
-    return Context(jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1))
-
   def _pooled(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     if self.pool == "mean":
       return masked_mean(x, mask)
@@ -130,3 +122,13 @@ class FusionTransformer(nn.Module):
       return x[:, 0]
     last = jnp.full(len(x), x.shape[1] - 1) if mask is None else jnp.max(jnp.where(mask, jnp.arange(x.shape[1]), 0), 1)
     return jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
+
+
+def context_of(others: Sequence[Encoded], width: int, dtype: Any) -> Context:
+  """The tokens of several towers, one tower after the other, and which of them are real. Where they are several, each
+  is brought to `width` by a layer of the module that calls this: context_0 ..."""
+  if len(others) == 1:
+    return Context(others[0].tokens, others[0].mask)
+  tokens = [Dense(width, dtype=dtype, name=f"context_{i}")(other.tokens) for i, other in enumerate(others)]
+  masks = [jnp.ones(x.tokens.shape[:2], bool) if x.mask is None else x.mask for x in others]
+  return Context(jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1))

@@ -1,8 +1,9 @@
 """A light transformer that puts hidden patches back where they were (MAE, He et al., arXiv:2111.06377).
 
     towers.decoder = dict(name="patch_decoder", reads=("image",), width=64, depth=2, heads=4)
+    towers.decoder = dict(name="patch_decoder", reads=("image", "text"), ...)      # with the help of a text
 
-Parameters: embed, mask_token, blocks_0/... (see `transformer.Block`), norm.
+Parameters: embed, mask_token, context_0 ... (of several other towers), blocks_0/... (see `transformer.Block`), norm.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.fusion import context_of
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import sincos2d
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
@@ -27,7 +29,9 @@ from mmcontrast.errors import UserError
 class PatchDecoder(nn.Module):
   """The tokens of an image's seen patches, and a learned one in the place of each that was left out, through blocks.
 
-  Positions are fixed ("sincos2d") and added to all. Where no patch was left out, as in evaluation, none is put back.
+  Where it reads further towers, each block attends to their tokens after self-attention, as SyCoCa's (arXiv:2401.02137)
+  to those of a text. Positions are fixed ("sincos2d") and added to all. Where no patch was left out, as in evaluation,
+  none is put back.
 
   Attributes:
     scan: whether the blocks are one loop, which compiles once whatever the depth.
@@ -53,9 +57,9 @@ class PatchDecoder(nn.Module):
     check_heads(self.width, self.heads)
 
   @nn.compact
-  def __call__(self, first: Encoded, *, train: bool) -> Encoded:
-    """first: tokens [B, K, C] at `places` of a grid, or of all of it -> pooled [B, D], the mean, and tokens
-    [B, L, D], a map."""
+  def __call__(self, first: Encoded, *others: Encoded, train: bool) -> Encoded:
+    """first: tokens [B, K, C] at `places` of a grid, or of all of it, others: tokens [B, S, C'] with their mask ->
+    pooled [B, D], the mean, tokens [B, L, D], a map, and the `places` of those that were seen."""
     dtype, grid = jnp.dtype(self.dtype), first.grid or first.whole
     if len(grid or ()) != 2:
       raise UserError("reads patches of an image, and these tokens are in no grid; let it read a ViT")
@@ -67,8 +71,9 @@ class PatchDecoder(nn.Module):
     x = x + jnp.asarray(sincos2d(*grid, self.width)[None], dtype)
     block = functools.partial(
       Block, self.heads, round(self.width * self.mlp_ratio), self.activation, norm_epsilon=self.norm_epsilon,
-      dtype=dtype, attention=self.attention,
+      dtype=dtype, attention=self.attention, branches=("attn", "cross_attn", "mlp") if others else ("attn", "mlp"),
     )  # fmt: skip
-    x = apply_blocks(block, self.depth, x, train=train, scan=self.scan, remat=self.remat)
+    context = context_of(others, self.width, dtype) if others else None
+    x = apply_blocks(block, self.depth, x, context=context, train=train, scan=self.scan, remat=self.remat)
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    return Encoded(x.mean(1), x, grid=grid)
+    return Encoded(x.mean(1), x, places=first.places, grid=grid)

@@ -31,7 +31,8 @@ class Decoder(NamedTuple):
 
   Attributes:
     head: gives logits over words. tower: what it reads, a causal tower. text: the tower whose tokens go through that.
-    reads: the other towers that it reads, of what is described. length: the most tokens of a text, start and end
+    reads: the other towers that it reads, of what is described; in the place of one that lets pass in evaluation what
+      it reads first, that. length: the most tokens of a text, start and end
       among them.
   """
 
@@ -64,7 +65,8 @@ def decoder_of(model: Model, head: str = "", where: str = "caption") -> Decoder:
     )
   tower = model.tower_of_head[head]
   text = first_read(tower, model.reads)
-  return Decoder(head, tower, text, model.reads[tower][1:], model.towers[text].max_length)
+  reads = tuple(_passed(model, read) for read in model.reads[tower][1:])
+  return Decoder(head, tower, text, reads, model.towers[text].max_length)
 
 
 def start(model: Model, variables: Variables, decoder: Decoder, read: Sequence[Encoded], ids: jax.Array) -> tuple:
@@ -140,6 +142,13 @@ def _hindrance(model: Model, head: str) -> str:
     return f"its text tower {text!r} cannot be continued; take name='text_transformer'"
   if words.depth and not words.causal:
     return f"its text tower {text!r} sees the words that come next; set causal=True there"
-  if others := [read for read in model.reads[tower][1:] if read not in model.modality_of_tower]:
+  if others := [read for read in model.reads[tower][1:] if _passed(model, read) not in model.modality_of_tower]:
     return f"its tower {tower!r} reads {others[0]!r}, which reads other towers"
   return ""
+
+
+def _passed(model: Model, tower: str) -> str:
+  """The tower whose tokens come out of one in evaluation: itself, or what it reads first and lets pass."""
+  while getattr(model.towers[tower], "PASSES", False):
+    tower = model.reads[tower][0]
+  return tower

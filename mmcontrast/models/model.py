@@ -149,7 +149,7 @@ class Model:
     statistics of the head)."""
     inputs = self._head_inputs(head, encoded)
     found, stats = self._apply(self.heads[head], variables, "heads", head, inputs, train, key)
-    found = found.replace(grid=encoded.grid) if keeps_places(self.heads[head]) else found
+    found = found.replace(grid=encoded.grid, places=encoded.places) if keeps_places(self.heads[head]) else found
     return found.replace(losses={**encoded.losses, **found.losses}), stats
 
   def embed_through(self, variables: Variables, head: str, encoded: Encoded) -> Encoded:

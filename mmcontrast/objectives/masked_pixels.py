@@ -33,21 +33,27 @@ class MaskedPixels(ModuleLoss):
     loss: "mse", "l1" of absolute errors, or "cross_entropy" of a map whose values are the numbers of classes.
     normalised: whether each patch has its mean taken off and is divided by its standard deviation (unbiased), as a
       target.
+    hidden: who says which patches are hidden: "data" (config.data.masked or maps), or the "tower" that left them out of
+      a whole view by itself, as an attentive_mask, so that they are not among the `places` of what it made.
     part: of `image_maps` the map that is the target: 0 the colours, 1 the first of config.data.maps.kinds, and so on.
   """
 
   TAKES = ("tokens", "grid")
   VIEW_FACTS = ("masked", "pixels")
-  CHOICES: ClassVar = {"loss": LOSSES}
+  CHOICES: ClassVar = {"loss": LOSSES, "hidden": ("data", "tower")}
 
   loss: str = "mse"
   normalised: bool = True
   part: int = 0
+  hidden: str = "data"
 
   def __post_init__(self):
     super().__post_init__()
     if self.loss == "cross_entropy" and self.normalised:
       raise UserError("normalised: True, and with loss='cross_entropy' pixels are classes; set normalised=False")
+
+  def view_facts(self, name: str) -> tuple[str, ...]:
+    return self.VIEW_FACTS if self.hidden == "data" else ("pixels",)
 
   def __call__(self, views: Sequence[Encoded], facts: Facts) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`views`: tokens [N, L, P * P * 3] each, a map."""
@@ -74,7 +80,8 @@ class MaskedPixels(ModuleLoss):
 
   def _target(self, name: str, view: Encoded, facts: Facts) -> tuple[jax.Array, jax.Array]:
     """(bool [N, L], which patches of the map are hidden; its pixels [N, H, W, channels])."""
-    masked, pixels = (facts.of_view(name, fact) for fact in self.VIEW_FACTS)
+    pixels = facts.of_view(name, "pixels")
+    masked = facts.of_view(name, "masked") if self.hidden == "data" else _left_out(name, view)
     parts, channels = masked.shape[1] // math.prod(view.grid), pixels.shape[-1]
     if not 0 <= self.part < parts:
       raise UserError(f"masked_pixels: part={self.part}, and {name!r} is of {parts} maps; give 0 to {parts - 1}")
@@ -97,6 +104,14 @@ class MaskedPixels(ModuleLoss):
       target = (target - mean) / jnp.sqrt(variance + 1e-6)
     error = found.astype(target.dtype) - target
     return jnp.square(error) if self.loss == "mse" else jnp.abs(error)
+
+
+def _left_out(name: str, view: Encoded) -> jax.Array:
+  """Bool [N, L]: which places of a map were not seen. Raises UserError where all were."""
+  if view.places is None:
+    raise UserError(f"masked_pixels: hidden='tower', and {name!r} reads no tower that leaves patches out; name one")
+  shown = jnp.zeros(view.tokens.shape[:2], bool)
+  return ~shown.at[jnp.arange(len(shown))[:, None], view.places].set(True)
 
 
 def patches_of(pixels: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -42,6 +42,7 @@ TRACED = {
   "methods/mcl",
   "methods/multimae",
   "methods/simmim",
+  "methods/sycoca",
   "methods/vlap",
   # Other families train tokens, texts and stages.
   "methods/cico",

@@ -204,6 +204,14 @@ def without(change):
   return build_model(c, CAPTIONS)
 
 
+def test_a_decoder_that_reads_some_patches_in_training_reads_all_in_use():
+  c = caption_config()
+  c["towers"]["related"] = dict(name="attentive_mask", reads=("image", "text"))
+  c["towers"]["decoder"]["reads"] = ("text", "related")
+  decoder = decoding.decoder_of(build_model(c, CAPTIONS))
+  assert decoder.reads == ("image",) and decoder.tower == "decoder"
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [

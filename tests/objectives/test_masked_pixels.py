@@ -81,6 +81,21 @@ def test_classes_of_one_of_several_maps():
 
 
 @pytest.mark.usefixtures("float64")
+def test_patches_that_a_tower_left_out():
+  """The same as those that the data hide, of a whole view; where every example has equally many."""
+  prediction, target, _ = golden()
+  masked = jnp.array([[0, 1, 1, 0], [1, 0, 0, 1]]) > 0
+  path = "painter(unrelated(image[0], text[0]), text[0])/pixels"
+  terms = objective.parse_terms({"t": dict(module=dict(name="masked_pixels", hidden="tower"), embeddings=path)})
+  info = {"views": {"image[0]": {"pixels": target}}}
+  seen = Encoded(tokens=patches_of(prediction, (2, 2)), grid=(2, 2), places=jnp.array([[0, 3], [1, 2]]))
+  loss = objective.evaluate(terms, {path: seen}, info, {}, {}, {})[0]
+  np.testing.assert_allclose(loss, value_and_gradient(prediction, target, masked)[0], rtol=1e-12)
+  with pytest.raises(UserError, match=r"hidden='tower', and .* reads no tower that leaves patches out; name one"):
+    objective.evaluate(terms, {path: seen.replace(places=None)}, info, {}, {}, {})
+
+
+@pytest.mark.usefixtures("float64")
 def test_nothing_hidden_absent_images_and_devices():
   prediction, target, masked = golden()
   one_row = jnp.array([[0, 0, 0, 0], [0, 1, 0, 1]]) > 0
