@@ -26,6 +26,8 @@ AUDIO = ["soundfile>=0.13", "soxr>=0.5"]  # sound files, and other rates; soundf
 SPEECH = [*AUDIO, "espeakng-loader==0.2.4"]  # what `mmcontrast data build emoji_spoken` speaks with
 CAPTIONS = ["sacrebleu>=2.5"]  # BLEU of the captions that a run writes
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
+UMAP = ["umap-learn>=0.5.7"]  # a second projection of `mmcontrast report`
+BROWSER = ["selenium>=4.25"]  # `make browser`, with Debian's chromium and chromium-driver
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
 setuptools.setup(
@@ -36,6 +38,7 @@ setuptools.setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=setuptools.find_packages(include=["mmcontrast", "mmcontrast.*"]),
+  package_data={"mmcontrast.report.page": ["*.css", "*.js"], "mmcontrast.demo": ["*.css", "*.html", "*.js"]},
   python_requires=">=3.11",
   install_requires=[
     "jax>=0.10",
@@ -78,6 +81,8 @@ setuptools.setup(
     "text": TEXT,
     "onnx": ONNX,
     "search": SEARCH,
+    "umap": UMAP,
+    "browser": BROWSER,
     "captions": CAPTIONS,
     "gs": ["gcsfs>=2025.3"],
     "s3": ["s3fs>=2025.3"],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from mmcontrast import __version__, adaptation_commands, data_commands, folders
+from mmcontrast import __version__, adaptation_commands, data_commands, folders, looking_commands
 from mmcontrast.command_line import add_command, add_source, source_options
 from mmcontrast.errors import Preempted, UserError
 
@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_caption(commands)
   _add_match(commands)
   _add_weights(commands)
+  looking_commands.add(commands)
   data_commands.add(commands)
   return parser
 

@@ -171,18 +171,35 @@ def _evaluate(model: Inference, config: Mapping, data_dir: str | None) -> _Evalu
   loaded = {}
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])):
     try:
-      loaded[name] = _load_set(name, config, data_dir)
+      loaded[name] = load_set(name, config, data_dir)
     except UserError as error:
       if name not in options["optional_sets"]:
         raise
       print(f"left out of the evaluation: {error}", file=sys.stderr)
   options["sets"] = tuple(name for name in options["sets"] if name in loaded)
-  compare = model.compare if model.compares_tokens else cosines
-  sets = embed_sets(
+  sets = embedded_sets(model, options, loaded)
+  for name, one in sets.items():
+    for modality in set(one.modalities) & set(model.heads):
+      if line := model.cut_line(name, modality, one.data.things[modality].values):
+        note(line)
+  untrained = lambda: model.untrained().embed  # noqa: E731
+  results, tasks = measured(model.embed, options, loaded.__getitem__, sets=sets, untrained=untrained)
+  return _Evaluated(results, described(tasks, config), sets)
+
+
+def embedded_sets(
+  model: Inference, options: Mapping[str, Any], loaded: Mapping[str, EvaluationSet]
+) -> dict[str, EmbeddedSet]:
+  """Evaluation sets as a model sees them, each embedded at first use.
+
+  Args:
+    options: config.evaluation. loaded: the sets that it names, by name.
+  """
+  return embed_sets(
     model.embed,
     options,
     loaded.__getitem__,
-    compare,
+    model.compare if model.compares_tokens else cosines,
     seen=model.seen,
     joined=model.joined,
     space=model.space,
@@ -191,13 +208,6 @@ def _evaluate(model: Inference, config: Mapping, data_dir: str | None) -> _Evalu
     tune=model.tune_prompts,
     words=model.words,
   )
-  for name, one in sets.items():
-    for modality in set(one.modalities) & set(model.heads):
-      if line := model.cut_line(name, modality, one.data.things[modality].values):
-        note(line)
-  untrained = lambda: model.untrained().embed  # noqa: E731
-  results, tasks = measured(model.embed, options, loaded.__getitem__, sets=sets, untrained=untrained)
-  return _Evaluated(results, described(tasks, config), sets)
 
 
 def _pictures(model: Inference, sets: Mapping[str, EmbeddedSet], file: folders.Folder) -> list[folders.Folder]:
@@ -217,8 +227,9 @@ def _pictures(model: Inference, sets: Mapping[str, EmbeddedSet], file: folders.F
   return written
 
 
-def _load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
-  """`name` is one of config.evaluation.data, or an emoji dataset or, for one style of it, "dataset:style"."""
+def load_set(name: str, config: Mapping, data_dir: str | None) -> EvaluationSet:
+  """Loads a set of a run: one of config.evaluation.data, or an emoji dataset or, for one style of it,
+  "dataset:style"."""
   trained = bool(config["steps"])  # an imported run was not
   if name in (own := _user_sets(config)):
     return load_configured_set(name, own[name], config["data"], data_dir, trained=trained)

@@ -9,6 +9,7 @@ of either is missed at top-1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -103,7 +104,10 @@ def evaluate(
         choose(modality, [one for one in test.space.joint if one != PROMPTS], "zero_shot.of")
       task = task_of("zero_shot", "" if modality == usual else modality)
       for name in labels_of(label, USUAL_LABEL, test.data.label_names):
-        for by, found in _of_label(test, modality, name, templates, names, names_of(protocol)).items():
+        asked = things_of_label(test, modality, name, templates, names)
+        for by in names_of(protocol):
+          measure = zero_shot if by == OURS else clip_benchmark.classification
+          found = measure(asked.rows, asked.classes, asked.labels)
           out[test.name] |= {f"{task}{'' if by == OURS else f'_by_{by}'}/{name}_{k}": v for k, v in found.items()}
   return out
 
@@ -117,26 +121,36 @@ def classified(space: Space, modalities: Sequence[str] = ()) -> str:
   return space.probed if space.probed in able else next(iter(able), "")
 
 
-def _of_label(
+class Classified(NamedTuple):
+  """Things to classify: unit rows float32 [N, D] of those that have the label, their classes int [N], unit rows [K, D]
+  of the classes, the names of these, and int [N], which of the set's things they are."""
+
+  rows: np.ndarray
+  labels: np.ndarray
+  classes: np.ndarray
+  names: list[str]
+  places: np.ndarray
+
+
+def things_of_label(
   test: EmbeddedSet,
   modality: str,
   name: str,
-  templates: Sequence[str],
-  names: str | class_names.Names | None,
-  protocols: Sequence[str],
-) -> dict[str, dict[str, float]]:
-  """Protocol -> metrics."""
+  templates: Sequence[str] = USUAL_TEMPLATES,
+  names: str | class_names.Names | None = None,
+) -> Classified:
+  """What zero-shot compares of the label `name` of a set. Raises UserError: no such label, nothing of a modality, a
+  class without a name."""
   choose(name, test.data.label_names, f"zero_shot.label: labels of {test.name!r}")
   test.check(modality, "zero_shot")
   labels = test.labels(name, "zero_shot.label", test.data.things[modality])
-  known = labels >= 0
-  if not known.any():
+  places = np.flatnonzero(labels >= 0)
+  if not len(places):
     raise UserError(f"zero_shot.label: no {modality} of {test.name!r} has a {name!r}")
   called = class_names.choose(names, test.data.label_names[name], name)
   _say_equal(test, name, called, templates)
   classes = class_embeddings(test.embed, called, templates)
-  by = {OURS: zero_shot, CLIP_BENCHMARK: clip_benchmark.classification}
-  return {one: by[one](test.joint(modality)[known], classes, labels[known]) for one in protocols}
+  return Classified(test.joint(modality)[places], labels[places], classes, list(test.data.label_names[name]), places)
 
 
 def _say_equal(test: EmbeddedSet, label: str, called: Sequence[Sequence[str]], templates: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ def table(results: Mapping[str, float], seen: Mapping[str, bool]) -> Table:
   cells: dict[tuple[str, str], dict[str, float]] = {}
   for name, value in results.items():
     dataset, task, metric = name.split("/", 2)
-    if metric not in _NOT_SHOWN and not metric.endswith(_NOT_SHOWN_ENDS):
+    if shown_metric(metric):
       cells.setdefault((task, metric), {})[dataset] = value
   datasets = list(dict.fromkeys(name.split("/", 1)[0] for name in results))
   out = Table(title="Results (per cent unless said)", title_justify="left", header_style="bold")
@@ -40,7 +40,7 @@ def table(results: Mapping[str, float], seen: Mapping[str, bool]) -> Table:
     if previous not in (None, task):
       out.add_section()
     words = metric.replace("_", " ")
-    row = [_number(metric, values[d]) if d in values else "-" for d in datasets]
+    row = [number(metric, values[d]) if d in values else "-" for d in datasets]
     out.add_row("" if task == previous else task.replace("_", " "), words, *row)
     previous = task
   return out
@@ -61,5 +61,11 @@ def show(results: Mapping[str, float], seen: Mapping[str, bool], file: TextIO | 
   return text
 
 
-def _number(metric: str, value: float) -> str:
+def shown_metric(metric: str) -> bool:
+  """Whether a metric is a score, and no count of what it is of."""
+  return metric not in _NOT_SHOWN and not metric.endswith(_NOT_SHOWN_ENDS)
+
+
+def number(metric: str, value: float) -> str:
+  """A score as it is written in tables: in per cent where it is a fraction."""
   return f"{value:,.4g}" if metric in _NOT_A_FRACTION else f"{100 * value:.1f}"
