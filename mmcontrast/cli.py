@@ -197,7 +197,7 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
     "--suite", required=True, metavar="KIND:FOLDER", help="such as clip_benchmark:/data/wds, of one set or many"
   )
   benchmark.add_argument("--compare", metavar="RUN", help="another run: both, and their difference with intervals")
-  benchmark.add_argument("--split", default="test", help="of the sets (default: test)")
+  benchmark.add_argument("--split", default="", help="of the sets (default: test)")
   benchmark.add_argument("--sets", metavar="SET,SET", help="some of them (default: all)")
   benchmark.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
   _add_width(benchmark)

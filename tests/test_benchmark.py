@@ -1,11 +1,14 @@
 """The sets of a folder in CLIP_benchmark's layout, measured, resumed, compared; what is wrong with them is one line."""
 
+import copy
 import csv
 import json
+import types
 
 import numpy as np
 import pytest
 from clip_benchmark_sets import NAMES, write_set, write_suite
+from own_data import picture
 from tiny import tiny_inference
 
 import mmcontrast
@@ -15,8 +18,9 @@ from mmcontrast.data.sources import BadRecord, open_source
 from mmcontrast.data.sources.clip_benchmark import find_sets
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation import bootstrap
-from mmcontrast.evaluation.protocols import datacomp
+from mmcontrast.evaluation.protocols import coco, datacomp
 from mmcontrast.evaluation.protocols.outcomes import metrics
+from mmcontrast.inference import clip_benchmark_sets
 
 CALTECH, FLICKR, VOC = "wds/vtab/caltech101", "wds_retrieval-flickr30k_test", "voc2007_multilabel"
 
@@ -29,7 +33,8 @@ def suite(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models():
   """Runs by name, one of them without texts."""
-  return {name: tiny_inference(step=3, seed=seed) for name, seed in (("x", 0), ("y", 1), ("images", 2))}
+  found = {name: tiny_inference(step=3, seed=seed) for name, seed in (("x", 0), ("y", 1))}
+  return found | {"images": copy.copy(found["x"])}
 
 
 @pytest.fixture
@@ -73,8 +78,9 @@ def test_one_table_resumed_and_compared(suite, runs, capsys, monkeypatch):
 
   # Again: nothing is measured; without one file, one set is.
   measured = []
-  real = room.measure
-  monkeypatch.setattr(room, "measure", lambda model, name, *rest: measured.append(name) or real(model, name, *rest))
+  real = clip_benchmark_sets.measure
+  watched = lambda model, name, *rest: measured.append(name) or real(model, name, *rest)  # noqa: E731
+  monkeypatch.setattr(clip_benchmark_sets, "measure", watched)
   assert main(words) == 0 and measured == []
   assert (folder / "x" / "benchmark-sets.json").read_text() == first
   (folder / "x" / "benchmark-sets" / f"{VOC}.npz").unlink()
@@ -154,15 +160,15 @@ def test_a_metric_that_needs_more_is_left_out_and_said(tmp_path, runs, capsys):
   write_set(tmp_path / "mixed" / "wds_wilds-fmow_test", samples, classes=("a", "b"), shards=1)
   table = mmcontrast.benchmark(folder / "x", f"clip_benchmark:{tmp_path / 'mixed'}")
   assert table["sets"]["wds_wilds-fmow_test"]["main"] is None and table["average"]["main"] is None
-  assert "DataComp's metric is acc_worst_region, which this layout has too little for" in capsys.readouterr().err
+  assert "the metric that counts is acc_worst_region, which its files say too little for" in capsys.readouterr().err
   assert "Not in it, since their main metric" in (folder / "x" / "benchmark-mixed.md").read_text()
 
 
 def said(words, capsys):
   assert main(["benchmark", *words]) == 2
-  err = capsys.readouterr().err.strip()
-  assert len(err.splitlines()) == 1, err
-  return err
+  *notes, last = capsys.readouterr().err.splitlines()
+  assert last.startswith("error: ") and not any("error" in line for line in notes), notes
+  return last
 
 
 def test_wrong_suites_are_one_line(tmp_path, runs, suite, capsys):
@@ -217,3 +223,94 @@ def test_records_that_are_none(tmp_path):
   with pytest.raises(BadRecord, match="npy cannot be read"):
     open_source({"dataset": f"clip_benchmark:{tmp_path}/many", "source": {}}, "test")[0]
   assert list(find_sets(f"{tmp_path}")) == ["many", "set"]
+
+
+def karpathy(folder, images=6, cocoid=True, name="dataset_coco.json"):
+  """Karpathy's file and its pictures: six captions of each image; half of them are of the test split."""
+  rows = []
+  for n in range(2 * images):
+    (folder / "val").mkdir(parents=True, exist_ok=True)
+    (folder / "val" / f"{n}.jpg").write_bytes(picture(n))
+    rows.append(
+      {
+        "filepath": "val",
+        "filename": f"{n}.jpg",
+        "imgid": n,
+        "split": ("train", "test")[n % 2],
+        "sentids": [10 * n + k for k in range(6)],
+        "sentences": [{"raw": "x" * (1 + (3 * n + k) % 11), "sentid": 10 * n + k} for k in range(6)],
+        **({"cocoid": 1000 + n} if cocoid else {}),
+      }
+    )
+  (folder / name).write_text(json.dumps({"images": rows, "dataset": "coco"}))
+  return folder
+
+
+def test_coco_with_five_captions_and_the_packages_positives(tmp_path, runs, models, monkeypatch):
+  folder, _ = runs
+  root = karpathy(tmp_path / "coco")
+  ids = [1000 + n for n in range(1, 12, 2)]
+  positives = {"i2t": {one: [10 * (one - 1000), 10 * (one - 1000) + 1] for one in ids[:4]},
+               "t2i": {10 * (one - 1000): [one] for one in ids}}  # fmt: skip
+  package = types.SimpleNamespace(cxc_gts=positives, eccv_gts=positives)
+  monkeypatch.setattr(coco, "positives_of_package", lambda: package)
+  table = mmcontrast.benchmark(folder / "x", f"karpathy:{root}")
+  row = table["sets"]["coco_test"]
+  assert row["protocol"]["protocol"] == "coco_karpathy" and row["protocol"]["captions_a_thing"] == "5"
+  assert row["main_metric"] == "mean_recall@1" and "eccv_text_retrieval_map_at_r" in row["metrics"]
+  assert not any(name.startswith("1k_") for name in row["metrics"])  # there are no 5,000
+  source = open_source({"dataset": f"karpathy:{root}", "source": {"captions": 5}}, "test")
+  assert [record["id"] for record in (source[n] for n in range(6))] == ids
+  images = models["x"].encode_image([source[n]["images"]["image"] for n in range(6)])
+  texts = models["x"].encode_text([text for n in range(6) for text in source.captions(n)])
+  scores = texts @ images.T
+  own = np.repeat(np.arange(6), 5)
+  rank = 1 + ((scores >= scores[np.arange(30), own][:, None] - 1e-6) & (np.arange(6) != own[:, None])).sum(axis=1)
+  assert row["metrics"]["image_retrieval_recall@1"] == pytest.approx(np.mean(rank <= 1))
+  assert (folder / "x" / "benchmark-karpathy-coco.md").is_file()
+  flickr = karpathy(tmp_path / "flickr", cocoid=False, name="dataset_flickr30k.json")
+  (found,) = mmcontrast.benchmark(folder / "x", f"karpathy:{flickr}", split="train")["sets"].values()
+  assert (
+    found["protocol"]["protocol"] == "flickr30k_karpathy" and "eccv_text_retrieval_map_at_r" not in found["metrics"]
+  )
+
+
+def test_karpathys_file_is_checked(tmp_path, runs, capsys):
+  folder, _ = runs
+  words = ["--workdir", f"{folder}/x", "--suite", f"karpathy:{tmp_path}/coco"]
+  (tmp_path / "coco").mkdir()
+  assert "no dataset_coco.json or dataset_flickr30k.json there" in said(words, capsys)
+  root = karpathy(tmp_path / "coco")
+  assert "no such choice 'tset'; did you mean 'test'" in said([*words, "--split", "tset"], capsys)
+  (root / "val" / "1.jpg").unlink()
+  assert "1 of 6 images cannot be read, and recall among fewer is another number" in said(words, capsys)
+  (root / "dataset_coco.json").write_text('{"images": [{"split": "test"}]}')
+  assert "image 0 lacks 'split', 'filename' or 'sentences'" in said(words, capsys)
+
+
+def test_voc07_by_both_forms(tmp_path, runs, capsys):
+  folder, _ = runs
+  root = tmp_path / "VOC2007"
+  (root / "JPEGImages").mkdir(parents=True)
+  (root / "ImageSets" / "Main").mkdir(parents=True)
+  for split, first in (("trainval", 0), ("test", 20)):
+    for number, name in enumerate(("cat", "dog")):
+      marks = [("1", "-1", "0")[(n + number) % 3] for n in range(18)]
+      lines = [f"{first + n:06d} {mark:>2}" for n, mark in enumerate(marks)]
+      (root / "ImageSets" / "Main" / f"{name}_{split}.txt").write_text("\n".join(lines) + "\n")
+    for n in range(18):
+      (root / "JPEGImages" / f"{first + n:06d}.jpg").write_bytes(picture(first + n))
+  table = mmcontrast.benchmark(folder / "x", f"voc07:{root}")
+  assert list(table["sets"]) == ["voc07_virtex", "voc07_vissl"]
+  for name, row in table["sets"].items():
+    assert (
+      0 < row["main"] <= 1 and row["metrics"]["map"] == row["main"] and row["protocol"]["split"] == "trainval, test"
+    )
+    assert row["protocol"]["asked_resize"] and f"{row['protocol']['protocol']}_{row['protocol']['version']}" == name
+  source = open_source({"dataset": f"voc:{root}", "source": {}}, "trainval")
+  assert source[0]["tags"].tolist() == [1, 0] and source.targets[:3].tolist() == [[1, 0], [0, -1], [-1, 1]]
+  words = ["--workdir", f"{folder}/x", "--suite", f"voc07:{root}"]
+  assert "the protocol trains on trainval and tests on test" in said([*words, "--split", "test"], capsys)
+  (root / "ImageSets" / "Main" / "dog_test.txt").write_text("000020 yes\n")
+  assert "dog_test.txt:1: '000020 yes'; expected an image and 1, -1 or 0" in said(words, capsys)
+  assert "no ImageSets/Main with files such as" in said([*words[:3], f"voc07:{tmp_path}"], capsys)

@@ -13,6 +13,8 @@ KINDS = {
   "parquet": ("PATTERN", "Parquet, images embedded or by path"),
   "folder": ("PATH", "images, in subfolders by class or not; a.txt holds captions of a.jpg"),
   "coco": ("ROOT", "COCO's format: images, captions, instances"),
+  "karpathy": ("PATH", "Karpathy's splits of COCO and Flickr30k: dataset_coco.json and the images"),
+  "voc": ("FOLDER", "a year of Pascal VOC: ImageSets/Main and JPEGImages; the classes are tags"),
   "webdataset": ("PATTERN", "tar shards (mmcontrast data index makes their indexes)"),
   "tfrecord": ("PATTERN", "TFRecord shards of tf.train.Example (data index, too)"),
   "clip_benchmark": ("FOLDER", "a set in the layout of CLIP_benchmark and DataComp: classnames.txt, test/0.tar, ..."),

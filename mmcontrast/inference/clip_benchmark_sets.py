@@ -7,50 +7,79 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmcontrast.data.record import BadRecord, Record
-from mmcontrast.data.sources.clip_benchmark import LABEL, MULTILABEL, RETRIEVAL, ClipBenchmarkSource
+from mmcontrast.data.record import Record
+from mmcontrast.data.sources.clip_benchmark import (
+  CLASSIFICATION,
+  LABEL,
+  MULTILABEL,
+  RETRIEVAL,
+  ClipBenchmarkSource,
+  Layout,
+  find_sets,
+  read_layout,
+)
+from mmcontrast.data.sources.keys import key_of_file
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation.embed import unit
-from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, clip_benchmark, described, digest
+from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, clip_benchmark, datacomp, described, digest
 from mmcontrast.evaluation.protocols.edits import true_first
+from mmcontrast.evaluation.protocols.outcomes import MEAN_RECALL
 from mmcontrast.evaluation.zero_shot import class_rows
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embed_records import Embedder, Wanted, some
-from mmcontrast.modalities import MODALITIES
+from mmcontrast.inference.embed_records import Embedder, Wanted, progress, some
+from mmcontrast.inference.suite_sets import MeasuredSet, check_images_and_texts, one_image
 
 _OF_EDITS = ("sugar_crepe", "aro", "vg_relation", "vg_attribution", "coco_order", "flickr30k_order")
 _COLUMNS = ("index", "label", "captions", "targets")
 _NAMED = 3
 
 
-class MeasuredSet(NamedTuple):
-  """A set that was measured.
-
-  Attributes:
-    outcomes: see protocols/outcomes.py.
-    protocol: what is written beside its numbers.
-    left_out: records that cannot be used.
-  """
-
-  outcomes: dict[str, np.ndarray]
-  protocol: dict[str, Any]
-  left_out: int
+_MAIN = {CLASSIFICATION: "acc1", MULTILABEL: "mean_average_precision", RETRIEVAL: MEAN_RECALL}
 
 
-def check_model(model: Inference, where: str) -> None:
-  """Raises UserError, which begins with `where`, for a model that does not compare images with texts by vectors."""
-  for modality in ("image", "text"):
-    if modality not in model.heads:
-      raise UserError(
-        f"{where}: has no {modality} tower with a head in the joint space (config.evaluation.{modality}), by which "
-        "classes and captions are compared with pictures; give a run of images and texts"
-      )
-  if "text" not in (model.space.joint or {}).get("image", ("text",)):
-    raise UserError(f"{where}: does not compare images with texts; give a run whose heads are of one length")
-  if model.compares_tokens:
-    raise UserError(
-      f"{where}: compares tokens, and CLIP_benchmark's rules are of single vectors; use `mmcontrast evaluate`"
-    )
+class ClipBenchmarkSet(NamedTuple):
+  """A set in that layout; see suite_sets.SuiteSet."""
+
+  name: str
+  layout: Layout
+
+  @property
+  def kind(self) -> str:
+    return self.layout.kind
+
+  @property
+  def datacomp(self) -> str:
+    """What DataComp calls it; "" where it has none of that name."""
+    return datacomp.called(self.name)
+
+  @property
+  def main(self) -> str:
+    """The metric that counts."""
+    edits = self.kind == RETRIEVAL and is_of_edits(self.name)
+    return datacomp.metric(self.name) or ("edits" if edits else _MAIN[self.kind])
+
+  def key(self) -> list[Any]:
+    return [CLIP_BENCHMARK, self.layout, [key_of_file(path) for path in self.layout.paths]]
+
+  def check(self, model: Inference, where: str) -> None:
+    check_images_and_texts(model, where)
+
+  def measure(self, model: Inference, where: str) -> MeasuredSet:
+    del where
+    source = ClipBenchmarkSource(self.layout.folder, {}, self.layout.split)
+    with progress(len(source)) as advance:
+      return measure(model, self.name, source, advance)
+
+
+def open_sets(folder: str, split: str = "") -> dict[str, ClipBenchmarkSet]:
+  """The sets of a folder by name. Raises UserError as `find_sets` and `read_layout`."""
+  split = split or "test"
+  return {name: ClipBenchmarkSet(name, read_layout(path, split)) for name, path in find_sets(folder, split).items()}
+
+
+def is_of_edits(name: str) -> bool:
+  """Whether the captions of a set are a true one and its edits, by its name."""
+  return any(part.removeprefix("wds_").startswith(_OF_EDITS) for part in name.split("/"))
 
 
 def measure(
@@ -68,7 +97,7 @@ def measure(
     raise UserError(
       f"{name}: no zeroshot_classification_templates.txt; write one, a line a prompt: a photo of a {{c}}."
     )
-  wanted = {"image": Wanted(model.kind_of("image"), "image", _reads(model.data), _COLUMNS)}
+  wanted = {"image": Wanted(model.kind_of("image"), "image", one_image(model.data, _kept), _COLUMNS)}
   with Embedder(model, source, wanted) as embedder:
     part = embedder.embed(range(len(source)), advance)
   rows, columns = part.rows["image"]
@@ -83,26 +112,19 @@ def measure(
   if "label" in outcomes:
     _say_empty(name, outcomes["label"], layout.classes)
   return MeasuredSet(
-    outcomes, described(CLIP_BENCHMARK, model.config, split=layout.split, computed_in="float32", **facts), len(part.bad)
+    outcomes,
+    described(CLIP_BENCHMARK, model.config, split=layout.split, computed_in="float32", **facts),
+    len(rows),
+    len(part.bad),
   )
 
 
-def _reads(data: Any) -> Callable[[Record, dict], list]:
-  image = MODALITIES["image"]
-
-  def read(record: Record, what: dict) -> list:
-    found = [raw for _, raw in image.values(record, data)]
-    if not found:
-      raise BadRecord("no image")
-    kept = {
-      **what,
-      "label": record["labels"].get(LABEL, -1),
-      "captions": record["captions"].get("caption", []),
-      "targets": record["tags"],
-    }
-    return [(kept, image.evaluation_view(found[0], data))]
-
-  return read
+def _kept(record: Record) -> dict[str, Any]:
+  return {
+    "label": record["labels"].get(LABEL, -1),
+    "captions": record["captions"].get("caption", []),
+    "targets": record["tags"],
+  }
 
 
 Found = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -126,7 +148,7 @@ def _of_captions(model: Inference, name: str, rows: np.ndarray, columns: dict) -
     raise UserError(f"{name}: none of its {len(rows)} pictures has a caption in its member txt")
   texts = model.embed("text", [text for of in captions for text in of])
   facts = {"captions_a_thing": f"{counts.min()}" + (f" to {counts.max()}" if counts.max() > counts.min() else "")}
-  if any(part.removeprefix("wds_").startswith(_OF_EDITS) for part in name.split("/")):
+  if is_of_edits(name):
     if counts.min() != counts.max() or counts.min() < 2:
       raise UserError(
         f"{name}: has {facts['captions_a_thing']} captions a picture; a true one and its edits are wanted"

@@ -47,7 +47,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
   lines = [
     f"# {table['suite']}, {table['split']}",
     "",
-    f"Protocol {table['protocol']}; {_run(run)}" + (f"; compared with {_run(table['runs'][1])}" if two else "") + ".",
+    f"Protocol {_protocols(table)}; {_run(run)}" + (f"; compared with {_run(table['runs'][1])}" if two else "") + ".",
     "Per cent." + (" Difference: the first minus the second, with 95 % of a paired bootstrap." if two else ""),
     "",
     "| set | pictures | metric | value |" + (" compared | difference |" if two else ""),
@@ -57,6 +57,11 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     lines.append(_line(name, row, row["main_metric"], two, f"**{row['main_metric']}**"))
     lines += [_line("", row, metric, two, metric) for metric in row["metrics"] if metric != row["main_metric"]]
   return "\n".join([*lines, "", *_closing(table)]) + "\n"
+
+
+def _protocols(table: Mapping[str, Any]) -> str:
+  found = [row["protocol"] for row in table["sets"].values()]
+  return ", ".join(dict.fromkeys(f"{one['protocol']}-{one['version']}" for one in found))
 
 
 def _run(run: Mapping[str, Any]) -> str:

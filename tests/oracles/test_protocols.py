@@ -109,3 +109,56 @@ def test_clip_benchmark_reads_the_same_folders_and_gives_the_same_numbers(tmp_pa
   expected = image_caption_selection.evaluate(looked, batches, Texts, "cpu", amp=False)
   found = table[name]["metrics"]
   assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_eccv_caption_on_random_embeddings():
+  """All of its 5,000 images and 25,000 captions, and its own folds of 1,000, of which the ids are looked up."""
+  package = pytest.importorskip("eccv_caption")
+  from eccv_caption._metrics import compute_coco1k_r_at_k, compute_eccv_metrics, compute_r_at_k
+
+  from mmcontrast.evaluation.protocols import coco
+
+  known = package.Metrics()
+  of_text = {int(one): known.coco_gts["t2i"][int(one)][0] for one in known.coco_ids}
+  text_ids, image_ids = list(of_text), list(dict.fromkeys(of_text.values()))
+  place = {one: number for number, one in enumerate(image_ids)}
+  owner = np.array([place[of_text[one]] for one in text_ids])
+  draw = np.random.default_rng(0)
+  images = draw.normal(size=(5000, 24)).astype(np.float32)
+  texts = (images[owner] + 1.5 * draw.normal(size=(25000, 24))).astype(np.float32)
+  images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
+  found = coco.cxc_and_eccv(images, image_ids, texts, text_ids, known)
+  found |= coco.recalls(images, texts, owner, "5k") | coco.folds(images, texts, owner)
+
+  def lists(rows, ids, columns, column_ids, wanted, most):
+    column_ids, out = np.asarray(column_ids), {}
+    for number, one in enumerate(ids):
+      if one in wanted:
+        scores = columns @ rows[number]
+        best = np.argpartition(-scores, most)[:most]
+        out[one] = column_ids[best[np.argsort(-scores[best])]].tolist()
+    return out
+
+  i2t = lists(images, image_ids, texts, text_ids, set(image_ids), 60)
+  t2i = lists(texts, text_ids, images, image_ids, set(text_ids), 60)
+  for way, given in (("text", ("i2t", i2t)), ("image", ("t2i", t2i))):
+    key, retrieved = given
+    for k in (1, 5, 10):
+      assert found[f"cxc_{way}_retrieval_recall@{k}"] == pytest.approx(
+        compute_r_at_k(retrieved, known.cxc_gts[key], k), abs=1e-6
+      )
+      assert found[f"5k_{way}_retrieval_recall@{k}"] == pytest.approx(
+        compute_r_at_k(retrieved, known.coco_gts[key], k), abs=1e-6
+      )
+    theirs_ = compute_eccv_metrics(retrieved, known.eccv_gts[key])
+    for name, metric in (("recall@1", "eccv_r1"), ("r_precision", "eccv_rprecision"), ("map_at_r", "eccv_map_at_r")):
+      assert found[f"eccv_{way}_retrieval_{name}"] == pytest.approx(theirs_[metric], abs=1e-6)
+  fold = []
+  for start in range(0, 5000, 1000):
+    ids = set(image_ids[start : start + 1000])
+    own = [number for number, one in enumerate(text_ids) if of_text[one] in ids]
+    part = slice(start, start + 1000)
+    retrieved = lists(texts[own], [text_ids[n] for n in own], images[part], image_ids[part], set(text_ids), 60)
+    wanted = {text_ids[n]: known.coco_gts["t2i"][text_ids[n]] for n in own}
+    fold.append(compute_coco1k_r_at_k(retrieved, wanted, ids, 5))
+  assert found["1k_image_retrieval_recall@5"] == pytest.approx(np.mean(fold), abs=1e-6)

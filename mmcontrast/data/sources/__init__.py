@@ -22,9 +22,11 @@ from mmcontrast.data.sources import (
   emoji_order,
   folder,
   jsonl,
+  karpathy,
   parquet,
   shards,
   tfds,
+  voc,
 )
 from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
@@ -53,6 +55,8 @@ SOURCES: dict[str, Opener] = {
   "clip_benchmark": clip_benchmark.ClipBenchmarkSource,
   "array_record": array_record.ArrayRecordSource,
   "tfds": tfds.TfdsSource,
+  "karpathy": karpathy.KarpathySource,
+  "voc": voc.VocSource,
   "coco_captions": tfds.open_known("coco_captions"),
   "imagenet2012": tfds.open_known("imagenet2012"),
   "folder": folder.FolderSource,
@@ -60,7 +64,19 @@ SOURCES: dict[str, Opener] = {
   "csv": csv_rows.open_csv,
   "parquet": parquet.open_parquet,
 }
-_OF_FILES = ("webdataset", "tfrecord", "clip_benchmark", "array_record", "tfds", "folder", "jsonl", "csv", "parquet")
+_OF_FILES = (
+  "webdataset",
+  "tfrecord",
+  "clip_benchmark",
+  "karpathy",
+  "voc",
+  "array_record",
+  "tfds",
+  "folder",
+  "jsonl",
+  "csv",
+  "parquet",
+)
 OF_A_MIXTURE = {"dataset": inspect.Parameter.empty, "source": {}, "split": None, "weight": 1.0}
 """What an entry of `config.data.mixture` may say and its default (None: that of config.data)."""
 

@@ -76,17 +76,17 @@ _ALL = (
            details={"fit": "ridge regression on standardised features, L2 chosen on a fifth of the training part"}),
   Protocol(
     "coco_karpathy", "v1", "retrieval on COCO's 5,000 test images of Karpathy's split, and on five folds of 1,000",
-    "Karpathy and Fei-Fei, arXiv:1412.2306; PyPI eccv-caption 0.1.0 has the ids", STABLE,
+    "Karpathy and Fei-Fei, arXiv:1412.2306; PyPI eccv-caption 0.1.0 has the ids", LOST,
     details={"captions": "the first five of an image; a hit where any of them is among the k nearest",
              "1k": "mean over five folds of 1,000 images and their captions, in the order of the split"},
   ),
   Protocol("flickr30k_karpathy", "v1", "retrieval on Flickr30k's 1,000 test images of Karpathy's split",
-           "Karpathy and Fei-Fei, arXiv:1412.2306", STABLE,
+           "Karpathy and Fei-Fei, arXiv:1412.2306", LOST,
            details={"captions": "the first five of an image; a hit where any of them is among the k nearest"}),
   Protocol("cxc", "0.1", "retrieval on COCO's test images with the positives of Crisscrossed Captions",
-           "arXiv:2004.15020; PyPI eccv-caption 0.1.0 has the positives", STABLE),
+           "arXiv:2004.15020; PyPI eccv-caption 0.1.0 has the positives", LOST),
   Protocol("eccv", "0.1", "retrieval on COCO's test images with verified positives: R@1, R-precision, mAP@R",
-           "arXiv:2204.03359; PyPI eccv-caption 0.1.0 has the positives", STABLE),
+           "arXiv:2204.03359; PyPI eccv-caption 0.1.0 has the positives", LOST),
   Protocol(
     "voc07", "virtex", "linear SVM on VOC 2007, 20 classes", "VirTex, arXiv:2006.06666", "taken together, as in "
     "scikit-learn", "shorter side 256, centre 224",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-MEAN_RECALL = "mean_recall@1"
+from mmcontrast.evaluation.protocols.outcomes import F1, MEAN_RECALL
+
 _PER_CLASS = "mean_per_class_recall"
 METRICS = {  # set, as DataComp calls it -> its metric
   "vtab/caltech101": _PER_CLASS,
@@ -24,7 +25,7 @@ METRICS = {  # set, as DataComp calls it -> its metric
   "vtab/pets": _PER_CLASS,
   "retrieval/flickr30k": MEAN_RECALL,
   "retrieval/mscoco_2014_5k_test_image_text_retrieval": MEAN_RECALL,
-  "wilds/iwildcam": "F1-macro_all",
+  "wilds/iwildcam": F1,
   # These need more of a picture than the layout holds: its region, its income group, the candidates of its cue.
   "wilds/fmow": "acc_worst_region",
   "fairness/dollar_street": "acc_top5_wg",

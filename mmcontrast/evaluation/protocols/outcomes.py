@@ -18,7 +18,7 @@ Outcomes = Mapping[str, np.ndarray]
   of captions: image_of_text int [T]; image_retrieval_recall@k bool [T], text_retrieval_recall@k bool [N];
   of a caption among its edits: image_acc, text_acc, acc, edits bool [N]."""
 
-F1 = "F1-macro_all"
+F1, MEAN_RECALL = "F1-macro_all", "mean_recall@1"
 
 
 def examples(outcomes: Outcomes) -> int:
@@ -43,6 +43,9 @@ def metrics(outcomes: Outcomes, counts: np.ndarray | None = None, only: Sequence
     if hits.dtype == bool and (not only or name in only):
       of = counts[outcomes["image_of_text"]] if name.startswith("image_retrieval") else counts
       out[name] = float((hits * of).sum() / of.sum())
+  if "image_of_text" in outcomes and (not only or MEAN_RECALL in only):
+    both = [f"{one}_retrieval_recall@1" for one in ("image", "text")]
+    out[MEAN_RECALL] = sum(metrics(outcomes, counts, both).values()) / 2
   if "label" in outcomes:
     if not only or "mean_per_class_recall" in only:
       out["mean_per_class_recall"] = _per_class(outcomes, counts)

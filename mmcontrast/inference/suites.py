@@ -1,0 +1,15 @@
+"""The suites that `mmcontrast benchmark` knows, by the kind before the colon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mmcontrast.inference import clip_benchmark_sets, karpathy_sets, voc_sets
+from mmcontrast.inference.suite_sets import SuiteSet
+
+# (folder, split or "" for the usual one) -> sets by name
+SUITES: dict[str, Callable[[str, str], dict[str, SuiteSet]]] = {
+  "clip_benchmark": clip_benchmark_sets.open_sets,
+  "karpathy": karpathy_sets.open_sets,
+  "voc07": voc_sets.open_sets,
+}
