@@ -35,6 +35,7 @@ __all__ = [
   "load_config",
   "match",
   "search",
+  "segment",
   "train",
 ]
 
@@ -46,6 +47,7 @@ _MODULES = (
   "evaluate",
   "match",
   "search",
+  "segment",
   "train",
 )  # each is called as its function: called.py
 _PLACES = {"UserError": "errors", "base_config": "config", "load_config": "config"}

@@ -1,10 +1,10 @@
-"""`mmcontrast align`: what adapts trained models to each other."""
+"""`mmcontrast align` and `segment`: what is fitted beside trained models, and what they are tried on."""
 
 from __future__ import annotations
 
 import argparse
 
-from mmcontrast.command_line import add_command
+from mmcontrast.command_line import add_command, source_options
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -31,6 +31,62 @@ def add(commands: argparse._SubParsersAction) -> None:
   align.add_argument("--l2", type=float, default=1.0, help="of ridge (default: 1)")
   align.add_argument("--held_out", type=float, default=0.2, help="the share of ids that is measured (default: 0.2)")
   align.add_argument("--seed", type=int, default=0, help="of which ids are held out (default: 0)")
+
+  segment = add_command(
+    commands,
+    "segment",
+    _segment,
+    "Measure how well a run tells by names what each place of an image shows (mIoU), on a source with masks of named "
+    "regions. Options of the source follow as --source.key=value.",
+    takes_more=True,
+  )
+  segment.add_argument("source", help="NAME or KIND:PATH, as data.dataset of a config, such as emoji_scenes")
+  segment.add_argument("--workdir", required=True, help="the folder of the run")
+  segment.add_argument("--split", default="validation", help="what is tested (default: validation)")
+  segment.add_argument("--images", type=int, default=400, help="how many are tested at most (default: 400)")
+  segment.add_argument(
+    "--head", default="", help="the head that gives vectors of places (default: that of config.evaluation.image)"
+  )
+  segment.add_argument(
+    "--template",
+    action="append",
+    metavar="TEXT",
+    help="a prompt with {} for the name; may be given again (default: {})",
+  )
+  segment.add_argument(
+    "--support",
+    type=int,
+    default=0,
+    metavar="IMAGES",
+    help="make prototypes of so many of the first images, which are not tested then (default: 0, none)",
+  )
+  segment.add_argument(
+    "--train_split", metavar="SPLIT", help="train class vectors that attend to the image, on this split (DenseCLIP)"
+  )
+  segment.add_argument("--steps", type=int, default=300, help="of that training (default: 300)")
+  segment.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+  segment.add_argument("--out", metavar="FILE.json", help="where to write the results too")
+
+
+def _segment(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.segment import segment, table
+
+  found = segment(
+    options.workdir,
+    options.source,
+    options=source_options(words),
+    split=options.split,
+    head=options.head,
+    templates=options.template or ("{}",),
+    support=options.support,
+    train_split=options.train_split,
+    steps=options.steps,
+    most=options.images,
+    step=options.step,
+    out=options.out,
+    data_dir=options.data_dir,
+  )
+  print(table(found))
 
 
 def _align(options: argparse.Namespace, _: list[str]) -> None:

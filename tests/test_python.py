@@ -41,6 +41,7 @@ def test_importing_is_quick_and_what_can_be_called_is_listed():
     "load_config",
     "match",
     "search",
+    "segment",
     "train",
   ]
   with pytest.raises(AttributeError, match="trian"):

@@ -31,7 +31,7 @@ FLOORS = (
   ("cost",),
   ("embed",),
   ("evaluate",),
-  ("align", "benchmark", "caption", "retrieve", "search"),
+  ("align", "benchmark", "caption", "retrieve", "search", "segment"),
   ("match", "run_report"),
   ("train",),
   ("configs",),

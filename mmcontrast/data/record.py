@@ -69,6 +69,7 @@ class Record(TypedDict):
   mirror_safe: bool
   weight: NotRequired[float]  # what the example counts as an anchor, 0 or more; not there: 1
   regions: NotRequired[list[Region]]  # of its image, of sources that have any
+  parts: NotRequired[bytes]  # which region each pixel of its image shows, a grey PNG: 0 for none, n for the n-th
   paths: NotRequired[dict[str, str]]  # by style, of images that are files
 
 

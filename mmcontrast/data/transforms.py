@@ -137,6 +137,29 @@ def evaluation_view(pixels: np.ndarray, data: Mapping[str, object]) -> np.ndarra
   return resize_and_crop(pixels, size, share, resize["mode"], resize["interpolation"])
 
 
+def evaluation_parts(parts: np.ndarray, data: Mapping[str, object]) -> np.ndarray:
+  """Numbers [H, W] of what each pixel shows, as `evaluation_view` makes the image: [S, S], each the nearest.
+
+  Raises BadRecord under `trim`, which looks at the image.
+  """
+  if data["trim"]:
+    raise BadRecord("data.trim=True moves images by what they show; use a run that was trained without it")
+  size, share, (height, width) = data["image_size"], data["centre_crop"], parts.shape
+  middle = np.arange(size) + 0.5
+  if data["resize"]["mode"] == "crop":
+    side = share * min(width, height)
+    rows, columns = ((whole - side) / 2 + middle * side / size for whole in (height, width))
+  else:
+    short = math.floor(size / share)
+    wide, high = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    if data["resize"]["mode"] == "squash":
+      wide = high = short
+    rows = (round((high - size) / 2) + middle) * height / high
+    columns = (round((wide - size) / 2) + middle) * width / wide
+  rows, columns = (np.clip(np.floor(at), 0, whole - 1).astype(int) for at, whole in ((rows, height), (columns, width)))
+  return parts[rows[:, None], columns[None, :]]
+
+
 def usable_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
   """The captions of each field that say something. Raises BadRecord when none does."""
   usable = {field: [text for text in texts if text.strip()] for field, texts in captions.items()}

@@ -69,6 +69,8 @@ class EmojiSource:
       record["regions"] = [
         Region(tuple(map(float, box)), (text.decode(),)) for box, text in zip(found["box"], found["text"])
       ]
+    if "masks" in example:
+      record["parts"] = bytes(example["masks"])
     # A name of which nothing can be said is an empty file.
     return {**record, "audio": {column: sound for column, sound in sounds.items() if sound}} if sounds else record
 

@@ -1,7 +1,5 @@
 """A head trained on texts, used on images: the noise, the head beside scikit-learn's, what it brings, what is said."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,14 +45,8 @@ def test_noise_helps_across_a_gap():
   assert with_noise > without + 0.02
 
 
-def of_examples(data):
-  """The same set, whose captions are of its examples."""
-  text = data.things["text"]._replace(example=np.arange(len(data.things["text"].values)))
-  return dataclasses.replace(data, things={**data.things, "text": text})
-
-
 def test_images_are_tested_and_texts_are_trained_on(world):
-  data = {"s": of_examples(world.set("s", True)), "new": world.set("new", False, style=2)}
+  data = {"s": world.set("s", True), "new": world.set("new", False, style=2)}
   seen = []
   embed = lambda kind, values: (seen.append((kind, len(values))), world.embed(kind, values))[1]  # noqa: E731
   config = {"sets": ("s", "new"), "features": "image", "evaluators": {"text_transfer": dict(label="group", steps=100)}}
@@ -67,7 +59,7 @@ def test_images_are_tested_and_texts_are_trained_on(world):
 def test_wrong_numbers_and_no_texts_are_said(world):
   config = {"sets": ("s",), "features": "image", "evaluators": {"text_transfer": dict(label="group", std=-1.0)}}
   with pytest.raises(UserError, match="text_transfer: std is 0 or more"):
-    run_suite(world.embed, config, {"s": of_examples(world.set("s", True))}.__getitem__)
+    run_suite(world.embed, config, {"s": world.set("s", True)}.__getitem__)
   config["evaluators"]["text_transfer"] = dict(label="group", test_splits=("testing",))
   with pytest.raises(UserError, match=r"text_transfer.label: no image of s has 'group' and is of split testing"):
-    run_suite(world.embed, config, {"s": of_examples(world.set("s", True))}.__getitem__)
+    run_suite(world.embed, config, {"s": world.set("s", True)}.__getitem__)

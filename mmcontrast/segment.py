@@ -1,0 +1,202 @@
+"""`mmcontrast segment SOURCE --workdir RUN`: how well a run tells by names what each place of an image shows.
+
+Of a source whose records have masks of named regions, as emoji_scenes has. Nothing of the run is trained; beside its
+own patches and names stand means of look-alike patches, prototypes of a few images with masks, and class vectors that
+attend to the image. See evaluation/adaptation/segmentation.py.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from mmcontrast import folders
+from mmcontrast.called import call_as
+from mmcontrast.data.sources import BadRecord, Source, open_source
+from mmcontrast.data.transforms import evaluation_parts
+from mmcontrast.errors import UserError, note, one_line
+from mmcontrast.evaluation.adaptation import segmentation
+from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.zero_shot import class_embeddings
+from mmcontrast.inference import Inference, load
+from mmcontrast.inference.maps import image_maps
+from mmcontrast.modalities import MODALITIES
+
+_METRICS = ("miou", "pixel_accuracy", "classes")
+
+
+class Scenes(NamedTuple):
+  """Images with masks: what a model sees of N images, which class each pixel is of, int [N, S, S] (NOTHING: none), and
+  the names of the classes."""
+
+  images: np.ndarray
+  maps: np.ndarray
+  names: list[str]
+
+  def take(self, places: slice) -> Scenes:
+    """Some of the images."""
+    return self._replace(images=self.images[places], maps=self.maps[places])
+
+
+def segment(
+  workdir: str | os.PathLike,
+  dataset: str,
+  *,
+  options: Mapping | None = None,
+  split: str = "validation",
+  head: str = "",
+  templates: Sequence[str] = ("{}",),
+  support: int = 0,
+  train_split: str | None = None,
+  train_images: int = 500,
+  steps: int = 300,
+  most: int = 400,
+  step: int | None = None,
+  seed: int = 0,
+  out: str | os.PathLike | None = None,
+  data_dir: str | None = None,
+) -> dict[str, dict[str, float]]:
+  """mIoU of a source, {"names": {"miou": ..., ...}, "names, in the image": ..., ...}.
+
+  Args:
+    workdir: the run.
+    dataset, options, split: a source whose records have masks.
+    head: what gives vectors of places; "": that of config.evaluation.image.
+    templates: prompts, with "{}" for the name of a class.
+    support: so many of the first images are not tested, and are what prototypes are made of; 0: no prototypes.
+    train_split: of what DenseCLIP's class vectors are trained on; None: they are left out.
+    train_images, steps, seed: how many images of it, and of Adam.
+    most: how many images are tested.
+    step: the checkpoint of this step instead of the newest.
+    out: a .json file of the results.
+  Raises UserError: no such run, source or head; a run without texts; records without masks; nothing to test.
+  """
+  for name, value, least in (("--support", support, 0), ("--images", most, 1), ("--steps", steps, 1)):
+    if value < least:
+      raise UserError(f"{name} {value}: give {least} or more")
+  model = load(workdir, step, data_dir)
+  if "text" not in model.heads or model.compares_tokens:
+    raise UserError(
+      f"--workdir {workdir}: segmentation by names needs a run with one vector a text (config.evaluation.text)"
+    )
+  named = {"dataset": dataset, "source": options or {}}
+  scenes = read_scenes(open_source(named, split, data_dir), model, support + most)
+  if len(scenes.images) <= support:
+    raise UserError(
+      f"--support {support}: the source has {len(scenes.images)} images with masks, and none is left to test"
+    )
+  names = class_embeddings(model.encode, scenes.names, templates)
+  helpers, tested = scenes.take(slice(support)), scenes.take(slice(support, None))
+  patches = image_maps(model, tested.images, head)
+  if patches.shape[-1] != names.shape[-1]:
+    raise UserError(f"--head: vectors of {patches.shape[-1]} numbers are not compared with texts of {names.shape[-1]}")
+  found = _measured({"names": (patches, names), "names, spliced": (_spliced(patches), names)}, tested)
+  if support:
+    visual, has = _prototypes(image_maps(model, helpers.images, head), helpers)
+    if missing := int((~has).sum()):
+      note(f"{missing} of {len(has)} classes are not shown by the {support} images of --support; their names stand in")
+    known = {"prototypes": segmentation.fused(names, visual, has, 1.0)}
+    known["names and prototypes"] = segmentation.fused(names, visual, has)
+    found |= _measured({name: (patches, rows) for name, rows in known.items()}, tested)
+  if train_split is not None:
+    training = read_scenes(open_source(named, train_split, data_dir), model, train_images)
+    trained = _trained(model, training, head, templates, steps, seed)
+    found |= _measured({"names in context": (patches, names)}, tested, trained)
+  if out is not None:
+    path = folders.at(out, "--out")
+    with folders.written(path) as scratch:
+      scratch.write_text(json.dumps(found, indent=1) + "\n")
+  return found
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+  """The results in lines."""
+  lines = [f"{'class vectors':<34}{'mIoU':>8}{'pixels':>9}{'classes':>9}"]
+  for name, of in found.items():
+    lines.append(f"{name:<34}{100 * of['miou']:>7.1f}%{100 * of['pixel_accuracy']:>8.1f}%{of['classes']:>9g}")
+  return "\n".join(lines)
+
+
+def read_scenes(source: Source, model: Inference, most: int) -> Scenes:
+  """The first `most` images with masks of a source. Raises UserError where there is none."""
+  image, images, maps, place, bad = MODALITIES["image"], [], [], {}, ""
+  for index in range(min(len(source), most)):
+    record = source[index]
+    if "parts" not in record or not record.get("regions"):
+      continue
+    try:
+      parts = evaluation_parts(np.asarray(Image.open(io.BytesIO(record["parts"]))), model.data)
+      ((_, raw), *_) = image.values(record, model.data)
+      images.append(image.evaluation_view(raw, model.data))
+    except (BadRecord, OSError, ValueError) as error:
+      bad = one_line(error)
+      continue
+    numbers = [place.setdefault(region.texts[0], len(place)) for region in record["regions"]]
+    of_parts = np.array([segmentation.NOTHING, *numbers])
+    maps.append(np.where(parts < len(of_parts), of_parts[np.minimum(parts, len(numbers))], segmentation.NOTHING))
+  if not images:
+    why = f" ({bad})" if bad else ": give one whose records have them, as emoji_scenes has"
+    raise UserError(f"{source.info.name}: no image with masks of named regions can be used{why}")
+  return Scenes(np.stack(images), np.stack(maps), list(place))
+
+
+def _spliced(patches: np.ndarray) -> np.ndarray:
+  count, rows, columns, dim = patches.shape
+  return segmentation.spliced(patches.reshape(count, -1, dim)).reshape(count, rows, columns, dim)
+
+
+def _prototypes(patches: np.ndarray, scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
+  grid = patches.shape[1:3]
+  share = segmentation.shares(scenes.maps, grid, len(scenes.names))
+  return segmentation.prototypes(patches.reshape(len(patches), -1, patches.shape[-1]), share)
+
+
+def _measured(
+  ways: Mapping[str, tuple[np.ndarray, np.ndarray]], scenes: Scenes, head: segmentation.Head | None = None
+) -> dict[str, dict[str, float]]:
+  """mIoU of patches [N, rows, columns, D] and class vectors [K, D], among all classes and among those in the image."""
+  out, size, classes = {}, scenes.maps.shape[-1], len(scenes.names)
+  there = np.stack([np.isin(np.arange(classes), one) for one in scenes.maps])
+  for name, (patches, rows) in ways.items():
+    counts = {among: np.zeros((classes, classes), np.int64) for among in ("", ", in the image")}
+    for number, one in enumerate(patches):
+      vectors = rows
+      if head is not None:
+        vectors = np.asarray(_in_context(head, rows, one.reshape(-1, one.shape[-1])))
+      scores = segmentation.score_maps(one, vectors)
+      for among, which in (("", None), (", in the image", there[number])):
+        guess = segmentation.guesses(scores, size, which)
+        counts[among] += segmentation.confusion(scenes.maps[number], guess, classes)
+    out |= {f"{name}{among}": segmentation.mean_iou(of) for among, of in counts.items()}
+  return out
+
+
+_in_context = jax.jit(segmentation.in_context)
+
+
+def _trained(
+  model: Inference, scenes: Scenes, head: str, templates: Sequence[str], steps: int, seed: int
+) -> segmentation.Head:
+  """DenseCLIP's class vectors, each image's among its own classes."""
+  patches = image_maps(model, scenes.images, head)
+  names = class_embeddings(model.encode, scenes.names, templates)
+  share = segmentation.shares(scenes.maps, patches.shape[1:3], len(scenes.names))
+  shown = [np.flatnonzero(one.sum(0)) for one in share]
+  most = max(map(len, shown))
+  rows = np.zeros((len(shown), most, names.shape[1]), np.float32)
+  of = np.zeros((*share.shape[:2], most), np.float32)
+  for number, classes in enumerate(shown):
+    rows[number, : len(classes)] = unit(names[classes])
+    of[number, :, : len(classes)] = share[number][:, classes]
+  flat = patches.reshape(len(patches), -1, patches.shape[-1])
+  return segmentation.train_head(rows, flat, of, jax.random.key(seed), steps=steps)
+
+
+call_as(__name__, segment)
