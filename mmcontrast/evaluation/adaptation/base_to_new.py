@@ -87,9 +87,12 @@ def evaluate(
   """Accuracy on base and on new classes, and their harmonic mean: "base_to_new/subgroup_coop_base", ...
 
   Args:
+    label: the classes; None: "subgroup" of emoji, else every label of the data.
     method: one of "coop", "maple", "ctp_tft", or several.
     shots: things of each base class, of the training part, or as many as there are.
-    names: see class_names.py. template: what both zero-shot and prompts put names into.
+    seeds: numbers that choose the things and what is drawn; results are means over them.
+    names: the names of the classes, other than the data's (class_names.py).
+    template: what both zero-shot and prompts put names into.
     recipe: further fields of inference/prompts.py's Recipe, such as dict(length=4, steps=400, learning_rate=0.02).
   Raises UserError for a run without two heads of single vectors, a label that is not there, and fewer than two classes.
   """

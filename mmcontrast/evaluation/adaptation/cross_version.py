@@ -75,8 +75,9 @@ def evaluate(
   """Retrieval over the whole of each set: "image_to_text_new_to_old/recall@1", ...; `bank` is not used.
 
   Args:
-    old, new, into_old: modality -> head, of two modalities: of the old space, of the new one, and of the new model in
-      the old space.
+    old: modality -> head, of two modalities: the old model's space.
+    new: likewise, the new model's space.
+    into_old: likewise, the new model's heads in the old space.
   """
   del bank
   options = {"old": old, "new": new, "into_old": into_old}

@@ -96,8 +96,10 @@ def evaluate(
   """Accuracy on images of a head that saw only texts: "text_transfer/group_accuracy", see METRICS.
 
   Args:
+    label: the classes; None: "group" of emoji, else every label of the data.
     std: of the noise.
-    steps, learning_rate: of Adam.
+    steps: of Adam.
+    learning_rate: of Adam.
     seed: of batches and noise.
   Raises UserError for a run without a joint space of texts and something else, and where a part is empty.
   """
