@@ -23,6 +23,7 @@ EMOJI = [  # What `mmcontrast data build emoji_views` is made from; pinned, sinc
 ONNX = ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24", "einops>=0.8"]
 
 AUDIO = ["soundfile>=0.13", "soxr>=0.5"]  # sound files, and other rates; soundfile brings libsndfile along
+VIDEO = ["av>=15"]  # MP4, WebM and other videos, by FFmpeg, which it brings along
 SPEECH = [*AUDIO, "espeakng-loader==0.2.4"]  # what `mmcontrast data build emoji_spoken` speaks with
 CAPTIONS = ["sacrebleu>=2.5"]  # BLEU of the captions that a run writes
 PROTOCOLS = ["eccv-caption>=0.1"]  # positives of COCO's test captions beyond the own ones: `benchmark`
@@ -77,6 +78,7 @@ setuptools.setup(
   ],
   extras_require={
     "audio": AUDIO,
+    "video": VIDEO,
     "speech": [*EMOJI, *SPEECH],
     "emoji": EMOJI,
     "text": TEXT,

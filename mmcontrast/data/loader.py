@@ -14,7 +14,7 @@ from mmcontrast.data.attempts import Attempts
 from mmcontrast.data.reading import CACHE_BYTES, Found, Reader
 from mmcontrast.data.record import id_of_row
 from mmcontrast.data.settings import shown
-from mmcontrast.data.sources import Record, Source, members_of
+from mmcontrast.data.sources import BadRecord, Record, Source, members_of
 from mmcontrast.errors import UserError
 
 
@@ -70,17 +70,25 @@ class Loader:
     usable = self._ahead(wanted.tolist())
     for row in range(len(wanted)):
       index, its = usable(row)
-      of_row = {stream: values[row] for stream, values in numbers.items()}
-      if index != wanted[row]:  # another replaces the one wanted
-        others = self._numbers(np.array([index]), epochs[row : row + 1])
-        of_row = {stream: values[0] for stream, values in others.items()}
-      for name, modality in modalities.items():
-        value = its.values[name]
-        into = {key: array[row] for key, array in arrays[name].items()}
-        drawn[name].append(modality.view(value, of_row, settings, into))
-        there[name][row] = value is not None and len(value) > 0
+      while True:
+        of_row = {stream: values[row] for stream, values in numbers.items()}
+        if index != wanted[row]:  # another replaces the one wanted
+          others = self._numbers(np.array([index]), epochs[row : row + 1])
+          of_row = {stream: values[0] for stream, values in others.items()}
+        rows = {name: {key: array[row] for key, array in of.items()} for name, of in arrays.items()}
+        try:
+          made = {name: one.view(its.values[name], of_row, settings, rows[name]) for name, one in modalities.items()}
+          break
+        except BadRecord as error:  # damaged where its views look, which decoding it did not show
+          for of in rows.values():
+            for array in of.values():
+              array[...] = 0
+          index, its = self._after(index, f"{its.record['name']}: {error}")
+      for name in modalities:
+        drawn[name].append(made[name])
+        there[name][row] = its.values[name] is not None and len(its.values[name]) > 0
       found.append((index, its.why, its.record, self._identity(its, index)))
-      del its, value  # its memory is warm, and free for the next
+      del its, rows  # its memory is warm, and free for the next
     for name, modality in modalities.items():
       modality.finish(drawn[name], settings, self.tokenizer, arrays[name])
     batch = {key: array for of_modality in arrays.values() for key, array in of_modality.items()}
@@ -148,6 +156,13 @@ class Loader:
       return firsts[member] + found.index, found
 
     return usable
+
+  def _after(self, index: int, reason: str) -> tuple[int, Found]:
+    """(index, example) of the first usable example after one whose views cannot be made, in the same source."""
+    member = bisect.bisect_right(self._ends, index)
+    first, reader = [0, *self._ends][member], list(self.readers.values())[member]
+    found = reader.after(index - first, reason)
+    return first + found.index, found
 
   def _identity(self, its: Found, index: int) -> int:
     for name, modality in self._modalities.items():

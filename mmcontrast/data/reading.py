@@ -104,6 +104,30 @@ class Reader:
         why = FOR_BAD if self._state[place] == _BAD else FOR_FILTERED
     raise self._nothing_left()
 
+  def after(self, index: int, reason: str) -> Found:
+    """The first usable example after one that is read well and of which these views cannot be made.
+
+    Others of it may be: so it is counted as bad, and asked again the next time. Whether it is replaced is so a function
+    of the example and its numbers, as all else, and not of what was read before. Raises as `usable`.
+    """
+    with self._lock:
+      self.bad.setdefault(index, reason)
+      bad, seen = len(self.bad), self.seen
+    self._check_share(index, reason, bad, seen)
+    found = self.usable((index + 1) % len(self._source))
+    if found.index == index:
+      raise self._nothing_left()
+    return dataclasses.replace(found, why=FOR_BAD)
+
+  def _check_share(self, index: int, reason: str, bad: int, seen: int) -> None:
+    """Raises UserError where more of the records seen are bad than may be."""
+    whole, share = len(self._source), self._settings["on_error"]["max_share"]
+    enough = min(whole, _ENOUGH_SEEN)
+    if bad > share * max(seen, enough):
+      of = whole if enough == whole else f"the {seen} seen of {whole}"
+      raise UserError(f"dataset {self._source.info.name}, record {index}: {reason}; {bad} of {of} records are bad, "
+                      f"more than data.on_error.max_share={share:g}: fix the data or raise it")  # fmt: skip
+
   def _note(self, index: int, state: int, reason: str = "") -> None:
     with self._lock:
       if self._state[index] in (state, _BAD, _FILTERED):  # what is out stays out, whoever else was reading it
@@ -116,12 +140,9 @@ class Reader:
       elif state == _FILTERED:
         self.filtered[reason] += 1
       bad, seen = len(self.bad), self.seen
-    whole, share = len(self._source), self._settings["on_error"]["max_share"]
-    enough = min(whole, _ENOUGH_SEEN)
-    if state == _BAD and bad > share * max(seen, enough):
-      of = whole if enough == whole else f"the {seen} seen of {whole}"
-      raise UserError(f"dataset {self._source.info.name}, record {index}: {reason}; {bad} of {of} records are bad, "
-                      f"more than data.on_error.max_share={share:g}: fix the data or raise it")  # fmt: skip
+    if state == _BAD:
+      self._check_share(index, reason, bad, seen)
+    enough = min(len(self._source), _ENOUGH_SEEN)
     if not self.usable_seen and seen >= enough:
       raise self._nothing_left()
 

@@ -7,8 +7,9 @@ from mmcontrast.modalities.image import Image
 from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.text import Text
 from mmcontrast.modalities.use import nothing_of, stacked
+from mmcontrast.modalities.video import Video
 
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Image(), Text(), Audio())}
+MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Image(), Text(), Audio(), Video())}
 
 __all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "original_of", "stacked"]
 

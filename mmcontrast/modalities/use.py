@@ -38,7 +38,7 @@ class InUse(abc.ABC):
     words: whether its things are texts. pictured: whether `show` gives a picture.
     shows_all: whether an evaluation set shows all of an example's things, or those of one key only.
     field: of a record, which holds them. key: what their keys are called there: "style".
-    suffixes: how the names of its files end.
+    suffixes: how the names of its files end. folders: whether a folder of files may be one thing, and a list of them.
     source_options: keys of config.data.source and their defaults, of tables whose columns hold it; the one called as
       the modality names the column, or is {key: column}. Images and captions have options in all sources.
   """
@@ -54,6 +54,7 @@ class InUse(abc.ABC):
   pictured: ClassVar[bool] = True
   shows_all: ClassVar[bool] = True
   suffixes: ClassVar[tuple[str, ...]] = ()
+  folders: ClassVar[bool] = False
   source_options: ClassVar[Mapping[str, Any]] = {}
 
   # From tables and records.
@@ -67,6 +68,14 @@ class InUse(abc.ABC):
     Raises BadRecord.
     """
     return None
+
+  def files_in(self, names: Sequence[str]) -> list[str]:
+    """Of the names of files in a folder those that make one thing, in order; of a modality with `folders`."""
+    raise NotImplementedError
+
+  def of_files(self, files: Sequence[bytes]) -> bytes:
+    """What a record holds of several files that are one thing; of a modality with `folders`."""
+    raise NotImplementedError
 
   def columns(self, info: Any) -> Sequence[str]:
     """The keys of the things that records of a source may have, by its `Info`; none: it has nothing of the modality."""

@@ -25,7 +25,7 @@ from mmcontrast.data.sources.values import (
   vocabulary,
 )
 from mmcontrast.errors import UserError, nearest, note
-from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities import MODALITIES, Modality
 from mmcontrast.registry import check_options
 
 DEFAULTS = {
@@ -321,8 +321,20 @@ class Fields:
     value = row.get(column)
     if self._is_missing(value):
       return None
-    raw = self._further[modality].raw_of(value, column, row, self.options)
+    its = self._further[modality]
+    raw = its.raw_of(value, column, row, self.options)
+    if raw is None and its.folders and (parts := self._parts(its, value, folder)):
+      return its.of_files([self._file(part, column, folder) for part in parts])
     return self._file(value, column, folder) if raw is None else raw
+
+  def _parts(self, modality: Modality, value: Any, folder: str) -> list[Any]:
+    """The files of a thing that is several of them: of a list, or of the path of a folder; none of any other value."""
+    if isinstance(value, list | tuple | np.ndarray):
+      return list(value)
+    path = self._path(value, folder)
+    if not path or path.lower().endswith(modality.suffixes):
+      return []
+    return [files.join(path, name) for name in modality.files_in(files.names_in(path))]
 
   def _file(self, value: Any, column: str, folder: str) -> bytes | None:
     """An encoded image or the like; None where there is none."""
