@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from mmcontrast import __version__, adaptation_commands, data_commands, folders, looking_commands
-from mmcontrast.command_line import add_command, add_source, source_options
+from mmcontrast.command_line import add_command, add_source, late_source, source_options
 from mmcontrast.errors import Preempted, UserError
 
 _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
@@ -411,7 +411,7 @@ def _configs(options: argparse.Namespace, _: list[str]) -> None:
 def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.evaluate import evaluate_workdir
 
-  words = _late_source(options, words)
+  words = late_source(options, words)
   of_source = [word for word in words if word.startswith("--source.")]
   for name, value in (("--split", options.split), ("--train_split", options.train_split), *zip(of_source, of_source)):
     if value is not None and options.source is None:
@@ -486,7 +486,7 @@ def _caption(options: argparse.Namespace, _: list[str]) -> None:
 def _search(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.search import search
 
-  words = _late_source(options, words)
+  words = late_source(options, words)
   if words and not words[0].startswith("-"):
     raise UserError(
       f"unexpected argument {words[0]!r}; a query of several words goes in quotes: mmcontrast search "
@@ -542,13 +542,6 @@ def _interpolate(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.training.interpolation import interpolate
 
   print(interpolate(options.first, options.second, options.alpha, options.workdir))
-
-
-def _late_source(options: argparse.Namespace, words: list[str]) -> list[str]:
-  """`words` without a SOURCE that follows options, which argparse takes for one word too many."""
-  if words and options.source is None and not words[0].startswith("-"):
-    options.source, *words = words
-  return words
 
 
 if __name__ == "__main__":

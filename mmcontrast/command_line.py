@@ -50,3 +50,10 @@ def source_options(words: list[str]) -> dict[str, object]:
       raise UserError(f"unexpected argument {word!r}; options of the source look like --source.caption=alt")
     given[name.removeprefix("--source.")] = literal(text)
   return given
+
+
+def late_source(options: argparse.Namespace, words: list[str]) -> list[str]:
+  """`words` without a SOURCE that follows options, which argparse takes for one word too many."""
+  if words and options.source is None and not words[0].startswith("-"):
+    options.source, *words = words
+  return words

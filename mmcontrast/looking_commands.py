@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from mmcontrast.command_line import add_command, source_options
+from mmcontrast.command_line import add_command, late_source, source_options
 from mmcontrast.errors import UserError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
   """Adds both."""
   _add_report(commands)
+  _add_demo(commands)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -48,11 +49,46 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
   report.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
 
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast demo`."""
+  demo = add_command(
+    commands,
+    "demo",
+    _demo,
+    "Open a page on this machine (127.0.0.1) that searches by words, pictures and sounds, mixes words and a picture, "
+    "and classifies by names of your choice. Options of a source follow as --source.key=value.",
+    takes_more=True,
+  )
+  demo.add_argument("source", nargs="?", help="what is searched, as of mmcontrast search (default: an evaluation set)")
+  demo.add_argument("--workdir", required=True, help="the folder of the run")
+  demo.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
+  demo.add_argument("--split", help="the split of the source (default: train)")
+  demo.add_argument("--dataset", metavar="SET", help="an evaluation set of the run (default: the last of the config's)")
+  demo.add_argument("--port", type=int, default=7860, help="default: 7860; 0: any that is free")
+  demo.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+
+
+def _demo(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.demo import demo
+
+  words = late_source(options, words)
+  demo(
+    options.workdir,
+    options.source,
+    options=source_options(words),
+    split=options.split,
+    dataset=options.dataset,
+    embeddings=options.embeddings,
+    port=options.port,
+    step=options.step,
+    data_dir=options.data_dir,
+  )
+
+
 def _report(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.run_report import report
 
-  if words and options.source is None and not words[0].startswith("-"):
-    options.source, *words = words
+  words = late_source(options, words)
   for name, value in (("--split", options.split), *zip(words, words)):
     if value is not None and options.source is None:
       if not name.startswith(("--split", "--source.")):

@@ -172,7 +172,7 @@ def read_query(query: Any, kind: str | None = None) -> Query:
     is_file = path.is_file()
   except (OSError, ValueError):  # too long for a path: words
     is_file = False
-  modality = MODALITIES[kind] if kind else _by_suffix(path)
+  modality = MODALITIES[kind] if kind else named_modality(path)
   if is_file:
     try:
       data = path.read_bytes()
@@ -189,8 +189,8 @@ def read_query(query: Any, kind: str | None = None) -> Query:
   return Query(query)
 
 
-def _by_suffix(path: folders.Folder) -> Modality | None:
-  """The modality of files that are named so."""
+def named_modality(path: folders.Folder) -> Modality | None:
+  """The modality of files that are named so; None where the name says nothing."""
   suffix = pathlib.PurePath(path.name).suffix.lower()
   return next((modality for modality in MODALITIES.values() if suffix in modality.suffixes), None)
 
@@ -210,7 +210,7 @@ def _modality_of(value: Any) -> Modality:
   """The modality that a value is of: the first that takes it, else the first of all, which says what it takes."""
   if isinstance(value, bytes | bytearray):
     return _by_content(bytes(value))
-  if isinstance(value, os.PathLike) and (named := _by_suffix(pathlib.Path(value))):
+  if isinstance(value, os.PathLike) and (named := named_modality(pathlib.Path(value))):
     return named
   return next((modality for modality in _seen_or_heard() if modality.takes(value)), _seen_or_heard()[0])
 
@@ -238,8 +238,8 @@ def _in_embeddings(
     )
   kept = there.manifest["model"].get("width", 0)
   model = model.at_width(kept if width is None else width)
-  kind = choose(kind or _usual(model, asked, kinds), kinds, "--kind")
-  _check(model, asked, kind, workdir)
+  kind = choose(kind or usual_kind(model, asked, kinds), kinds, "--kind")
+  check_comparable(model, asked, kind, workdir)
   if rerank:
     matching_head(model, (asked.modality, kind), "--rerank")
   if kept and (model.width > kept or not model.width):
@@ -316,7 +316,7 @@ def _found(
   model: Inference,
   data_dir: DataDir,
 ) -> Searched:
-  found, named = _nearest(there, kind, row, count, width), there.manifest["source"]
+  found, named = nearest_rows(there, kind, row, count, width), there.manifest["source"]
 
   def opened() -> Source:
     return open_source(
@@ -353,14 +353,14 @@ def _in_source(
       raise
   model = load(workdir, None, data_dir).at_width(width)
   if opened is None:
-    opened, style, title = _set(model.config, dataset, workdir, data_dir)
+    opened, style, title = opened_set(model.config, dataset, workdir, data_dir)
   has = [name for name, modality in MODALITIES.items() if modality.columns(opened.info)]
-  kind = kind or _usual(model, asked, has)
+  kind = kind or usual_kind(model, asked, has)
   if kind not in has:
     raise UserError(
       f"--kind {kind}: {title} has no {MODALITIES[kind].nouns}" + (f"; it has {' and '.join(has)}" if has else "")
     )
-  _check(model, asked, kind, workdir)
+  check_comparable(model, asked, kind, workdir)
   if rerank:
     matching_head(model, (asked.modality, kind), "--rerank")
   scorer = scorer_of(model, seen_query(model, asked), kind, opened.info, style)
@@ -410,7 +410,7 @@ def _ways(model: Inference) -> list[tuple[str, str]]:
   return [*((one, one) for one in MODALITIES if model.kind_of(one) in model.kinds), *model.space.ways()]
 
 
-def _usual(model: Inference, asked: Query, has: Sequence[str]) -> str:
+def usual_kind(model: Inference, asked: Query, has: Sequence[str]) -> str:
   """The modality that is searched where nobody says which: the first of those that there are and that the run compares
   with the query, one that can be seen before one of words; else the first that the run embeds."""
   seen = [one for one in has if MODALITIES[one].pictured]
@@ -424,7 +424,7 @@ def seen_query(model: Inference, asked: Query) -> Asked:
   return Asked(asked.modality, model.view(thing, asked.modality))
 
 
-def _set(
+def opened_set(
   config: Mapping, name: str | None, workdir: str | os.PathLike, data_dir: DataDir
 ) -> tuple[Source, str | None, str]:
   """(source, style, name) of an evaluation set of a run: `name`, or the last that is there."""
@@ -448,7 +448,7 @@ def _set(
   raise AssertionError("a set was opened, or none could be")
 
 
-def _check(model: Inference, asked: Query, kind: str, workdir: str | os.PathLike) -> None:
+def check_comparable(model: Inference, asked: Query, kind: str, workdir: str | os.PathLike) -> None:
   """Raises UserError where the run cannot compare `asked` with what is searched."""
   query, towers, ways = asked.modality, set(model.model.modality_of_tower.values()), _ways(model)
   ways = [(one, other) for one, other in ways if {one, other} <= towers]
@@ -479,7 +479,7 @@ def _called(modality: str) -> str:
   return "words" if modality == PROMPTS else MODALITIES[modality].nouns
 
 
-def _nearest(there: Embeddings, kind: str, row: np.ndarray, count: int, width: int) -> nearest.Neighbours:
+def nearest_rows(there: Embeddings, kind: str, row: np.ndarray, count: int, width: int) -> nearest.Neighbours:
   total, missing = sum(there.counts(kind)), there.manifest["shards"] - len(there.done)
   if not total:
     raise UserError(f"{there.folder}: no shard of {kind} embeddings is done; run mmcontrast embed again")

@@ -32,7 +32,7 @@ FLOORS = (
   ("embed",),
   ("evaluate",),
   ("align", "benchmark", "caption", "retrieve", "search", "segment"),
-  ("match", "run_report"),
+  ("demo", "match", "run_report"),
   ("train",),
   ("configs",),
   ("__init__",),
