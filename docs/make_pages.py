@@ -59,6 +59,8 @@ MEANINGS = {
   "data.masked.views": "of how many image views there is a version with hidden patches, the views `image_masked`",
   "data.masked.patch": "side of such a patch in pixels: that of the image tower",
   "data.masked.block": "how many patches on a side are hidden at once; 1: each by itself",
+  "data.masked.shape": 'where hidden patches are: "patches" anywhere, or one "square", which views `image_region` '
+  "show enlarged",
   "data.masked.share": "share of the patches, or blocks of them, that is hidden, (smallest, largest)",
   "data.masked.probability": "probability that an image has hidden patches",
   "data.maps.views": "of how many image views there is a version with maps computed of it, the views `image_maps`: "

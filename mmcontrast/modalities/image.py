@@ -3,6 +3,7 @@
 image         [V, S, S, 3]  config.data.views.image crops of config.data.image_size
 image_small   [K, s, s, 3]  config.data.multi_crop (Caron et al., arXiv:2006.09882)
 image_masked  of M of the V views, on the device: config.data.masked (image_masks.py)
+image_region  of the same, where data.masked.shape is "square": what lies there, enlarged
 image_maps    of M of the V views, with maps computed of them, on the device: config.data.maps (image_maps.py)
 """
 
@@ -32,8 +33,8 @@ class Image(ImageInUse, Modality):
   """Decoded: pixels uint8 [H, W, 3] by style."""
 
   source_option, absent = "image", "no image"
-  view_sets = ("image", "image_small", "image_masked", "image_maps")
-  versions: ClassVar = {"image_masked": "image", "image_maps": "image"}
+  view_sets = ("image", "image_small", "image_masked", "image_region", "image_maps")
+  versions: ClassVar = {"image_masked": "image", "image_region": "image", "image_maps": "image"}
   facts: ClassVar = {
     "box": "where it was cut from its image: x0, y0, x1, y1 in shares of the sides; x0 > x1: mirrored",
     "masked": "which of its patches are hidden from the tower",
@@ -53,7 +54,8 @@ class Image(ImageInUse, Modality):
     # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
     "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
     # Versions of views, `image_masked`, of which the tower does not see all patches: of how many views, the side of
-    # a patch in pixels, how many on a side are hidden at once, the share hidden, and the probability that any is.
+    # a patch in pixels, how many on a side are hidden at once, whether they are one square, the share hidden, and the
+    # probability that any is.
     "masked": image_masks.DEFAULTS,
     # Versions of views, `image_maps`, with maps that are computed of them: of how many views, the side of a patch in
     # pixels, which maps, the share of all patches that the tower sees, and how unevenly it is spread over the maps.
@@ -99,16 +101,20 @@ class Image(ImageInUse, Modality):
       "image": settings["views"]["image"],
       "image_small": small,
       "image_masked": masked,
+      "image_region": masked if settings["masked"]["shape"] == "square" else 0,
       "image_maps": settings["maps"]["views"],
     }
 
   def count_key(self, view_set: str) -> str:
     keys = {
-      "image_small": "data.multi_crop.views", "image_masked": "data.masked.views", "image_maps": "data.maps.views",
+      "image_small": "data.multi_crop.views", "image_masked": "data.masked.views",
+      "image_region": "data.masked.views, with data.masked.shape='square',", "image_maps": "data.maps.views",
     }  # fmt: skip
     return keys.get(view_set) or super().count_key(view_set)
 
   def facts_of(self, view_set: str) -> tuple[str, ...]:
+    if view_set == "image_region":
+      return ("pixels",)
     return ("box", "masked", "pixels") if view_set in self.versions else ("box", "pixels")
 
   def tower_options(self, settings: Settings) -> dict[str, Any]:
@@ -222,6 +228,9 @@ class ImagePreparation(Preparation):
     if self.masks.views and "image" in made:
       pixels = made["image"].values[:, : self.masks.views]
       made["image_masked"] = Inputs(pixels, ~self._hidden(batch, pixels.shape[1], train))
+      if self.masks.shape == "square":
+        regions = [self.masks.regions(pixels[:, v], batch["seed"], v) for v in range(pixels.shape[1])]
+        made["image_region"] = Inputs(jnp.stack(regions, 1))
     if self.maps.views and "image" in made:
       pixels = made["image"].values[:, : self.maps.views]
       colours = image_augmentation.denormalize(pixels, self.mean, self.std)

@@ -41,6 +41,7 @@ from mmcontrast.objectives.clustered_negatives import ClusteredNegatives
 from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.dynamic_distillation import DynamicDistillation
 from mmcontrast.objectives.embedding_path import of_momentum, one_dim, parse_embedding, parse_names
+from mmcontrast.objectives.entity_prompts import EntityPrompts
 from mmcontrast.objectives.gated_subspaces import GatedSubspaces
 from mmcontrast.objectives.geodesic_contrast import GeodesicContrast
 from mmcontrast.objectives.grouping import Grouping
@@ -80,6 +81,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "word_classification": WordClassification,
   "assignment_prediction": AssignmentPrediction,
   "capro": Capro,
+  "entity_prompts": EntityPrompts,
   "mil_nce": MilNce,
   "adaptive_negatives": AdaptiveNegatives,
   "sepclr": SepClr,

@@ -218,8 +218,8 @@ class GaussianMixture:
 
 @dataclass(frozen=True)
 class ClassMeans:
-  """The mean vector of each class, of unit length, as the first prototypes of the term module `capro`; zeros of a class
-  that no example has. It runs once: from then on prototypes move.
+  """The mean vector of each class, of unit length, as the first prototypes of the term module `capro`, which move from
+  then on, or as the prompts of `entity_prompts`; zeros of a class that no example has. It runs once.
 
   Attributes:
     term: the entry of the objective whose state it writes.

@@ -34,6 +34,7 @@ FAMILIES = families(
 
 # What they are made of, albef's family trains, and of stages with hooks their own tests; of each the step is traced.
 TRACED = {
+  "methods/alpro",
   "methods/biovil",
   "methods/ccrk",
   "methods/gram_match",

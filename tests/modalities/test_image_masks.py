@@ -57,6 +57,28 @@ def test_blocks_of_patches_are_hidden_at_once():
   assert (blocks == first).all() and (first.sum((1, 2, 3, 4)) == 10).all() and len(np.unique(hidden, axis=0)) > 40
 
 
+def test_a_square_is_hidden_and_shown_enlarged():
+  masks = Masking(views=1, patch=4, share=(0.2, 0.5), probability=0.8, shape="square")
+  seeds = jnp.arange(60, dtype=jnp.uint32)
+  hidden = np.asarray(masks.hidden(seeds, 0, 32)).reshape(60, 8, 8)
+  row, column, side = (np.asarray(x) for x in masks.square(seeds, 0, 32))
+  assert set(side) == {0, 4, 5, 6} and len(set(zip(row, column, side))) > 20  # of 64 patches 16 to 36, or none
+  for example in range(60):
+    square = np.zeros((8, 8), bool)
+    square[row[example] :, column[example] :][: side[example], : side[example]] = True
+    np.testing.assert_array_equal(hidden[example], square)
+  y, x = np.meshgrid(np.arange(32.0), np.arange(32.0), indexing="ij")
+  picture = np.broadcast_to(np.stack([y, x, 0 * x], -1), (60, 32, 32, 3)).astype(np.float32)
+  shown = np.asarray(jax.jit(lambda x: masks.regions(x, seeds, 0))(picture))
+  for example in range(60):
+    first, last = 4 * row[example], 4 * (row[example] + side[example])
+    if not side[example]:
+      np.testing.assert_allclose(shown[example], picture[example], atol=1e-5)
+      continue
+    at = first + (np.arange(32) + 0.5) * (last - first) / 32 - 0.5  # the centre of each pixel of the result
+    np.testing.assert_allclose(shown[example, :, 0, 0], np.clip(at, 0, 31), atol=1e-4)
+
+
 def test_the_tower_sees_a_token_in_the_place_of_a_hidden_patch():
   tower = build_encoder(dict(name="vit", patch=4, width=8, depth=1, heads=2, mask_token=True))
   x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
@@ -109,6 +131,11 @@ def test_runs_that_are_refused(changes, message):
       dict(views=1, patch=4, block=3),
       r"data\.masked\.block: 8 patches on a side do not split .* of 3; the nearest is 2",
     ),
+    (
+      dict(views=1, patch=4, block=2, shape="square"),
+      r"data\.masked\.block: 2, and shape='square' hides one square any",
+    ),
+    (dict(shape="circle"), r"data\.masked\.shape: .*'circle'"),
     (dict(share=(0.5, 2)), r"data\.masked\.share: \(0\.5, 2\); give"),
     (dict(probability=0), r"data\.masked\.probability: 0; give a number over 0"),
     (dict(vews=1), r"data\.masked\.vews: unknown key; did you mean 'views'"),
