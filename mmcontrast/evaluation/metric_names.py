@@ -16,7 +16,14 @@ from mmcontrast.evaluation import (
   similarity,
   zero_shot,
 )
-from mmcontrast.evaluation.adaptation import base_to_new, cross_version, text_transfer
+from mmcontrast.evaluation.adaptation import (
+  attribute_insertion,
+  base_to_new,
+  counterfactual,
+  cross_version,
+  properties,
+  text_transfer,
+)
 from mmcontrast.evaluation.embed import way_of
 from mmcontrast.evaluation.embedded_set import labels_of, nodes_of, task_of
 from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, names_of
@@ -163,6 +170,9 @@ _METRICS = {
   "perplexity": lambda *_: [f"perplexity/{metric}" for metric in captioning.PERPLEXITY],
   "base_to_new": _of_base_to_new,
   "text_transfer": _of_text_transfer,
+  "counterfactual": lambda *_: [f"{counterfactual.WHERE}/{metric}" for metric in counterfactual.METRICS],
+  "properties": lambda name, options, classes: properties.metric_names(options["changes"]),
+  "attribute_insertion": lambda *_: [f"{attribute_insertion.WHERE}/{one}" for one in attribute_insertion.METRICS],
   "cross_version": lambda name, options, classes: cross_version.metric_names(options, _RETRIEVAL),
   "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],
 }

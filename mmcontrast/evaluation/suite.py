@@ -54,7 +54,14 @@ from mmcontrast.evaluation import (
   tagging,
   zero_shot,
 )
-from mmcontrast.evaluation.adaptation import base_to_new, cross_version, text_transfer
+from mmcontrast.evaluation.adaptation import (
+  attribute_insertion,
+  base_to_new,
+  counterfactual,
+  cross_version,
+  properties,
+  text_transfer,
+)
 from mmcontrast.evaluation.embed import (
   ANYTHING,
   Compare,
@@ -89,12 +96,16 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "base_to_new": base_to_new.evaluate,
   "text_transfer": text_transfer.evaluate,
   "cross_version": cross_version.evaluate,
+  "counterfactual": counterfactual.evaluate,
+  "properties": properties.evaluate,
+  "attribute_insertion": attribute_insertion.evaluate,
 }
 _NAMES = ("node", "directions", "of", "protocol")  # options that are a name or several
 CHECKS = {
   "zero_shot": class_names.check,
   "base_to_new": base_to_new.check,
   "cross_version": cross_version.check,
+  "counterfactual": counterfactual.check,
 }  # of options, beside their names
 _BY_PROTOCOL = {"retrieval": retrieval.PROTOCOLS, "zero_shot": zero_shot.PROTOCOLS}
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
