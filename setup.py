@@ -74,6 +74,7 @@ setuptools.setup(
     "rich>=13.9",
     "tensorboard>=2.20",
     "matplotlib>=3.9",
+    "fonttools>=4.50",  # which letters a font has; of matplotlib
     "scikit-learn>=1.5",
   ],
   extras_require={

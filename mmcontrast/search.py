@@ -238,6 +238,7 @@ def _in_embeddings(
     )
   kept = there.manifest["model"].get("width", 0)
   model = model.at_width(kept if width is None else width)
+  asked = _readable(model, asked)
   kind = choose(kind or usual_kind(model, asked, kinds), kinds, "--kind")
   check_comparable(model, asked, kind, workdir)
   if rerank:
@@ -355,10 +356,12 @@ def _in_source(
   if opened is None:
     opened, style, title = opened_set(model.config, dataset, workdir, data_dir)
   has = [name for name, modality in MODALITIES.items() if modality.columns(opened.info)]
+  asked = _readable(model, asked)
   kind = kind or usual_kind(model, asked, has)
   if kind not in has:
     raise UserError(
-      f"--kind {kind}: {title} has no {MODALITIES[kind].nouns}" + (f"; it has {' and '.join(has)}" if has else "")
+      f"--kind {kind}: {title} has no {MODALITIES[kind].nouns}"
+      + (f"; it has {' and '.join(one for one in has if not MODALITIES[one].derived)}" if has else "")
     )
   check_comparable(model, asked, kind, workdir)
   if rerank:
@@ -398,7 +401,7 @@ def _reranked(model: Inference, asked: Query, found: Sequence[Result], source: S
       raise UserError(
         f"--rerank: {one.name} cannot be read ({one_line(error)}); it is not what it was when it was embedded"
       ) from None
-  query = seen_query(model, asked)
+  query = seen_query(model, _readable(model, asked))
   head = matching_head(model, (query.modality, kind), "--rerank")
   scores = match_probabilities(model, head, (query.modality, query.value), (kind, values)).tolist()
   order = sorted(range(len(found)), key=lambda place: -scores[place])  # of equals the nearest is first
@@ -416,6 +419,14 @@ def usual_kind(model: Inference, asked: Query, has: Sequence[str]) -> str:
   seen = [one for one in has if MODALITIES[one].pictured]
   near = [one for one in (*seen, *has) if (asked.modality, one) in _ways(model)]
   return next(iter([*near, *(one for one in seen if model.kind_of(one) in model.kinds), PROMPTS]))
+
+
+def _readable(model: Inference, asked: Query) -> Query:
+  """Words as the run reads them: written, where it has a tower for pictures of texts and none for tokens."""
+  towers = set(model.model.modality_of_tower.values())
+  if asked.modality in towers or not MODALITIES[asked.modality].words:
+    return asked
+  return asked._replace(modality=next((one for one in MODALITIES if one in towers and MODALITIES[one].words), PROMPTS))
 
 
 def seen_query(model: Inference, asked: Query) -> Asked:

@@ -125,6 +125,8 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
   from mmcontrast.encoders import ENCODERS, complete  # takes seconds
 
   for tower in c.get("towers", {}).values():
+    if tower.get("same_as"):
+      continue
     if tower.name not in ENCODERS or "width" in complete(tower):
       # Heads of attention divide the width; a ResNet has none.
       tower.width = 16 if "heads" in tower else 8

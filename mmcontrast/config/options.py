@@ -90,7 +90,9 @@ def _tower(value: Any) -> Section:
 
   name = _name(value)
   own = options_of(ENCODERS[name]) if name in ENCODERS else {}
-  return Section({"name": REQUIRED, "modality": None, "reads": ()} | own, kind="a tower")
+  if _name(value, "same_as"):
+    return Section({"same_as": REQUIRED, "modality": None}, kind="a tower with the parameters of another")
+  return Section({"name": REQUIRED, "modality": None, "reads": (), "same_as": None} | own, kind="a tower")
 
 
 def _head(value: Any) -> Section:

@@ -109,7 +109,7 @@ def roomier(config: Mapping) -> Iterator[tuple[str, dict[str, Any]]]:
     towers = {
       name: tower
       for name, tower in config["towers"].items()
-      if "remat" in complete(tower) and _rank(tower) < _rank({"remat": policy})
+      if not tower.get("same_as") and "remat" in complete(tower) and _rank(tower) < _rank({"remat": policy})
     }
     if towers:
       for tower in towers.values():

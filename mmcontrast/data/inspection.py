@@ -47,7 +47,7 @@ def inspect(source: Source) -> Found:
   rows += [("note", note) for note in info.notes]
   rows += [
     (f"{modality.nouns}: {key}", modality.described([_of_key(modality, record, key) for record in records]))
-    for modality in MODALITIES.values()
+    for modality in _told()
     for key in modality.columns(info)
   ]
   if info.languages:
@@ -66,7 +66,7 @@ def inspect(source: Source) -> Found:
   without = sum(is_id_of_row(record["id"]) for record in records)
   different = len({record["id"] for record in records}) - without
   rows += [("ids", f"{different} different" + (f"; {without} without one" if without else ""))]
-  for modality in MODALITIES.values():
+  for modality in _told():
     without = sum(not modality.values(record) for record in records)
     if modality.columns(info) and 0 < without < len(records):
       asked = f" where {modality.name} views ask for one" if modality.words else ""
@@ -91,17 +91,22 @@ def _fault(
     if len(reasons) == min(len(records), DECODED):
       return f"{source.info.name}: none of {len(reasons)} {things} can be used, such as {_some(reasons, 1)}"
   if records and not any(_usable(record) for record in records):
-    known = [modality for modality in MODALITIES.values() if modality.columns(source.info)] or list(MODALITIES.values())
+    known = [modality for modality in _told() if modality.columns(source.info)] or _told()
     named = " or ".join("a text" if modality.words else modality.a for modality in known)
     return f"{source.info.name}: none of {len(records)} records has {named}"
   return ""
+
+
+def _told() -> list[Modality]:
+  """The modalities that hold things of records: those that another's things are shown by say nothing more."""
+  return [modality for modality in MODALITIES.values() if not modality.derived]
 
 
 def _usable(record: Record) -> bool:
   """Whether it has anything to learn from."""
   if any(record["names"].values()):
     return True
-  things = (raw for modality in MODALITIES.values() for _, raw in modality.values(record))
+  things = (raw for modality in _told() for _, raw in modality.values(record))
   return any(raw.strip() if isinstance(raw, str) else True for raw in things)
 
 
@@ -117,7 +122,7 @@ def _broken(records: Mapping[int, Record]) -> dict[str, dict[int, str]]:
   """What it is of -> index -> reason of those, of DECODED evenly spaced records, of which a thing cannot be decoded."""
 
   def fault(index: int) -> tuple[str, str]:
-    for modality in MODALITIES.values():
+    for modality in _told():
       try:
         for _, raw in modality.values(records[index]):
           modality.check_raw(raw)
@@ -141,10 +146,10 @@ def pictures(source: Source) -> tuple[list[Shown], list[str]]:
     UserError: none of them can be read.
   """
   shown, words = [], []
-  seen = [modality for modality in MODALITIES.values() if modality.pictured and modality.columns(source.info)]
+  seen = [modality for modality in _told() if modality.pictured and modality.columns(source.info)]
   records, _ = _read(source, PICTURES // max(1, sum(len(modality.columns(source.info)) for modality in seen)))
   for record in records.values():
-    texts = [raw for modality in MODALITIES.values() if modality.words for _, raw in modality.values(record)]
+    texts = [raw for modality in _told() if modality.words for _, raw in modality.values(record)]
     for modality in seen:
       for _, raw in modality.values(record):
         try:
@@ -177,7 +182,7 @@ def _read(source: Source, most: int) -> tuple[dict[int, Record], dict[int, str]]
 def _example(record: Record, info: Info) -> str:
   identity = "no id" if is_id_of_row(record["id"]) else f"id {record['id']}"
   lines = [f"{record['name']} ({identity})"]
-  for modality in MODALITIES.values():
+  for modality in _told():
     for key in modality.columns(info):
       lines += [f"{key}: {modality.describe(raw)}" for raw in _of_key(modality, record, key)[:EXAMPLES]]
   if record["names"]:

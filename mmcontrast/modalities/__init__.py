@@ -8,8 +8,11 @@ from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.text import Text
 from mmcontrast.modalities.use import nothing_of, stacked
 from mmcontrast.modalities.video import Video
+from mmcontrast.modalities.written import Written
 
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Image(), Text(), Audio(), Video())}
+MODALITIES: dict[str, Modality] = {
+  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written())
+}
 
 __all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "original_of", "stacked"]
 

@@ -75,7 +75,7 @@ class Text(TextInUse, Modality):
     languages, views = settings["languages"], settings["views"]["text"]
     if isinstance(languages, str) or len(set(languages)) < len(languages):
       raise UserError(f"data.languages: {languages!r} is not a list of different languages, such as ('en', 'de')")
-    if languages and not 0 < views <= len(languages):
+    if languages and not 0 < views <= len(languages) and (views or not settings["views"]["written"]):
       raise UserError(
         f"data.views.text: {views} views of {len(languages)} languages; set it to {len(languages)}, "
         "or to fewer, drawn from them"

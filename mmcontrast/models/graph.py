@@ -55,6 +55,24 @@ def _check_no_circle(name: str, reads: Mapping[str, tuple[str, ...]], line: tupl
     _check_no_circle(read, reads, (*line, name))
 
 
+def same_as_of(config: Mapping) -> dict[str, str]:
+  """Tower -> the tower whose encoder and parameters it is, of those that say `same_as`: one tower for two modalities.
+
+  Raises UserError for a tower that is not there, or reads no view, and for options beside `modality`.
+  """
+  towers, found = config["towers"], {}
+  for name, options in towers.items():
+    if (owner := options.get("same_as")) is None:
+      continue
+    where = f"config.towers.{name}"
+    fitting = [one for one, of in towers.items() if not of.get("same_as") and not of.get("reads")]
+    choose(owner, fitting, f"{where}.same_as")
+    if more := [key for key in options if key not in ("same_as", "modality")]:
+      raise UserError(f"{where}.{more[0]}: same_as={owner!r} has the options of that tower; leave this one out")
+    found[name] = owner
+  return found
+
+
 def sources_of(config: Mapping) -> dict[str, tuple[str, str]]:
   """Head -> ("towers" or "heads", what it reads there); raises UserError for what is not there."""
   return {

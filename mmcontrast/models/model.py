@@ -25,7 +25,7 @@ from mmcontrast.encoders.lowering import by_batch
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs
-from mmcontrast.models.graph import first_read, reads_of, root_of, sources_of
+from mmcontrast.models.graph import first_read, reads_of, root_of, same_as_of, sources_of
 from mmcontrast.objectives.embedding_path import EmbeddingPath, Source, parse_embedding
 from mmcontrast.optimization import optim
 from mmcontrast.parameter_paths import parameter_paths
@@ -49,6 +49,7 @@ class Model:
       own}.
     head_of_head: head name -> the head that it reads, of those that do not read a tower.
     reads: tower name -> the towers whose tokens it reads, of the towers that encode no view.
+    same_as: tower name -> the tower whose parameters it is made of, to read another modality with them.
   """
 
   towers: dict[str, nn.Module]
@@ -59,6 +60,7 @@ class Model:
   shared: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
   head_of_head: Mapping[str, str] = dataclasses.field(default_factory=dict)
   reads: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  same_as: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def head_dims(self) -> dict[str, int]:
@@ -75,12 +77,16 @@ class Model:
     variables: Variables = {"params": {"towers": {}, "heads": {}}, "batch_stats": {"towers": {}, "heads": {}}}
     encoded: dict[str, Encoded] = {}
     order = {name: number for number, name in enumerate(sorted(self.towers))}
-    for name in sorted(order, key=lambda name: (self._depth(name), name)):  # what a tower reads, before it
+    # What a tower reads, and whose parameters it takes, before it.
+    for name in sorted(order, key=lambda name: (self._depth(name), name in self.same_as, name)):
       tower, tower_key = self.towers[name], jax.random.fold_in(key, order[name])
       if name in self.reads:
         inputs = self._read_by(name, [encoded[read] for read in self.reads[name]])
       else:
         inputs = tuple(views[self.modality_of_tower[name]])
+      if name in self.same_as:
+        encoded[name] = self._apply(tower, variables, "towers", name, inputs, False, None)[0]
+        continue
       encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
       _file(variables, "towers", name, made)
     numbers = {name: number for number, name in enumerate(sorted(self.heads), start=len(self.towers))}
@@ -246,7 +252,7 @@ class Model:
           view = views[source.views].view(source.view)
           made_by_tower, new = self.encode(current, tower, view, train=train, key=view_key)
       encoded[tower, source] = made_by_tower
-      stats = _with(stats, "towers", tower, new)
+      stats = _with(stats, "towers", self.same_as.get(tower, tower), new)
       made: dict[str, Encoded] = {}
       for name, path in paths.items():
         if (self.tower_of_head[path.head], path.source) == (tower, source):
@@ -265,7 +271,8 @@ class Model:
     paths = [parse_embedding(name) for name in names]
     heads = {head for p in paths for head in self._line(p.head)}
     owners = {owner for head in heads for owner in self.shared.get(head, {}).values()}
-    kept = {"heads": heads | owners, "towers": {tower for tower, _ in self._nodes(paths)}}
+    towers = {self.same_as.get(tower, tower) for tower, _ in self._nodes(paths)}
+    kept = {"heads": heads | owners, "towers": towers}
     return {
       collection: {kind: {name: tree[kind][name] for name in sorted(kept[kind]) if name in tree[kind]} for kind in kept}
       for collection, tree in variables.items()
@@ -303,6 +310,7 @@ class Model:
     key: jax.Array | None,
     **options: Any,
   ) -> tuple[Any, dict]:
+    name = self.same_as.get(name, name) if kind == "towers" else name
     params = variables["params"][kind].get(name, {})
     stats = variables["batch_stats"][kind].get(name)
     if f"{kind}/{name}" in self.frozen:
@@ -329,8 +337,10 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
   Raises UserError for a tower of no known modality, a head of no known tower, ids that are not the tokenizer's, or
   options the encoder or head does not have.
   """
-  towers, modality_of_tower, reads = {}, {}, reads_of(config)
+  towers, modality_of_tower, reads, same_as = {}, {}, reads_of(config), same_as_of(config)
   for name, options in config["towers"].items():
+    modality = options.get("modality", name)
+    options = config["towers"][same_as[name]] | {"modality": modality} if name in same_as else options
     options = {**_of_data(name, options, config), **{key: value for key, value in options.items() if key != "reads"}}
     if name in reads:
       towers[name] = build_encoder(options)
@@ -362,7 +372,16 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
         continue
       choose(owner, [other for other in heads if not shared[other]], f"config.heads.{name}.shared.{part}")
   shared = {name: parts for name, parts in shared.items() if parts}
-  return Model(towers, heads, tower_of_head, modality_of_tower, shared=shared, head_of_head=head_of_head, reads=reads)
+  return Model(
+    towers,
+    heads,
+    tower_of_head,
+    modality_of_tower,
+    shared=shared,
+    head_of_head=head_of_head,
+    reads=reads,
+    same_as=same_as,
+  )
 
 
 def complete_config(config: Mapping) -> dict[str, Any]:
@@ -371,7 +390,8 @@ def complete_config(config: Mapping) -> dict[str, Any]:
   So a default that changes later does not change a model that was trained before, nor how it is trained on.
   """
   towers = {
-    name: complete({**_of_data(name, options, config), **options}) for name, options in config["towers"].items()
+    name: dict(options) if options.get("same_as") else complete({**_of_data(name, options, config), **options})
+    for name, options in config["towers"].items()
   }
   heads = {name: complete(head) for name, head in config["heads"].items()}
   optimizer = optim.options_of(config["optimizer"].get("name", "adamw")) | dict(config["optimizer"])

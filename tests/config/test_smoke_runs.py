@@ -47,6 +47,8 @@ TRACED = {
   "methods/vlap",
   # Other families train tokens, texts and stages.
   "methods/cico",
+  "methods/clippo",
+  "methods/pixel_linguist",
   "methods/space2",
   "methods/tact",
   "methods/xbt",
