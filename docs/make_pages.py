@@ -108,7 +108,7 @@ MEANINGS = {
   "data.masked_words.mask": "share of the chosen words in whose place the mask token stands",
   "data.masked_words.random": "share of them in whose place any other word stands; the rest stays as it is",
   "data.masked_words.at_least_one": "whether a text of which no word is chosen by chance loses one",
-  "data.written.fonts": "names of DejaVu's fonts, or paths of font files; a view is written in one, evaluation in the first",
+  "data.written.fonts": "of DejaVu's, or paths of files; a view is written in one, evaluation in the first",
   "data.written.points": "height of the letters, in pixels",
   "data.written.shuffles": "of view k such a share of the words changes places; (): none",
   "data.written.size": "rows and columns of pixels of a [text as a picture](methods/written.md)",
@@ -378,7 +378,7 @@ def towers() -> list[str]:
   base, lines = base_config().to_dict(), []
   for names in family(ENCODERS).values():
     options = {name: section(("towers", "x"), {"name": name}, base).options for name in names}
-    keys = [key for key in options[names[0]] if key not in ("name", "modality", "reads")]
+    keys = [key for key in options[names[0]] if key not in ("name", "modality", "reads", "same_as")]
     lines += ["**" + ", ".join(f"`{name}`" for name in names) + "**", ""]
     lines += ["| option | default | meaning |", "|---|---|---|"]
     words = words_of(ENCODERS[names[0]])

@@ -1,4 +1,4 @@
-"""Texts as pictures: what is drawn, which views there are, what is wrong in one line, and one tower for two modalities."""
+"""Texts as pictures: what is drawn, which views there are, what is wrong, and one tower for two modalities."""
 
 import jax
 import numpy as np
