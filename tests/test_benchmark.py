@@ -14,13 +14,15 @@ from tiny import tiny_inference
 import mmcontrast
 from mmcontrast import benchmark as room
 from mmcontrast.cli import main
+from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, open_source
 from mmcontrast.data.sources.clip_benchmark import find_sets
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation import bootstrap
-from mmcontrast.evaluation.protocols import coco, datacomp
+from mmcontrast.evaluation.protocols import coco, datacomp, sgd_probe
 from mmcontrast.evaluation.protocols.outcomes import metrics
-from mmcontrast.inference import clip_benchmark_sets
+from mmcontrast.inference import clip_benchmark_sets, imagenet_sets
+from mmcontrast.inference.voc_sets import cropped
 
 CALTECH, FLICKR, VOC = "wds/vtab/caltech101", "wds_retrieval-flickr30k_test", "voc2007_multilabel"
 
@@ -283,7 +285,7 @@ def test_karpathys_file_is_checked(tmp_path, runs, capsys):
   root = karpathy(tmp_path / "coco")
   assert "no such choice 'tset'; did you mean 'test'" in said([*words, "--split", "tset"], capsys)
   (root / "val" / "1.jpg").unlink()
-  assert "1 of 6 images cannot be read, and recall among fewer is another number" in said(words, capsys)
+  assert "1 of 6 images cannot be used, and the number of fewer is another number" in said(words, capsys)
   (root / "dataset_coco.json").write_text('{"images": [{"split": "test"}]}')
   assert "image 0 lacks 'split', 'filename' or 'sentences'" in said(words, capsys)
 
@@ -314,3 +316,106 @@ def test_voc07_by_both_forms(tmp_path, runs, capsys):
   (root / "ImageSets" / "Main" / "dog_test.txt").write_text("000020 yes\n")
   assert "dog_test.txt:1: '000020 yes'; expected an image and 1, -1 or 0" in said(words, capsys)
   assert "no ImageSets/Main with files such as" in said([*words[:3], f"voc07:{tmp_path}"], capsys)
+
+
+@pytest.fixture
+def classes(tmp_path):
+  """Class folders as ImageNet has them: five to train on and two to test of each of three classes."""
+  root = tmp_path / "imagenet"
+  for split, count in (("train", 5), ("val", 2)):
+    for kind in range(3):
+      folder = root / split / f"n0000000{kind}"
+      folder.mkdir(parents=True)
+      for n in range(count):
+        (folder / f"{n}.png").write_bytes(picture(100 * kind + n + 50 * (split == "val")))
+  return root
+
+
+def test_imagenet_by_every_protocol(classes, runs, models, monkeypatch, capsys):
+  folder, _ = runs
+  monkeypatch.setattr(imagenet_sets, "SCHEDULE", schedule := sgd_probe.Schedule(epochs=3, batch=4))
+  (classes / "classnames.txt").write_text("cat\ngoat\ncat\n")
+  (classes / "zeroshot_classification_templates.txt").write_text("a {c}.\n{c}\n")
+  drawn = []
+  real = imagenet_sets._random_views
+  monkeypatch.setattr(imagenet_sets, "_random_views", lambda data, epoch: drawn.append(epoch) or real(data, epoch))
+  table = mmcontrast.benchmark(folder / "x", f"imagenet:{classes}")["sets"]
+  assert list(table) == ["zero_shot", "low_shot_1", "low_shot_10", "moco_lincls_cached", "moco_lincls"]
+  assert drawn == [0, 1, 2]
+  assert all(row["examples"] == 6 and 0 <= row["main"] <= 1 for row in table.values())
+  assert table["low_shot_1"]["protocol"]["images"] == 3 and table["low_shot_1"]["protocol"]["share"] == 0.01
+  assert table["moco_lincls"]["protocol"]["crop"] == 0.875 and table["zero_shot"]["protocol"]["templates"] == 2
+  model = models["x"]
+  images = [classes / "val" / f"n0000000{kind}" / f"{n}.png" for kind in range(3) for n in range(2)]
+  guess = model.classify(images, ("cat", "goat", "cat"), ("a {}.", "{}"), 0.01).argmax(axis=1)
+  assert table["zero_shot"]["main"] == pytest.approx(np.mean(guess == np.repeat(range(3), 2)))
+
+  # The cached form by hand: the same probe on what the run gives of centre crops.
+  def features(split, count):
+    return model.embed("image_features", np.stack([
+      cropped(decode((classes / split / f"n0000000{kind}" / f"{n}.png").read_bytes()), model.data)
+      for kind in range(3) for n in range(count)
+    ]))  # fmt: skip
+
+  train = features("train", 5)
+  probe = sgd_probe.fit(lambda epoch: train, np.repeat(range(3), 5), 3, schedule)
+  right = probe.logits(features("val", 2)).argmax(axis=1) == np.repeat(range(3), 2)
+  assert table["moco_lincls_cached"]["metrics"]["acc1"] == pytest.approx(right.mean())
+
+
+def test_wrong_imagenets_are_one_line(classes, runs, capsys, monkeypatch):
+  folder, _ = runs
+  words = ["--workdir", f"{folder}/x", "--suite", f"imagenet:{classes}"]
+  assert "train on train and test on val; leave it out" in said([*words, "--split", "val"], capsys)
+  monkeypatch.setattr(imagenet_sets.importlib.util, "find_spec", lambda name: None)
+  line = said([*words, "--sets", "zero_shot"], capsys)
+  assert "no classnames.txt and zeroshot_classification_templates.txt for zero-shot" in line
+  (classes / "classnames.txt").write_text("cat\n")
+  (classes / "zeroshot_classification_templates.txt").write_text("{c}\n")
+  assert "1 names for 3 classes" in said([*words, "--sets", "zero_shot"], capsys)
+  for n in range(2):
+    (classes / "val" / "n00000001" / f"{n}.png").unlink()
+  assert "class 'n00000001' has no test pictures, in val" in said(words, capsys)
+
+
+def test_edits_as_they_were_published(tmp_path, runs, models, capsys):
+  folder, _ = runs
+  for name in ("val2017", "images"):
+    (tmp_path / "all" / name).mkdir(parents=True)
+    for n in range(8):
+      (tmp_path / "all" / name / f"{n}.jpg").write_bytes(picture(n, size=(30, 20)))
+  root = tmp_path / "all"
+  rows = {
+    str(n): {"filename": f"{n}.jpg", "caption": "x" * (n + 1), "negative_caption": "x" * (9 - n)} for n in range(8)
+  }
+  (root / "swap_obj.json").write_text(json.dumps(rows))
+  (root / "add_att.json").write_text(json.dumps(rows))
+  aro = [{"image_path": f"{n}.jpg", "bbox_x": 2, "bbox_y": 3, "bbox_w": 12, "bbox_h": 10, "true_caption": "x" * (n + 1),
+          "false_caption": "x" * (9 - n), "relation_name": ("on", "under", "in", "in")[n % 4]} for n in range(8)]  # fmt: skip
+  (root / "visual_genome_relation.json").write_text(json.dumps(aro))
+  pairs = [{"image_0": f"{n}.jpg", "image_1": f"{n + 4}.jpg", "caption_0": "x" * (n + 1), "caption_1": "x" * (8 - n)}
+           for n in range(4)]  # fmt: skip
+  (root / "examples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+  table = mmcontrast.benchmark(folder / "x", f"sugar_crepe:{root}")["sets"]
+  assert list(table) == ["add_att", "swap_obj"]
+  model = models["x"]
+  image = lambda n: model.encode_image(root / "images" / f"{n}.jpg")[0]  # noqa: E731
+  text = lambda length: model.encode_text("x" * length)[0]  # noqa: E731
+  right = [image(n) @ text(n + 1) > image(n) @ text(9 - n) + 1e-6 for n in range(8)]
+  assert table["swap_obj"]["main"] == pytest.approx(np.mean(right))
+  (row,) = mmcontrast.benchmark(folder / "x", f"aro:{root}")["sets"].values()
+  cut = lambda n: model.encode_image(decode((root / "images" / f"{n}.jpg").read_bytes())[3:13, 2:14])[0]  # noqa: E731
+  right = np.array([cut(n) @ text(n + 1) > cut(n) @ text(9 - n) + 1e-6 for n in range(8)])
+  assert row["main"] == pytest.approx(right.mean())
+  assert row["metrics"]["macro"] == pytest.approx(
+    np.mean([right[::4].mean(), right[1::4].mean(), right[[2, 3, 6, 7]].mean()])
+  )
+  (row,) = mmcontrast.benchmark(folder / "x", f"winoground:{root}")["sets"].values()
+  assert set(row["metrics"]) == {"text", "image", "group"} and row["main_metric"] == "group" and row["examples"] == 4
+  words = ["--workdir", f"{folder}/x", "--suite"]
+  assert "none of examples.jsonl is there" in said([*words, f"winoground:{tmp_path}"], capsys)
+  (root / "add_att.json").write_text('{"0": {"filename": "0.jpg"}}')
+  assert "add_att.json: example 0 lacks 'caption'; expected the published form" in said(
+    [*words, f"sugar_crepe:{root}"], capsys
+  )
+  assert "it has no splits; leave it out" in said([*words, f"aro:{root}", "--split", "test"], capsys)

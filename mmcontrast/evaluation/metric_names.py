@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcontrast.evaluation import (
+  alignment,
   baselines,
   captioning,
   knn,
@@ -174,5 +175,13 @@ _METRICS = {
   "properties": lambda name, options, classes: properties.metric_names(options["changes"]),
   "attribute_insertion": lambda *_: [f"{attribute_insertion.WHERE}/{one}" for one in attribute_insertion.METRICS],
   "cross_version": lambda name, options, classes: cross_version.metric_names(options, _RETRIEVAL),
+  "alignment": lambda name, options, classes: [
+    f"alignment_of_{one}_and_{other}/{metric}"
+    for one, other in retrieval.pairs_of(options["nodes"])
+    for metric in alignment.METRICS
+  ],
+  "modality_gap": lambda name, options, classes: [
+    f"modality_gap_of_{way_of(*way)}/{metric}" for way in list(options["ways"](name))[::2] for metric in alignment.GAP
+  ],
   "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],
 }

@@ -42,6 +42,7 @@ import numpy as np
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import (
+  alignment,
   baselines,
   captioning,
   class_names,
@@ -93,6 +94,8 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "captioning": captioning.evaluate,
   "perplexity": captioning.perplexity,
   "masked_words": masked_words.evaluate,
+  "alignment": alignment.evaluate,
+  "modality_gap": alignment.modality_gap,
   "base_to_new": base_to_new.evaluate,
   "text_transfer": text_transfer.evaluate,
   "cross_version": cross_version.evaluate,
@@ -344,6 +347,7 @@ _PROTOCOL_OF = {
   "knn": "weighted_knn-v1",
   "linear_probe": linear_probe.PROTOCOL,
   "tagging": tagging.PROTOCOL,
+  **alignment.PROTOCOLS,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +26,8 @@ from mmcontrast.evaluation.protocols.edits import true_first
 from mmcontrast.evaluation.protocols.outcomes import MEAN_RECALL
 from mmcontrast.evaluation.zero_shot import class_rows
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embed_records import Embedder, Wanted, progress, some
-from mmcontrast.inference.suite_sets import MeasuredSet, check_images_and_texts, one_image
+from mmcontrast.inference.embed_records import some
+from mmcontrast.inference.suite_sets import MeasuredSet, check_images_and_texts, embedded, one_image
 
 _OF_EDITS = ("sugar_crepe", "aro", "vg_relation", "vg_attribution", "coco_order", "flickr30k_order")
 _COLUMNS = ("index", "label", "captions", "targets")
@@ -66,9 +66,7 @@ class ClipBenchmarkSet(NamedTuple):
 
   def measure(self, model: Inference, where: str) -> MeasuredSet:
     del where
-    source = ClipBenchmarkSource(self.layout.folder, {}, self.layout.split)
-    with progress(len(source)) as advance:
-      return measure(model, self.name, source, advance)
+    return measure(model, self.name, ClipBenchmarkSource(self.layout.folder, {}, self.layout.split))
 
 
 def open_sets(folder: str, split: str = "") -> dict[str, ClipBenchmarkSet]:
@@ -82,14 +80,11 @@ def is_of_edits(name: str) -> bool:
   return any(part.removeprefix("wds_").startswith(_OF_EDITS) for part in name.split("/"))
 
 
-def measure(
-  model: Inference, name: str, source: ClipBenchmarkSource, advance: Callable[[int], None] = lambda count: None
-) -> MeasuredSet:
+def measure(model: Inference, name: str, source: ClipBenchmarkSource) -> MeasuredSet:
   """Measures a set by clip_benchmark-1.6.
 
   Args:
     name: of the set, in messages; one that begins with sugar_crepe or the like is of captions among their edits.
-    advance: called with how many pictures are done.
   Raises UserError where no record can be used, and for class names without templates.
   """
   layout = source.layout
@@ -97,9 +92,7 @@ def measure(
     raise UserError(
       f"{name}: no zeroshot_classification_templates.txt; write one, a line a prompt: a photo of a {{c}}."
     )
-  wanted = {"image": Wanted(model.kind_of("image"), "image", one_image(model.data, _kept), _COLUMNS)}
-  with Embedder(model, source, wanted) as embedder:
-    part = embedder.embed(range(len(source)), advance)
+  part = embedded(model, model.kind_of("image"), source, one_image(model.data, _kept), _COLUMNS)
   rows, columns = part.rows["image"]
   if part.bad:
     note(f"{name}: {len(part.bad)} of {len(source)} records cannot be used and are left out: {some(part.bad)}")

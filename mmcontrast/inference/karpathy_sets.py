@@ -12,8 +12,7 @@ from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation.protocols import coco, described
 from mmcontrast.evaluation.protocols.outcomes import MEAN_RECALL
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embed_records import Embedder, Wanted, progress, some
-from mmcontrast.inference.suite_sets import MeasuredSet, check_images_and_texts, one_image
+from mmcontrast.inference.suite_sets import MeasuredSet, all_embedded, check_images_and_texts, one_image
 
 CAPTIONS = 5
 
@@ -39,15 +38,7 @@ class KarpathySet:
   def measure(self, model: Inference, where: str) -> MeasuredSet:
     del where
     source = self.source
-    wanted = {"image": Wanted(model.kind_of("image"), "image", one_image(model.data), ("index",))}
-    with Embedder(model, source, wanted) as embedder, progress(len(source)) as advance:
-      part = embedder.embed(range(len(source)), advance)
-    if part.bad:
-      raise UserError(
-        f"{self.path}: {len(part.bad)} of {len(source)} images cannot be read, and recall among fewer is another "
-        f"number: {some(part.bad)}"
-      )
-    images = part.rows["image"].rows
+    images = all_embedded(model, model.kind_of("image"), source, one_image(model.data), f"karpathy:{self.path}")
     captions = [source.captions(index) for index in range(len(source))]
     counts = np.array([len(of) for of in captions])
     texts = model.embed("text", [text for of in captions for text in of])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mmcontrast.data.images import decode
-from mmcontrast.data.record import BadRecord, Record
+from mmcontrast.data.record import BadRecord, Record, Source
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embed_records import Values
+from mmcontrast.inference.embed_records import Embedder, Part, Values, Wanted, progress, some
 from mmcontrast.modalities import MODALITIES
 
 
@@ -99,3 +99,26 @@ def one_image(
     return [({**what, **kept(record)}, view(decode(found, data["limits"]), data))]
 
   return read
+
+
+def embedded(
+  model: Inference, kind: str, source: Source, read: Callable[[Record, Mapping], Values], columns: Sequence[str]
+) -> Part:
+  """The images of a source as `kind` of `Inference.embed`, with a bar on the terminal; see embed_records.Part."""
+  wanted = {"image": Wanted(kind, "image", read, tuple(columns))}
+  with Embedder(model, source, wanted) as embedder, progress(len(source)) as advance:
+    return embedder.embed(range(len(source)), advance)
+
+
+def all_embedded(
+  model: Inference, kind: str, source: Source, read: Callable[[Record, Mapping], Values], where: str
+) -> np.ndarray:
+  """float32 [N, D], a row for every record. Raises UserError, which begins with `where`, where one cannot be used: the
+  number of fewer is another number."""
+  part = embedded(model, kind, source, read, ("index",))
+  if part.bad:
+    raise UserError(
+      f"{where}: {len(part.bad)} of {len(source)} images cannot be used, and the number of fewer is another number: "
+      f"{some(part.bad)}"
+    )
+  return part.rows["image"].rows

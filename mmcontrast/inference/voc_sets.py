@@ -14,8 +14,7 @@ from mmcontrast.data.transforms import resize_and_crop
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.protocols import described, voc07
 from mmcontrast.inference import Inference
-from mmcontrast.inference.embed_records import Embedder, Wanted, progress, some
-from mmcontrast.inference.suite_sets import MeasuredSet, View, check_features, one_image
+from mmcontrast.inference.suite_sets import MeasuredSet, View, all_embedded, check_features, one_image
 
 _SHARE = 224 / 256  # of the shorter side that is cut out
 
@@ -70,12 +69,8 @@ class VocSet:
     return MeasuredSet({}, record, len(self.test), metrics=found)
 
   def _features(self, model: Inference, source: VocSource) -> np.ndarray:
-    wanted = {"image": Wanted("image_features", "image", one_image(model.data, view=VIEWS[self.form]), ("index",))}
-    with Embedder(model, source, wanted) as embedder, progress(len(source)) as advance:
-      part = embedder.embed(range(len(source)), advance)
-    if part.bad:
-      raise UserError(f"voc:{self.path}: {len(part.bad)} of {len(source)} images cannot be read: {some(part.bad)}")
-    return part.rows["image"].rows
+    read = one_image(model.data, view=VIEWS[self.form])
+    return all_embedded(model, "image_features", source, read, f"voc07:{self.path}")
 
 
 def open_sets(folder: str, split: str = "") -> dict[str, VocSet]:

@@ -14,7 +14,10 @@ from rich.table import Table
 _NOT_SHOWN = ("queries", "candidates", "tags", "tags_left_out", "l2", "described", "tokens", "texts", "pairs")
 _NOT_SHOWN_ENDS = ("_l2", "_classes")
 _LABELS = {True: "trained on", False: "held out"}
-_NOT_A_FRACTION = ("median_rank", "mean_rank", "cider_d", "of_a_token")
+_NOT_A_FRACTION = (
+  *("gap", "alignment", "uniformity_one", "uniformity_other", "cosine_of_pairs", "cosine_of_others"),
+  *("median_rank", "mean_rank", "cider_d", "of_a_token"),
+)
 
 
 def table(results: Mapping[str, float], seen: Mapping[str, bool]) -> Table:

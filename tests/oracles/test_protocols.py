@@ -162,3 +162,29 @@ def test_eccv_caption_on_random_embeddings():
     wanted = {text_ids[n]: known.coco_gts["t2i"][text_ids[n]] for n in own}
     fold.append(compute_coco1k_r_at_k(retrieved, wanted, ids, 5))
   assert found["1k_image_retrieval_recall@5"] == pytest.approx(np.mean(fold), abs=1e-6)
+
+
+def test_mocos_classifier_is_torchs_sgd():
+  from mmcontrast.evaluation.protocols.sgd_probe import Classifier, Schedule, fit
+
+  draw = np.random.default_rng(0)
+  labels, rows = draw.integers(0, 7, 50), draw.normal(size=(50, 9)).astype(np.float32)
+  start = Classifier(draw.normal(0, 0.01, (9, 7)).astype(np.float32), np.zeros(7, np.float32))
+  schedule = Schedule(epochs=4, milestones=(2, 3), rate=0.3, batch=16)
+  found = fit(lambda epoch: rows, labels, 7, schedule, seed=3, start=start)
+  linear = torch.nn.Linear(9, 7)
+  linear.weight.data, linear.bias.data = torch.tensor(start.weight.T.copy()), torch.tensor(start.bias)
+  optimizer = torch.optim.SGD(linear.parameters(), 0.3, momentum=0.9)
+  order = np.random.default_rng(3)
+  for epoch in range(4):
+    for group in optimizer.param_groups:
+      group["lr"] = 0.3 * 0.1 ** sum(epoch >= one for one in (2, 3))
+    places = order.permutation(50)
+    for first in range(0, 50, 16):
+      at = places[first : first + 16]
+      loss = torch.nn.functional.cross_entropy(linear(torch.tensor(rows[at])), torch.tensor(labels[at]))
+      optimizer.zero_grad()
+      loss.backward()
+      optimizer.step()
+  np.testing.assert_allclose(found.weight, linear.weight.detach().numpy().T, atol=1e-6)
+  np.testing.assert_allclose(found.bias, linear.bias.detach().numpy(), atol=1e-6)

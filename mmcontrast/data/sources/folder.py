@@ -105,6 +105,10 @@ class FolderSource:
       **{self._further[one].field: {one: files.read(file)} for one, file in things.items()},
     )
 
+  def label(self, index: int) -> int:
+    """The class of a record, without reading its image. Only of a folder that has classes."""
+    return self._label[self._class(self._rows[index][2])]
+
   def key(self, index: int) -> str:
     """Name, size and time of the image, of its captions and of what else there is of it; see keys.key_of."""
     _, path, inner = self._rows[index]

@@ -68,16 +68,19 @@ def classified(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> d
   first of the highest, which mean_per_class_recall goes by: with a tie it may be another. Arguments as of
   `classification`."""
   images, classes, labels = unit(images), np.asarray(classes, np.float32), np.asarray(labels)
-  at = (1, 5) if len(classes) >= 5 else (1,)
-  hits, pred = {k: np.zeros(len(images), bool) for k in at}, np.zeros(len(images), np.int64)
-  for part in row_chunks(len(images), len(classes)):
-    logits = (np.float32(100) * images[part]) @ classes.T
-    target = labels[part, None] == np.arange(len(classes))
-    order = _best(logits, max(at))
-    for k in at:
-      hits[k][part] = np.take_along_axis(target, order[:, :k], axis=1).any(axis=1)
-    pred[part] = logits.argmax(axis=1)
-  return {**{f"acc{k}": hits[k] for k in at}, "pred": pred}
+  parts = [
+    top_hits((np.float32(100) * images[part]) @ classes.T, labels[part])
+    for part in row_chunks(len(images), len(classes))
+  ]
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def top_hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+  """As `classified`, of logits float [N, K]."""
+  at = (1, 5) if logits.shape[1] >= 5 else (1,)
+  order = _best(logits, max(at))
+  hits = {f"acc{k}": (order[:, :k] == labels[:, None]).any(axis=1) for k in at}
+  return hits | {"pred": logits.argmax(axis=1).astype(np.int64)}
 
 
 def _best(logits: np.ndarray, k: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embed import row_chunks, unit
 from mmcontrast.evaluation.matches import matches_of
-from mmcontrast.evaluation.retrieval import RECALL_AT, order, ranks
+from mmcontrast.evaluation.retrieval import RECALL_AT, ROUNDING, order, ranks
 
 FOLDS, FOLD = 5, 1000
 Positives = Mapping[int, Sequence[int]]
@@ -96,16 +96,26 @@ def with_positives(
       ids = set(positives[int(query_ids[number])])
       right[row, [place[int(one)] for one in ids if int(one) in place]] = True
       wanted[row] = len(ids)
-    nearest = order(queries[numbers] @ gallery.T, right)
-    right = np.take_along_axis(right, nearest, axis=1)
+    nearest = _first(queries[numbers] @ gallery.T, right, max(*RECALL_AT, wanted.max()))
     for k in RECALL_AT:
-      hits[k] += right[:, :k].any(axis=1).tolist()
-    for row, count in zip(right, wanted):
+      hits[k] += [row[:k].any() for row in nearest]
+    for row, count in zip(nearest, wanted):
       first = row[:count]
       precision.append(first.sum() / count)
       average.append((np.cumsum(first) / np.arange(1, len(first) + 1) * first).sum() / count)
   out = {f"recall@{k}": float(np.mean(found)) for k, found in hits.items()}
   return out | {"r_precision": float(np.mean(precision)), "map_at_r": float(np.mean(average))}
+
+
+def _first(scores: np.ndarray, right: np.ndarray, count: int) -> list[np.ndarray]:
+  """Whether the first `count` or more candidates of each query are right, in retrieval's order."""
+  count = min(count, scores.shape[1])
+  lowest = np.partition(np.where(right, scores - ROUNDING, scores), -count, axis=1)[:, -count]
+  out = []
+  for row, of, least in zip(scores, right, lowest):
+    near = np.flatnonzero(row >= least - ROUNDING)
+    out.append(of[near][order(row[None, near], of[None, near])[0]])
+  return out
 
 
 def cxc_and_eccv(

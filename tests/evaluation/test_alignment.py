@@ -1,0 +1,91 @@
+"""Alignment of features and the gap between modalities: golden values of the reference, and by hand."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from mmcontrast.errors import UserError
+from mmcontrast.evaluation.metric_names import metric_names
+from mmcontrast.evaluation.protocols import alignment
+from mmcontrast.evaluation.suite import embed_sets, run_suite
+
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "addition.json").read_text())["alignment_metrics"]
+
+
+def test_numbers_of_the_reference():
+  one, other = (np.array(GOLDEN["inputs"][name]) for name in ("a", "b"))
+  found = {f"mutual_knn_{k}": alignment.mutual_knn(one, other, k) for k in (1, 3, 5)}
+  found |= {"cka": alignment.cka(one, other), "unbiased_cka": alignment.cka(one, other, unbiased=True)}
+  assert found == pytest.approx(GOLDEN["expected"], abs=1e-6)
+
+
+def test_cka_does_not_see_rotations_and_knn_does_not_see_order():
+  draw = np.random.default_rng(0)
+  rows = draw.normal(size=(30, 5))
+  turned = rows @ np.linalg.qr(draw.normal(size=(5, 5)))[0] * 3
+  assert alignment.cka(rows, turned) == pytest.approx(1, abs=1e-6)
+  assert alignment.mutual_knn(rows, turned, 4) == 1
+  at = draw.permutation(30)
+  other = draw.normal(size=(30, 7))
+  assert alignment.mutual_knn(rows[at], other[at], 4) == pytest.approx(alignment.mutual_knn(rows, other, 4))
+  found = alignment.over_layers({"a": rows, "b": other}, {"c": turned}, k=4)
+  assert set(found) == {"a/c", "b/c", "best"} and found["best"] == found["a/c"]
+
+
+def test_clamped_and_of_unit_length():
+  rows = np.array([[1.0, 1, 1, 50], [1, 2, 1, 2]])
+  found = alignment.prepared(rows, 0.5)
+  most = (1 + 1.5) / 2  # the medians of both rows
+  expected = np.clip(rows, -most, most)
+  np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True))
+
+
+def test_the_gap_by_hand():
+  one, other = np.array([[1.0, 0], [0, 1]]), np.array([[1.0, 0], [0, -1]])
+  found = alignment.modality_gap(one, other)
+  assert found["gap"] == pytest.approx(1) and found["alignment"] == pytest.approx((0 + 4) / 2)
+  assert found["uniformity_one"] == pytest.approx(-4) and found["cosine_of_pairs"] == pytest.approx(0)
+  assert found["cosine_of_others"] == 0 and found["linear_separability"] == pytest.approx(
+    0.5
+  )  # two of four are between
+  same = alignment.modality_gap(one, one)
+  assert (same["gap"], same["alignment"], same["linear_separability"]) == (0, 0, 0)  # ties against it
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: alignment.mutual_knn(np.ones((3, 2)), np.ones((4, 2)), 1), "3 and 4 things; give features of the same"),
+    (lambda: alignment.mutual_knn(np.ones((3, 2)), np.ones((3, 2)), 3), "k: 3 of 3 things"),
+    (lambda: alignment.cka(np.ones((3, 2)), np.ones((3, 2)), True), "of four things or more"),
+    (lambda: alignment.modality_gap(np.ones((1, 2)), np.ones((1, 2))), "1 pair; give two or more"),
+  ],
+)
+def test_too_few(call, message):
+  with pytest.raises(UserError, match=message):
+    call()
+
+
+def test_as_evaluators(world):
+  config = {"sets": ("s",), "evaluators": {"alignment": {"nodes": (("image", "text"),), "k": 5}, "modality_gap": {}}}
+  data = world.set("s", True)
+  embed = world.embed
+  world.embed = lambda kind, values: embed("text" if kind.startswith("text") else "image", values)
+  space = embed_space()
+  sets = embed_sets(world.embed, config, lambda name: data, space=space)
+  found = run_suite(world.embed, config, None, sets=sets)
+  assert sorted(found) == sorted(metric_names(config, lambda name: {}, ways=lambda name: space.ways()))
+  assert found["s/alignment_of_image_and_text/mutual_knn"] > 0.3
+  assert found["s/modality_gap_of_image_to_text/alignment"] < 1
+  with pytest.raises(UserError, match="name pairs of nodes to compare"):
+    run_suite(world.embed, config | {"evaluators": {"alignment": {}}}, None, sets=sets)
+
+
+def embed_space():
+  from mmcontrast.evaluation.embed import Space
+
+  return Space(
+    joint={"image": ("text",), "text": ("image",)}, probed="image", nodes={"image": ("image",), "text": ("text",)}
+  )
