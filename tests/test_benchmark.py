@@ -383,18 +383,22 @@ def test_edits_as_they_were_published(tmp_path, runs, models, capsys):
   for name in ("val2017", "images"):
     (tmp_path / "all" / name).mkdir(parents=True)
     for n in range(8):
-      (tmp_path / "all" / name / f"{n}.jpg").write_bytes(picture(n, size=(30, 20)))
+      (tmp_path / "all" / name / f"{n}.jpg").write_bytes(picture(n))
   root = tmp_path / "all"
   rows = {
     str(n): {"filename": f"{n}.jpg", "caption": "x" * (n + 1), "negative_caption": "x" * (9 - n)} for n in range(8)
   }
   (root / "swap_obj.json").write_text(json.dumps(rows))
   (root / "add_att.json").write_text(json.dumps(rows))
-  aro = [{"image_path": f"{n}.jpg", "bbox_x": 2, "bbox_y": 3, "bbox_w": 12, "bbox_h": 10, "true_caption": "x" * (n + 1),
-          "false_caption": "x" * (9 - n), "relation_name": ("on", "under", "in", "in")[n % 4]} for n in range(8)]  # fmt: skip
+  aro = []
+  for n in range(8):
+    box = {"bbox_x": 2, "bbox_y": 3, "bbox_w": 12, "bbox_h": 10, "relation_name": ("on", "under", "in", "in")[n % 4]}
+    aro.append(box | {"image_path": f"{n}.jpg", "true_caption": "x" * (n + 1), "false_caption": "x" * (9 - n)})
   (root / "visual_genome_relation.json").write_text(json.dumps(aro))
-  pairs = [{"image_0": f"{n}.jpg", "image_1": f"{n + 4}.jpg", "caption_0": "x" * (n + 1), "caption_1": "x" * (8 - n)}
-           for n in range(4)]  # fmt: skip
+  pairs = []
+  for n in range(4):
+    paths = {"image_0": f"{n}.jpg", "image_1": f"{n + 4}.jpg"}
+    pairs.append(paths | {"caption_0": "x" * (n + 1), "caption_1": "x" * (8 - n)})
   (root / "examples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
   table = mmcontrast.benchmark(folder / "x", f"sugar_crepe:{root}")["sets"]
   assert list(table) == ["add_att", "swap_obj"]
