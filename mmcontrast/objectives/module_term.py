@@ -54,6 +54,7 @@ from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.noisy_pairs import NoisyPairs
+from mmcontrast.objectives.order import Order
 from mmcontrast.objectives.pixpro import PixPro
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
@@ -94,6 +95,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "masked_words": MaskedWords,
   "caption": Captioning,
   "masked_pixels": MaskedPixels,
+  "order": Order,
   "ibot": Ibot,
   "supremix": SupReMix,
   "snippet_bags": SnippetBags,
