@@ -22,6 +22,7 @@ from mmcontrast.evaluation.adaptation import (
   base_to_new,
   counterfactual,
   cross_version,
+  entity_linking,
   properties,
   text_transfer,
 )
@@ -172,6 +173,7 @@ _METRICS = {
   "base_to_new": _of_base_to_new,
   "text_transfer": _of_text_transfer,
   "counterfactual": lambda *_: [f"{counterfactual.WHERE}/{metric}" for metric in counterfactual.METRICS],
+  "entity_linking": lambda *_: [f"{entity_linking.WHERE}/{metric}" for metric in entity_linking.METRICS],
   "properties": lambda name, options, classes: properties.metric_names(options["changes"]),
   "attribute_insertion": lambda *_: [f"{attribute_insertion.WHERE}/{one}" for one in attribute_insertion.METRICS],
   "cross_version": lambda name, options, classes: cross_version.metric_names(options, _RETRIEVAL),

@@ -60,6 +60,7 @@ from mmcontrast.evaluation.adaptation import (
   base_to_new,
   counterfactual,
   cross_version,
+  entity_linking,
   properties,
   text_transfer,
 )
@@ -101,6 +102,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "cross_version": cross_version.evaluate,
   "counterfactual": counterfactual.evaluate,
   "properties": properties.evaluate,
+  "entity_linking": entity_linking.evaluate,
   "attribute_insertion": attribute_insertion.evaluate,
 }
 _NAMES = ("node", "directions", "of", "protocol")  # options that are a name or several
@@ -113,7 +115,8 @@ CHECKS = {
 _BY_PROTOCOL = {"retrieval": retrieval.PROTOCOLS, "zero_shot": zero_shot.PROTOCOLS}
 _OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 OF_WORDS = ("captioning", "perplexity")
-NEED_A_BANK = ("knn", "linear_probe", "tagging", "base_to_new", "text_transfer")
+PROBES = ("knn", "linear_probe", "tagging")  # they look at a tower or a node
+NEED_A_BANK = (*PROBES, "base_to_new", "text_transfer", "entity_linking")
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def check(config: Mapping[str, Any]) -> None:
         f"evaluation.evaluators.{name}.nodes: {pairs!r}; give pairs of nodes, such as (('image', 'text'),)"
       )
     for one in baselines.names(options or {}):
-      choose(one, baselines.ALL if name in NEED_A_BANK else (baselines.UNTRAINED,),
+      choose(one, baselines.ALL if name in PROBES else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip
     if name in _BY_PROTOCOL:
       for one in protocols.names_of((options or {}).get("protocol", protocols.OURS)) or [""]:
@@ -187,7 +190,7 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
   ways = {way_of(*way) for way in space.ways()}
   for name, given in config["evaluators"].items():
     options, where = dict(given or {}), f"evaluation.evaluators.{name}"
-    if name in NEED_A_BANK and not options.get("node") and not space.probed:
+    if name in PROBES and not options.get("node") and not space.probed:
       choose(config["features"] or "", space.nodes, f"{where}: the tower that it looks at, evaluation.features")
     for node in nodes_of(options.get("node", ())):
       if node:
