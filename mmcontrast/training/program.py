@@ -34,7 +34,7 @@ from mmcontrast.runs.train_state import TrainState
 from mmcontrast.stores.epoch_hooks import parse_hooks
 from mmcontrast.training.initialization import initial_arrays
 from mmcontrast.training.microbatches import check_microbatches
-from mmcontrast.training.step import Method, init_state, init_variables, prepared, train_step, variables_of
+from mmcontrast.training.step import Method, init_variables, prepared, state_of, train_step, variables_of
 
 
 class Program(NamedTuple):
@@ -130,9 +130,9 @@ def _steps(run: Mapping, spec: pipeline.Spec) -> int:
 
 def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh) -> Program:
   """The config as a program on `mesh`; nothing is allocated or compiled. Raises UserError."""
-  method = make_method(config, spec)
+  method, variables = _method_and_variables(config, spec)
   shapes = shapes_of(spec)
-  state = jax.eval_shape(functools.partial(init_state, method), shapes)
+  state = jax.eval_shape(functools.partial(state_of, method), variables, shapes)  # `init_state`'s, traced once
   if config["batch"]["size"] == 1:  # What a module cannot do with one example, it says when it is traced.
     jax.eval_shape(functools.partial(train_step, method, mesh), state, shapes)
   check_microbatches(method.microbatches, config["batch"]["size"], mesh, state.batch_stats, method.model.frozen)
@@ -157,6 +157,11 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
 
 def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
   """The config turned into modules, terms, optimizer and schedules; raises UserError where it cannot be."""
+  return _method_and_variables(config, spec)[0]
+
+
+def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method, Any]:
+  """`make_method`, and the shapes of `step.init_variables`."""
   model = build_model(config, spec.vocab_size)
   terms = objective.parse_terms(config["objective"])
   counts = settings.view_counts(config["data"])
@@ -188,10 +193,11 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)
   preparations = {name: one.of_words(spec.vocab_size, spec.mask_id) for name, one in preparations.items()}
-  params, frozen = _parameter_shapes(model, terms, preparations, spec, lora), config["optimizer"].get("frozen", ())
+  variables = _variable_shapes(model, terms, preparations, spec, lora)
+  params, frozen = variables["params"], config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
   model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
-  return Method(
+  method = Method(
     model=model,
     terms=terms,
     optimizer=optimizer,
@@ -220,6 +226,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
     frozen=optim.frozen_mask(params, frozen),
     hook_tables=_hook_tables(config, terms),
   )
+  return method, variables
 
 
 def _hook_tables(config: Mapping, terms: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
@@ -278,7 +285,7 @@ def view_shapes(preparations: Mapping[str, Preparation], batch: Mapping[str, Any
   return jax.eval_shape(functools.partial(prepared, preparations, train=False), batch)
 
 
-def _parameter_shapes(model: Any, terms: Any, preparations: Any, spec: pipeline.Spec, lora: Lora) -> Any:
+def _variable_shapes(model: Any, terms: Any, preparations: Any, spec: pipeline.Spec, lora: Lora) -> Any:
   views = view_shapes(preparations, shapes_of(spec, 8))
   variables = jax.eval_shape(functools.partial(init_variables, model, terms, lora=lora), jax.random.key(0), views)
   for modality in MODALITIES.values():
@@ -292,7 +299,7 @@ def _parameter_shapes(model: Any, terms: Any, preparations: Any, spec: pipeline.
   objective.check_nodes(
     terms, jax.eval_shape(functools.partial(model.embed, names=wanted, train=False, draw=itself), variables, views)[0]
   )
-  return variables["params"]
+  return variables
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:

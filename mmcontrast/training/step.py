@@ -9,7 +9,7 @@ generator state is carried. So an example's views are the same in any part of th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -90,20 +90,30 @@ def init_state(
     batch: a batch of the right shapes (zeros will do).
     given: values of config.init (`initialization.initial_arrays`), for the momentum branch too.
   """
-  key = jax.random.key(method.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
-  views = prepared(method.preparations, batch, train=False)
-  variables = _laid_over(init_variables(method.model, method.terms, key, views, method.lora), given or {})
+  key, views = _start(method, batch)
+  variables = init_variables(method.model, method.terms, key, views, method.lora)
+  return _state_of(method, _laid_over(variables, given or {}), key, views, batch)
+
+
+def state_of(method: Method, variables: Any, batch: Mapping[str, jax.Array]) -> TrainState:
+  """The state before the first step, of what it encodes with: `init_variables`, perhaps with other values."""
+  return _state_of(method, variables, *_start(method, batch), batch)
+
+
+def _state_of(
+  method: Method, variables: Any, key: jax.Array, views: Mapping[str, Inputs], batch: Mapping[str, jax.Array]
+) -> TrainState:
   params = variables["params"]
   _, momentum_names = method.names
   momentum = method.model.branch(variables, momentum_names) if momentum_names else None
-  spaces = _spaces(method.model, method.terms, variables, views)
+  spaces = _spaces(method.model, variables, views, (*objective.spaces(method.terms), *objective.queues(method.terms)))
   state = TrainState(
     step=jnp.int32(0),
     params=params,
     batch_stats=variables["batch_stats"],
     opt_state=method.optimizer.init(params),
     momentum=jax.tree.map(jnp.copy, momentum),
-    queues=_init_queues(method, variables, views, batch, jax.random.fold_in(key, 1)),
+    queues=_init_queues(method, spaces, batch, jax.random.fold_in(key, 1)),
     tables={
       name: table_store.init(method.examples, columns)
       for name, columns in {**objective.tables(method.terms), **method.hook_tables}.items()
@@ -111,6 +121,12 @@ def init_state(
     terms=objective.init_states(method.terms, jax.random.fold_in(key, 2), spaces),
   )
   return state if method.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(method, state)))
+
+
+def _start(method: Method, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, Inputs]]:
+  """The key of all that is drawn before the first step, and the views as the model takes them."""
+  key = jax.random.key(method.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
+  return key, prepared(method.preparations, batch, train=False)
 
 
 def variables_of(method: Method, state: TrainState) -> dict[str, Any]:
@@ -129,13 +145,15 @@ def init_variables(
   With `lora` also "lora" among the parameters.
   """
   variables = model.init(jax.random.fold_in(key, 0), {name: of_set.view(0) for name, of_set in views.items()})
-  own = objective.init_parameters(terms, jax.random.fold_in(key, 2), _spaces(model, terms, variables, views))
+  spaces = _spaces(model, variables, views, objective.spaces(terms))
+  own = objective.init_parameters(terms, jax.random.fold_in(key, 2), spaces)
   return {**variables, "params": lora.init({**variables["params"], "terms": own}, jax.random.fold_in(key, 3))}
 
 
-def _spaces(model: Model, terms: Mapping[str, Any], variables: Any, views: Mapping[str, Inputs]) -> Any:
-  """The shapes of the embeddings that terms must know before the first step."""
-  names = objective.spaces(terms)
+def _spaces(model: Model, variables: Any, views: Mapping[str, Inputs], names: Sequence[str]) -> Any:
+  """The shapes of the embeddings that must be known before the first step."""
+  if not names:
+    return {}
   return jax.eval_shape(lambda: model.embed(variables, views, names, train=False, draw=itself)[0])
 
 
@@ -341,10 +359,9 @@ def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _init_queues(
-  method: Method, variables: Any, views: Mapping[str, Inputs], batch: Mapping[str, Any], key: jax.Array
+  method: Method, keys: Mapping[str, Encoded], batch: Mapping[str, Any], key: jax.Array
 ) -> dict[str, Any]:
   lengths = objective.queues(method.terms)
-  keys = jax.eval_shape(lambda: method.model.embed(variables, views, lengths, train=False)[0])
   widths = {name: keys[name].pooled.shape[-1] for name in lengths}
   info = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), _queue_info(batch))
   return {
