@@ -28,20 +28,20 @@ def values(number, length):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with the two files that the page writes, and data: series of two lengths, and one that is none."""
-  folder = tmp_path_factory.mktemp("series")
-  (folder / "series.py").write_text(MODALITY)
-  (folder / "series_text.py").write_text(CONFIG)
+  """A folder with the two files that the page writes, and data: readings of two lengths, and one that is none."""
+  folder = tmp_path_factory.mktemp("reading")
+  (folder / "reading.py").write_text(MODALITY)
+  (folder / "reading_text.py").write_text(CONFIG)
   rows = [{"values": values(n, 20 + 20 * (n % 2)), "caption": list(SHAPES)[n % 3]} for n in range(24)]
-  (folder / "series.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  (folder / "reading.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   yield folder
-  MODALITIES.pop("series", None)
-  ENCODERS.pop("series_convnet", None)
+  MODALITIES.pop("reading", None)
+  ENCODERS.pop("reading_convnet", None)
 
 
 def loaded(folder):
-  config = load_config(f"{folder / 'series_text.py'}:smoke")
-  config["data"]["dataset"] = f"jsonl:{folder}/series.jsonl"
+  config = load_config(f"{folder / 'reading_text.py'}:smoke")
+  config["data"]["dataset"] = f"jsonl:{folder}/reading.jsonl"
   return config
 
 
@@ -58,28 +58,28 @@ def test_it_is_short():
 
 
 def test_it_trains(run):
-  assert "series_text/loss" in read_jsonl(run / "metrics.jsonl")[-1]
+  assert "reading_text/loss" in read_jsonl(run / "metrics.jsonl")[-1]
 
 
 def test_padding_is_not_seen_and_files_are_accepted(run, folder):
   model = load(run)
   (folder / "short.json").write_text(json.dumps(values(2, 20)))
-  found = model.encode("series", [str(folder / "short.json"), json.dumps(values(2, 32)).encode()])
-  alone = model.encode("series", [str(folder / "short.json")])
+  found = model.encode("reading", [str(folder / "short.json"), json.dumps(values(2, 32)).encode()])
+  alone = model.encode("reading", [str(folder / "short.json")])
   assert found.shape == (2, 16)
   np.testing.assert_allclose(found[:1], alone, atol=1e-6)
   with pytest.raises(UserError, match=r"not a list of numbers; give a path or the bytes of a JSON file"):
-    model.encode("series", [b"{}x"])
+    model.encode("reading", [b"{}x"])
 
 
 def test_inspect_counts_it(run, folder):
-  text = inspect(open_source({"dataset": f"jsonl:{folder}/series.jsonl", "source": {"series": "values"}}, "all")).text
-  assert re.search(r"series: series\s+24 of 24 records", text), text
+  text = inspect(open_source({"dataset": f"jsonl:{folder}/reading.jsonl", "source": {"reading": "values"}}, "all")).text
+  assert re.search(r"readings: reading\s+24 of 24 records", text), text
 
 
 def test_a_source_without_a_column_is_one_line(run, folder, tmp_path):
   config = loaded(folder)
   config["data"]["source"] = {"image": None}
-  with pytest.raises(UserError, match=r"data\.views\.series: dataset .* has no series at all"):
+  with pytest.raises(UserError, match=r"data\.views\.reading: dataset .* has no readings at all"):
     train(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()

@@ -28,6 +28,7 @@ from mmcontrast.encoders.map_vit import MapViT
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
 from mmcontrast.encoders.patch_decoder import PatchDecoder
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from mmcontrast.encoders.series_transformer import SeriesTransformer
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.vit import (
   ViT,
@@ -73,6 +74,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "modern_bert_large": modern_bert_large,
   "audio_transformer": AudioTransformer,
   "audio_convnet": AudioConvNet,
+  "series_transformer": SeriesTransformer,
   "fusion_transformer": FusionTransformer,
   "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,

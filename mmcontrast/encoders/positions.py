@@ -21,6 +21,15 @@ def sincos2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -
   return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
 
 
+def sincos1d(length: int, dim: int, temperature: float = 10_000.0) -> np.ndarray:
+  """Fixed positions [length, dim] of places in time: sines, then cosines (Vaswani et al., arXiv:1706.03762)."""
+  if dim % 2:
+    raise UserError(f"positions in time need a width that is a multiple of 2, not {dim}")
+  omega = temperature ** -(np.arange(dim // 2) / max(dim // 2 - 1, 1))
+  angles = np.arange(length)[:, None] * omega
+  return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
 def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int, antialias: bool = False) -> jax.Array:
   """Learned positions for a grid of patches other than the square one they were made for.
 

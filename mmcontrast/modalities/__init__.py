@@ -5,13 +5,14 @@ from __future__ import annotations
 from mmcontrast.modalities.audio import Audio
 from mmcontrast.modalities.image import Image
 from mmcontrast.modalities.modality import Modality
+from mmcontrast.modalities.series import Series
 from mmcontrast.modalities.text import Text
 from mmcontrast.modalities.use import nothing_of, stacked
 from mmcontrast.modalities.video import Video
 from mmcontrast.modalities.written import Written
 
 MODALITIES: dict[str, Modality] = {
-  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written())
+  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written(), Series())
 }
 
 __all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "original_of", "stacked"]

@@ -48,6 +48,7 @@ TRACED = {
   # Other families train tokens, texts and stages.
   "methods/cico",
   "methods/clippo",
+  "methods/more",
   "methods/pixel_linguist",
   "methods/space2",
   "methods/tact",

@@ -1,0 +1,105 @@
+"""Things that are rows of numbers, such as the samples of a signal or the points of a cloud: stored, checked, taken."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmcontrast.data.record import BadRecord
+from mmcontrast.errors import UserError, one_line
+from mmcontrast.modalities.use import InUse, as_list, is_array
+
+
+class RowsInUse(InUse):
+  """Raw: the bytes of a .npy file of numbers [n, columns], or [n] of one column. Value: float32 [n, columns].
+
+  From outside: a path, the bytes of a file, or an array; opened, the bytes of a file.
+
+  Attributes:
+    row, column: what messages call one: "sample", "channel".
+  """
+
+  row: ClassVar[str]
+  column: ClassVar[str]
+
+  def raw_of(self, value: Any, column: str, row: Mapping[str, Any], options: Mapping[str, Any]) -> bytes | None:
+    if not isinstance(value, list | np.ndarray):
+      return None
+    try:
+      return to_npy(value)
+    except (TypeError, ValueError) as error:
+      raise BadRecord(f"column {column!r}: not rows of numbers: {one_line(error)}") from None
+
+  def rows(self, raw: bytes) -> np.ndarray:
+    """float32 [n, columns] of what is stored, all of them finite. Raises BadRecord."""
+    try:
+      found = np.load(io.BytesIO(raw), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+      raise BadRecord(f"not a readable .npy file: {one_line(error)}") from None
+    return self.checked_rows(found)
+
+  def checked_rows(self, found: Any) -> np.ndarray:
+    """The same of an array. Raises BadRecord."""
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.ndim not in (1, 2):
+      shape = getattr(found, "shape", None)
+      raise BadRecord(f"numbers of shape {shape} in place of ({self.row}s, {self.column}s)")
+    if not found.size:
+      raise BadRecord(f"{self.a} without a {self.row}")
+    found = found.astype(np.float32).reshape(len(found), -1)
+    if not np.isfinite(found).all():
+      at, of = np.argwhere(~np.isfinite(found))[0]
+      count = int((~np.isfinite(found)).sum())
+      raise BadRecord(f"{count} numbers are not finite, the first at {self.row} {at}, {self.column} {of}: "
+                      f"{found[at, of]}")  # fmt: skip
+    return found
+
+  def many(self, things: Any, where: str) -> list:
+    if is_array(things):
+      return list(np.asarray(things)) if things.ndim == 3 else [things]
+    return [things] if self.takes(things) else as_list(things, where, f"not {self.a}", self.taken)
+
+  def takes(self, thing: Any) -> bool:
+    return (is_array(thing) and thing.ndim in (1, 2)) or super().takes(thing)
+
+  def file_of(self, thing: Any, name: str) -> bytes:
+    if not is_array(thing):
+      return super().file_of(thing, name)
+    try:
+      return to_npy(thing)
+    except (TypeError, ValueError):
+      raise UserError(f"{name}: an array of {np.asarray(thing).dtype} is not {self.a}; {self.taken}") from None
+
+  def described(self, records: Sequence[Sequence[bytes]]) -> str:
+    found = [raw for things in records for raw in things]
+    if not found:
+      return f"none in {len(records)} records"
+    shapes, bad = [], 0
+    for raw in found:
+      try:
+        shapes.append(self.rows(raw).shape)
+      except BadRecord:
+        bad += 1
+    text = f"{len(found)} of {len(records)} records; {sum(map(len, found)) / len(found) / 1024:.1f} KiB each"
+    if shapes:
+      lengths = sorted(shape[0] for shape in shapes)
+      spread = f"{lengths[0]} / {lengths[len(lengths) // 2]} / {lengths[-1]}"
+      widths = " or ".join(map(str, sorted({shape[1] for shape in shapes})))
+      text += f"; {widths} {self.column}s; {spread} {self.row}s (least / median / most)"
+    return text + (f"; NOT READABLE {bad}" if bad else "")
+
+  def describe(self, raw: bytes) -> str:
+    try:
+      count, width = self.rows(raw).shape
+    except BadRecord as error:
+      return f"NOT READABLE: {error}"
+    return f"{count} {self.row}s of {width} {self.column}s"
+
+
+def to_npy(values: Any) -> bytes:
+  """A .npy file of numbers, float32. Raises ValueError, TypeError."""
+  file = io.BytesIO()
+  np.save(file, np.asarray(values, np.float32), allow_pickle=False)
+  return file.getvalue()
