@@ -33,7 +33,8 @@ class SeriesTransformer(nn.Module):
 
   Attributes:
     stem: channels between the two convolutions.
-    stride: samples of a token. reach: steps that the second convolution sees, an odd number.
+    stride: samples of a token.
+    reach: steps that the second convolution sees, an odd number.
     pool: "gap" (mean of the real tokens) or "cls" (a learned token).
     drop_path: probability of leaving out the last block, rising linearly from zero at the first.
     scan: whether the blocks are one loop, which compiles once whatever the depth.

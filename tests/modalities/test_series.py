@@ -1,4 +1,4 @@
-"""Signals of several channels: what is read and refused, what a view and a tower see, and those that a formula makes."""
+"""Signals of several channels: what is read and refused, what a view and a tower see, what a formula makes."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ def broken(value, where=(7, 2)):
 
 @pytest.mark.parametrize(("raw", "message"), [
   (broken(np.nan), r"1 numbers are not finite, the first at sample 7, channel 2: nan"), (b"x", "not a readable .npy"),
-  (broken(np.inf), "sample 7, channel 2: inf"), (to_npy(np.zeros((4, 2))), "2 channels where data.series.channels is 3"),
+  (broken(np.inf), "sample 7, channel 2: inf"),
+  (to_npy(np.zeros((4, 2))), "2 channels where data.series.channels is 3"),
   (to_npy(np.zeros((0, 3))), "without a sample"), (to_npy(np.zeros((2, 2, 2))), r"shape \(2, 2, 2\)"),
   (to_npy(np.zeros((200, 3))), "200 samples, over data.series.longest=100"),
 ])  # fmt: skip
@@ -115,5 +116,5 @@ def test_heartbeats_are_of_their_class():
   assert "series: leads" in text and "3 channels; 1000 / 1000 / 1000 samples" in text and "made by a formula" in text
   shown, _ = pictures(source)
   assert any(one.picture.shape == (192, 192, 3) for one in shown)
-  with pytest.raises(UserError, match="data.split"):
+  with pytest.raises(UserError, match=r"data\.split"):
     open_source({"dataset": "heartbeats"}, "tset")

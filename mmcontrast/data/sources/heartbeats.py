@@ -7,9 +7,9 @@ instead: with beats at b, and RR the mean time between them, in seconds,
 
     lead_l(t) = sum_b sum_w  A_lw exp(-(t - b - t_w sqrt(RR))^2 / (2 s_w^2))
 
-with the places t_w, widths s_w and amplitudes A_lw of WAVES, a slow sine for breathing and normal noise. Classes are the rate (slow,
-normal, fast), the rhythm (regular; irregular, without P waves) and the end of the beat (usual, raised ST segment,
-inverted T wave): 18 together. Every example is a function of its split and place.
+with the places t_w, widths s_w and amplitudes A_lw of WAVES, a slow sine for breathing and normal noise. Classes are
+the rate (slow, normal, fast), the rhythm (regular; irregular, without P waves) and the end of the beat (usual, raised
+ST segment, inverted T wave): 18 together. Every example is a function of its split and place.
 """
 
 from __future__ import annotations
