@@ -3,6 +3,7 @@
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,7 +63,8 @@ def test_places_are_what_the_head_makes_of_each_patch():
   assert maps.shape == (3, 2, 2, 4)
   np.testing.assert_allclose(np.linalg.norm(maps, axis=-1), 1, atol=1e-5)
   inputs = MODALITIES["image"].inputs(images, {**MODEL.config, "data": DATA})
-  tokens = np.asarray(MODEL.model.encode(MODEL.variables, "image", inputs)[0].tokens)
+  encode = jax.jit(lambda variables, inputs: MODEL.model.encode(variables, "image", inputs)[0].tokens)
+  tokens = np.asarray(encode(MODEL.variables, inputs))
   rows = tokens @ MODEL.variables["params"]["heads"]["pictures"]["fc1"]["kernel"]
   np.testing.assert_allclose(maps.reshape(3, 4, 4), rows / np.linalg.norm(rows, axis=-1, keepdims=True), atol=1e-5)
 

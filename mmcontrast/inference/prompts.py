@@ -10,6 +10,7 @@ MaPLe, arXiv:2210.03117). Only the prompts learn (models/prompts.py), by SGD wit
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -82,8 +83,8 @@ class Recipe:
 class Prompted:
   """A model that classifies things with prompts: parameters, and the model they stand beside."""
 
-  def __init__(self, model: Inference, recipe: Recipe, modality: str = "image", parameters: Any = None):
-    """`parameters`: those that were learned; None: as they start.
+  def __init__(self, model: Inference, recipe: Recipe, modality: str = "image"):
+    """The prompts are as they start.
 
     Raises UserError for a model without two single-vector heads, or towers in which prompts cannot stand.
     """
@@ -114,11 +115,10 @@ class Prompted:
       raise UserError(
         f"{_WHERE}: no temperature was learned between the heads of this run; give one, such as temperature=0.01"
       )
-    if parameters is None:
-      widths = [getattr(self._towers[one], "width", 0) for one in (PROMPTS, modality)]
-      joint = model.width or model.model.head_dims[self._of[PROMPTS].head]
-      sizes = prompts.Sizes(length, depth, *widths, joint)
-      parameters = self._method.init(jax.random.key(recipe.seed), sizes, first)
+    widths = [getattr(self._towers[one], "width", 0) for one in (PROMPTS, modality)]
+    joint = model.width or model.model.head_dims[self._of[PROMPTS].head]
+    sizes = prompts.Sizes(length, depth, *widths, joint)
+    parameters = self._method.init(jax.random.key(recipe.seed), sizes, first)
     self.parameters = jax.tree.map(jnp.asarray, parameters)
     self._text, self._image = jax.jit(self._text_rows), jax.jit(self._image_rows)
 
@@ -175,7 +175,13 @@ class Prompted:
       parameters, state = step(parameters, state, self.model.variables, ids, names, seen, labels[places])
     if bad := [leaf for leaf in jax.tree.leaves(parameters) if not np.isfinite(leaf).all()]:
       raise UserError(f"{_WHERE}: {len(bad)} arrays of prompts are not finite; try a smaller learning_rate")
-    return Prompted(self.model, recipe, self.modality, parameters)
+    return self.with_parameters(parameters)
+
+  def with_parameters(self, parameters: Any) -> Prompted:
+    """The same with other prompts; what is compiled is shared."""
+    out = copy.copy(self)
+    out.parameters = jax.tree.map(jnp.asarray, parameters)
+    return out
 
   def save(self, path: str | os.PathLike) -> folders.Folder:
     """Writes the prompts, without the model, into a .npz file."""
@@ -270,7 +276,7 @@ def read_prompts(model: Inference, path: str | os.PathLike) -> Prompted:
     raise UserError(f"{path}: its prompts were tuned beside another model; give that run, or tune again")
   start = Prompted(model, recipe, notes["modality"])
   tree = jax.tree.unflatten(jax.tree.structure(start.parameters), leaves)
-  return Prompted(model, recipe, notes["modality"], tree)
+  return start.with_parameters(tree)
 
 
 def _places(count: int, recipe: Recipe) -> np.ndarray:

@@ -49,9 +49,14 @@ def moved(tree, seed=1):
   return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(0, 0.5, leaf.shape), jnp.float32), tree)
 
 
+def at_random(made, how, seed=1):
+  start = Prompted(made, how)
+  return start.with_parameters(moved(start.parameters, seed))
+
+
 def test_vectors_of_coop_are_words_that_the_tower_never_had():
   """A tower with two more words in its table, whose rows are the vectors, reads "WORD WORD name"."""
-  tuned = Prompted(MODEL, recipe(), parameters=moved(Prompted(MODEL, recipe()).parameters))
+  tuned = at_random(MODEL, recipe())
   vectors = np.asarray(tuned.parameters["text"][0])
   variables = jax.tree.map(np.asarray, MODEL.variables)
   table = variables["params"]["towers"]["text"]["token_embedding"]["embedding"].copy()
@@ -69,56 +74,49 @@ def test_vectors_of_coop_are_words_that_the_tower_never_had():
 def test_maple_puts_vectors_into_both_towers_as_its_sums_say():
   """Block by block, by hand: what stood at the vectors' places is thrown away at the first `depth` blocks."""
   made = model(image=dict(registers=1))
-  tuned = Prompted(made, recipe(method="maple", depth=2))
-  tuned = Prompted(made, recipe(method="maple", depth=2), parameters=moved(tuned.parameters))
-  params, learned = made.variables["params"], tuned.parameters
-  text, image = params["towers"]["text"], params["towers"]["image"]
-  block = lambda tower, i, x, mask=None: Block(2, 32, norm_epsilon=1e-5 if tower is text else 1e-6).apply(  # noqa: E731
-    {"params": tower[f"blocks_{i}"]}, x, mask, train=False
-  )
-  norm = lambda tower, x, eps: (  # noqa: E731
-    (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps) * tower["norm"]["scale"]
-    + tower["norm"]["bias"]
-  )
+  tuned = at_random(made, recipe(method="maple", depth=2))
   ids = words(CLASSES, 10)
   ids = np.concatenate([ids[:, :1], ids[:, 1:2], ids[:, 1:2], ids[:, 1:]], axis=1)
-  mask = jnp.asarray(np.arange(12) <= np.argmax(ids == 2, axis=1)[:, None])
-  put = lambda x, i: x.at[:, 1:3].set(learned["text"][i])  # noqa: E731
-  x = put(text["token_embedding"]["embedding"][ids], 0) + text["pos_embed"][:12]
-  x = block(text, 0, x, mask)
-  x = block(text, 2, block(text, 1, put(x, 1), mask), mask)
-  x = norm(text, x, 1e-5)
-  x = (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-  rows = x @ params["heads"]["words"]["fc1"]["kernel"]
-  np.testing.assert_allclose(tuned.class_rows(CLASSES), rows / jnp.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5)
+  values = MODALITIES["image"].inputs(made._batch("image", pictures()), tuned._data).values
 
-  inputs = made._batch("image", pictures())
-  values = MODALITIES["image"].inputs(inputs, tuned._data).values
-  patches = jax.lax.conv_general_dilated(
-    values, image["patch_embed"]["kernel"], (8, 8), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-  ) + image["patch_embed"]["bias"]  # fmt: skip
-  x = patches.reshape(6, 4, 8)
-  x = jnp.concatenate([jnp.broadcast_to(image["reg_token"], (6, 1, 8)), x + image["pos_embed"]], 1)
-  of = [layer["kernel"] for layer in learned["image"]], [layer["bias"] for layer in learned["image"]]
-  vectors = [learned["text"][i] @ of[0][i] + of[1][i] for i in range(2)]
-  behind = lambda x, i: jnp.concatenate([x[:, :5], jnp.broadcast_to(vectors[i], (6, 2, 8))], 1)  # noqa: E731
-  x = block(image, 0, behind(x, 0))
-  x = block(image, 2, block(image, 1, behind(x, 1)))[:, :5]
-  x = norm(image, x, 1e-6)[:, 1:].mean(1)
-  rows = x @ params["heads"]["pictures"]["fc1"]["kernel"]
-  np.testing.assert_allclose(
-    tuned.image_rows(pictures()), rows / jnp.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5
-  )
+  def block(tower, i, x, mask=None, eps=1e-6):
+    return Block(2, 32, norm_epsilon=eps).apply({"params": tower[f"blocks_{i}"]}, x, mask, train=False)
+
+  def norm(tower, x, eps):
+    x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps)
+    return x * tower["norm"]["scale"] + tower["norm"]["bias"]
+
+  def texts(params, learned):
+    tower, mask = params["towers"]["text"], jnp.asarray(np.arange(12) <= np.argmax(ids == 2, axis=1)[:, None])
+    put = lambda x, i: x.at[:, 1:3].set(learned["text"][i])  # noqa: E731
+    x = put(tower["token_embedding"]["embedding"][ids], 0) + tower["pos_embed"][:12]
+    x = block(tower, 1, put(block(tower, 0, x, mask, 1e-5), 1), mask, 1e-5)
+    x = norm(tower, block(tower, 2, x, mask, 1e-5), 1e-5)
+    return (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True) @ params["heads"]["words"]["fc1"]["kernel"]
+
+  def images(params, learned):
+    tower = params["towers"]["image"]
+    x = values.reshape(6, 2, 8, 2, 8, 3).swapaxes(2, 3).reshape(6, 4, -1)  # patches of 8 x 8
+    x = x @ tower["patch_embed"]["kernel"].reshape(-1, 8) + tower["patch_embed"]["bias"] + tower["pos_embed"]
+    x = jnp.concatenate([jnp.broadcast_to(tower["reg_token"], (6, 1, 8)), x], 1)
+    for i in range(3):
+      if i < 2:
+        vectors = learned["text"][i] @ learned["image"][i]["kernel"] + learned["image"][i]["bias"]
+        x = jnp.concatenate([x[:, :5], jnp.broadcast_to(vectors, (6, 2, 8))], 1)
+      x = block(tower, i, x)
+    return norm(tower, x[:, 1:5], 1e-6).mean(1) @ params["heads"]["pictures"]["fc1"]["kernel"]
+
+  for found, by_hand in ((tuned.class_rows(CLASSES), texts), (tuned.image_rows(pictures()), images)):
+    rows = np.asarray(jax.jit(by_hand)(made.variables["params"], tuned.parameters))
+    np.testing.assert_allclose(found, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_rope_and_a_norm_before_the_blocks_take_vectors_too():
   made = model(image=dict(positions="rope", pre_norm=True, pool="map"))
-  start = Prompted(made, recipe(method="maple", depth=2))
-  one, other = (
-    Prompted(made, recipe(method="maple", depth=2), parameters=moved(start.parameters, seed)) for seed in (1, 2)
-  )
+  one = at_random(made, recipe(method="maple", depth=2))
   rows = one.image_rows(pictures())
-  assert rows.shape == (6, 4) and np.abs(rows - other.image_rows(pictures())).max() > 1e-3
+  other = one.with_parameters(moved(one.parameters, 2)).image_rows(pictures())
+  assert rows.shape == (6, 4) and np.abs(rows - other).max() > 1e-3
 
 
 def test_ctp_tft_gives_each_class_vectors_of_its_own_and_begins_with_images_as_they_are():
@@ -129,7 +127,7 @@ def test_ctp_tft_gives_each_class_vectors_of_its_own_and_begins_with_images_as_t
   np.testing.assert_allclose(
     start.cosines(pictures(), CLASSES), MODEL.encode_image(pictures()) @ start.class_rows(CLASSES).T, atol=1e-6
   )
-  after = Prompted(MODEL, recipe(method="ctp_tft"), parameters=moved(start.parameters))
+  after = start.with_parameters(moved(start.parameters))
   assert np.abs(after.cosines(pictures(), CLASSES) - start.cosines(pictures(), CLASSES)).max() > 1e-2
 
 
@@ -138,8 +136,8 @@ def test_tuning_lowers_the_loss_and_leaves_the_model_bit_identical(method, tmp_p
   values, labels = pictures(8), np.arange(8) % 4
   before, digest = jax.tree.map(np.array, MODEL.variables), MODEL.digest
   depth = 2 if method == "maple" else 0
-  start = Prompted(MODEL, recipe(method=method, depth=depth))
   tuned = tune(MODEL, values, labels, CLASSES, **vars(recipe(method=method, depth=depth)))
+  start = tuned.with_parameters(Prompted(MODEL, recipe(method=method, depth=depth)).parameters)
 
   def loss(one):
     logits = one.logits(values, CLASSES)
@@ -150,7 +148,8 @@ def test_tuning_lowers_the_loss_and_leaves_the_model_bit_identical(method, tmp_p
   del MODEL.__dict__["digest"]
   assert MODEL.digest == digest
   read = read_prompts(MODEL, tuned.save(tmp_path / "prompts.npz"))
-  np.testing.assert_array_equal(read.logits(values, CLASSES), tuned.logits(values, CLASSES))
+  assert_same(read.parameters, tuned.parameters)
+  assert read.recipe == tuned.recipe and read.modality == "image"
   with pytest.raises(UserError, match="were tuned beside another model"):
     read_prompts(tiny_inference(seed=3), tmp_path / "prompts.npz")
 
