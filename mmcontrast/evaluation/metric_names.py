@@ -14,7 +14,9 @@ from mmcontrast.evaluation import (
   linear_probe,
   masked_words,
   retrieval,
+  robustness,
   similarity,
+  tags_by_text,
   zero_shot,
 )
 from mmcontrast.evaluation.adaptation import (
@@ -184,6 +186,12 @@ _METRICS = {
   ],
   "modality_gap": lambda name, options, classes: [
     f"modality_gap_of_{way_of(*way)}/{metric}" for way in list(options["ways"](name))[::2] for metric in alignment.GAP
+  ],
+  "tags_by_text": lambda *_: [f"tags_by_text/{metric}" for metric in tags_by_text.METRICS],
+  "robustness": lambda name, options, classes: [
+    f"robustness/{label}_{metric}"
+    for label in labels_of(options["label"], robustness.USUAL_LABEL, classes)
+    for metric in ("clean", *names_of(options["corruptions"]), "corrupted")
   ],
   "masked_words": lambda *_: [f"masked_words/{metric}" for metric in masked_words.METRICS],
 }

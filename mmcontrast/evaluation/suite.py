@@ -51,8 +51,10 @@ from mmcontrast.evaluation import (
   masked_words,
   protocols,
   retrieval,
+  robustness,
   similarity,
   tagging,
+  tags_by_text,
   zero_shot,
 )
 from mmcontrast.evaluation.adaptation import (
@@ -97,6 +99,8 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
   "masked_words": masked_words.evaluate,
   "alignment": alignment.evaluate,
   "modality_gap": alignment.modality_gap,
+  "tags_by_text": tags_by_text.evaluate,
+  "robustness": robustness.evaluate,
   "base_to_new": base_to_new.evaluate,
   "text_transfer": text_transfer.evaluate,
   "cross_version": cross_version.evaluate,
@@ -113,7 +117,8 @@ CHECKS = {
   "counterfactual": counterfactual.check,
 }  # of options, beside their names
 _BY_PROTOCOL = {"retrieval": retrieval.PROTOCOLS, "zero_shot": zero_shot.PROTOCOLS}
-_OF_LABELS = {"zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
+_OF_PROMPTS = ("tags_by_text", "robustness")
+_OF_LABELS = {"robustness": robustness, "zero_shot": zero_shot, "knn": knn, "linear_probe": linear_probe}
 OF_WORDS = ("captioning", "perplexity")
 PROBES = ("knn", "linear_probe", "tagging")  # they look at a tower or a node
 NEED_A_BANK = (*PROBES, "base_to_new", "text_transfer", "entity_linking")
@@ -175,10 +180,10 @@ def check_set(config: Mapping[str, Any], name: str, label_names: Mapping[str, Se
     if evaluator not in _OF_LABELS or name not in options.get("sets", _names(config, "sets")):
       continue
     for label in labels_of(options.get("label"), _OF_LABELS[evaluator].USUAL_LABEL, label_names):
-      if label == "concept" and evaluator != "zero_shot":
+      if label == "concept" and evaluator not in ("zero_shot", "robustness"):
         continue
       choose(label, label_names, f"evaluation.evaluators.{evaluator}.label: labels of {name!r}")
-      if evaluator == "zero_shot":
+      if evaluator in ("zero_shot", "robustness"):
         class_names.choose(options.get("names"), label_names[label], label)
 
 
@@ -209,7 +214,15 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
       if len(space.describes) > 1 and not options.get("head"):
         raise UserError(f"{where}.head: the heads {', '.join(space.describes)} write captions; name one")
     for pair in retrieval.pairs_of(options.get("nodes", ())):
-      space.check_comparable(pair, f"{where}.nodes")
+      if name == "alignment":  # which compares neighbours, not numbers: of vectors of any lengths
+        for node in pair:
+          space.kind_of(node, f"{where}.nodes")
+      else:
+        space.check_comparable(pair, f"{where}.nodes")
+    if name in _OF_PROMPTS and space.joint is not None and zero_shot.PROMPTS not in space.joint:
+      raise UserError(
+        f"{where}: this run has no text tower with a head in the joint space (config.evaluation.text); leave it out"
+      )
     for pair in cross_version.node_pairs(options) if name == cross_version.WHERE else ():
       space.check_comparable(pair, where)
     for head in (options["match"],) if options.get("match") else ():
@@ -351,6 +364,8 @@ _PROTOCOL_OF = {
   "linear_probe": linear_probe.PROTOCOL,
   "tagging": tagging.PROTOCOL,
   **alignment.PROTOCOLS,
+  "tags_by_text": tags_by_text.PROTOCOL,
+  "robustness": robustness.PROTOCOL,
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.metric_names import metric_names
 from mmcontrast.evaluation.protocols import alignment
-from mmcontrast.evaluation.suite import embed_sets, run_suite
+from mmcontrast.evaluation.suite import check_space, embed_sets, run_suite
 
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "addition.json").read_text())["alignment_metrics"]
 
@@ -81,6 +81,17 @@ def test_as_evaluators(world):
   assert found["s/modality_gap_of_image_to_text/alignment"] < 1
   with pytest.raises(UserError, match="name pairs of nodes to compare"):
     run_suite(world.embed, config | {"evaluators": {"alignment": {}}}, None, sets=sets)
+
+
+def test_nodes_are_checked_before_any_data():
+  space = embed_space()._replace(outputs=lambda node: {"pooled": {"image": 8, "text": 5}[node]})
+  config = {"sets": ("s",), "evaluators": {"alignment": {"nodes": ("image", "text")}}}
+  check_space(config, space)  # vectors of different lengths have neighbours too
+  with pytest.raises(UserError, match=r"alignment.nodes: no such choice 'txt'; did you mean 'text'"):
+    check_space(config | {"evaluators": {"alignment": {"nodes": ("image", "txt")}}}, space)
+  for name in ("tags_by_text", "robustness"):
+    with pytest.raises(UserError, match="this run has no text tower with a head in the joint space"):
+      check_space({"sets": ("s",), "evaluators": {name: {}}}, space._replace(joint={"image": ()}))
 
 
 def embed_space():
