@@ -5,9 +5,9 @@
     python benchmarks/protocols.py --workdir runs/clip_300 --compare runs/clip_60 \
       --out docs/results/protocols
 
-Pictures of emoji_noto, a style that the runs do not train on, are written as sets of CLIP_benchmark (classes, captions),
-as VOC 2007 (classes that are tags), and as ImageNet (class folders): the numbers say that the protocols run on real
-pictures, and nothing of COCO, VOC or ImageNet, whose pictures are not here. Writes OUT.json and OUT.md.
+Pictures of emoji_noto, a style that the runs do not train on, are written as sets of CLIP_benchmark (classes,
+captions), as VOC 2007 (classes that are tags) and as ImageNet (class folders): the numbers say that the protocols run
+on real pictures, and nothing of COCO, VOC or ImageNet, whose pictures are not here. Writes OUT.json and OUT.md.
 """
 
 from __future__ import annotations

@@ -32,8 +32,11 @@ def evaluate(
   (LABEL_gaussian_noise), and the mean over corruptions (LABEL_corrupted); `bank` is not used.
 
   Args:
-    label, templates, names: as of zero_shot.
-    corruptions: of CORRUPTIONS; strengths: 1 to 5.
+    label: as of zero_shot.
+    templates: as of zero_shot.
+    names: as of zero_shot.
+    corruptions: of CORRUPTIONS.
+    strengths: 1 to 5.
   Raises UserError as zero_shot, and for another corruption or strength.
   """
   del bank
