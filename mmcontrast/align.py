@@ -94,7 +94,9 @@ def align(
 
 
 def _check_sources(folders: Sequence[Embeddings]) -> None:
-  one, other = ({name: there.manifest["source"][name] for name in ("dataset", "options", "split")} for there in folders)
+  one, other = (
+    {name: there.manifest["source"].get(name) for name in ("dataset", "options", "split", "kept")} for there in folders
+  )
   if one != other:
     raise UserError(
       f"{folders[1].folder}: embeddings of {other['dataset']} ({other['split']}), and {folders[0].folder} holds those "

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from mmcontrast import __version__, adaptation_commands, data_commands, folders, looking_commands
-from mmcontrast.command_line import add_command, add_source, late_source, source_options
+from mmcontrast.command_line import add_bulk, add_command, add_kept, add_source, late_source, source_options
 from mmcontrast.errors import Preempted, UserError
 
 _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
@@ -228,6 +228,8 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
     "--map", metavar="FILE.npz", help="a map of `mmcontrast align`, which puts the vectors into another run's space"
   )
   add_source(embed)
+  add_kept(embed)
+  add_bulk(embed)
 
 
 def _add_search(commands: argparse._SubParsersAction) -> None:
@@ -469,6 +471,9 @@ def _embed(options: argparse.Namespace, words: list[str]) -> None:
       step=options.step,
       width=options.width,
       to_space=options.map,
+      kept=options.kept,
+      part=options.part,
+      ray=options.ray,
       data_dir=options.data_dir,
     )
   )

@@ -39,6 +39,23 @@ def add_source(command: argparse.ArgumentParser) -> None:
   command.add_argument("--split", default="train", help="the split (default: train)")
 
 
+def add_bulk(command: argparse.ArgumentParser, on_ray: bool = True) -> None:
+  """How machines share the work of a command."""
+  command.add_argument(
+    "--part", metavar="I/N", help="only part I of N, counted from 0, such as $SLURM_ARRAY_TASK_ID/8 (default: all)"
+  )
+  if on_ray:
+    command.add_argument(
+      "--ray", metavar="ADDRESS", help="let the machines of a Ray cluster do the work: auto, or HOST:PORT"
+    )
+
+
+def add_kept(command: argparse.ArgumentParser) -> None:
+  command.add_argument(
+    "--kept", default="", metavar="DIR", help="only what `data filter`, `dedup` or `balance` kept, as data.kept"
+  )
+
+
 def source_options(words: list[str]) -> dict[str, object]:
   """The `data.source` that words such as "--source.caption=alt" write."""
   from mmcontrast.config.overrides import literal

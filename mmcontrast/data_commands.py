@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmcontrast.command_line import add_command, add_source, source_options
+from mmcontrast.command_line import add_bulk, add_command, add_source, source_options
 from mmcontrast.errors import UserError
 
 
@@ -87,6 +87,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_source(command)
   for command in (index, convert):
     command.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    add_bulk(command, on_ray=False)
 
 
 def _build(options: argparse.Namespace, _: list[str]) -> None:
@@ -104,7 +105,7 @@ def _list(options: argparse.Namespace, _: list[str]) -> None:
 def _index(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.data.index_shards import index_shards
 
-  print(index_shards(options.pattern, options.workers))
+  print(index_shards(options.pattern, options.workers, options.part))
 
 
 def _inspect(options: argparse.Namespace, words: list[str]) -> None:
@@ -161,6 +162,7 @@ def _convert(options: argparse.Namespace, words: list[str]) -> None:
       options.shards,
       options.workers,
       options.data_dir,
+      options.part,
     )
   )
 

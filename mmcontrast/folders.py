@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
 import re
@@ -41,6 +42,10 @@ _OF_THE_SYSTEM = (
   errno.ESTALE,
   errno.ELOOP,
 )
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system says that has none."""
 
 
 def is_url(path: str | os.PathLike) -> bool:
@@ -162,6 +167,33 @@ def whole(folder: str | os.PathLike, option: str) -> Iterator[pathlib.Path]:
       raise type(error)(str(error).replace(str(scratch), str(path))) from error.__cause__
 
 
+def locked(path: pathlib.Path, wait: bool = False) -> int | None:
+  """The file `path`, open and locked (flock): `unlock` ends it, and the process's end, however that comes.
+
+  None when another process holds it, and not `wait`. Raises OSError, such as where a file system has no locks.
+  """
+  while True:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+      os.close(file)
+      return None
+    except OSError:
+      os.close(file)
+      raise
+    with contextlib.suppress(FileNotFoundError):
+      if os.path.samestat(os.fstat(file), os.stat(path)):
+        return file
+    os.close(file)  # its holder removed it in the meantime: another file is the lock now
+
+
+def unlock(path: pathlib.Path, file: int) -> None:
+  """Ends what `locked` began, and removes the file."""
+  path.unlink(missing_ok=True)  # before the lock ends: whoever opened it meanwhile looks again
+  os.close(file)
+
+
 @contextlib.contextmanager
 def written(path: Folder) -> Iterator[pathlib.Path]:
   """A local file to write: at the end of the block it is what `path` holds. When the block raises, nothing is left."""
@@ -170,7 +202,7 @@ def written(path: Folder) -> Iterator[pathlib.Path]:
       yield (file := pathlib.Path(scratch) / path.name)
       path.upload(file)
     return
-  scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  scratch = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
   try:
     yield scratch
     scratch.replace(path)

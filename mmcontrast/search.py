@@ -320,9 +320,8 @@ def _found(
   found, named = nearest_rows(there, kind, row, count, width), there.manifest["source"]
 
   def opened() -> Source:
-    return open_source(
-      {"dataset": named["dataset"], "source": named["options"]}, named["split"], data_dir or named["data_dir"]
-    )
+    its = {"dataset": named["dataset"], "source": named["options"], "kept": named.get("kept", "")}
+    return open_source(its, named["split"], data_dir or named["data_dir"])
 
   found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
   results = [_result(what, cosine, kind) for what, cosine in found_rows]

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import time
+from concurrent import futures
 
 import numpy as np
 import pyarrow.parquet
@@ -84,6 +87,44 @@ def test_a_killed_command_goes_on(tmp_path, monkeypatch):
   assert calls.count("image") == 3 + 2  # of the shards that were not done, 14 and 12 images in batches of 6
   assert (tmp_path / "cut" / "00000.image.npy").stat().st_mtime_ns == before
   assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_all_parts_together_are_one_run(tmp_path, parts, monkeypatch):
+  monkeypatch.setattr(program, "RECORDS_A_SHARD", 4)
+  embed(tmp_path / "whole", kind="text")
+  said = [embed(tmp_path / "parts", kind="text", part=f"{one}/{parts}") for one in reversed(range(parts))]
+  assert files(tmp_path / "parts") == files(tmp_path / "whole")
+  assert "40 captions of 20 records in 5 shards" in said[-1]
+  for one, line in zip(reversed(range(parts)), said[:-1]):
+    assert re.match(rf"part {one}/{parts} is done: \d of 5 shards of .*; \d of the other parts are not made", line)
+
+
+def test_two_workers_on_one_part_make_each_shard_once(tmp_path, monkeypatch):
+  embed(tmp_path / "whole", kind="text")
+  calls, model, meanwhile = [], MODELS["run"], []
+  real = model.embed
+
+  def second(kind, values, name):
+    calls.append(kind)
+    if len(calls) == 1:  # while the first shard is made, another makes the others, and waits for this one
+      meanwhile.append(pool.submit(embed, tmp_path / "both", kind="text"))
+      while not (tmp_path / "both" / "00002.json").exists():
+        time.sleep(0.01)
+    return real(kind, values, name)
+
+  monkeypatch.setattr(model, "embed", second)
+  with futures.ThreadPoolExecutor(1) as pool:
+    said = embed(tmp_path / "both", kind="text")
+  assert said == meanwhile[0].result() and len(calls) == 3 + 3 + 2  # 14, 14 and 12 captions in batches of 6
+  assert files(tmp_path / "both") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("part", ["1", "x/2", "-1/2", "0/0", "2/2", "1/2/3", ""])
+def test_a_part_that_is_none_is_said(tmp_path, part):
+  with pytest.raises(UserError, match=r"--part .*counted from 0"):
+    embed(tmp_path / "rows", part=part)
+  assert not (tmp_path / "rows").exists()
 
 
 def test_what_is_another_is_refused(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from own_data import picture
 from mmcontrast import cli, folders, object_stores
 from mmcontrast.data.tokenizers import keep_file, kept_name, make_tokenizer, train
 from mmcontrast.errors import UserError
-from mmcontrast.inference.embeddings import Embeddings, Rows, begin, remove_scratch
+from mmcontrast.inference.embeddings import Embeddings, Rows, begin
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.report.losses import draw_losses
 from mmcontrast.runs import orbax_on_stores, run_lock, store_lock
@@ -267,7 +267,6 @@ def test_embeddings_by_shard(folder, form):
   assert again.describe("text", np.array([1]))[0]["text"] == "b"
   with pytest.raises(UserError, match=f"--out {folder}: holds embeddings of 4 records"):
     begin(folder, {**manifest, "records": 5})
-  remove_scratch(again.folder)
   again.forget(1)
   assert not again.done
   with pytest.raises(UserError, match=f"^{folder}/none: no embeddings there"):

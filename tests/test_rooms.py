@@ -29,6 +29,7 @@ FLOORS = (
   ("interop",),
   ("training",),
   ("cost",),
+  ("bulk",),
   ("embed",),
   ("evaluate",),
   ("align", "benchmark", "caption", "retrieve", "search", "segment"),

@@ -13,10 +13,10 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from mmcontrast.data import parallel
+from mmcontrast.data import made_shards, parallel
+from mmcontrast.data.made_shards import MadeShards, read_part
 from mmcontrast.data.sources import BadRecord, Source, array_record, open_source
 from mmcontrast.errors import UserError, one_line
-from mmcontrast.folders import check_empty, make
 
 RECORDS_A_FILE = 10_000  # where the number of files is not given
 MOST_BAD = 0.01  # share of the records; a conversion with more is refused
@@ -32,6 +32,7 @@ def convert(
   shards: int | None = None,
   workers: int | None = None,
   data_dir: str | os.PathLike | None = None,
+  part: str | None = None,
 ) -> str:
   """Converts a source and returns what was done, in a line or more. Records keep their order.
 
@@ -40,14 +41,17 @@ def convert(
     out: the folder of the files, made when it is not there.
     shards: how many files, or None for one each RECORDS_A_FILE records.
     workers: processes, or None for one a core.
+    part: "2/8", the third of eight: only its files are written; whichever part is last writes metadata.json.
 
   Raises:
-    UserError: the source cannot be opened; `out` holds something else; more than MOST_BAD of the records are bad.
+    UserError: no such part; the source cannot be opened; `out` holds something else; more than MOST_BAD of the records
+      are bad.
   """
   if "://" in os.fspath(out):
     raise UserError(f"--out {out}: array_record files are written to a disk; convert to one, then copy the folder")
   if shards is not None and shards < 1:
     raise UserError(f"--shards {shards}: give a number of files, 1 or more")
+  its = read_part(part)
   source = open_source({"dataset": dataset, "source": options}, split, data_dir)
   count = len(source)
   shards = min(count, shards or -(-count // RECORDS_A_FILE))
@@ -56,26 +60,46 @@ def convert(
           "records": count, "shards": shards}  # fmt: skip
   if _begin(folder, plan):
     return f"{folder} holds these {count} records already"
-  jobs = [(str(folder), shard) for shard in range(shards)]
-  counts, bad = {}, {}
+  bad = {}
+  jobs = [(str(folder), shard, json.dumps(plan)) for shard in its.of_all(shards)]
   with contextlib.closing(parallel.each(_convert_shard, jobs, workers, "converting")) as done:
-    for (_, shard), (written, its_bad) in done:
-      counts[_name(split, shard, shards)] = written
+    for _, (_, its_bad) in done:
       bad |= {int(index): reason for index, reason in its_bad.items()}
       if len(bad) > MOST_BAD * count:
         break
   if len(bad) > MOST_BAD * count:
     _refuse(folder, plan, bad)
-  array_record.write_metadata(
-    folder, source.info, split, dict(sorted(counts.items())), converted_from=dataset, options=dict(options), bad=bad
-  )
-  for scratch in (*folder.glob(".*.counts"), *folder.glob(".*.partial"), folder / _PLAN):
-    scratch.unlink()
+  missing = [shard for shard in range(shards) if not (folder / _name(split, shard, shards)).is_file()]
+  if missing:
+    return (
+      f"part {its} is done: {len(jobs)} of {shards} files of {folder}; {len(missing)} of the other parts are not "
+      "written yet"
+    )
+  with MadeShards(folder, {}).held("metadata", wait=True):
+    if not (folder / array_record.METADATA).is_file():
+      _finish(folder, source, plan)
+  bad = json.loads((folder / array_record.METADATA).read_text())["bad"]
   lines = [f"{count - len(bad)} records in {shards} files of {folder}; train on them with data.dataset="
            f"array_record:{folder}"]  # fmt: skip
   if bad:
-    lines += [f"{len(bad)} bad records left out: {_some(bad)}"]
+    lines += [f"{len(bad)} bad records left out: {_some({int(index): why for index, why in bad.items()})}"]
   return "\n".join(lines)
+
+
+def _finish(folder: pathlib.Path, source: Source, plan: dict) -> None:
+  """Writes metadata.json, of files that are all there. Raises UserError where too many records are bad."""
+  counts, bad, shards = {}, {}, plan["shards"]
+  for shard in range(shards):
+    name = _name(plan["split"], shard, shards)
+    counts[name], its_bad = json.loads((folder / f".{name}.counts").read_text())
+    bad |= {int(index): reason for index, reason in its_bad.items()}
+  if len(bad) > MOST_BAD * plan["records"]:
+    _refuse(folder, plan, bad)
+  array_record.write_metadata(
+    folder, source.info, plan["split"], counts, converted_from=plan["dataset"], options=plan["options"], bad=bad
+  )
+  for scratch in (*folder.glob(".*.counts"), *folder.glob(".*.partial"), folder / _PLAN):
+    scratch.unlink(missing_ok=True)
 
 
 def _begin(folder: pathlib.Path, plan: dict) -> bool:
@@ -88,29 +112,34 @@ def _begin(folder: pathlib.Path, plan: dict) -> bool:
     if known != json.loads(json.dumps({key: plan[key] for key in known})):
       raise UserError(another)
     return True
-  if going_on.is_file():
-    if json.loads(going_on.read_text()) != json.loads(json.dumps(plan)):
-      raise UserError(f"{another} (or finish it with the command that started it: {going_on.read_text()})")
-    return False
-  check_empty(folder, "--out")
-  make(folder, "--out")
-  _write(going_on, plan)
+  begun = made_shards.begin(folder, plan, "--out", _PLAN)
+  if begun != json.loads(json.dumps(plan)):
+    raise UserError(f"{another} (or finish it with the command that started it: {going_on.read_text()})")
   return False
 
 
-def _convert_shard(job: tuple[str, int]) -> tuple[int, dict[str, str]]:
+def _convert_shard(job: tuple[str, int, str]) -> tuple[int, dict[str, str]]:
   """Writes one file, unless it is there: (records in it, index -> reason of the bad ones)."""
-  from array_record.python.array_record_module import ArrayRecordWriter
-
-  folder, shard = pathlib.Path(job[0]), job[1]
-  text = (folder / _PLAN).read_text()
+  folder, shard, text = pathlib.Path(job[0]), job[1], job[2]
   plan = json.loads(text)
   name = _name(plan["split"], shard, plan["shards"])
   # Of this process: one that outlived a killed command may be writing the same file.
   scratch, noted = folder / f".{name}.{os.getpid()}.partial", folder / f".{name}.counts"
-  if (folder / name).is_file():
-    return tuple(json.loads(noted.read_text()))
-  source = _open(text)
+  with MadeShards(folder, {}).held(name, wait=True):
+    if (folder / array_record.METADATA).is_file():  # another process has finished all of it
+      return 0, {}
+    if (folder / name).is_file():
+      return tuple(json.loads(noted.read_text()))
+    return _write_shard(folder, shard, text, scratch, noted)
+
+
+def _write_shard(
+  folder: pathlib.Path, shard: int, text: str, scratch: pathlib.Path, noted: pathlib.Path
+) -> tuple[int, dict[str, str]]:
+  from array_record.python.array_record_module import ArrayRecordWriter
+
+  plan, source = json.loads(text), _open(text)
+  name = _name(plan["split"], shard, plan["shards"])
   first, end = (plan["records"] * bound // plan["shards"] for bound in (shard, shard + 1))
   written, bad = 0, {}
   try:

@@ -116,7 +116,7 @@ def open_configured_set(name: str, given: Mapping, data: Mapping, data_dir: Data
   chosen = {"dataset": given["dataset"], "source": given.get("source") or {}} if "dataset" in given else data
   if "dataset" not in given and "source" in given:
     chosen = {**data, "source": given["source"]}
-  chosen = {**chosen, "added_captions": "", "shuffled_captions": {}}  # they are of what is trained on
+  chosen = {**chosen, "added_captions": "", "shuffled_captions": {}, "kept": ""}  # they are of what is trained on
   try:
     return sources.open_source(chosen, given.get("split", "all"), data_dir)
   except UserError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mmcontrast.data import parallel
+from mmcontrast.data.made_shards import read_part
 from mmcontrast.data.sources import SOURCES, shard_index
 from mmcontrast.errors import UserError
 
 _INDEXED = ("webdataset", "tfrecord")
 
 
-def index_shards(pattern: str, workers: int | None = None) -> str:
+def index_shards(pattern: str, workers: int | None = None, part: str | None = None) -> str:
   """Indexes the shards that `pattern` names and returns what was done, a line each.
 
   The pattern may begin as `data.dataset` does, and hold {split}: "webdataset:/data/{split}/*.tar".
@@ -17,14 +18,18 @@ def index_shards(pattern: str, workers: int | None = None) -> str:
   A shard with an up-to-date index is skipped. One that is cut off or damaged is
   indexed as far as it goes, and named; so is one with something after its end marker.
 
+  `part`: "2/8", the third of eight: every eighth shard from the third on; None: all.
+
   Raises:
-    UserError: no such file; or, when the others are done, a shard that is neither a tar nor a TFRecord file, or a tar
-      in which the members of a sample stand apart.
+    UserError: no such file or part; or, when the others are done, a shard that is neither a tar nor a TFRecord file, or
+      a tar in which the members of a sample stand apart.
   """
   samples = there = 0
   damaged: list[str] = []
   refused: list[str] = []
-  paths = shard_index.find(_without_kind(pattern).replace("{split}", "*"))
+  its = read_part(part)
+  found_paths = shard_index.find(_without_kind(pattern).replace("{split}", "*"))
+  paths = [found_paths[number] for number in its.of_all(len(found_paths))]
   for path, found in parallel.each(_index, paths, workers, "indexing"):
     if isinstance(found, str):
       refused.append(found)

@@ -18,7 +18,8 @@ _DEFAULTS = {
   "dataset": "emoji_views",  # NAME, or KIND:PATH: data/sources
   "source": {},  # options of the dataset
   "split": "train",  # train, validation, test or all
-  "mixture": {},  # instead of the three: name -> dict(dataset=, source=, split=, weight=); sources/mixture.py
+  "mixture": {},  # instead of the three: name -> dict(dataset=, source=, split=, kept=, weight=); sources/mixture.py
+  "kept": "",  # a folder that data filter, dedup or balance wrote: the records that it keeps; sources/kept.py
   "facts": (),  # what is known of views, beside the views, for terms that ask for it: docs/modalities.md
   # What an example without an image, or without a caption, is. "skip": left out, and counted apart from bad records;
   # "bad": a bad record; "mask": there, but not to what reads it.

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmcontrast.data import made_shards
+from mmcontrast.data.made_shards import MANIFEST, MadeShards
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import unit
-from mmcontrast.folders import Folder, at, check_empty, fetched, make, written
+from mmcontrast.folders import Folder, at, fetched, written
 
 FORMATS = ("npy", "parquet")
-_MANIFEST = "manifest.json"
 
 
 class Rows(NamedTuple):
@@ -38,30 +39,26 @@ class Rows(NamedTuple):
   columns: Mapping[str, list]
 
 
-class Embeddings:
+class Embeddings(MadeShards):
   """The embeddings in a folder, as far as they are done. Raises UserError when it holds none."""
 
-  def __init__(self, folder: str | os.PathLike):
-    self.folder = at(folder, "--embeddings")
-    file = self.folder / _MANIFEST
+  def __init__(self, folder: str | os.PathLike, option: str = "--embeddings"):
+    path = at(folder, option)
+    file = path / MANIFEST
     if not file.is_file():
       raise UserError(f"{folder}: no embeddings there; make them: mmcontrast embed SOURCE --workdir RUN --out {folder}")
-    self.manifest: dict[str, Any] = json.loads(file.read_text())
-    self._known: dict[int, dict[str, Any]] = {}  # notes of shards, without their columns
+    manifest = json.loads(file.read_text())
+    if "kinds" not in manifest:
+      raise UserError(f"{folder}: holds {manifest.get('command', 'something else')}, no embeddings; give the folder "
+                      "that mmcontrast embed wrote")  # fmt: skip
+    super().__init__(path, manifest)
 
-  @property
-  def done(self) -> list[int]:
-    """The shards that are complete."""
-    names = {path.name for path in self.folder.iterdir()}
-    return [shard for shard in range(self.manifest["shards"]) if self._notes(shard).name in names]
-
-  def bad(self) -> dict[int, str]:
-    """Index of a bad record -> why, in the shards that are done."""
-    return {int(index): why for shard in self.done for index, why in self._note(shard)["bad"].items()}
+  def short(self, note: dict[str, Any]) -> dict[str, Any]:
+    return {"rows": note["rows"], "bad": note["bad"], "digest": note.get("digest", "")}
 
   def counts(self, kind: str) -> list[int]:
     """Rows of `kind` in each shard that is done."""
-    return [self._note(shard)["rows"][kind] for shard in self.done]
+    return [self.note(shard)["rows"][kind] for shard in self.done]
 
   def rows(self, kind: str, width: int = 0) -> Iterator[np.ndarray]:
     """float32 [n, D] of each shard that is done; an npy file is read as far as it is looked at. `width`: the first so
@@ -72,7 +69,7 @@ class Embeddings:
   def _whole_rows(self, kind: str) -> Iterator[np.ndarray]:
     for shard in self.done:
       path = self._path(shard, kind)
-      if not self._note(shard)["rows"][kind]:
+      if not self.note(shard)["rows"][kind]:
         continue
       with fetched(path) as file:
         if self.manifest["format"] == "npy":
@@ -96,10 +93,6 @@ class Embeddings:
       found.append({name: values[at] for name, values in tables[number].items()})
     return found
 
-  def digest(self, shard: int) -> str:
-    """The digest of the records that a shard that is done was made of; "" of one that keeps none."""
-    return self._note(shard)["digest"]
-
   def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str], digest: str) -> None:
     """Writes a shard: what is there under its name is whole. `digest`: of its records, as `digest` gives it."""
     self.forget(shard)
@@ -115,34 +108,22 @@ class Embeddings:
           _save(scratch, rows)
         else:
           _save_parquet(scratch, rows, columns)
-    with written(self._notes(shard)) as scratch:
-      scratch.write_text(json.dumps(notes))
+    self.finish(shard, notes)
 
   def forget(self, shard: int) -> None:
     """Takes back a shard, and the indexes of all: they will be made again."""
-    self._known.pop(shard, None)
-    self._notes(shard).unlink(missing_ok=True)
+    super().forget(shard)
     for index in self.folder.glob("*.faiss"):
-      index.unlink()
+      index.unlink(missing_ok=True)
 
   def _columns(self, shard: int, kind: str) -> Mapping[str, list]:
     if self.manifest["format"] == "npy":
-      return _load(self._notes(shard))[kind]
+      return json.loads(self.marker(shard).read_text())[kind]
     import pyarrow.parquet
 
     with fetched(self._path(shard, kind)) as path:
       file = pyarrow.parquet.ParquetFile(path)
       return file.read([name for name in file.schema_arrow.names if name != "embedding"]).to_pydict()
-
-  def _note(self, shard: int) -> dict[str, Any]:
-    """How many rows a shard that is done has of each kind, its bad records, and the digest of all."""
-    if shard not in self._known:
-      found = _load(self._notes(shard))
-      self._known[shard] = {"rows": found["rows"], "bad": found["bad"], "digest": found.get("digest", "")}
-    return self._known[shard]
-
-  def _notes(self, shard: int) -> Folder:
-    return self.folder / f"{shard:05d}.json"
 
   def _path(self, shard: int, kind: str) -> Folder:
     return self.folder / f"{shard:05d}.{kind}.{self.manifest['format']}"
@@ -155,16 +136,11 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
     manifest: model, source, records, records_a_shard, kinds and format.
   Raises UserError when it holds others, or something else.
   """
-  folder = at(folder, "--out")
+  path = at(folder, "--out")
   choose(manifest["format"], FORMATS, "--format")
-  if not (folder / _MANIFEST).is_file():
-    check_empty(folder, "--out")
-    make(folder, "--out")
-    whole = {**manifest, "shards": -(-manifest["records"] // manifest["records_a_shard"])}
-    with written(folder / _MANIFEST) as scratch:
-      scratch.write_text(json.dumps(whole, indent=1) + "\n")
-    return Embeddings(folder)
-  there = Embeddings(folder)
+  whole = {**manifest, "shards": -(-manifest["records"] // manifest["records_a_shard"])}
+  made_shards.begin(path, whole, "--out")
+  there = Embeddings(folder, "--out")
   given = json.loads(json.dumps(manifest))
   for key in ("model", "source", "records", "kinds", "format"):
     old, new = (
@@ -186,12 +162,6 @@ def begin(folder: str | os.PathLike, manifest: Mapping[str, Any]) -> Embeddings:
   return there
 
 
-def remove_scratch(folder: Folder) -> None:
-  """Removes what a process that died left half-written."""
-  for scratch in folder.glob(".*.partial"):
-    scratch.unlink()
-
-
 def _save(path: pathlib.Path, rows: np.ndarray) -> None:
   with path.open("wb") as file:  # given a path, numpy would add .npy to it
     np.save(file, rows)
@@ -203,10 +173,6 @@ def _save_parquet(path: pathlib.Path, rows: np.ndarray, columns: Mapping[str, li
 
   embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.reshape(-1)), max(1, rows.shape[1]))
   pyarrow.parquet.write_table(pyarrow.table({**columns, "embedding": embedding}), path)
-
-
-def _load(path: Folder) -> dict:
-  return json.loads(path.read_text())
 
 
 def _short(value: Any) -> str:

@@ -493,7 +493,7 @@ def load_tokenizer(config: Mapping, workdir: str | pathlib.Path | None = None, d
   words = any(settings["views"][name] for name, modality in MODALITIES.items() if modality.words)
   own = words and settings["tokenizer"] == OF_DATASET  # else the data need not be there
   return open_tokenizer(
-    settings, open_source({**settings, "added_captions": ""}, settings["split"], data_dir) if own else None
+    settings, open_source({**settings, "added_captions": "", "kept": ""}, settings["split"], data_dir) if own else None
   )
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -26,7 +24,6 @@ from mmcontrast.errors import UserError
 from mmcontrast.parallel import distributed
 
 NAME = ".training"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
 
 
 @contextlib.contextmanager
@@ -70,8 +67,7 @@ class _FileLock(NamedTuple):
     """It is held as long as this process lives."""
 
   def release(self) -> None:
-    self.path.unlink(missing_ok=True)  # before the lock ends: whoever opened it meanwhile looks again
-    os.close(self.file)
+    folders.unlock(self.path, self.file)
 
 
 def _nothing() -> None:
@@ -86,28 +82,17 @@ def _in_store(path: folders.Folder) -> _Lock | None:
 
 def _of_the_system(path: pathlib.Path) -> _Lock | None:
   """The locked file; None when another process holds it."""
-  while True:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      os.close(file)
-      return None
-    except OSError as error:
-      if error.errno not in _NO_LOCKS:
-        os.close(file)
-        raise
-      print(
-        f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here would not be "
-        "noticed"
-      )
-      return _FileLock(path, file)
-    with contextlib.suppress(FileNotFoundError):
-      if os.path.sameopenfile(file, again := os.open(path, os.O_RDONLY)):
-        os.close(again)
-        break
-      os.close(again)
-    os.close(file)  # its holder removed it in the meantime: another file is the lock now
+  try:
+    file = folders.locked(path)
+  except OSError as error:
+    if error.errno not in folders.NO_LOCKS:
+      raise
+    print(
+      f"{path.parent}: its file system has no locks ({error.strerror}), so a second training here would not be noticed"
+    )
+    return _FileLock(path, os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+  if file is None:
+    return None
   who = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
   os.truncate(file, 0)
   os.write(file, json.dumps(who).encode())

@@ -31,6 +31,7 @@ from mmcontrast.data.sources import (
 )
 from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
+from mmcontrast.data.sources.kept import kept
 from mmcontrast.data.sources.mixture import Mixture
 from mmcontrast.errors import UserError, choose
 from mmcontrast.registry import check_options
@@ -79,7 +80,7 @@ _OF_FILES = (
   "csv",
   "parquet",
 )
-OF_A_MIXTURE = {"dataset": inspect.Parameter.empty, "source": {}, "split": None, "weight": 1.0}
+OF_A_MIXTURE = {"dataset": inspect.Parameter.empty, "source": {}, "split": None, "kept": "", "weight": 1.0}
 """What an entry of `config.data.mixture` may say and its default (None: that of config.data)."""
 
 
@@ -87,9 +88,9 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
   """Opens `config["dataset"]` with the options `config["source"]`, or the mixture of `config["mixture"]`, for training.
 
   Args:
-    config: the config's `data`. Of a mixture: name -> dict(dataset=, source=, split=, weight=), the
-      last two `split` and 1.0 where they are not given. "added_captions": added_captions.py. "shuffled_captions":
-      shuffled.py, within each source of a mixture.
+    config: the config's `data`. Of a mixture: name -> dict(dataset=, source=, split=, kept=, weight=),
+      `split`, "" and 1.0 where they are not given. "kept": kept.py. "added_captions": added_captions.py.
+      "shuffled_captions": shuffled.py, within each source of a mixture.
 
   Raises:
     UserError: no such dataset or split, not built yet, or one that is for evaluation only; in a
@@ -101,7 +102,8 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
       _check(name, mixture[name])
     noise = {"shuffled_captions": config.get("shuffled_captions") or {}}
     sources = {name: _open_one(name, {**mixture[name], **noise}, split, data_dir) for name in names}
-    return added(Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names}), config)
+    whole = Mixture(sources, {name: float(mixture[name].get("weight", 1.0)) for name in names})
+    return kept(added(whole, config), config, split)
   if not config["dataset"]:
     raise UserError(
       "data.dataset: no data are named; give NAME or KIND:PATH, such as --config.data.dataset=jsonl:/data/mine.jsonl"
@@ -119,7 +121,7 @@ def open_source(config: Mapping, split: str, data_dir: DataDir = None) -> Source
   source = SOURCES[kind](path, config.get("source") or {}, split, data_dir)
   if (shuffled := config.get("shuffled_captions") or {}).get("share"):
     source = ShuffledCaptions(source, **{"seed": 0, **shuffled})
-  return added(source, config)
+  return kept(added(source, config), config, split)
 
 
 def members_of(source: Source) -> dict[str, Source]:
@@ -138,7 +140,7 @@ def _check(name: str, given: object) -> None:
 
 
 def _open_one(name: str, given: Mapping, split: str, data_dir: DataDir) -> Source:
-  one = {key: given.get(key) or {} for key in ("dataset", "source", "shuffled_captions")}
+  one = {key: given.get(key) or {} for key in ("dataset", "source", "kept", "shuffled_captions")}
   try:
     return open_source(one, given.get("split", split), data_dir)
   except UserError as error:
