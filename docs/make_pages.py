@@ -82,7 +82,7 @@ MEANINGS = {
   "data.facts": "what batches say of views beside the views, for terms that ask for it: [modalities](modalities.md)",
   "data.missing": 'examples without an image or caption: "skip" them, count them as "bad", or "mask" the '
   "missing modality",
-  "data.kept": "a folder of `data filter`, `dedup` or `balance`: only the records that it keeps: [large sets](large_sets.md)",
+  "data.kept": "a folder of `data filter`, `dedup` or `balance`: only what it keeps: [large sets](large_sets.md)",
   "data.identity": 'what target same_id compares: the "record", or its first "caption"',
   "data.shuffled_captions.share": "share of the training examples with one another's captions: known noise",
   "data.shuffled_captions.seed": "which of them",
