@@ -47,6 +47,8 @@ def match(
   others = [others] if isinstance(others, str | bytes | os.PathLike) else list(others)
   if not others:
     raise UserError("match: nothing to compare with; give one or more")
+  if any(isinstance(one, str) and not one.strip() for one in (first, *others)):
+    raise UserError('match: words that say nothing; give some, such as "red heart", or the path of a file')
   asked, compared = read_query(first), [read_query(one) for one in others]
   kinds = list(dict.fromkeys(one.modality for one in compared))
   if len(kinds) > 1:

@@ -30,7 +30,7 @@ class Bert(nn.Module):
   Attributes:
     depth: blocks; with 0 tokens are the normalised embeddings, for a decoder that reads them.
     max_length: number of learned positions; L may be shorter.
-    token_types: rows of `type_embed`, those of further segments without use here.
+    token_types: rows of `type_embed`, those of further segments without use here; 0: there is none (BLIP).
     pool: "mean" of the real tokens (sentence encoders), "cls" (the first token), or "pooler" (tanh of a layer on it).
   """
 
@@ -61,13 +61,15 @@ class Bert(nn.Module):
     length = ids.shape[1]
     mask = token_mask(ids, mask, self.max_length)
     position = self.param("pos_embed", normal, (self.max_length, self.width), jnp.float32)
-    types = self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)
+    types = (
+      self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)[0] if self.token_types else 0.0
+    )
     x = Embed(self.vocab_size, self.width, dtype=dtype, embedding_init=normal, name="token_embedding")(ids)
     if self.has_variable("cache", "at"):
       at = self.get_variable("cache", "at")
       self.put_variable("cache", "at", at + length)
       position = lax.dynamic_slice_in_dim(position, at, length)
-    x = x + (types[0] + position[:length]).astype(dtype)
+    x = x + (types + position[:length]).astype(dtype)
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm_pre")(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     block = functools.partial(

@@ -71,7 +71,7 @@ class Format:
 
 FORMATS = {
   "open_clip": Format("open_clip", decoders=True),
-  "hf": Format("hugging_face"),
+  "hf": Format("hugging_face", decoders=True),
   "timm": Format("timm"),
   "torchvision": Format("torchvision"),
   "detectron2": Format("detectron2", reads=False),

@@ -21,6 +21,7 @@ MODELS = {  # model_type -> its file
   "clip": "hugging_face_clip",
   "siglip": "hugging_face_clip",
   "bert": "hugging_face_bert",
+  "blip_text_model": "hugging_face_decoder",
   "modernbert": "hugging_face_bert",
   "vit": "hugging_face_vit",
   "dinov2": "hugging_face_vit",
@@ -29,6 +30,7 @@ MODELS = {  # model_type -> its file
 }
 _WRITERS = {  # towers -> the file that writes them
   ("image", "text"): "hugging_face_clip", ("text",): "hugging_face_bert", ("image",): "hugging_face_vit",
+  ("decoder", "text"): "hugging_face_decoder", ("fusion", "text"): "hugging_face_decoder",
 }  # fmt: skip
 
 
@@ -41,17 +43,26 @@ def read(path: str, how: Reading = PLAIN) -> Pretrained:
   config = read_json(file)
   model = choose(str(config.get("model_type")), MODELS, f"{file}: model_type")
   arrays = read_weights(find_weights(folder), how.torch, how.weights)
+  if model == "bert" and config.get("add_cross_attention"):
+    model = "blip_text_model"  # which has it always; the same file knows both
   return _module(MODELS[model]).read(folder, config, arrays, how.allow_unused)
 
 
 def plan(pretrained: Pretrained, where: str) -> None:
   """Raises UserError for what transformers does not have. No array is looked at."""
+  pretrained = _expressed(pretrained)
   _writer(pretrained, where).plan(pretrained, where)
 
 
 def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """Writes what `AutoModel.from_pretrained(OUT)` loads. Raises UserError for what transformers does not have."""
+  pretrained = _expressed(pretrained)
   _writer(pretrained, str(out)).write(pretrained, out)
+
+
+def _expressed(pretrained: Pretrained) -> Pretrained:
+  """The model without a decoder, where that is not written with the other towers."""
+  return pretrained if tuple(sorted(pretrained.towers)) in _WRITERS else pretrained.without_decoder()
 
 
 def _writer(pretrained: Pretrained, where: str) -> Any:

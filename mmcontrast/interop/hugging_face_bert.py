@@ -68,13 +68,13 @@ def read(
   Raises UserError for a field of the config that our encoders do not compute, and as `naming.to_ours`.
   """
   family, where = FAMILIES[config["model_type"]], folder / "config.json"
-  arrays = {_as_saved_alone(name, family.prefix): array for name, array in arrays.items()}
+  arrays = {as_saved_alone(name, family.prefix): array for name, array in arrays.items()}
   with missing_fields(where):
     options = family.tower(config, where)
   if config["model_type"] == "bert" and "pooler.dense.weight" in arrays:
     options["pool"] = "pooler"
   options["pool"] = sentence_transformers.read_pool(folder) or options["pool"]
-  text = _text_input(folder, options["max_length"])
+  text = text_input(folder, options["max_length"])
   towers, heads = {"text": options}, {"text_joint": {"tower": "text", "name": "identity"}}
   ignored = [*family.ignored, *([] if options["pool"] == "pooler" else [r"pooler\..*"]), *allow_unused]
   wanted = shapes(towers, heads, text=text)
@@ -197,7 +197,7 @@ FAMILIES = {
 _MODEL_TYPES = {"bert": "bert", "bert_large": "bert", "modern_bert": "modernbert", "modern_bert_large": "modernbert"}
 
 
-def _as_saved_alone(name: str, prefix: str) -> str:
+def as_saved_alone(name: str, prefix: str) -> str:
   """A name of a model with a head, as the model without it has it, with today's names of norms."""
   name = name.removeprefix(prefix)
   return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
@@ -238,7 +238,7 @@ def _theta(config: Mapping[str, Any], where: pathlib.Path, kind: str, older: str
   return float(rope["rope_theta"])
 
 
-def _text_input(folder: pathlib.Path, most: int) -> TextInput:
+def text_input(folder: pathlib.Path, most: int) -> TextInput:
   settings, limits = sentence_transformers.read_settings(folder), folder / "tokenizer_config.json"
   lower = bool(settings.get("do_lower_case"))  # the tokenizer's own normaliser does it otherwise
   tokenizer, ids = tokenizer_files.find(folder, lower)

@@ -34,6 +34,7 @@ _WITHOUT_EFFECT = (
   "cut_edges",
   "tower",
   "modality",
+  "reads",
 )
 
 _MOST_LOG = math.log(np.finfo(np.float32).max)
@@ -81,8 +82,8 @@ class Pretrained:
   """A model of another package.
 
   Attributes:
-    towers: "image", "text", and "decoder" of one that writes captions -> encoder options, "name" among them, complete:
-      no default is left to a later version.
+    towers: "image", "text", "decoder" of one that writes captions, "fusion" of a text with an image -> encoder options,
+      "name" among them, complete: no default is left to a later version.
     heads: "image_joint", "text_joint", "words" -> head options, "tower" and "name" among them.
     arrays: "params/towers/image/..." -> float32 array, all that towers and heads have.
     image, text: their inputs; None where there is no such tower.

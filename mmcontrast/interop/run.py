@@ -50,6 +50,13 @@ def import_run(
   """
   check_empty(workdir, "--workdir")
   pretrained = formats.read(place, torch=True, allow_unused=allow_unused, weights=weights)
+  if lacking := [
+    name for name, tower in pretrained.towers.items() if set(tower.get("reads", ())) - {*pretrained.towers}
+  ]:
+    raise UserError(
+      f"{place}: holds a {lacking[0]} of texts, and no image tower that it reads; start a run with one from it: "
+      f"config.init={{'towers/{lacking[0]}': '{place}'}}"
+    )
   config = config_of(pretrained)
   vocabulary = None
   if pretrained.text:

@@ -136,7 +136,7 @@ def _hindrance(model: Model, head: str) -> str:
   if model.reads[tower][0] != text:
     return f"its tower {tower!r} reads {model.reads[tower][0]!r} first; let it read {text!r}"
   if not getattr(module, "causal", False):
-    return f"its tower {tower!r} sees the words that come next; set causal=True there"
+    return f"its tower {tower!r} sees the words that come next; a decoder has causal=True (config coca trains one)"
   words = model.towers[text]
   if words.depth and not hasattr(words, "causal"):
     return f"its text tower {text!r} cannot be continued; take name='text_transformer'"
