@@ -2,8 +2,8 @@
 
 In our terms a text tower `bert` without blocks, which embeds the words, and a `fusion_transformer` that reads it and an
 image tower: "decoder" where a word sees those before it only (BertLMHeadModel, BlipTextLMHeadModel), with a head
-"words", and "fusion" where it sees all of them (BlipTextModel, as BLIP matches and retrieves). The image tower is in no such
-folder: a run of its own names one, and takes these parts by config.init.
+"words", and "fusion" where it sees all of them (BlipTextModel, as BLIP matches and retrieves). The image tower is in
+no such folder: a run of its own names one, and takes these parts by config.init.
 """
 
 from __future__ import annotations
