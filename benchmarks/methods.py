@@ -8,7 +8,7 @@
 The configs "methods/..." of the package, --steps steps long (stages, and schedules given in steps, in the proportion of
 their own). Which table a method is in is computed from its config: "joint", where its last stage has heads of images
 and of texts to be searched by; "images", where it has none, and a tower of images that k-NN or a probe looks at; those
-in neither are named. Numbers are per cent on emoji_noto, of the last checkpoint, by the config's own evaluation;
+in neither are named. Numbers are per cent on Noto's drawings, of the last checkpoint, by the config's own evaluation;
 `examples` are those seen, of all stages. What a step costs beside clip's, step_times.py measures.
 
 All methods are run with one seed, and the --first of them by rank with all --seeds. A line names those that fall far
@@ -31,7 +31,7 @@ import queue
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from record import record
@@ -40,13 +40,15 @@ from mmcontrast.config.config_files import shipped
 
 METHODS = [name.removeprefix("methods/") for name in shipped() if name.startswith("methods/")]
 METRICS = {
-  "i2t R@1": "emoji_noto/image_to_text/recall@1",
-  "i2t R@10": "emoji_noto/image_to_text/recall@10",
-  "t2i R@1": "emoji_noto/text_to_image/recall@1",
-  "kNN concept": "emoji_noto/knn/concept_accuracy",
-  "kNN subgroup": "emoji_noto/knn/subgroup_accuracy",
-  "probe group": "emoji_noto/linear_probe/group_accuracy",
+  "i2t R@1": "image_to_text/recall@1",
+  "i2t R@10": "image_to_text/recall@10",
+  "t2i R@1": "text_to_image/recall@1",
+  "kNN concept": "knn/concept_accuracy",
+  "kNN subgroup": "knn/subgroup_accuracy",
+  "probe group": "linear_probe/group_accuracy",
 }
+SETS = ("emoji_noto", "emoji_spoken_noto")
+"""The style that is never trained on: a config evaluates the one or the other, of the same drawings and names."""
 TABLES = {
   "joint": ("i2t R@1", "i2t R@10", "t2i R@1", "kNN concept", "probe group"),
   "images": ("kNN concept", "kNN subgroup", "probe group"),
@@ -118,7 +120,12 @@ def run(
   train(config, workdir)
   with contextlib.redirect_stdout(sys.stderr):
     results = evaluate_workdir(workdir)
-  return {label: round(100 * results[key], 1) if key in results else None for label, key in METRICS.items()}
+  return {label: _per_cent(results, metric) for label, metric in METRICS.items()}
+
+
+def _per_cent(results: Mapping[str, float], metric: str) -> float | None:
+  """On the set that is in the results; None where none has the metric."""
+  return next((round(100 * results[key], 1) for of in SETS if (key := f"{of}/{metric}") in results), None)
 
 
 def without_training(seeds: int) -> list[dict[str, Any]]:
@@ -134,7 +141,8 @@ def without_training(seeds: int) -> list[dict[str, Any]]:
   model = Inference(config, build_model(config, tokenizer.vocab_size), {}, tokenizer)
   found = [evaluate_model(model.untrained(seed), config) for seed in range(seeds)]
   untrained, pixels, chance = ({"method": name} for name in ("untrained", "raw pixels", "chance"))
-  for label, key in METRICS.items():
+  for label, metric in METRICS.items():
+    key = f"{SETS[0]}/{metric}"
     values = [100 * one[key] for one in found]
     untrained |= {label: round(statistics.mean(values), 2),
                   f"{label} sd": round(statistics.stdev(values), 2) if seeds > 1 else None}  # fmt: skip

@@ -10,8 +10,7 @@ Cases, each for eight chips:
 - gap: the mean of the patches, 64 images a chip, remat "keep_products". gap_128: 128 images; gap_128_unrolled: 128, the
   blocks one by one, which spares the copies of what a loop keeps for its backward pass and takes longer to compile;
   gap_fsdp: 64, parameters and optimizer state cut over the chips.
-- so400m: SigLIP So400m/14, recipes/siglip_so400m with 64 images a chip.
-- mct: ResNet-50 with MCT's five terms, recipes/mct_coco.
+SigLIP So400m/14 on v6e, and ResNet-50 with MCT's five terms on eight chips, are recipes: tpu_recipes.py.
 Cycles are the compiler's, those of kernels ours (tpu_program.py). "copies in ten": how many of the ten dearest
 instructions are copies.
 """
@@ -29,7 +28,7 @@ from typing import Any
 import jax
 from record import record
 
-from mmcontrast.config import base_config, load_config
+from mmcontrast.config import base_config
 from mmcontrast.cost import flops, tpu_program, tpu_slice
 from mmcontrast.cost.dry_run import find_spec, forward_flops
 from mmcontrast.parallel import sharding
@@ -72,8 +71,6 @@ CASES = {  # name -> (slice, what makes the config)
   "gap_128": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 128)),
   "gap_128_unrolled": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 128, scan=False)),
   "gap_fsdp": ("v5e:2x4", lambda: two_towers("gap", "keep_products", 64) | FSDP),
-  "so400m": ("v6e:2x4", lambda: load_config("recipes/siglip_so400m", ["--config.batch.size=512"])),
-  "mct": ("v5e:2x4", lambda: load_config("recipes/mct_coco")),
 }
 
 
