@@ -1,6 +1,7 @@
 """The house: what each floor of the package may import. Nothing imports upward, and no files import in a circle."""
 
 import ast
+import collections
 import graphlib
 import pathlib
 
@@ -99,3 +100,11 @@ def test_no_files_import_in_a_circle():
   graph = {module: imported(file, known, lazily=False) - {module} for module, file in known.items()}
   assert len(graph["train"]) > 10
   list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+def test_no_two_files_of_tests_have_one_name():
+  """Without packages pytest imports a file by its name alone."""
+  names = collections.Counter(
+    file.name for file in pathlib.Path(__file__).parent.rglob("test_*.py") if file.parent.name not in ("oracles", "tpu")
+  )
+  assert [name for name, count in names.items() if count > 1] == []
