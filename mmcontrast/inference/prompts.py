@@ -29,7 +29,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference.kinds import run_node
-from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities import MODALITIES, stacked
 from mmcontrast.models import prompts
 from mmcontrast.objectives.matryoshka import cut
 
@@ -123,7 +123,12 @@ class Prompted:
     self._text, self._image = jax.jit(self._text_rows), jax.jit(self._image_rows)
 
   def cosines(self, values: Any, classes: Sequence[str]) -> np.ndarray:
-    """float32 [N, K]: of things, as evaluation shows them (`Inference.view`), and classes."""
+    """float32 [N, K]: of things and classes.
+
+    Args:
+      values: an array, of things as evaluation shows them, uint8 [N, H, W, 3] of images; or a list of what `view` of
+        the model takes, such as paths.
+    """
     classes = self.class_rows(classes)
     return unit(self._moved(self.parameters, self.image_rows(values), classes)) @ classes.T
 
@@ -137,7 +142,8 @@ class Prompted:
     return np.asarray(self._text(self.parameters, self.model.variables, ids, names))
 
   def image_rows(self, values: Any) -> np.ndarray:
-    """float32 [N, D]: a unit row of each thing, before classes are seen."""
+    """float32 [N, D]: a unit row of each thing, before classes are seen; `values` as of `cosines`."""
+    values = _shown(self.model, values, self.modality)
     if not self._sees_images:
       return unit(self.model.embed(self.modality, values))
     prepare = functools.partial(self.model._batch, self.modality)
@@ -245,7 +251,7 @@ def tune(
 
   Args:
     model: it is not changed.
-    values: as evaluation shows things: uint8 images [N, H, W, 3].
+    values: things, as of `Prompted.cosines`.
     labels: int [N], of `classes`, K names.
     recipe: fields of `Recipe`.
   Raises UserError for labels of no class, a wrong recipe, and as `Prompted`.
@@ -253,7 +259,7 @@ def tune(
   fields = [field.name for field in dataclasses.fields(Recipe)]
   for name in recipe:
     choose(name, fields, f"{_WHERE}: option")
-  labels = np.asarray(labels)
+  labels, values = np.asarray(labels), _shown(model, values, modality)
   if len(labels) != len(values) or not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
     raise UserError(
       f"{_WHERE}: {len(values)} things and {len(labels)} labels among {len(classes)} classes; give one label, from 0 "
@@ -277,6 +283,13 @@ def read_prompts(model: Inference, path: str | os.PathLike) -> Prompted:
   start = Prompted(model, recipe, notes["modality"])
   tree = jax.tree.unflatten(jax.tree.structure(start.parameters), leaves)
   return start.with_parameters(tree)
+
+
+def _shown(model: Inference, values: Any, modality: str) -> np.ndarray:
+  """Things as evaluation shows them."""
+  if isinstance(values, np.ndarray):
+    return values
+  return stacked([model.view(value, modality) for value in values])
 
 
 def _places(count: int, recipe: Recipe) -> np.ndarray:

@@ -154,6 +154,13 @@ def test_tuning_lowers_the_loss_and_leaves_the_model_bit_identical(method, tmp_p
     read_prompts(tiny_inference(seed=3), tmp_path / "prompts.npz")
 
 
+def test_images_of_any_size_are_seen_as_evaluation_shows_them():
+  large = [np.full((40, 30, 3), shade, np.uint8) for shade in (10, 200)]
+  seen = np.stack([MODEL.view(one) for one in large])
+  start = Prompted(MODEL, recipe())
+  np.testing.assert_array_equal(start.cosines(large, CLASSES), start.cosines(seen, CLASSES))
+
+
 def test_words_are_what_vectors_start_as():
   tuned = Prompted(MODEL, recipe(length=0, words="xyz"))
   table = MODEL.variables["params"]["towers"]["text"]["token_embedding"]["embedding"]
