@@ -30,6 +30,8 @@ from mmcontrast.encoders.patch_decoder import PatchDecoder
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.series_transformer import SeriesTransformer
 from mmcontrast.encoders.text import TextTransformer
+from mmcontrast.encoders.tubelet_vit import TubeletViT
+from mmcontrast.encoders.video_vit import VideoViT
 from mmcontrast.encoders.vit import (
   ViT,
   vit_base,
@@ -74,6 +76,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "modern_bert_large": modern_bert_large,
   "audio_transformer": AudioTransformer,
   "audio_convnet": AudioConvNet,
+  "video_vit": VideoViT,
+  "tubelet_vit": TubeletViT,
   "series_transformer": SeriesTransformer,
   "fusion_transformer": FusionTransformer,
   "cross_modal_transformer": CrossModalTransformer,

@@ -154,17 +154,18 @@ class CrossAttention(nn.Module):
   heads: int
   dtype: Any = None
   implementation: str = "xla"
+  qkv_bias: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array, context: Context | None) -> jax.Array:
     """x [B, L, D] -> [B, L, D]. Without a context it is the one that is in the cache."""
     width = x.shape[-1]
-    q = Dense(width, dtype=self.dtype, name="q")(x)
+    q = Dense(width, use_bias=self.qkv_bias, dtype=self.dtype, name="q")(x)
     if context is None:
       k, v, mask = (self.get_variable("cache", name) for name in ("k", "v", "mask"))
     else:
       mask = context.mask
-      k, v = JointDense(width, 2, dtype=self.dtype, name="kv")(context.tokens)
+      k, v = JointDense(width, 2, self.qkv_bias, dtype=self.dtype, name="kv")(context.tokens)
       if self.is_mutable_collection("cache") and not self.is_initializing():
         for name, array in (("k", k), ("v", v), ("mask", mask)):
           self.put_variable("cache", name, array)

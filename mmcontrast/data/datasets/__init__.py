@@ -8,4 +8,5 @@ BUILDERS = {
   "emoji_spoken": "mmcontrast.data.datasets.emoji_spoken:EmojiSpoken",
   "emoji_spoken_noto": "mmcontrast.data.datasets.emoji_spoken:EmojiSpokenNoto",
   "tux_stamps": "mmcontrast.data.datasets.tux_stamps:TuxStamps",
+  "furniture": "mmcontrast.data.datasets.furniture:Furniture",
 }

@@ -35,7 +35,8 @@ class EmojiSource:
     version = json.loads((folder / "metadata.json").read_text())["version"]
     builder = tfds.builder_from_directory(folder / version)
     self._sounds = tuple(info.keys.get("audio", ()) if sounds is None else sounds)
-    keys = {"audio": self._sounds} if self._sounds else {}
+    self._things = {name: columns for name, columns in info.keys.items() if name != "audio"}
+    keys = self._things | ({"audio": self._sounds} if self._sounds else {})
     features = builder.info.features
     languages = tuple(sorted(features["names"])) if "names" in features else ()
     self.info = dataclasses.replace(info, languages=languages, keys=keys, regions="regions" in features)
@@ -71,6 +72,9 @@ class EmojiSource:
       ]
     if "masks" in example:
       record["parts"] = bytes(example["masks"])
+    # Not those that whoever opened it left out of its schema.
+    for name in self._things.keys() & self.info.keys.keys():
+      record[name] = {column: bytes(example[name][column]) for column in self._things[name]}
     # A name of which nothing can be said is an empty file.
     return {**record, "audio": {column: sound for column, sound in sounds.items() if sound}} if sounds else record
 
@@ -86,7 +90,11 @@ def read_info(folder: pathlib.Path) -> Info:
     label_names={name: tuple(values) for name, values in table["labels"].items()},
     concepts=tuple(table["concepts"]),
     tokenizer=tokenizer if tokenizer.is_file() else None,
-    keys={"audio": tuple(table["audio"])} if table.get("audio") else {},
+    keys={
+      name: tuple(columns)
+      for name, columns in {"audio": table.get("audio"), **table.get("things", {})}.items()
+      if columns
+    },
   )
 
 

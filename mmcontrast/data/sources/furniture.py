@@ -1,0 +1,119 @@
+"""The pieces of furniture that `mmcontrast data build furniture` makes, and clips of them in both directions.
+
+    dataset="furniture"                        # an example is an object: pictures, a turntable clip, points, names
+    dataset="furniture", source=dict(image=("depth", "normals"))
+    dataset="furniture_turns"                  # an example is a clip of an object, and a caption that needs its order
+
+`furniture_turns` composes four clips of each object's turntable as it is read: a whole turn to the right and one to the
+left, and half a turn from the front to the back and one from the back to the front. The two of each kind hold the same
+frames in opposite orders, and their captions the same words but one or two: nothing but time tells them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmcontrast.data.record import BadRecord, Record
+from mmcontrast.data.sources.emoji import EmojiSource, open_built
+from mmcontrast.errors import UserError, choose
+from mmcontrast.registry import check_options
+
+SHOWN = ("icon", "render")  # of an object's images, where the options name none
+MOTIONS = {
+  "right": "turning to the right",
+  "left": "turning to the left",
+  "front_first": "seen from the front, then from behind",
+  "back_first": "seen from behind, then from the front",
+}
+OPPOSITE = {"right": "left", "left": "right", "front_first": "back_first", "back_first": "front_first"}
+
+
+def open_furniture(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
+  """Opens furniture.
+
+  Args:
+    options: image: which of an object's images there are, of "icon", "render", "depth", "normals", "parts".
+  """
+  if path:
+    raise UserError(f"data.dataset: furniture takes no path, not {path!r}")
+  check_options(options, ("image",), "furniture: data.source")
+  source = open_built("furniture", split, data_dir)
+  named = options.get("image", SHOWN) or ()
+  chosen = (named,) if isinstance(named, str) else tuple(named)
+  for style in chosen:
+    choose(style, source.info.styles, "data.source.image")
+  source.info = dataclasses.replace(source.info, styles=chosen)
+  return source
+
+
+def open_furniture_turns(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> FurnitureTurns:
+  """Opens furniture_turns, which has no options."""
+  if path or options:
+    raise UserError(f"data.dataset: furniture_turns takes no path and no data.source, not {path or dict(options)!r}")
+  return FurnitureTurns(open_built("furniture", split, data_dir))
+
+
+def order_of(motion: str, count: int) -> list[int]:
+  """The frames of a turntable to the right, from the front, that a motion shows."""
+  half = list(range(count // 2 + 1))
+  return {"right": list(range(count)), "left": list(range(count))[::-1], "front_first": half, "back_first": half[::-1]}[
+    motion
+  ]
+
+
+class FurnitureTurns:
+  """Four clips of each object; examples with one caption have one id."""
+
+  def __init__(self, base: EmojiSource):
+    self._base = base
+    # What is read of the base is its clip and its name.
+    base.info = dataclasses.replace(base.info, styles=(), keys={"video": base.info.keys["video"]})
+    self.info = dataclasses.replace(
+      base.info,
+      name="furniture_turns",
+      tag_names=(),
+      label_names={"motion": tuple(MOTIONS)},
+      concepts=(),
+      languages=(),
+      keys={"video": ("clip",)},
+    )
+
+  def __len__(self) -> int:
+    return len(MOTIONS) * len(self._base)
+
+  def __getitem__(self, index: int) -> Record:
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    place, number = divmod(index, len(MOTIONS))
+    motion, of = list(MOTIONS)[number], self._base[place]
+    (clip,) = of["video"].values()
+    return Record(
+      images={},
+      captions={"caption": [f"{of['captions']['caption'][0]} {MOTIONS[motion]}"]},
+      names={},
+      tags=np.zeros(0, np.uint8),
+      labels={"motion": number},
+      id=len(MOTIONS) * of["id"] + number,
+      name=f"{of['name']}-{motion}",
+      mirror_safe=False,  # to the left is not to the right
+      video={"clip": _reordered(clip, motion)},
+    )
+
+
+def _reordered(clip: bytes, motion: str) -> bytes:
+  """A clip's frames in the order of a motion, as they are encoded."""
+  made = io.BytesIO()
+  try:
+    with zipfile.ZipFile(io.BytesIO(clip)) as frames, zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as out:
+      names = sorted(frames.namelist())
+      for place, frame in enumerate(order_of(motion, len(names))):
+        out.writestr(zipfile.ZipInfo(f"{place:06d}.png"), frames.read(names[frame]))
+  except zipfile.BadZipFile as error:
+    raise BadRecord(f"not a clip ({error})") from None
+  return made.getvalue()

@@ -1,0 +1,98 @@
+"""Meshes drawn by a z-buffer, what is made of a piece of furniture, and clips that only time tells apart."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmcontrast.data.datasets import furniture
+from mmcontrast.data.meshes import read_obj
+from mmcontrast.data.rasteriser import placed, projected, turned, turntable
+from mmcontrast.data.sources import furniture as source
+from mmcontrast.data.sources import open_source
+from mmcontrast.errors import UserError
+from mmcontrast.modalities.video_reading import decode_frames, open_clip, packed
+
+# A red square in front of a larger green one, both facing +z, the red one to the left of the middle.
+TWO = b"""mtllib m.mtl
+v -1 -1 0\nv 1 -1 0\nv 1 1 0\nv -1 1 0\nv -0.9 -0.5 0.5\nv -0.1 -0.5 0.5\nv -0.1 0.5 0.5\nv -0.9 0.5 0.5
+o back\nusemtl green\nf 1 2 3 4\no front\nusemtl red\nf 5 6 7 8
+"""
+MATERIALS = b"newmtl green\nKd 0 1 0\nnewmtl red\nKd 1 0 0\n"
+
+
+@pytest.fixture(scope="module")
+def mesh():
+  return read_obj(TWO, lambda name: MATERIALS)
+
+
+def test_what_is_nearer_hides_what_is_behind(mesh):
+  front, back = turntable(mesh, 40, [0, 180], elevation=0)
+  red, green = (front.parts == 1), (front.parts == 0)
+  assert red.any() and green.any() and (front.depth[red].max() < front.depth[green].min())
+  assert (front.colour[red].argmax(-1) == 0).all() and np.isinf(front.depth[front.parts < 0]).all()
+  columns = np.flatnonzero(red.any(axis=0))
+  assert columns.mean() < 20  # to the left
+  np.testing.assert_allclose(front.normals[red], np.broadcast_to([0, 0, 1], (red.sum(), 3)), atol=1e-6)
+  assert not (back.parts == 1).any()  # behind the larger one
+
+
+def test_turning_to_the_right_moves_the_front_to_the_right(mesh):
+  point = np.array([[0.0, 0.0, 1.0]], np.float32)
+  assert turned(point, 30.0, 0.0)[0, 0] > 0.4
+  columns = [projected(turned(point, azimuth), 100)[0, 0] for azimuth in (0, 30, 60)]
+  assert columns[0] == 50 and columns[0] < columns[1] < columns[2]
+  assert np.linalg.norm(placed(mesh), axis=1).max() <= 1.0001
+
+
+def test_a_view_agrees_with_rays_through_its_pixels(mesh):
+  (view,) = turntable(mesh, 24, [25.0], elevation=15.0)
+  points = turned(placed(mesh), 25.0, 15.0)
+  fine = 48
+  at = projected(points, fine).astype(np.float64)
+  nearest = np.full((24, 24), np.inf)
+  for face in mesh.faces:
+    a, b, c = at[face]
+    inverse = np.linalg.inv(np.stack([b - a, c - a], axis=1))
+    for row in range(24):
+      for column in range(24):
+        s, t = inverse @ (np.array([2 * column + 0.5, 2 * row + 0.5]) - a)
+        if s >= 0 and t >= 0 and s + t <= 1:
+          depth = 4 - np.array([1 - s - t, s, t]) @ points[face, 2]
+          nearest[row, column] = min(nearest[row, column], depth)
+  np.testing.assert_allclose(view.depth, nearest, atol=1e-4)
+
+
+def test_what_is_made_of_a_mesh(mesh):
+  icon = io.BytesIO()
+  Image.new("RGBA", (30, 20), (200, 0, 0, 255)).save(icon, "PNG")
+  made = furniture.made_of(mesh, icon.getvalue(), seed=1)
+  for style in furniture.STYLES:
+    image = Image.open(io.BytesIO(made[style]))
+    assert image.size == (96, 96) and image.mode == ("RGBA" if style == "icon" else "RGB")
+  assert len({*Image.open(io.BytesIO(made["parts"])).getdata()}) == 3  # two parts, and nothing
+  clip = open_clip(made["turntable"])
+  assert clip.count == 16 and clip.size == (96, 96)
+  points = np.load(io.BytesIO(made["surface"]))
+  assert points.shape == (4096, 10) and points.dtype == np.float16 and set(points[:, 9]) == {0, 1}
+
+
+def test_opposite_motions_have_the_same_frames():
+  for motion, other in source.OPPOSITE.items():
+    there, back = (source.order_of(one, 16) for one in (motion, other))
+    assert there == back[::-1] and there != back
+  frames = packed(np.full((8, 8, 3), 10 * number, np.uint8) for number in range(16))
+  clip = open_clip(source._reordered(frames, "back_first"))
+  shown = [int(frame[0, 0, 0]) // 10 for frame in decode_frames(clip, range(clip.count))]
+  assert shown == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_what_is_refused(tmp_path):
+  for name, options, message in (
+    ("furniture_turns", {"of": "x"}, "furniture_turns takes no path and no data.source"),
+    ("furniture", {"video": "x"}, "furniture: data.source: no option 'video'"),
+    ("furniture", {}, "dataset furniture is not in .*; run: mmcontrast data build furniture"),
+  ):
+    with pytest.raises(UserError, match=message):
+      open_source({"dataset": name, "source": options}, "train", tmp_path)
