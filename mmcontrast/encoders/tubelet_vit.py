@@ -30,9 +30,13 @@ class TubeletViT(nn.Module):
 
   Attributes:
     tubelet: frames, and pixels a side.
+    mlp_ratio: hidden width of an MLP over `width`.
     leave_out: share of the tubelets that views with a mask leave out in training (`video_masked`): that of
       config.data.video.masked.
     norm_after_pool: the last norm is of the mean ("fc_norm"), not of the tokens ("norm").
+    drop_path: probability of leaving out the last block, rising linearly from zero at the first.
+    scan: whether the blocks are one loop, which compiles once whatever the depth.
+    remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
 
   CHOICES: ClassVar = {"activation": tuple(ACTIVATIONS), "remat": REMAT, "attention": ATTENTION, "dtype": DTYPES}

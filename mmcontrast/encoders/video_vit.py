@@ -31,6 +31,8 @@ class VideoViT(nn.Module):
   """Videos [B, T, H, W, 3] to one vector, and tokens.
 
   Attributes:
+    patch: side of a patch in pixels, which divides that of frames.
+    mlp_ratio: hidden width of an MLP over `width`.
     temporal: how frames meet: "mean": not before their vectors are averaged (CLIP4Clip, arXiv:2104.08860);
       "transformer": a transformer of `temporal_depth` blocks over their vectors, added to them, and the mean;
       "xclip": messages between frames in each block, and such a transformer; "divided": each patch attends to itself
@@ -38,9 +40,12 @@ class VideoViT(nn.Module):
       its loss is "alignment", for a term with auxiliary="alignment".
     tokens: "frames" [B, T, D], or "patches" [B, L, D], each the mean over the frames, which video-specific prompts
       read.
+    temporal_depth, temporal_heads: of that transformer; heads None: one for each 64 channels.
     project: width that frames, and patches, are projected to before the temporal transformer (CLIP's projection);
       None: none, and they stay as they are.
+    activation: of the MLPs; CLIP's is "quick_gelu".
     pre_norm: a norm before the blocks, as in CLIP.
+    patch_bias: whether the projection of patches has a bias.
   """
 
   CHOICES: ClassVar = {
