@@ -30,10 +30,11 @@ from mmcontrast.report.benchmark_table import written
 
 
 class Suite(NamedTuple):
-  """The sets of a folder by name; `name`: of the folder."""
+  """The sets of a folder by name; `name`: of the folder; `left`: its sets that nobody asked for."""
 
   name: str
   sets: dict[str, SuiteSet]
+  left: list[str]
 
 
 def benchmark(
@@ -71,7 +72,7 @@ def benchmark(
   if len(done) > 1:
     for name in found.sets:
       table["sets"][name]["difference"] = _difference(name, *(one.outcomes(name) for one in done))
-  table |= _summary(table["sets"])
+  table |= _summary(table["sets"]) | {"left_by_sets": found.left}
   for path in written(runs[0], f"benchmark-{found.name}", table):
     print(path)
   return table
@@ -87,7 +88,8 @@ def open_suite(suite: str, split: str = "", sets: Sequence[str] = ()) -> Suite:
   found = SUITES[kind](folder, split)
   wanted = [choose(one, found, f"--sets: sets of {folder}") for one in sets] or list(found)
   name = re.sub(r"[^\w.-]+", "_", posixpath.basename(folder.rstrip("/")).removesuffix(".json")) or kind
-  return Suite(name if kind == "clip_benchmark" else f"{kind}-{name}", {one: found[one] for one in wanted})
+  left = [one for one in found if one not in wanted]
+  return Suite(name if kind == "clip_benchmark" else f"{kind}-{name}", {one: found[one] for one in wanted}, left)
 
 
 class _Done(NamedTuple):

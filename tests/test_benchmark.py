@@ -101,6 +101,8 @@ def test_one_table_resumed_and_compared(suite, runs, capsys, monkeypatch):
   monkeypatch.setattr(room, "load", lambda workdir, step, width=None: tiny_inference(step=4, seed=9))
   assert mmcontrast.benchmark(folder / "x", f"clip_benchmark:{suite}", sets=[FLICKR])["runs"][0]["step"] == 4
   assert measured == [FLICKR]
+  page = (folder / "x" / "benchmark-sets.md").read_text()
+  assert f"Not asked for (--sets), and not in it: sugar_crepe/swap_obj, {VOC}, {CALTECH}." in page
 
 
 def test_numbers_by_hand(suite, models, runs):

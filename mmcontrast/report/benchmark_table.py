@@ -90,6 +90,8 @@ def _closing(table: Mapping[str, Any]) -> list[str]:
     lines.append(f"Mean of the main metric over {len(average['sets'])} sets: {100 * average['main']:.2f}{compared}.")
   if table["without_main"]:
     lines.append(f"Not in it, since their main metric is not measured: {', '.join(table['without_main'])}.")
+  if table["left_by_sets"]:
+    lines.append(f"Not asked for (--sets), and not in it: {', '.join(table['left_by_sets'])}.")
   if missing:
     lines.append(
       f"It is no DataComp average: {table['datacomp']['sets']} of its {table['datacomp']['of']} sets; missing: "
