@@ -57,6 +57,12 @@ def probability(path, text):
   return np.exp(MODEL.match("match", {"image": pixels, "text": [text]}, np.zeros((1, 2), int)))[0]
 
 
+def test_words_that_say_nothing(picture):
+  for first, others in ((picture, ["a cat", " "]), ("", [picture])):
+    with pytest.raises(UserError, match=r"^match: words that say nothing; give some, such as"):
+      match("run", first, others)
+
+
 def test_an_image_with_texts_and_a_text_with_images(picture, capsys):
   texts = ["a cat", "two dogs"]
   found = match("run", picture, texts)

@@ -99,7 +99,10 @@ def _described(test: EmbeddedSet, head: str, evaluator: str) -> tuple[Words, np.
   """How a run describes, the places of the things that have captions, and these."""
   where = f"evaluation.evaluators.{evaluator}"
   if test.words is None:
-    raise UserError(f"{where}: there is no decoder to write captions; leave its baselines out, or the evaluator")
+    raise UserError(
+      f"{where}: there is no decoder to write captions, of this run (config coca trains one) or of a baseline; leave "
+      "the evaluator out, or its baselines"
+    )
   modality = test.words.modality(head)
   for one in (modality, "text"):
     test.check(one, where)

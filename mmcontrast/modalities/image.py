@@ -108,7 +108,7 @@ class Image(ImageInUse, Modality):
   def count_key(self, view_set: str) -> str:
     keys = {
       "image_small": "data.multi_crop.views", "image_masked": "data.masked.views",
-      "image_region": "data.masked.views, with data.masked.shape='square',", "image_maps": "data.maps.views",
+      "image_region": "the number of squares that data.masked hides (shape='square')", "image_maps": "data.maps.views",
     }  # fmt: skip
     return keys.get(view_set) or super().count_key(view_set)
 

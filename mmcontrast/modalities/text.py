@@ -159,6 +159,12 @@ class Text(TextInUse, Modality):
         f"{where}.vocab_size is {options['vocab_size']}, but the tokenizer has "
         f"{vocab_size} pieces; leave the key out to use the tokenizer's"
       )
+    length, most = settings["text_length"], options.get("max_length")
+    if most is not None and most < length:
+      raise UserError(
+        f"{where}.max_length is {most}, and texts have config.data.text_length={length} tokens; leave max_length out, "
+        f"or set text_length to {most} or fewer"
+      )
     end = settings["token_ids"]["eos"]
     if options.get("eos_id") not in (None, end):
       raise UserError(

@@ -87,7 +87,12 @@ class Model:
       if name in self.same_as:
         encoded[name] = self._apply(tower, variables, "towers", name, inputs, False, None)[0]
         continue
-      encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
+      try:
+        encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
+      except UserError as error:
+        if name not in self.reads:  # of views, whose modality says which they are
+          raise
+        raise UserError(f"config.towers.{name}: {error}") from None
       _file(variables, "towers", name, made)
     numbers = {name: number for number, name in enumerate(sorted(self.heads), start=len(self.towers))}
     projected: dict[str, Encoded] = {}
@@ -343,12 +348,12 @@ def build_model(config: Mapping, vocab_size: int | None = None) -> Model:
     options = config["towers"][same_as[name]] | {"modality": modality} if name in same_as else options
     options = {**_of_data(name, options, config), **{key: value for key, value in options.items() if key != "reads"}}
     if name in reads:
-      towers[name] = build_encoder(options)
+      towers[name] = build_encoder(options, f"config.towers.{name}")
       continue
     modality = options.pop("modality", name)
     choose(modality, MODALITIES, f"config.towers.{name}.modality")
     MODALITIES[modality].check_tower(options, config["data"], vocab_size, f"config.towers.{name}")
-    towers[name] = build_encoder(options)
+    towers[name] = build_encoder(options, f"config.towers.{name}")
     modality_of_tower[name] = modality
   heads, shared, sources = {}, {}, sources_of(config)
   tower_of_head = {name: root_of(name, sources) for name in config["heads"]}

@@ -230,6 +230,14 @@ def test_a_run_that_has_no_decoder(change, message):
   assert "\n" not in str(error.value)
 
 
+def test_texts_longer_than_the_decoder():
+  settings = {"text_length": 20, "token_ids": {"pad": 0, "bos": 1, "eos": 2}}
+  with pytest.raises(
+    UserError, match=r"config\.towers\.text\.max_length is 12, and .*text_length=20 .* to 12 or fewer"
+  ):
+    MODALITIES["text"].check_tower({"max_length": 12}, settings, None, "config.towers.text")
+
+
 def test_a_tokenizer_without_a_start(model):
   ids = {"token_ids": {"pad": 0, "bos": -1, "eos": 2}}
   with pytest.raises(UserError, match=r"token_ids\.bos is -1: the tokenizer of this run has no start token"):

@@ -91,7 +91,7 @@ def test_a_step_can_be_made_and_the_views_are_the_images():
       r"data\.maps\.patch: shows some of 4 patches, and the tower has 16, of 4 px; set it to 4",
     ),
     (dict(tower=dict(name="vit")), r"config\.data\.maps\.views: .*image reads colours alone; use name='map_vit'"),
-    (dict(part=3), r"part: 3 is none of the 3 maps; give 0, the colours, to 2"),
+    (dict(part=3), r"config\.towers\.decoder: part: 3 is none of the 3 maps; give 0, the colours, to 2"),
     (dict(dim=17), r"silhouette' gives 17 numbers a patch, .* 16 .*set so many logits for each, dim=16 x classes"),
     (dict(facts=("masked",)), r"asks for the 'pixels' of 'decoder.*config\.data\.facts"),
   ],

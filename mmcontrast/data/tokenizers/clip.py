@@ -75,7 +75,7 @@ def _shipped() -> pathlib.Path:
   spec = importlib.util.find_spec("open_clip")
   if spec is None or not (path := pathlib.Path(spec.origin).parent / FILE).is_file():
     raise MissingData(
-      f"data.tokenizer: 'clip' has no path, and no open_clip is installed; give 'clip:PATH', the path of {FILE} "
+      f"'clip' has no path, and no open_clip is installed; give 'clip:PATH', the path of {FILE} "
       "(in the archive that `pip download --no-deps open_clip_torch` brings)"
     )
   return path

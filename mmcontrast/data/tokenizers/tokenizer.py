@@ -111,4 +111,4 @@ def package(name: str, kind: str) -> ModuleType:
   try:
     return importlib.import_module(name)
   except ImportError:
-    raise UserError(f"data.tokenizer: '{kind}' needs the package {name}; pip install 'mmcontrast[text]'") from None
+    raise UserError(f"'{kind}' needs the package {name}; pip install 'mmcontrast[text]'") from None
