@@ -128,10 +128,10 @@ def read_scenes(source: Source, model: Inference, most: int) -> Scenes:
   """The first `most` images with masks of a source. Raises UserError where there is none."""
   image, images, maps, place, bad = MODALITIES["image"], [], [], {}, ""
   for index in range(min(len(source), most)):
-    record = source[index]
-    if "parts" not in record or not record.get("regions"):
-      continue
     try:
+      record = source[index]
+      if "parts" not in record or not record.get("regions"):
+        continue
       parts = evaluation_parts(np.asarray(Image.open(io.BytesIO(record["parts"]))), model.data)
       ((_, raw), *_) = image.values(record, model.data)
       images.append(image.evaluation_view(raw, model.data))

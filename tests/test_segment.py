@@ -52,7 +52,7 @@ def _png(pixels):
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-  sources = {"halves": Halves(6), "plain": Toy(4)}
+  sources = {"halves": Halves(6), "plain": Toy(4), "torn": Halves(3, parts=b"no PNG")}
   monkeypatch.setattr(room, "open_source", lambda config, split, data_dir: sources[config["dataset"]])
   monkeypatch.setattr(room, "load", lambda workdir, step, data_dir: MODEL)
 
@@ -119,6 +119,7 @@ def test_the_command_prints_a_table(capsys):
   "source, options, message",
   [
     ("plain", {}, "toy: no image with masks of named regions can be used: give one whose records have them"),
+    ("torn", {}, "toy: no image with masks of named regions can be used .cannot identify image file"),
     ("halves", dict(support=6), "--support 6: the source has 6 images with masks, and none is left to test"),
     ("halves", dict(support=-1), "--support -1: give 0 or more"),
     ("halves", dict(head="pictres"), "segment: head: no such choice 'pictres'; did you mean 'pictures'"),
