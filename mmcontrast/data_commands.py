@@ -1,11 +1,17 @@
-"""`mmcontrast data` and its commands: build, list, index, inspect, retrieve, convert, tokenizer."""
+"""`mmcontrast data` and its commands: build, list, index, inspect, filter, dedup, balance, retrieve,
+convert, tokenizer."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import typing
 
-from mmcontrast.command_line import add_bulk, add_command, add_source, source_options
-from mmcontrast.errors import UserError
+from mmcontrast.command_line import add_bulk, add_command, add_kept, add_source, source_options
+from mmcontrast.errors import UserError, choose
+
+if typing.TYPE_CHECKING:
+  from mmcontrast.curate import Asked
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -42,6 +48,7 @@ def add(commands: argparse._SubParsersAction) -> None:
   )
   inspect.add_argument("--shuffle_seed", type=int, default=0, metavar="SEED", help="as data.shuffled_captions.seed")
 
+  _add_curation(commands)
   retrieve = add_command(
     commands,
     "retrieve",
@@ -88,6 +95,91 @@ def add(commands: argparse._SubParsersAction) -> None:
   for command in (index, convert):
     command.add_argument("--workers", type=int, help="processes (default: one for each core)")
     add_bulk(command, on_ray=False)
+
+
+def _add_curation(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast data filter`, `dedup` and `balance`."""
+  kept = "Writes an index of the records that are kept (config.data.kept), never a copy; running it again resumes. "
+  options = "Options of the source follow as --source.key=value."
+  filtered = add_command(
+    commands,
+    "filter",
+    _filter,
+    f"Keep the records whose captions and images pass bounds, or that a run scores high. {kept}{options}",
+    takes_more=True,
+  )
+  filtered.add_argument("--rules", metavar="NAME", help="bounds by name: datacomp; those that are given go first")
+  for name, kind, text in (
+    ("min_words", int, "of a caption"),
+    ("min_characters", int, "of a caption"),
+    ("min_side", int, "of an image, its shorter side in pixels"),
+    ("max_aspect", float, "of an image, the longer side by the shorter"),
+  ):
+    filtered.add_argument(f"--{name}", type=kind, help=text)
+  filtered.add_argument("--workdir", help="the folder of a run, which scores images with their captions")
+  filtered.add_argument("--min_score", type=float, metavar="COSINE", help="the lowest score that is kept")
+  filtered.add_argument("--top", type=float, metavar="SHARE", help="instead, the share of records that score highest")
+
+  dedup = add_command(
+    commands, "dedup", _dedup, f"Keep of records that are alike the first. {kept}{options}", takes_more=True
+  )
+  dedup.add_argument(
+    "--exact", default="", metavar="MODALITY", help="compare it as it is stored, such as image or text"
+  )
+  dedup.add_argument(
+    "--perceptual", type=int, metavar="BITS", help="pictures whose 64-bit prints differ at most so much"
+  )
+  dedup.add_argument("--embeddings", metavar="DIR", help="what mmcontrast embed made of the same records")
+  dedup.add_argument("--near", type=float, metavar="COSINE", help="rows of them that are so near are alike")
+  dedup.add_argument("--kind", default="image", metavar="MODALITY", help="of those rows (default: image)")
+
+  balance = add_command(
+    commands,
+    "balance",
+    _balance,
+    "Keep a number of captions of each entry of a list, as MetaCLIP does (of classes of labels an epoch is balanced by "
+    f"config.data.balance instead). {kept}{options}",
+    takes_more=True,
+  )
+  balance.add_argument("--entries", required=True, metavar="FILE", help="words and phrases: one a line, or a JSON list")
+  balance.add_argument("--most", type=int, default=20_000, help="about so many captions of an entry (default: 20000)")
+  balance.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+  for command in (filtered, dedup, balance):
+    command.add_argument("--out", required=True, metavar="DIR", help="the folder of the index")
+    add_source(command)
+    add_kept(command)
+    add_bulk(command)
+
+
+def _asked(options: argparse.Namespace, words: list[str]) -> Asked:
+  from mmcontrast.curate import Asked
+
+  names = ("out", "split", "kept", "part", "ray", "data_dir")
+  return Asked(options.source, options=source_options(words), **{name: getattr(options, name) for name in names})
+
+
+def _filter(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.curate import filter_records
+  from mmcontrast.data.curation.rules import RULES, Rules
+
+  bounds = RULES[choose(options.rules, RULES, "--rules")] if options.rules is not None else Rules()
+  names = [field.name for field in dataclasses.fields(Rules)]
+  given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+  scored = {name: getattr(options, name) for name in ("workdir", "min_score", "top")}
+  print(filter_records(_asked(options, words), bounds=dataclasses.replace(bounds, **given), **scored))
+
+
+def _dedup(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.curate import dedup
+
+  names = ("exact", "perceptual", "embeddings", "kind")
+  print(dedup(_asked(options, words), near_from=options.near, **{name: getattr(options, name) for name in names}))
+
+
+def _balance(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.curate import balance
+
+  print(balance(_asked(options, words), entries=options.entries, most=options.most, seed=options.seed))
 
 
 def _build(options: argparse.Namespace, _: list[str]) -> None:

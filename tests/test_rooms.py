@@ -33,7 +33,7 @@ FLOORS = (
   ("bulk",),
   ("embed",),
   ("evaluate",),
-  ("align", "benchmark", "caption", "retrieve", "search", "segment"),
+  ("align", "benchmark", "caption", "curate", "retrieve", "search", "segment"),
   ("demo", "match", "run_report"),
   ("train",),
   ("configs",),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,8 +66,8 @@ class Embeddings(MadeShards):
     for rows in self._whole_rows(kind):
       yield unit(rows[:, :width]) if width else rows
 
-  def _whole_rows(self, kind: str) -> Iterator[np.ndarray]:
-    for shard in self.done:
+  def _whole_rows(self, kind: str, shards: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+    for shard in self.done if shards is None else shards:
       path = self._path(shard, kind)
       if not self.note(shard)["rows"][kind]:
         continue
@@ -79,6 +79,22 @@ class Embeddings(MadeShards):
 
           column = pyarrow.parquet.read_table(file, columns=["embedding"])["embedding"].combine_chunks()
           yield column.flatten().to_numpy().reshape(len(column), -1)
+
+  def rows_at(self, kind: str, places: np.ndarray) -> np.ndarray:
+    """float32 [n, D]: the rows at `places`, counted over all shards that are done. Only their shards are read."""
+    ends = np.cumsum(self.counts(kind))
+    shards = np.searchsorted(ends, places, side="right")
+    found: np.ndarray | None = None
+    for number in np.unique(shards):
+      its = np.flatnonzero(shards == number)
+      rows = next(self._whole_rows(kind, [self.done[number]]))
+      found = np.empty((len(places), rows.shape[1]), np.float32) if found is None else found
+      found[its] = rows[places[its] - (ends[number - 1] if number else 0)]
+    return np.zeros((0, 0), np.float32) if found is None else found
+
+  def column(self, shard: int, kind: str, name: str) -> np.ndarray:
+    """What each row of a shard is, by one column."""
+    return np.array(self._columns(shard, kind)[name])
 
   def describe(self, kind: str, places: np.ndarray) -> list[dict]:
     """What the rows at `places`, counted over all shards that are done, are: column -> value."""

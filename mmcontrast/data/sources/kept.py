@@ -44,7 +44,7 @@ class KeptRecords:
       )
     for index, name in notes["names"].items():
       try:
-        found = source[int(index)]["name"]
+        found = _called(source[int(index)])
       except (BadRecord, OSError):  # it may be mended, or noticed when it is read
         continue
       if found != name:
@@ -101,7 +101,7 @@ def write_kept(folder: folders.Folder, indices: np.ndarray, source: Source, of: 
   names = {}
   for place in places:
     try:
-      names[str(int(indices[place]))] = source[int(indices[place])]["name"]
+      names[str(int(indices[place]))] = _called(source[int(indices[place])])
     except (BadRecord, OSError):
       continue
   with folders.written(folder / INDEX) as scratch, scratch.open("wb") as file:
@@ -109,6 +109,11 @@ def write_kept(folder: folders.Folder, indices: np.ndarray, source: Source, of: 
   notes = {"source": dict(of), "records": len(source), "kept": len(indices), "left_out": dict(left_out), "names": names}
   with folders.written(folder / NOTES) as scratch:
     scratch.write_text(json.dumps({**notes, **more}, indent=1) + "\n")
+
+
+def _called(record: Record) -> str:
+  """Its name without folders, which may be others on another machine."""
+  return record["name"].rpartition("/")[2]
 
 
 def kept(source: Source, config: Mapping[str, Any], split: str) -> Source:
