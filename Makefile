@@ -1,13 +1,13 @@
 # `make quickstart` trains and evaluates on real data; `make test` runs every test; `make oracles` those beside other
 # packages; `make launchers` launch/slurm.sbatch on a SLURM of one node; `make tpu` compiles for TPUs; `make notebooks`
-# runs the notebooks.
+# runs the notebooks; `make browser` opens the pages of report and demo in a Chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ORACLES := .venv-oracles
 RUN := runs/quickstart
 
-.PHONY: quickstart trimodal test oracles launchers tpu notebooks lint clean
+.PHONY: quickstart trimodal test oracles launchers tpu browser notebooks lint clean
 
 # Python 3.11 or newer, in an environment of its own; installed once a change of setup.py.
 $(BIN)/python:
@@ -66,6 +66,11 @@ tpu: $(VENV)/installed-test
 # A SLURM of one node, from Debian's packages: run `apt-get update` once before.
 launchers: $(VENV)/installed-test
 	$(BIN)/python tests/launch/check_slurm.py
+
+# The pages in a real browser, which is Debian's: apt-get install chromium chromium-driver.
+browser: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	$(BIN)/python -m pytest -q tests/browser --durations=10
 
 # The notebooks made of their texts, and every cell of them run, in an empty environment of this Python:
 # `make PYTHON=python3.13 VENV=.venv-3.13 notebooks` for another.

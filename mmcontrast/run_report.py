@@ -242,13 +242,12 @@ def _evaluated(run: _Run) -> dict[str, float]:
 
 
 def _facts(run: _Run) -> dict[str, str]:
-  facts = {}
+  step = run.model.step if run.model else run.records[-1]["step"] if run.records else None
+  facts = {"step": f"{step:,}" + (f" of {run.config['steps']:,}" if run.config["steps"] else "")} if step else {}
   if run.model:
-    facts["step"] = f"{run.model.step or 0:,} of {run.config['steps']:,}"
     facts["parameters"] = f"{sum(leaf.size for leaf in jax.tree.leaves(run.model.variables['params'])):,}"
-  elif run.records:
-    facts["step"] = f"{run.records[-1]['step']:,} of {run.config['steps']:,}"
-  facts["batch"] = f"{run.config['batch']['size']:,}"
+  if run.config["steps"]:
+    facts["examples a step"] = f"{run.config['batch']['size']:,}"
   return facts | {"mmcontrast": __version__, "page made": time.strftime("%Y-%m-%d %H:%M")}
 
 

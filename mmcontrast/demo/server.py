@@ -24,7 +24,7 @@ _FILES = {
   "/page.js": ("page.js", "text/javascript"),
 }
 _THING = re.compile(r"/(picture|sound)/(\w+)/(\d{1,12})")
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; " \
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; " \
           "connect-src 'self'; form-action 'none'; frame-ancestors 'none'"  # fmt: skip
 
 

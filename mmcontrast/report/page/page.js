@@ -295,5 +295,6 @@ class Plane {
 
 const position = (tile) => `${-(tile % data.columns) * data.tile}px ${-Math.floor(tile / data.columns) * data.tile}px`;
 for (const tile of document.querySelectorAll(".tile[data-tile]")) tile.style.backgroundPosition = position(+tile.dataset.tile);
-if (data.map) new Plane(data.map).draw();
+const plane = data.map && new Plane(data.map);
+plane?.draw();
 document.documentElement.dataset.ready = performance.now().toFixed(0);
