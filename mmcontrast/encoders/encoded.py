@@ -19,7 +19,8 @@ class Encoded:
     weights: [B, L], the logarithm of each token's weight; None when all weigh the same.
     logits: [B, ..., K], scores of K classes or words.
     losses: name -> [B], what a node asks of itself beside what terms ask of it (a balance of experts, a
-      reconstruction): terms with `auxiliary` add them to the objective by name.
+      reconstruction): terms with `auxiliary` add them to the objective by name. "routing" is none but what the module
+      `expert_balance` reads: [B, 2 E + 1], where its tokens went among E experts.
     parallel: [B] bool, the examples whose words are all hidden and predicted at once (CapPa); None: none is.
     places: [B, L], where on the grid `whole` each token is, of an image of which patches were left out; None: all are.
     grid: the rows and columns that the tokens of an image are in, which make them a map; None for words, or where

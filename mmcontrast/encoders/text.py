@@ -19,6 +19,7 @@ from mmcontrast.encoders.dense import Embed
 from mmcontrast.encoders.dropout import Hidden
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.experts import check_experts
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.transformer import (
   ACTIVATIONS,
@@ -52,6 +53,8 @@ class TextTransformer(nn.Module):
     norm_after_pool: the last norm is applied to the pooled vector only, not to the tokens: what CoCa's decoder reads.
     parallel: share of the examples of training whose tokens are all a learned one, the same, which a decoder that reads
       them predicts all at once (CapPa, arXiv:2306.07915).
+    experts: MLPs in each block in the place of one (experts.py); losses["routing"] says where tokens went. 0: one MLP.
+    top_experts: to how many of them a gate sends each token.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
@@ -80,6 +83,8 @@ class TextTransformer(nn.Module):
   scan: bool = False
   remat: str = "none"
   attention: str = "xla"
+  experts: int = 0
+  top_experts: int = 2
   dtype: str = "float32"
   norm_after_pool: bool = False
   parallel: float = 0.0
@@ -87,6 +92,7 @@ class TextTransformer(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.width, self.heads)
+    check_experts(self.experts, self.top_experts, self.scan, self.remat)
     if self.causal and self.pool == "cls":
       raise UserError("pool 'cls' takes the first token, which sees nothing when causal=True; use pool='eos'")
     if self.attend_padding and self.pool == "end_token":
@@ -128,21 +134,24 @@ class TextTransformer(nn.Module):
     block = functools.partial(
       Block, self.heads, round(self.width * self.mlp_ratio), self.activation, causal, self.dropout,
       self.drop_path, self.norm_epsilon, dtype, attention=self.attention,
+      experts=self.experts, top_experts=self.top_experts,
     )  # fmt: skip
     at = self._pooled_position(ids, mask, x.shape[1])
     alone = pooled_only and at is not None
+    went: list[jax.Array] = []
     x = apply_blocks(
-      block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat, at=at if alone else None
+      block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat, at=at if alone else None, went=went
     )
+    losses = {"routing": sum(went)} if went else {}
     norm = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")
     if alone:
-      return Encoded(norm(x)[:, 0], mask=mask)
+      return Encoded(norm(x)[:, 0], mask=mask, losses=losses)
     if self.norm_after_pool:
       pooled, tokens = norm(pick(x, at))[:, 0], x
     else:
       tokens = norm(x)
       pooled = masked_mean(tokens, mask) if at is None else pick(tokens, at)[:, 0]
-    return Encoded(pooled, tokens[:, : ids.shape[1]], mask, parallel=parallel)
+    return Encoded(pooled, tokens[:, : ids.shape[1]], mask, parallel=parallel, losses=losses)
 
   def _hidden(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | None]:
     """Token vectors [B, L, D], in training those of a share `parallel` of the examples all one learned vector, and

@@ -23,6 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 from mmcontrast.encoders.attention import attend
 from mmcontrast.encoders.dense import Dense, JointDense
 from mmcontrast.encoders.dropout import DropPath
+from mmcontrast.encoders.experts import Experts
 from mmcontrast.encoders.layer_norm import STATISTICS, LayerNorm
 from mmcontrast.encoders.lowering import by_batch
 from mmcontrast.encoders.positions import rotate
@@ -230,6 +231,7 @@ class Block(nn.Module):
       "cross_mlp", a second MLP.
     norm: "pre": x + f(norm(x)); "post": norm(x + f(x)), as in BERT and the first transformer (arXiv:1706.03762).
     context_norm: whether the context is normalised too, where it is read.
+    experts, top_experts: MLPs in the place of one, and to how many a token goes (experts.py); 0: one.
     drop_path: probability that an example skips a branch: see `DropPath`.
     gated: see `Mlp`. qkv_bias, qk_norm: see `Attention`. attention: see `attend`.
     layer_scale: what each branch's factors start with; None: no factors.
@@ -251,6 +253,8 @@ class Block(nn.Module):
   branches: tuple[str, ...] = ("attn", "mlp")
   norm: str = "pre"
   context_norm: bool = False
+  experts: int = 0
+  top_experts: int = 2
 
   @nn.compact
   def __call__(
@@ -263,8 +267,9 @@ class Block(nn.Module):
     context: Context | None = None,
     *,
     train: bool,
-  ) -> jax.Array:
-    """x [B, L, D], mask, angles and `at` as in `Attention` -> [B, L, D]; with `at` [B, 1, D].
+  ) -> Any:
+    """x [B, L, D], mask, angles and `at` as in `Attention` -> [B, L, D]; with `at` [B, 1, D]. With experts also where
+    tokens went (`experts.routing`).
 
     `drop_scale`: factor of `drop_path`, which rises with depth. `context`: None where the cache has it.
     """
@@ -276,15 +281,17 @@ class Block(nn.Module):
       y = nn.Dropout(self.dropout)(y, deterministic=not train)
       return x + (DropPath()(y, self.drop_path * drop_scale) if train and self.drop_path else y)
 
+    went = None
     for branch in self.branches:
       norm_name, scale = BRANCHES[branch]
       own_norm = norm(name=norm_name)
       y = self._branch(branch, own_norm(x) if is_pre else x, mask, angles, at, context, train)
+      y, went = y if branch == "mlp" and self.experts else (y, went)
       x = residual(x if at is None or branch != "attn" else pick(x, at), y, scale)
       x = x if is_pre else own_norm(x)
-    return x
+    return (x, went) if self.experts else x
 
-  def _branch(self, branch, x, mask, angles, at, context, train) -> jax.Array:
+  def _branch(self, branch, x, mask, angles, at, context, train) -> Any:
     if branch == "attn":
       attn = Attention(
         self.heads, self.causal, self.dtype, self.qkv_bias, self.qk_norm, self.norm_epsilon, self.attention, name="attn"
@@ -296,7 +303,11 @@ class Block(nn.Module):
         context = context._replace(tokens=norm(context.tokens))
       return CrossAttention(self.heads, self.dtype, self.attention, name="cross_attn")(x, context)
     dropout = self.dropout if self.norm == "pre" else 0.0  # BERT has it after the MLP alone
-    return Mlp(self.hidden, self.activation, dropout, self.dtype, self.gated, name=branch)(x, train=train)
+    mlp = functools.partial(Mlp, self.hidden, self.activation, dropout, self.dtype, self.gated)
+    if branch == "mlp" and self.experts:
+      real = mask if at is None and mask is not None and mask.ndim == 2 else None
+      return Experts(mlp, self.experts, self.top_experts, self.dtype, name=branch)(x, real, train=train)
+    return mlp(name=branch)(x, train=train)
 
 
 def apply_blocks(
@@ -311,6 +322,7 @@ def apply_blocks(
   remat: str = "none",
   at: jax.Array | int | None = None,
   context: Context | None = None,
+  went: list[jax.Array] | None = None,
 ) -> jax.Array:
   """x through `depth` blocks, made in the module that calls this.
 
@@ -324,6 +336,7 @@ def apply_blocks(
       kept; "full": nothing is; "keep_products": KEPT, what comes of matrix products with their biases and of
       attention, so that only what is cheap is computed again; or a policy of `jax.checkpoint_policies`.
     at: the one position (see `pick`) that is wanted of the last block, which then computes no other.
+    went: takes, of blocks with experts, where the tokens of each went.
   Returns:
     [B, L, D], or with `at` [B, 1, D].
   """
@@ -345,11 +358,21 @@ def apply_blocks(
     x, _ = loop(block(name="blocks"), x, jnp.asarray(drop_scales))
     return x if at is None else pick(x, at)
   whole = depth if at is None else depth - 1  # blocks that compute all positions
+  made = [block(name=f"blocks_{i}") for i in range(depth)]
   for i, drop_scale in enumerate(drop_scales[:whole]):
-    x = one_block(block(name=f"blocks_{i}"), x, drop_scale)
+    x = _told(one_block(made[i], x, drop_scale), went)
   if at is not None:
-    x = block(name=f"blocks_{whole}")(x, mask, angles, drop_scales[whole], at, context, train=train)
+    x = _told(made[whole](x, mask, angles, drop_scales[whole], at, context, train=train), went)
   return x
+
+
+def _told(made: Any, went: list[jax.Array] | None) -> jax.Array:
+  """What a block made; where tokens went, if it says so, is put into `went`."""
+  if not isinstance(made, tuple):
+    return made
+  if went is not None:
+    went.append(made[1])
+  return made[0]
 
 
 def _remembering(function: Callable[..., jax.Array], remat: str, scan: bool) -> Callable[..., jax.Array]:

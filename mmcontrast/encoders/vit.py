@@ -20,6 +20,7 @@ from mmcontrast.encoders.conv import Conv
 from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.experts import check_experts
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.lowering import lowering
 from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
@@ -54,6 +55,8 @@ class ViT(nn.Module):
       arXiv:2111.07832.
     leave_out: share of the patches that views with a mask leave out in training, instead of a token for each (MAE,
       arXiv:2111.06377): that of config.data.masked.
+    experts: MLPs in each block in the place of one (experts.py); losses["routing"] says where tokens went. 0: one MLP.
+    top_experts: to how many of them a gate sends each token.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
@@ -97,10 +100,13 @@ class ViT(nn.Module):
   scan: bool = False
   remat: str = "none"
   attention: str = "xla"
+  experts: int = 0
+  top_experts: int = 2
 
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.width, self.heads)
+    check_experts(self.experts, self.top_experts, self.scan, self.remat)
 
   @nn.compact
   def __call__(
@@ -134,16 +140,20 @@ class ViT(nn.Module):
       Block, self.heads, hidden, "silu" if self.mlp == "swiglu" else self.activation, dropout=self.dropout,
       drop_path=self.drop_path, norm_epsilon=self.norm_epsilon, dtype=dtype, gated=self.mlp == "swiglu",
       qkv_bias=self.qkv_bias, qk_norm=self.qk_norm, layer_scale=self.layer_scale, attention=self.attention,
+      experts=self.experts, top_experts=self.top_experts,
     )  # fmt: skip
     cls_only = pooled_only and self.pool == "cls"
+    went: list[jax.Array] = []
     x = apply_blocks(
-      block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat, at=0 if cls_only else None
-    )
+      block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat, at=0 if cls_only else None,
+      went=went,
+    )  # fmt: skip
+    losses = {"routing": sum(went)} if went else {}
     if self.pool == "queries":
       dim = self.pool_dim or self.width
       pool = QueryPool(self.pool_queries, dim, self.pool_heads, self.norm_epsilon, dtype, name="pooler")
       x = norm(name="norm")(pool(x))
-      return Encoded(x[:, 0], x[:, 1:])
+      return Encoded(x[:, 0], x[:, 1:], losses=losses)
     x = x if self.norm_after_pool else norm(name="norm")(x)
     tokens = None if cls_only else x[:, front.shape[1] :]
     if self.pool == "map":
@@ -153,7 +163,7 @@ class ViT(nn.Module):
       pooled = x[:, 0] if self.pool == "cls" else tokens.mean(1)
     pooled = norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled
     is_whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
-    return Encoded(pooled, tokens, places=places, grid=grid if is_whole else None, whole=grid)
+    return Encoded(pooled, tokens, places=places, grid=grid if is_whole else None, whole=grid, losses=losses)
 
   def _shown(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Patches [B, rows, columns, D], of which `mask` [B, L] hides some behind the token."""

@@ -67,6 +67,8 @@ def parse_auxiliary(name: str, config: Mapping[str, Any]) -> Auxiliary:
   loss = config["auxiliary"]
   if not isinstance(loss, str) or not loss:
     raise UserError(f"{where}.auxiliary: {loss!r} is not the name of a loss that a tower or head makes")
+  if loss == "routing":
+    raise UserError(f"{where}.auxiliary: 'routing' is no loss; balance experts by module=dict(name='expert_balance')")
   paths = parse_names(config.get("embeddings", ()), f"{where}.embeddings")
   if taught := [path for path in paths if of_momentum(path)]:
     raise UserError(f"{where}.embeddings: {taught[0]!r} gets no gradient; write {online(taught[0])!r}")

@@ -42,6 +42,7 @@ from mmcontrast.objectives.dino import Dino
 from mmcontrast.objectives.dynamic_distillation import DynamicDistillation
 from mmcontrast.objectives.embedding_path import of_momentum, one_dim, parse_embedding, parse_names
 from mmcontrast.objectives.entity_prompts import EntityPrompts
+from mmcontrast.objectives.expert_balance import ExpertBalance
 from mmcontrast.objectives.gated_subspaces import GatedSubspaces
 from mmcontrast.objectives.geodesic_contrast import GeodesicContrast
 from mmcontrast.objectives.grouping import Grouping
@@ -109,6 +110,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "gated_subspaces": GatedSubspaces,
   "geodesic_contrast": GeodesicContrast,
   "dynamic_distillation": DynamicDistillation,
+  "expert_balance": ExpertBalance,
 }
 
 

@@ -4,6 +4,7 @@
           "heads/text_joint": "runs/clip:heads/text_joint",  # another run's folder
           "towers/text": "hf:weights/bert",           # a file of another package
           "heads": (("runs/a:heads", 0.5), ("runs/b:heads", 0.5)),  # a weighted sum
+          "towers/text": dict(experts=("first:towers/text", "second:towers/text")),  # an MLP of each
           "*": "masked:*"}                           # everything
 
 A key is a part of this run: a path in its parameters, "*" for all. A value is "WHERE:PATH", the
@@ -15,12 +16,16 @@ normalisation of images must be this run's too; `:PATH` may be left out where it
 Weights that were trained from the same start may be summed, by weights whose sum is 1: between a
 model and what it was fine-tuned to (WiSE-FT, Wortsman et al., arXiv:2109.01903; `mmcontrast
 interpolate` makes a run of that), or over several runs (model soups, arXiv:2203.05482).
+A tower with experts takes one without: its MLP is that of all of them (sparse upcycling, arXiv:2212.05055), or expert e
+is the MLP of source e of `experts`, over again where these are fewer, and all else the first source's (CLIP-MoE,
+arXiv:2409.19291). Gates that a source has not stay as they were drawn.
 """
 
 from __future__ import annotations
 
 import math
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,9 +61,13 @@ def initial_arrays(
   for part, entry in config["init"].items():
     where = f"config.init[{part!r}]"
     wanted = _part(target, part, where, "this run")
-    weights = _weights(entry, where)
+    experts = isinstance(entry, Mapping)
+    weights = _sources_of_experts(entry, where) if experts else _weights(entry, where)
     sources = [_arrays_of_source(source, part, wanted, target, config, stages, where) for source in weights]
-    new = {_join(part, name): _sum([source[name] for source in sources], list(weights.values())) for name in wanted}
+    made = upcycled(sources) if experts else {
+      name: _sum([source[name] for source in sources], list(weights.values())) for name in sources[0]
+    }  # fmt: skip
+    new = {_join(part, name): leaf for name, leaf in made.items()}
     if both := sorted(new.keys() & arrays.keys()):
       raise UserError(
         f"{where}: {both[0].partition('/')[2]!r} is set by another entry of config.init too; name each parameter once"
@@ -83,6 +92,38 @@ def _weights(entry: Any, where: str) -> dict[str, float]:
   return weights
 
 
+def _sources_of_experts(entry: Mapping, where: str) -> dict[str, float]:
+  """The sources of an entry whose experts come from several."""
+  sources = entry.get("experts", ())
+  if (
+    set(entry) != {"experts"} or isinstance(sources, str) or not sources or not all(isinstance(s, str) for s in sources)
+  ):
+    raise UserError(f"{where}: {dict(entry)!r} is not dict(experts=('WHERE:PATH', ...)), the source of each expert")
+  return dict.fromkeys(sources, 1.0)
+
+
+def upcycled(sources: Sequence[Arrays]) -> Arrays:
+  """Expert e as source e has it, over again where these are fewer; all else as the first has it."""
+  made = {}
+  for name in sources[0]:
+    expert = _EXPERT.search(name)
+    made[name] = sources[int(expert[1]) % len(sources) if expert else 0][name]
+  return made
+
+
+def _dense_as_experts(wanted: Arrays, arrays: Arrays) -> Arrays:
+  """The arrays of a part without experts as one with them is called: each MLP as often as it has experts."""
+  if not any(map(_EXPERT.search, wanted)) or any(map(_EXPERT.search, arrays)):
+    return arrays
+  spread = {name: arrays[dense] for name in wanted if (dense := _EXPERT.sub("", name)) in arrays}
+  used = {_EXPERT.sub("", name) for name in spread}
+  return spread | {name: leaf for name, leaf in arrays.items() if name not in used}
+
+
+_EXPERT = re.compile(r"/experts_(\d+)(?=/)")
+_GATE = re.compile(r"/mlp/gate/kernel$")
+
+
 def _arrays_of_source(
   source: str,
   part: str,
@@ -100,8 +141,9 @@ def _arrays_of_source(
     path, opened = initial.open_part(source, part, target, config, where)
   else:
     opened = _flat(_open(place, stages, where))
-  arrays = layers_as(wanted, _part(opened, path, f"{where}={source!r}", place))
-  _check_same(wanted, arrays, f"{where}={source!r}")
+  arrays = _dense_as_experts(wanted, layers_as(wanted, _part(opened, path, f"{where}={source!r}", place)))
+  _check_same({name: leaf for name, leaf in wanted.items() if name in arrays or not _GATE.search(name)}, arrays,
+              f"{where}={source!r}")  # fmt: skip
   return arrays
 
 

@@ -47,6 +47,7 @@ TRACED = {
   "methods/vlap",
   # Other families train tokens, texts and stages.
   "methods/cico",
+  "methods/clip_moe",
   "methods/clippo",
   "methods/more",
   "methods/pixel_linguist",
