@@ -27,6 +27,7 @@ from mmcontrast.encoders.map_decoder import MapDecoder
 from mmcontrast.encoders.map_vit import MapViT
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
 from mmcontrast.encoders.patch_decoder import PatchDecoder
+from mmcontrast.encoders.point_transformer import PointTransformer
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.series_transformer import SeriesTransformer
 from mmcontrast.encoders.text import TextTransformer
@@ -79,6 +80,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "video_vit": VideoViT,
   "tubelet_vit": TubeletViT,
   "series_transformer": SeriesTransformer,
+  "point_transformer": PointTransformer,
   "fusion_transformer": FusionTransformer,
   "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmcontrast.modalities.audio import Audio
 from mmcontrast.modalities.image import Image
 from mmcontrast.modalities.modality import Modality
+from mmcontrast.modalities.points import Points
 from mmcontrast.modalities.series import Series
 from mmcontrast.modalities.text import Text
 from mmcontrast.modalities.use import nothing_of, stacked
@@ -12,7 +13,7 @@ from mmcontrast.modalities.video import Video
 from mmcontrast.modalities.written import Written
 
 MODALITIES: dict[str, Modality] = {
-  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written(), Series())
+  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written(), Series(), Points())
 }
 
 __all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "original_of", "stacked"]

@@ -1,0 +1,197 @@
+"""Points: clouds on the surfaces of things, with colours.
+
+points  [V, P, 6]  float32, config.data.views.points clouds of config.data.points.count points: x, y, z, and red, green,
+                    blue
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmcontrast.data import noise, transforms
+from mmcontrast.data.checks import check_counts, check_range
+from mmcontrast.data.meshes import read_obj, surface_points
+from mmcontrast.data.record import BadRecord, Record
+from mmcontrast.errors import UserError
+from mmcontrast.modalities.modality import Modality
+from mmcontrast.modalities.rows import RowsInUse, to_npy
+from mmcontrast.modalities.use import Shown
+from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
+
+_STREAM = noise.stream("points")
+_SIDE, _PAPER = 192, 246
+_OF_A_MESH = 8192  # points that are taken of a mesh from outside
+_NPY = b"\x93NUMPY"
+
+
+class Points(RowsInUse, Modality):
+  """Decoded: float32 [N, 6] by column, around 0 and within a ball of radius 1.
+
+  Stored: a .npy file [N, 3 or more]: x, y, z, y up; of 6 columns or more the last ones are red, green, blue from 0 to 1
+  (of 9 and more, as `furniture` has them, columns 6 to 8 are, after the normals); others are grey. A mesh in .obj
+  format is taken too, and its surface sampled evenly.
+  """
+
+  name, a, nouns, asked = "points", "a point cloud", "point clouds", "the path of a point cloud"
+  taken = "give a path or the bytes of a .npy or .obj file, or an array [points, 3 or more]"
+  row, column, field, suffixes = "point", "column", "points", (".obj",)
+  source_option, absent, view_sets = "points", "no points", ("points",)
+  source_options: ClassVar = {"points": None}
+  defaults: ClassVar = {
+    "points": {
+      "count": 1024,  # of a view, drawn of those that there are; evaluation has every n-th
+      # In training: turned about the vertical axis by up to so many degrees, made larger or smaller, each point moved
+      # by normal noise of such a deviation.
+      "rotate": 180.0,
+      "scale": (0.8, 1.2),
+      "jitter": 0.01,
+      "colours": True,  # whether the tower sees them
+    }
+  }
+
+  def check(self, settings: Settings) -> None:
+    of = settings["points"]
+    check_counts(of, {"count": 8}, "data.points")
+    check_range(of["scale"], "data.points.scale")
+    for key, most in (("rotate", 180), ("jitter", 1)):
+      if isinstance(of[key], bool) or not isinstance(of[key], int | float) or not 0 <= of[key] <= most:
+        raise UserError(f"data.points.{key}: {of[key]!r}; give a number from 0 to {most}")
+
+  # On the host.
+
+  def arrays(self, settings: Settings) -> Schema:
+    views = settings["views"]["points"]
+    return {"points": ((views, settings["points"]["count"], 6), np.float32)} if views else {}
+
+  def decode(self, record: Record, settings: Settings) -> dict[str, np.ndarray]:
+    return {key: self.cloud(raw) for key, raw in record.get("points", {}).items()}
+
+  def nbytes(self, value: Mapping[str, np.ndarray]) -> int:
+    return sum(cloud.nbytes for cloud in value.values())
+
+  def numbers(self, settings: Settings) -> dict[int, int]:
+    return {_STREAM: 2 * settings["views"]["points"]}  # which column, and which of its points
+
+  def view(self, value: Mapping[str, np.ndarray], numbers: Mapping, settings: Settings, into: Mapping) -> None:
+    if not value:
+      return
+    which, drawn = np.split(numbers[_STREAM], 2)
+    for view, cloud in enumerate(transforms.choose_distinct(list(value.values()), which)):
+      draw = None if settings.get("as_evaluated") else drawn[view]
+      into["points"][view] = _some(cloud, settings["points"]["count"], draw)
+
+  def rows(self, raw: bytes) -> np.ndarray:
+    if raw[: len(_NPY)] == _NPY:
+      return super().rows(raw)
+    sampled = surface_points(read_obj(raw, lambda name: None), _OF_A_MESH, 0)
+    return np.concatenate([sampled["positions"], sampled["normals"], sampled["colours"]], 1)
+
+  def cloud(self, raw: bytes) -> np.ndarray:
+    """float32 [N, 6] of what is stored. Raises BadRecord."""
+    found = self.rows(raw)
+    if found.shape[1] < 3:
+      raise BadRecord(f"points of {found.shape[1]} columns, and x, y, z are 3")
+    places = found[:, :3] - found[:, :3].mean(0)
+    reach = np.sqrt((places**2).sum(1).max())
+    if not reach > 0:
+      raise BadRecord(f"{len(found)} points at one place")
+    first = 6 if found.shape[1] >= 9 else 3
+    colours = np.clip(found[:, first : first + 3], 0, 1) if found.shape[1] >= 6 else np.full_like(places, 0.5)
+    return np.concatenate([places / reach, colours], 1).astype(np.float32)
+
+  # On the device.
+
+  def preparation(self, config: Mapping[str, Any]) -> PointPreparation:
+    if (recipe := config["augment"].get("points", "none")) != "none":
+      raise UserError(f"config.augment.points: {recipe!r}; points are changed by data.points.rotate, .scale and "
+                      ".jitter alone, leave it out")  # fmt: skip
+    settings = config["data"]
+    of = settings["points"]
+    return PointPreparation(
+      tuple(self.arrays(settings)), float(of["rotate"]), tuple(of["scale"]), float(of["jitter"]), bool(of["colours"])
+    )
+
+  # In use.
+
+  def evaluation_view(self, raw: bytes, settings: Mapping) -> np.ndarray:
+    return _some(self.cloud(raw), settings["points"]["count"], None)
+
+  def file_of(self, thing: Any, name: str) -> bytes:
+    """As of any modality; of a mesh the points of its surface, with the colours of files beside it."""
+    if isinstance(thing, str) and thing.lower().endswith(".obj") and pathlib.Path(thing).is_file():
+      folder = pathlib.Path(thing).parent
+
+      def beside(other: str) -> bytes | None:
+        path = folder / other
+        return path.read_bytes() if path.is_file() and folder in path.resolve().parents else None
+
+      try:
+        sampled = surface_points(read_obj(pathlib.Path(thing).read_bytes(), beside), _OF_A_MESH, 0)
+      except BadRecord as error:
+        raise UserError(f"{thing}: {error}; {self.taken}") from None
+      return to_npy(np.concatenate([sampled["positions"], sampled["normals"], sampled["colours"]], 1))
+    return super().file_of(thing, name)
+
+  def size(self, settings: Mapping) -> str:
+    return f"clouds of {settings['points']['count']} points"
+
+  def show(self, thing: Any) -> Shown:
+    return Shown(seen(self.cloud(thing) if isinstance(thing, bytes) else np.asarray(thing)))
+
+
+@dataclasses.dataclass(frozen=True)
+class PointPreparation(Preparation):
+  """Turned, scaled and jittered in training, each example by its seed; colours from -1 to 1, or none."""
+
+  rotate: float
+  scale: tuple[float, float]
+  jitter: float
+  colours: bool
+
+  def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
+    values = batch["points"]
+    places, colours = values[..., :3], 2 * values[..., 3:] - 1
+    if train:
+      places = jax.vmap(self._moved)(places, batch["seed"])
+    return {"points": Inputs(jnp.concatenate([places, colours if self.colours else jnp.zeros_like(colours)], -1))}
+
+  def _moved(self, places: jax.Array, seed: jax.Array) -> jax.Array:
+    """[V, P, 3], the views of one example."""
+    turn, size, move = jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM % 2**31), 3)
+    angle = jnp.radians(jax.random.uniform(turn, (len(places), 1), minval=-self.rotate, maxval=self.rotate))
+    x, y, z = (places[..., axis] for axis in range(3))
+    turned = jnp.stack([x * jnp.cos(angle) + z * jnp.sin(angle), y, z * jnp.cos(angle) - x * jnp.sin(angle)], -1)
+    factor = jax.random.uniform(size, (len(places), 1, 1), minval=self.scale[0], maxval=self.scale[1])
+    return factor * turned + self.jitter * jax.random.normal(move, places.shape, places.dtype)
+
+
+def _some(cloud: np.ndarray, count: int, draw: float | None) -> np.ndarray:
+  """`count` points of a cloud: by a uniform number, or every n-th without one; the same again where it has fewer."""
+  if draw is None:
+    return cloud[np.arange(count) * len(cloud) // count if count <= len(cloud) else np.arange(count) % len(cloud)]
+  order = np.random.Generator(np.random.Philox(int(draw * 2**53))).permutation(len(cloud))
+  return cloud[np.resize(order, count)]
+
+
+def seen(cloud: np.ndarray, side: int = _SIDE) -> np.ndarray:
+  """A picture of a cloud [N, 6] from the front and a little above, the nearest points last: uint8 [side, side, 3]."""
+  x, y, z = cloud[:, :3].T
+  turned, raised = np.radians(30), np.radians(20)
+  across, deep = x * np.cos(turned) + z * np.sin(turned), z * np.cos(turned) - x * np.sin(turned)
+  up, near = y * np.cos(raised) - deep * np.sin(raised), deep * np.cos(raised) + y * np.sin(raised)
+  picture = np.full((side, side, 3), _PAPER, np.uint8)
+  order = np.argsort(near)
+  shade = 0.55 + 0.45 * (near - near.min()) / (np.ptp(near) + 1e-6)
+  colours = (255 * cloud[:, 3:] * shade[:, None]).astype(np.uint8)
+  for move in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    row = np.clip((side * (0.5 - 0.46 * up)).astype(int) + move[0], 0, side - 1)
+    column = np.clip((side * (0.5 + 0.46 * across)).astype(int) + move[1], 0, side - 1)
+    picture[row[order], column[order]] = colours[order]
+  return picture
