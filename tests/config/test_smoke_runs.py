@@ -14,6 +14,7 @@ from PIL import Image
 from mmcontrast.config import load_config, to_json
 from mmcontrast.data.pipeline import spec
 from mmcontrast.modalities.audio_reading import to_wav
+from mmcontrast.modalities.rows import to_npy
 from mmcontrast.train import train
 from mmcontrast.training.epoch_hooks import check_hooks
 from mmcontrast.training.program import make_plans
@@ -52,6 +53,7 @@ TRACED = {
   "methods/more",
   "methods/pixel_linguist",
   "methods/space2",
+  "methods/uni3d",
   "methods/tact",
   "methods/xbt",
 }
@@ -128,7 +130,9 @@ def elsewhere(tmp_path_factory, data_dir):
   for number in range(24):
     Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(folder / f"{number}.png")
     (folder / f"{number}.wav").write_bytes(to_wav(rng.normal(0, 0.1, 4_000 + 100 * number), 8_000))
+    (folder / f"{number}.npy").write_bytes(to_npy(rng.normal(0, 1, (40, 6))))
     rows.append(dict(image=f"{number}.png", audio=f"{number}.wav", caption=f"thing {number}"))
+    rows[-1] |= dict(points=f"{number}.npy")
     rows[-1] |= dict(boxes=[[0.0, 0.0, 0.6, 0.6], [0.3, 0.3, 1.0, 1.0]], names=[f"thing {number}", "a corner"])
   (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
   return folder
@@ -151,6 +155,9 @@ def smoke(name, elsewhere="elsewhere"):
   elif load_config(name)["data"]["dataset"] == "emoji_spoken":  # which takes minutes to be spoken
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
     overrides.append("--config.data.source.audio=audio")
+    overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
+  elif load_config(name)["data"]["dataset"] == "furniture":  # which takes minutes to be drawn
+    overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.points=points"]
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "emoji_scenes":
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl"]
