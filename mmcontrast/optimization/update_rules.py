@@ -2,6 +2,7 @@
 
     config.update_rule = dict(name="sum")                                   # of the weighted losses
     config.update_rule = dict(name="project_conflicts", on="towers/.*")     # where terms share parameters
+    config.update_rule = dict(name="adversarial", views=("image[0]",))      # views moved against it: adversarial.py
 
 A rule is called in the train step:
 
@@ -9,7 +10,8 @@ A rule is called in the train step:
 
 with `embed(params) -> (embeddings, statistics)` and `loss(embeddings, own, names) -> (weighted sum of the terms
 `names`, auxiliary mappings by term or metric)`, `own` being those of `params` that terms read themselves (`OWN`).
-Embeddings are any tree; of its leaves those of numbers are differentiated, not masks. `step`: steps done.
+`embed(params, moved)` adds to views what `moved` says: "image[0]" -> [B, ...]. Embeddings are any tree; of its leaves
+those of numbers are differentiated, not masks. `step`: steps done.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError, nearest
+from mmcontrast.optimization.adversarial import Adversarial
 from mmcontrast.optimization.schedules import make_schedule
 from mmcontrast.parameter_paths import parameter_paths, path_name
 from mmcontrast.registry import build
@@ -239,8 +242,8 @@ def _conflicts(gram: jax.Array) -> jax.Array:
   return jnp.sum(pairs * (gram < 0)) / jnp.sum(pairs)
 
 
-UpdateRule = Sum | ProjectConflicts
-RULES: dict[str, type[UpdateRule]] = {"sum": Sum, "project_conflicts": ProjectConflicts}
+UpdateRule = Sum | ProjectConflicts | Adversarial
+RULES: dict[str, type[UpdateRule]] = {"sum": Sum, "project_conflicts": ProjectConflicts, "adversarial": Adversarial}
 
 
 def make_update_rule(

@@ -190,6 +190,7 @@ def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method,
     token_ids=config["data"]["token_ids"],
   )
   _check_drawn(terms, config["batch"]["microbatches"])
+  _check_moved(config["update_rule"], config["batch"]["microbatches"])
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)
   preparations = {name: one.of_words(spec.vocab_size, spec.mask_id) for name, one in preparations.items()}
@@ -246,6 +247,16 @@ def _check_drawn(terms: objective.Terms, microbatches: int) -> None:
         f"config.batch.microbatches={microbatches}: objective.{name} reads {drawn[0]!r}, whose tokens are drawn from "
         "the whole batch, which a chunk does not hold; use microbatches=1"
       )
+
+
+def _check_moved(update_rule: str | Mapping, microbatches: int) -> None:
+  """Raises UserError where the update rule moves views of a batch that is encoded in chunks."""
+  name = update_rule if isinstance(update_rule, str) else update_rule.get("name")
+  if name == "adversarial" and microbatches != 1:
+    raise UserError(
+      f"config.batch.microbatches={microbatches}: config.update_rule 'adversarial' moves the views of the whole batch, "
+      "which a chunk does not hold; use microbatches=1"
+    )
 
 
 def make_preparations(config: Mapping) -> dict[str, Preparation]:

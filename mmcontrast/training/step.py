@@ -28,6 +28,7 @@ from mmcontrast.objectives.drawn_pairs import Drawer, itself
 from mmcontrast.objectives.embedding_path import of_momentum
 from mmcontrast.objectives.global_matrix import PRECISIONS
 from mmcontrast.objectives.presence import taking_part
+from mmcontrast.optimization.adversarial import with_moved
 from mmcontrast.optimization.update_rules import UpdateRule
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.runs.train_state import TrainState
@@ -236,12 +237,13 @@ def _functions(
   weights, scheduled = jax.tree.map(lambda schedule: schedule(state.step), (method.weights, method.scheduled))
   remembered = {name: table_store.read(table, seen.batch["index"]) for name, table in state.tables.items()}
 
-  def embed(params):
+  def embed(params, moved=None, measure=None):
     if method.frozen is not None:  # their gradients are not even computed
       params = jax.tree.map(lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf, params, method.frozen)
     variables = {"params": method.lora.merge(params), "batch_stats": state.batch_stats}
     draw = Drawer(method.terms, seen.info, variables["params"]["terms"], scheduled, keys, mesh)
-    return _embed(method, mesh, variables, seen, method.names[0], draw)
+    shown = seen if moved is None else seen._replace(views=with_moved(seen.views, moved, measure))
+    return _embed(method, mesh, variables, shown, method.names[0], draw)
 
   @jax.named_scope("loss")
   def loss_of(embeddings, own, names):
