@@ -42,6 +42,8 @@ def test_train_evaluate_and_search(tmp_path, data_dir, capsys):
   assert int(state.step) == 2
   assert main(["evaluate", "--workdir", str(workdir)]) == 0
   results = json.loads((workdir / "evaluation.json").read_text())
+  measured_by = results.pop("protocols")
+  assert set(measured_by) == {name.rpartition("/")[0] for name in results}
   assert results["mine/image_to_text/queries"] == COUNT and results["mine/text_to_image/queries"] == 2 * COUNT
   assert "mine/zero_shot/kind_top1" in results and (workdir / "retrieval.png").is_file()
   # 24 images and 48 captions in batches of 9, of which the last is padded, or all at once: the same numbers.

@@ -84,6 +84,7 @@ def test_an_imported_run_is_evaluated_and_searched_on_a_source(workdir, tmp_path
     [tmp_path / "d" / name for name in ("a red heart/0.png", "a red heart/2.png", "two dogs/1.png")]
   )
   guesses = (rows @ model.encode_text(["a red heart", "two dogs"]).T).argmax(1)
+  assert results.pop("protocols")["d/zero_shot"]["protocol"] == "ours"
   assert results == {"d/zero_shot/class_top1": pytest.approx(np.mean(guesses == [0, 0, 1]))}
   assert main(["evaluate", "--workdir", str(workdir)]) == 2
   assert "config.evaluation.sets is empty, there is nothing to measure" in capsys.readouterr().err
