@@ -126,6 +126,22 @@ def test_a_source_that_cannot_be_opened_stops_before_the_model_is_loaded(run, pi
     assert "name one: mmcontrast evaluate SOURCE" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+  ("evaluator", "lacks"),
+  [
+    ("captioning", r"captioning: this run has no decoder of captions; leave it out, or train config coca"),
+    ("perplexity", r"perplexity: this run has no decoder of captions"),
+    ("masked_words", r"masked_words: the run has no head that guesses words of a text, one of name='words'"),
+  ],
+)
+def test_what_the_run_lacks_is_said_before_a_set_is_read(run, pictures, evaluator, lacks, monkeypatch):
+  monkeypatch.setattr(room, "load_set", None)
+  with pytest.raises(UserError, match=lacks):
+    evaluate_workdir(
+      run[0], source=pictures, split="val", overrides=[f"--config.evaluation.evaluators={{'{evaluator}': {{}}}}"]
+    )
+
+
 def test_results_stand_side_by_side(run, pictures, capsys):
   workdir, models = run
   evaluate_workdir(workdir, source=pictures, split="val")
