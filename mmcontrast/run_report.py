@@ -161,7 +161,7 @@ def _opened(workdir: folders.Folder, option: str, step: int | None, data_dir: st
     model = load(workdir, step, data_dir)
   except UserError as error:
     if step is not None or not (folder / "config.json").is_file():
-      raise UserError(str(error).replace("--workdir", option)) from None
+      raise UserError(f"--compare {error}" if option == "--compare" else str(error)) from None
     return _Run(workdir, from_json((folder / "config.json").read_text()), records, None, str(error))
   config = {**model.config, "evaluation": dict(saved_section(folder, model.config))}
   model = Inference(config, model.model, model.variables, model.tokenizer, model.step)

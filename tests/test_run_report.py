@@ -139,6 +139,10 @@ def test_a_run_that_is_still_training_has_curves(folder, tmp_path, models, monke
   monkeypatch.setattr(room, "load", none)
   with pytest.raises(UserError, match="no checkpoint"):
     report(folder / "run", tmp_path / "r.html")
+  with monkeypatch.context() as patch:
+    patch.setattr(room, "load", lambda workdir, *rest: models["run"] if workdir.name == "run" else none(workdir, *rest))
+    with pytest.raises(UserError, match=r"^--compare .*other: no checkpoint"):
+      report(folder / "run", tmp_path / "r.html", compare=[folder / "other"])
   (folder / "run" / "config.json").write_text(to_json(models["run"].config))
   try:
     page = Read(report(folder / "run", tmp_path / "r.html"))
