@@ -69,6 +69,7 @@ from mmcontrast.objectives.supremix import SupReMix
 from mmcontrast.objectives.swalip import Swalip
 from mmcontrast.objectives.swav import Swav
 from mmcontrast.objectives.term import Memory, Now, Outcome, Parameters, Run, Term
+from mmcontrast.objectives.video_prompts import VideoPromptContrast
 from mmcontrast.objectives.weighted_negatives import AdaptiveNegatives
 from mmcontrast.objectives.word_classification import WordClassification
 from mmcontrast.registry import REQUIRED, build, check_options
@@ -97,6 +98,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "caption": Captioning,
   "masked_pixels": MaskedPixels,
   "order": Order,
+  "video_prompts": VideoPromptContrast,
   "ibot": Ibot,
   "supremix": SupReMix,
   "snippet_bags": SnippetBags,

@@ -15,6 +15,7 @@ from mmcontrast.config import load_config, to_json
 from mmcontrast.data.pipeline import spec
 from mmcontrast.modalities.audio_reading import to_wav
 from mmcontrast.modalities.rows import to_npy
+from mmcontrast.modalities.video_reading import packed
 from mmcontrast.train import train
 from mmcontrast.training.epoch_hooks import check_hooks
 from mmcontrast.training.program import make_plans
@@ -48,14 +49,18 @@ TRACED = {
   "methods/vlap",
   # Other families train tokens, texts and stages.
   "methods/cico",
+  "methods/clip4clip",
   "methods/clip_moe",
   "methods/clippo",
+  "methods/ila",
   "methods/more",
   "methods/pixel_linguist",
   "methods/space2",
   "methods/uni3d",
   "methods/tact",
+  "methods/videoclip_mil",
   "methods/xbt",
+  "methods/xclip",
 }
 
 
@@ -130,9 +135,10 @@ def elsewhere(tmp_path_factory, data_dir):
   for number in range(24):
     Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(folder / f"{number}.png")
     (folder / f"{number}.wav").write_bytes(to_wav(rng.normal(0, 0.1, 4_000 + 100 * number), 8_000))
-    (folder / f"{number}.npy").write_bytes(to_npy(rng.normal(0, 1, (40, 6))))
+    (folder / f"{number}.zip").write_bytes(packed(rng.integers(0, 255, (8, 20, 20, 3), np.uint8)))
     rows.append(dict(image=f"{number}.png", audio=f"{number}.wav", caption=f"thing {number}"))
-    rows[-1] |= dict(points=f"{number}.npy")
+    (folder / f"{number}.npy").write_bytes(to_npy(rng.normal(0, 1, (40, 6))))
+    rows[-1] |= dict(points=f"{number}.npy", video=f"{number}.zip")
     rows[-1] |= dict(boxes=[[0.0, 0.0, 0.6, 0.6], [0.3, 0.3, 1.0, 1.0]], names=[f"thing {number}", "a corner"])
   (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
   return folder
@@ -155,6 +161,10 @@ def smoke(name, elsewhere="elsewhere"):
   elif load_config(name)["data"]["dataset"] == "emoji_spoken":  # which takes minutes to be spoken
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
     overrides.append("--config.data.source.audio=audio")
+    overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
+  elif load_config(name)["data"]["views"].get("video"):  # of a package of 120 MB
+    overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
+    overrides += ["--config.data.source={'video': 'video', 'image': None}"]
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "furniture":  # which takes minutes to be drawn
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.points=points"]
