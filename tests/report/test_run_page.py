@@ -13,6 +13,7 @@ from mmcontrast.evaluation import bootstrap
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.models.model import build_model
+from mmcontrast.objectives.tokens import make_tokens
 from mmcontrast.report.page import mixture, projection, sections
 from mmcontrast.report.page.curves import charts, thinned
 from mmcontrast.report.page.embedding_atlas import nearest_of, write_atlas
@@ -175,6 +176,23 @@ def test_what_classes_are_taken_for():
   assert many.names[-1] == "others" and many.names[0] == names[16] and many.counts.sum() == len(labels)
   assert many.counts[0, 1] == 17 and many.counts[-2, -1] == 40  # the last class is taken for the first, which is small
   assert "&lt;class 39&gt;" in sections.confusion_table(many) and "<class" not in sections.confusion_table(many)
+
+
+def test_tokens_are_compared_as_the_run_does_and_mapped_by_their_means():
+  rows = embedded()
+
+  def tokens(kind, values):
+    found = np.asarray(rows.embed(kind, values))
+    mask = np.array([[True, True, False]] * len(found))
+    return make_tokens(np.stack([found, found, np.full_like(found, 9)], axis=1), mask)
+
+  def first(way, queries, gallery):
+    return np.asarray(queries.vectors[:, 0]) @ np.asarray(gallery.vectors[:, 0]).T
+
+  test = EmbeddedSet(rows.data, tokens, "drawings", first)
+  assert [(one.query, len(one.hits), len(one.misses)) for one in directions(test)] == [("image", 8, 3), ("text", 8, 4)]
+  assert of_zero_shot(test, {}) == ({}, [])
+  np.testing.assert_allclose(points_of(test, 100).rows, points_of(rows, 100).rows, atol=1e-6)
 
 
 def test_points_are_of_the_same_concepts_in_both_modalities():
