@@ -4,9 +4,10 @@
 
 Three small models are trained, on concepts of split train: `transformers` (config methods/clip, a ViT of 3 blocks and a
 text transformer of 2, 600 steps), `quickstart` (methods/clip with the quickstart's towers, 400 steps) and `scenes`
-(methods/cloc, 250 steps of 48). Numbers are per cent, of concepts of the other splits; `transformers` is tried on the
-style never trained on (emoji_noto) and on one of the two that it has seen (openmoji). Finished runs in --workdir are
-reused.
+(methods/cloc, 250 steps of 48). Numbers are per cent. `transformers` is tried on the style never trained on
+(emoji_noto) and on one of the two that it has seen (openmoji): prompts and heads on concepts of the other splits,
+retrieval on all. Maps are tried on a fifth of all concepts, which they are not fitted to; segmentation on scenes of
+split validation. Finished runs in --workdir are reused.
 """
 
 from __future__ import annotations
