@@ -205,6 +205,7 @@ def embedded_sets(
     joined=model.joined,
     space=model.space,
     match=model.match,
+    scale=model.cosine_scale,
     guess=model.guess,
     tune=model.tune_prompts,
     words=model.words,

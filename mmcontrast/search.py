@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from mmcontrast import folders
 from mmcontrast.called import call_as
@@ -20,6 +21,7 @@ from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
 from mmcontrast.evaluation import nearest
+from mmcontrast.evaluation.retrieval import log_odds
 from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference, load, space_map
 from mmcontrast.inference.embed_records import Embedder, progress, some
@@ -390,7 +392,8 @@ def _in_source(
 
 
 def _reranked(model: Inference, asked: Query, found: Sequence[Result], source: Source, kind: str) -> list[Result]:
-  """What was found, put in order by how probable it is that it belongs with the query."""
+  """What was found, put in order by how probable it is that it belongs with the query: by the head alone, or as the run
+  is evaluated (`retrieval.match_order`); the scores are then probabilities among what was found."""
   modality, values = MODALITIES[kind], []
   for one in found:
     try:
@@ -402,7 +405,11 @@ def _reranked(model: Inference, asked: Query, found: Sequence[Result], source: S
       ) from None
   query = seen_query(model, _readable(model, asked))
   head = matching_head(model, (query.modality, kind), "--rerank")
-  scores = match_probabilities(model, head, (query.modality, query.value), (kind, values)).tolist()
+  scores = match_probabilities(model, head, (query.modality, query.value), (kind, values))
+  usual = model.config["evaluation"]["evaluators"].get("retrieval") or {}
+  if usual.get("match_order", "head") != "head" and (scale := model.cosine_scale(query.modality, kind)):
+    scores = softmax(log_odds(np.log(scores)) + scale * np.array([one.score for one in found]))
+  scores = scores.tolist()
   order = sorted(range(len(found)), key=lambda place: -scores[place])  # of equals the nearest is first
   return [found[place]._replace(score=scores[place]) for place in order]
 

@@ -22,6 +22,9 @@ Seen = Callable[[str, Any], Any]
 Match = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
 """match(head, {modality: values}, pairs int [P, 2]) -> float32 [P]: how well the things of two modalities, in this
 order, belong together, by the logits of a head of a tower that reads both."""
+Scale = Callable[[str, str], float | None]
+"""scale(modality, other) -> what the cosine of two things is multiplied by, as training learned it; None where nothing
+was learned."""
 
 Guess = Callable[[str, Mapping[str, Any], Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """guess(head, {modality: values}, {modality: places int [P]}) -> (loss, hits, words), float64 [P] each: of the words

@@ -17,6 +17,7 @@ from mmcontrast.evaluation.embed import (
   Embed,
   Guess,
   Match,
+  Scale,
   Seen,
   Space,
   Tune,
@@ -48,8 +49,9 @@ class EmbeddedSet:
 
   `name` is what the config calls it ("emoji_views:twemoji"), by default the data's own name. `seen`: what the model
   sees of things; without it they are compared as they are. `joined`: the terms whose keys are joined. `space`: what
-  the model can be asked for. `match`: how it says whether two things belong together. `words`: how it describes them.
-  `guess`: how it guesses words. `tune`: how prompts are tuned beside it.
+  the model can be asked for. `match`: how it says whether two things belong together; `scale`: what their cosine is
+  multiplied by. `words`: how it describes them. `guess`: how it guesses words. `tune`: how prompts are tuned beside
+  it.
   """
 
   def __init__(
@@ -63,6 +65,7 @@ class EmbeddedSet:
     joined: Sequence[JoinedTerm] = (),
     space: Space = ANYTHING,
     match: Match | None = None,
+    scale: Scale | None = None,
     words: Words | None = None,
     guess: Guess | None = None,
     tune: Tune | None = None,
@@ -75,6 +78,7 @@ class EmbeddedSet:
     self.joined = tuple(joined)
     self.space = space
     self.match = match
+    self.scale = scale
     self.words = words
     self.guess = guess
     self.tune = tune

@@ -35,6 +35,7 @@ from mmcontrast.objectives.tokens import Tokens
 ROUNDING = 1e-6  # cosines closer than this are equal in float32
 RECALL_AT = (1, 5, 10)
 PROTOCOLS = (OURS, CLIP_BENCHMARK)
+MATCH_ORDERS = ("head", "head_and_cosine")
 Positives = Matches | np.ndarray | sparse.csr_array
 """Which of Q queries matches which of G candidates: Matches, or bool [Q, G]."""
 
@@ -153,6 +154,7 @@ def evaluate(
   directions: str | Sequence[str] = (),
   nodes: Sequence[Sequence[str]] = (),
   match: str = "",
+  match_order: str = "head",
   candidates: int = 16,
   protocol: str | Sequence[str] = OURS,
 ) -> dict[str, dict[str, float]]:
@@ -165,6 +167,10 @@ def evaluate(
       the other: the tasks "image_ssl_to_fusion.pooled" and back. Things of a fusion are examples.
     match: a head, of a tower that reads two modalities, by whose logits the nearest are put in order once more, as
       ALBEF does (arXiv:2107.07651): the tasks "image_to_text_by_HEAD". "": none.
+    match_order: "head": by the head alone; "head_and_cosine": by its log-odds plus the scaled cosine. A head
+      that learned from mismatched pairs which the scaled cosines drew has learned the odds of a pair beside a pair so
+      drawn, and the sum are the log-odds of the pair itself, but for a constant of each query: a head that has learned
+      nothing then changes no order (residual energies, as Deng et al., arXiv:2004.11714; ours for retrieval).
     candidates: how many of the nearest, a query.
     protocol: of PROTOCOLS, one or several: recall at k of the pairs by another's rules is a task of its own,
       "image_to_text_by_clip_benchmark-1.6". What is said above of `nodes`, `match` and joined keys is by ours.
@@ -173,6 +179,7 @@ def evaluate(
     UserError: no such direction or head, or a set with nothing to be searched for or by.
   """
   del bank
+  choose(match_order, MATCH_ORDERS, "retrieval.match_order")
   if candidates < 1:
     raise UserError(f"retrieval.candidates: {candidates}; give 1 or more")
   out = {}
@@ -182,7 +189,7 @@ def evaluate(
       for name in names_of(protocol):
         both[_task_of(way, name)] = (_of_pair if name == OURS else _by_clip_benchmark)(test, *way)
       if match and set(way) == set(_matched_by(test, match)) and test.match:
-        both[f"{way_of(*way)}_by_{match}"] = _matched(test, *way, match, candidates)
+        both[f"{way_of(*way)}_by_{match}"] = _matched(test, *way, match, match_order, candidates)
     for one, other in pairs_of(nodes):
       both |= {way_of(*way): of_nodes(test, *way) for way in ((one, other), (other, one))}
     for term in test.joined:
@@ -191,12 +198,15 @@ def evaluate(
   return out
 
 
-def _matched(test: EmbeddedSet, query: str, gallery: str, head: str, candidates: int) -> dict[str, float]:
+def _matched(
+  test: EmbeddedSet, query: str, gallery: str, head: str, order_by: str, candidates: int
+) -> dict[str, float]:
   """As `retrieval`, the nearest of each query in the order of a matching head's scores; ties count against the model.
 
   A query whose matches are not among the nearest keeps its rank.
   """
   positives, order_of = test.matches(query, gallery), _matched_by(test, head)
+  scale = 0.0 if order_by == "head" else _scale_of(test, query, gallery)
   which = positives.answerable()
   queries, among = test.joint(query), test.joint(gallery)
   rank = ranks(queries, among, positives, test.compare, way_of(query, gallery), which)
@@ -209,14 +219,31 @@ def _matched(test: EmbeddedSet, query: str, gallery: str, head: str, candidates:
       queries[asked], unit(among) if test.compare is cosines else among, test.compare, way_of(query, gallery)
     )
     nearest = order(scores, right)[:, :count]
-    right = np.take_along_axis(right, nearest, axis=1)
+    right, scores = (np.take_along_axis(one, nearest, axis=1) for one in (right, scores))
     pairs = np.stack([np.repeat(asked, count), nearest.reshape(-1)], axis=1)
     pairs = pairs if order_of == (query, gallery) else pairs[:, ::-1]
     values = {one: test.data.things[one].values for one in order_of}
     matched = test.match(head, values, pairs).reshape(right.shape)
+    matched = log_odds(matched) + scale * scores if scale else matched
     best = np.where(right, matched, -np.inf).max(axis=1, keepdims=True)
     rank[reached[rows]] = 1 + ((matched >= best - ROUNDING) & ~right).sum(axis=1)
   return _summary(rank, len(among))
+
+
+def log_odds(log_p: np.ndarray) -> np.ndarray:
+  """log p / (1 - p) of log p, which is at most 0: finite for p = 1 as well."""
+  log_p = np.minimum(np.asarray(log_p, np.float64), -1e-12)
+  return log_p - np.log(-np.expm1(log_p))
+
+
+def _scale_of(test: EmbeddedSet, query: str, gallery: str) -> float:
+  scale = test.scale and test.scale(query, gallery)
+  if not scale:
+    raise UserError(
+      f"retrieval.match_order='head_and_cosine': this run has learned no scale of the cosine of {query} and {gallery}; "
+      "give 'head'"
+    )
+  return scale
 
 
 def _matched_by(test: EmbeddedSet, head: str) -> tuple[str, ...]:

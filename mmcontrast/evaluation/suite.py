@@ -72,6 +72,7 @@ from mmcontrast.evaluation.embed import (
   Embed,
   Guess,
   Match,
+  Scale,
   Seen,
   Space,
   Tune,
@@ -227,6 +228,7 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
       space.check_comparable(pair, where)
     for head in (options["match"],) if options.get("match") else ():
       choose(head, space.matches, f"{where}.match: heads that give logits, of a tower that reads two modalities")
+      choose(options.get("match_order", "head"), retrieval.MATCH_ORDERS, f"{where}.match_order")
     for key, known in (("directions", sorted(ways)), ("of", sorted(set(space.joint or ()) - {zero_shot.PROMPTS}))):
       for one in (options[key],) if isinstance(options.get(key), str) else options.get(key, ()):
         choose(one, known, f"{where}.{key}")
@@ -242,6 +244,7 @@ def embed_sets(
   joined: Sequence[JoinedTerm] = (),
   space: Space = ANYTHING,
   match: Match | None = None,
+  scale: Scale | None = None,
   words: Words | None = None,
   guess: Guess | None = None,
   tune: Tune | None = None,
@@ -249,7 +252,7 @@ def embed_sets(
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
-  `space`, `match`, `words`, `guess`, `tune`: see EmbeddedSet.
+  `space`, `match`, `scale`, `words`, `guess`, `tune`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
   return {
@@ -262,6 +265,7 @@ def embed_sets(
       joined=joined,
       space=space,
       match=match,
+      scale=scale,
       words=words,
       guess=guess,
       tune=tune,

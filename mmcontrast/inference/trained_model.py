@@ -277,6 +277,10 @@ class Inference:
     heads = [self.heads.get(modality, "") for modality in (one, other)]
     return logits_between(self.config["objective"], self.variables["params"].get("terms", {}), heads)
 
+  def cosine_scale(self, one: str, other: str) -> float | None:
+    """What training learned to multiply the cosine of things of two modalities by; None where it learned nothing."""
+    return self.logits(one, other)[0]
+
   def _logits(self) -> tuple[float | None, float | None]:
     pairs = [self.logits(*way) for way in self.space.ways()[::2]]
     return next((pair for pair in pairs if pair[0] is not None), (None, None))

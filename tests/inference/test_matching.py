@@ -72,13 +72,15 @@ def test_scores_are_those_of_the_graph(model):
     model.match("matsch", {}, np.zeros((0, 2), int))
 
 
-@pytest.mark.parametrize("candidates", [1, 4, 12])
-def test_the_nearest_are_put_in_order_by_it(model, candidates):
+@pytest.mark.parametrize(("candidates", "order", "scale"), [(1, "head", None), (4, "head", 5.0), (12, "head", None),
+                                                            (12, "head_and_cosine", 5.0)])  # fmt: skip
+def test_the_nearest_are_put_in_order_by_it(model, candidates, order, scale):
   data = image_text_set(images=IMAGES, image_id=np.arange(12), captions=CAPTIONS, caption_id=np.arange(12),
                         name="s", seen=False)  # fmt: skip
-  one = EmbeddedSet(data, model.embed, "s", seen=model.seen, space=model.space, match=model.match)
-  config = {"sets": ("s",), "features": "image",
-            "evaluators": {"retrieval": {"match": "match", "candidates": candidates}}}  # fmt: skip
+  one = EmbeddedSet(data, model.embed, "s", seen=model.seen, space=model.space, match=model.match,
+                    scale=lambda *_: scale)  # fmt: skip
+  options = {"match": "match", "candidates": candidates, "match_order": order}
+  config = {"sets": ("s",), "features": "image", "evaluators": {"retrieval": options}}
   check_space(config, model.space)
   found = run_suite(model.embed, config, None, sets={"s": one})
   ways = lambda name: model.space.ways()  # noqa: E731
@@ -88,6 +90,8 @@ def test_the_nearest_are_put_in_order_by_it(model, candidates):
     ("image_to_text", images @ texts.T, scores.T),
     ("text_to_image", texts @ images.T, scores),
   ):
+    if order == "head_and_cosine":
+      matched = np.log(np.exp(matched) / (1 - np.exp(matched))) + scale * cosines
     ranks = []
     for query in range(12):
       nearest = np.argsort(-cosines[query], kind="stable")
@@ -98,6 +102,21 @@ def test_the_nearest_are_put_in_order_by_it(model, candidates):
     assert found[f"s/{way}_by_match/recall@1"] == pytest.approx(np.mean(np.array(ranks) == 1))
     if candidates == 1:
       assert found[f"s/{way}_by_match/recall@5"] == found[f"s/{way}/recall@5"]
+
+
+def test_a_scale_that_nobody_learned_is_one_line(model):
+  data = image_text_set(images=IMAGES, image_id=np.arange(12), captions=CAPTIONS, caption_id=np.arange(12),
+                        name="s", seen=False)  # fmt: skip
+  one = EmbeddedSet(
+    data, model.embed, "s", seen=model.seen, space=model.space, match=model.match, scale=lambda *_: None
+  )
+  config = {"sets": ("s",), "features": "image",
+            "evaluators": {"retrieval": {"match": "match", "match_order": "head_and_cosine"}}}  # fmt: skip
+  with pytest.raises(UserError, match="this run has learned no scale of the cosine of image and text; give 'head'"):
+    run_suite(model.embed, config, None, sets={"s": one})
+  config["evaluators"]["retrieval"]["match_order"] = "heads"
+  with pytest.raises(UserError, match=r"retrieval.match_order: no such choice 'heads'; did you mean 'head'"):
+    check_space(config, model.space)
 
 
 def test_what_matches_nothing_is_one_line(model):

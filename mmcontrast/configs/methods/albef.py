@@ -6,7 +6,8 @@ Beside the two terms of `albef_itc` a fusion encoder reads the text's tokens wit
 from the same image with another text and the same text with another image, each drawn by the contrastive scores of the
 global batch; and it guesses 15 % of the words, 0.4 of the target, ramped as there, being what the momentum branch
 guesses. All three of weight 1. Queues, schedule, data and towers are those of `albef_itc`: a bag of pieces stands for
-the six lower layers of a BERT, one layer for the six upper ones. Evaluation puts the 16 nearest in order by matching.
+the six lower layers of a BERT, one layer for the six upper ones. Evaluation puts the 16 nearest
+in order by matching and the cosine.
 """
 
 from mmcontrast.config import sized
@@ -44,5 +45,6 @@ def get_config(arg=None):
   c = albef_itc.get_config()
   add_fusion(c)
   add_matching(c, "image_to_text", "text_to_image")
+  c.evaluation.evaluators.retrieval.match_order = "head_and_cosine"
   add_words(c, share=c.objective.image_to_text.target.share)
   return sized(c, arg)

@@ -15,5 +15,6 @@ def get_config(arg=None):
   c = tcl_ita.get_config()
   albef.add_fusion(c)
   albef.add_matching(c, "image_to_text", "text_to_image")
+  c.evaluation.evaluators.retrieval.match_order = "head_and_cosine"
   albef.add_words(c, share=c.objective.image_to_text.target.share)
   return sized(c, arg)
