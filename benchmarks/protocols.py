@@ -1,7 +1,8 @@
 """What of the protocols can be measured here: a run on real pictures, in the layouts that the protocols read.
 
     mmcontrast train --config clip --workdir runs/clip_300 --config.steps=300
-    mmcontrast train --config clip --workdir runs/clip_60 --config.steps=60
+    mmcontrast train --config clip --workdir runs/clip_60 --config.steps=60 \\
+      --config.optimizer.learning_rate.warmup_steps=20
     python benchmarks/protocols.py --workdir runs/clip_300 --compare runs/clip_60 \
       --out docs/results/protocols
 
@@ -137,12 +138,17 @@ def main() -> None:
   flags.FLAGS.mark_as_parsed()
   from mmcontrast.benchmark import open_suite
 
+  tables: dict[str, dict] = {}
   with tempfile.TemporaryDirectory() as scratch:
-    tables = {}
     for of, suite in write_sets(pathlib.Path(scratch)).items():
       if sets := [name for name in open_suite(suite).sets if name in options.sets]:
         tables[of] = mmcontrast.benchmark(options.workdir, suite, compare=options.compare, sets=sets)
         tables[of]["suite"] = suite.replace(scratch, "SCRATCH")
+        show(tables, options.out)  # after each, what is done is kept
+
+
+def show(tables: dict, out: str | None) -> None:
+  """Prints the tables and writes them."""
   about = {"command": "python benchmarks/protocols.py --workdir runs/clip_300 --compare runs/clip_60",
            "device": device(), "versions": versions()}  # fmt: skip
   for table in tables.values():
@@ -150,8 +156,8 @@ def main() -> None:
       run["workdir"] = pathlib.Path(run["workdir"]).name
   text = as_markdown(tables, about)
   print(text)
-  if options.out:
-    path = pathlib.Path(options.out)
+  if out:
+    path = pathlib.Path(out)
     path.with_suffix(".json").write_text(json.dumps({"note": NOTE, **about, "tables": tables}, indent=1) + "\n")
     path.with_suffix(".md").write_text(text)
 
