@@ -3,7 +3,7 @@
     mmcontrast train --config clip --workdir runs/clip_300 --config.steps=300
     mmcontrast train --config clip --workdir runs/clip_60 --config.steps=60 \\
       --config.optimizer.learning_rate.warmup_steps=20
-    python benchmarks/protocols.py --workdir runs/clip_300 --compare runs/clip_60 \
+    python benchmarks/protocols.py --workdir runs/clip_300 --compare runs/clip_60 \\
       --out docs/results/protocols
 
 Pictures of emoji_noto, a style that the runs do not train on, are written as sets of CLIP_benchmark (classes,
