@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
+from mmcontrast.evaluation import nearest
 from mmcontrast.evaluation.embed import row_chunks, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of, task_of
 from mmcontrast.evaluation.labelled import Labelled, accuracies, concepts, gather, leave_out, tested
@@ -50,7 +51,7 @@ def classify(
   out = np.empty(len(queries), np.int64)
   for rows in row_chunks(len(queries), max(len(bank), classes)):
     scores = queries[rows] @ bank.T
-    near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    near = nearest.largest(scores, k)
     cosine = np.take_along_axis(scores, near, axis=1).astype(np.float64)
     weight = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / temperature)
     cell = np.arange(len(scores))[:, None] * classes + bank_labels[near]

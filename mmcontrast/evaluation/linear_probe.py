@@ -23,6 +23,7 @@ from mmcontrast.evaluation.labelled import accuracies, gather, held_out_concepts
 
 USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 PROTOCOL = "lbfgs-l2-v1"
+_LARGE = 2**23  # numbers, from which on several threads gain
 L2_GRID = (10.0, 1.0, 0.1, 0.01, 0.001)
 
 
@@ -123,9 +124,9 @@ def _path(features: np.ndarray, labels: np.ndarray, l2s: Sequence[float], steps:
   out = []
   for l2 in l2s:
     model.set_params(C=1.0 / (l2 * len(x)))
-    # One thread: the products are small, and waiting for a second one on a busy machine
+    # One thread where the products are small: waiting for a second one on a busy machine
     # takes ten times as long. Early stopping is part of the protocol.
-    with threadpool_limits(1), warnings.catch_warnings():
+    with threadpool_limits(1 if x.size < _LARGE else None), warnings.catch_warnings():
       warnings.simplefilter("ignore", ConvergenceWarning)
       model.fit(x, labels)
     weight, bias = model.coef_.T.copy(), model.intercept_.copy()
