@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ORACLES := .venv-oracles
 RUN := runs/quickstart
 
-.PHONY: quickstart trimodal test oracles launchers tpu browser notebooks lint clean
+.PHONY: quickstart trimodal test oracles launchers ray tpu browser notebooks lint clean
 
 # Python 3.11 or newer, in an environment of its own; installed once a change of setup.py.
 $(BIN)/python:
@@ -71,6 +71,11 @@ launchers: $(VENV)/installed-test
 browser: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	$(BIN)/python -m pytest -q tests/browser --durations=10
+
+# A Ray cluster of two nodes on this machine, whose workers are killed.
+ray: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	$(BIN)/python tests/launch/check_ray.py
 
 # The notebooks made of their texts, and every cell of them run, in an empty environment of this Python:
 # `make PYTHON=python3.13 VENV=.venv-3.13 notebooks` for another.

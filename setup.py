@@ -30,6 +30,7 @@ PROTOCOLS = ["eccv-caption>=0.1"]  # positives of COCO's test captions beyond th
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
 UMAP = ["umap-learn>=0.5.7"]  # a second projection of `mmcontrast report`
 BROWSER = ["selenium>=4.25"]  # `make browser`, with Debian's chromium and chromium-driver
+RAY = ["ray[data]>=2.50", "pandas>=2.2"]  # --ray of the commands for large sets
 TEXT = ["tokenizers>=0.20", "ftfy>=6.2"]  # data.tokenizer "huggingface" and "clip"
 
 setuptools.setup(
@@ -88,6 +89,7 @@ setuptools.setup(
     "umap": UMAP,
     "browser": BROWSER,
     "captions": CAPTIONS,
+    "ray": RAY,
     "protocols": PROTOCOLS,
     "gs": ["gcsfs>=2025.3"],
     "s3": ["s3fs>=2025.3"],
