@@ -1,6 +1,6 @@
 # `make quickstart` trains and evaluates on real data; `make test` runs every test; `make oracles` those beside other
 # packages; `make launchers` launch/slurm.sbatch on a SLURM of one node; `make tpu` compiles for TPUs; `make notebooks`
-# runs the notebooks; `make browser` opens the pages of report and demo in a Chromium.
+# runs the notebooks; `make browser` opens the pages of report and demo in a Chromium; `make ray` shares commands on Ray.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
