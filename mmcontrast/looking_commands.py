@@ -42,7 +42,9 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
   report.add_argument(
     "--examples", type=int, default=2000, help="how many things of a modality the map shows at most (default: 2000)"
   )
-  report.add_argument("--projection", metavar="NAME", help="pca or umap (default: both, where umap-learn is installed)")
+  report.add_argument(
+    "--projection", default="pca", metavar="NAME", help="pca, or umap for both, which takes longer (default: pca)"
+  )
   report.add_argument(
     "--embedding_atlas", metavar="FILE.parquet", help="write the map besides as a table that embedding-atlas opens"
   )

@@ -64,7 +64,7 @@ def report(
   split: str | None = None,
   dataset: str | None = None,
   examples: int = EXAMPLES,
-  projection: str | None = None,
+  projection: str = PROJECTIONS[0],
   embedding_atlas: str | os.PathLike | None = None,
   step: int | None = None,
   data_dir: str | None = None,
@@ -81,7 +81,7 @@ def report(
     source, options, split: what is looked at instead of the sets of the run, as of `evaluate_workdir`.
     dataset: which of its sets retrieval, confusions and the map are of; by default the last.
     examples: how many things of a modality the map shows at most.
-    projection: "pca" or "umap"; by default both, where umap-learn is installed.
+    projection: "pca", or "umap" for both: it takes the longest of all.
     embedding_atlas: a Parquet file to write besides, which embedding-atlas opens.
     step: the checkpoint of this step instead of the newest.
   Returns:
@@ -90,12 +90,11 @@ def report(
   """
   if examples < 1:
     raise UserError(f"--examples {examples}: give 1 or more")
-  if projection is not None:
-    choose(projection, PROJECTIONS, "--projection")
-    if projection == "umap" and not plane.has_umap():
-      raise UserError(
-        "--projection umap: the package umap-learn is missing; pip install 'mmcontrast[umap]', or give --projection pca"
-      )
+  choose(projection, PROJECTIONS, "--projection")
+  if projection == "umap" and not plane.has_umap():
+    raise UserError(
+      "--projection umap: the package umap-learn is missing; pip install 'mmcontrast[umap]', or give --projection pca"
+    )
   paths = [folders.at(workdir, "--workdir"), *(folders.at(one, "--compare") for one in compare)]
   path = _file(out, "--out", ".html") if out is not None else paths[0] / "report.html"
   atlas = _file(embedding_atlas, "--embedding_atlas", ".parquet") if embedding_atlas is not None else None
@@ -110,7 +109,7 @@ def report(
   if atlas is not None:
     if looked is None or not len(looked.points.place):
       raise UserError(f"--embedding_atlas: there is nothing to map; {_why(runs[0], found[0])}")
-    write_atlas(atlas, looked.test, looked.points, list(looked.views.values())[-1])
+    write_atlas(atlas, looked.test, looked.points, next(iter(looked.views.values())))
   page = Page(
     title=_names(paths)[0] + (f" and {len(compare)} more" if len(compare) > 1 else ""),
     facts=_facts(runs[0]),
@@ -198,7 +197,7 @@ def _measure(run: _Run, data_dir: str | None) -> _Measured:
   return found
 
 
-def _look(run: _Run, found: _Measured, dataset: str | None, examples: int, projection: str | None) -> Looked | None:
+def _look(run: _Run, found: _Measured, dataset: str | None, examples: int, projection: str) -> Looked | None:
   """The set that is shown: the one that is asked for, else the last."""
   if not found.sets or (dataset is not None and dataset not in found.sets):
     return None
@@ -206,11 +205,10 @@ def _look(run: _Run, found: _Measured, dataset: str | None, examples: int, proje
   test = found.sets[name]
   points = points_of(test, examples)
   views = {}
+  if projection == "umap" and len(points.place) > 3:
+    views["UMAP"] = plane.umap(points.rows)
   if len(points.place):
-    if projection != "umap":
-      views["PCA"] = plane.pca(points.rows)
-    if projection == "umap" or (projection is None and plane.has_umap() and len(points.place) > 3):
-      views["UMAP"] = plane.umap(points.rows)
+    views["PCA"] = plane.pca(points.rows)
   return Looked(test, found.directions[name], found.confusions[name], points, views, gaps(test))
 
 
