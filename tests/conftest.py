@@ -20,6 +20,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # writing takes 0.01
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a quarter of the time of lowering
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts parses the package again
 gc.set_threshold(100_000, 20, 100)  # a fifth of the time of tracing, among so many live objects
 
 import pytest

@@ -111,9 +111,10 @@ def test_importing_is_quick_and_light():
   assert words[1:] == [] and float(words[0]) < 1.0
 
 
-def test_the_program_needs_neither_tensorflow_nor_torch():
+def test_the_program_needs_neither_tensorflow_nor_torch_and_waits_for_no_statistics():
   code = (
-    "import sys, mmcontrast.train, mmcontrast.evaluate; print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+    "import sys, mmcontrast.train, mmcontrast.evaluate; "
+    "print([m for m in ('tensorflow', 'torch', 'scipy.stats') if m in sys.modules])"
   )
   found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
   assert found.strip() == "[]"

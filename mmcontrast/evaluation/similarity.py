@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from mmcontrast import folders
 from mmcontrast.errors import UserError
@@ -76,6 +75,8 @@ def pairs_by_tags(texts: Sequence[str], tags: np.ndarray, most: int) -> Pairs:
 
 def correlations(cosines: np.ndarray, alike: np.ndarray) -> dict[str, float]:
   """Spearman's and Pearson's correlation of [P] with [P], 0 where either is all the same, and how many pairs."""
+  from scipy import stats  # half a second
+
   found = {"spearman": 0.0, "pearson": 0.0}
   if len(alike) > 1 and np.ptp(cosines) > 0 and np.ptp(alike) > 0:
     found = {
