@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -98,6 +99,7 @@ def _on_ray(start: Callable[[], Worker], numbers: Sequence[int], address: str) -
     raise UserError(f"--ray {address}: needs the package ray; pip install 'mmcontrast[ray]'") from None
   if began := not ray.is_initialized():
     try:
+      _reach(address)
       ray.init(address, log_to_driver=False, logging_level="error")
     except Exception as error:  # each kind of address has its own
       raise UserError(
@@ -108,6 +110,13 @@ def _on_ray(start: Callable[[], Worker], numbers: Sequence[int], address: str) -
   finally:
     if began:
       ray.shutdown()
+
+
+def _reach(address: str) -> None:
+  """Raises OSError where nobody listens at HOST:PORT, for which Ray would wait for minutes."""
+  host, colon, port = address.rpartition(":")
+  if colon and port.isdigit() and "/" not in host:
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _mapped(ray: Any, start: Callable[[], Worker], numbers: Sequence[int]) -> Iterator[Made]:
