@@ -1,10 +1,11 @@
-"""What the matching head adds to retrieval: R@1 by the cosine, and with the nearest put in order by matching.
+"""What the matching head adds to retrieval: R@1 by the cosine, and with the nearest put in order by the head, alone and
+with the cosine that drew its negatives (evaluation/retrieval.py, match_order).
 
     python benchmarks/reranking.py --method albef --seeds 0 1 2 --out docs/results/reranking.json
 
 Trains the config with each seed as it is, unless --steps says otherwise, and evaluates it on the style that it was not
 trained on (emoji_noto). A row a seed and direction; the last rows are means over seeds, with the standard deviation of
-the difference. A run that is there already is not trained again.
+both differences. A run that is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from record import record
 
 from mmcontrast.config import load_config
 from mmcontrast.evaluate import evaluate_workdir
+from mmcontrast.evaluation.retrieval import MATCH_ORDERS
 from mmcontrast.train import train
 
 SET = "emoji_noto"
@@ -28,13 +30,14 @@ def row(method: str, seed: int, steps: int | None, folder: pathlib.Path) -> list
   words = [f"--config.seed={seed}", *([f"--config.steps={steps}"] if steps else [])]
   workdir = folder / f"{method}_{seed}_{steps or 'all'}"
   train(load_config(f"methods/{method}", words), workdir)
-  found = evaluate_workdir(workdir)
+  rows = {way: {"method": method, "seed": seed, "way": way} for way in ("image_to_text", "text_to_image")}
   head = load_config(f"methods/{method}")["evaluation"]["evaluators"]["retrieval"]["match"]
-  rows = []
-  for way in ("image_to_text", "text_to_image"):
-    before, after = (found[f"{SET}/{way}{task}/recall@1"] for task in ("", f"_by_{head}"))
-    rows.append({"method": method, "seed": seed, "way": way, "R@1": before, "R@1 by matching": after})
-  return rows
+  for order in MATCH_ORDERS:
+    found = evaluate_workdir(workdir, overrides=[f"--config.evaluation.evaluators.retrieval.match_order={order}"])
+    for way, one in rows.items():
+      one["R@1"] = found[f"{SET}/{way}/recall@1"]
+      one[order] = found[f"{SET}/{way}_by_{head}/recall@1"]
+  return list(rows.values())
 
 
 def main() -> None:
@@ -50,12 +53,13 @@ def main() -> None:
     one for seed in options.seeds for one in row(options.method, seed, options.steps, pathlib.Path(options.folder))
   ]
   for way in dict.fromkeys(one["way"] for one in rows):
-    pairs = [(one["R@1"], one["R@1 by matching"]) for one in rows if one["way"] == way]
-    gains = [after - before for before, after in pairs]
-    before, after = (statistics.mean(column) for column in zip(*pairs))
-    spread = statistics.stdev(gains) if len(gains) > 1 else None
-    rows.append({"method": options.method, "seed": "mean", "way": way, "R@1": before, "R@1 by matching": after,
-                 "gain": after - before, "of gain": spread})  # fmt: skip
+    ours = [one for one in rows if one["way"] == way]
+    mean = {key: statistics.mean(one[key] for one in ours) for key in ("R@1", *MATCH_ORDERS)}
+    for order in MATCH_ORDERS:
+      gains = [one[order] - one["R@1"] for one in ours]
+      spread = statistics.stdev(gains) if len(gains) > 1 else None
+      mean |= {f"gain by {order}": statistics.mean(gains), f"sd by {order}": spread}
+    rows.append({"method": options.method, "seed": "mean", "way": way, **mean})
   record(rows, options.out)
 
 
