@@ -9,21 +9,24 @@ configs has, and runs each hook, so that nothing which a config names is left ou
 import collections
 import copy
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+MOST = 5  # configs of one run: the time to compile a step grows faster than its terms
 _MERGED = ("heads", "objective", "epoch_hooks")
 _APART = ("stages", "update_rule", "init")  # what names terms or heads: the same to the letter
 _NOT_TRAINED = ("evaluation", "checkpoint", "log", "steps", "seed")
 
 
 def families(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-  """The names of `configs`, name -> resolved config as it would be trained, by family."""
+  """The names of `configs`, name -> resolved config as it would be trained, by family, of MOST at most."""
   found = collections.defaultdict(list)
   for name in sorted(configs):
     found[json.dumps(_family(configs[name]), sort_keys=True)].append(name)
-  return [tuple(names) for names in found.values()]
+  parts = ((names, math.ceil(len(names) / MOST)) for names in found.values())
+  return [tuple(names[part::count]) for names, count in parts for part in range(count)]
 
 
 def merged(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
