@@ -155,7 +155,7 @@ def begin(folder: Folder, manifest: Mapping[str, Any], option: str, name: str = 
     folders.make(folder, option)
     with MadeShards(folder, {}).held(name, wait=True):
       if not path.is_file():
-        if any(not _OF_OTHERS.fullmatch(one.name) for one in folder.iterdir()):
+        if any(not _OF_OTHERS.fullmatch(one.name) for one in folder.glob("*")):  # a new one of a store is not there
           folders.check_empty(folder, option)
         with written(path) as scratch:
           scratch.write_text(json.dumps(manifest, indent=1) + "\n")
