@@ -47,7 +47,7 @@ METRICS = {
   "kNN subgroup": "knn/subgroup_accuracy",
   "probe group": "linear_probe/group_accuracy",
 }
-SETS = ("emoji_noto", "emoji_spoken_noto")
+SETS = ("emoji_noto", "emoji_spoken_noto:en-us+m7")
 """The style that is never trained on: a config evaluates the one or the other, of the same drawings and names."""
 TABLES = {
   "joint": ("i2t R@1", "i2t R@10", "t2i R@1", "kNN concept", "probe group"),
