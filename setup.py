@@ -99,6 +99,7 @@ setuptools.setup(
       *SEARCH,
       *CAPTIONS,
       *TEXT,
+      *VIDEO,
       "pytest>=8.3",
       "pytest-xdist>=3.6",
       "hypothesis>=6.120",

@@ -46,7 +46,7 @@ def test_they_are_in_the_package_and_listed(capsys):
 @pytest.mark.parametrize(
   "name, meant",
   [
-    ("clipp", "did you mean 'methods/clip'"),
+    ("siglp", "did you mean 'methods/siglip'"),
     ("configs/quickstart.py", "did you mean 'quickstart'"),
     ("methods/simclr.py", "did you mean 'methods/simclr'"),
     ("mine", "did you mean 'mine.py'"),

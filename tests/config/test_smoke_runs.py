@@ -47,6 +47,16 @@ TRACED = {
   "methods/simmim",
   "methods/sycoca",
   "methods/vlap",
+  # A recipe is a method at other sizes; clip_vit_b16 trains.
+  "recipes/clip_vit_l14",
+  "recipes/lit_vit_l16",
+  "recipes/mct_coco",
+  "recipes/moco_v3_resnet50_imagenet",
+  "recipes/siglip_so400m",
+  "recipes/siglip_vit_b16",
+  # lit trains a stage of images, distill_clip teachers.
+  "methods/cwcl",
+  "methods/mobileclip",
   # Other families train tokens, texts and stages.
   "methods/cico",
   "methods/clip4clip",

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from mmcontrast import folders
 from mmcontrast.errors import UserError
 from mmcontrast.parallel import distributed
 from mmcontrast.runs import run_lock
@@ -62,7 +63,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
   def none(file, how):
     raise OSError(38, "Function not implemented")
 
-  monkeypatch.setattr(run_lock.fcntl, "flock", none)
+  monkeypatch.setattr(folders.fcntl, "flock", none)
   with run_lock.held(tmp_path):
     pass
   assert "has no locks (Function not implemented)" in capsys.readouterr().out
