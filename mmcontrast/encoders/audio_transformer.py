@@ -5,7 +5,6 @@ Parameters: patch_embed, cls_token, pos_time, pos_frequency, blocks_0/... (see t
 
 from __future__ import annotations
 
-import functools
 from typing import ClassVar
 
 import jax
@@ -17,9 +16,9 @@ from mmcontrast.encoders.conv import taps
 from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import sincos2d
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, masked_mean
+from mmcontrast.encoders.token_transformer import encoded_tokens
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
 
 
@@ -87,27 +86,7 @@ class AudioTransformer(nn.Module):
     x = self._placed(Dense(self.width, dtype=dtype, name="patch_embed")(x))
     grid = x.shape[1:3]
     x = x.reshape(len(x), -1, self.width)
-    front = int(self.pool == "cls")
-    if front:
-      token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32).astype(dtype)
-      x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], axis=1)
-    attended = None if mask is None else jnp.pad(mask, ((0, 0), (front, 0)), constant_values=True)
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    block = functools.partial(
-      Block,
-      self.heads,
-      round(self.width * self.mlp_ratio),
-      self.activation,
-      dropout=self.dropout,
-      drop_path=self.drop_path,
-      norm_epsilon=self.norm_epsilon,
-      dtype=dtype,
-      attention=self.attention,
-    )
-    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat)
-    x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    tokens = x[:, front:]
-    return Encoded(x[:, 0] if front else masked_mean(tokens, mask), tokens, mask, grid=grid)
+    return encoded_tokens(self, x, mask, train=train, grid=grid)
 
   def _patches(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """[B, F, M], [B, F] -> ([B, T, N, cells of a patch], [B, T N])."""

@@ -16,21 +16,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mmcontrast.encoders.attention import ATTENTION
-from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.patch_decoder import with_hidden
 from mmcontrast.encoders.positions import sincos2d
-from mmcontrast.encoders.transformer import (
-  ACTIVATIONS,
-  REMAT,
-  Block,
-  Context,
-  CrossAttention,
-  Mlp,
-  apply_blocks,
-  check_heads,
-)
+from mmcontrast.encoders.token_transformer import through_blocks
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Context, CrossAttention, Mlp, check_heads
 from mmcontrast.errors import UserError
 
 
@@ -77,24 +69,18 @@ class MapDecoder(nn.Module):
     (parts, *grid), places, dtype = first.whole, first.places, jnp.dtype(self.dtype)
     if not 0 <= self.part < parts:
       raise UserError(f"part: {self.part} is none of the {parts} maps; give 0, the colours, to {parts - 1}")
-    length, (count, kept) = math.prod(grid), places.shape
+    length = math.prod(grid)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
-    x = Dense(self.width, dtype=dtype, name="embed")(first.tokens)
+    whole, others = with_hidden(self, first.tokens, places, parts * length)
     normal = nn.initializers.normal(0.02)
-    token = self.param("mask_token", normal, (self.width,), jnp.float32).astype(dtype)
     of_part = self.param("part_embed", normal, (parts, self.width), jnp.float32).astype(dtype)
     position = of_part[:, None] + jnp.asarray(sincos2d(*grid, self.width), dtype)
-    rows = jnp.arange(count)[:, None]
-    whole = jnp.broadcast_to(token, (count, parts * length, self.width)).at[rows, places].set(x[:, :kept])
     whole = whole + position.reshape(1, parts * length, self.width)
     queries = whole[:, self.part * length : (self.part + 1) * length]
-    context = jnp.concatenate([jnp.take_along_axis(whole, places[..., None], 1), x[:, kept:]], 1)
+    context = jnp.concatenate([jnp.take_along_axis(whole, places[..., None], 1), others], 1)
     attention = CrossAttention(self.heads, dtype, self.attention, name="cross_attn")
     x = attention(norm(name="norm_query")(queries), Context(norm(name="norm_context")(context)))
     hidden = round(self.width * self.mlp_ratio)
     x = x + Mlp(hidden, self.activation, dtype=dtype, name="mlp")(norm(name="norm_mlp")(x), train=train)
-    block = functools.partial(
-      Block, self.heads, hidden, self.activation, norm_epsilon=self.norm_epsilon, dtype=dtype, attention=self.attention
-    )
-    x = apply_blocks(block, self.depth, x, train=train, scan=self.scan, remat=self.remat)
+    x = through_blocks(self, x, train=train)
     return Encoded(x.mean(1), x, grid=tuple(grid))

@@ -8,10 +8,10 @@ Parameters: embed, mask_token, context_0 ... (of several other towers), blocks_0
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -22,7 +22,8 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.fusion import context_of
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import sincos2d
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
+from mmcontrast.encoders.token_transformer import through_blocks
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
 
 
@@ -63,17 +64,32 @@ class PatchDecoder(nn.Module):
     dtype, grid = jnp.dtype(self.dtype), first.grid or first.whole
     if len(grid or ()) != 2:
       raise UserError("reads patches of an image, and these tokens are in no grid; let it read a ViT")
-    x = Dense(self.width, dtype=dtype, name="embed")(first.tokens)
-    token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,), jnp.float32).astype(dtype)
-    if first.places is not None:
-      rows = jnp.arange(len(x))[:, None]
-      x = jnp.broadcast_to(token, (len(x), math.prod(grid), self.width)).at[rows, first.places].set(x)
+    x = with_hidden(self, first.tokens, first.places, math.prod(grid))[0]
     x = x + jnp.asarray(sincos2d(*grid, self.width)[None], dtype)
-    block = functools.partial(
-      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, norm_epsilon=self.norm_epsilon,
-      dtype=dtype, attention=self.attention, branches=("attn", "cross_attn", "mlp") if others else ("attn", "mlp"),
-    )  # fmt: skip
     context = context_of(others, self.width, dtype) if others else None
-    x = apply_blocks(block, self.depth, x, context=context, train=train, scan=self.scan, remat=self.remat)
+    branches = ("attn", "cross_attn", "mlp") if others else ("attn", "mlp")
+    x = through_blocks(self, x, train=train, context=context, branches=branches)
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
     return Encoded(x.mean(1), x, places=first.places, grid=grid)
+
+
+def with_hidden(
+  decoder: nn.Module, tokens: jax.Array, places: jax.Array | None, count: int
+) -> tuple[jax.Array, jax.Array]:
+  """How decoders of hidden patches begin: tokens at the width of `decoder`, and its mask token where none is.
+
+  Called in the module's `__call__`, whose parameters "embed" and "mask_token" these are.
+
+  Args:
+    tokens: [B, K + any, C], the first K at `places` [B, K] of `count`; without places all are where they belong.
+  Returns:
+    [B, count, D], and what stands at no place [B, any, D].
+  """
+  dtype = jnp.dtype(decoder.dtype)
+  x = Dense(decoder.width, dtype=dtype, name="embed")(tokens)
+  token = decoder.param("mask_token", nn.initializers.normal(0.02), (decoder.width,), jnp.float32).astype(dtype)
+  if places is None:
+    return x, x[:, x.shape[1] :]
+  kept, rows = places.shape[1], jnp.arange(len(x))[:, None]
+  whole = jnp.broadcast_to(token, (len(x), count, decoder.width)).at[rows, places].set(x[:, :kept])
+  return whole, x[:, kept:]

@@ -21,8 +21,8 @@ from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
-from mmcontrast.encoders.layer_norm import LayerNorm
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
+from mmcontrast.encoders.token_transformer import encoded_tokens
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
 
 
@@ -110,19 +110,4 @@ class PointTransformer(nn.Module):
     x = dense(self.width, name="embed")(jnp.max(dense(4 * self.hidden, name="point4")(x), 2))
     place = dense(self.hidden, name="place1")(centres.astype(dtype))
     x = x + dense(self.width, name="place2")(ACTIVATIONS["gelu"](place))
-    front = int(self.pool == "cls")
-    if front:
-      token, position = (
-        self.param(name, nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32).astype(dtype)
-        for name in ("cls_token", "cls_pos")
-      )
-      x = jnp.concatenate([jnp.broadcast_to(token + position, (len(x), 1, self.width)), x], axis=1)
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    block = functools.partial(
-      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, dropout=self.dropout,
-      drop_path=self.drop_path, norm_epsilon=self.norm_epsilon, dtype=dtype, attention=self.attention,
-    )  # fmt: skip
-    x = apply_blocks(block, self.depth, x, train=train, scan=self.scan, remat=self.remat)
-    x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
-    tokens = x[:, front:]
-    return Encoded(x[:, 0] if front else tokens.mean(1), tokens)
+    return encoded_tokens(self, x, train=train, placed_class=True)

@@ -22,7 +22,8 @@ from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import sincos1d
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, masked_mean
+from mmcontrast.encoders.token_transformer import encoded_tokens
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
 
 
@@ -86,17 +87,4 @@ class SeriesTransformer(nn.Module):
     x = jnp.concatenate(taps(jnp.pad(x, ((0, 0), (side, side), (0, 0))), self.reach, 1, 1), axis=-1)
     x = norm(name="stem_norm2")(nn.relu(Dense(self.width, dtype=dtype, name="stem2")(x)))
     x = x + jnp.asarray(sincos1d(count, self.width), dtype)
-    front = int(self.pool == "cls")
-    if front:
-      token = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32).astype(dtype)
-      x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], axis=1)
-    attended = None if mask is None else jnp.pad(mask, ((0, 0), (front, 0)), constant_values=True)
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    block = functools.partial(
-      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, dropout=self.dropout,
-      drop_path=self.drop_path, norm_epsilon=self.norm_epsilon, dtype=dtype, attention=self.attention,
-    )  # fmt: skip
-    x = apply_blocks(block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat)
-    x = norm(name="norm")(x)
-    tokens = x[:, front:]
-    return Encoded(x[:, 0] if front else masked_mean(tokens, mask), tokens, mask)
+    return encoded_tokens(self, x, mask, train=train)

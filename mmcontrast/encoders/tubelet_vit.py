@@ -19,7 +19,8 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
+from mmcontrast.encoders.token_transformer import through_blocks
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
 
 
@@ -85,11 +86,7 @@ class TubeletViT(nn.Module):
       kept = grid[0] * (side - round(side * self.leave_out))
       places = jnp.argsort(~mask, axis=1, stable=True)[:, :kept]
       x = jnp.take_along_axis(x, places[..., None], axis=1)
-    block = functools.partial(
-      Block, self.heads, round(self.width * self.mlp_ratio), self.activation, drop_path=self.drop_path,
-      norm_epsilon=self.norm_epsilon, dtype=dtype, attention=self.attention,
-    )  # fmt: skip
-    x = apply_blocks(block, self.depth, x, train=train, scan=self.scan, remat=self.remat)
+    x = through_blocks(self, x, train=train)
     norm: Any = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     if self.norm_after_pool:
       return Encoded(norm(name="fc_norm")(x.mean(1)), x, places=places, grid=None if places is not None else grid,
