@@ -17,7 +17,7 @@ from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.score import normalize, products
 from mmcontrast.objectives.swav import Table
 from mmcontrast.objectives.term import Run
-from mmcontrast.objectives.words import check_words, who_has_words, words_of
+from mmcontrast.objectives.words import check_words, words_of
 
 
 class AssignmentPrediction(ModuleLoss):
@@ -30,14 +30,14 @@ class AssignmentPrediction(ModuleLoss):
   as they divide examples only. Prototypes have no gradient: they come from elsewhere, such as the word embeddings of a
   text tower, by config.init of "terms/NAME/prototypes/kernel", and config.optimizer.frozen keeps them as they are.
 
-  State: frequency [K] and count of steps: the share of examples whose text has a word, summed over steps.
+  State: frequency [K], how many texts had each word until now. Released is a file of the vocabulary's distribution.
 
   Attributes:
     prototypes: how many.
-    text: the view whose tokens are counted for the prior, where prototypes are the tokenizer's pieces, as in
-      "text[0]"; "": all prototypes are equally frequent.
+    text: the view whose words are counted for the prior, where prototypes are the tokenizer's pieces, as in "text[0]";
+      "": all prototypes are equally frequent.
     temperature: of the softmax that predicts, a number or a schedule (released: 0.01).
-    epsilon: how soft assignments are.
+    epsilon: how soft assignments are (released: 0.01).
     iterations: how often the prior counts.
   """
 
@@ -46,7 +46,7 @@ class AssignmentPrediction(ModuleLoss):
   prototypes: int = 2000
   text: str = ""
   temperature: Any = 0.01
-  epsilon: float = 0.05
+  epsilon: float = 0.01
   iterations: int = 3
 
   def __post_init__(self):
@@ -56,7 +56,7 @@ class AssignmentPrediction(ModuleLoss):
       if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{name}: {value!r} is not a whole number of {least} or more")
     if not self.epsilon > 0:
-      raise UserError(f"epsilon: {self.epsilon} is not above 0; VLAP uses 0.05")
+      raise UserError(f"epsilon: {self.epsilon} is not above 0; VLAP uses 0.01")
 
   @nn.compact
   def __call__(self, views: Sequence[Encoded], facts: Facts) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -78,18 +78,15 @@ class AssignmentPrediction(ModuleLoss):
     return jnp.sum(jnp.where(facts.valid, each, 0.0)) / count, {"agree": jnp.sum(agree) / count}
 
   def _frequency(self, facts: Facts, dtype: Any) -> jax.Array:
-    """[K]: the share of the examples until now, this batch included, whose text has the word."""
+    """[K], of sum 1: the words of the texts until now, this batch included."""
     if not self.text:
       return jnp.zeros(self.prototypes, dtype)
     frequency = self.variable("state", "frequency", jnp.zeros, (self.prototypes,), jnp.float32)
-    count = self.variable("state", "count", jnp.zeros, (), jnp.float32)
     if self.is_initializing():
       return frequency.value
-    valid = who_has_words(facts)
-    share = jnp.sum(words_of(facts, self.text, self.prototypes, dtype), 0) / jnp.maximum(jnp.sum(valid), 1)
-    new = frequency.value + share, count.value + jnp.any(valid)
-    frequency.value, count.value = new[0].astype(jnp.float32), new[1].astype(jnp.float32)
-    return new[0] / jnp.maximum(new[1], 1)
+    new = frequency.value + jnp.sum(words_of(facts, self.text, self.prototypes, dtype), 0)
+    frequency.value = new.astype(jnp.float32)
+    return new / jnp.maximum(jnp.sum(new), 1)
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     if len(names) != 2:
@@ -99,6 +96,6 @@ class AssignmentPrediction(ModuleLoss):
 
 
 def assignments(scores: jax.Array, frequency: jax.Array, epsilon: float, iterations: int) -> jax.Array:
-  """Soft assignments [N, K] of rows with cosines `scores` [N, K], of which frequent prototypes [K] take more."""
+  """Soft assignments [N, K] of rows with cosines `scores` [N, K]; prototypes of a greater `frequency` [K] take more."""
   prior = jax.nn.log_softmax(frequency / 0.25)
   return jax.nn.softmax(scores / epsilon + iterations * prior, -1)

@@ -135,6 +135,16 @@ def test_vlap():
   np.testing.assert_allclose(jnp.sum(found, 1), 1)
 
 
+def test_vlap_counts_words_of_texts():
+  embeddings, info, rows = batch()
+  info["views"]["text[0]"]["ids"] = np.array([[0, 3, 3]] * 4 + [[0, 4, -1]] * 4)
+  parameters, before = start("assignment")
+  after = evaluate(TERMS["assignment"], embeddings, info, before, rows, parameters)[3]
+  np.testing.assert_allclose(
+    after["frequency"] - before["frequency"], [8, 0, 0, 4, 4, 0, 0, 0, 0], atol=1e-6
+  )  # a word counts once a text
+
+
 def test_sinkhorn():
   x, expected = golden(IMAGE_TEXT, "sinkhorn")
   found = sinkhorn(x["s"], jnp.ones(len(x["s"]), bool), 0.05, 3)

@@ -3,9 +3,10 @@
     mmcontrast train --config methods/vlap --workdir runs/vlap
 
 The prototypes are the word embeddings of the text tower, still; texts and images predict each other's assignment to
-them, of which frequent words take more. Only a linear layer from the image tower trains in stage `assign`. Stages
-`image` and `text` pretrain the towers by SimCLR's term. Ours: the paper's towers are CLIP or BEiT, and a language model
-whose captioning loss it adds, which is not here; words are counted while training, not before; steps.
+them, of which frequent words take more. Only a linear layer from the image tower trains in stage `assign`. Stage
+`image` pretrains its tower by SimCLR's term; stage `text` by masked words, guessed by their embeddings themselves, so
+that what the tower says lies among words, as in the paper's language models. Ours: the paper's towers are CLIP or BEiT,
+and a T5 or OPT, whose captioning loss it adds, which is not here; words are counted while training, not before; steps.
 """
 
 from mmcontrast.config import sized
@@ -24,9 +25,14 @@ def get_config(arg=None):
       embeddings=("image[0]/image_joint", "text[0]/text_joint"),
     )
   )
+  texts = emoji.texts(views=1)
+  texts.heads = dict(words=dict(tower="text", name="words", tied=True, bias=True))
+  texts.objective = dict(words=dict(module=dict(name="masked_words"), embeddings=("text_masked[0]/words",)))
+  masked = dict(facts=("ids", "masked"), masked_words=dict(views=1))
+  text = emoji.stage(texts, "text", steps=400)
   c.stages = (
-    emoji.stage(projectors.alone(emoji.images(), "image_ssl"), "image", steps=900),
-    emoji.stage(projectors.alone(emoji.texts(), "text_ssl"), "text", steps=200),
+    emoji.stage(projectors.alone(emoji.images(), "image_ssl"), "image", steps=700),
+    dict(text, data=dict(text["data"], **masked)),
     dict(
       name="assign",
       steps=700,
