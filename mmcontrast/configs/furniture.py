@@ -7,7 +7,7 @@ def pair(temporal="mean", **tower):
   """Clips of 8 frames of 32 px and captions, a head into the joint space each, no term."""
   c = base_config()
   c.steps, c.batch.size = 1200, 64
-  c.data.update(dataset="furniture_turns", split="train", crop=dict(scale=(0.7, 1.0)), text_length=24)
+  c.data.update(dataset="furniture_turns", split="train", crop=dict(scale=(0.7, 1.0)), text_length=32)
   c.data.views = dict(video=1, text=1)
   c.data.video.update(frames=8, size=32)
   c.augment = {}

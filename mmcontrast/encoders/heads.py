@@ -112,6 +112,19 @@ class Identity(nn.Module):
     return Encoded(pooled)
 
 
+class TokenIdentity(nn.Module):
+  """The tokens themselves, with their mask."""
+
+  TAKES: ClassVar = ("tokens", "mask")
+  GIVES: ClassVar = ("tokens", "mask")
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array, mask: jax.Array | None, *, train: bool) -> Encoded:
+    """[B, L, D], [B, L] -> tokens [B, L, D] and their mask."""
+    del train
+    return Encoded(None, tokens, mask)
+
+
 class TokenLinear(nn.Module):
   """One matrix for every token, for scores that compare tokens (FILIP, arXiv:2111.07783)."""
 
@@ -202,6 +215,7 @@ HEADS = {
   "linear": Linear,
   "mlp": Mlp,
   "identity": Identity,
+  "token_identity": TokenIdentity,
   "token_linear": TokenLinear,
   "token_weighted": TokenWeighted,
   "token_mlp": TokenMlp,

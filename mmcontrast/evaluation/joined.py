@@ -1,4 +1,4 @@
-"""Scores of a term that joins the keys of an example (gram_volume, multilinear), for evaluation and search.
+"""Scores of a term that joins the keys of an example (gram_volume, multilinear, mean_of_keys), to evaluate and search.
 
 Such a term never trains the cosine of two embeddings: its queries choose among examples, each with all of its keys,
 so that is how they are searched. Keys and queries are rows of any length; a score prepares them as in training.
@@ -40,13 +40,14 @@ class JoinedTerm(NamedTuple):
     """What retrieval by it is called -> (the place, among query and keys, of what is compared with all others; whether
     it is what is searched for).
 
-    The score is the same whichever of its vectors is called the query. So where each is of another modality, each has
+    Where the score is the same whichever of its vectors is called the query, and each is of another modality, each has
     its turn.
     """
     paths = (self.query, *self.keys)
     modalities = [path.modality for path in paths]
     names = {f"{self.name}_query_to_keys": (0, False), f"{self.name}_keys_to_query": (0, True)}
-    for place, one in enumerate(modalities[1:], start=1) if len(set(modalities)) == len(paths) else ():
+    in_turn = self.score.symmetric and len(set(modalities)) == len(paths)
+    for place, one in enumerate(modalities[1:], start=1) if in_turn else ():
       others = "_and_".join(other for other in modalities if other != one)
       names |= {f"{self.name}_{one}_to_{others}": (place, False), f"{self.name}_{others}_to_{one}": (place, True)}
     return names
@@ -103,7 +104,7 @@ def _parts(score: TupleScore, joined: np.ndarray) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _join(score: TupleScore, keys: tuple[jax.Array, ...]) -> Any:
-  return score.join([score.prepare(key) for key in keys])
+  return score.join([score.prepare_key(key) for key in keys])
 
 
 @functools.partial(jax.jit, static_argnums=0)

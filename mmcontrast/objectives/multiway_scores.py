@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.score import Score, matmul_precision, products
+from mmcontrast.objectives.score import Score, matmul_precision, normalize, products, widen
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,16 @@ class TupleScore(Score):
   """A score of one row and all keys of an example together.
 
   column: the NamedTuple that columns are, of arrays [N, ...]; None: one array.
+  symmetric: whether the score is the same whichever of the vectors is called the query.
   """
 
   joins: ClassVar[bool] = True
   column: ClassVar[type[NamedTuple] | None] = None
+  symmetric: ClassVar[bool] = True
+
+  def prepare_key(self, x: jax.Array) -> jax.Array:
+    """As `prepare`, of what `join` takes."""
+    return self.prepare(x)
 
   @abc.abstractmethod
   def join(self, keys: Sequence[jax.Array]) -> Any:
@@ -100,6 +106,28 @@ class Multilinear(TupleScore):
     for key in keys[1:]:
       joined = joined * key
     return joined
+
+  def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    return products(rows, columns)
+
+  def pair(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    return jnp.sum(rows * columns, -1)
+
+
+@dataclass(frozen=True)
+class MeanOfKeys(TupleScore):
+  """The cosine of an anchor and the mean of its keys, taken before anything is normalised: a clip and what is said in
+  each part of it (TVTS, arXiv:2209.15280)."""
+
+  name: ClassVar[str] = "mean_of_keys"
+  symmetric: ClassVar[bool] = False
+
+  def prepare_key(self, x: jax.Array) -> jax.Array:
+    return widen(x)
+
+  def join(self, keys: Sequence[jax.Array]) -> jax.Array:
+    """[N, D] each -> [N, D], unit vectors."""
+    return normalize(sum(keys) / len(keys))
 
   def tile(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
     return products(rows, columns)

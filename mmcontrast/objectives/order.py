@@ -60,6 +60,11 @@ class Order(ModuleLoss):
     texts = jnp.stack([text.pooled for text in texts], 1)
     texts = widen(of_valid(lax.stop_gradient(texts), facts.valid))
     tokens, count = widen(of_valid(shown.tokens, facts.valid)), texts.shape[1]
+    if texts.shape[-1] != tokens.shape[-1]:
+      raise UserError(
+        f"embeddings: texts of {texts.shape[-1]} numbers, and tokens of {tokens.shape[-1]} in {facts.names[-1]!r}; "
+        "give their heads one dim, or their towers one width"
+      )
     kinds = self.param("type_embed", nn.initializers.normal(0.02), (2, texts.shape[-1]), jnp.float32)
     x = jnp.concatenate([tokens + kinds[0], texts + kinds[1]], 1)
     mask = None if shown.mask is None else jnp.pad(shown.mask, ((0, 0), (0, count)), constant_values=True)

@@ -113,7 +113,7 @@ class Pairwise(Edge, Term):
 
 def _column(score: Score, keys: list[Encoded]) -> Any:
   """What a score's column is made of: one key, or all of them joined."""
-  return score.join([score.prepare(score.read(key)) for key in keys]) if score.joins else score.read(keys[0])
+  return score.join([score.prepare_key(score.read(key)) for key in keys]) if score.joins else score.read(keys[0])
 
 
 def _numbers(x: Any) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmcontrast.objectives.conditioned_score import TextConditionedFrames
-from mmcontrast.objectives.multiway_scores import GramVolume, Multilinear
+from mmcontrast.objectives.multiway_scores import GramVolume, MeanOfKeys, Multilinear
 from mmcontrast.objectives.score import Score, products, widen
 from mmcontrast.objectives.token_scores import MatchMap, TokenMax, TokenSoftmax, TokenWeighted
 from mmcontrast.registry import build
@@ -43,7 +43,10 @@ class Dot(Cosine):
     return widen(x)
 
 
-_ALL = (Cosine, Dot, TokenMax, TokenSoftmax, TokenWeighted, MatchMap, TextConditionedFrames, GramVolume, Multilinear)
+_ALL = (
+  Cosine, Dot, TokenMax, TokenSoftmax, TokenWeighted, MatchMap, TextConditionedFrames, GramVolume, Multilinear,
+  MeanOfKeys,
+)  # fmt: skip
 SCORES: dict[str, type[Score]] = {score.name: score for score in _ALL}
 
 

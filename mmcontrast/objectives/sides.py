@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,6 @@ from mmcontrast.objectives.edge import Edge
 from mmcontrast.objectives.embedding_path import of_momentum
 from mmcontrast.objectives.mixing import mix_embedding
 from mmcontrast.objectives.presence import taking_part
-from mmcontrast.objectives.score import Score
 from mmcontrast.objectives.side import Side
 from mmcontrast.objectives.tokens import make_tokens
 from mmcontrast.objectives.tuple_negatives import Combinations, permutations, permute
@@ -84,7 +83,8 @@ def _scaled(side: Side, scale: Any) -> Side:
 
 def _batch_side(term: Edge, names: tuple[str, ...], embeddings: Embeddings, facts: Mapping[str, Any]) -> Side:
   """The views `names` of each example in turn: [N * views, ...]."""
-  x = [_prepared(term.score, name, term.score.read(embeddings[name])) for name in names]
+  prepare = term.score.prepare_key if term.joins(names) else term.score.prepare
+  x = [_prepared(prepare, name, term.score.read(embeddings[name])) for name in names]
   if term.joins(names):
     x = [term.score.join(x)]
   return _make_side(term, names, x, embeddings, facts)
@@ -93,7 +93,7 @@ def _batch_side(term: Edge, names: tuple[str, ...], embeddings: Embeddings, fact
 def _token_side(term: Edge, embeddings: Embeddings, facts: Mapping[str, Any]) -> Side:
   """The tokens of each example's keys, each a column: [N * keys * L, D]."""
   tokens = [make_tokens(embeddings[name].tokens, embeddings[name].mask) for name in term.key]
-  x = [_prepared(term.score, name, view.vectors) for name, view in zip(term.key, tokens)]
+  x = [_prepared(term.score.prepare, name, view.vectors) for name, view in zip(term.key, tokens)]
   x = [token for view in x for token in jnp.unstack(view, axis=1)]
   side = _make_side(term, term.key, x, embeddings, facts)
   real = _interleave([token for view in tokens for token in jnp.unstack(view.mask, axis=1)])
@@ -177,11 +177,11 @@ def _no_position(count: int) -> jax.Array:
 
 
 def _keys(term: Edge, embeddings: Embeddings) -> list[jax.Array]:
-  return [_prepared(term.score, name, term.score.read(embeddings[name])) for name in term.key]
+  return [_prepared(term.score.prepare_key, name, term.score.read(embeddings[name])) for name in term.key]
 
 
-def _prepared(score: Score, name: str, x: Any) -> Any:
-  x = score.prepare(x)
+def _prepared(prepare: Callable[[Any], Any], name: str, x: Any) -> Any:
+  x = prepare(x)
   return lax.stop_gradient(x) if of_momentum(name) else x
 
 

@@ -22,6 +22,7 @@ from mmcontrast.errors import UserError, nearest
 Tree = Any
 OWN = ("terms", "lora")
 _VIEW = re.compile(r"(\w+)\[(\d+)\]")
+_STREAM = 0x5EED  # apart from what else an example's seed draws
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Adversarial:
   """The gradient of the mean of the losses of `passes` passes, each on views that the last one's gradient moved.
 
   views: those that are moved, as towers read them, such as ("series[0]", "image[0]"): numbers, no tokens.
-  size: how far the sign of a gradient moves a number in a pass; the first perturbation is uniform between -size and it.
+  size: how far the sign of a gradient moves a number in a pass; the first perturbation is uniform between -size and it,
+    by the example's seed, which is another one each epoch.
   passes: forward and backward passes of a step.
   """
 
@@ -49,14 +51,16 @@ class Adversarial:
   def planned(self, steps: int, steps_per_epoch: int | None, where: str) -> Adversarial:
     return self
 
-  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0):
+  def __call__(
+    self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0, seeds: Any = None
+  ):
     def total(params, moved):
       embeddings, statistics = embed(params, moved)
       own = {part: params[part] for part in OWN if part in params}
       value, auxiliary = loss(embeddings, own, terms)
       return value / self.passes, (auxiliary, embeddings, statistics)
 
-    moved = self._first(embed, params, step)
+    moved = self._first(embed, params, seeds)
     values, gradients, found = [], None, None
     for _ in range(self.passes):
       (value, found), (more, by_view) = jax.value_and_grad(total, (0, 1), has_aux=True)(params, moved)
@@ -66,15 +70,14 @@ class Adversarial:
     metrics = {"update_rule/first_loss": values[0], "update_rule/last_loss": values[-1]}
     return (sum(values) / self.passes, *found), gradients, metrics
 
-  def _first(self, embed: Callable, params: Tree, step: Any) -> dict[str, jax.Array]:
-    """The perturbation of the first pass, uniform, by the step."""
+  def _first(self, embed: Callable, params: Tree, seeds: jax.Array) -> dict[str, jax.Array]:
+    """The perturbation of the first pass, uniform, of each example by its own seed: [B, ...] of each view."""
     shapes: dict[str, jax.ShapeDtypeStruct] = {}
 
     def measure(name: str, values: jax.Array) -> None:
       shapes[name] = jax.ShapeDtypeStruct(values.shape, values.dtype)
 
     jax.eval_shape(lambda params: embed(params, {}, measure), params)
-    key = jax.random.fold_in(jax.random.key(0), step)
     moved = {}
     for number, name in enumerate(self.views):
       if name not in shapes:
@@ -82,8 +85,12 @@ class Adversarial:
       of = shapes[name]
       if not jnp.issubdtype(of.dtype, jnp.floating):
         raise UserError(f"config.update_rule.views: {name!r} are tokens, which cannot be moved; leave it out")
-      own = jax.random.fold_in(key, number)
-      moved[name] = jax.random.uniform(own, of.shape, of.dtype, -self.size, self.size)
+
+      def drawn(seed: jax.Array, number: int = number, of: jax.ShapeDtypeStruct = of) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STREAM), number)
+        return jax.random.uniform(key, of.shape[1:], of.dtype, -self.size, self.size)
+
+      moved[name] = jax.vmap(drawn)(seeds)
     return moved
 
 

@@ -6,12 +6,13 @@
 
 A rule is called in the train step:
 
-    rule(embed, loss, params, terms, step) -> (loss, auxiliary, embeddings, statistics), gradients, metrics
+    rule(embed, loss, params, terms, step, seeds) -> (loss, auxiliary, embeddings, statistics), gradients, metrics
 
 with `embed(params) -> (embeddings, statistics)` and `loss(embeddings, own, names) -> (weighted sum of the terms
 `names`, auxiliary mappings by term or metric)`, `own` being those of `params` that terms read themselves (`OWN`).
 `embed(params, moved)` adds to views what `moved` says: "image[0]" -> [B, ...]. Embeddings are any tree; of its leaves
-those of numbers are differentiated, not masks. `step`: steps done.
+those of numbers are differentiated, not masks. `step`: steps done; `seeds`: [B], of
+the examples.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Sum:
     """The rule of a run of so many steps."""
     return self
 
-  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0):
+  def __call__(
+    self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0, seeds: Any = None
+  ):
     def total(params):
       embeddings, statistics = embed(params)
       value, auxiliary = loss(embeddings, _own(params), terms)
@@ -107,7 +110,9 @@ class ProjectConflicts:
     schedule = make_schedule(self.drop_below, steps, steps_per_epoch, f"{where}.drop_below", within=(-1, 1))
     return dataclasses.replace(self, drop_below=schedule)
 
-  def __call__(self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0):
+  def __call__(
+    self, embed: Callable, loss: Callable, params: Tree, terms: Sequence[str], step: Any = 0, seeds: Any = None
+  ):
     def numbers_of(params):
       embeddings, statistics = embed(params)
       numbers, rest = _numbers(embeddings)

@@ -180,7 +180,9 @@ def train_step(
   decay = method.decay(state.step)
   momentum, keys = _momentum_keys(method, mesh, state, seen, decay)
   embed, loss_of = _functions(method, mesh, state, seen, keys)
-  found, gradients, rule_metrics = method.update_rule(embed, loss_of, state.params, tuple(method.terms), state.step)
+  found, gradients, rule_metrics = method.update_rule(
+    embed, loss_of, state.params, tuple(method.terms), state.step, seen.batch["seed"]
+  )
   loss, (metrics, new_rows, new_states), embeddings, stats = found
   params, opt_state = _updated(method, state, gradients)
   if momentum is not None and method.momentum_update == "after_step":

@@ -68,6 +68,7 @@ TRACED = {
   "methods/space2",
   "methods/uni3d",
   "methods/tact",
+  "methods/tvts",
   "methods/videoclip_mil",
   "methods/xbt",
   "methods/xclip",

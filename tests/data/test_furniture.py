@@ -9,10 +9,12 @@ from PIL import Image
 from mmcontrast.data.datasets import furniture
 from mmcontrast.data.meshes import read_obj
 from mmcontrast.data.rasteriser import placed, projected, turned, turntable
+from mmcontrast.data.record import Info
 from mmcontrast.data.sources import furniture as source
 from mmcontrast.data.sources import open_source
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.video_reading import decode_frames, open_clip, packed
+from mmcontrast.modalities.video_sampling import frame_indices
 
 # A red square in front of a larger green one, both facing +z, the red one to the left of the middle.
 TWO = b"""mtllib m.mtl
@@ -81,16 +83,52 @@ def test_what_is_made_of_a_mesh(mesh):
 def test_opposite_motions_have_the_same_frames():
   for motion, other in source.OPPOSITE.items():
     there, back = (source.order_of(one, 16) for one in (motion, other))
-    assert there == back[::-1] and there != back
+    assert sorted(there) == sorted(back) and there != back
+    for draw in (0.1, 0.5, 0.9) if "left" in (motion, other) else ():  # and so have frames at even distances
+      shown = frame_indices(16, 8, np.full(8, draw), "uniform")
+      assert {there[place] for place in shown} == {back[place] for place in shown}
+  assert source.order_of("front_first", 16) == source.order_of("back_first", 16)[::-1]
+  assert source.order_of("left", 6) == [0, 5, 4, 3, 2, 1]
   frames = packed(np.full((8, 8, 3), 10 * number, np.uint8) for number in range(16))
   clip = open_clip(source._reordered(frames, "back_first"))
   shown = [int(frame[0, 0, 0]) // 10 for frame in decode_frames(clip, range(clip.count))]
   assert shown == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
+def test_a_script_shows_its_four_parts_in_its_order():
+  scripts = [source.script_of("Scopia#bed", number) for number in range(source.SCRIPTS)]
+  assert len({*scripts}) == source.SCRIPTS and all({*script} == {*source.SCRIPT} for script in scripts)
+  assert source.script_of("Scopia#bed", 1) != source.script_of("Scopia#lamp", 1)
+  right, back, still, spun = [1, 2, 3, 4], [3, 2, 1, 0], [0] * 4, [4, 8, 12, 0]
+  assert source.played(("right", "left", "still", "spin"), 16) == [*right, *back, *still, *spun]
+  assert source.played(("left", "spin"), 16) == [15, 14, 13, 12, 0, 4, 8, 12]
+
+
+class Base(list):
+  """Records as a source."""
+
+  def __init__(self, records, info):
+    super().__init__(records)
+    self.info = info
+
+
+def test_a_clip_of_a_script_and_its_captions():
+  clip = packed(np.full((8, 8, 3), 10 * number, np.uint8) for number in range(16))
+  record = {"name": "bed-1", "id": 7, "video": {"turntable": clip}, "captions": {"caption": ["iron bed", "other"]}}
+  info = Info("furniture", (), (), {}, keys={"video": ("turntable",)})
+  scripts = source.FurnitureScripts(Base([record], info))
+  made, script = scripts[2], source.script_of("bed-1", 2)
+  assert len(scripts) == 4 and made["id"] == 7 and scripts.info.caption_fields == source.PARTS
+  assert [made["captions"][part] for part in source.PARTS] == [[f"iron bed {source.SCRIPT[one][0]}"] for one in script]
+  opened = open_clip(made["video"]["clip"])
+  shown = [int(frame[0, 0, 0]) // 10 for frame in decode_frames(opened, range(opened.count))]
+  assert shown == source.played(script, 16)
+
+
 def test_what_is_refused(tmp_path):
   for name, options, message in (
     ("furniture_turns", {"of": "x"}, "furniture_turns takes no path and no data.source"),
+    ("furniture_scripts", {"of": "x"}, "furniture_scripts takes no path and no data.source"),
     ("furniture", {"video": "x"}, "furniture: data.source: no option 'video'"),
     ("furniture", {}, "dataset furniture is not in .*; run: mmcontrast data build furniture"),
   ):

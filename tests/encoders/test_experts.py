@@ -46,6 +46,11 @@ def parameters_of_the_public_code(listed):
   return made
 
 
+def make_mesh(devices):
+  kinds = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=kinds)
+
+
 def test_the_block_of_the_public_code():
   inputs, expected = case("clip_moe_block", "addition")
   p = parameters_of_the_public_code(inputs["parameters"])
@@ -158,3 +163,30 @@ def test_sources_of_experts_that_are_none_are_one_line(entry, message):
 def test_routing_is_no_loss():
   with pytest.raises(UserError, match="balance experts by module"):
     parse_auxiliary("a", dict(auxiliary="routing", embeddings="image[0]/image_joint"))
+
+
+def test_the_balance_on_four_devices_with_padding_and_in_another_order():
+  """Value and gradient are those of the batch without what does not take part, on one device."""
+  draw = np.random.default_rng(3)
+  values, valid = draw.uniform(size=(8, 7)), np.arange(8) != 5
+  names = ("image[0]/a", "text[0]/b")
+
+  def balance(values, valid):
+    views = [Encoded(None, losses={"routing": scale * values}) for scale in (1.0, 2.0)]
+    return ExpertBalance().apply({}, views, Facts(names, valid, 0, {}, {}))[0]
+
+  both, mesh = jax.jit(jax.value_and_grad(balance)), make_mesh(4)
+  loss, slope = both(values, valid)
+  total = values[valid].sum(0)
+  wanted = 3 * np.sum(total[:3] * total[3:6]) / total[6] ** 2
+  np.testing.assert_allclose(loss, wanted, rtol=1e-12)
+  assert np.any(slope[valid]) and not np.any(slope[5])
+  broken = np.where(valid[:, None], values, np.nan)
+  sharding = jax.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  of_four = both(*jax.device_put((broken, valid), sharding))
+  np.testing.assert_allclose(of_four[0], loss, rtol=1e-12)
+  np.testing.assert_allclose(of_four[1], slope, atol=1e-12)
+  order = draw.permutation(8)
+  of_order = both(values[order], valid[order])
+  np.testing.assert_allclose(of_order[0], loss, rtol=1e-12)
+  np.testing.assert_allclose(of_order[1], slope[order], atol=1e-12)

@@ -238,6 +238,39 @@ def test_gram_on_devices_and_in_tiles():
   np.testing.assert_allclose(found, (smoothed(logits) + smoothed(logits.T)) / 2, rtol=1e-5)
 
 
+# ---- The mean of keys ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_mean_of_keys_in_numpy_on_devices_and_without_an_example():
+  """Cross entropy of the cosines with the mean of vectors of unequal lengths, both ways; in tiles on four devices."""
+  term = dict(query=NAMES[0], key=NAMES[1:], score="mean_of_keys", direction="both", temperature=0.05)
+  given = embeddings()
+  given[NAMES[1]] = given[NAMES[1]] * 3.0
+  valid = np.arange(N) != 3
+
+  def run(given, valid, impl="dense", devices=1):
+    terms = objective.parse_terms({"t": term})
+
+    def loss(x):
+      facts = {"valid": valid}
+      return objective.evaluate(terms, x, facts, {}, {}, {}, impl=impl, mesh=make_mesh(devices), tile=2)[0]
+
+    return compiled(jax.value_and_grad(loss))(given)
+
+  def by_hand(given):
+    anchor, first, second = (given[name][valid] for name in NAMES)
+    mean = (first + second) / 2
+    unit = lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    logits = unit(anchor) @ unit(mean).T / 0.05
+    return -sum(jnp.mean(jnp.diagonal(jax.nn.log_softmax(logits, axis))) for axis in (0, 1)) / 2
+
+  wanted = compiled(jax.value_and_grad(by_hand))(given)
+  assert_close(run(given, valid), wanted, 1e-9)
+  broken = {name: jnp.where(valid[:, None], x, 7.0) for name, x in given.items()}
+  assert_close(run(broken, valid, "ring", 4), wanted, 1e-9)
+
+
 # ---- What is refused ----------------------------------------------------------------------------
 
 GRAM = dict(query=NAMES[0], key=NAMES[1:], score="gram_volume")

@@ -36,6 +36,11 @@ def loop(in_place):
   return total, np.stack(seen), np.array(losses)
 
 
+def make_mesh(devices):
+  kinds = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=kinds)
+
+
 def test_the_loop_of_the_public_code():
   total, seen, losses = loop(in_place=True)
   np.testing.assert_allclose(total, CASE["expected"]["grad_theta"], rtol=1e-6)
@@ -64,19 +69,49 @@ def test_a_pass_sees_the_features_and_its_perturbation(monkeypatch):
     np.testing.assert_allclose([metrics[f"update_rule/{n}_loss"] for n in ("first", "last")], losses[[0, -1]])
 
 
-def test_the_first_perturbation_is_within_its_size_and_another_each_step():
+def test_the_first_perturbation_is_within_its_size_and_of_each_example_by_its_seed():
   def embed(params, moved, measure=None):
     return with_moved({"image": Inputs(jnp.zeros((4, 2, 8, 8, 3)))}, moved, measure), {}
 
-  rule = Adversarial(("image[1]",), 0.5)
-  first, again, later = (rule._first(embed, {}, step)["image[1]"] for step in (0, 0, 1))
-  np.testing.assert_array_equal(first, again)
-  assert np.abs(first).max() <= 0.5 and first.max() > 0.4 and (first != later).any()
+  rule, seeds = Adversarial(("image[0]", "image[1]"), 0.5), jnp.arange(4, dtype=jnp.uint32)
+  first, again, later = (rule._first(embed, {}, some) for some in (seeds, seeds[::-1], seeds + 4))
+  np.testing.assert_array_equal(first["image[1]"], again["image[1]"][::-1])
+  first, other, later = first["image[1]"], first["image[0]"], later["image[1]"]
+  assert np.abs(first).max() <= 0.5 and first.max() > 0.4 and (first != later).all(0).any() and (first != other).any()
+  assert (first[0] != first[1]).any()
   moved = with_moved({"image": Inputs(jnp.zeros((4, 2, 8, 8, 3)))}, {"image[1]": first}, None)["image"].values
   assert not moved[:, 0].any()
   np.testing.assert_array_equal(moved[:, 1], first)
   with pytest.raises(UserError, match=r"'imge\[1\]' is no view of this run; did you mean 'image\[1\]'"):
-    Adversarial(("imge[1]",))._first(embed, {}, 0)
+    Adversarial(("imge[1]",))._first(embed, {}, seeds)
+
+
+def test_four_devices_move_as_one_does():
+  """Of a loss whose sums over the batch are over all devices, as terms' are."""
+  rule = make_update_rule(dict(name="adversarial", views=("series[0]",), size=0.3, passes=3), {"w": 0.0}, ("t",))
+  draw = np.random.default_rng(0)
+  x, seeds, params = draw.normal(size=(8, 5)), np.arange(8, dtype=np.uint32), {"w": jnp.asarray(draw.normal(size=5))}
+
+  def step(x, seeds):
+    def embed(params, moved, measure=None):
+      shown = with_moved({"series": Inputs(x[:, None])}, moved, measure)["series"].values[:, 0]
+      return {"e": jnp.tanh(shown * params["w"])}, {}
+
+    def loss(embeddings, own, terms):
+      scores = embeddings["e"] @ embeddings["e"].T
+      return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(3 * scores))), ({},)
+
+    found, gradients, metrics = rule(embed, loss, params, ("t",), 0, seeds)
+    return found[0], gradients, metrics
+
+  with jax.enable_x64(True):
+    one, mesh = jax.jit(step), make_mesh(4)
+    wanted = one(x, seeds)
+    cut = jax.device_put((x, seeds), jax.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+    order = draw.permutation(8)
+    for found in (one(*cut), one(x[order], seeds[order])):
+      jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, wanted)
+    assert float(wanted[2]["update_rule/last_loss"]) > float(wanted[2]["update_rule/first_loss"])
 
 
 def test_tokens_cannot_be_moved():
@@ -84,7 +119,7 @@ def test_tokens_cannot_be_moved():
     return with_moved({"text": Inputs(jnp.zeros((4, 1, 8), jnp.int32))}, moved, measure), {}
 
   with pytest.raises(UserError, match=r"'text\[0\]' are tokens"):
-    Adversarial(("text[0]",))._first(embed, {}, 0)
+    Adversarial(("text[0]",))._first(embed, {}, jnp.zeros(4, jnp.uint32))
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -53,6 +53,7 @@ SOURCES: dict[str, Opener] = {
   "tux_stamps": emoji.open_tux_stamps,
   "furniture": furniture.open_furniture,
   "furniture_turns": furniture.open_furniture_turns,
+  "furniture_scripts": furniture.open_furniture_scripts,
   "emoji_order": emoji_order.open_emoji_order,
   "heartbeats": heartbeats.Heartbeats,
   "coco": coco.CocoSource,

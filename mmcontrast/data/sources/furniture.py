@@ -3,19 +3,26 @@
     dataset="furniture"                        # an example is an object: pictures, a turntable clip, points, names
     dataset="furniture", source=dict(image=("depth", "normals"))
     dataset="furniture_turns"                  # an example is a clip of an object, and a caption that needs its order
+    dataset="furniture_scripts"                # a clip of four parts, and a caption of each, in their order
 
 `furniture_turns` composes four clips of each object's turntable as it is read: a whole turn to the right and one to the
 left, and half a turn from the front to the back and one from the back to the front. The two of each kind hold the same
 frames in opposite orders, and their captions the same words but one or two: nothing but time tells them apart.
+
+`furniture_scripts` composes four clips of each object too, of four parts of four frames: a quarter to the right, a
+quarter to the left, a stand, a whole turn, each once, in an order that the object and the clip's number say. The
+captions of the parts are fields, `data.captions=("first", "second", "third", "fourth")`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +39,15 @@ MOTIONS = {
   "back_first": "seen from behind, then from the front",
 }
 OPPOSITE = {"right": "left", "left": "right", "front_first": "back_first", "back_first": "front_first"}
+SCRIPT = {
+  "right": ("turns to the right", (1, 2, 3, 4)),
+  "left": ("turns to the left", (-1, -2, -3, -4)),
+  "still": ("stands still", (0, 0, 0, 0)),
+  "spin": ("spins", (4, 8, 12, 16)),
+}
+"""The parts of a script: what is said of them, and how far each frame is from where the part begins."""
+PARTS = ("first", "second", "third", "fourth")
+SCRIPTS = 4  # of an object
 
 
 def open_furniture(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> EmojiSource:
@@ -59,12 +75,21 @@ def open_furniture_turns(path: str, options: Mapping, split: str, data_dir: str 
   return FurnitureTurns(open_built("furniture", split, data_dir))
 
 
+def open_furniture_scripts(
+  path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None
+) -> FurnitureScripts:
+  """Opens furniture_scripts, which has no options."""
+  if path or options:
+    raise UserError(f"data.dataset: furniture_scripts takes no path and no data.source, not {path or dict(options)!r}")
+  return FurnitureScripts(open_built("furniture", split, data_dir))
+
+
 def order_of(motion: str, count: int) -> list[int]:
-  """The frames of a turntable to the right, from the front, that a motion shows."""
-  half = list(range(count // 2 + 1))
-  return {"right": list(range(count)), "left": list(range(count))[::-1], "front_first": half, "back_first": half[::-1]}[
-    motion
-  ]
+  """The frames of a turntable to the right, from the front, that a motion shows; both whole turns begin there, so that
+  frames taken at even distances are the same ones of both."""
+  half, right = list(range(count // 2 + 1)), list(range(count))
+  left = [0, *right[:0:-1]]
+  return {"right": right, "left": left, "front_first": half, "back_first": half[::-1]}[motion]
 
 
 class FurnitureTurns:
@@ -106,13 +131,73 @@ class FurnitureTurns:
     )
 
 
+class FurnitureScripts:
+  """Four clips of each object, of four parts with a caption each; the id is that of the object's name."""
+
+  def __init__(self, base: EmojiSource):
+    self._base = base
+    base.info = dataclasses.replace(base.info, styles=(), keys={"video": base.info.keys["video"]})
+    self.info = dataclasses.replace(
+      base.info,
+      name="furniture_scripts",
+      tag_names=(),
+      label_names={},
+      languages=(),
+      caption_fields=PARTS,
+      keys={"video": ("clip",)},
+    )
+
+  def __len__(self) -> int:
+    return SCRIPTS * len(self._base)
+
+  def __getitem__(self, index: int) -> Record:
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    place, number = divmod(index, SCRIPTS)
+    of = self._base[place]
+    (clip,), name = of["video"].values(), of["captions"]["caption"][0]
+    script = script_of(of["name"], number)
+    return Record(
+      images={},
+      captions={part: [f"{name} {SCRIPT[motion][0]}"] for part, motion in zip(PARTS, script)},
+      names={},
+      tags=np.zeros(0, np.uint8),
+      labels={},
+      id=of["id"],
+      name=f"{of['name']}-{'-'.join(script)}",
+      mirror_safe=False,
+      video={"clip": _of_frames(clip, lambda count: played(script, count))},
+    )
+
+
+def script_of(key: str, number: int) -> tuple[str, ...]:
+  """The motions of a clip of the object `key`, each once; no two numbers below SCRIPTS give the same."""
+  orders = list(itertools.permutations(SCRIPT))
+  return orders[(zlib.crc32(key.encode()) + number * (len(orders) // SCRIPTS + 1)) % len(orders)]
+
+
+def played(script: Sequence[str], count: int) -> list[int]:
+  """The frames of a turntable of `count` frames that a script shows, from the front."""
+  shown, at = [], 0
+  for motion in script:
+    steps = SCRIPT[motion][1]
+    shown += [(at + step) % count for step in steps]
+    at += steps[-1]
+  return shown
+
+
 def _reordered(clip: bytes, motion: str) -> bytes:
   """A clip's frames in the order of a motion, as they are encoded."""
+  return _of_frames(clip, lambda count: order_of(motion, count))
+
+
+def _of_frames(clip: bytes, order: Callable[[int], Sequence[int]]) -> bytes:
+  """Frames of a clip, as they are encoded, in an order that their number says."""
   made = io.BytesIO()
   try:
     with zipfile.ZipFile(io.BytesIO(clip)) as frames, zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as out:
       names = sorted(frames.namelist())
-      for place, frame in enumerate(order_of(motion, len(names))):
+      for place, frame in enumerate(order(len(names))):
         out.writestr(zipfile.ZipInfo(f"{place:06d}.png"), frames.read(names[frame]))
   except zipfile.BadZipFile as error:
     raise BadRecord(f"not a clip ({error})") from None
