@@ -71,6 +71,12 @@ MEANINGS = {
   "data.maps.alpha": "of the symmetric Dirichlet distribution by which these are spread over the maps; large: evenly",
   "data.trim": "makes a drawing on white fill its square; for drawings, not for photographs",
   "data.centre_crop": "share of the side that evaluation uses",
+  "data.native.patches": "images keep their ratio, and are resized to at most so many patches (NaFlex); several: each "
+  "batch is of one, evaluation of the largest; (): images are squares: [native](native.md)",
+  "data.native.patch": "side of such a patch in pixels, that of the image tower",
+  "data.native.tokens": "patches of images that the batch of a view holds at most, so that batches of larger images hold "
+  "fewer; 0: all hold `batch.size`",
+  "data.native.multiple": "such batches hold multiples of so many examples",
   "data.resize.mode": 'how evaluation makes an image square: "crop", "shortest" or "squash"',
   "data.resize.interpolation": '"bilinear" or "bicubic"',
   "data.languages": "text views are names in these languages, instead of captions",

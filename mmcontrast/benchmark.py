@@ -151,6 +151,7 @@ def _file(name: str) -> str:
 def _key(model: Inference, one: SuiteSet) -> str:
   """What tells a result from that of other weights, another set, or other settings of images and texts."""
   data = {name: model.data.get(name) for name in ("image_size", "resize", "centre_crop", "trim", "text_length")}
+  data |= {"native": native} if (native := model.data["native"])["patches"] else {}
   parts = [model.digest, model.width, one.key(), data]
   return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=8).hexdigest()
 

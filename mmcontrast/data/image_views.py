@@ -1,17 +1,19 @@
 """Views of images: drawings chosen, cropped at one or two sizes.
 
 image         [V, S, S, 3]  data.views.image crops of data.image_size
+image         [V, L, p * p * 3]  with data.native.patches: patches of crops that keep their ratio, and
+image_grid    [V, 2]        the rows and columns of each (native.py)
 image_small   [K, s, s, 3]  multi-crop (SwAV, Caron et al., arXiv:2006.09882): data.multi_crop
 image_box, image_small_box   [V, 4], [K, 4]  where they were cut, with "box" in data.facts
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mmcontrast.data import transforms
+from mmcontrast.data import native, transforms
 
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
@@ -19,6 +21,10 @@ Shapes = dict[str, tuple[tuple[int, ...], type]]
 def shapes(settings: Mapping) -> Shapes:
   """Name -> (shape of one example, dtype) of what `draw` fills."""
   found: Shapes = {name: ((views, size, size, 3), np.uint8) for name, views, size, _ in _families(settings)}
+  if (given := settings["native"])["patches"] and found:
+    views = settings["views"]["image"]
+    found = {"image": ((views, given["patches"][-1], 3 * given["patch"] ** 2), np.uint8)}
+    found["image_grid"] = ((views, 2), np.int32)
   if "box" in settings["facts"]:
     found |= {f"{name}_box": ((views, 4), np.float32) for name, views, _, _ in _families(settings)}
   return found
@@ -48,11 +54,33 @@ def draw(
     boxes = into.get(f"{name}_box")
     for view, (image, numbers) in zip(range(count), chosen):
       if settings.get("as_evaluated"):
-        into[name][view] = transforms.evaluation_view(image, {**settings, "image_size": size})
+        _put(transforms.evaluation_view(image, {**settings, "image_size": size}), view, into, name)
         continue
-      into[name][view] = transforms.random_crop(image, size, numbers, crop)
+      _put(transforms.random_crop(image, _size(settings, size), numbers, crop), view, into, name)
       if boxes is not None:
         boxes[view] = transforms.crop_box(image, numbers, crop)
+
+
+def _size(settings: Mapping, side: int) -> int | Callable[[float, float], tuple[int, int]]:
+  """What crops are resized to: a side, or a function of the box that is cut."""
+  given = settings["native"]
+  if not given["patches"]:
+    return side
+
+  def fitting(height: float, width: float) -> tuple[int, int]:
+    rows, columns = native.grid_of(height, width, given["patch"], given["patches"][-1])
+    return columns * given["patch"], rows * given["patch"]
+
+  return fitting
+
+
+def _put(picture: np.ndarray, view: int, into: Mapping[str, np.ndarray], name: str) -> None:
+  """A view as it is, or cut into patches."""
+  grids = into.get(f"{name}_grid")
+  if grids is None:
+    into[name][view] = picture
+  else:
+    grids[view] = native.cut(picture, into[name][view])
 
 
 def _families(settings: Mapping) -> Iterator[tuple[str, int, int, Mapping]]:

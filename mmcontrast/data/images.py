@@ -194,8 +194,8 @@ def _upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:
   return np.ascontiguousarray(pixels[rows, columns])
 
 
-def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
-  """The box (left, top, right, bottom) of `pixels`, in fractions of a pixel too, at size x size.
+def resize(pixels: np.ndarray, size: int | tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+  """The box (left, top, right, bottom) of `pixels`, in fractions of a pixel too, at size x size, or (width, height).
 
   Bilinear with antialiasing, as Pillow does it: the filter widens with the scale. Where
   cykooz.resizer is installed it does the same with vector instructions, to within one level of 255.
@@ -208,14 +208,15 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]
   """
   if cykooz_resizer is None:
     return pillow_resize(pixels, size, box)
+  wide, high = (size, size) if isinstance(size, int) else size
   # The part that the filter reaches: what is handed over is copied.
   left, top, right, bottom = box
-  reach = max(right - left, bottom - top, size) / size + 1
-  x, y = max(0, math.floor(left - reach)), max(0, math.floor(top - reach))
-  part = pixels[y : math.ceil(bottom + reach), x : math.ceil(right + reach)]
+  across, down = max(right - left, wide) / wide + 1, max(bottom - top, high) / high + 1
+  x, y = max(0, math.floor(left - across)), max(0, math.floor(top - down))
+  part = pixels[y : math.ceil(bottom + down), x : math.ceil(right + across)]
   height, width, _ = part.shape
   data = cykooz_resizer.ImageData(width, height, cykooz_resizer.PixelType.U8x3, part.tobytes())
-  out = cykooz_resizer.ImageData(size, size, cykooz_resizer.PixelType.U8x3)
+  out = cykooz_resizer.ImageData(wide, high, cykooz_resizer.PixelType.U8x3)
   options = cykooz_resizer.ResizeOptions(
     resize_alg=cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear),
     crop_box=cykooz_resizer.CropBox(left - x, top - y, right - left, bottom - top),
@@ -224,14 +225,18 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]
   if not hasattr(_kept, "resizer"):
     _kept.resizer = cykooz_resizer.Resizer()
   _kept.resizer.resize(data, out, options)
-  return np.frombuffer(out.get_buffer(), np.uint8).reshape(size, size, 3)
+  return np.frombuffer(out.get_buffer(), np.uint8).reshape(high, wide, 3)
 
 
 def pillow_resize(
-  pixels: np.ndarray, size: int, box: tuple[float, float, float, float], interpolation: str = "bilinear"
+  pixels: np.ndarray,
+  size: int | tuple[int, int],
+  box: tuple[float, float, float, float],
+  interpolation: str = "bilinear",
 ) -> np.ndarray:
   """As `resize`, by Pillow, with one of FILTERS: what evaluation uses, the same on every machine."""
-  return np.asarray(Image.fromarray(pixels).resize((size, size), FILTERS[interpolation], box=box))
+  size = (size, size) if isinstance(size, int) else size
+  return np.asarray(Image.fromarray(pixels).resize(size, FILTERS[interpolation], box=box))
 
 
 def passing(encoded: Mapping[str, bytes], filters: Mapping) -> dict[str, bytes]:

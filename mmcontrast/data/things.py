@@ -132,7 +132,8 @@ class ReadThings:
 
 
 class _Column:
-  """The things of one modality: strings, or arrays; those of one shape are one array, which is made once."""
+  """The things of one modality: strings, or arrays; where all are of one shape they are one array, which is made
+  once, else a list."""
 
   def __init__(self, room: int):
     self._room = room
@@ -145,7 +146,7 @@ class _Column:
     place = len(self._concept)
     self._concept.append(concept)
     self._example.append(example)
-    if isinstance(value, np.ndarray) and value.ndim > 1:
+    if isinstance(value, np.ndarray) and value.ndim > 1 and self._are_alike(value, place):
       if not place:
         self._values = np.zeros((self._room, *value.shape), value.dtype)
       elif place == len(self._values):
@@ -154,6 +155,12 @@ class _Column:
     else:
       self._values.append(value)
     return place
+
+  def _are_alike(self, value: np.ndarray, place: int) -> bool:
+    """Whether all things so far are of the shape of `value`; the first that is not makes them a list."""
+    if place and isinstance(self._values, np.ndarray) and self._values.shape[1:] != value.shape:
+      self._values = list(self._values[:place])
+    return not place or isinstance(self._values, np.ndarray)
 
   def things(self) -> Things:
     """All that were added."""

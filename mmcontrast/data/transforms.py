@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
+from mmcontrast.data import native
 from mmcontrast.data.images import FILTERS, LIMITS, WHITE, pillow_resize, resize
 from mmcontrast.data.record import BadRecord
 
@@ -42,11 +43,17 @@ def trim(pixels: np.ndarray, margin: float = 0.04, most: float = 1.5) -> np.ndar
   return np.asarray(canvas)
 
 
-def random_crop(pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[str, object]) -> np.ndarray:
+def random_crop(
+  pixels: np.ndarray,
+  size: int | Callable[[float, float], tuple[int, int]],
+  draws: np.ndarray,
+  crop: Mapping[str, object],
+) -> np.ndarray:
   """A random crop of the area and aspect ratio in `crop`, resized: uint8 [size, size, 3].
 
   Args:
     pixels: uint8 [H, W, 3].
+    size: side of a square; or (height, width) of a box -> (width, height) that it is resized to.
     draws: DRAWS uniform numbers.
     crop: `scale`, a range of the share of the area; `ratio`, a range of width / height, or None for
       the image's own, so that scale (1, 1) is the whole image squeezed into the square;
@@ -65,7 +72,7 @@ def random_crop(pixels: np.ndarray, size: int, draws: np.ndarray, crop: Mapping[
     canvas = np.full((high, wide, 3), WHITE, np.uint8)
     canvas[top : top + height, left : left + width] = pixels
     pixels = canvas
-  return resize(pixels, size, box)
+  return resize(pixels, size if isinstance(size, int) else size(box[3] - box[1], box[2] - box[0]), box)
 
 
 def crop_box(pixels: np.ndarray, draws: np.ndarray, crop: Mapping[str, object]) -> tuple[float, float, float, float]:
@@ -129,8 +136,10 @@ def resize_and_crop(pixels: np.ndarray, size: int, share: float, mode: str, inte
 
 
 def evaluation_view(pixels: np.ndarray, data: Mapping[str, object]) -> np.ndarray:
-  """What evaluation sees of an image, by `image_size`, `trim`, `resize` and `centre_crop` of config.data."""
+  """What evaluation sees of an image, by `image_size`, `trim`, `resize`, `centre_crop` and `native` of config.data."""
   pixels = trim(pixels) if data["trim"] else pixels
+  if (given := data.get("native", native.DEFAULTS))["patches"]:
+    return native.resized(pixels, given["patch"], given["patches"][-1], data["resize"]["interpolation"])
   size, share, resize = data["image_size"], data["centre_crop"], data["resize"]
   if resize["mode"] == "crop":
     return centre_crop(pixels, size, share, resize["interpolation"])
@@ -142,6 +151,8 @@ def evaluation_parts(parts: np.ndarray, data: Mapping[str, object]) -> np.ndarra
 
   Raises BadRecord under `trim`, which looks at the image.
   """
+  if data.get("native", native.DEFAULTS)["patches"]:
+    raise BadRecord("data.native.patches keeps the ratio of images, and maps are of squares; set it to ()")
   if data["trim"]:
     raise BadRecord("data.trim=True moves images by what they show; use a run that was trained without it")
   size, share, (height, width) = data["image_size"], data["centre_crop"], parts.shape

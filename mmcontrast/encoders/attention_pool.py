@@ -25,15 +25,15 @@ class AttentionPool(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """[B, L, D] -> [B, D]."""
+  def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool) -> jax.Array:
+    """[B, L, D] -> [B, D]. `mask` [B, L]: which tokens are real; None: all."""
     batch, length, width = x.shape
     latent = self.param("latent", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32)
     latent = jnp.broadcast_to(latent.astype(x.dtype), (batch, 1, width))
     q = Dense(width, dtype=self.dtype, name="q")(latent).reshape(batch, 1, self.heads, -1)
     kv = JointDense(width, 2, dtype=self.dtype, name="kv")(x)
     k, v = (part.reshape(batch, length, self.heads, -1) for part in kv)
-    y = Dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
+    y = Dense(width, dtype=self.dtype, name="proj")(attend(q, k, v, mask, causal=False))
     mlp = Mlp(self.hidden, self.activation, dtype=self.dtype, name="mlp")
     norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
     return (y + mlp(norm(y), train=train))[:, 0]
@@ -49,12 +49,12 @@ class QueryPool(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, L, D] -> [B, queries, dim]."""
+  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """[B, L, D] -> [B, queries, dim]. `mask` [B, L]: which tokens are real; None: all."""
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
     query = self.param("query", nn.initializers.normal(1.0), (self.queries, self.dim), jnp.float32)
     q = Dense(self.dim, dtype=self.dtype, name="q")(norm(name="norm_q")(query))
     x = norm(name="norm_k")(x)
     k, v = (Dense(self.dim, dtype=self.dtype, name=name)(x) for name in "kv")
     q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in (jnp.broadcast_to(q, (x.shape[0], *q.shape)), k, v))
-    return Dense(self.dim, dtype=self.dtype, name="proj")(attend(q, k, v, None, causal=False))
+    return Dense(self.dim, dtype=self.dtype, name="proj")(attend(q, k, v, mask, causal=False))

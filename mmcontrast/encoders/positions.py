@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,18 @@ from mmcontrast.errors import UserError
 
 def sincos2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -> np.ndarray:
   """Fixed positions [height * width, dim] as in MoCo v3: sines and cosines of x, then of y."""
+  y, x = np.mgrid[:height, :width]
+  return sincos2d_at(y.reshape(-1), x.reshape(-1), dim, temperature, np)
+
+
+def sincos2d_at(y: Any, x: Any, dim: int, temperature: float = 10_000.0, library: Any = jnp) -> Any:
+  """`sincos2d` of rows y and columns x [...]: float32 [..., dim], by numpy or JAX."""
   if dim % 4:
     raise UserError(f"positions 'sincos2d' need a width that is a multiple of 4, not {dim}")
   omega = temperature ** -(np.arange(dim // 4) / max(dim // 4 - 1, 1))
-  y, x = np.mgrid[:height, :width]
-  x, y = x.reshape(-1, 1) * omega, y.reshape(-1, 1) * omega
-  return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
+  x, y = x[..., None] * omega, y[..., None] * omega
+  waves = [library.sin(x), library.cos(x), library.sin(y), library.cos(y)]
+  return library.concatenate(waves, axis=-1).astype(np.float32)
 
 
 def sincos1d(length: int, dim: int, temperature: float = 10_000.0) -> np.ndarray:
@@ -90,11 +97,16 @@ def rope2d(rows: int, columns: int, dim: int, base: float = 100.0) -> np.ndarray
   As in DINOv3 (Siméoni et al., arXiv:2508.10104): both axes of an image run from -1 to 1, so that a
   larger image has more places between, not places never seen.
   """
+  y, x = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in (rows, columns)), indexing="ij")
+  return angles2d(y.reshape(-1), x.reshape(-1), dim, base, np)
+
+
+def angles2d(y: Any, x: Any, dim: int, base: float = 100.0, library: Any = jnp) -> Any:
+  """`rope2d` of places y and x [...] from -1 to 1: float32 [..., dim / 2], by numpy or JAX."""
   if dim % 4:
     raise UserError(f"positions 'rope' of images need heads of a multiple of 4, not {dim}")
-  y, x = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in (rows, columns)), indexing="ij")
   frequency = 2 * np.pi * base ** -(np.arange(dim // 4) / (dim // 4))
-  return np.concatenate([np.outer(y, frequency), np.outer(x, frequency)], axis=1).astype(np.float32)
+  return library.concatenate([y[..., None] * frequency, x[..., None] * frequency], axis=-1).astype(np.float32)
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:

@@ -8,12 +8,14 @@ attn_pool/{latent, q, kv, proj, norm, mlp}, pooler/{query, norm_q, norm_k, q, k,
 from __future__ import annotations
 
 import functools
+import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders import grids as of_grids
 from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.attention_pool import AttentionPool, QueryPool
 from mmcontrast.encoders.conv import Conv
@@ -24,12 +26,16 @@ from mmcontrast.encoders.experts import check_experts
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.lowering import lowering
 from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
-from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads
+from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, Block, apply_blocks, check_heads, masked_mean
 from mmcontrast.errors import UserError
 
 
 class ViT(nn.Module):
   """Images [B, H, W, 3] to patch tokens and one vector.
+
+  Images that keep their ratio (config.data.resize.mode "native") come as rows of patches, padded to one length, with
+  the grid that each is of: NaFlex (SigLIP 2, arXiv:2502.14786). Positions are those of the image's own grid, and
+  padding is neither attended to nor pooled, so that an image gives the same in any batch and at any length.
 
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
@@ -39,6 +45,7 @@ class ViT(nn.Module):
       of `pool_queries` attention pools of width `pool_dim`, over a learned token too; the others are the tokens).
     positions: "learned" (for the image size at initialisation; resized for another), "sincos2d"
       (fixed), "rope" (rotary, of both axes), "none".
+    position_side: rows and columns of the learned positions of a tower that is made for images which keep their ratio.
     cls_position: whether the learned token of pool="cls" and "queries" has a learned position too.
     position_antialias: whether learned positions are resized with antialiasing, as timm and open_clip do on loading.
     registers: learned tokens in addition to the patches, which are not pooled (Darcet et al., arXiv:2309.16588).
@@ -83,6 +90,7 @@ class ViT(nn.Module):
   dtype: str = "float32"
   mlp: str = "plain"
   cls_position: bool = True
+  position_side: int = 16
   position_antialias: bool = False
   registers: int = 0
   pre_norm: bool = False
@@ -110,29 +118,35 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, mask: jax.Array | None = None, *, train: bool, pooled_only: bool = False
+    self,
+    images: jax.Array,
+    mask: jax.Array | None = None,
+    grids: jax.Array | None = None,
+    *,
+    train: bool,
+    pooled_only: bool = False,
   ) -> Encoded:
     """images [B, H, W, 3] normalised -> pooled [B, D], patch tokens [B, L, D] in `dtype`; or only pooled, for which
-    the last block of pool="cls" computes only the learned token. `mask` [B, L]: False where a patch is hidden."""
+    the last block of pool="cls" computes only the learned token. `mask` [B, L]: False where a patch is hidden.
+
+    With `grids`, int [B, 2], rows and columns of each image, images are rows of patches [B, L, patch * patch * 3], and
+    `mask` is False where there is none."""
     dtype = jnp.dtype(self.dtype)
-    height, width = images.shape[1:3]
-    if (height % self.patch or width % self.patch) and not self.cut_edges:
-      raise UserError(
-        f"images of {height}x{width} do not split into patches of {self.patch} px; to leave the last "
-        "pixels out set cut_edges=True"
-      )
     hidden = round(self.width * self.mlp_ratio)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
-    embed = Conv(
-      self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=dtype,
-      lowering=lowering().patches, kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
-    )  # fmt: skip
-    left_out = mask if self.leave_out and train else None
-    patches = self._shown(embed(images), None if self.leave_out else mask)
-    grid = patches.shape[1:3]
-    x, front, angles = self._placed(patches)
+    patches = self._embedded(images, grids)
+    if grids is None:
+      real, grid = None, patches.shape[1:3]
+      left_out = mask if self.leave_out and train else None
+      patches = self._shown(patches, None if self.leave_out else mask)
+    else:
+      real, grid, left_out = mask, None, None
+      if self.patch_drop:
+        raise UserError(f"patch_drop={self.patch_drop}: images that keep their ratio keep all patches; set it to 0")
+    x, front, angles = self._placed(patches, grids)
     x, angles, places = self._seen(x, angles, left_out)
     x, angles = self._dropped(x, front, angles, train)
+    attended = None if real is None else jnp.pad(real, ((0, 0), (front.shape[1], 0)), constant_values=True)
     x = jnp.concatenate([front, x], axis=1) if front.shape[1] else x
     x = norm(name="norm_pre")(x) if self.pre_norm else x
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
@@ -145,25 +159,48 @@ class ViT(nn.Module):
     cls_only = pooled_only and self.pool == "cls"
     went: list[jax.Array] = []
     x = apply_blocks(
-      block, self.depth, x, angles=angles, train=train, scan=self.scan, remat=self.remat, at=0 if cls_only else None,
-      went=went,
+      block, self.depth, x, attended, angles, train=train, scan=self.scan, remat=self.remat,
+      at=0 if cls_only else None, went=went,
     )  # fmt: skip
     losses = {"routing": sum(went)} if went else {}
     if self.pool == "queries":
       dim = self.pool_dim or self.width
       pool = QueryPool(self.pool_queries, dim, self.pool_heads, self.norm_epsilon, dtype, name="pooler")
-      x = norm(name="norm")(pool(x))
+      x = norm(name="norm")(pool(x, attended))
       return Encoded(x[:, 0], x[:, 1:], losses=losses)
     x = x if self.norm_after_pool else norm(name="norm")(x)
     tokens = None if cls_only else x[:, front.shape[1] :]
     if self.pool == "map":
       pool = AttentionPool(self.heads, hidden, self.activation, self.norm_epsilon, dtype, name="attn_pool")
-      pooled = pool(tokens, train=train)
+      pooled = pool(tokens, real, train=train)
     else:
-      pooled = x[:, 0] if self.pool == "cls" else tokens.mean(1)
+      pooled = x[:, 0] if self.pool == "cls" else masked_mean(tokens, real)
     pooled = norm(name="fc_norm")(pooled) if self.norm_after_pool else pooled
+    if grid is None:
+      return Encoded(pooled, tokens, None if tokens is None else real, losses=losses)
     is_whole = tokens is not None and tokens.shape[1] == grid[0] * grid[1]  # no patch was dropped
     return Encoded(pooled, tokens, places=places, grid=grid if is_whole else None, whole=grid, losses=losses)
+
+  def _embedded(self, images: jax.Array, grids: jax.Array | None) -> jax.Array:
+    """Images [B, H, W, 3] as patches [B, rows, columns, D]; rows of patches [B, L, patch * patch * 3] as [B, L, D]."""
+    embed = Conv(
+      self.width, self.patch, self.patch, padding=0, use_bias=self.patch_bias, dtype=jnp.dtype(self.dtype),
+      lowering=lowering().patches, kernel_init=nn.initializers.lecun_normal(), name="patch_embed",
+    )  # fmt: skip
+    if grids is None:
+      height, width = images.shape[1:3]
+      if (height % self.patch or width % self.patch) and not self.cut_edges:
+        raise UserError(
+          f"images of {height}x{width} do not split into patches of {self.patch} px; to leave the last "
+          "pixels out set cut_edges=True"
+        )
+      return embed(images)
+    if images.shape[2] != self.patch * self.patch * 3:
+      raise UserError(
+        f"patches of {math.isqrt(images.shape[2] // 3)} px do not go with a tower of patch={self.patch}; set "
+        f"config.data.native.patch to {self.patch}"
+      )
+    return embed(images.reshape(-1, self.patch, self.patch, 3)).reshape(*images.shape[:2], -1)
 
   def _shown(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Patches [B, rows, columns, D], of which `mask` [B, L] hides some behind the token."""
@@ -203,29 +240,36 @@ class ViT(nn.Module):
     x, angles = drop(x, angles, train=train)
     return x, jnp.pad(angles, ((0, 0), (front.shape[1], 0), (0, 0)))
 
-  def _placed(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Patches [B, rows, columns, D] with their positions [B, L, D]; the learned tokens that go before them
-    [B, F, D]; and the angles of rope [1, L, d / 2]."""
+  def _placed(self, x: jax.Array, grids: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Patches [B, rows, columns, D], or of images of such grids [B, L, D], with their positions [B, L, D]; the learned
+    tokens that go before them [B, F, D]; and the angles of rope [B or 1, L, d / 2]."""
     batch, grid, dtype = x.shape[0], x.shape[1:3], x.dtype
     x, normal = x.reshape(batch, -1, self.width), nn.initializers.normal(0.02)
-    front = []
+    length, front, head = x.shape[1], [], self.width // self.heads
     if self.pool in ("cls", "queries"):
       front.append(self.param("cls_token", normal, (1, 1, self.width), jnp.float32).astype(dtype))
     extra = int(bool(front) and self.cls_position)
     if self.positions == "learned":
-      fresh = jnp.zeros((1, extra + x.shape[1], 1))  # at initialisation: for this grid
+      fresh = jnp.zeros((1, extra + (length if grids is None else self.position_side**2), 1))  # at initialisation
       made = self.get_variable("params", "pos_embed", default=fresh).shape[1]
       position = self.param("pos_embed", normal, (1, made, self.width), jnp.float32)
-      position = resize_positions(position, grid, extra, self.position_antialias).astype(dtype)
-      front = [token + position[:, :1] for token in front] if extra else front
-      x = x + position[:, extra:]
+      if grids is None:
+        position = resize_positions(position, grid, extra, self.position_antialias)
+        front_position, position = position[:, :1], position[:, extra:]
+      else:
+        front_position, position = position[:, :1], of_grids.resized_to(position[0, extra:], grids, length)
+      front = [token + front_position.astype(dtype) for token in front] if extra else front
+      x = x + position.astype(dtype)
     elif self.positions == "sincos2d":
-      x = x + jnp.asarray(sincos2d(*grid, self.width)[None], dtype)
+      fixed = sincos2d(*grid, self.width)[None] if grids is None else of_grids.fixed(grids, length, self.width)
+      x = x + jnp.asarray(fixed, dtype)
     if self.registers:
       front.append(self.param("reg_token", normal, (1, self.registers, self.width), jnp.float32).astype(dtype))
     front = jnp.concatenate([jnp.zeros((1, 0, self.width), dtype), *front], axis=1)
     front = jnp.broadcast_to(front, (batch, *front.shape[1:]))
-    angles = jnp.asarray(rope2d(*grid, self.width // self.heads))[None] if self.positions == "rope" else None
+    if self.positions != "rope":
+      return x, front, None
+    angles = jnp.asarray(rope2d(*grid, head))[None] if grids is None else of_grids.angles(grids, length, head)
     return x, front, angles
 
 

@@ -30,12 +30,14 @@ class Format:
     module: in mmcontrast.interop.
     reads, writes: whether it has `read` and `write`.
     decoders: whether it has decoders of captions; else what is written is the model without its own.
+    native: whether it has towers of images that keep their ratio.
   """
 
   module: str
   reads: bool = True
   writes: bool = True
   decoders: bool = False
+  native: bool = False
 
   def read(self, path: str, **how: Any) -> Pretrained:
     """What the file or folder at `path` holds. `how`: torch, weights, allow_unused of `weights.Reading`.
@@ -55,6 +57,7 @@ class Format:
 
   def plan(self, pretrained: Pretrained, where: str) -> None:
     """Raises UserError, which begins with `where`, for what the format cannot express. Looks at no array's values."""
+    self._check_images(pretrained, where)
     importlib.import_module(f"mmcontrast.interop.{self.module}").plan(self._expressed(pretrained), where)
 
   def write(self, pretrained: Pretrained, out: str | pathlib.Path) -> None:
@@ -62,8 +65,17 @@ class Format:
 
     Raises UserError where it cannot express an option, and where `out` holds something; then nothing is written.
     """
+    self._check_images(pretrained, str(out))
     with whole(out, "--out") as folder:
       importlib.import_module(f"mmcontrast.interop.{self.module}").write(self._expressed(pretrained), folder)
+
+  def _check_images(self, pretrained: Pretrained, where: str) -> None:
+    if pretrained.image and pretrained.image.patches and not self.native:
+      able = " and ".join(f"--to {name}" for name, one in FORMATS.items() if one.native)
+      raise UserError(
+        f"{where}: {pretrained.key('towers/image')} reads images that keep their ratio (config.data.native.patches), "
+        f"which only {able} has"
+      )
 
   def _expressed(self, pretrained: Pretrained) -> Pretrained:
     return pretrained if self.decoders else pretrained.without_decoder()
@@ -71,7 +83,7 @@ class Format:
 
 FORMATS = {
   "open_clip": Format("open_clip", decoders=True),
-  "hf": Format("hugging_face", decoders=True),
+  "hf": Format("hugging_face", decoders=True, native=True),
   "timm": Format("timm"),
   "torchvision": Format("torchvision"),
   "detectron2": Format("detectron2", reads=False),

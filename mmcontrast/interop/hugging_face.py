@@ -20,6 +20,8 @@ from mmcontrast.interop.weights import PLAIN, Reading, find_weights, read_weight
 MODELS = {  # model_type -> its file
   "clip": "hugging_face_clip",
   "siglip": "hugging_face_clip",
+  "siglip2": "hugging_face_clip",
+  "siglip2_vision_model": "hugging_face_siglip2",
   "bert": "hugging_face_bert",
   "blip_text_model": "hugging_face_decoder",
   "modernbert": "hugging_face_bert",
@@ -69,6 +71,8 @@ def _writer(pretrained: Pretrained, where: str) -> Any:
   towers = tuple(sorted(pretrained.towers))
   if towers not in _WRITERS:
     raise UserError(f"{where}: towers {' and '.join(towers)} are not a model of transformers")
+  if towers == ("image",) and pretrained.image and pretrained.image.patches:
+    return _module("hugging_face_siglip2")
   return _module(_WRITERS[towers])
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face's CLIPModel and SiglipModel, which SigLIP 2 of a fixed resolution is too.
+"""Hugging Face's CLIPModel, SiglipModel, which SigLIP 2 of a fixed resolution is too, and Siglip2Model, its NaFlex.
 
 A config.json leaves out what is the default in transformers 5; those defaults are here.
 """
@@ -23,6 +23,7 @@ from mmcontrast.interop.naming import (
   LEADING,
   LEADING2,
   LINEAR,
+  PATCHES,
   STACKED,
   STACKED_LINEAR,
   Arrays,
@@ -36,6 +37,7 @@ from mmcontrast.interop.naming import (
 )
 from mmcontrast.interop.pretrained import (
   OTHERWISE,
+  ImageInput,
   Pretrained,
   TextInput,
   check_expressible,
@@ -45,7 +47,7 @@ from mmcontrast.interop.pretrained import (
 )
 from mmcontrast.interop.weights import write_weights
 
-_CLIP, _SIGLIP = "clip", "siglip"
+_CLIP, _SIGLIP, _SIGLIP2 = "clip", "siglip", "siglip2"
 _MISTAKEN_EOS = 2  # of older files, which transformers reads as the highest id
 _LAYERS = {"num_hidden_layers": 12, "attention_dropout": 0.0}
 _TEXT = {
@@ -55,6 +57,7 @@ _TEXT = {
             "max_position_embeddings": 64, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
             "projection_size": None},
 }  # fmt: skip
+_TEXT[_SIGLIP2] = _TEXT[_SIGLIP]
 _VISION = {
   _CLIP: {**_LAYERS, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_channels": 3,
           "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
@@ -62,6 +65,9 @@ _VISION = {
             "image_size": 224, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
             "vision_use_head": True},
 }  # fmt: skip
+_VISION[_SIGLIP2] = {key: value for key, value in _VISION[_SIGLIP].items() if key != "image_size"} | {
+  "num_patches": 256
+}
 _IGNORED = (r".*\.position_ids",)  # 0, 1, 2, ..., which older files have
 
 _BLOCKS = under([
@@ -87,11 +93,23 @@ _IMAGE_TOWER = under([
   *linear("head.attention.out_proj", "attn_pool/proj"), *linear("head.mlp.fc1", "attn_pool/mlp/fc1"),
   *linear("head.mlp.fc2", "attn_pool/mlp/fc2"),
 ], "vision_model.", "towers/image")  # fmt: skip
+_OF_PATCHES = Rule("vision_model.embeddings.patch_embedding.weight", "towers/image/patch_embed/kernel", PATCHES)
 _HEADS = {
   _CLIP: [Rule("visual_projection.weight", "heads/image_joint/fc1/kernel", LINEAR),
           Rule("text_projection.weight", "heads/text_joint/fc1/kernel", LINEAR)],
   _SIGLIP: linear("text_model.head", "heads/text_joint/fc1"),
 }  # fmt: skip
+_HEADS[_SIGLIP2] = _HEADS[_SIGLIP]
+_CLASSES = {_CLIP: "CLIPModel", _SIGLIP: "SiglipModel", _SIGLIP2: "Siglip2Model"}
+
+
+def image_rules(kind: str) -> list[Rule]:
+  """Names and layouts of the image tower of CLIPModel, SiglipModel or Siglip2Model."""
+  return [*([_OF_PATCHES] if kind == _SIGLIP2 else []), *_IMAGE_TOWER]
+
+
+def _rules(kind: str) -> list[Rule]:
+  return _TEXT_TOWER + image_rules(kind) + _HEADS[kind]
 
 
 def read(
@@ -104,11 +122,11 @@ def read(
   file = folder / "config.json"
   towers, heads = describe(config, file)
   image, text = read_image_input(folder), _text_input(folder, config, towers["text"])
-  if image.size != (side := _section(config, "vision")["image_size"]):
-    raise UserError(f"{file}: image_size is {side}, and {NAME} makes images of {image.size} px")
+  check_images(_section(config, "vision"), image, file)
   arrays, scale, bias = take_logits(arrays, ("logit_scale", "logit_bias"), str(folder))
-  rules = _TEXT_TOWER + _IMAGE_TOWER + _HEADS[config["model_type"]]
-  found = to_ours(rules, arrays, shapes(towers, heads, image, text), str(folder), (*_IGNORED, *allow_unused))
+  found = to_ours(
+    _rules(config["model_type"]), arrays, shapes(towers, heads, image, text), str(folder), (*_IGNORED, *allow_unused)
+  )
   return Pretrained(towers, heads, found, image, text, scale, bias, str(folder))
 
 
@@ -125,7 +143,7 @@ def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, 
       check_expressible(pretrained, f"{part}/{name}", understood, f"{where}: not transformers' {kind}")
   moved = _moved_ids(config, pretrained.text)
   tokenizer = tokenizer_files.contents(pretrained.text, with_clip=True, moved=moved)
-  check_named(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, where)
+  check_named(_rules(kind), pretrained.arrays, where)
   if pretrained.logit_scale is None:
     raise UserError(
       f"{where}: {kind} has a logit scale, and this model has none: train with "
@@ -141,7 +159,7 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
   """
   config, tokenizer, moved = plan(pretrained, str(out))
   kind = config["model_type"]
-  arrays = to_theirs(_TEXT_TOWER + _IMAGE_TOWER + _HEADS[kind], pretrained.arrays, str(out))
+  arrays = to_theirs(_rules(kind), pretrained.arrays, str(out))
   if moved:
     name, (one, other) = "text_model.embeddings.token_embedding.weight", moved
     arrays[name] = np.array(arrays[name])
@@ -150,14 +168,11 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
       config["text_config"][key] = moved.get(config["text_config"][key], config["text_config"][key])
   scale = np.float32(math.log(pretrained.logit_scale))
   arrays["logit_scale"] = scale if kind == _CLIP else scale.reshape(1)
-  if kind == _SIGLIP:
+  if kind != _CLIP:
     arrays["logit_bias"] = np.float32([pretrained.logit_bias or 0.0])
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / "model.safetensors", arrays)
-  image = {
-    **image_config(pretrained.image),
-    "image_processor_type": {_CLIP: "CLIPImageProcessor", _SIGLIP: "SiglipImageProcessor"}[kind],
-  }
+  image = {**image_config(pretrained.image), "image_processor_type": _CLASSES[kind].replace("Model", "ImageProcessor")}
   for name, content in {"config.json": config, NAME: image}.items():
     (out / name).write_text(json.dumps(content, indent=2) + "\n")
   for name, content in tokenizer.items():
@@ -181,16 +196,8 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def describe(config: Mapping[str, Any], where: object) -> tuple[dict[str, dict], dict[str, dict]]:
   """(towers, heads) of a config. Raises UserError for a value that is not computed."""
   text, vision, clip = _section(config, "text"), _section(config, "vision"), config["model_type"] == _CLIP
-  require(vision, f"{where}: vision_config", num_channels=3, vision_use_head=True)
-  for name, section in (("vision", vision), ("text", text)):
-    if any(isinstance(section.get(key), list) for key in ("image_size", "patch_size")):
-      raise UserError(f"{where}: {name}_config: {section['image_size']} is not square, and only squares are supported")
   towers = {
-    "image": {
-      "name": "vit", **_transformer(vision, f"{where}: vision_config"), "patch": vision["patch_size"],
-      "positions": "learned", "pool": "cls" if clip else "map", "cls_position": True, "pre_norm": clip,
-      "patch_bias": not clip, "cut_edges": vision["image_size"] % vision["patch_size"] > 0,
-    },
+    "image": image_tower(config["model_type"], vision, f"{where}: vision_config"),
     "text": {
       "name": "text_transformer", **_transformer(text, f"{where}: text_config"), "vocab_size": text["vocab_size"],
       "max_length": text["max_position_embeddings"], "causal": clip, "pool": "eos" if clip else "last",
@@ -205,6 +212,38 @@ def describe(config: Mapping[str, Any], where: object) -> tuple[dict[str, dict],
     text_head = {"name": "linear", "dim": text["projection_size"] or text["hidden_size"], "bias": True}
   heads = {"image_joint": {"tower": "image", **image_head}, "text_joint": {"tower": "text", **text_head}}
   return {name: complete(tower) for name, tower in towers.items()}, heads
+
+
+def image_tower(kind: str, vision: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """The image tower of a vision_config, over its defaults. Raises UserError for a value that is not computed."""
+  clip, vision = kind == _CLIP, {**_VISION[kind], **vision}
+  require(vision, where, num_channels=3, vision_use_head=True)
+  if uneven := [key for key in ("image_size", "patch_size") if isinstance(vision.get(key), list)]:
+    raise UserError(f"{where}: {vision[uneven[0]]} is not square, and only squares are supported")
+  tower = {
+    "name": "vit", **_transformer(vision, where), "patch": vision["patch_size"], "positions": "learned",
+    "pool": "cls" if clip else "map", "cls_position": True, "pre_norm": clip, "patch_bias": not clip,
+  }  # fmt: skip
+  if kind != _SIGLIP2:
+    return tower | {"cut_edges": vision["image_size"] % vision["patch_size"] > 0}
+  side = math.isqrt(vision["num_patches"])
+  if side * side != vision["num_patches"]:
+    raise UserError(f"{where}: num_patches is {vision['num_patches']}, and positions are of a square; it has to be one")
+  return tower | {"position_side": side}
+
+
+def check_images(vision: Mapping[str, Any], image: ImageInput, file: object) -> None:
+  """Raises UserError where preprocessor_config.json makes other images than the model reads."""
+  if "image_size" in vision and image.size != vision["image_size"]:
+    made = f"at most {image.patches} patches, at their ratio" if image.patches else f"{image.size} px"
+    raise UserError(f"{file}: image_size is {vision['image_size']}, and {NAME} makes images of {made}")
+  if "image_size" not in vision and not image.patches:
+    raise UserError(
+      f"{file}: a Siglip2Model reads images that keep their ratio, and {NAME} makes squares of {image.size} px; it has "
+      "to say max_num_patches and patch_size"
+    )
+  if image.patches and image.patch != vision["patch_size"]:
+    raise UserError(f"{file}: patch_size is {vision['patch_size']}, and {NAME} cuts patches of {image.patch} px")
 
 
 def _transformer(section: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -223,7 +262,7 @@ def _text_input(folder: pathlib.Path, config: Mapping[str, Any], tower: Mapping[
   settings = folder / "tokenizer_config.json"
   kind = read_json(settings).get("tokenizer_class", "") if settings.is_file() else ""
   # SigLIP's texts were canonical; SigLIP 2's small, which the Gemma tokenizer that it borrows does not do.
-  lower = {"Siglip": "canonicalize", "Gemma": True}.get(kind.partition("Tokenizer")[0], False)
+  lower = {"Siglip": "canonicalize", "Gemma": True, "Siglip2": True}.get(kind.partition("Tokenizer")[0], False)
   tokenizer, ids = tokenizer_files.find(folder, lower)
   eos = _section(config, "text").get("eos_token_id")
   if tokenizer and config["model_type"] == _CLIP:
@@ -240,6 +279,8 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
       raise UserError(f"{where}: transformers' CLIP and SigLIP have a head of {name}s, and this model has none")
   image, text = (complete(pretrained.towers[name]) for name in ("image", "text"))
   kind = _SIGLIP if image.get("pool") == "map" else _CLIP
+  if pretrained.image.patches:
+    kind = _SIGLIP2
   for name, tower, theirs in (("image", image, "vit"), ("text", text, "text_transformer")):
     if not tower["name"].startswith(theirs):
       raise UserError(
@@ -247,7 +288,7 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
         f"and SigLIP have {theirs!r} only; {OTHERWISE}"
       )
   head, ids = pretrained.heads["text_joint"], pretrained.text.token_ids
-  vision = {**_fields(image), "patch_size": image["patch"], "image_size": pretrained.image.size, "num_channels": 3}
+  vision = vision_fields(pretrained, image)
   words = {
     **_fields(text),
     "vocab_size": text["vocab_size"],
@@ -258,9 +299,17 @@ def config_of(pretrained: Pretrained, where: str) -> dict[str, Any]:
   }
   config = {"model_type": kind, "text_config": words, "vision_config": vision}
   if kind == _CLIP:
-    return config | {"architectures": ["CLIPModel"], "projection_dim": head.get("dim", text["width"])}
+    return config | {"architectures": [_CLASSES[kind]], "projection_dim": head.get("dim", text["width"])}
   words["projection_size"] = head.get("dim", text["width"])
-  return config | {"architectures": ["SiglipModel"]}
+  return config | {"architectures": [_CLASSES[kind]]}
+
+
+def vision_fields(pretrained: Pretrained, tower: Mapping[str, Any]) -> dict[str, Any]:
+  """The vision_config of an image tower, of complete options."""
+  fields = {**_fields(tower), "patch_size": tower["patch"], "num_channels": 3}
+  if not pretrained.image.patches:
+    return fields | {"image_size": pretrained.image.size}
+  return fields | {"num_patches": pretrained.arrays["params/towers/image/pos_embed"].shape[1]}
 
 
 def _fields(tower: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import ImageInput
 
 NAME = "preprocessor_config.json"
+NATIVE = "native"
+_HALF = (0.5, 0.5, 0.5)  # the mean and deviation that Siglip2ImageProcessor leaves out of its file
 _RESAMPLE = {"2": "bilinear", "3": "bicubic"}  # Pillow's numbers
 
 
@@ -31,6 +33,11 @@ def read_image_input(folder: pathlib.Path) -> ImageInput:
   if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
     raise UserError(f"{file}: rescale_factor is {config['rescale_factor']}; only 1/255 is supported")
   with missing_fields(file):
+    if "max_num_patches" in config:
+      most, patch = config["max_num_patches"], config["patch_size"]
+      how = _RESAMPLE[choose(str(config.get("resample", 2)), _RESAMPLE, f"{file}: resample")]
+      mean, std = (tuple(config.get(key, _HALF)) for key in ("image_mean", "image_std"))
+      return ImageInput(patch * math.isqrt(most), mean, std, NATIVE, how, patches=most)
     size, cropped = config["size"], config.get("do_center_crop", False)
     interpolation = _RESAMPLE[choose(str(config.get("resample", 2)), _RESAMPLE, f"{file}: resample")]
     mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
@@ -47,15 +54,25 @@ def read_image_input(folder: pathlib.Path) -> ImageInput:
 
 def image_config(image: ImageInput) -> dict[str, Any]:
   """The inverse: the content of the file."""
+  if image.resize == NATIVE:
+    return {
+      "image_processor_type": "Siglip2ImageProcessor", "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255,
+      "do_normalize": True, "do_convert_rgb": True, "image_mean": list(image.mean), "image_std": list(image.std),
+      "resample": _number_of(image.interpolation), "patch_size": image.patch, "max_num_patches": image.patches,
+    }  # fmt: skip
   side, squash = {"height": image.size, "width": image.size}, image.resize == "squash"
   shortest = int(image.size / image.centre_crop)  # rounded down, as where we resize
   return {
     "image_processor_type": "ViTImageProcessor" if squash else "BitImageProcessor", "do_resize": True,
     "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
     "image_mean": list(image.mean), "image_std": list(image.std), "do_center_crop": not squash,
-    "resample": {name: int(number) for number, name in _RESAMPLE.items()}[image.interpolation],
+    "resample": _number_of(image.interpolation),
     **({"size": side} if squash else {"size": {"shortest_edge": shortest}, "crop_size": side}),
   }  # fmt: skip
+
+
+def _number_of(interpolation: str) -> int:
+  return {name: int(number) for number, name in _RESAMPLE.items()}[interpolation]
 
 
 def _square(size: Any, file: pathlib.Path) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -48,9 +49,16 @@ def _cut(whole: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarra
   return np.split(whole, np.cumsum([shape[-1] for shape in shapes])[:-1], axis=-1)
 
 
+def _square_patches(a: np.ndarray) -> np.ndarray:
+  side = math.isqrt(a.shape[0] // 3)
+  return a.reshape(side, side, 3, -1)
+
+
 SAME = unstacked(lambda a: a, lambda a: a)
 LINEAR = unstacked(np.transpose, np.transpose)  # [O, I] <-> [I, O]
 CONV = unstacked(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
+# [O, p * p * 3], the pixels of a patch row after row, <-> HWIO
+PATCHES = unstacked(lambda a: _square_patches(a.T), lambda a: a.reshape(-1, a.shape[-1]).T)
 LEADING = unstacked(lambda a: a[None], lambda a: a[0])  # [L, D] <-> [1, L, D]
 LEADING2 = unstacked(lambda a: a[None, None], lambda a: a[0, 0])  # [D] <-> [1, 1, D]
 # Laid side by side and cut anew: q, k, v <-> qkv, or in_proj <-> q, kv. Biases [O], and matrices [O, I] <-> [I, O].

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmcontrast.errors import UserError
 from mmcontrast.interop.formats import FORMATS
-from mmcontrast.interop.program import check_attention
+from mmcontrast.interop.program import check_expressible
 from mmcontrast.interop.run import PROGRAMS, describe_run
 from mmcontrast.models.model import complete_config
 
@@ -46,7 +46,7 @@ def exports(config: Mapping[str, Any], params: Mapping[str, Any], batch_stats: M
         ),
       )
   for name in PROGRAMS:
-    ask(name, lambda: check_attention(config["towers"]))
+    ask(name, lambda: check_expressible(config))
   return said
 
 

@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = (
   "bn_momentum",
   "zero_init_residual",
   "position_antialias",
+  "position_side",
   "cut_edges",
   "tower",
   "modality",
@@ -45,9 +46,10 @@ class ImageInput:
   """How an image becomes the image tower's input.
 
   Attributes:
-    size: side in pixels.
+    size: side in pixels; of images that keep their ratio, of a square one.
     mean, std: of each channel, of pixels in [0, 1].
-    resize: "shortest" (the shorter side, then the middle) or "squash" (both sides, whatever the shape was).
+    resize: "shortest" (the shorter side, then the middle), "squash" (both sides, whatever the shape was), or "native"
+      (to at most `patches` patches, at the image's ratio: config.data.native).
     interpolation: "bilinear" or "bicubic".
     centre_crop: share of the shorter side that is seen.
   """
@@ -58,6 +60,12 @@ class ImageInput:
   resize: str = "shortest"
   interpolation: str = "bicubic"
   centre_crop: float = 1.0
+  patches: int = 0
+
+  @property
+  def patch(self) -> int:
+    """The side of a patch, of images that keep their ratio."""
+    return self.size // math.isqrt(self.patches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +189,10 @@ def shapes(
   """
   model = build_model(model_config(towers, heads, text))
   views = {}
-  if image:
+  if image and image.patches:
+    arrays = (((image.patches, 3 * image.patch**2), jnp.float32), ((image.patches,), jnp.bool_), ((2,), jnp.int32))
+    views["image"] = Inputs(*(jax.ShapeDtypeStruct((1, *shape), dtype) for shape, dtype in arrays))
+  elif image:
     views["image"] = Inputs(jax.ShapeDtypeStruct((1, image.size, image.size, 3), jnp.float32))
   if text:
     views["text"] = Inputs(*(jax.ShapeDtypeStruct((1, text.length), dtype) for dtype in (jnp.int32, jnp.bool_)))

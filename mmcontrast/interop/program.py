@@ -42,7 +42,7 @@ def programs(model: Inference) -> dict[str, Program]:
   Raises UserError for towers whose attention is of one kind of device, and for weights that are not finite.
   """
   size, found = model.data["image_size"], {}
-  check_attention(model.config["towers"])
+  check_expressible(model.config)
   for kind, shape, dtype in (("image", (size, size, 3), np.uint8), ("text", (model.data["text_length"],), np.int32)):
     name = model.kind_of(kind)
     if name not in model.kinds:
@@ -66,9 +66,14 @@ def _outputs(made: Any) -> Any:
   return {name: value for name, value in named.items() if value is not None} or made
 
 
-def check_attention(towers: Mapping[str, Mapping[str, Any]]) -> None:
-  """Raises UserError for towers, by their options, whose attention is of one kind of device."""
-  for name, options in towers.items():
+def check_expressible(config: Mapping[str, Any]) -> None:
+  """Raises UserError for a run whose towers' attention is of one kind of device, or which keeps the ratio of images."""
+  if config["data"].get("native", {}).get("patches"):
+    raise UserError(
+      "config.data.native.patches: programs take squares, and this run keeps the ratio of images; export --to hf, or a "
+      "run that is trained on squares"
+    )
+  for name, options in config["towers"].items():
     if options.get("attention", "xla") != "xla":
       raise UserError(
         f"config.towers.{name}.attention is {options['attention']!r}, which computes on NVIDIA GPUs; "

@@ -103,8 +103,11 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
     c.data.update(
       image_size=image.size,
       centre_crop=image.centre_crop,
-      resize=dict(mode=image.resize, interpolation=image.interpolation),
+      resize=dict(mode="squash" if image.patches else image.resize, interpolation=image.interpolation),
     )
+    if image.patches:
+      c.data.native.update(patch=image.patch, patches=(image.patches,))
+      c.augment.image = "none"  # those that there are are of squares
     c.normalize = dict(mean=image.mean, std=image.std)
   if text := pretrained.text:
     c.data.update(
@@ -207,14 +210,18 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
       towers[name]["reads"] = ("text", "image")
   image = text = None
   if "image" in towers:
-    mode = "squash" if data["resize"]["mode"] == "squash" else "shortest"
+    mode, size, most = "squash" if data["resize"]["mode"] == "squash" else "shortest", data["image_size"], 0
+    if (native := data["native"])["patches"]:
+      most = native["patches"][-1]
+      mode, size = "native", native["patch"] * math.isqrt(most)
     image = ImageInput(
-      data["image_size"],
+      size,
       tuple(config["normalize"]["mean"]),
       tuple(config["normalize"]["std"]),
       mode,
       data["resize"]["interpolation"],
       data["centre_crop"],
+      most,
     )
   if "text" in towers:
     vocabulary = arrays["params/towers/text/token_embedding/embedding"].shape[0]

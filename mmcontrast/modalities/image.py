@@ -1,6 +1,7 @@
 """Images: whole views and small crops (SwAV's multi-crop) of drawings or photographs, augmented on the device.
 
 image         [V, S, S, 3]  config.data.views.image crops of config.data.image_size
+image         [V, L, p * p * 3]  patches of images that keep their ratio, and image_grid [V, 2]: config.data.native
 image_small   [K, s, s, 3]  config.data.multi_crop (Caron et al., arXiv:2006.09882)
 image_masked  of M of the V views, on the device: config.data.masked (image_masks.py)
 image_region  of the same, where data.masked.shape is "square": what lies there, enlarged
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcontrast.data import image_views, images, noise, transforms
+from mmcontrast.data import image_views, images, native, noise, transforms
 from mmcontrast.data.checks import check_counts, check_range
 from mmcontrast.data.images import decode
 from mmcontrast.data.record import Record
@@ -51,6 +52,8 @@ class Image(ImageInUse, Modality):
     # "in_order": view k shows style k.
     "drawings": "distinct",
     "crop": transforms.CROP,
+    # Images that keep their ratio, in training and evaluation: data/native.py.
+    "native": native.DEFAULTS,
     # Further crops, small ones, of views `image_small`: how many, pixels, share of the area (SwAV's: 6, 96).
     "multi_crop": {"views": 0, "size": 96, "scale": (0.05, 0.14)},
     # Versions of views, `image_masked`, of which the tower does not see all patches: of how many views, the side of
@@ -83,6 +86,7 @@ class Image(ImageInUse, Modality):
       check_range(settings["crop"]["ratio"], "data.crop.ratio")
     image_masks.check(settings)
     image_maps.check(settings)
+    native.check(settings)
     if "box" in settings["facts"] and settings["crop"]["rotate"]:
       raise UserError("data.facts: a rotated view is cut from no box; set data.crop.rotate to 0, or leave 'box' out")
     if not 0 < settings["centre_crop"] <= 1:
@@ -122,6 +126,7 @@ class Image(ImageInUse, Modality):
     return {"maps": len(maps["kinds"]), "seen": maps["seen"]} if maps["views"] else {}
 
   def check_tower(self, options: dict[str, Any], settings: Settings, vocab_size: int | None, where: str) -> None:
+    _check_native(options, settings.get("native", native.DEFAULTS), where)
     if settings.get("maps", {}).get("views") and options.get("name") != "map_vit":
       raise UserError(
         f"config.data.maps.views: {where} reads colours alone; use name='map_vit', or set data.maps.views to 0"
@@ -183,6 +188,12 @@ class Image(ImageInUse, Modality):
       (name, image_augmentation.view_recipes(recipes.get(name, "none"), counts[name], f"config.augment.{name}"))
       for name in self.drawn_sets
     )
+    for name, recipes_of_set in augmentations if settings["native"]["patches"] else ():
+      if any(recipe != image_augmentation.Recipe() for recipe in recipes_of_set):
+        raise UserError(
+          f"config.augment.{name}: {recipes.get(name)!r} is of squares, and config.data.native.patches keeps the ratio "
+          "of images; set it to 'none'"
+        )
     return ImagePreparation(
       (*self.arrays(settings), "mirror_safe"),
       augmentations,
@@ -192,10 +203,11 @@ class Image(ImageInUse, Modality):
       "masked" in settings["facts"],
       "pixels" in settings["facts"],
       image_maps.maps_of(settings),
+      bool(settings["native"]["patches"]),
     )
 
   def check_shapes(self, error: UserError, view_set: str, inputs: Inputs) -> UserError:
-    if view_set in self.versions:
+    if view_set in self.versions or inputs.grid is not None:
       return error
     key = "multi_crop.size" if view_set == "image_small" else "image_size"
     return UserError(f"config.data.{key}={inputs.values.shape[2]}: {error}")
@@ -209,6 +221,7 @@ class ImagePreparation(Preparation):
     augmentations: (set of views, the recipe of each of its views).
     masks: how patches are hidden. tells_masks: whether `facts` say which. tells_pixels: whether they say the pixels.
     maps: which are computed of some views.
+    native: whether images keep their ratio: patches [B, V, L, patch * patch * 3].
   """
 
   augmentations: tuple[tuple[str, tuple[image_augmentation.Recipe, ...]], ...]
@@ -218,11 +231,14 @@ class ImagePreparation(Preparation):
   tells_masks: bool = False
   tells_pixels: bool = False
   maps: image_maps.Maps = image_maps.NONE
+  native: bool = False
 
   @jax.named_scope("augmentation")
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
     """uint8 [B, V, H, W, 3] -> float32 of the same shape."""
     made = {}
+    if self.native:
+      return {"image": self._patches(batch)} if "image" in batch else made
     for name, first, recipes in self._sets(batch):
       made[name] = Inputs(self._prepared(batch, batch[name], first, recipes, train))
     if self.masks.views and "image" in made:
@@ -238,6 +254,14 @@ class ImagePreparation(Preparation):
         jnp.concatenate([pixels, self.maps.add_to(colours)], -1), self._shown(batch, pixels.shape[1], train)
       )
     return made
+
+  def _patches(self, batch: Mapping[str, jax.Array]) -> Inputs:
+    """uint8 [B, V, L, patch * patch * 3] -> float32, zero where there is no patch."""
+    patches, grid = batch["image"], batch["image_grid"]
+    real = jnp.arange(patches.shape[2]) < (grid[..., 0] * grid[..., 1])[..., None]
+    colours = image_augmentation.to_float(patches).reshape(*patches.shape[:3], -1, 3)
+    values = image_augmentation.normalize(colours, self.mean, self.std).reshape(patches.shape)
+    return Inputs(jnp.where(real[..., None], values, 0), real, grid)
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
     """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged. "masked": [B, V, L];
@@ -302,3 +326,19 @@ class ImagePreparation(Preparation):
     if len(set(recipes)) == 1:  # compiled once for all views
       return jax.vmap(functools.partial(one, recipes[0]), in_axes=(1, 0), out_axes=1)(pixels, numbers)
     return jnp.stack([one(recipe, pixels[:, v], first + v) for v, recipe in enumerate(recipes)], axis=1)
+
+
+def _check_native(options: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
+  """Raises UserError for a tower that does not take images which keep their ratio as config.data.native makes them."""
+  if not given["patches"]:
+    return
+  name, patch = str(options.get("name")), options.get("patch", 16)
+  if name != "vit" and not name.startswith("vit_"):
+    raise UserError(
+      f"config.data.native.patches: {where} is a {name!r}, which takes squares; use name='vit', or set it to ()"
+    )
+  if patch != given["patch"]:
+    raise UserError(
+      f"{where}.patch: {patch}, and config.data.native.patch={given['patch']} cuts images into others; set one to the "
+      "other"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmcontrast.data import torn_samples
+from mmcontrast.data import native, torn_samples
 from mmcontrast.data.images import LIMITS, decode, header, pixels_of
 from mmcontrast.data.record import BadRecord, Info
 from mmcontrast.data.transforms import evaluation_view
@@ -23,7 +23,8 @@ _UNKNOWN = ("NOT READABLE", ())  # format and size
 
 
 class ImageInUse(InUse):
-  """Raw: the bytes of a file. Value: uint8 [S, S, 3]. A thing from outside: `ImageLike`; opened, its pixels."""
+  """Raw: the bytes of a file. Value: uint8 [S, S, 3], or of whole patches (data/native.py). A thing from outside:
+  `ImageLike`; opened, its pixels."""
 
   name, a, nouns, asked = "image", "an image", "images", "the path of an image"
   field, key, shows_all, suffixes = "images", "style", False, tuple(f".{suffix}" for suffix in torn_samples.IMAGES)
@@ -53,10 +54,17 @@ class ImageInUse(InUse):
   def accepts(self, thing: Any, settings: Mapping, name: str) -> np.ndarray:
     return evaluation_view(_pixels(thing, settings["limits"], name), settings)
 
-  def batch(self, values: Sequence, settings: Mapping, tokenizer: Any) -> np.ndarray:
-    return np.asarray(values)
+  def batch(self, values: Sequence, settings: Mapping, tokenizer: Any) -> Any:
+    given = settings["native"]
+    if not given["patches"] or isinstance(values, Mapping):
+      return values if isinstance(values, Mapping) else np.asarray(values)
+    patches = np.zeros((len(values), given["patches"][-1], 3 * given["patch"] ** 2), np.uint8)
+    grids = [native.cut(picture, into) for picture, into in zip(values, patches)]
+    return {"image": patches, "image_grid": np.array(grids, np.int32).reshape(-1, 2)}
 
   def size(self, settings: Mapping) -> str:
+    if settings["native"]["patches"]:
+      return f"images of up to {settings['native']['patches'][-1]} patches of {settings['native']['patch']} px"
     return f"images of {settings['image_size']} px"
 
   def show(self, thing: Any) -> Shown:

@@ -300,7 +300,7 @@ class TextPreparation(Preparation):
     """(ids, which were chosen), [B, V, L] each; where nothing trains, none is."""
     if not train:
       return plain.values[:, : self._count], jnp.zeros(plain.values[:, : self._count].shape, bool)
-    views = [self.masking(*plain.view(number), batch["seed"], number) for number in range(self._count)]
+    views = [self.masking(*plain.view(number).arguments, batch["seed"], number) for number in range(self._count)]
     ids, chosen = zip(*views)
     return jnp.stack(ids, axis=1), jnp.stack(chosen, axis=1)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from mmcontrast.data import transforms
+from mmcontrast.data import native, transforms
 from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.use import InUse, Shown, as_list, frequent, is_array
@@ -136,7 +136,7 @@ def chosen_frames(clip: Clip, draws: np.ndarray, settings: Mapping) -> np.ndarra
 def evaluation_frames(clip: Clip, settings: Mapping) -> np.ndarray:
   """uint8 [T, S, S, 3]: the frames in the middle of equal parts, each as evaluation sees an image. Raises BadRecord."""
   video = settings["video"]
-  shown = {**settings, "image_size": video["size"], "trim": False}
+  shown = {**settings, "image_size": video["size"], "trim": False, "native": native.DEFAULTS}
   frames = decode_frames(clip, chosen_frames(clip, np.full(video["frames"], 0.5), settings))
   made = {id(frame): transforms.evaluation_view(frame, shown) for frame in frames}
   return np.stack([made[id(frame)] for frame in frames])

@@ -33,14 +33,23 @@ class Inputs(NamedTuple):
   Attributes:
     values: pixels, ids, spectrograms.
     mask: bool, of one view [B, L]: which of its L positions are real; None: all are.
+    grid: int, of one view [B, 2]: in how many rows and columns the positions of each example are, of images that keep
+      their ratio; None: those of all examples are alike.
   """
 
   values: jax.Array
   mask: jax.Array | None = None
+  grid: jax.Array | None = None
 
   def view(self, number: int) -> Inputs:
     """One view of a set of them."""
-    return Inputs(self.values[:, number], None if self.mask is None else self.mask[:, number])
+    return Inputs(*(None if array is None else array[:, number] for array in self))
+
+  @property
+  def arguments(self) -> tuple[jax.Array | None, ...]:
+    """What a tower is called with: the values and their mask; the grids only where there are any, for few towers take
+    them."""
+    return (self.values, self.mask) if self.grid is None else tuple(self)
 
 
 @dataclasses.dataclass(frozen=True)

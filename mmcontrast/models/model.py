@@ -83,7 +83,7 @@ class Model:
       if name in self.reads:
         inputs = self._read_by(name, [encoded[read] for read in self.reads[name]])
       else:
-        inputs = tuple(views[self.modality_of_tower[name]])
+        inputs = views[self.modality_of_tower[name]].arguments
       if name in self.same_as:
         encoded[name] = self._apply(tower, variables, "towers", name, inputs, False, None)[0]
         continue
@@ -126,7 +126,7 @@ class Model:
     """
     module = self.towers[tower]
     options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
-    return self._apply(module, variables, "towers", tower, tuple(inputs), train, key, **options)
+    return self._apply(module, variables, "towers", tower, inputs.arguments, train, key, **options)
 
   def fuse(
     self,

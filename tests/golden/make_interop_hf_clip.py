@@ -25,7 +25,8 @@ def randomise(model: torch.nn.Module) -> None:
   torch.manual_seed(0)
   for name, parameter in model.named_parameters():
     torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name and "weight" in name else 0.0, std=0.2)
-  model.logit_scale.data.fill_(2.125)
+  if hasattr(model, "logit_scale"):
+    model.logit_scale.data.fill_(2.125)
   if hasattr(model, "logit_bias"):
     model.logit_bias.data.fill_(-3.25)
 

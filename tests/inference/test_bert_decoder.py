@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from mmcontrast.encoders import Encoded
 from mmcontrast.inference.generation import Search, write
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models import decoding
 from mmcontrast.models.model import build_model
 
@@ -40,7 +41,7 @@ def test_logits_and_words_are_those_of_transformers():
 
   @jax.jit
   def whole(ids):
-    text = model.encode(variables, "text", (ids, None))[0]
+    text = model.encode(variables, "text", Inputs(ids))[0]
     return model.project(variables, "words", model.fuse(variables, "decoder", [text, read])[0])[0].logits
 
   @jax.jit

@@ -152,14 +152,21 @@ def of_images(config: Mapping[str, Any]) -> dict[str, Any]:
   data, norm = config["data"], config.get("normalize", {})
   resize = data.get("resize", {})
   return {
-    "image_size": data.get("image_size"),
-    "resize": resize.get("mode"),
+    **_sizes(data),
     "interpolation": resize.get("interpolation"),
     "crop": data.get("centre_crop"),
     **({"trim": True} if data.get("trim") else {}),
     "normalisation": {key: list(value) for key, value in norm.items()},
     "text_length": data.get("text_length"),
   }
+
+
+def _sizes(data: Mapping[str, Any]) -> dict[str, Any]:
+  """How large images are, and how they are made so."""
+  native = data.get("native", {})
+  if native.get("patches"):
+    return {"patch": native["patch"], "patches": native["patches"][-1], "resize": "native"}
+  return {"image_size": data.get("image_size"), "resize": data.get("resize", {}).get("mode")}
 
 
 def digest(*parts: Sequence[Any]) -> str:
