@@ -74,8 +74,8 @@ MEANINGS = {
   "data.native.patches": "images keep their ratio, and are resized to at most so many patches (NaFlex); several: each "
   "batch is of one, evaluation of the largest; (): images are squares: [native](native.md)",
   "data.native.patch": "side of such a patch in pixels, that of the image tower",
-  "data.native.tokens": "patches of images that the batch of a view holds at most, so that batches of larger images hold "
-  "fewer; 0: all hold `batch.size`",
+  "data.native.tokens": "patches of images that the batch of a view holds at most, so that batches of larger images "
+  "hold fewer; 0: all hold `batch.size`",
   "data.native.multiple": "such batches hold multiples of so many examples",
   "data.resize.mode": 'how evaluation makes an image square: "crop", "shortest" or "squash"',
   "data.resize.interpolation": '"bilinear" or "bicubic"',
