@@ -19,8 +19,8 @@ the opposite order, and their captions differ in nothing else. `caption of two`:
 caption than to that of the opposite order, of the same object; `clip of two` the other way round; equal counts a half.
 The margin of a tower is its least seed's beside the best seed's of the mean.
 
-Finished runs in --workdir are reused, each trained in a process of its own. `minutes` are those of training,
-compilation included, as they were on the machine when it ran.
+Finished runs in --workdir are reused, each trained in a process of its own. `minutes` are of processor time that
+training took, compilation included: on one core as many as on the clock where nothing else uses it.
 """
 
 from __future__ import annotations
@@ -140,10 +140,10 @@ def measured(name: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[st
   from mmcontrast.inference import load
   from mmcontrast.train import train
 
-  run, began = runs()[name], time.monotonic()
+  run, began = runs()[name], time.process_time()
   config = config_of_run(run, steps, seed)
   train(config, workdir)
-  found: dict[str, Any] = {"minutes": (time.monotonic() - began) / 60, "steps": config["steps"]}
+  found: dict[str, Any] = {"minutes": (time.process_time() - began) / 60, "steps": config["steps"]}
   found["examples"] = config["steps"] * config["batch"]["size"]
   model = load(workdir)
   loaded = {one: load_set(one, model.config, None) for one in (*run.tests, *run.fits)}

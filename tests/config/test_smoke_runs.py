@@ -175,7 +175,7 @@ def smoke(name, elsewhere="elsewhere"):
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["views"].get("video"):  # of a package of 120 MB
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
-    overrides += ["--config.data.source={'video': 'video', 'image': None}"]
+    overrides += ["--config.data.source={'video': 'video', 'image': None}", "--config.data.captions=None"]
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "furniture":  # which takes minutes to be drawn
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.points=points"]
