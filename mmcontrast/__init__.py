@@ -17,7 +17,7 @@ import typing
 if typing.TYPE_CHECKING:
   import os
 
-  from mmcontrast import align, benchmark, caption, embed, evaluate, match, search, train
+  from mmcontrast import align, benchmark, caption, embed, evaluate, index, match, search, train
   from mmcontrast.config import base_config, load_config
   from mmcontrast.errors import UserError
   from mmcontrast.inference import Inference
@@ -31,6 +31,7 @@ __all__ = [
   "caption",
   "embed",
   "evaluate",
+  "index",
   "load",
   "load_config",
   "match",
@@ -45,6 +46,7 @@ _MODULES = (
   "caption",
   "embed",
   "evaluate",
+  "index",
   "match",
   "search",
   "segment",

@@ -9,17 +9,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from mmcontrast.data.made_shards import ALL, MadeShards, Part
+from mmcontrast.data.made_shards import ALL, Made, MadeShards, Part
 from mmcontrast.errors import UserError, note, one_line
-
-
-class Made(NamedTuple):
-  """What was done about a shard."""
-
-  shard: int
-  changed: bool = False  # it was there, of records that have changed since
 
 
 class Worker(Protocol):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from mmcontrast import __version__, adaptation_commands, data_commands, folders, looking_commands
-from mmcontrast.command_line import add_bulk, add_command, add_kept, add_source, late_source, source_options
+from mmcontrast import __version__, adaptation_commands, data_commands, embedding_commands, folders, looking_commands
+from mmcontrast.command_line import add_command, add_width, late_source, source_options
 from mmcontrast.errors import Preempted, UserError
 
 _PIPE_CLOSED = 141  # as of other programs that SIGPIPE ends
@@ -109,8 +109,7 @@ def _parser() -> argparse.ArgumentParser:
   add_command(commands, "configs", _configs, "List the configs that come with the package.", reads_data=False)
   _add_evaluate(commands)
   _add_benchmark(commands)
-  _add_embed(commands)
-  _add_search(commands)
+  embedding_commands.add(commands)
   adaptation_commands.add(commands)
   _add_caption(commands)
   _add_match(commands)
@@ -118,16 +117,6 @@ def _parser() -> argparse.ArgumentParser:
   looking_commands.add(commands)
   data_commands.add(commands)
   return parser
-
-
-def _add_width(command: argparse.ArgumentParser) -> None:
-  command.add_argument(
-    "--width",
-    type=int,
-    metavar="NUMBERS",
-    help="how many of the first numbers of an embedding are used, a width that `matryoshka` of a term trained; "
-    "0: all (default: config.evaluation.width)",
-  )
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -179,7 +168,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     "--train_split", metavar="SPLIT", help="the split of the source that k-NN and linear probes train on"
   )
   evaluate.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
-  _add_width(evaluate)
+  add_width(evaluate)
 
 
 def _add_benchmark(commands: argparse._SubParsersAction) -> None:
@@ -200,80 +189,7 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
   benchmark.add_argument("--split", default="", help="of the sets (default: test)")
   benchmark.add_argument("--sets", metavar="SET,SET", help="some of them (default: all)")
   benchmark.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
-  _add_width(benchmark)
-
-
-def _add_embed(commands: argparse._SubParsersAction) -> None:
-  """`mmcontrast embed`."""
-  embed = add_command(
-    commands,
-    "embed",
-    _embed,
-    "Embed all images and captions of a source, in shards; running it again resumes. "
-    "Options of the source follow as --source.key=value.",
-    takes_more=True,
-  )
-  embed.add_argument("--workdir", required=True, help="the folder of the run")
-  embed.add_argument("--out", required=True, help="the folder of the embeddings")
-  embed.add_argument(
-    "--kind",
-    metavar="MODALITY",
-    help="such as image, text, audio, several as image,audio, or both (images and captions); default: what both the "
-    "source and the run have",
-  )
-  embed.add_argument("--format", choices=["npy", "parquet"], default="npy", help="of the files (default: npy)")
-  embed.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
-  _add_width(embed)
-  embed.add_argument(
-    "--map", metavar="FILE.npz", help="a map of `mmcontrast align`, which puts the vectors into another run's space"
-  )
-  add_source(embed)
-  add_kept(embed)
-  add_bulk(embed)
-
-
-def _add_search(commands: argparse._SubParsersAction) -> None:
-  """`mmcontrast search`."""
-  search = add_command(
-    commands,
-    "search",
-    _search,
-    "Find the images, captions or sounds nearest to words, to an image or to a sound: in a source, in an "
-    "evaluation set of the run, or in what `mmcontrast embed` made. "
-    "Options of the source follow as --source.key=value.",
-    takes_more=True,
-  )
-  search.add_argument("query", help="words, or the path of an image or a sound")
-  search.add_argument(
-    "source", nargs="?", help="NAME or KIND:PATH, as data.dataset of a config (default: an evaluation set)"
-  )
-  search.add_argument("--workdir", required=True, help="the folder of the run")
-  search.add_argument("--split", help="the split of the source (default: train)")
-  search.add_argument(
-    "--dataset", metavar="SET", help="an evaluation set of the run (default: the last of the config's)"
-  )
-  search.add_argument("--embeddings", metavar="DIR", help="search what `mmcontrast embed` made with this run")
-  search.add_argument(
-    "--kind", metavar="MODALITY", help="what to find, such as image, text, audio (default: images, if there are any)"
-  )
-  search.add_argument(
-    "--query_kind", metavar="MODALITY", help="what the query is, where the name of its file does not say it"
-  )
-  search.add_argument("--out", metavar="FILE.png", help="a picture of the results")
-  search.add_argument("--count", type=int, default=10, help="how many (default: 10)")
-  search.add_argument(
-    "--rerank",
-    type=int,
-    default=0,
-    metavar="FIRST",
-    help="put so many of the nearest in order by the run's matching head, such as 64 (default: 0, none)",
-  )
-  _add_width(search)
-  search.add_argument(
-    "--map",
-    metavar="FILE.npz",
-    help="with --embeddings of another run: a map of `mmcontrast align` from the space of this run into theirs",
-  )
+  add_width(benchmark)
 
 
 def _add_caption(commands: argparse._SubParsersAction) -> None:
@@ -456,29 +372,6 @@ def _expand_home(options: argparse.Namespace) -> None:
       options.things = [os.path.expanduser(one) if one.startswith("~/") else one for one in value]
 
 
-def _embed(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.embed import embed
-
-  print(
-    embed(
-      options.workdir,
-      options.source,
-      options.out,
-      options=source_options(words),
-      split=options.split,
-      kind=options.kind,
-      format=options.format,
-      step=options.step,
-      width=options.width,
-      to_space=options.map,
-      kept=options.kept,
-      part=options.part,
-      ray=options.ray,
-      data_dir=options.data_dir,
-    )
-  )
-
-
 def _caption(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.caption import caption
 
@@ -486,40 +379,6 @@ def _caption(options: argparse.Namespace, _: list[str]) -> None:
   written = caption(options.workdir, options.things, step=options.step, data_dir=options.data_dir, **search)
   for path, text in written:
     print(f"{path}\t{text}")
-
-
-def _search(options: argparse.Namespace, words: list[str]) -> None:
-  from mmcontrast.search import search
-
-  words = late_source(options, words)
-  if words and not words[0].startswith("-"):
-    raise UserError(
-      f"unexpected argument {words[0]!r}; a query of several words goes in quotes: mmcontrast search "
-      f'"{options.query} {options.source} {words[0]}"'
-    )
-  found = search(
-    options.workdir,
-    options.query,
-    options.source,
-    options=source_options(words),
-    split=options.split,
-    dataset=options.dataset,
-    embeddings=options.embeddings,
-    kind=options.kind,
-    query_kind=options.query_kind,
-    count=options.count,
-    width=options.width,
-    rerank=options.rerank,
-    to_space=options.map,
-    out=options.out,
-    data_dir=options.data_dir,
-  )
-  for one in found:
-    print(one.line)
-  if options.out:
-    from mmcontrast.report.picture_path import png_path
-
-    print(png_path(options.out, "--out"))
 
 
 def _match(options: argparse.Namespace, _: list[str]) -> None:

@@ -56,6 +56,16 @@ def add_kept(command: argparse.ArgumentParser) -> None:
   )
 
 
+def add_width(command: argparse.ArgumentParser) -> None:
+  command.add_argument(
+    "--width",
+    type=int,
+    metavar="NUMBERS",
+    help="how many of the first numbers of an embedding are used, a width that `matryoshka` of a term trained; "
+    "0: all (default: config.evaluation.width)",
+  )
+
+
 def source_options(words: list[str]) -> dict[str, object]:
   """The `data.source` that words such as "--source.caption=alt" write."""
   from mmcontrast.config.overrides import literal

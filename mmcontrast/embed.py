@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from mmcontrast.bulk import Made, make_shards, of_part
+from mmcontrast.bulk import make_shards, of_part
 from mmcontrast.called import call_as
-from mmcontrast.data.made_shards import Part, read_part
+from mmcontrast.data.made_shards import Made, Part, read_part
 from mmcontrast.data.sources import Source, open_source
 from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.inference import Inference, load, space_map

@@ -20,11 +20,11 @@ from mmcontrast.data.evaluation_set import SETS, open_configured_set
 from mmcontrast.data.sources import SOURCES, BadRecord, Source, open_source
 from mmcontrast.data.sources.emoji import open_built
 from mmcontrast.errors import MissingData, UserError, choose, note, one_line
-from mmcontrast.evaluation import nearest
 from mmcontrast.evaluation.retrieval import log_odds
 from mmcontrast.evaluation.zero_shot import PROMPTS
 from mmcontrast.inference import Inference, load, space_map
 from mmcontrast.inference.embed_records import Embedder, progress, some
+from mmcontrast.inference.embedding_index import EmbeddingIndex, nearest_rows
 from mmcontrast.inference.embeddings import Embeddings
 from mmcontrast.inference.matching import match_probabilities, matching_head
 from mmcontrast.inference.scorers import Query as Asked
@@ -32,7 +32,6 @@ from mmcontrast.inference.scorers import joined_term, query_row, scorer_of
 from mmcontrast.modalities import MODALITIES, Modality
 from mmcontrast.report.picture_path import keep_files, png_path
 
-LARGE = 1_000_000  # rows, from which on an index is worth its making
 _MANY = 20_000  # records, from which on it is worth to keep what is embedded
 _AT_A_TIME = 1024  # records, whose rows are in memory
 
@@ -64,6 +63,8 @@ def search(
   split: str | None = None,
   dataset: str | None = None,
   embeddings: str | os.PathLike | None = None,
+  index: str | os.PathLike | None = None,
+  probes: int = 0,
   kind: str | None = None,
   query_kind: str | None = None,
   count: int = 10,
@@ -82,6 +83,8 @@ def search(
       not given) of a config.
     dataset: instead, an evaluation set of the run; without any of the three the last of config.evaluation.sets.
     embeddings: instead, a folder that `mmcontrast embed` made with this run.
+    index: an index that `mmcontrast index` made of such embeddings; with `embeddings`, where those are now.
+    probes: into how many lists of the index to look; 0: the usual number.
     kind: the modality of what is searched, such as "image" or "text"; None: images, if there are any, else the first
       that the run can compare with the query.
     query_kind: the modality of `query`, where its file or type does not say it.
@@ -97,21 +100,25 @@ def search(
     raise UserError(f"--count {count}: give 1 or more")
   if rerank and rerank < count:
     raise UserError(f"--rerank {rerank}: fewer than are shown; give {count} or more, or a smaller --count")
+  if probes < 0 or (probes and index is None):
+    wrong = "give 1 or more" if index is not None else "is of an index; give --index DIR, or leave it out"
+    raise UserError(f"--probes {probes}: {wrong}")
+  kept = "--embeddings" if index is None else "--index"
   if given := [
     name
-    for name, value in (("SOURCE", source), ("--dataset", dataset), ("--embeddings", embeddings))
+    for name, value in (("SOURCE", source), ("--dataset", dataset), (kept, embeddings if index is None else index))
     if value is not None
   ][1:]:
     raise UserError(
-      f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and --embeddings"
+      f"{given[0]}: one thing is searched at a time; leave out all but one of SOURCE, --dataset and {kept}"
     )
   if source is None and (options or split):
     raise UserError(
       f"{'--split' if split else '--source'} is an option of a source; name one: mmcontrast search QUERY SOURCE"
     )
-  if to_space is not None and (embeddings is None or rerank or width is not None):
+  if to_space is not None and (embeddings is index is None or rerank or width is not None):
     wrong = "a query is mapped to search what another run embedded; give --embeddings DIR"
-    if embeddings is not None:
+    if embeddings is not None or index is not None:
       wrong = f"--{'rerank' if rerank else 'width'} is of one run's space; leave it out"
     raise UserError(f"--map {to_space}: {wrong}")
   path = png_path(out, "--out") if out else None
@@ -126,9 +133,13 @@ def search(
     )
   asked = read_query(query, query_kind)
   most = max(count, rerank)
-  if embeddings is not None:
-    there = Embeddings(embeddings)
-    if to_space is not None or "space" in there.manifest:
+  if embeddings is not None or index is not None:
+    if index is None:
+      there = _Rows(Embeddings(embeddings))
+    else:
+      there = _of_index(index, embeddings, kind, width, to_space, probes)
+      kind, width = there.index.kind, there.index.width or None
+    if to_space is not None or "space" in there.embeddings.manifest:
       mapped = None if to_space is None else space_map.read(to_space)
       searched = _across_spaces(workdir, asked, there, kind, most, width, rerank, mapped, data_dir)
     else:
@@ -146,6 +157,14 @@ def search(
 Searched = tuple[list[Result], Callable[[], Source], str, str, Inference]
 """What was found, what opens the source that it is of, a title for a picture, the modality of what was found, and the
 model."""
+
+
+class _Rows(NamedTuple):
+  """The embeddings that are searched, and the index that is looked into, if there is one."""
+
+  embeddings: Embeddings
+  index: EmbeddingIndex | None = None
+  probes: int = 0
 
 
 class Query(NamedTuple):
@@ -221,16 +240,37 @@ def _seen_or_heard() -> list[Modality]:
   return [modality for modality in MODALITIES.values() if modality.pictured]
 
 
+def _of_index(
+  folder: str | os.PathLike,
+  embeddings: str | os.PathLike | None,
+  kind: str | None,
+  width: int | None,
+  to_space: str | os.PathLike | None,
+  probes: int,
+) -> _Rows:
+  """An index and its embeddings. Raises UserError where it is of others, or another kind or width is asked for."""
+  index = EmbeddingIndex(folder)
+  if kind not in (None, index.kind):
+    raise UserError(f"--kind {kind}: {folder} is an index of {MODALITIES[index.kind].nouns}; leave it out")
+  if width is not None and width != index.width:
+    numbers = f"the first {index.width} numbers" if index.width else "all numbers"
+    raise UserError(f"--width {width}: {folder} is an index of {numbers}; leave it out, or index with --width {width}")
+  if to_space is not None and index.width:
+    raise UserError(f"--map {to_space}: {folder} is an index of the first {index.width} numbers; give one of all")
+  return _Rows(index.embeddings(embeddings), index, probes)
+
+
 def _in_embeddings(
   workdir: str | os.PathLike,
   asked: Query,
-  there: Embeddings,
+  rows: _Rows,
   kind: str | None,
   count: int,
   width: int | None,
   rerank: int,
   data_dir: DataDir,
 ) -> Searched:
+  there = rows.embeddings
   folder, kinds = there.folder, there.manifest["kinds"]
   model = load(workdir, there.manifest["model"]["step"], data_dir)
   if model.digest != there.manifest["model"]["digest"]:
@@ -253,13 +293,13 @@ def _in_embeddings(
       f"{term.words} together: search the source itself"
     )
   row = query_row(model, seen_query(model, asked))
-  return _found(there, kind, row, count, 0 if model.width == kept else model.width, workdir, model, data_dir)
+  return _found(rows, kind, row, count, 0 if model.width == kept else model.width, workdir, model, data_dir)
 
 
 def _across_spaces(
   workdir: str | os.PathLike,
   asked: Query,
-  there: Embeddings,
+  rows: _Rows,
   kind: str | None,
   count: int,
   width: int | None,
@@ -268,6 +308,7 @@ def _across_spaces(
   data_dir: DataDir,
 ) -> Searched:
   """In embeddings of another run's space: the query is mapped into it, or they were, when they were made."""
+  there = rows.embeddings
   kinds, made_by = there.manifest["kinds"], there.manifest["model"]
   space = there.manifest.get("space") or {**made_by, "kind": kinds[0], "compared": kinds[1:]}
   if mapped is None and (rerank or width is not None):
@@ -306,11 +347,11 @@ def _across_spaces(
   kind = choose(kind or next((one for one in near if MODALITIES[one].pictured), near[0]), near, "--kind")
   row = query_row(model, seen_query(model, asked))
   row = mapped.rows(row[None])[0] if mapped else row
-  return _found(there, kind, row, count, 0, workdir, model, data_dir)
+  return _found(rows, kind, row, count, 0, workdir, model, data_dir)
 
 
 def _found(
-  there: Embeddings,
+  rows: _Rows,
   kind: str,
   row: np.ndarray,
   count: int,
@@ -319,13 +360,19 @@ def _found(
   model: Inference,
   data_dir: DataDir,
 ) -> Searched:
-  found, named = nearest_rows(there, kind, row, count, width), there.manifest["source"]
+  there, named = rows.embeddings, rows.embeddings.manifest["source"]
+  if rows.index is None:
+    found = nearest_rows(there, kind, row, count, width)
+    ids = there.ids(kind, found.index)
+  else:
+    found = rows.index.nearest(there, row, count, rows.probes)
+    ids = found.index
 
   def opened() -> Source:
     its = {"dataset": named["dataset"], "source": named["options"], "kept": named.get("kept", "")}
     return open_source(its, named["split"], data_dir or named["data_dir"])
 
-  found_rows = zip(there.describe(kind, found.index), found.cosine.tolist())
+  found_rows = zip(there.describe_ids(kind, ids), found.cosine.tolist())
   results = [_result(what, cosine, kind) for what, cosine in found_rows]
   return results, opened, f"{named['dataset']}, by {workdir}", kind, model
 
@@ -494,23 +541,6 @@ def check_comparable(model: Inference, asked: Query, kind: str, workdir: str | o
 
 def _called(modality: str) -> str:
   return "words" if modality == PROMPTS else MODALITIES[modality].nouns
-
-
-def nearest_rows(there: Embeddings, kind: str, row: np.ndarray, count: int, width: int) -> nearest.Neighbours:
-  total, missing = sum(there.counts(kind)), there.manifest["shards"] - len(there.done)
-  if not total:
-    raise UserError(f"{there.folder}: no shard of {kind} embeddings is done; run mmcontrast embed again")
-  if missing:
-    print(
-      f"{missing} of {there.manifest['shards']} shards are not made yet; run mmcontrast embed again", file=sys.stderr
-    )
-  if total < LARGE or missing or folders.is_store(there.folder):  # an index would have to be fetched as a whole
-    return nearest.exact(row, there.rows(kind, width), count)
-  if not nearest.has_faiss():
-    print(f"all {total} rows are read; pip install 'mmcontrast[search]' makes an index of them", file=sys.stderr)
-    return nearest.exact(row, there.rows(kind, width), count)
-  index = there.folder / (f"{kind}-{width}.faiss" if width else f"{kind}.faiss")
-  return nearest.by_index(row, index, lambda: there.rows(kind, width), total, count)
 
 
 def _result(what: Mapping, score: float, kind: str) -> Result:

@@ -1,7 +1,6 @@
 """Embeddings of a source: shards that survive a kill, bad records, other models, other records."""
 
 import io
-import json
 import re
 import time
 from concurrent import futures
@@ -163,7 +162,6 @@ def test_bad_records_are_left_out_and_too_many_stop(tmp_path, toy, monkeypatch):
 
 def test_records_that_were_exchanged_are_embedded_again(tmp_path, toy, capsys, monkeypatch):
   embed(tmp_path)
-  (tmp_path / "image.faiss").write_bytes(b"an index of the old rows")
   kept = (tmp_path / "00000.image.npy").stat().st_mtime_ns
   toy[9] = {"captions": {"caption": ["another thing"]}}
   calls, model = [], MODELS["run"]
@@ -173,7 +171,6 @@ def test_records_that_were_exchanged_are_embedded_again(tmp_path, toy, capsys, m
   assert "the records of 1 shards have changed since they were embedded (1)" in capsys.readouterr().err
   assert calls.count("image") == 3 and (tmp_path / "00000.image.npy").stat().st_mtime_ns == kept
   assert Embeddings(tmp_path).describe("text", np.array([18]))[0]["text"] == "another thing"
-  assert not (tmp_path / "image.faiss").exists()
   calls.clear()
   embed(tmp_path)
   assert not calls and "changed" not in capsys.readouterr().err
@@ -209,18 +206,3 @@ def test_nearest_is_that_of_all_rows_at_once():
   found = nearest.exact(query, np.split(rows, [3, 20, 20]), 50)
   np.testing.assert_array_equal(found.index, np.argsort(-(rows @ query), kind="stable"))
   np.testing.assert_allclose(found.cosine, (rows @ query)[found.index], atol=1e-6)
-
-
-def test_an_index_finds_what_all_rows_give(tmp_path):
-  draw = np.random.default_rng(0)
-  rows = draw.normal(size=(4000, 8)).astype(np.float32)
-  rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-  parts = np.split(rows, 4)
-  hits = 0
-  for query in rows[:20]:
-    found = nearest.by_index(query, tmp_path / "image.faiss", lambda: iter(parts), 4000, 10)
-    true = nearest.exact(query, parts, 10)
-    hits += len(set(found.index) & set(true.index))
-    np.testing.assert_allclose(found.cosine, rows[found.index] @ query, atol=1e-6)
-    assert found.index[0] == true.index[0]
-  assert hits >= 0.9 * 200 and json.dumps([path.name for path in tmp_path.iterdir()]) == '["image.faiss"]'

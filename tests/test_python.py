@@ -37,6 +37,7 @@ def test_importing_is_quick_and_what_can_be_called_is_listed():
     "caption",
     "embed",
     "evaluate",
+    "index",
     "load",
     "load_config",
     "match",

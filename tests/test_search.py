@@ -16,7 +16,8 @@ from mmcontrast import embed as program
 from mmcontrast import search as room
 from mmcontrast.data.sources import open_source
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation import nearest
+from mmcontrast.evaluation import inverted_lists
+from mmcontrast.inference import embedding_index
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.models.model import build_model
 from mmcontrast.search import search
@@ -212,8 +213,8 @@ def test_shards_that_are_missing_are_said(tmp_path, capsys):
 def test_many_rows_without_faiss_are_all_read(tmp_path, capsys, monkeypatch):
   program.embed("run", "toy", tmp_path, kind="image")
   small = search("run", "x", embeddings=tmp_path)
-  monkeypatch.setattr(room, "LARGE", 10)
-  monkeypatch.setattr(nearest, "has_faiss", lambda: False)
+  monkeypatch.setattr(embedding_index, "LARGE", 10)
+  monkeypatch.setattr(inverted_lists, "has_faiss", lambda: False)
   assert search("run", "x", embeddings=tmp_path) == small and "mmcontrast[search]" in capsys.readouterr().err
 
 

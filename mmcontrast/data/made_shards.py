@@ -55,6 +55,13 @@ def read_part(text: str | None) -> Part:
   return Part(number, of)
 
 
+class Made(NamedTuple):
+  """What was done about a shard."""
+
+  shard: int
+  changed: bool = False  # it was there, of records that have changed since
+
+
 class MadeShards:
   """The shards in a folder, as far as they are done.
 

@@ -13,10 +13,10 @@ from mmcontrast.errors import UserError, one_line
 from mmcontrast.evaluation import nearest
 from mmcontrast.inference import Inference
 from mmcontrast.inference.embed_records import Embedder, progress, some, wanted_of
+from mmcontrast.inference.embedding_index import nearest_rows
 from mmcontrast.inference.embeddings import Embeddings, Rows
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.use import Shown
-from mmcontrast.search import nearest_rows
 
 
 class Near(NamedTuple):

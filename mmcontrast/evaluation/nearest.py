@@ -1,18 +1,11 @@
-"""The nearest of very many rows: exactly, shard by shard, or by an index of faiss."""
+"""The nearest of very many rows, exactly, shard by shard."""
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-
-SEARCHED = 1 / 16  # share of an index's lists that a query looks into
-_SAMPLE = 64  # rows a list, to place the lists by
-
 
 _BLOCK = 32  # numbers, of which only the largest is looked at first
 
@@ -55,36 +48,3 @@ def largest(scores: np.ndarray, k: int) -> np.ndarray:
   order = np.lexsort((places, -scores[rows, places], rows))
   starts = np.searchsorted(rows, np.arange(len(scores)))
   return places[order[starts[:, None] + np.arange(k)]]
-
-
-def by_index(
-  query: np.ndarray, path: pathlib.Path, shards: Callable[[], Iterator[np.ndarray]], count: int, k: int
-) -> Neighbours:
-  """As `exact`, but looks only where such rows are likely to be: in the lists of rows whose centres are nearest.
-
-  Builds the index (Johnson et al., arXiv:1702.08734: IVF, with the rows as they are) at the first query, in the file
-  `path`. Needs the package faiss; one of the nearest may be missed, a cosine is exact.
-  """
-  import faiss
-
-  lists = round(4 * math.sqrt(count))
-  if path.is_file():
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-  else:
-    index = faiss.index_factory(len(query), f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-    every = max(1, count // (_SAMPLE * lists))
-    index.train(np.concatenate([rows[::every] for rows in shards()]))
-    for rows in shards():
-      index.add(np.ascontiguousarray(rows))
-    scratch = path.with_name(f".{path.name}.partial")
-    faiss.write_index(index, str(scratch))
-    scratch.replace(path)
-  index.nprobe = max(1, round(SEARCHED * lists))
-  cosine, found = index.search(query[None], k)
-  there = found[0] >= 0  # -1: the lists looked into hold fewer than k
-  return Neighbours(found[0][there], cosine[0][there])
-
-
-def has_faiss() -> bool:
-  """Whether the package faiss is installed."""
-  return importlib.util.find_spec("faiss") is not None

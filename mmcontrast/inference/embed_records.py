@@ -164,14 +164,14 @@ def some(bad: Mapping[int, str]) -> str:
 
 
 @contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[int], None]]:
-  """A bar on the terminal, of records; gives the function that moves it on."""
+def progress(total: int, doing: str = "embedding") -> Iterator[Callable[[int], None]]:
+  """A bar on the terminal, of records or shards; gives the function that moves it on."""
   from rich.console import Console
   from rich.progress import Progress
 
   console = Console(file=sys.stderr)
   with Progress(console=console, disable=not console.is_terminal) as bar:
-    task = bar.add_task("embedding", total=total)
+    task = bar.add_task(doing, total=total)
     yield lambda count: bar.advance(task, count)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from mmcontrast.evaluation.embed import unit
 from mmcontrast.folders import Folder, at, fetched, written
 
 FORMATS = ("npy", "parquet")
+SHARD = 2**32  # the id of a row: the number of its shard times this, and its place there
 
 
 class Rows(NamedTuple):
@@ -63,33 +64,44 @@ class Embeddings(MadeShards):
   def rows(self, kind: str, width: int = 0) -> Iterator[np.ndarray]:
     """float32 [n, D] of each shard that is done; an npy file is read as far as it is looked at. `width`: the first so
     many numbers of each row instead, brought to unit length."""
-    for rows in self._whole_rows(kind):
-      yield unit(rows[:, :width]) if width else rows
+    for shard in self.done:
+      if self.note(shard)["rows"][kind]:
+        rows = self.shard_rows(shard, kind)
+        yield unit(rows[:, :width]) if width else rows
 
-  def _whole_rows(self, kind: str, shards: Sequence[int] | None = None) -> Iterator[np.ndarray]:
-    for shard in self.done if shards is None else shards:
-      path = self._path(shard, kind)
-      if not self.note(shard)["rows"][kind]:
-        continue
-      with fetched(path) as file:
-        if self.manifest["format"] == "npy":
-          yield np.load(file, mmap_mode="r")
-        else:
-          import pyarrow.parquet
+  def shard_rows(self, shard: int, kind: str) -> np.ndarray:
+    """float32 [n, D] of a shard that is done; an npy file on a disk is mapped, and read as far as it is looked at."""
+    with fetched(self._path(shard, kind)) as file:
+      if self.manifest["format"] == "npy":
+        return np.load(file, mmap_mode="r")
+      import pyarrow.parquet
 
-          column = pyarrow.parquet.read_table(file, columns=["embedding"])["embedding"].combine_chunks()
-          yield column.flatten().to_numpy().reshape(len(column), -1)
+      column = pyarrow.parquet.read_table(file, columns=["embedding"])["embedding"].combine_chunks()
+      return column.flatten().to_numpy().reshape(len(column), -1)
+
+  def ids(self, kind: str, places: np.ndarray) -> np.ndarray:
+    """int64 [n]: the ids of the rows at `places`, counted over all shards that are done."""
+    ends = np.concatenate([[0], np.cumsum(self.counts(kind))])
+    number = np.searchsorted(ends[1:], places, side="right")
+    return np.array(self.done, np.int64)[number] * SHARD + (places - ends[number])
+
+  def places(self, kind: str, ids: np.ndarray) -> np.ndarray:
+    """int64 [n]: where the rows of `ids` are, counted over all shards that are done."""
+    ends = np.concatenate([[0], np.cumsum(self.counts(kind))])
+    return ends[np.searchsorted(self.done, ids // SHARD)] + ids % SHARD
 
   def rows_at(self, kind: str, places: np.ndarray) -> np.ndarray:
     """float32 [n, D]: the rows at `places`, counted over all shards that are done. Only their shards are read."""
-    ends = np.cumsum(self.counts(kind))
-    shards = np.searchsorted(ends, places, side="right")
+    return self.rows_of(kind, self.ids(kind, places))
+
+  def rows_of(self, kind: str, ids: np.ndarray) -> np.ndarray:
+    """float32 [n, D]: the rows of `ids`. Nothing but the rows of their shards is read."""
     found: np.ndarray | None = None
-    for number in np.unique(shards):
-      its = np.flatnonzero(shards == number)
-      rows = next(self._whole_rows(kind, [self.done[number]]))
-      found = np.empty((len(places), rows.shape[1]), np.float32) if found is None else found
-      found[its] = rows[places[its] - (ends[number - 1] if number else 0)]
+    for shard in np.unique(ids // SHARD):
+      its = np.flatnonzero(ids // SHARD == shard)
+      rows = self.shard_rows(int(shard), kind)
+      found = np.empty((len(ids), rows.shape[1]), np.float32) if found is None else found
+      found[its] = rows[ids[its] % SHARD]
     return np.zeros((0, 0), np.float32) if found is None else found
 
   def column(self, shard: int, kind: str, name: str) -> np.ndarray:
@@ -98,15 +110,16 @@ class Embeddings(MadeShards):
 
   def describe(self, kind: str, places: np.ndarray) -> list[dict]:
     """What the rows at `places`, counted over all shards that are done, are: column -> value."""
-    ends = np.cumsum(self.counts(kind))
+    return self.describe_ids(kind, self.ids(kind, places))
+
+  def describe_ids(self, kind: str, ids: np.ndarray) -> list[dict]:
+    """What the rows of `ids` are. Only the tables of their shards are read."""
     tables: dict[int, Mapping[str, list]] = {}
     found = []
-    for place in places.tolist():
-      number = int(np.searchsorted(ends, place, side="right"))
-      if number not in tables:
-        tables[number] = self._columns(self.done[number], kind)
-      at = place - (int(ends[number - 1]) if number else 0)
-      found.append({name: values[at] for name, values in tables[number].items()})
+    for shard, place in zip((ids // SHARD).tolist(), (ids % SHARD).tolist()):
+      if shard not in tables:
+        tables[shard] = self._columns(shard, kind)
+      found.append({name: values[place] for name, values in tables[shard].items()})
     return found
 
   def write(self, shard: int, found: Mapping[str, Rows], bad: Mapping[int, str], digest: str) -> None:
@@ -125,12 +138,6 @@ class Embeddings(MadeShards):
         else:
           _save_parquet(scratch, rows, columns)
     self.finish(shard, notes)
-
-  def forget(self, shard: int) -> None:
-    """Takes back a shard, and the indexes of all: they will be made again."""
-    super().forget(shard)
-    for index in self.folder.glob("*.faiss"):
-      index.unlink(missing_ok=True)
 
   def _columns(self, shard: int, kind: str) -> Mapping[str, list]:
     if self.manifest["format"] == "npy":
