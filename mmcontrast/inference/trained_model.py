@@ -103,7 +103,8 @@ class Inference:
     self.function = encode
     """(kind, variables, values as `batch` gives them) -> rows [B, D], or `Tokens` of B, in JAX."""
     self.variables = jax.tree.map(jnp.asarray, variables)
-    platform = next(iter(jax.tree.leaves(self.variables)[0].devices())).platform
+    leaves = jax.tree.leaves(self.variables)  # none where the model is made to be asked for its untrained form
+    platform = next(iter(leaves[0].devices())).platform if leaves else jax.default_backend()
     few, many = (
       jax.jit(encode, static_argnums=0, compiler_options=compiler_options(platform, examples))
       for examples in (FEW, None)

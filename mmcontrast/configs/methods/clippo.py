@@ -4,7 +4,8 @@
 
 Captions are written as large as images are, and the same ViT and head read both, without a tokenizer; CLIP's loss, and
 as in the paper a share of pairs of two texts, here two captions of the concept, whose loss counts a quarter. Ours:
-DejaVu's letters for Unifont's, pooling by mean, and pictures of 64 px; data and schedule are the quickstart's.
+DejaVu's letters for Unifont's, pooling by mean, and pictures of 64 px, so that a patch of 16 px holds two letters, as
+in the paper; data and schedule are the quickstart's.
 """
 
 from mmcontrast.config import sized
@@ -17,7 +18,7 @@ def get_config(arg=None):
   c.data.image_size = 64
   c.data.written = dict(size=(64, 64), points=11)
   c.towers = dict(
-    image=dict(name="vit", width=128, depth=3, heads=4, patch=8, pool="gap"), written=dict(same_as="image")
+    image=dict(name="vit", width=128, depth=3, heads=4, patch=16, pool="gap"), written=dict(same_as="image")
   )
   c.heads = dict(
     image_joint=dict(tower="image", name="linear", dim=128),
