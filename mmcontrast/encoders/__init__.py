@@ -22,6 +22,8 @@ from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext
 from mmcontrast.encoders.cross_modal import CrossModalTransformer
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.fusion import FusionTransformer
+from mmcontrast.encoders.gcn import Gcn
+from mmcontrast.encoders.graph_transformer import GraphTransformer
 from mmcontrast.encoders.heads import HEADS, build_head
 from mmcontrast.encoders.map_decoder import MapDecoder
 from mmcontrast.encoders.map_vit import MapViT
@@ -81,6 +83,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "tubelet_vit": TubeletViT,
   "series_transformer": SeriesTransformer,
   "point_transformer": PointTransformer,
+  "graph_transformer": GraphTransformer,
+  "gcn": Gcn,
   "fusion_transformer": FusionTransformer,
   "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,

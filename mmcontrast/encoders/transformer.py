@@ -215,6 +215,7 @@ class LayerScale(nn.Module):
 
 
 BRANCHES = {  # of a block -> (the name of its norm, that of its layer scale)
+  "messages": ("norm_messages", "ls_messages"),
   "attn": ("norm1", "ls1"),
   "cross_attn": ("norm_cross", "ls_cross"),
   "mlp": ("norm2", "ls2"),
@@ -228,7 +229,8 @@ class Block(nn.Module):
 
   Attributes:
     branches: of BRANCHES: "attn", "mlp", and of a block with a context "cross_attn", which attends to it, and
-      "cross_mlp", a second MLP.
+      "cross_mlp", a second MLP; of one whose context are edges between the tokens "messages".
+    messages: makes the module of that branch, given its name: graph_layers.TypedMessages.
     norm: "pre": x + f(norm(x)); "post": norm(x + f(x)), as in BERT and the first transformer (arXiv:1706.03762).
     context_norm: whether the context is normalised too, where it is read.
     experts, top_experts: MLPs in the place of one, and to how many a token goes (experts.py); 0: one.
@@ -255,6 +257,7 @@ class Block(nn.Module):
   context_norm: bool = False
   experts: int = 0
   top_experts: int = 2
+  messages: Callable[..., nn.Module] | None = None
 
   @nn.compact
   def __call__(
@@ -292,6 +295,8 @@ class Block(nn.Module):
     return (x, went) if self.experts else x
 
   def _branch(self, branch, x, mask, angles, at, context, train) -> Any:
+    if branch == "messages":
+      return self.messages(name=branch)(x, context)
     if branch == "attn":
       attn = Attention(
         self.heads, self.causal, self.dtype, self.qkv_bias, self.qk_norm, self.norm_epsilon, self.attention, name="attn"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmcontrast.modalities.audio import Audio
+from mmcontrast.modalities.graph import Graph
 from mmcontrast.modalities.image import Image
 from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.points import Points
@@ -13,7 +14,7 @@ from mmcontrast.modalities.video import Video
 from mmcontrast.modalities.written import Written
 
 MODALITIES: dict[str, Modality] = {
-  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written(), Series(), Points())
+  modality.name: modality for modality in (Image(), Text(), Audio(), Video(), Written(), Series(), Points(), Graph())
 }
 
 __all__ = ["MODALITIES", "Modality", "modality_of", "nothing_of", "original_of", "stacked"]

@@ -35,11 +35,14 @@ class Inputs(NamedTuple):
     mask: bool, of one view [B, L]: which of its L positions are real; None: all are.
     grid: int, of one view [B, 2]: in how many rows and columns the positions of each example are, of images that keep
       their ratio; None: those of all examples are alike.
+    edges: int32, of one view [B, E, 3]: from which of its positions to which, and of which kind, of graphs; one that
+      is padding names none, -1. None of anything else.
   """
 
   values: jax.Array
   mask: jax.Array | None = None
   grid: jax.Array | None = None
+  edges: jax.Array | None = None
 
   def view(self, number: int) -> Inputs:
     """One view of a set of them."""
@@ -47,9 +50,9 @@ class Inputs(NamedTuple):
 
   @property
   def arguments(self) -> tuple[jax.Array | None, ...]:
-    """What a tower is called with: the values and their mask; the grids only where there are any, for few towers take
-    them."""
-    return (self.values, self.mask) if self.grid is None else tuple(self)
+    """What a tower is called with: the values and their mask; the grids or edges only where there are any, for few
+    towers take them."""
+    return (self.values, self.mask, *(array for array in (self.grid, self.edges) if array is not None))
 
 
 @dataclasses.dataclass(frozen=True)

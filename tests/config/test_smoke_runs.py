@@ -59,6 +59,8 @@ TRACED = {
   "methods/mobileclip",
   # Other families train tokens, texts and stages.
   "methods/cico",
+  "methods/graphclip",
+  "methods/meow_graphs",
   "methods/clip4clip",
   "methods/clip_moe",
   "methods/clippo",
@@ -150,6 +152,7 @@ def elsewhere(tmp_path_factory, data_dir):
     rows.append(dict(image=f"{number}.png", audio=f"{number}.wav", caption=f"thing {number}"))
     (folder / f"{number}.npy").write_bytes(to_npy(rng.normal(0, 1, (40, 6))))
     rows[-1] |= dict(points=f"{number}.npy", video=f"{number}.zip")
+    rows[-1]["graph"] = dict(nodes=[f"thing {number}", "a thing"], edges=[[0, 1, "hypernym"]])
     rows[-1] |= dict(boxes=[[0.0, 0.0, 0.6, 0.6], [0.3, 0.3, 1.0, 1.0]], names=[f"thing {number}", "a corner"])
   (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
   return folder
@@ -179,6 +182,10 @@ def smoke(name, elsewhere="elsewhere"):
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "furniture":  # which takes minutes to be drawn
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.points=points"]
+    overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
+  elif load_config(name)["data"]["dataset"] == "wordnet":  # of a package of 6 MB
+    overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.graph=graph"]
+    overrides += ["--config.objective.views.module.clusters=(4, 6)"] * ("meow" in name)
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "emoji_scenes":
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl"]

@@ -74,13 +74,13 @@ def prepared(lengths, train=False, **options):
 
 
 def test_channels_are_standardised_over_what_is_real():
-  values, mask = prepared([24, 9])
+  values, mask, _ = prepared([24, 9])
   assert mask.sum(1).tolist() == [24, 9] and not np.asarray(values)[1, 9:].any()
   part = np.asarray(values)[1, :9]
   np.testing.assert_allclose(part.mean(0), 0, atol=1e-5)
   np.testing.assert_allclose(part.std(0), 1, atol=1e-4)
-  noisy, _ = prepared([24, 9], train=True, noise=0.5)
-  alone, _ = prepared([24], train=True, noise=0.5)
+  noisy = prepared([24, 9], train=True, noise=0.5).values
+  alone = prepared([24], train=True, noise=0.5).values
   np.testing.assert_array_equal(noisy[0], alone[0])
   assert np.abs(noisy - values).max() > 0.1 and not np.asarray(noisy)[1, 9:].any()
 

@@ -9,4 +9,5 @@ BUILDERS = {
   "emoji_spoken_noto": "mmcontrast.data.datasets.emoji_spoken:EmojiSpokenNoto",
   "tux_stamps": "mmcontrast.data.datasets.tux_stamps:TuxStamps",
   "furniture": "mmcontrast.data.datasets.furniture:Furniture",
+  "wordnet": "mmcontrast.data.datasets.wordnet:Wordnet",
 }

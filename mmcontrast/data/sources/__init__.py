@@ -29,6 +29,7 @@ from mmcontrast.data.sources import (
   shards,
   tfds,
   voc,
+  wordnet,
 )
 from mmcontrast.data.sources.added_captions import added
 from mmcontrast.data.sources.guessing import guess
@@ -54,6 +55,7 @@ SOURCES: dict[str, Opener] = {
   "furniture": furniture.open_furniture,
   "furniture_turns": furniture.open_furniture_turns,
   "furniture_scripts": furniture.open_furniture_scripts,
+  "wordnet": wordnet.open_wordnet,
   "emoji_order": emoji_order.open_emoji_order,
   "heartbeats": heartbeats.Heartbeats,
   "coco": coco.CocoSource,

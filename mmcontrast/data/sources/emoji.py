@@ -42,7 +42,7 @@ class EmojiSource:
     self.info = dataclasses.replace(info, languages=languages, keys=keys, regions="regions" in features)
     self._examples = builder.as_data_source(
       split="+".join(SPLITS[:3]) if split == "all" else split,
-      decoders={"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}}
+      decoders=({"images": {style: tfds.decode.SkipDecoding() for style in self.info.styles}} if info.styles else {})
       | ({"masks": tfds.decode.SkipDecoding()} if "masks" in features else {}),
     )
 

@@ -1,0 +1,117 @@
+"""A graph as it is stored, JSON, and as it is read: nodes with texts or numbers, edges of named kinds.
+
+    {"nodes": ["a dog", "a wolf"], "edges": [[0, 1, "hypernym"]], "centre": 0}
+    {"nodes": {"dog": [0.1, 0.7], "wolf": [0.3, 0.2]}, "edges": [["dog", "wolf"]], "centre": "dog"}
+
+Nodes are a list, and called by their places, or a table, and called by its keys. An edge is [from, to] or
+[from, to, kind]. Without a "centre" it is the first node.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmcontrast.data.record import BadRecord
+from mmcontrast.errors import nearest, one_line
+
+
+class ReadGraph(NamedTuple):
+  """A graph of n nodes.
+
+  nodes: their texts, or float32 [n, F].
+  edges: int32 [E, 3]: from, to, kind.
+  kinds: the names of the kinds.
+  """
+
+  nodes: tuple[str, ...] | np.ndarray
+  edges: np.ndarray
+  centre: int
+  kinds: tuple[str, ...]
+
+
+def read_graph(raw: bytes, kinds: Sequence[str] | None = None) -> ReadGraph:
+  """The graph that `raw` says.
+
+  Args:
+    kinds: the names that kinds of edges may have; (): all edges are of one, whatever they are called; None: those that
+      there are.
+
+  Raises BadRecord for what is none.
+  """
+  try:
+    table = json.loads(raw)
+  except (ValueError, RecursionError) as error:
+    raise BadRecord(f"not readable as JSON: {one_line(error)}") from None
+  if not isinstance(table, Mapping) or not isinstance(table.get("nodes"), list | Mapping):
+    raise BadRecord('not a graph, {"nodes": [...], "edges": [[from, to, kind], ...]}')
+  nodes = table["nodes"]
+  if not nodes:
+    raise BadRecord("a graph without nodes")
+  names = list(nodes) if isinstance(nodes, Mapping) else list(range(len(nodes)))
+  at = {name: place for place, name in enumerate(names)}
+  values = _values(list(nodes.values()) if isinstance(nodes, Mapping) else nodes, names)
+  listed = table.get("edges", [])
+  if not isinstance(listed, list):
+    raise BadRecord(f"edges are {one_line(repr(listed), 40)}, not a list of [from, to] or [from, to, kind]")
+  known = {} if kinds is None else {kind: number for number, kind in enumerate(kinds)}
+  edges = np.array(
+    [_edge(number, edge, at, known, kinds) for number, edge in enumerate(listed)], np.int32
+  ).reshape(-1, 3)  # fmt: skip
+  centre = _place(table.get("centre", names[0]), at, "the centre is")
+  return ReadGraph(values, edges, centre, tuple(known) or ("edge",))
+
+
+def _values(values: list, names: list) -> tuple[str, ...] | np.ndarray:
+  """Texts, or numbers: all nodes alike."""
+  if all(isinstance(value, str) for value in values):
+    return tuple(values)
+  first_is_text = isinstance(values[0], str)
+  for name, value in zip(names, values):
+    if first_is_text and isinstance(value, str):
+      continue
+    if first_is_text or not isinstance(value, list) or not value or not all(map(_is_number, value)):
+      raise BadRecord(f"node {name!r} is {one_line(repr(value), 40)}; nodes are all texts, or all lists of numbers")
+    if len(value) != len(values[0]):
+      raise BadRecord(f"node {name!r} has {len(value)} numbers, and node {names[0]!r} has {len(values[0])}")
+    for place, number in enumerate(value):
+      if not math.isfinite(number):
+        raise BadRecord(f"node {name!r} has a feature that is not finite: number {place} is {number}")
+  with np.errstate(over="ignore"):
+    found = np.array(values, np.float32)
+  if not np.isfinite(found).all():
+    node, place = np.argwhere(~np.isfinite(found))[0]
+    raise BadRecord(
+      f"node {names[node]!r} has a feature that no float32 holds: number {place} is {values[node][place]}"
+    )
+  return found
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _edge(number: int, edge: Any, at: Mapping, known: dict[str, int], kinds: Sequence[str] | None) -> tuple:
+  if not isinstance(edge, list) or len(edge) not in (2, 3):
+    raise BadRecord(f"edge {number} is {one_line(repr(edge), 40)}; give [from, to] or [from, to, kind]")
+  ends = [_place(end, at, f"edge {number} names") for end in edge[:2]]
+  if kinds is not None and not kinds:
+    return (*ends, 0)
+  kind = edge[2] if len(edge) == 3 else "edge" if kinds is None else None
+  if not isinstance(kind, str):
+    raise BadRecord(f"edge {number} is of kind {kind!r}; give one of data.graph.kinds by its name")
+  if kinds is None:
+    known.setdefault(kind, len(known))
+  elif kind not in known:
+    raise BadRecord(f"edge {number} is of kind {kind!r}, which is not in data.graph.kinds; {nearest(kind, known)}")
+  return (*ends, known[kind])
+
+
+def _place(name: Any, at: Mapping, what: str) -> int:
+  if isinstance(name, bool) or not isinstance(name, int | str) or name not in at:
+    raise BadRecord(f"{what} node {one_line(repr(name), 40)}, which is not there; the graph has {len(at)} nodes")
+  return at[name]
