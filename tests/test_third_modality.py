@@ -235,7 +235,8 @@ def test_what_cannot_be_searched_names_what_can(runs, tmp_path):
     (
       "words",
       dict(kind="text", out="a.png"),
-      "--out draws images and sounds and videos and series and point clouds; leave it out, or search --kind image or",
+      "--out draws images and sounds and videos and series and point clouds and graphs; leave it out, or search --kind "
+      "image or",
     ),
     ("words", dict(query_kind="image"), "words: no such image file"),
   ):
