@@ -178,15 +178,17 @@ def _train(stage: _Stage, notice: Notice, watchdog: Watchdog, check_lock: Callab
   ):
     opened = _Open(batches, window, checkpoints, writer, progress, watchdog)
     _keep_tokenizer(stage, opened, start)
+    compiled: set[tuple] = set()
     for step in range(start + 1, steps + 1):
       state = hooks(state, step - 1, embedding, progress.print)
       watchdog.doing(f"reading batch {step}")
       with window.watch.waiting():
         batch = sharding.put_batch(next(batches), mesh)
-      first = step == start + 1
-      watchdog.doing(f"step {step}", PATIENCE if first else 1)  # the first one compiles
+      first, shapes = step == start + 1, tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+      watchdog.doing(f"step {step}", 1 if shapes in compiled else PATIENCE)  # the first of a shape compiles
+      compiled.add(shapes)
       state, metrics = program.step(state, batch)
-      window.add(step, metrics)
+      window.add(step, metrics, len(batch["index"]))
       if first:
         jax.block_until_ready(metrics)
         progress.print(f"first step done, compilation included, after {observe.duration(window.restart())}")

@@ -23,6 +23,7 @@ import jax
 from mmcontrast.cost import flops, tpu_slice
 from mmcontrast.data import pipeline
 from mmcontrast.data.batch_schema import batch_schema, of_size
+from mmcontrast.data.buckets import buckets_of, widest
 from mmcontrast.data.settings import resolve, shown
 from mmcontrast.errors import MissingData, UserError
 from mmcontrast.interop import possible
@@ -179,7 +180,12 @@ def find_spec(config: Mapping, data_dir: str | None) -> tuple[pipeline.Spec, str
   has_words = any(modality.words for modality in shown(settings).values())
   vocabulary = max(sizes, default=_ASSUMED["vocab_size"]) if has_words else None
   labels = _label_names(config)
-  schema = batch_schema(settings, tags=_ASSUMED["tags"], labels=labels, weighted=_is_weighted(settings))
+  schema = batch_schema(
+    widest(buckets_of(settings, size), size).settings,
+    tags=_ASSUMED["tags"],
+    labels=labels,
+    weighted=_is_weighted(settings),
+  )
   examples = max(_ASSUMED["examples"], size)
   spec = pipeline.Spec(
     examples=examples,

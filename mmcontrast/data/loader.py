@@ -6,6 +6,7 @@ import bisect
 import collections
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,10 +44,16 @@ def check_views(settings: Mapping, source: Source) -> None:
 
 
 class Loader:
-  """Makes the examples of one chunk: (epochs, indices) -> batch arrays of that many rows."""
+  """Makes the examples of one chunk: (epochs, indices), and with buckets the number of its own -> batch arrays of that
+  many rows.
 
-  def __init__(self, source: Source, settings: Mapping, seed: int):
+  Args:
+    buckets: config.data of each bucket; none: `settings` are those of all.
+  """
+
+  def __init__(self, source: Source, settings: Mapping, seed: int, buckets: Sequence[Mapping] = ()):
     check_views(settings, source)
+    self._of_buckets = tuple(buckets) or (settings,)
     self._info, self._settings, self._seed, self._source = source.info, settings, seed, source
     self._modalities = shown(settings)
     self.tokenizer = open_tokenizer(settings, source)
@@ -56,9 +63,9 @@ class Loader:
                     for name, member in members.items()}  # fmt: skip
     self._ends = list(itertools.accumulate(len(member) for member in members.values()))
 
-  def __call__(self, chunk: tuple[np.ndarray, np.ndarray]) -> dict:
-    epochs, wanted = chunk
-    modalities, settings = self._modalities, self._settings
+  def __call__(self, chunk: tuple[Any, ...]) -> dict:
+    epochs, wanted, bucket = chunk if len(chunk) == 3 else (*chunk, 0)
+    modalities, settings = self._modalities, self._of_buckets[bucket]
     numbers = self._numbers(wanted, epochs)
     arrays = {
       name: {key: np.zeros((len(wanted), *shape), dtype) for key, (shape, dtype) in modality.arrays(settings).items()}

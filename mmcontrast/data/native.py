@@ -7,7 +7,7 @@ the budget: config.data.native. With several budgets each batch is of one, and `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,16 @@ def batch_sizes(settings: Mapping[str, Any], batch_size: int) -> tuple[int, ...]
       f"{given['patches'][0]} patches; set it to {most[0]}, or tokens to {batch_size * given['patches'][0]}"
     )
   return tuple(min(batch_size, size) for size in most)
+
+
+def check_parts(sizes: Sequence[int], parts: int, chunks: int) -> None:
+  """Raises UserError unless batches of `sizes` examples divide over `parts` devices and `chunks` microbatches."""
+  for size in sizes:
+    if size % (parts * chunks):
+      raise UserError(
+        f"config.data.native.multiple: a batch of {size} examples does not divide over {parts} devices and {chunks} "
+        f"microbatches; set it to {parts * chunks} or a multiple of it"
+      )
 
 
 def grid_of(height: float, width: float, patch: int, most: int) -> tuple[int, int]:

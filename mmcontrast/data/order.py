@@ -15,7 +15,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from grain.experimental import index_shuffle
@@ -63,8 +63,8 @@ class Epochs:
 
   def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     epoch, step = divmod(step, self.steps_per_epoch)
-    key = _key(self.seed, epoch, noise.ORDER)
-    return [epoch] * len(rows), [_permuted(step * self.batch_size + row, self.examples, key) for row in rows]
+    key = key_of(self.seed, epoch, noise.ORDER)
+    return [epoch] * len(rows), [permuted(step * self.batch_size + row, self.examples, key) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +102,13 @@ class Balanced:
 
   def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     epoch, step = divmod(step, self.steps_per_epoch)
-    key, indices = _key(self.seed, epoch, noise.ORDER), []
+    key, indices = key_of(self.seed, epoch, noise.ORDER), []
     for row in rows:
-      place = _permuted(step * self.batch_size + row, self.examples, key)
+      place = permuted(step * self.batch_size + row, self.examples, key)
       number = bisect.bisect_right(self._ends, place)
       group, first = self.groups[number], self._ends[number - 1] if number else 0
-      own = _key(self.seed, epoch, noise.ORDER, number)
-      indices.append(int(group[_permuted(place - first, len(group), own)]))
+      own = key_of(self.seed, epoch, noise.ORDER, number)
+      indices.append(int(group[permuted(place - first, len(group), own)]))
     return [epoch] * len(rows), indices
 
 
@@ -168,13 +168,13 @@ class OneGroup:
 
   def __call__(self, step: int, rows: range) -> tuple[list[int], list[int]]:
     epoch, step = divmod(step, self.steps_per_epoch)
-    number, before = self._turns[_permuted(step, self.steps_per_epoch, _key(self.seed, epoch, noise.ORDER))]
+    number, before = self._turns[permuted(step, self.steps_per_epoch, key_of(self.seed, epoch, noise.ORDER))]
     group = self._members[number]
     turn = epoch * self._turns_of[number] + before
     own, part = divmod(turn, len(group) // self.batch_size)  # its own epoch, and the batch in it
-    key = _key(self.seed, own, noise.ORDER, number)
+    key = key_of(self.seed, own, noise.ORDER, number)
     first = part * self.batch_size
-    return [own] * len(rows), [int(group[_permuted(first + row, len(group), key)]) for row in rows]
+    return [own] * len(rows), [int(group[permuted(first + row, len(group), key)]) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,9 +220,9 @@ class Shares:
     for place in shuffled[rows.start : rows.stop].tolist():
       source = bisect.bisect_right(ends, place)
       epoch, draw = divmod(after[source] - (ends[source] - place), self.lengths[source])
-      own = _key(self.seed, epoch, noise.ORDER, source)
+      own = key_of(self.seed, epoch, noise.ORDER, source)
       epochs.append(epoch)
-      indices.append(offsets[source] + _permuted(draw, self.lengths[source], own))
+      indices.append(offsets[source] + permuted(draw, self.lengths[source], own))
     return epochs, indices
 
 
@@ -241,30 +241,52 @@ class InOrder:
     return [0] * len(rows), [(step * self.batch_size + row) % self.examples for row in rows]
 
 
+class Rounds(Protocol):
+  """Batches of several buckets (buckets.py)."""
+
+  sizes: tuple[int, ...]
+
+  def bucket(self, step: int) -> int:
+    """The number of the bucket of a step."""
+
+
 class Order(Sequence):
-  """Item j: (epochs, indices), int64 [n] each, of the j-th chunk of one process's rows of the batches."""
+  """Item j: (epochs, indices), int64 [n] each, of the j-th chunk of one process's rows of the batches; with rounds also
+  the number of the bucket that the batch is of.
+
+  Args:
+    rounds: of batches of several buckets; their sizes count, and `batch_size` does not.
+  """
 
   def __init__(self, draws: Draws, batch_size: int, start_step: int = 0, process_index: int = 0,
-               process_count: int = 1):  # fmt: skip
-    if batch_size < 1 or batch_size % process_count:
-      raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
-    local = batch_size // process_count
-    self._chunk = max(size for size in range(1, _CHUNK + 1) if local % size == 0)
-    self.chunks_per_batch = local // self._chunk
-    self._draws, self._start_step, self._first_row = draws, start_step, process_index * local
+               process_count: int = 1, rounds: Rounds | None = None):  # fmt: skip
+    sizes = rounds.sizes if rounds else (batch_size,)
+    for size in sizes:
+      if size < 1 or size % process_count:
+        raise UserError(f"batch_size {size} does not divide over {process_count} processes")
+    self._locals = [size // process_count for size in sizes]
+    common = math.gcd(*self._locals)
+    parts = [count for count in range(1, common + 1) if common % count == 0]
+    # As few chunks as their size allows; as many in each batch, so that they can be counted without end.
+    self.chunks_per_batch = next((n for n in parts if max(self._locals) // n <= _CHUNK), common)
+    self._draws, self._start_step, self._process, self._rounds = draws, start_step, process_index, rounds
 
   def __len__(self) -> int:
     return 2**31 * self.chunks_per_batch  # steps without end
 
-  def __getitem__(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+  def __getitem__(self, item: int) -> tuple[Any, ...]:
     step, part = divmod(item, self.chunks_per_batch)
-    first = self._first_row + part * self._chunk
-    epochs, indices = self._draws(self._start_step + step, range(first, first + self._chunk))
-    return np.array(epochs, np.int64), np.array(indices, np.int64)
+    step += self._start_step
+    bucket = self._rounds.bucket(step) if self._rounds else 0
+    chunk = self._locals[bucket] // self.chunks_per_batch
+    first = self._process * self._locals[bucket] + part * chunk
+    epochs, indices = self._draws(step, range(first, first + chunk))
+    return np.array(epochs, np.int64), np.array(indices, np.int64), *([bucket] if self._rounds else [])
 
 
 @functools.lru_cache(maxsize=1024)  # of a few sources and epochs at a time
-def _key(*words: int) -> int:
+def key_of(*words: int) -> int:
+  """The key of a permutation, a hash of integers."""
   return int(noise.hashed(*words) >> np.uint64(33))
 
 
@@ -273,5 +295,6 @@ def _shuffled_rows(seed: int, step: int, batch_size: int) -> np.ndarray:
   return np.argsort(noise.hashed(seed, step, noise.ROWS, np.arange(batch_size)))
 
 
-def _permuted(place: int, count: int, key: int) -> int:
+def permuted(place: int, count: int, key: int) -> int:
+  """What stands at a place of the permutation of `count` numbers by a key."""
   return index_shuffle(index=place, max_index=count - 1, seed=key, rounds=_SHUFFLE_ROUNDS)

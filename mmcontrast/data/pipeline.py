@@ -19,6 +19,7 @@ import numpy as np
 
 from mmcontrast.data.balance import groups_of
 from mmcontrast.data.batch_schema import batch_schema, of_size
+from mmcontrast.data.buckets import Bucket, EpochsOfRounds, Rounds, buckets_of, check_one_size, widest
 from mmcontrast.data.fingerprint import fingerprint
 from mmcontrast.data.loader import Loader, check_views, open_tokenizer
 from mmcontrast.data.order import Balanced, Draws, Epochs, InOrder, OneGroup, Order, Shares
@@ -38,9 +39,10 @@ class Spec:
   label_names: Mapping[str, tuple[str, ...]]
   styles: tuple[str, ...]
   vocab_size: int | None  # None without text views
-  batch: Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> (shape, dtype), global batch
+  batch: Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> (shape, dtype), global batch, of `buckets.widest`
   mask_id: int | None = None  # the token that stands for a word to be guessed; None without
   fingerprint: Mapping[str, Any] | None = None  # tells these data from others; None of made-up ones
+  sizes: tuple[int, ...] = ()  # examples of a batch of each bucket; () where all batches are alike
 
 
 def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = None) -> Spec:
@@ -50,9 +52,12 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   check_views(settings, source)
   tokenizer = open_tokenizer(settings, source)
   info = source.info
-  schema = batch_schema(settings, tags=len(info.tag_names), labels=info.label_names, weighted=info.weighted)
+  buckets = buckets_of(settings, batch_size)
+  of_batch = widest(buckets, batch_size).settings
+  schema = batch_schema(of_batch, tags=len(info.tag_names), labels=info.label_names, weighted=info.weighted)
   return Spec(
-    examples=len(source), steps_per_epoch=draws(source, 0, batch_size, settings["balance"]).steps_per_epoch,
+    examples=len(source), steps_per_epoch=draws(source, 0, batch_size, settings["balance"], buckets).steps_per_epoch,
+    sizes=tuple(bucket.size for bucket in buckets) if len(buckets) > 1 else (),
     tag_names=info.tag_names,
     label_names=info.label_names, styles=info.styles,
     vocab_size=tokenizer.vocab_size if tokenizer else None,
@@ -61,11 +66,19 @@ def spec(config: Mapping, batch_size: int, data_dir: str | os.PathLike | None = 
   )  # fmt: skip
 
 
-def draws(source: Source, seed: int, batch_size: int, balance: Mapping[str, Any] | None = None) -> Draws:
+def draws(
+  source: Source, seed: int, batch_size: int, balance: Mapping[str, Any] | None = None, buckets: tuple[Bucket, ...] = ()
+) -> Draws:
   """What stands in the rows of the batches of `source`. UserError where a batch would hold an example twice.
 
-  `balance`: config.data.balance, a label and of how many examples of a class an epoch is at most.
+  `balance`: config.data.balance, a label and of how many examples of a class an epoch is at most. `buckets`: of
+  batches of several shapes.
   """
+  sizes = tuple(bucket.size for bucket in buckets)
+  if len(set(sizes)) > 1:
+    check_one_size(buckets if balance and balance["label"] else (), "data.balance")
+    check_one_size(buckets if isinstance(source, Mixture) else (), "data.mixture")
+    return EpochsOfRounds(len(source), seed, Rounds(sizes, seed))
   if balance and balance["label"]:
     return Balanced(groups_of(source, balance["label"]), balance["most"], seed, batch_size)
   if not isinstance(source, Mixture):
@@ -173,13 +186,16 @@ def train_batches(
       iterator when too many records are bad.
   """
   settings = resolve(config)
-  source = source or open_source(settings, settings["split"], data_dir)
+  source, buckets = source or open_source(settings, settings["split"], data_dir), buckets_of(settings, batch_size)
   if groups is None:
-    drawn = draws(source, seed, batch_size, settings["balance"])
+    drawn = draws(source, seed, batch_size, settings["balance"], buckets)
   else:
+    check_one_size(buckets, "config.epoch_hooks, which make batches of one group,")
     drawn = OneGroup(groups, seed, batch_size)
-  order = Order(drawn, batch_size, start_step, process_index, process_count)
-  return Batches(Loader(source, settings, seed), order, start_step, **settings["read"])
+  rounds = Rounds(tuple(bucket.size for bucket in buckets), seed) if len(buckets) > 1 else None
+  order = Order(drawn, batch_size, start_step, process_index, process_count, rounds)
+  loader = Loader(source, settings, seed, [bucket.settings for bucket in buckets])
+  return Batches(loader, order, start_step, **settings["read"])
 
 
 def batches_in_order(

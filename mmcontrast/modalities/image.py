@@ -150,6 +150,11 @@ class Image(ImageInUse, Modality):
     start = image_augmentation.RECIPES.get(base, image_augmentation.Recipe())
     return {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}
 
+  def buckets(self, settings: Settings, batch_size: int) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    given = settings["native"]
+    sizes = native.batch_sizes(settings, batch_size) if given["patches"] else ()
+    return [(size, {"native": {**given, "patches": (most,)}}) for size, most in zip(sizes, given["patches"])]
+
   # On the host.
 
   def arrays(self, settings: Settings) -> Schema:

@@ -155,6 +155,11 @@ class Views:
   def check_source(self, settings: Settings, source: Source, members: Mapping[str, Source]) -> None:
     """UserError where a source, or a member of a mixture, lacks what the settings name."""
 
+  def buckets(self, settings: Settings, batch_size: int) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    """Of views whose shapes differ from batch to batch: (examples, what config.data says otherwise) of each shape that
+    batches may have; none where all are alike."""
+    return ()
+
   def of_class(self, info: Info) -> str:
     """How a source that shows nothing of it could: made of its labels, a column named; "" where it cannot."""
     return ""

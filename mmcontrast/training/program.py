@@ -11,7 +11,7 @@ import jax
 
 from mmcontrast.config import options
 from mmcontrast.config.stages import errors_of, resolve
-from mmcontrast.data import pipeline, settings
+from mmcontrast.data import native, pipeline, settings
 from mmcontrast.data.order import TooFewExamples
 from mmcontrast.encoders.lowering import lowered_for
 from mmcontrast.errors import UserError, choose
@@ -72,6 +72,7 @@ def make_plans(
       mesh = sharding.make_mesh(run["mesh"], devices)
       sharding.check_batch(run["batch"]["size"], mesh)
       run, spec = _fitted(run, find_spec)
+      native.check_parts(spec.sizes, sharding.batch_parts(mesh), run["batch"]["microbatches"])
       suite.check(run["evaluation"])
       program = build_program(run, spec, mesh)
       earlier = {stage: functools.partial(variable_shapes, plan.program) for stage, plan in plans.items()}
@@ -171,13 +172,13 @@ def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method,
         f"config.towers.{name}: it reads {modality} views, and config.data.views.{modality} is 0; "
         "set it to 1 or more, or leave the tower and its heads out"
       )
-  objective.check_terms(
+  check_terms = functools.partial(
+    objective.check_terms,
     terms,
     views=counts,
     heads=model.node_of_head,
     tag_count=len(spec.tag_names),
     labels=spec.label_names,
-    batch_size=config["batch"]["size"],
     token_heads=model.token_heads,
     weighted_heads=model.weighted_heads,
     head_dims=model.head_dims,
@@ -189,6 +190,9 @@ def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method,
     words=spec.vocab_size,
     token_ids=config["data"]["token_ids"],
   )
+  _check_queues(terms, spec.sizes)
+  for size in dict.fromkeys((config["batch"]["size"], *spec.sizes)):
+    check_terms(batch_size=size)
   _check_drawn(terms, config["batch"]["microbatches"])
   _check_moved(config["update_rule"], config["batch"]["microbatches"])
   steps, epoch = config["steps"], spec.steps_per_epoch
@@ -237,6 +241,17 @@ def _hook_tables(config: Mapping, terms: Mapping[str, Any]) -> dict[str, Mapping
   if both := sorted(tables.keys() & terms.keys()):
     raise UserError(f"config.epoch_hooks.{both[0]}: an entry of the objective has this name; give the hook another")
   return tables
+
+
+def _check_queues(terms: objective.Terms, sizes: Sequence[int]) -> None:
+  """Raises UserError where a term has a queue, and batches of different sizes would not fill it in turn."""
+  queued = objective.queues(terms) if len(set(sizes)) > 1 else {}
+  for name, term in terms.items():
+    if term.queued in queued:
+      raise UserError(
+        f"objective.{name}.negatives: a queue takes batches of one size, and config.data.native.tokens makes batches of "
+        f"{' and '.join(map(str, sizes))} examples; set tokens to 0"
+      )
 
 
 def _check_drawn(terms: objective.Terms, microbatches: int) -> None:

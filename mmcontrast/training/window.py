@@ -22,13 +22,14 @@ class Window:
 
   def __init__(self, steps: int, batch_size: int):
     """`steps`: how many make a report."""
-    self._steps, self._batch_size, self._entries = steps, batch_size, []
+    self._steps, self._batch_size, self._entries, self._examples = steps, batch_size, [], 0
     self._idle: set[str] = set()
     self.watch = observe.Stopwatch()
 
-  def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Keeps the metrics of `step`."""
+  def add(self, step: int, metrics: Mapping[str, jax.Array], examples: int | None = None) -> None:
+    """Keeps the metrics of `step`, of so many examples (None: of a whole batch)."""
     self._entries.append((step, metrics))
+    self._examples += self._batch_size if examples is None else examples
     if len(self._entries) > self.AHEAD:
       jax.block_until_ready(self._entries[-1 - self.AHEAD])
 
@@ -52,8 +53,8 @@ class Window:
         terms = [name for name in bad if name.endswith("/loss")] or bad
         raise Diverged(f"step {step}: {', '.join(terms)} not finite")
     means = {name: float(np.mean([metrics[name] for _, metrics in entries])) for name in entries[0][1]}
-    rates = self.watch.lap(len(entries), len(entries) * self._batch_size)
-    self._entries = []
+    rates = self.watch.lap(len(entries), self._examples)
+    self._entries, self._examples = [], 0
     return means | rates
 
   def remarks(self, summary: Mapping[str, float]) -> list[str]:

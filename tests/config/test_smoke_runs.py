@@ -67,6 +67,7 @@ TRACED = {
   "methods/ila",
   "methods/more",
   "methods/pixel_linguist",
+  "methods/siglip2_naflex",
   "methods/space2",
   "methods/uni3d",
   "methods/tact",

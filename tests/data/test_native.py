@@ -105,3 +105,8 @@ def test_a_budget_of_tokens_makes_batches_of_larger_images_smaller():
   message = r"config\.batch\.size: 1024, and data\.native\.tokens=32768 holds 512 images of 64 patches; set it to 512"
   with pytest.raises(UserError, match=message):
     native.batch_sizes(of, 1024)
+  native.check_parts((512, 128, 56), 4, 2)
+  with pytest.raises(
+    UserError, match=r"multiple: a batch of 56 examples does not divide over 8 devices and 2 micro.*16"
+  ):
+    native.check_parts((512, 128, 56), 8, 2)

@@ -57,6 +57,11 @@ def test_a_single_one_is_said_as_ever():
     make_plans(tiny_config(), lambda run: spec(run, 10))
 
 
+def test_a_queue_takes_batches_of_one_size():
+  with pytest.raises(UserError, match=r"objective\.image_image\.negatives: .*makes batches of 16 and 12 examples; set"):
+    make_plans(tiny_config(), lambda run: dataclasses.replace(spec(run), sizes=(16, 12)))
+
+
 def test_own_data_trains_for_epochs_of_a_set_of_any_size():
   config = load_config(
     "own_data:size=tiny,image_size=32,patch=8,text_length=6,epochs=3,batch=32,held_out=0.25",
