@@ -249,8 +249,8 @@ def _check_queues(terms: objective.Terms, sizes: Sequence[int]) -> None:
   for name, term in terms.items():
     if term.queued in queued:
       raise UserError(
-        f"objective.{name}.negatives: a queue takes batches of one size, and config.data.native.tokens makes batches of "
-        f"{' and '.join(map(str, sizes))} examples; set tokens to 0"
+        f"objective.{name}.negatives: a queue takes batches of one size, and config.data.native.tokens makes batches "
+        f"of {' and '.join(map(str, sizes))} examples; set tokens to 0"
       )
 
 

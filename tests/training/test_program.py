@@ -58,8 +58,8 @@ def test_a_single_one_is_said_as_ever():
 
 
 def test_a_queue_takes_batches_of_one_size():
-  with pytest.raises(UserError, match=r"objective\.image_image\.negatives: .*makes batches of 16 and 12 examples; set"):
-    make_plans(tiny_config(), lambda run: dataclasses.replace(spec(run), sizes=(16, 12)))
+  with pytest.raises(UserError, match=r"objective\.image_image\.negatives: .*makes batches of 16 and 8 examples; set"):
+    make_plans(tiny_config(), lambda run: dataclasses.replace(spec(run), sizes=(16, 8)))
 
 
 def test_own_data_trains_for_epochs_of_a_set_of_any_size():
