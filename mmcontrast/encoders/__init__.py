@@ -32,6 +32,7 @@ from mmcontrast.encoders.patch_decoder import PatchDecoder
 from mmcontrast.encoders.point_transformer import PointTransformer
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.series_transformer import SeriesTransformer
+from mmcontrast.encoders.speech_transformer import SpeechTransformer
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.tubelet_vit import TubeletViT
 from mmcontrast.encoders.video_vit import VideoViT
@@ -79,6 +80,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "modern_bert_large": modern_bert_large,
   "audio_transformer": AudioTransformer,
   "audio_convnet": AudioConvNet,
+  "speech_transformer": SpeechTransformer,
   "video_vit": VideoViT,
   "tubelet_vit": TubeletViT,
   "series_transformer": SeriesTransformer,

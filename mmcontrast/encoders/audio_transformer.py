@@ -1,6 +1,7 @@
 """A transformer on overlapping patches of a spectrogram, as in AST (Gong et al., arXiv:2104.01778).
 
-Parameters: patch_embed, cls_token, pos_time, pos_frequency, blocks_0/... (see transformer.py), norm.
+Parameters: patch_embed, cls_token, distillation_token, pos_time, pos_frequency, pos_embed, blocks_0/... (see
+transformer.py), norm.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.positions import sincos2d
-from mmcontrast.encoders.token_transformer import encoded_tokens
+from mmcontrast.encoders.token_transformer import LEARNED_TOKENS, encoded_tokens
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
 
@@ -26,22 +27,26 @@ class AudioTransformer(nn.Module):
   """Spectrograms [B, F, M] and the mask of their frames to patch tokens and one vector.
 
   Patches begin every `stride` cells as long as there is a frame, or a filter, that none before has seen; what a last
-  one lacks is zero. So padded frames change nothing, neither by their values nor by their number.
+  one lacks is zero. So padded frames change nothing, neither by their values nor by their number. With `cut_edges` no
+  patch begins that is not whole.
 
   Attributes:
     patch: frames and filters of a patch.
     stride: frames and filters from one patch to the next; less than `patch`: patches overlap. AST's are 10 of 16.
-    pool: "gap" (mean of the real patches' tokens) or "cls" (a learned token).
+    pool: "gap" (mean of the real patches' tokens), "cls" (a learned token), or "cls_distillation" (the mean of two, the
+      second of which learned from a teacher, as DeiT's: AST's).
     positions: "sincos2d" (fixed), "learned" (one vector for each place in time, one for each in frequency, which are
-      added; for spectrograms as long as at initialisation, or shorter), "none".
+      added; for spectrograms as long as at initialisation, or shorter), "grid" (one for each token, learned ones among
+      them, for spectrograms as long as at initialisation: AST's), "none".
+    cut_edges: frames and filters that do not fill a patch are left out.
     drop_path: probability of leaving out the last block, rising linearly from zero at the first.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
 
   CHOICES: ClassVar = {
-    "pool": ("gap", "cls"),
-    "positions": ("sincos2d", "learned", "none"),
+    "pool": ("gap", *LEARNED_TOKENS),
+    "positions": ("sincos2d", "learned", "grid", "none"),
     "activation": tuple(ACTIVATIONS),
     "remat": REMAT,
     "attention": ATTENTION,
@@ -60,6 +65,7 @@ class AudioTransformer(nn.Module):
   dropout: float = 0.0
   drop_path: float = 0.0
   norm_epsilon: float = 1e-6
+  cut_edges: bool = False
   dtype: str = "float32"
   scan: bool = False
   remat: str = "none"
@@ -86,18 +92,20 @@ class AudioTransformer(nn.Module):
     x = self._placed(Dense(self.width, dtype=dtype, name="patch_embed")(x))
     grid = x.shape[1:3]
     x = x.reshape(len(x), -1, self.width)
-    return encoded_tokens(self, x, mask, train=train, grid=grid)
+    place = self._on_grid if self.positions == "grid" else None
+    return encoded_tokens(self, x, mask, train=train, grid=grid, place=place)
 
   def _patches(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """[B, F, M], [B, F] -> ([B, T, N, cells of a patch], [B, T N])."""
-    counts = [_count(size, *steps) for size, steps in zip(x.shape[1:], zip(self.patch, self.stride))]
+    counts = [self._count(size, axis) for axis, size in enumerate(x.shape[1:])]
     reach = [(count - 1) * step + size for count, step, size in zip(counts, self.stride, self.patch)]
-    x = jnp.pad(x, ((0, 0), *((0, end - size) for end, size in zip(reach, x.shape[1:]))))
+    x = jnp.pad(x, ((0, 0), *((0, max(end - size, 0)) for end, size in zip(reach, x.shape[1:]))))
+    x = x[:, : reach[0], : reach[1]]
     rows = jnp.stack(taps(x[..., None], self.patch[1], self.stride[1], 2), axis=-1)
     cut = jnp.concatenate(taps(rows.reshape(*rows.shape[:3], -1), self.patch[0], self.stride[0], 1), axis=-1)
     if mask is None:
       return cut, None
-    real = jnp.arange(counts[0]) < _count(mask.sum(1, keepdims=True), self.patch[0], self.stride[0])
+    real = jnp.arange(counts[0]) < self._count(mask.sum(1, keepdims=True), 0)
     return cut, jnp.repeat(real & mask.any(1, keepdims=True), counts[1], axis=1)
 
   def _placed(self, x: jax.Array) -> jax.Array:
@@ -105,7 +113,7 @@ class AudioTransformer(nn.Module):
     times, filters = x.shape[1:3]
     if self.positions == "sincos2d":
       return x + jnp.asarray(sincos2d(times, filters, self.width), x.dtype).reshape(times, filters, -1)
-    if self.positions == "none":
+    if self.positions in ("none", "grid"):
       return x
     for axis, name, count in ((1, "pos_time", times), (0, "pos_frequency", filters)):
       made = self.get_variable("params", name, default=jnp.zeros((count, 1))).shape[0]
@@ -118,8 +126,20 @@ class AudioTransformer(nn.Module):
       x = x + jnp.expand_dims(position.astype(x.dtype), axis)
     return x
 
+  def _on_grid(self, x: jax.Array) -> jax.Array:
+    """[B, n + L, D], n learned tokens and those of patches, with a learned position each."""
+    made = self.get_variable("params", "pos_embed", default=x).shape[1]
+    if made != x.shape[1]:
+      front = len(LEARNED_TOKENS.get(self.pool, ()))
+      raise UserError(
+        f"positions='grid': spectrograms of {x.shape[1] - front} patches, and {made - front} places were learned; "
+        "set data.audio.log_mel.frames to what it was in training"
+      )
+    position = self.param("pos_embed", nn.initializers.normal(0.02), (1, made, self.width), jnp.float32)
+    return x + position.astype(x.dtype)
 
-def _count(length: jax.Array | int, size: int, step: int) -> jax.Array | int:
-  """How many patches it takes until each of `length` cells is in one; at least 1."""
-  further = -((size - length) // step)
-  return 1 + further * (further > 0)
+  def _count(self, length: jax.Array | int, axis: int) -> jax.Array | int:
+    """How many patches it takes until each of `length` cells is in one, or are whole (`cut_edges`); at least 1."""
+    size, step = self.patch[axis], self.stride[axis]
+    further = (length - size) // step if self.cut_edges else -((size - length) // step)
+    return 1 + further * (further > 0)

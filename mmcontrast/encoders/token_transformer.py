@@ -8,6 +8,7 @@ dtype, scan, remat, attention, and pool, dropout, drop_path.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,6 +34,10 @@ def through_blocks(
   return apply_blocks(block, tower.depth, x, mask, context=context, train=train, scan=tower.scan, remat=tower.remat)
 
 
+LEARNED_TOKENS = {"cls": ("cls_token",), "cls_distillation": ("cls_token", "distillation_token")}
+"""Of a tower's `pool`: the learned tokens that stand before the others and whose mean is the vector."""
+
+
 def encoded_tokens(
   tower: nn.Module,
   x: jax.Array,
@@ -41,6 +46,7 @@ def encoded_tokens(
   train: bool,
   grid: tuple[int, ...] | None = None,
   placed_class: bool = False,
+  place: Callable[[jax.Array], jax.Array] | None = None,
   context: Any = None,
   **options: Any,
 ) -> Encoded:
@@ -48,19 +54,21 @@ def encoded_tokens(
 
   Args:
     x: with their positions. With the tower's pool "cls" a learned token stands before them, with a learned position
-      where it is `placed_class`; else the vector is the mean of the real tokens.
+      where it is `placed_class`, or two (LEARNED_TOKENS); else the vector is the mean of the real tokens.
+    place: puts positions on all of them, where `x` has none.
     context, options: as of `through_blocks`.
   """
-  front = int(tower.pool == "cls")
-  if front:
-    names = ("cls_token", "cls_pos") if placed_class else ("cls_token",)
-    token = sum(
-      tower.param(name, nn.initializers.normal(0.02), (1, 1, tower.width), jnp.float32).astype(x.dtype)
-      for name in names
-    )
-    x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, tower.width)), x], axis=1)
+  shape, learned = (1, 1, tower.width), LEARNED_TOKENS.get(tower.pool, ())
+  front, before = len(learned), []
+  for name in learned:
+    names = (name, "cls_pos") if placed_class else (name,)
+    token = sum(tower.param(one, nn.initializers.normal(0.02), shape, jnp.float32).astype(x.dtype) for one in names)
+    before.append(jnp.broadcast_to(token, (len(x), 1, tower.width)))
+  x = jnp.concatenate([*before, x], axis=1) if front else x
+  x = x if place is None else place(x)
   attended = None if mask is None else jnp.pad(mask, ((0, 0), (front, 0)), constant_values=True)
   x = through_blocks(tower, x, attended, train=train, context=context, **options)
   x = LayerNorm(epsilon=tower.norm_epsilon, dtype=jnp.dtype(tower.dtype), name="norm")(x)
   tokens = x[:, front:]
-  return Encoded(x[:, 0] if front else masked_mean(tokens, mask), tokens, mask, grid=grid)
+  pooled = masked_mean(tokens, mask) if not front else x[:, 0] if front == 1 else x[:, :front].mean(1)
+  return Encoded(pooled, tokens, mask, grid=grid)

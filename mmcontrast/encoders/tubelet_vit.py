@@ -1,13 +1,12 @@
 """A vision transformer of tubelets, boxes of pixels and time, which may see few of them (VideoMAE, arXiv:2203.12602).
 
-Parameters: patch_embed, blocks_0/... (transformer.py), norm or fc_norm.
+Parameters: patch_embed, blocks_0/... (transformer.py), norm or fc_norm, or neither.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +34,8 @@ class TubeletViT(nn.Module):
     leave_out: share of the tubelets that views with a mask leave out in training (`video_masked`): that of
       config.data.video.masked.
     norm_after_pool: the last norm is of the mean ("fc_norm"), not of the tokens ("norm").
+    last_norm: whether there is a last norm at all.
+    pool_epsilon: of the norm of the mean; None: `norm_epsilon`.
     drop_path: probability of leaving out the last block, rising linearly from zero at the first.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
@@ -49,6 +50,8 @@ class TubeletViT(nn.Module):
   mlp_ratio: float = 4.0
   leave_out: float = 0.0
   norm_after_pool: bool = False
+  last_norm: bool = True
+  pool_epsilon: float | None = None
   activation: str = "gelu"
   norm_epsilon: float = 1e-6
   drop_path: float = 0.0
@@ -87,12 +90,12 @@ class TubeletViT(nn.Module):
       places = jnp.argsort(~mask, axis=1, stable=True)[:, :kept]
       x = jnp.take_along_axis(x, places[..., None], axis=1)
     x = through_blocks(self, x, train=train)
-    norm: Any = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
-    if self.norm_after_pool:
-      return Encoded(norm(name="fc_norm")(x.mean(1)), x, places=places, grid=None if places is not None else grid,
-                     whole=grid)  # fmt: skip
-    x = norm(name="norm")(x)
-    return Encoded(x.mean(1), x, places=places, grid=None if places is not None else grid, whole=grid)
+    if self.last_norm and not self.norm_after_pool:
+      x = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")(x)
+    pooled = x.mean(1)
+    if self.last_norm and self.norm_after_pool:
+      pooled = LayerNorm(epsilon=self.pool_epsilon or self.norm_epsilon, dtype=dtype, name="fc_norm")(pooled)
+    return Encoded(pooled, x, places=places, grid=None if places is not None else grid, whole=grid)
 
 
 def tubelets_of(videos: jax.Array, tubelet: tuple[int, int]) -> tuple[jax.Array, tuple[int, int, int]]:

@@ -29,9 +29,14 @@ MODELS = {  # model_type -> its file
   "dinov2": "hugging_face_vit",
   "dinov2_with_registers": "hugging_face_vit",
   "dinov3_vit": "hugging_face_dinov3",
+  "xclip": "hugging_face_xclip",
+  "videomae": "hugging_face_videomae",
+  "audio-spectrogram-transformer": "hugging_face_audio",
+  "whisper": "hugging_face_audio",
 }
 _WRITERS = {  # towers -> the file that writes them
   ("image", "text"): "hugging_face_clip", ("text",): "hugging_face_bert", ("image",): "hugging_face_vit",
+  ("text", "video"): "hugging_face_xclip", ("video",): "hugging_face_videomae", ("audio",): "hugging_face_audio",
   ("decoder", "text"): "hugging_face_decoder", ("fusion", "text"): "hugging_face_decoder",
 }  # fmt: skip
 

@@ -70,18 +70,26 @@ _VISION[_SIGLIP2] = {key: value for key, value in _VISION[_SIGLIP].items() if ke
 }
 _IGNORED = (r".*\.position_ids",)  # 0, 1, 2, ..., which older files have
 
-_BLOCKS = under([
+
+def attention(theirs: str, ours: str) -> list[Rule]:
+  """Rules of attention whose queries, keys and values are matrices apart."""
+  return [
+    *linear(f"{theirs}.out_proj", f"{ours}/proj"),
+    Rule(tuple(f"{theirs}.{x}_proj.weight" for x in "qkv"), f"{ours}/qkv/kernel", STACKED_LINEAR),
+    Rule(tuple(f"{theirs}.{x}_proj.bias" for x in "qkv"), f"{ours}/qkv/bias", STACKED),
+  ]
+
+
+BLOCKS = under([
   *norm("layer_norm1", "norm1"), *norm("layer_norm2", "norm2"), *linear("mlp.fc1", "mlp/fc1"),
-  *linear("mlp.fc2", "mlp/fc2"), *linear("self_attn.out_proj", "attn/proj"),
-  Rule(tuple(f"self_attn.{x}_proj.weight" for x in "qkv"), "attn/qkv/kernel", STACKED_LINEAR),
-  Rule(tuple(f"self_attn.{x}_proj.bias" for x in "qkv"), "attn/qkv/bias", STACKED),
+  *linear("mlp.fc2", "mlp/fc2"), *attention("self_attn", "attn"),
 ], "encoder.layers.{i}.", "blocks_{i}")  # fmt: skip
-_TEXT_TOWER = under([
-  *_BLOCKS, Rule("embeddings.token_embedding.weight", "token_embedding/embedding"),
+TEXT_TOWER = under([
+  *BLOCKS, Rule("embeddings.token_embedding.weight", "token_embedding/embedding"),
   Rule("embeddings.position_embedding.weight", "pos_embed"), *norm("final_layer_norm", "norm"),
 ], "text_model.", "towers/text")  # fmt: skip
 _IMAGE_TOWER = under([
-  *_BLOCKS, Rule("embeddings.patch_embedding.weight", "patch_embed/kernel", CONV),
+  *BLOCKS, Rule("embeddings.patch_embedding.weight", "patch_embed/kernel", CONV),
   Rule("embeddings.patch_embedding.bias", "patch_embed/bias"),
   Rule("embeddings.class_embedding", "cls_token", LEADING2),
   Rule("embeddings.position_embedding.weight", "pos_embed", LEADING),
@@ -109,7 +117,7 @@ def image_rules(kind: str) -> list[Rule]:
 
 
 def _rules(kind: str) -> list[Rule]:
-  return _TEXT_TOWER + image_rules(kind) + _HEADS[kind]
+  return TEXT_TOWER + image_rules(kind) + _HEADS[kind]
 
 
 def read(

@@ -1,4 +1,4 @@
-"""preprocessor_config.json of transformers: how an image becomes a model's input."""
+"""preprocessor_config.json of transformers: how an image, or each frame of a video, becomes a model's input."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from mmcontrast.interop.hugging_face_config import missing_fields, require
 from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import ImageInput
 
-NAME = "preprocessor_config.json"
+NAME, OF_VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
 NATIVE = "native"
 _HALF = (0.5, 0.5, 0.5)  # the mean and deviation that Siglip2ImageProcessor leaves out of its file
 _RESAMPLE = {"2": "bilinear", "3": "bicubic"}  # Pillow's numbers
 
 
-def read_image_input(folder: pathlib.Path) -> ImageInput:
-  """The image input of a folder that transformers saved.
+def read_image_input(folder: pathlib.Path, videos: bool = False) -> ImageInput:
+  """The image input of a folder that transformers saved; with `videos` that of frames, which may have a file of its
+  own name.
 
   Raises UserError where there is none: a model does not say how it was trained to see.
   """
-  file = folder / NAME
+  file = folder / (OF_VIDEOS if videos and (folder / OF_VIDEOS).is_file() else NAME)
   if not file.is_file():
     raise UserError(
       f"{folder}: no {NAME} there, which says the size, mean and deviation of the images; copy it from "

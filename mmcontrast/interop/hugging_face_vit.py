@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
+from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, square, their_activation
 from mmcontrast.interop.hugging_face_image import NAME, image_config, read_image_input
 from mmcontrast.interop.naming import (
   CONV,
@@ -82,7 +82,7 @@ def read(
   file = folder / "config.json"
   with missing_fields(file):
     tower, rules = _tower(config, file), _rules(config)
-    made_for = ImageInput(_side(config["image_size"], file), (0.0,) * 3, (1.0,) * 3)  # DINOv2 sees smaller images
+    made_for = ImageInput(square(config["image_size"], file), (0.0,) * 3, (1.0,) * 3)  # DINOv2 sees smaller images
   prefix = f"{config['model_type']}."  # of a model with a classifier
   arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
   wanted = shapes({"image": tower}, {}, made_for)
@@ -141,7 +141,7 @@ def _tower(config: Mapping[str, Any], file: object) -> dict[str, Any]:
   hidden = (int(hidden * 2 / 3) + 7) // 8 * 8 if swiglu else hidden
   return complete({
     "name": "vit", "width": width, "depth": config["num_hidden_layers"], "heads": config["num_attention_heads"],
-    "patch": _side(config["patch_size"], file), "mlp_ratio": hidden / width, "pool": "cls",
+    "patch": square(config["patch_size"], file), "mlp_ratio": hidden / width, "pool": "cls",
     "norm_epsilon": config["layer_norm_eps"], "qkv_bias": config.get("qkv_bias", True),
     "mlp": "swiglu" if swiglu else "plain", "layer_scale": None if vit else config["layerscale_value"],
     "registers": config["num_register_tokens"] if config["model_type"] == REGISTERS else 0,
@@ -177,10 +177,3 @@ def _rules(config: Mapping[str, Any]) -> list[Rule]:
   if config["model_type"] == VIT:
     return _SHARED + _VIT
   return _SHARED + _DINOV2 + (_SWIGLU if config.get("use_swiglu_ffn") else _PLAIN)
-
-
-def _side(given: int | Sequence[int], file: object) -> int:
-  sides = {given} if isinstance(given, int) else set(given)
-  if len(sides) > 1:
-    raise UserError(f"{file}: {list(given)} is not square, and only squares are supported")
-  return sides.pop()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from mmcontrast.data.settings import resolve
 from mmcontrast.encoders.layers import layers_as
 from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.formats import FORMATS, read
-from mmcontrast.interop.pretrained import Pretrained, check_same
+from mmcontrast.interop.pretrained import AudioInput, Pretrained, check_same
+from mmcontrast.objectives.module_term import MODULES
+from mmcontrast.registry import options_of
 
 Arrays = dict[str, Any]  # "params/towers/image/..." -> array
+_OF_PIXELS = ("image", "video")  # modalities whose towers have positions of patches
+_OF_THE_START = ("alpha",)  # options of a module that say what parameters start with
 
 
 def is_of_a_format(source: str) -> bool:
@@ -28,7 +34,7 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
 
   Args:
     source: "hf:PATH", "hf:PATH:towers/text".
-    part: "towers/text", "heads/image_joint", or "terms/NAME": its scale and bias.
+    part: "towers/text", "heads/image_joint", or "terms/NAME": its scale and bias, or what its module has.
     wanted: path -> array or shape, all of this run.
     config: of this run; its tower or head has to compute what the file's does, of the same inputs.
     where: of the entry, for messages.
@@ -41,7 +47,7 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   if path.partition("/")[0] not in ("towers", "heads"):
     place, path = source, part
   if part.startswith("terms/"):
-    return part, _logits(_read(source, where), part, wanted, where)
+    return part, _of_term(_read(source, where), part, wanted, config, where)
   kind, _, name = part.partition("/")
   their_kind, _, their_name = path.partition("/")
   if kind not in ("towers", "heads") or not name or "/" in name + their_name or kind != their_kind:
@@ -58,10 +64,10 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
   if kind == "towers":
     _check_inputs(modality, pretrained, config, where)
-  antialias = parts[their_name].get("position_antialias", True)
+  antialias = parts[their_name].get("position_antialias", modality == "image")
   inside = {key: value for key, value in wanted.items() if f"/{part}/" in key}
   return path, {
-    key: _resized(array, inside.get(key.replace(path, part, 1)), key, antialias)
+    key: _resized(array, inside.get(key.replace(path, part, 1)), key, antialias) if modality in _OF_PIXELS else array
     for key, array in layers_as(inside, pretrained.arrays).items()
   }
 
@@ -74,6 +80,8 @@ def _check_inputs(modality: str, pretrained: Pretrained, config: Mapping[str, An
         f"{where}: config.data.token_ids is {given}, and {dict(text.token_ids)} is needed; set "
         f"config.data.tokenizer={text.tokenizer!r} too"
       )
+  elif pretrained.audio:
+    _check_sounds(pretrained.audio, resolve(config["data"])["audio"], where)
   elif pretrained.image:
     for key in ("mean", "std"):
       given, needed = config["normalize"][key], getattr(pretrained.image, key)
@@ -81,12 +89,22 @@ def _check_inputs(modality: str, pretrained: Pretrained, config: Mapping[str, An
         raise UserError(f"{where}: config.normalize.{key} is {tuple(given)}, and {tuple(needed)} is needed")
 
 
+def _check_sounds(needed: AudioInput, given: Mapping[str, Any], where: str) -> None:
+  if given["rate"] != needed.rate:
+    raise UserError(f"{where}: config.data.audio.rate is {given['rate']}, and {needed.rate} is needed")
+  for key, value in dataclasses.asdict(needed.log_mel).items():
+    if given["log_mel"][key] != value:
+      raise UserError(f"{where}: config.data.audio.log_mel.{key} is {given['log_mel'][key]!r}, and {value!r} is needed")
+
+
 def _resized(array: np.ndarray, like: Any, path: str, antialias: bool) -> np.ndarray:
   """Learned positions of an image tower, [1, N, D] or those of an attention pool [N, D], for another image size.
 
   `antialias`: as the other package resizes them, when it loads weights or at every call.
   """
-  of_images = (path.endswith("/pos_embed") and array.ndim == 3) or path.endswith("/attnpool/positional_embedding")
+  of_images = (path.endswith("/pos_embed") and array.ndim == 3 and "/mit/" not in path) or path.endswith(
+    "/attnpool/positional_embedding"
+  )
   if like is None or not of_images or array.shape == like.shape:
     return array
   extra = array.shape[-2] - math.isqrt(array.shape[-2]) ** 2
@@ -96,8 +114,16 @@ def _resized(array: np.ndarray, like: Any, path: str, antialias: bool) -> np.nda
   )
 
 
-def _logits(pretrained: Pretrained, part: str, wanted: Arrays, where: str) -> Arrays:
-  """What a term learns: its scale, in its form, and its bias."""
+def _of_term(pretrained: Pretrained, part: str, wanted: Arrays, config: Mapping[str, Any], where: str) -> Arrays:
+  """What a term learns: the parameters of its module, or its scale, in its form, and its bias."""
+  name = part.partition("/")[2]
+  options = config.get("objective", {}).get(name, {}).get("module", {})
+  for theirs, module in pretrained.modules.items():
+    if module["name"] == options.get("name"):
+      _check_module(options, module, f"{where}: config.objective.{name}.module")
+      prefix = f"params/terms/{theirs}/"
+      found = {path: array for path, array in pretrained.arrays.items() if path.startswith(prefix)}
+      return {path.replace(prefix, f"params/{part}/", 1): array for path, array in found.items()}
   if pretrained.logit_scale is None:
     raise UserError(f"{where}: the file has no logit scale")
   known = {"log_scale": math.log(pretrained.logit_scale), "tau": 1 / pretrained.logit_scale}
@@ -105,6 +131,14 @@ def _logits(pretrained: Pretrained, part: str, wanted: Arrays, where: str) -> Ar
   if pretrained.logit_bias is not None:
     found["bias"] = pretrained.logit_bias
   return {f"params/{part}/{name}": np.float32(value) for name, value in found.items()}
+
+
+def _check_module(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:
+  defaults = options_of(MODULES[needed["name"]])
+  for key, value in needed.items():
+    mine = given.get(key, defaults.get(key))
+    if key not in _OF_THE_START and mine != value:
+      raise UserError(f"{where}.{key} is {mine!r}, and {value!r} is needed")
 
 
 def _read(place: str, where: str) -> Pretrained:

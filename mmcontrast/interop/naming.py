@@ -65,6 +65,12 @@ LEADING2 = unstacked(lambda a: a[None, None], lambda a: a[0, 0])  # [D] <-> [1, 
 STACKED = Layout(
   lambda a, shapes: _cut(np.concatenate(a, -1), shapes), lambda a, n: np.split(np.concatenate(a, -1), n, -1)
 )
+# The biases of queries and values, which have none of keys between them: no output depends on those, which add the same
+# to all scores of a query.
+WITHOUT_KEYS = Layout(
+  lambda a, _: [np.concatenate([a[0], np.zeros_like(a[0]), a[1]], -1)],
+  lambda a, _: np.split(np.concatenate(a, -1), 3, -1)[::2],
+)
 STACKED_LINEAR = Layout(
   lambda a, shapes: _cut(np.concatenate([x.T for x in a], -1), shapes),
   lambda a, n: [x.T for x in np.split(np.concatenate(a, -1), n, -1)],

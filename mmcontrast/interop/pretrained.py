@@ -13,6 +13,8 @@ import numpy as np
 
 from mmcontrast.encoders import ENCODERS, HEADS, complete
 from mmcontrast.errors import UserError
+from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities.audio_log_mel import LogMel, frame_count
 from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 from mmcontrast.parameter_paths import path_name
@@ -86,15 +88,38 @@ class TextInput:
 
 
 @dataclasses.dataclass(frozen=True)
+class AudioInput:
+  """How a sound becomes the audio tower's input.
+
+  Attributes:
+    rate: samples a second.
+    seconds: that are heard.
+    log_mel: of what they become.
+  """
+
+  rate: int
+  seconds: float
+  log_mel: LogMel
+
+  @property
+  def frames(self) -> int:
+    """Of a spectrogram."""
+    return frame_count(self.log_mel, round(self.rate * self.seconds))
+
+
+@dataclasses.dataclass(frozen=True)
 class Pretrained:
   """A model of another package.
 
   Attributes:
-    towers: "image", "text", "decoder" of one that writes captions, "fusion" of a text with an image -> encoder options,
-      "name" among them, complete: no default is left to a later version.
+    towers: "image", "text", "video", "audio", "decoder" of one that writes captions, "fusion" of a text with an image
+      -> encoder options, "name" among them, complete: no default is left to a later version.
     heads: "image_joint", "text_joint", "words" -> head options, "tower" and "name" among them.
-    arrays: "params/towers/image/..." -> float32 array, all that towers and heads have.
-    image, text: their inputs; None where there is no such tower.
+    arrays: "params/towers/image/..." -> float32 array, all that towers, heads and modules have.
+    image, text, audio: their inputs; None where there is no such tower. `image` is of each frame of a video too.
+    frames: of a video; None where there is no tower of them.
+    modules: "prompted" -> the options of a module of a term ("name" among them) that has parameters; its arrays are
+      "params/terms/prompted/...".
     logit_scale: the factor itself (one over the temperature), None where the model has none.
     logit_bias: what is added to logits after it.
     source: where it was read, for messages.
@@ -110,6 +135,9 @@ class Pretrained:
   logit_bias: float | None = None
   source: str = ""
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  audio: AudioInput | None = None
+  frames: int | None = None
+  modules: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     """Raises UserError for numbers with which no embedding comes out."""
@@ -152,6 +180,12 @@ def check_expressible(pretrained: Pretrained, part: str, needed: Mapping[str, An
   check_same(getattr(pretrained, kind)[name], needed, f"{where}: {pretrained.key(part)}", f"; {OTHERWISE}")
 
 
+def only_tower(pretrained: Pretrained, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The options, complete, and the arrays of the tower `kind`, without its heads."""
+  inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", kind]}
+  return complete(pretrained.towers[kind]), inside
+
+
 def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """The options, complete, and the arrays of only tower "image", for a format without heads.
 
@@ -162,15 +196,14 @@ def image_tower(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dic
       f"{where}: the format holds image encoders, and this model has no tower 'image'; its towers are "
       f"{', '.join(sorted(pretrained.towers))}"
     )
-  inside = {path: array for path, array in pretrained.arrays.items() if path.split("/")[1:3] == ["towers", "image"]}
-  return complete(pretrained.towers["image"]), inside
+  return only_tower(pretrained, "image")
 
 
 def model_config(towers: Mapping[str, Mapping], heads: Mapping[str, Mapping], text: TextInput | None) -> dict[str, Any]:
-  """The sections of a config that `build_model` reads, for towers "image" and "text" and their heads."""
+  """The sections of a config that `build_model` reads, for towers named by their modality and their heads."""
   ids = dict(text.token_ids) if text else {"pad": 0, "bos": 1, "eos": 2}
   data = {
-    "views": {name: int(name in towers) for name in ("image", "text")},
+    "views": {name: int(name in towers) for name in MODALITIES},
     "token_ids": ids,
     "text_length": text.length if text else 3,
   }
@@ -182,8 +215,13 @@ def shapes(
   heads: Mapping[str, Mapping],
   image: ImageInput | None = None,
   text: TextInput | None = None,
+  audio: AudioInput | None = None,
+  frames: int | None = None,
 ) -> dict[str, tuple[int, ...]]:
   """Path -> shape of every array that such towers and heads have: what `naming.to_ours` wants. Nothing is computed.
+
+  Args:
+    frames: of a video, each of which is made as `image` says.
 
   Raises UserError for an unknown option.
   """
@@ -193,7 +231,13 @@ def shapes(
     arrays = (((image.patches, 3 * image.patch**2), jnp.float32), ((image.patches,), jnp.bool_), ((2,), jnp.int32))
     views["image"] = Inputs(*(jax.ShapeDtypeStruct((1, *shape), dtype) for shape, dtype in arrays))
   elif image:
-    views["image"] = Inputs(jax.ShapeDtypeStruct((1, image.size, image.size, 3), jnp.float32))
+    times = () if frames is None else (frames,)
+    pixels = jax.ShapeDtypeStruct((1, *times, image.size, image.size, 3), jnp.float32)
+    views["image" if frames is None else "video"] = Inputs(pixels)
+  if audio:
+    of_frames = (1, audio.frames)
+    spectrogram = jax.ShapeDtypeStruct((*of_frames, audio.log_mel.mels), jnp.float32)
+    views["audio"] = Inputs(spectrogram, jax.ShapeDtypeStruct(of_frames, jnp.bool_))
   if text:
     views["text"] = Inputs(*(jax.ShapeDtypeStruct((1, text.length), dtype) for dtype in (jnp.int32, jnp.bool_)))
   made = jax.eval_shape(model.init, jax.random.key(0), views)

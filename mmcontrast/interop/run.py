@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import pathlib
@@ -21,14 +22,18 @@ from mmcontrast.errors import MissingData, UserError, choose
 from mmcontrast.folders import at, check_empty, whole
 from mmcontrast.inference import load
 from mmcontrast.interop import formats, tokenizer_files
-from mmcontrast.interop.pretrained import ImageInput, Pretrained, TextInput, variables
+from mmcontrast.interop.hugging_face_xclip import PROMPTED
+from mmcontrast.interop.pretrained import AudioInput, ImageInput, Pretrained, TextInput, variables
+from mmcontrast.modalities.audio_log_mel import LogMel
 from mmcontrast.models.finite import check_weights
 from mmcontrast.models.graph import sources_of
 from mmcontrast.models.model import build_model
+from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.terms import logits_between
 from mmcontrast.runs.checkpoint import load_run, save_untrained
 
-KINDS = ("image", "text")
+KINDS = ("image", "video", "text", "audio")
+HEADS = ("image", "video", "text")  # of those, the ones whose joint space other packages have
 PROGRAMS = ("stablehlo", "onnx")
 TERM = "image_text"  # of an imported run: what its logits are of
 
@@ -109,6 +114,12 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
       c.data.native.update(patch=image.patch, patches=(image.patches,))
       c.augment.image = "none"  # those that there are are of squares
     c.normalize = dict(mean=image.mean, std=image.std)
+  if pretrained.frames:
+    c.data.video.update(frames=pretrained.frames, size=image.size)
+  if audio := pretrained.audio:
+    c.data.audio.update(rate=audio.rate, seconds=audio.seconds)
+    with c.data.audio.ignore_type():
+      c.data.audio.log_mel = dataclasses.asdict(audio.log_mel)
   if text := pretrained.text:
     c.data.update(
       text_length=text.length,
@@ -118,10 +129,12 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
     )  # as it was trained
     with c.data.ignore_type():
       c.data.lower = text.lower
-  for kind in KINDS:
+  for kind in HEADS:
     c.evaluation[kind] = f"{kind}_joint" if f"{kind}_joint" in pretrained.heads else ""
-  c.evaluation.features = "image" if pretrained.image else ""
-  if pretrained.logit_scale is not None:
+  c.evaluation.features = next((kind for kind in ("image", "video", "audio") if kind in pretrained.towers), "")
+  if pretrained.modules:
+    c.objective = {name: _prompted(options, pretrained.logit_scale) for name, options in pretrained.modules.items()}
+  elif pretrained.logit_scale is not None:
     term = dict(
       query="image[0]/image_joint",
       key="text[0]/text_joint",
@@ -135,10 +148,16 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
   return c.to_dict()
 
 
+def _prompted(options: Mapping[str, Any], logit_scale: float) -> dict[str, Any]:
+  """The term of X-CLIP's prompts."""
+  embeddings = ("video[0]/video_joint", "video[0]/video_patches", "text[0]/text_joint")
+  return dict(module=dict(options, temperature=1 / logit_scale), embeddings=embeddings)
+
+
 def _variables(pretrained: Pretrained) -> dict[str, Any]:
   """The arrays of a file, and what its logits have learned, as the variables of a run."""
   learned = {}
-  if pretrained.logit_scale is not None:
+  if pretrained.logit_scale is not None and not pretrained.modules:
     learned[f"params/terms/{TERM}/log_scale"] = np.float32(math.log(pretrained.logit_scale))
   if pretrained.logit_bias is not None:
     learned[f"params/terms/{TERM}/bias"] = np.float32(pretrained.logit_bias)
@@ -168,7 +187,7 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   Raises UserError for a run without a head or a tower to export, and where a head shares parameters with another.
   """
   options, data = config["evaluation"], resolve(config["data"])
-  own_heads = {f"{kind}_joint": options[kind] for kind in KINDS if options[kind]}
+  own_heads = {f"{kind}_joint": options[kind] for kind in HEADS if options[kind]}
   sources = sources_of(config)
   for own in own_heads.values():
     if sources[own][0] == "heads":
@@ -178,6 +197,10 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
       )
   own_towers = {name.removesuffix("_joint"): sources[own][1] for name, own in own_heads.items()}
   pair = tuple(own_heads.values())
+  prompts = _prompts_of(config, own_towers)
+  if prompts:
+    patches = parse_embedding(config["objective"][prompts]["embeddings"][1]).head
+    own_heads["video_patches"], own_towers["video"] = patches, sources[patches][1]
   if words := _decoding_head(config, own_towers):
     own_heads["words"], own_towers["decoder"] = words, sources[words][1]
   if not own_towers and not options["features"]:
@@ -190,13 +213,13 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     own_towers = {config["towers"][tower].get("modality", tower): tower}
     if other := set(own_towers) - set(KINDS):
       raise UserError(
-        f"{where}: other packages have images and texts, and this run is evaluated by a tower of "
+        f"{where}: other packages have images, videos, texts and sounds, and this run is evaluated by a tower of "
         f"{' and '.join(other)}; export a run whose config.evaluation names a head or a tower of these"
       )
   arrays = unstack_layers(_renamed(found, {"towers": own_towers, "heads": own_heads}))
   heads, towers = {}, {}
   for name, own in own_heads.items():
-    heads[name] = {**config["heads"][own], "tower": "decoder" if name == "words" else name.removesuffix("_joint")}
+    heads[name] = {**config["heads"][own], "tower": "decoder" if name == "words" else name.partition("_")[0]}
     heads[name].pop("of", None)
     if heads[name].pop("shared", None):
       raise UserError(
@@ -208,10 +231,11 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     towers[name].pop("modality", None)
     if name == "decoder":
       towers[name]["reads"] = ("text", "image")
-  image = text = None
-  if "image" in towers:
-    mode, size, most = "squash" if data["resize"]["mode"] == "squash" else "shortest", data["image_size"], 0
-    if (native := data["native"])["patches"]:
+  image = text = audio = frames = None
+  if {"image", "video"} & set(towers):
+    mode, most = "squash" if data["resize"]["mode"] == "squash" else "shortest", 0
+    size = data["image_size"] if "image" in towers else data["video"]["size"]
+    if "image" in towers and (native := data["native"])["patches"]:
       most = native["patches"][-1]
       mode, size = "native", native["patch"] * math.isqrt(most)
     image = ImageInput(
@@ -223,6 +247,11 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
       data["centre_crop"],
       most,
     )
+  if "video" in towers:
+    frames = data["video"]["frames"]
+  if "audio" in towers:
+    sounds = data["audio"]
+    audio = AudioInput(sounds["rate"], sounds["seconds"], LogMel(**sounds["log_mel"]))
   if "text" in towers:
     vocabulary = arrays["params/towers/text/token_embedding/embedding"].shape[0]
     towers["text"] = {"vocab_size": vocabulary, **towers["text"]}
@@ -230,12 +259,29 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   terms = found["params"].get("terms", {})
   check_weights(traverse_util.flatten_dict(terms, sep="/"), "config.objective")
   scale, bias = logits_between(config["objective"], terms, pair)
+  modules = {}
+  if prompts:
+    module = config["objective"][prompts]["module"]
+    modules = {PROMPTED: {key: value for key, value in module.items() if key != "temperature"}}
+    scale = 1 / temperature if isinstance(temperature := module["temperature"], int | float) else None
+    arrays |= {
+      f"params/terms/{PROMPTED}/{path}": leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
+      for path, leaf in traverse_util.flatten_dict(terms[prompts], sep="/").items()
+    }
   names = {
     f"{kind}/{name}": f"{kind}/{own}"
     for kind, parts in (("towers", own_towers), ("heads", own_heads))
     for name, own in parts.items()
   }
-  return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names)
+  return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names, audio, frames, modules)
+
+
+def _prompts_of(config: Mapping[str, Any], own_towers: Mapping[str, str]) -> str | None:
+  """The term of X-CLIP's prompts between a video tower and a text tower; None without one."""
+  if set(own_towers) != {"video", "text"}:
+    return None
+  terms = config["objective"].items()
+  return next((name for name, term in terms if term.get("module", {}).get("name") == "video_prompts"), None)
 
 
 def _decoding_head(config: Mapping[str, Any], own_towers: Mapping[str, str]) -> str | None:

@@ -15,6 +15,7 @@ TOWERS = {
   "transformer": TRANSFORMER,
   "transformer_cls": TRANSFORMER | {"pool": "cls", "positions": "learned", "scan": True},
   "transformer_apart": TRANSFORMER | {"patch": [4, 16], "stride": [4, 16], "positions": "none"},
+  "speech": {"name": "speech_transformer", "width": 16, "depth": 2, "heads": 2},
   "convnet": CONVNET,
   "convnet_deep": CONVNET | {"stem": 1, "stages": 2},
   "convnet_patches": CONVNET | {"stem": 4, "stages": 1},

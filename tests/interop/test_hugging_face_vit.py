@@ -78,7 +78,7 @@ def edited(tmp_path, case, file="config.json", **fields):
 
 
 @pytest.mark.parametrize("fields, message", [
-  ({"model_type": "vit_mae"}, "model_type: .*did you mean 'vit'"),
+  ({"model_type": "vit_mae"}, "model_type: .*did you mean 'videomae' or 'vit'"),
   ({"hidden_act": "gelu_pytorch_tahn"}, "hidden_act: .*did you mean 'gelu_pytorch_tanh'"),
   ({"num_channels": 1}, "num_channels is 1"),
   ({"layer_norm_eps": "gone"}, "has no 'layer_norm_eps'"),
