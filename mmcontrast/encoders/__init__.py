@@ -30,6 +30,7 @@ from mmcontrast.encoders.map_vit import MapViT
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
 from mmcontrast.encoders.patch_decoder import PatchDecoder
 from mmcontrast.encoders.point_transformer import PointTransformer
+from mmcontrast.encoders.regions import RegionCells, RegionTransformer, SecondStream
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.series_transformer import SeriesTransformer
 from mmcontrast.encoders.speech_transformer import SpeechTransformer
@@ -93,6 +94,9 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "attentive_mask": AttentiveMask,
   "map_vit": MapViT,
   "map_decoder": MapDecoder,
+  "region_cells": RegionCells,
+  "region_transformer": RegionTransformer,
+  "second_stream": SecondStream,
 }
 
 

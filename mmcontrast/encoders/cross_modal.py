@@ -3,7 +3,8 @@
     towers.fusion = dict(name="cross_modal_transformer", reads=("text", "image"), width=768, depth=5, heads=12)
 
 Parameters: embed_first, embed_second (where widths differ), blocks_0/{cross_attn, norm_cross, first, second}, the last
-two as a `transformer.Block` of norm "post", pooler. In the last layer nothing of the second goes on, and it has none.
+two as a `transformer.Block` of norm "post", pooler. In the last layer nothing of the second goes on, and it has none,
+unless it comes out too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
-from mmcontrast.encoders.transformer import ACTIVATIONS, Block, Context, CrossAttention, check_heads
+from mmcontrast.encoders.transformer import ACTIVATIONS, Block, Context, CrossAttention, check_heads, masked_mean
 from mmcontrast.errors import UserError
 
 
@@ -61,6 +62,9 @@ class CrossModalTransformer(nn.Module):
   """The tokens of both towers go through all layers; those of the first come out.
 
   `pooled` is the first of them through a linear layer and tanh, as in BERT. Padding is not attended to.
+
+  Attributes:
+    second: whether those of the second come out too, for a tower `second_stream`.
   """
 
   READS: ClassVar = 2
@@ -75,6 +79,7 @@ class CrossModalTransformer(nn.Module):
   norm_epsilon: float = 1e-12
   attention: str = "xla"
   dtype: str = "float32"
+  second: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -85,7 +90,7 @@ class CrossModalTransformer(nn.Module):
   @nn.compact
   def __call__(self, first: Encoded, second: Encoded, *others: Encoded, train: bool) -> Encoded:
     """first: tokens [B, L, C0], second: [B, S, C1], with their masks -> pooled [B, D], tokens [B, L, D] with the
-    first's mask and grid."""
+    first's mask and grid; with `second` beside them those of the second [B, S, D]."""
     if others:
       raise UserError(f"a cross_modal_transformer reads two towers, not {2 + len(others)}; name two")
     dtype, pair = jnp.dtype(self.dtype), []
@@ -95,9 +100,13 @@ class CrossModalTransformer(nn.Module):
     for number in range(self.depth):
       layer = CrossModalLayer(
         self.heads, round(self.width * self.mlp_ratio), self.activation, self.dropout, self.norm_epsilon, dtype,
-        self.attention, first_alone=number == self.depth - 1, name=f"blocks_{number}",
+        self.attention, first_alone=number == self.depth - 1 and not self.second, name=f"blocks_{number}",
       )  # fmt: skip
       pair = [one._replace(tokens=x) for one, x in zip(pair, layer(*pair, train=train))]
     tokens = pair[0].tokens
     pooled = jnp.tanh(Dense(self.width, dtype=dtype, name="pooler")(tokens[:, 0]))
-    return Encoded(pooled, tokens, first.mask, grid=first.grid)
+    beside = None
+    if self.second:
+      x = pair[1].tokens
+      beside = Encoded(masked_mean(x, second.mask), x, second.mask, hidden=second.hidden, grid=second.grid)
+    return Encoded(pooled, tokens, first.mask, hidden=first.hidden, beside=beside, grid=first.grid)

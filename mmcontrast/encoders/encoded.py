@@ -23,6 +23,10 @@ class Encoded:
       `expert_balance` reads: [B, 2 E + 1], where its tokens went among E experts.
     parallel: [B] bool, the examples whose words are all hidden and predicted at once (CapPa); None: none is.
     places: [B, L], where on the grid `whole` each token is, of an image of which patches were left out; None: all are.
+    hidden: [B, L] bool, the tokens that were hidden from the tower, which terms ask for; None: it hid none.
+    boxes: [B, R, 4], where regions of the image are in the view that a tower encoded (modalities/boxes.py); None: not
+      known.
+    beside: what the other of two towers that read each other became; None where nobody asks.
     grid: the rows and columns that the tokens of an image are in, which make them a map; None for words, or where
       patches were dropped.
   """
@@ -34,6 +38,9 @@ class Encoded:
   logits: jax.Array | None = None
   parallel: jax.Array | None = None
   places: jax.Array | None = None
+  hidden: jax.Array | None = None
+  boxes: jax.Array | None = None
+  beside: Encoded | None = None
   losses: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
   grid: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)
   whole: tuple[int, ...] | None = flax.struct.field(pytree_node=False, default=None)

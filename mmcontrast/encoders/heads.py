@@ -240,7 +240,12 @@ def gives(head: nn.Module) -> frozenset[str]:
 
 def keeps_places(head: nn.Module) -> bool:
   """Whether the tokens that a head gives are those that it reads, one for each, and so in the same grid."""
-  return gives_tokens(head) and getattr(head, "KEEPS_PLACES", True)
+  return gives_tokens(head) and keeps_tokens(head)
+
+
+def keeps_tokens(head: nn.Module) -> bool:
+  """Whether a head makes something of each token that it reads, for each by itself."""
+  return "tokens" in takes(head) and getattr(head, "KEEPS_PLACES", True)
 
 
 def takes(head: nn.Module) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def make_guess(config: Mapping[str, Any], model: Model, tokenizer: Any) -> Calla
 
   def guess(head, variables, values, seeds):
     inputs = {name: MODALITIES[name].inputs(part, config) for name, part in values.items()}
-    ids, real = inputs["text"]
+    ids, real = inputs["text"].values, inputs["text"].mask
     masked, chosen = masking(ids, real, seeds, 0)
     inputs["text"] = inputs["text"]._replace(values=masked)
     of = Kind(tuple(inputs), model.tower_of_head[head], head, "logits")

@@ -24,10 +24,13 @@ from mmcontrast.data.checks import check_counts, check_range
 from mmcontrast.data.images import decode
 from mmcontrast.data.record import Record
 from mmcontrast.errors import UserError, choose
-from mmcontrast.modalities import image_augmentation, image_maps, image_masks
+from mmcontrast.modalities import boxes, image_augmentation, image_maps, image_masks
 from mmcontrast.modalities.image_use import ImageInUse
 from mmcontrast.modalities.modality import Modality
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
+
+_REGIONS = "text_region_box"  # the array of the boxes of regions, which their texts bring
+_SEEN = 0.5  # of a region's area: the least that must be in a view, for towers that read regions
 
 
 class Image(ImageInUse, Modality):
@@ -199,8 +202,9 @@ class Image(ImageInUse, Modality):
           f"config.augment.{name}: {recipes.get(name)!r} is of squares, and config.data.native.patches keeps the ratio "
           "of images; set it to 'none'"
         )
+    with_regions = settings["regions"]["views"] and "box" in settings["facts"]
     return ImagePreparation(
-      (*self.arrays(settings), "mirror_safe"),
+      (*self.arrays(settings), "mirror_safe", *((_REGIONS,) if with_regions else ())),
       augmentations,
       tuple(normalize["mean"]),
       tuple(normalize["std"]),
@@ -244,11 +248,13 @@ class ImagePreparation(Preparation):
     made = {}
     if self.native:
       return {"image": self._patches(batch)} if "image" in batch else made
+    regions = self._regions(batch, train)
     for name, first, recipes in self._sets(batch):
-      made[name] = Inputs(self._prepared(batch, batch[name], first, recipes, train))
+      made[name] = Inputs(self._prepared(batch, batch[name], first, recipes, train), boxes=regions.get(name))
     if self.masks.views and "image" in made:
       pixels = made["image"].values[:, : self.masks.views]
-      made["image_masked"] = Inputs(pixels, ~self._hidden(batch, pixels.shape[1], train))
+      known = None if made["image"].boxes is None else made["image"].boxes[:, : self.masks.views]
+      made["image_masked"] = Inputs(pixels, ~self._hidden(batch, pixels.shape[1], train), boxes=known)
       if self.masks.shape == "square":
         regions = [self.masks.regions(pixels[:, v], batch["seed"], v) for v in range(pixels.shape[1])]
         made["image_region"] = Inputs(jnp.stack(regions, 1))
@@ -271,11 +277,7 @@ class ImagePreparation(Preparation):
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
     """ "box": [B, V, 4]; where the device mirrors a view, its left and right are exchanged. "masked": [B, V, L];
     "pixels": [B, V, H, W, channels]."""
-    found = {}
-    for name, first, recipes in self._sets(batch):
-      if f"{name}_box" in batch:
-        boxes = [self._box(batch, name, first, number, recipe, train) for number, recipe in enumerate(recipes)]
-        found[name] = {"box": jnp.stack(boxes, axis=1)}
+    found = {name: {"box": box} for name, box in self._boxes(batch, train).items()}
     if self.masks.views and "image" in batch:
       masked = {"box": found["image"]["box"][:, : self.masks.views]} if "image" in found else {}
       if self.tells_masks:
@@ -301,6 +303,22 @@ class ImagePreparation(Preparation):
     size = batch["image"].shape[2]
     shown = [self.maps.shown(batch["seed"], view, size) | (not train) for view in range(views)]
     return jnp.stack(shown, axis=1)
+
+  def _boxes(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
+    """Set of views -> [B, V, 4], where a batch says it."""
+    return {
+      name: jnp.stack([self._box(batch, name, first, v, recipe, train) for v, recipe in enumerate(recipes)], axis=1)
+      for name, first, recipes in self._sets(batch)
+      if f"{name}_box" in batch
+    }
+
+  def _regions(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
+    """Set of views -> [B, V, R, 4], where the regions of an image are in its views, where a batch says it."""
+    if _REGIONS not in batch:
+      return {}
+    of_one = lambda region, view: boxes.in_view(region, view, _SEEN)[0]  # noqa: E731
+    over_both = jax.vmap(jax.vmap(of_one, (1, None), 1), (None, 1), 1)
+    return {name: over_both(batch[_REGIONS], views) for name, views in self._boxes(batch, train).items()}
 
   def _box(
     self, batch, name: str, first: int, number: int, recipe: image_augmentation.Recipe, train: bool

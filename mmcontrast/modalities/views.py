@@ -37,12 +37,15 @@ class Inputs(NamedTuple):
       their ratio; None: those of all examples are alike.
     edges: int32, of one view [B, E, 3]: from which of its positions to which, and of which kind, of graphs; one that
       is padding names none, -1. None of anything else.
+    boxes: of one view [B, R, 4]: where regions of the image are in it (boxes.py), zeros for one that is not; None: not
+      known. Towers of views do not see them; those that read these find them in `Encoded.boxes`.
   """
 
   values: jax.Array
   mask: jax.Array | None = None
   grid: jax.Array | None = None
   edges: jax.Array | None = None
+  boxes: jax.Array | None = None
 
   def view(self, number: int) -> Inputs:
     """One view of a set of them."""

@@ -20,7 +20,7 @@ import jax
 
 from mmcontrast.encoders import Encoded, build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
-from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, keeps_places, takes
+from mmcontrast.encoders.heads import build_head, gives, gives_tokens, gives_weights, keeps_places, keeps_tokens, takes
 from mmcontrast.encoders.lowering import by_batch
 from mmcontrast.errors import UserError, choose
 from mmcontrast.modalities import MODALITIES
@@ -83,12 +83,15 @@ class Model:
       if name in self.reads:
         inputs = self._read_by(name, [encoded[read] for read in self.reads[name]])
       else:
-        inputs = views[self.modality_of_tower[name]].arguments
+        view = views[self.modality_of_tower[name]]
+        inputs = view.arguments
       if name in self.same_as:
         encoded[name] = self._apply(tower, variables, "towers", name, inputs, False, None)[0]
         continue
       try:
         encoded[name], made = tower.init_with_output(tower_key, *inputs, train=False)
+        if name not in self.reads:
+          encoded[name] = encoded[name].replace(boxes=view.boxes)
       except UserError as error:
         if name not in self.reads:  # of views, whose modality says which they are
           raise
@@ -126,7 +129,8 @@ class Model:
     """
     module = self.towers[tower]
     options = {"pooled_only": True} if pooled_only and getattr(module, "POOLS_ALONE", False) else {}
-    return self._apply(module, variables, "towers", tower, inputs.arguments, train, key, **options)
+    made, stats = self._apply(module, variables, "towers", tower, inputs.arguments, train, key, **options)
+    return made.replace(boxes=inputs.boxes), stats
 
   def fuse(
     self,
@@ -160,7 +164,9 @@ class Model:
     statistics of the head)."""
     inputs = self._head_inputs(head, encoded)
     found, stats = self._apply(self.heads[head], variables, "heads", head, inputs, train, key)
-    found = found.replace(grid=encoded.grid, places=encoded.places) if keeps_places(self.heads[head]) else found
+    if keeps_places(self.heads[head]):
+      found = found.replace(grid=encoded.grid, places=encoded.places)
+    found = found.replace(hidden=encoded.hidden if keeps_tokens(self.heads[head]) else None)
     return found.replace(losses={**encoded.losses, **found.losses}), stats
 
   def embed_through(self, variables: Variables, head: str, encoded: Encoded) -> Encoded:

@@ -50,6 +50,7 @@ from mmcontrast.objectives.ibot import Ibot
 from mmcontrast.objectives.interaction import Interaction
 from mmcontrast.objectives.levels import LevelDivergence
 from mmcontrast.objectives.masked_pixels import MaskedPixels
+from mmcontrast.objectives.masked_regions import RegionFeatures, RegionWords
 from mmcontrast.objectives.masked_words import MaskedWords
 from mmcontrast.objectives.matching import Matching
 from mmcontrast.objectives.mil_nce import MilNce
@@ -95,6 +96,8 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "slot_contrast": SlotContrast,
   "matching": Matching,
   "masked_words": MaskedWords,
+  "region_words": RegionWords,
+  "region_features": RegionFeatures,
   "caption": Captioning,
   "masked_pixels": MaskedPixels,
   "order": Order,

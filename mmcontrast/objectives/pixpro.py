@@ -11,7 +11,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.boxes import places
+from mmcontrast.modalities.boxes import places
 from mmcontrast.objectives.means import mean_of_valid, of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.score import matmul_precision, normalize

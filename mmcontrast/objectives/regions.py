@@ -13,15 +13,13 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.boxes import area, common, roi_align, upright, within
+from mmcontrast.modalities.boxes import in_view, roi_align, upright
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.means import mean_of_valid, of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.part_contrast import compare, mean_of_parts
 from mmcontrast.objectives.score import normalize, widen
 from mmcontrast.objectives.term import Run
-
-LEAST_AREA = 1e-6  # of the image: less is no region
 
 
 class Regions(ModuleLoss):
@@ -77,11 +75,8 @@ class Regions(ModuleLoss):
       )
     view = of_valid(facts.of_view(facts.names[0], "box"), facts.valid)
     whole = [of_valid(facts.of_view(name, "box"), facts.valid) for name in facts.names[1:]]
-    both = [common(box, view) for box in whole]
-    some = [(area(box) > LEAST_AREA) & (area(cut) >= self.seen * area(box)) for box, cut in zip(whole, both)]
-    there = [facts.valid & one for one in some]
-    within_view = [jnp.where(one[:, None], within(cut, view), 0.0) for one, cut in zip(there, both)]
-    return jnp.stack(within_view, 1), jnp.stack(there, 1)
+    within_view, some = zip(*(in_view(box, view, self.seen) for box in whole))
+    return jnp.stack(within_view, 1), facts.valid[:, None] & jnp.stack(some, 1)
 
   def texts(self, views: Sequence[Encoded], facts: Facts) -> jax.Array:
     """[N, R, D], of unit length."""

@@ -15,7 +15,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
-from mmcontrast.objectives.boxes import area, common, roi_align, within
+from mmcontrast.modalities.boxes import area, common, roi_align, within
 from mmcontrast.objectives.means import mean_of_valid, of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.part_contrast import compare, mean_of_parts

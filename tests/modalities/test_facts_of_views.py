@@ -58,6 +58,19 @@ def test_a_term_is_told_where_its_views_were_cut(microbatches):
     np.testing.assert_array_equal(seen, np.where(batch["mirror_safe"], box[:, view, 2], box[:, view, 0]))
 
 
+def test_a_view_brings_the_regions_that_are_in_it():
+  """In shares of the view, left and right exchanged where it is mirrored; zeros where half of one is not in it."""
+  preparation, batch = program().method.preparations["image"], tiny_batch()
+  batch["image_box"] = np.tile(np.array([[0.5, 0, 1, 1], [0, 0, 0.5, 1]], np.float32), (16, 1, 1))
+  batch["text_region_box"] = np.tile(np.array([[0.5, 0.25, 0.75, 1], [0, 0, 0, 0]], np.float32), (16, 1, 1))
+  found = np.asarray(jax.jit(lambda batch: preparation(batch, train=True)["image"].boxes)(batch))
+  assert found.shape == (16, 2, 2, 4) and not found[:, 1].any() and not found[:, :, 1].any()
+  wanted = np.where(batch["mirror_safe"][:, None], [1, 0.25, 0.5, 1], [0, 0.25, 0.5, 1])
+  np.testing.assert_allclose(found[:, 0, 0], wanted, atol=1e-6)
+  del batch["text_region_box"]
+  assert jax.eval_shape(lambda batch: preparation(batch, train=True)["image"], batch).boxes is None
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [

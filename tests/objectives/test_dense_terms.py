@@ -16,7 +16,7 @@ from meshes import assert_close, compiled, make_mesh
 from mmcontrast.encoders import Encoded, build_head
 from mmcontrast.encoders.token_heads import cosines, grouped, propagate, unit, winners
 from mmcontrast.errors import UserError
-from mmcontrast.objectives import boxes
+from mmcontrast.modalities import boxes
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.ibot import hidden_cross_entropy
 from mmcontrast.objectives.pixpro import regression, same_place

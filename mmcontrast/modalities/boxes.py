@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+LEAST_AREA = 1e-6  # of the image: less is no region
+
 
 def places(box: jax.Array, grid: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
   """Where the cells of a view's map are in the image.
@@ -49,6 +51,21 @@ def within(box: jax.Array, view: jax.Array) -> jax.Array:
   sides = view[:, 2:] - view[:, :2]
   sides = jnp.where(sides == 0, 1.0, sides)
   return jnp.concatenate([(box[:, :2] - view[:, :2]) / sides, (box[:, 2:] - view[:, :2]) / sides], 1)
+
+
+def in_view(box: jax.Array, view: jax.Array, seen: float) -> tuple[jax.Array, jax.Array]:
+  """What of a region of the image is in a view.
+
+  Args:
+    box: [N, 4], the region's, of the image. view: [N, 4], where the view was cut.
+    seen: the least share of the region's area that must be in the view.
+  Returns:
+    (box [N, 4] in shares of the sides of the view, x0 > x1 where that is mirrored, zeros where the region is not in it;
+    bool [N], whether it is, which no region without an area is).
+  """
+  cut = common(box, view)
+  some = (area(box) > LEAST_AREA) & (area(cut) >= seen * area(box))
+  return jnp.where(some[:, None], within(cut, view), 0.0), some
 
 
 def roi_align(x: jax.Array, box: jax.Array, size: tuple[int, int], points: int = 1) -> jax.Array:
