@@ -69,6 +69,28 @@ def resize_positions(position: jax.Array, grid: tuple[int, int], extra: int, ant
   return jnp.concatenate([position[:, :extra], resized.reshape(1, -1, square.shape[-1])], axis=1)
 
 
+def stretched(position: np.ndarray, length: int, keep: int = 20) -> np.ndarray:
+  """Learned positions [L, D] of a text as those of a longer one, [length, D].
+
+  The first `keep` stay, for these are well trained; those behind are stretched by linear interpolation, and where they
+  end continue as they went. Source: Long-CLIP (Zhang et al., arXiv:2403.15378, section 3.1), whose 248 of 77 these are.
+
+  Raises UserError for fewer than two positions behind those that stay.
+  """
+  behind = len(position) - keep
+  if behind < 2:
+    raise UserError(
+      f"{len(position)} learned positions are not stretched to {length}: the first {keep} stay as they are, and two or "
+      "more are needed behind them"
+    )
+  at = np.arange(length - keep) * behind / (length - keep)
+  low = np.minimum(at.astype(int), behind - 2)
+  share = (at - low)[:, None]
+  rest = position[keep:].astype(np.float64)
+  made = rest[low] * (1 - share) + rest[low + 1] * share
+  return np.concatenate([position[:keep], made.astype(position.dtype)])
+
+
 def cubic_weights(old: int, new: int, a: float = -0.75) -> np.ndarray:
   """[new, old]: the weights by which PyTorch's interpolate(mode="bicubic") makes `new` points of `old`.
 

@@ -21,6 +21,7 @@ from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.experts import check_experts
 from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.positions import rope1d
 from mmcontrast.encoders.transformer import (
   ACTIVATIONS,
   REMAT,
@@ -43,7 +44,10 @@ class TextTransformer(nn.Module):
 
   Attributes:
     depth: blocks; with 0 tokens are what goes in, for a decoder that reads them.
-    max_length: the most tokens of a text, each position learned; L may be shorter.
+    max_length: the most tokens of a text; L may be shorter.
+    positions: "learned", one for each place; or "rope": queries and keys are turned by their place (Su et al.,
+      arXiv:2104.09864), so that attention depends on distances alone, and any length goes.
+    rope_base: of the angles of "rope", whose slowest turns once in 2 pi times this many tokens; long texts like larger.
     causal: each token sees itself and those before it.
     pool: "mean" of the real tokens, "cls" (the first token; bidirectional only), "eos", "last" (the last
       position, padding or not: SigLIP), or "end_token" (a learned vector after the last position: CoCa).
@@ -61,8 +65,8 @@ class TextTransformer(nn.Module):
 
   POOLS_ALONE: ClassVar = True  # see `Model.encode`
   CHOICES: ClassVar = {
-    "pool": ("mean", "cls", "eos", "last", "end_token"), "activation": tuple(ACTIVATIONS), "remat": REMAT,
-    "attention": ATTENTION, "dtype": DTYPES,
+    "pool": ("mean", "cls", "eos", "last", "end_token"), "positions": ("learned", "rope"),
+    "activation": tuple(ACTIVATIONS), "remat": REMAT, "attention": ATTENTION, "dtype": DTYPES,
   }  # fmt: skip
 
   vocab_size: int
@@ -88,6 +92,8 @@ class TextTransformer(nn.Module):
   dtype: str = "float32"
   norm_after_pool: bool = False
   parallel: float = 0.0
+  positions: str = "learned"
+  rope_base: float = 10_000.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -129,7 +135,8 @@ class TextTransformer(nn.Module):
     x, parallel = self._hidden(x, train)
     if parallel is not None:
       attended, causal = seen_in_parallel(parallel, attended, x.shape[1]), False
-    x = x + self._positions(x.shape[1]).astype(dtype)
+    position, angles = self._positions(x.shape[1])
+    x = x if position is None else x + position.astype(dtype)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     block = functools.partial(
       Block, self.heads, round(self.width * self.mlp_ratio), self.activation, causal, self.dropout,
@@ -140,7 +147,16 @@ class TextTransformer(nn.Module):
     alone = pooled_only and at is not None
     went: list[jax.Array] = []
     x = apply_blocks(
-      block, self.depth, x, attended, train=train, scan=self.scan, remat=self.remat, at=at if alone else None, went=went
+      block,
+      self.depth,
+      x,
+      attended,
+      angles,
+      train=train,
+      scan=self.scan,
+      remat=self.remat,
+      at=at if alone else None,
+      went=went,
     )
     losses = {"routing": sum(went)} if went else {}
     norm = LayerNorm(epsilon=self.norm_epsilon, dtype=dtype, name="norm")
@@ -164,15 +180,18 @@ class TextTransformer(nn.Module):
     chosen = Hidden(name="hidden")(x, self.parallel)
     return jnp.where(chosen[:, None, None], hidden, x), chosen
 
-  def _positions(self, length: int) -> jax.Array:
-    """[L, D]: the learned positions of what goes in; those that come next where there is a cache."""
-    shape = (self.max_length + (self.pool == "end_token"), self.width)
-    position = self.param("pos_embed", nn.initializers.normal(0.01), shape, jnp.float32)
-    if not self.has_variable("cache", "at"):
-      return position[:length]
-    at = self.get_variable("cache", "at")
-    self.put_variable("cache", "at", at + length)
-    return lax.dynamic_slice_in_dim(position, at, length)
+  def _positions(self, length: int) -> tuple[jax.Array | None, jax.Array | None]:
+    """The learned positions [L, D] of what goes in, or the angles of rope [1, L, D / heads / 2]; those that come next
+    where there is a cache."""
+    count, at = self.max_length + (self.pool == "end_token"), 0
+    if self.has_variable("cache", "at"):
+      at = self.get_variable("cache", "at")
+      self.put_variable("cache", "at", at + length)
+    if self.positions == "rope":
+      angles = jnp.asarray(rope1d(count, self.width // self.heads, self.rope_base))
+      return None, lax.dynamic_slice_in_dim(angles, at, length)[None]
+    position = self.param("pos_embed", nn.initializers.normal(0.01), (count, self.width), jnp.float32)
+    return (position[:length] if isinstance(at, int) else lax.dynamic_slice_in_dim(position, at, length)), None
 
   def _end_mask(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """[B, L] -> [B, L + 1], what is attended to with the end token.

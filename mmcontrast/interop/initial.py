@@ -60,7 +60,10 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
     choose(name, config[kind], f"{where}: config.{kind}")
   modality = given.get("modality", name)
   if kind == "towers" and modality == "text":  # what build_model fills in
-    given = {"vocab_size": parts[their_name]["vocab_size"], "max_length": config["data"]["text_length"], **given}
+    theirs = parts[their_name]
+    given = {"vocab_size": theirs["vocab_size"], "max_length": config["data"]["text_length"], **given}
+    if given["max_length"] > theirs.get("max_length", math.inf):  # their positions are stretched
+      given["max_length"] = theirs["max_length"]
   check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
   if kind == "towers":
     _check_inputs(modality, pretrained, config, where)

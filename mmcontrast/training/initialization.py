@@ -19,6 +19,8 @@ interpolate` makes a run of that), or over several runs (model soups, arXiv:2203
 A tower with experts takes one without: its MLP is that of all of them (sparse upcycling, arXiv:2212.05055), or expert e
 is the MLP of source e of `experts`, over again where these are fewer, and all else the first source's (CLIP-MoE,
 arXiv:2409.19291). Gates that a source has not stay as they were drawn.
+A text tower of a larger `max_length` than its source's has the positions stretched: the first 20 stay, those behind are
+interpolated (Long-CLIP, arXiv:2403.15378).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import jax
 import numpy as np
 
 from mmcontrast.encoders.layers import layers_as
+from mmcontrast.encoders.positions import stretched
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.folders import at, of_store
 from mmcontrast.interop import initial
@@ -120,6 +123,26 @@ def _dense_as_experts(wanted: Arrays, arrays: Arrays) -> Arrays:
   return spread | {name: leaf for name, leaf in arrays.items() if name not in used}
 
 
+def _as_long(wanted: Arrays, arrays: Arrays, where: str) -> Arrays:
+  """The arrays of a part, learned positions of texts [L, D] stretched to those of a longer tower (Long-CLIP)."""
+  made = dict(arrays)
+  for name, leaf in arrays.items():
+    like = wanted.get(name)
+    if not name.endswith("/pos_embed") or like is None or leaf.ndim != 2 or like.shape[0] <= leaf.shape[0]:
+      continue
+    end = int(f"{name.removesuffix('pos_embed')}cls_token" in wanted)  # that of a token behind the text stays the last
+
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    array = np.zeros(leaf.shape, leaf.dtype) if is_shape else np.asarray(leaf)
+    text, behind = np.split(array, [len(array) - end])
+    try:
+      found = np.concatenate([stretched(text, like.shape[0] - end), behind])
+    except UserError as error:
+      raise UserError(f"{where}: {name.partition('/')[2]!r}: {error}; give the tower their max_length") from None
+    made[name] = jax.ShapeDtypeStruct(found.shape, found.dtype) if is_shape else found
+  return made
+
+
 _EXPERT = re.compile(r"/experts_(\d+)(?=/)")
 _GATE = re.compile(r"/mlp/gate/kernel$")
 
@@ -142,6 +165,7 @@ def _arrays_of_source(
   else:
     opened = _flat(_open(place, stages, where))
   arrays = _dense_as_experts(wanted, layers_as(wanted, _part(opened, path, f"{where}={source!r}", place)))
+  arrays = _as_long(wanted, arrays, f"{where}={source!r}")
   _check_same({name: leaf for name, leaf in wanted.items() if name in arrays or not _GATE.search(name)}, arrays,
               f"{where}={source!r}")  # fmt: skip
   return arrays

@@ -56,6 +56,8 @@ def test_a_tower_starts_from_a_file(source):
   (dict(tower=dict(depth=1)), r"config.towers.text.depth is 1, and 2 is needed"),
   (dict(tower=dict(name="modern_bert")), r"config.towers.text.name is 'modern_bert', and 'bert' is needed"),
   (dict(tower=dict(max_length=8)), r"config.towers.text.max_length is 8, and 20 is needed"),
+  (dict(tower=dict(max_length=40)), r"'pos_embed': 20 learned positions are not stretched to 40: the first 20 stay .*"
+                                    r"give the tower their max_length"),
   (dict(ids=dict(eos=1)), r"config.data.token_ids is .* is needed; set config.data.tokenizer='huggingface:"),
   (dict(part="*"), r"a file gives a whole tower or head"),
   (dict(part="towers/text/norm_pre"), r"a file gives a whole tower or head"),
