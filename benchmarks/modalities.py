@@ -14,7 +14,8 @@ log-mel spectrograms, amplitude spectra, occupied cells of a grid and mean colou
 looking. Texts that are equal to the model are one, for all three.
 
 The case "order" trains the same video tower three ways: with frames that do not meet before their vectors are averaged
-(mean), with a transformer over them, and with X-CLIP's messages. Half of the clips show the frames of the other half in
+(mean), with a transformer over them, and with X-CLIP's messages; each clip stands beside its reverse in training, as a
+hard negative, for all three. Half of the clips show the frames of the other half in
 the opposite order, and their captions differ in nothing else. `caption of two`: how often a clip is nearer to its
 caption than to that of the opposite order, of the same object; `clip of two` the other way round; equal counts a half.
 The margin of a tower is its least seed's beside the best seed's of the mean.
@@ -67,14 +68,14 @@ class Run:
 
 
 def _video(temporal: str, *words: str) -> Run:
-  """Clips of 8 frames of 32 px in patches of 8, towers of two blocks of width 64."""
+  """Clips of 8 frames of 32 px in patches of 8, towers of two blocks of width 64; each beside its reverse."""
   towers = tuple(f"towers.{one}.{key}" for one in ("video", "text") for key in ("width=64", "depth=2", "heads=2"))
   return Run(
-    "methods/clip4clip",
+    "methods/clip4clip:orders",
     1200,
     (f"towers.video.temporal={temporal}", *towers, "optimizer.learning_rate.peak=2e-3", *words),
-    {"held_out": dict(split="validation")},
-    {"to_fit": dict(split="train")},
+    {"held_out": dict(dataset="furniture_turns", split="validation")},
+    {"to_fit": dict(dataset="furniture_turns", split="train")},
   )
 
 

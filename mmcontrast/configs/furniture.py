@@ -1,6 +1,8 @@
 """What the methods on videos start from: clips of furniture that only time tells apart, and what is said of them."""
 
 from mmcontrast.config import base_config
+from mmcontrast.configs.methods import tact
+from mmcontrast.data.sources.furniture import ORDERS
 
 
 def pair(temporal="mean", **tower):
@@ -27,6 +29,26 @@ def pair(temporal="mean", **tower):
     evaluators=dict(retrieval=dict(), linear_probe=dict(label="motion")),
   )
   return c
+
+
+def tokens(head="token_linear"):
+  """As `pair`, with one head of tokens a tower, of frames and of words, into the joint space."""
+  c = pair("transformer", temporal_heads=2)
+  c.heads = {f"{name}_tokens": dict(tower=name, name=head, dim=96) for name in c.towers}
+  c.evaluation.update(video="video_tokens", text="text_tokens")
+  return c
+
+
+def in_both_orders(c):
+  """Two clips and two captions an example, of the same frames in both orders, each the other's hard negative: the terms
+  of a batch without its like in it need no time."""
+  c.batch.size //= 2
+  c.data.update(source=dict(orders="both"), captions=ORDERS, views=dict(video=2, text=2))
+  c.data.video.columns = "in_order"
+  held_out, to_fit = (dict(dataset="furniture_turns", split=split) for split in ("validation", "train"))
+  c.evaluation.data = dict(held_out=held_out, to_fit=to_fit)
+  learned = dict(init=0.07, learned=True, min=0.01)
+  c.objective = tact.both_orders("video", (1.0, 1.0), learned, target="same_id")
 
 
 def contrast():

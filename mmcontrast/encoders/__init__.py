@@ -25,6 +25,7 @@ from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.encoders.gcn import Gcn
 from mmcontrast.encoders.graph_transformer import GraphTransformer
 from mmcontrast.encoders.heads import HEADS, build_head
+from mmcontrast.encoders.joint import JointTransformer
 from mmcontrast.encoders.map_decoder import MapDecoder
 from mmcontrast.encoders.map_vit import MapViT
 from mmcontrast.encoders.modern_bert import ModernBert, modern_bert_large
@@ -89,6 +90,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "graph_transformer": GraphTransformer,
   "gcn": Gcn,
   "fusion_transformer": FusionTransformer,
+  "joint_transformer": JointTransformer,
   "cross_modal_transformer": CrossModalTransformer,
   "patch_decoder": PatchDecoder,
   "attentive_mask": AttentiveMask,

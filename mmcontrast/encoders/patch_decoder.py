@@ -1,4 +1,5 @@
-"""A light transformer that puts hidden patches back where they were (MAE, He et al., arXiv:2111.06377).
+"""A light transformer that puts hidden patches back where they were (MAE, He et al., arXiv:2111.06377), or
+tubelets (VideoMAE, Tong et al., arXiv:2203.12602).
 
     towers.decoder = dict(name="patch_decoder", reads=("image",), width=64, depth=2, heads=4)
     towers.decoder = dict(name="patch_decoder", reads=("image", "text"), ...)      # with the help of a text
@@ -24,15 +25,17 @@ from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.positions import sincos2d
 from mmcontrast.encoders.token_transformer import through_blocks
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
+from mmcontrast.encoders.tubelet_vit import sincos1d
 from mmcontrast.errors import UserError
 
 
 class PatchDecoder(nn.Module):
-  """The tokens of an image's seen patches, and a learned one in the place of each that was left out, through blocks.
+  """The tokens of an image's seen patches, or a video's tubelets, and a learned one in the place of each that was left
+  out, through blocks.
 
   Where it reads further towers, each block attends to their tokens after self-attention, as SyCoCa's (arXiv:2401.02137)
-  to those of a text. Positions are fixed ("sincos2d") and added to all. Where no patch was left out, as in evaluation,
-  none is put back.
+  to those of a text. Positions are fixed ("sincos2d", or those of a tubelet_vit) and added to all. Where no patch was
+  left out, as in evaluation, none is put back.
 
   Attributes:
     scan: whether the blocks are one loop, which compiles once whatever the depth.
@@ -62,10 +65,11 @@ class PatchDecoder(nn.Module):
     """first: tokens [B, K, C] at `places` of a grid, or of all of it, others: tokens [B, S, C'] with their mask ->
     pooled [B, D], the mean, tokens [B, L, D], a map, and the `places` of those that were seen."""
     dtype, grid = jnp.dtype(self.dtype), first.grid or first.whole
-    if len(grid or ()) != 2:
-      raise UserError("reads patches of an image, and these tokens are in no grid; let it read a ViT")
+    if len(grid or ()) not in (2, 3):
+      raise UserError("reads patches, and these tokens are in no grid; let it read a ViT, or a tubelet_vit")
     x = with_hidden(self, first.tokens, first.places, math.prod(grid))[0]
-    x = x + jnp.asarray(sincos2d(*grid, self.width)[None], dtype)
+    places = sincos2d(*grid, self.width) if len(grid) == 2 else sincos1d(math.prod(grid), self.width)
+    x = x + jnp.asarray(places[None], dtype)
     context = context_of(others, self.width, dtype) if others else None
     branches = ("attn", "cross_attn", "mlp") if others else ("attn", "mlp")
     x = through_blocks(self, x, train=train, context=context, branches=branches)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.tubelet_vit import tubelets_of
 from mmcontrast.errors import UserError
 from mmcontrast.objectives.means import mean_of_valid
 from mmcontrast.objectives.module_loss import Facts, ModuleLoss
@@ -24,10 +25,11 @@ class MaskedPixels(ModuleLoss):
       pixels = dict(module=dict(name="masked_pixels"), embeddings="decoder(image_masked[0])/pixels")
 
   The head gives a token of side x side x 3 numbers for each patch, row by row: dict(name="token_linear", dim=48,
-  bias=True) of patches of 4 px; one map of `image_maps` has one channel, and K logits where it says which of K classes
-  a pixel is of. Targets are the pixels that the tower reads: data.facts=("masked", "pixels"). Several embeddings are
-  averaged. Source: MAE (arXiv:2111.06377), SimMIM (arXiv:2111.09886; loss="l1", normalised=False); MultiMAE's
-  criterion.
+  bias=True) of patches of 4 px; for each tubelet of a `video_masked` frames x side x side x 3, time first. One map of
+  `image_maps` has one channel, and K logits where it says which of K classes a pixel is of. Targets are the pixels that
+  the tower reads: data.facts=("masked", "pixels"). Several embeddings are averaged. Source: MAE (arXiv:2111.06377),
+  SimMIM (arXiv:2111.09886; loss="l1", normalised=False); MultiMAE's criterion; VideoMAE (arXiv:2203.12602), but that
+  there each channel of a tubelet is normalised by itself.
 
   Attributes:
     loss: "mse", "l1" of absolute errors, or "cross_entropy" of a map whose values are the numbers of classes.
@@ -69,8 +71,9 @@ class MaskedPixels(ModuleLoss):
     count, size = view.tokens.shape[-1], target.shape[-1]
     if view.tokens.shape[:-1] != target.shape[:-1] or (count % size or count == size if of_classes else count != size):
       wanted = f"so many logits for each, dim={size} x classes" if of_classes else f"dim={size}"
+      sides = "side x side" if pixels.ndim == 4 else "frames x side x side"
       raise UserError(
-        f"masked_pixels: {name!r} gives {count} numbers a patch, and a patch has {size} (side x side x "
+        f"masked_pixels: {name!r} gives {count} numbers a patch, and a patch has {size} ({sides} x "
         f"{pixels.shape[-1]}); set {wanted} of its head"
       )
     each = jnp.mean(self._errors(view.tokens, target), -1)
@@ -114,8 +117,11 @@ def _left_out(name: str, view: Encoded) -> jax.Array:
   return ~shown.at[jnp.arange(len(shown))[:, None], view.places].set(True)
 
 
-def patches_of(pixels: jax.Array, grid: tuple[int, int]) -> jax.Array:
-  """[N, H, W, C] -> [N, L, P * P * C]: the patches of a grid, row by row, each row by row."""
+def patches_of(pixels: jax.Array, grid: tuple[int, ...]) -> jax.Array:
+  """[N, H, W, C] -> [N, L, P * P * C]: the patches of a grid, row by row, each row by row; [N, T, H, W, C] -> [N, L,
+  F * P * P * C]: tubelets of F frames, time first."""
+  if len(grid) == 3:
+    return tubelets_of(pixels, (pixels.shape[1] // grid[0], pixels.shape[2] // grid[1]))[0]
   (rows, columns), (count, height, width, channels) = grid, pixels.shape
   x = pixels.reshape(count, rows, height // rows, columns, width // columns, channels)
   return x.swapaxes(2, 3).reshape(count, rows * columns, -1)

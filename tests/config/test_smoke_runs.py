@@ -63,6 +63,7 @@ TRACED = {
   "methods/meow_graphs",
   "methods/clip4clip",
   "methods/clip_moe",
+  "methods/coavt",
   "methods/clippo",
   "methods/ila",
   "methods/more",
@@ -70,6 +71,7 @@ TRACED = {
   "methods/siglip2_naflex",
   "methods/space2",
   "methods/uni3d",
+  "methods/valor",
   "methods/tact",
   "methods/tvts",
   "methods/videoclip_mil",
@@ -179,7 +181,8 @@ def smoke(name, elsewhere="elsewhere"):
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["views"].get("video"):  # of a package of 120 MB
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.languages=()"]
-    overrides += ["--config.data.source={'video': 'video', 'image': None}", "--config.data.captions=None"]
+    image = "image" if load_config(name)["data"]["views"].get("image") else None
+    overrides += [f"--config.data.source={{'video': 'video', 'image': {image!r}}}", "--config.data.captions=None"]
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "furniture":  # which takes minutes to be drawn
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.points=points"]

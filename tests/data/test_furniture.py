@@ -125,9 +125,26 @@ def test_a_clip_of_a_script_and_its_captions():
   assert shown == source.played(script, 16)
 
 
+def test_turns_in_one_order_and_in_both():
+  clip = packed(np.full((8, 8, 3), 10 * number, np.uint8) for number in range(16))
+  info = Info("furniture", (), (), {}, keys={"video": ("turntable",)})
+  record = {"name": "bed-1", "id": 7, "video": {"turntable": clip}, "captions": {"caption": ["iron bed", "other"]}}
+  both, one = (source.FurnitureTurns(Base([record], info), both=way) for way in (True, False))
+  assert (len(both), len(one)) == (2, 4) and both.info.caption_fields == both.info.keys["video"] == source.ORDERS
+  for number, pair in enumerate(source.PAIRS):
+    made = both[number]
+    assert made["id"] == 14 + number and made["labels"] == {}
+    for order, motion in zip(source.ORDERS, pair):
+      (alone,) = (other for other in map(one.__getitem__, range(4)) if other["name"] == f"bed-1-{motion}")
+      assert made["captions"][order] == alone["captions"]["caption"] == [f"iron bed {source.MOTIONS[motion]}"]
+      assert made["video"][order] == alone["video"]["clip"]
+      assert list(source.MOTIONS)[alone["labels"]["motion"]] == motion and alone["id"] == 28 + alone["labels"]["motion"]
+
+
 def test_what_is_refused(tmp_path):
   for name, options, message in (
-    ("furniture_turns", {"of": "x"}, "furniture_turns takes no path and no data.source"),
+    ("furniture_turns", {"of": "x"}, "furniture_turns: data.source: no option 'of'"),
+    ("furniture_turns", {"orders": "all"}, "data.source.orders: no such choice 'all'"),
     ("furniture_scripts", {"of": "x"}, "furniture_scripts takes no path and no data.source"),
     ("furniture", {"video": "x"}, "furniture: data.source: no option 'video'"),
     ("furniture", {}, "dataset furniture is not in .*; run: mmcontrast data build furniture"),

@@ -140,6 +140,48 @@ def test_what_is_left_out_is_not_seen_and_is_put_back_in_its_place():
   assert painted.grid == (4, 4) and painted.tokens.shape == (2, 16, 16)
 
 
+@pytest.mark.usefixtures("float64")
+def test_tubelets_in_numpy_on_devices_and_without_a_video():
+  """Each hidden tubelet's squared error of normalised pixels, as plain loops over frames and squares have it."""
+  draw, path = np.random.default_rng(0), "decoder(video_masked[0])/pixels"
+  target, valid = draw.normal(size=(4, 4, 8, 8, 3)), np.array([True, True, True, False])
+  found, hidden = draw.normal(size=(4, 8, 96)), np.arange(8) % 4 > np.array([1, 2, 0, 1])[:, None]
+  terms = objective.parse_terms({"t": dict(module="masked_pixels", embeddings=path)})
+
+  def loss(found, target, hidden, mesh=None):
+    nodes = {path: Encoded(tokens=found, grid=(2, 2, 2))}
+    info = {"views": {"video_masked[0]": {"masked": hidden, "pixels": target}}, "valid": valid}
+    return objective.evaluate(terms, nodes, info, {}, {}, {}, mesh=mesh)[0]
+
+  of_videos = []
+  for video in range(3):
+    errors = []
+    for place in np.flatnonzero(hidden[video]):
+      time, row, column = place // 4, place % 4 // 2, place % 2
+      cut = target[video, 2 * time : 2 * time + 2, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(-1)
+      wanted = (cut - cut.mean()) / np.sqrt(cut.var(ddof=1) + 1e-6)
+      errors.append(np.mean((found[video, place] - wanted) ** 2))
+    of_videos.append(np.mean(errors))
+  whole = compiled(jax.value_and_grad(loss))(found, target, hidden)
+  np.testing.assert_allclose(whole[0], np.mean(of_videos), rtol=1e-9)
+  assert not np.any(whole[1][~hidden]) and not np.any(whole[1][3]) and np.any(whole[1][:3][hidden[:3]])
+  mesh = make_mesh(4)
+  given = (np.where(valid[:, None, None], found, 1e6), target, hidden)
+  cut = jax.device_put(given, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+  assert_close(compiled(jax.value_and_grad(functools.partial(loss, mesh=mesh)))(*cut), whole, 1e-9)
+
+
+def test_tubelets_are_put_back_in_their_places():
+  seen = Encoded(tokens=np.ones((1, 2, 6), np.float32) * [[[1], [-1]]], places=np.array([[5, 2]]), whole=(2, 2, 2))
+  decoder = PatchDecoder(width=8, depth=1, heads=2)
+  made, params = decoder.init_with_output(jax.random.key(0), seen, train=True)
+  assert made.grid == (2, 2, 2) and made.tokens.shape == (1, 8, 8)
+  turned = seen.replace(tokens=seen.tokens[:, ::-1], places=seen.places[:, ::-1])
+  np.testing.assert_allclose(decoder.apply(params, turned, train=True).tokens, made.tokens, atol=1e-5)
+  wrong = seen.replace(places=seen.places[:, ::-1])
+  assert np.abs(decoder.apply(params, wrong, train=True).tokens - made.tokens).max() > 1e-3
+
+
 def config(tower=None, masked=None, dim=48, facts=("masked", "pixels"), **changes):
   c = tiny_config(objective=dict(pixels=dict(module="masked_pixels", embeddings=PATH)), **changes)
   c["data"].update(facts=facts, masked=dict(views=1, patch=4, share=(0.75, 0.75), probability=1.0) | (masked or {}))

@@ -2,17 +2,22 @@
 
     mmcontrast data build furniture
     mmcontrast train --config methods/clip4clip --workdir runs/clip4clip
+    mmcontrast train --config methods/clip4clip:orders --workdir runs/orders --config.towers.video.temporal=transformer
 
 The parameter-free form; it cannot tell the order of frames, which these captions need: what it reaches is what the
-objects alone give. For the sequential form set towers.video.temporal="transformer". Ours: towers from nothing, where
-CLIP4Clip starts from CLIP's weights.
+objects alone give. For the sequential form set towers.video.temporal="transformer". With `orders` each clip stands
+beside its reverse, and each caption beside that of it, as hard negatives. Ours: towers from nothing, where CLIP4Clip
+starts from CLIP's weights.
 """
 
-from mmcontrast.config import sized
+from mmcontrast.config import arguments, sized
 from mmcontrast.configs import furniture
 
 
 def get_config(arg=None):
+  a = arguments(arg, orders=False, smoke=False)
   c = furniture.pair("mean")
   c.objective.video_text = furniture.contrast()
-  return sized(c, arg)
+  if a.orders:
+    furniture.in_both_orders(c)
+  return sized(c, "smoke" if a.smoke else None)

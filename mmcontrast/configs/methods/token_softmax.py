@@ -14,10 +14,17 @@ from mmcontrast.configs import emoji
 
 def get_config(arg=None):
   c = emoji.tokens()
-  image, text = "image[0]/image_tokens", "text[0]/text_tokens"
-  common = dict(score=dict(name="token_softmax", temperature=0.07), direction="both", weight=0.5)
-  c.objective = dict(
-    image_among_words=dict(query=image, key=text, temperature=dict(init=0.07, learned=True, min=0.01), **common),
-    words_among_image=dict(query=text, key=image, temperature="image_among_words", **common),
-  )
+  c.objective = terms("image")
   return sized(c, arg)
+
+
+def terms(seen, words="text[0]"):
+  """Both scores, of the tokens of a modality and of text[0]; the second's of `words`."""
+  shown, text = f"{seen}[0]/{seen}_tokens", "text[0]/text_tokens"
+  common = dict(score=dict(name="token_softmax", temperature=0.07), direction="both", weight=0.5)
+  first = f"{seen}_among_words"
+  learned = dict(init=0.07, learned=True, min=0.01)
+  return {
+    first: dict(query=shown, key=text, temperature=learned, **common),
+    f"words_among_{seen}": dict(query=f"{words}/text_tokens", key=shown, temperature=first, **common),
+  }

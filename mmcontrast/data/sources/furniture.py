@@ -3,11 +3,13 @@
     dataset="furniture"                        # an example is an object: pictures, a turntable clip, points, names
     dataset="furniture", source=dict(image=("depth", "normals"))
     dataset="furniture_turns"                  # an example is a clip of an object, and a caption that needs its order
+    dataset="furniture_turns", source=dict(orders="both")    # a clip and its reverse, and the caption of each
     dataset="furniture_scripts"                # a clip of four parts, and a caption of each, in their order
 
 `furniture_turns` composes four clips of each object's turntable as it is read: a whole turn to the right and one to the
 left, and half a turn from the front to the back and one from the back to the front. The two of each kind hold the same
-frames in opposite orders, and their captions the same words but one or two: nothing but time tells them apart.
+frames in opposite orders, and their captions the same words but one or two: nothing but time tells them apart. With
+`orders="both"` a record is such a pair: columns of video and fields of captions are "forward" and "reversed".
 
 `furniture_scripts` composes four clips of each object too, of four parts of four frames: a quarter to the right, a
 quarter to the left, a stand, a whole turn, each once, in an order that the object and the clip's number say. The
@@ -39,6 +41,8 @@ MOTIONS = {
   "back_first": "seen from behind, then from the front",
 }
 OPPOSITE = {"right": "left", "left": "right", "front_first": "back_first", "back_first": "front_first"}
+PAIRS = (("right", "left"), ("front_first", "back_first"))
+ORDERS = ("forward", "reversed")
 SCRIPT = {
   "right": ("turns to the right", (1, 2, 3, 4)),
   "left": ("turns to the left", (-1, -2, -3, -4)),
@@ -69,10 +73,16 @@ def open_furniture(path: str, options: Mapping, split: str, data_dir: str | os.P
 
 
 def open_furniture_turns(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> FurnitureTurns:
-  """Opens furniture_turns, which has no options."""
-  if path or options:
-    raise UserError(f"data.dataset: furniture_turns takes no path and no data.source, not {path or dict(options)!r}")
-  return FurnitureTurns(open_built("furniture", split, data_dir))
+  """Opens furniture_turns.
+
+  Args:
+    options: orders: "one" clip a record, or "both" of a pair.
+  """
+  if path:
+    raise UserError(f"data.dataset: furniture_turns takes no path, not {path!r}")
+  check_options(options, ("orders",), "furniture_turns: data.source")
+  orders = choose(options.get("orders", "one"), ("one", "both"), "data.source.orders")
+  return FurnitureTurns(open_built("furniture", split, data_dir), orders == "both")
 
 
 def open_furniture_scripts(
@@ -93,41 +103,43 @@ def order_of(motion: str, count: int) -> list[int]:
 
 
 class FurnitureTurns:
-  """Four clips of each object; examples with one caption have one id."""
+  """Four clips of each object, or two pairs of clips in both orders; examples with one caption have one id."""
 
-  def __init__(self, base: EmojiSource):
-    self._base = base
+  def __init__(self, base: EmojiSource, both: bool = False):
+    self._base, self._shown = base, PAIRS if both else tuple((motion,) for motion in MOTIONS)
     # What is read of the base is its clip and its name.
     base.info = dataclasses.replace(base.info, styles=(), keys={"video": base.info.keys["video"]})
+    self._columns, self._fields = (ORDERS, ORDERS) if both else (("clip",), ("caption",))
     self.info = dataclasses.replace(
       base.info,
       name="furniture_turns",
       tag_names=(),
-      label_names={"motion": tuple(MOTIONS)},
+      label_names={} if both else {"motion": tuple(MOTIONS)},
       concepts=(),
       languages=(),
-      keys={"video": ("clip",)},
+      caption_fields=self._fields,
+      keys={"video": self._columns},
     )
 
   def __len__(self) -> int:
-    return len(MOTIONS) * len(self._base)
+    return len(self._shown) * len(self._base)
 
   def __getitem__(self, index: int) -> Record:
     if not 0 <= index < len(self):
       raise IndexError(index)
-    place, number = divmod(index, len(MOTIONS))
-    motion, of = list(MOTIONS)[number], self._base[place]
-    (clip,) = of["video"].values()
+    place, number = divmod(index, len(self._shown))
+    motions, of = self._shown[number], self._base[place]
+    (clip,), name = of["video"].values(), of["captions"]["caption"][0]
     return Record(
       images={},
-      captions={"caption": [f"{of['captions']['caption'][0]} {MOTIONS[motion]}"]},
+      captions={field: [f"{name} {MOTIONS[motion]}"] for field, motion in zip(self._fields, motions)},
       names={},
       tags=np.zeros(0, np.uint8),
-      labels={"motion": number},
-      id=len(MOTIONS) * of["id"] + number,
-      name=f"{of['name']}-{motion}",
+      labels={label: number for label in self.info.label_names},
+      id=len(self._shown) * of["id"] + number,
+      name=f"{of['name']}-{motions[0]}",
       mirror_safe=False,  # to the left is not to the right
-      video={"clip": _reordered(clip, motion)},
+      video={column: _reordered(clip, motion) for column, motion in zip(self._columns, motions)},
     )
 
 
