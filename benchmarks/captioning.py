@@ -35,7 +35,7 @@ def steps(rounds: int) -> list[dict]:
   from mmcontrast.training.program import make_plans
   from mmcontrast.training.step import init_state
 
-  configs = {name: load_config(name).to_dict() for name in ("clip", "coca")}
+  configs = {name: load_config(name) for name in ("clip", "coca")}
   for part in ("image", "text"):
     configs["clip"]["towers"][part] = configs["coca"]["towers"][part]
   run = {}

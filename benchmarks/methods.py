@@ -13,7 +13,8 @@ in neither are named. Numbers are per cent on Noto's drawings, of the last check
 
 All methods are run with one seed, and the --first of them by rank with all --seeds. A line names those that fall far
 below clip, to less than half of its first column. With --parallel every run has one core of its own. Finished runs in
---workdir are reused. Rows are sorted by the first column.
+--workdir are reused, and `clip` runs first where a method reads captions that it retrieves. Rows are sorted by the
+first column.
 
 With --baselines nothing is trained: the rows are those that the others stand on. "untrained": clip's towers and heads
 with initial weights. "raw pixels": the images averaged to 16 x 16, for k-NN and probe. "chance": retrieval by drawing.
@@ -54,6 +55,9 @@ TABLES = {
   "images": ("kNN concept", "kNN subgroup", "probe group"),
 }
 """Table -> its columns; rows are sorted by the first."""
+RETRIEVED = {"cocu": ("concepts", "concept"), "mme5": ("negatives", "negative"), "realsyn": ("texts", "retrieved")}
+"""Method -> the argument of its config that names a file of further captions, and the field it reads there. The file is
+made by `clip` of the same steps and seed 0, from the names of the other drawings (`mmcontrast data retrieve`)."""
 EVALUATORS = ("retrieval", "knn", "linear_probe")
 REPORT_EVERY = 25  # steps
 
@@ -155,6 +159,19 @@ def without_training(seeds: int) -> list[dict[str, Any]]:
   return [untrained | {"seeds": seeds}, pixels, chance]
 
 
+def with_captions(method: str, options: argparse.Namespace) -> str:
+  """The config's name, with the file of further captions that it needs, which is made if it is not there."""
+  if method not in RETRIEVED:
+    return method
+  from mmcontrast.retrieve import retrieve
+
+  argument, field = RETRIEVED[method]
+  file = options.workdir / f"{method}-{options.steps}.jsonl"
+  if not file.exists():
+    retrieve(options.workdir / f"clip-{options.steps}-0", "emoji_views", field, file, split="all")
+  return f"{method}:{argument}={file}"
+
+
 def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.Queue) -> dict[str, float | None]:
   """`run` in a process of its own, on a core of its own where several run at a time; reused if done."""
   workdir = options.workdir / f"{method}-{options.steps}-{seed}"
@@ -166,7 +183,7 @@ def run_apart(method: str, options: argparse.Namespace, seed: int, cores: queue.
         sys.executable,
         __file__,
         "--one",
-        method,
+        with_captions(method, options),
         "--steps",
         str(options.steps),
         "--one_seed",
@@ -228,6 +245,8 @@ def main() -> None:
       for method, one in runs:
         found[method].append(one.result())
 
+    if set(methods) & set(RETRIEVED):
+      run_apart("clip", options, 0, cores)
     run_all(methods, [0])
     ranked = sorted(methods, key=lambda method: -(found[method][0].get(columns[0]) or 0.0))
     run_all(ranked[: options.first], range(1, options.seeds))
