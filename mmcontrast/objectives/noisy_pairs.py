@@ -39,8 +39,9 @@ class NoisyPairs(ModuleLoss):
   have negatives among their like alone, and a borrowed text is no negative of who borrowed it. Until the hook has
   written, all pairs are right.
 
-  As alipay/PC2-NoiseofWeb@c7ea41a, where the margin is that of the column in both directions; it sums over the batch,
-  here is the mean. It trains two networks, each with the other's split: one here.
+  As alipay/PC2-NoiseofWeb@c7ea41a, where the margin is that of the column in both directions. It adds the mean of the
+  classes' losses to the sum of the batch's hinges: here both are divided by their number. It trains two networks, each
+  with the other's split: one here.
 
   Table: small (p) and steady (q), 1 of an example not seen yet, and class_k, its last prediction, which the hook keeps.
 
@@ -105,7 +106,7 @@ class NoisyPairs(ModuleLoss):
     metrics = {"pairs": pairs, "classes": named, "right": jnp.sum(right) / everyone}
     metrics["borrowed"] = jnp.sum(wrong & (y > 0)) / everyone if self.borrow else jnp.zeros(())
     metrics["class_entropy"] = entropy_of_mean(jax.nn.softmax(text_logits, -1), facts.valid)
-    return pairs + self.classes * named, metrics
+    return pairs + self.classes * named / count, metrics
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     if len(names) != 4:

@@ -89,8 +89,10 @@ def test_rules_and_borrowed_texts():
   # None is right: nobody can lend, and nothing is compared. All are: nobody borrows.
   (loss, metrics), gradients = found([0.0] * 7)
   assert loss == 0 == metrics["t/borrowed"] and not any(x.any() for x in gradients.values())
-  (_, metrics), _ = found([1.0] * 7)
+  (loss, metrics), _ = found([1.0] * 7)
   assert metrics["t/right"] == 1 and metrics["t/borrowed"] == 0
+  # As released: hinges are summed, the classes' losses averaged; then all is divided by the number of pairs.
+  np.testing.assert_allclose(7 * loss, 7 * metrics["t/pairs"] + metrics["t/classes"], rtol=1e-6)
 
 
 def test_how_right_a_pair_is():
