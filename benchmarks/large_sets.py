@@ -30,18 +30,20 @@ CASES = {"knn": 100_000, "probe": 100_000, "search": 1_000_000, "dedup": 1_000_0
 _CHUNK = 10_000
 
 
-def features(count: int, seed: int, classes: int = CLASSES) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def features(
+  count: int, seed: int, classes: int = CLASSES, noise: float = 1.5
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """(unit rows float32 [n, 512], class of each), a chunk after another."""
   middles = np.random.default_rng(0).standard_normal((classes, DIM), np.float32)
   for number, start in enumerate(range(0, count, _CHUNK)):
     draw = np.random.default_rng((seed, number))
     of = draw.integers(0, classes, min(_CHUNK, count - start))
-    rows = middles[of] + 1.5 * draw.standard_normal((len(of), DIM), np.float32)
+    rows = middles[of] + np.float32(noise) * draw.standard_normal((len(of), DIM), np.float32)
     yield rows / np.linalg.norm(rows, axis=1, keepdims=True), of
 
 
-def whole(count: int, seed: int, classes: int = CLASSES) -> tuple[np.ndarray, np.ndarray]:
-  rows, of = zip(*features(count, seed, classes))
+def whole(count: int, seed: int, classes: int = CLASSES, noise: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+  rows, of = zip(*features(count, seed, classes, noise))
   return np.concatenate(rows), np.concatenate(of)
 
 
@@ -83,15 +85,16 @@ def knn(count: int, rounds: int) -> dict[str, object]:
 
 
 def probe(count: int, rounds: int) -> dict[str, object]:
-  """A logistic regression of ten classes, of one strength."""
+  """A logistic regression of ten classes that overlap, of one strength, with as many threads for the peer."""
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
+  from threadpoolctl import threadpool_limits
 
   from mmcontrast.evaluation import linear_probe
 
-  rows, labels = whole(count, 0, 10)
-  test, answers = whole(max(count // 10, 1), 1, 10)
+  rows, labels = whole(count, 0, 10, 12)
+  test, answers = whole(max(count // 10, 1), 1, 10, 12)
   found = {}
 
   def ours() -> None:
@@ -99,10 +102,12 @@ def probe(count: int, rounds: int) -> dict[str, object]:
 
   def peer() -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (0.01 * count), max_iter=200))
-    found["scikit-learn"] = model.fit(rows, labels).score(test, answers)
+    with threadpool_limits(1 if rows.size < linear_probe.LARGE else None):
+      found["scikit-learn"] = model.fit(rows, labels).score(test, answers)
+    found["iterations"] = int(model[-1].n_iter_[0])
 
   taken = in_turns(rounds, ours=ours, **{"scikit-learn": peer})
-  return {**taken, "ratio": round(taken["ours"] / taken["scikit-learn"], 2),
+  return {**taken, "ratio": round(taken["ours"] / taken["scikit-learn"], 2), "iterations": found["iterations"],
           "accuracy": [round(found["ours"], 4), round(found["scikit-learn"], 4)]}  # fmt: skip
 
 

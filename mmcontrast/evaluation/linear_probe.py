@@ -23,7 +23,7 @@ from mmcontrast.evaluation.labelled import accuracies, gather, held_out_concepts
 
 USUAL_LABEL = "group"  # the emoji's; without it every label of the data
 PROTOCOL = "lbfgs-l2-v1"
-_LARGE = 2**23  # numbers, from which on several threads gain
+LARGE = 2**23  # numbers, from which on several threads gain
 L2_GRID = (10.0, 1.0, 0.1, 0.01, 0.001)
 
 
@@ -119,14 +119,15 @@ def _path(features: np.ndarray, labels: np.ndarray, l2s: Sequence[float], steps:
 
   mean = features.mean(axis=0)
   scale = np.maximum(features.std(axis=0), 1e-6)
-  x = (features - mean) / scale
+  x = features - mean
+  x /= scale
   model = LogisticRegression(solver="lbfgs", warm_start=True, max_iter=steps)
   out = []
   for l2 in l2s:
     model.set_params(C=1.0 / (l2 * len(x)))
     # One thread where the products are small: waiting for a second one on a busy machine
     # takes ten times as long. Early stopping is part of the protocol.
-    with threadpool_limits(1 if x.size < _LARGE else None), warnings.catch_warnings():
+    with threadpool_limits(1 if x.size < LARGE else None), warnings.catch_warnings():
       warnings.simplefilter("ignore", ConvergenceWarning)
       model.fit(x, labels)
     weight, bias = model.coef_.T.copy(), model.intercept_.copy()
