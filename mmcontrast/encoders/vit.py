@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mmcontrast.encoders import flexible_patches
 from mmcontrast.encoders import grids as of_grids
 from mmcontrast.encoders.attention import ATTENTION
 from mmcontrast.encoders.attention_pool import AttentionPool, QueryPool
@@ -23,6 +24,7 @@ from mmcontrast.encoders.dropout import PatchDrop
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.experts import check_experts
+from mmcontrast.encoders.flexible_patches import check_patches
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.lowering import lowering
 from mmcontrast.encoders.positions import resize_positions, rope2d, sincos2d
@@ -39,13 +41,17 @@ class ViT(nn.Module):
 
   Attributes:
     patch: side of a patch in pixels; H and W must be multiples of it.
+    patches: sides of patches, of which each step has one, drawn for each view; parameters are of `patch`, and resized
+      (FlexiViT, arXiv:2212.08013: 32, for patches of 8 to 48 of 240 px). (): only `patch`.
+    evaluation_patch: the one of `patches` that all but training has; 0: the first.
     cut_edges: allows other sizes; pixels after the last whole patch are ignored (SigLIP's 384 px in patches of 14).
     mlp_ratio: hidden width of an MLP over `width`; of each half under mlp="swiglu".
     pool: "gap" (mean of the patch tokens), "cls" (a learned token), "map" (attention pool), "queries" (the first
       of `pool_queries` attention pools of width `pool_dim`, over a learned token too; the others are the tokens).
     positions: "learned" (for the image size at initialisation; resized for another), "sincos2d"
       (fixed), "rope" (rotary, of both axes), "none".
-    position_side: rows and columns of the learned positions of a tower that is made for images which keep their ratio.
+    position_side: rows and columns of the learned positions of a tower that is made for images which keep their ratio,
+      or with `patches`.
     cls_position: whether the learned token of pool="cls" and "queries" has a learned position too.
     position_antialias: whether learned positions are resized with antialiasing, as timm and open_clip do on loading.
     registers: learned tokens in addition to the patches, which are not pooled (Darcet et al., arXiv:2309.16588).
@@ -110,10 +116,13 @@ class ViT(nn.Module):
   attention: str = "xla"
   experts: int = 0
   top_experts: int = 2
+  patches: tuple[int, ...] = ()
+  evaluation_patch: int = 0
 
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.width, self.heads)
+    check_patches(self.patches, self.evaluation_patch)
     check_experts(self.experts, self.top_experts, self.scan, self.remat)
 
   @nn.compact
@@ -130,7 +139,20 @@ class ViT(nn.Module):
     the last block of pool="cls" computes only the learned token. `mask` [B, L]: False where a patch is hidden.
 
     With `grids`, int [B, 2], rows and columns of each image, images are rows of patches [B, L, patch * patch * 3], and
-    `mask` is False where there is none."""
+    `mask` is False where there is none. With `patches` tokens of training are padded, and have a mask."""
+    if not self.patches:
+      return self._encode(images, mask, grids, train, pooled_only)
+    if mask is not None:
+      raise UserError("patches: hidden patches, and images that keep their ratio, are of one size; set patches=()")
+    if self.is_initializing():
+      side = self.position_side * self.patch
+      self._encode(jnp.zeros((1, side, side, 3)), None, None, False, False)
+    return flexible_patches.encode(self, images, train=train, pooled_only=pooled_only)
+
+  def _encode(
+    self, images: jax.Array, mask: jax.Array | None, grids: jax.Array | None, train: bool, pooled_only: bool
+  ) -> Encoded:
+    """`__call__` at one size of patches."""
     dtype = jnp.dtype(self.dtype)
     hidden = round(self.width * self.mlp_ratio)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)

@@ -18,6 +18,7 @@ from mmcontrast.interop.pretrained import AudioInput, Pretrained, check_same
 from mmcontrast.objectives.module_term import MODULES
 from mmcontrast.registry import options_of
 
+_OTHER_PATCHES = ("patches", "evaluation_patch")  # to which a tower resizes what it starts from
 Arrays = dict[str, Any]  # "params/towers/image/..." -> array
 _OF_PIXELS = ("image", "video")  # modalities whose towers have positions of patches
 _OF_THE_START = ("alpha",)  # options of a module that say what parameters start with
@@ -64,6 +65,7 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
     given = {"vocab_size": theirs["vocab_size"], "max_length": config["data"]["text_length"], **given}
     if given["max_length"] > theirs.get("max_length", math.inf):  # their positions are stretched
       given["max_length"] = theirs["max_length"]
+  given = {key: value for key, value in given.items() if key not in _OTHER_PATCHES}
   check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
   if kind == "towers":
     _check_inputs(modality, pretrained, config, where)
