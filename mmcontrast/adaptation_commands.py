@@ -64,6 +64,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     "--train_split", metavar="SPLIT", help="train class vectors that attend to the image, on this split (DenseCLIP)"
   )
   segment.add_argument("--steps", type=int, default=300, help="of that training (default: 300)")
+  segment.add_argument(
+    "--grounding",
+    action="store_true",
+    help="measure besides of each name in its image whether the most similar place lies in its box, and the contrast "
+    "of the box to the noise (BioViL)",
+  )
   segment.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
   segment.add_argument("--out", metavar="FILE.json", help="where to write the results too")
 
@@ -82,6 +88,7 @@ def _segment(options: argparse.Namespace, words: list[str]) -> None:
     train_split=options.train_split,
     steps=options.steps,
     most=options.images,
+    grounding=options.grounding,
     step=options.step,
     out=options.out,
     data_dir=options.data_dir,

@@ -2,7 +2,7 @@
 
 Of a source whose records have masks of named regions, as emoji_scenes has. Nothing of the run is trained; beside its
 own patches and names stand means of look-alike patches, prototypes of a few images with masks, and class vectors that
-attend to the image. See evaluation/adaptation/segmentation.py.
+attend to the image. See evaluation/adaptation/segmentation.py; and grounding.py, of names one by one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mmcontrast.called import call_as
 from mmcontrast.data.sources import BadRecord, Source, open_source
 from mmcontrast.data.transforms import evaluation_parts
 from mmcontrast.errors import UserError, note, one_line
+from mmcontrast.evaluation.adaptation import grounding as grounding_of_phrases
 from mmcontrast.evaluation.adaptation import segmentation
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.zero_shot import class_embeddings
@@ -60,6 +61,7 @@ def segment(
   most: int = 400,
   step: int | None = None,
   seed: int = 0,
+  grounding: bool = False,
   out: str | os.PathLike | None = None,
   data_dir: str | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -74,6 +76,8 @@ def segment(
     train_split: of what DenseCLIP's class vectors are trained on; None: they are left out.
     train_images, steps, seed: how many images of it, and of Adam.
     most: how many images are tested.
+    grounding: whether "grounding" is measured besides: of each name in its image by itself whether the most similar
+      place lies in its box (evaluation/adaptation/grounding.py).
     step: the checkpoint of this step instead of the newest.
     out: a .json file of the results.
   Raises UserError: no such run, source or head; a run without texts; records without masks; nothing to test.
@@ -98,6 +102,8 @@ def segment(
   if patches.shape[-1] != names.shape[-1]:
     raise UserError(f"--head: vectors of {patches.shape[-1]} numbers are not compared with texts of {names.shape[-1]}")
   found = _measured({"names": (patches, names), "names, spliced": (_spliced(patches), names)}, tested)
+  if grounding:
+    found["grounding"] = grounding_of_phrases.measure(patches, names, tested.maps, segmentation.NOTHING)
   if support:
     visual, has = _prototypes(image_maps(model, helpers.images, head), helpers)
     if missing := int((~has).sum()):
@@ -119,8 +125,15 @@ def segment(
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
   """The results in lines."""
   lines = [f"{'class vectors':<34}{'mIoU':>8}{'pixels':>9}{'classes':>9}"]
+  found = dict(found)
+  grounding = found.pop("grounding", None)
   for name, of in found.items():
     lines.append(f"{name:<34}{100 * of['miou']:>7.1f}%{100 * of['pixel_accuracy']:>8.1f}%{of['classes']:>9g}")
+  if grounding:
+    lines.append(
+      f"grounding of {grounding['phrases']:g} names: {100 * grounding['pointing']:.1f}% point into their box (by "
+      f"chance {100 * grounding['pointing_by_chance']:.1f}%), contrast to noise {grounding['contrast_to_noise']:.2f}"
+    )
   return "\n".join(lines)
 
 

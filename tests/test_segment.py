@@ -113,6 +113,8 @@ def test_the_command_prints_a_table(capsys):
   assert main(["segment", "halves", "--workdir", "run", "--images", "3"]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].split() == ["class", "vectors", "mIoU", "pixels", "classes"] and len(lines) == 5
+  assert main(["segment", "halves", "--workdir", "run", "--images", "3", "--grounding"]) == 0
+  assert "grounding of 6 names: " in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,7 @@ class SecondStream(nn.Module):
   """
 
   READS: ClassVar = 1
+  SECOND: ClassVar = True  # its tokens are not those of the view at the first end of what it reads
 
   @nn.compact
   def __call__(self, first: Encoded, *others: Encoded, train: bool) -> Encoded:

@@ -199,6 +199,7 @@ def guessing_heads(nodes: Mapping[str, tuple[str, ...]], model: Model) -> dict[s
     and modalities[0] == "text"
     and len(modalities) <= 2
     and not getattr(model.towers[model.tower_of_head[node]], "causal", False)
+    and not getattr(model.towers[model.tower_of_head[node]], "SECOND", False)
   }
 
 

@@ -133,6 +133,8 @@ def _hindrance(model: Model, head: str) -> str:
   if head in model.head_of_head or tower not in model.reads:
     return f"it reads {tower!r} alone; let a tower with reads attend to what is described"
   text, module = first_read(tower, model.reads), model.towers[tower]
+  if getattr(module, "SECOND", False):
+    return f"its tower {tower!r} gives no tokens of texts"
   if model.reads[tower][0] != text:
     return f"its tower {tower!r} reads {model.reads[tower][0]!r} first; let it read {text!r}"
   if not getattr(module, "causal", False):

@@ -45,6 +45,11 @@ class MaskedWords(ModuleLoss):
     made, losses, plain, hits = dict(zip(facts.names, views, strict=True)), [], [], []
     for name in (name for name in made if not name.endswith(MOMENTUM)):
       logits, ids = widen(made[name].logits), facts.of_view(name, "ids")
+      if logits.shape[1] != ids.shape[1]:
+        raise UserError(
+          f"embeddings: {name!r} is of {logits.shape[1]} tokens and its text has {ids.shape[1]}; name a path whose "
+          "tokens are those of the text"
+        )
       chosen = facts.of_view(name, "masked") & facts.valid[:, None]
       teacher = made.get(f"{name}{MOMENTUM}")
       each, entropy = guess_losses(logits, ids, None if teacher is None else teacher.logits, facts.scheduled["share"])

@@ -81,9 +81,14 @@ def guesses(scores: np.ndarray, size: int, among: np.ndarray | None = None) -> n
   """int [size, size]: the class of each pixel of one image, by scores [rows, columns, K] that are made so large, linear
   between the middles of patches; among bool [K]: which classes count."""
   scores = scores if among is None else scores[..., among]
-  large = np.asarray(_resized(jnp.asarray(scores), size))
+  large = resized(scores, size)
   which = large.argmax(-1)
   return which if among is None else np.flatnonzero(among)[which]
+
+
+def resized(scores: np.ndarray, size: int) -> np.ndarray:
+  """[rows, columns, K] -> [size, size, K], linear between the middles of patches."""
+  return np.asarray(_resized(jnp.asarray(scores), size))
 
 
 @functools.partial(jax.jit, static_argnums=1)
