@@ -26,7 +26,7 @@ from mmcontrast.inference import Inference, load, space_map
 from mmcontrast.inference.embed_records import Embedder, progress, some
 from mmcontrast.inference.embedding_index import EmbeddingIndex, nearest_rows
 from mmcontrast.inference.embeddings import Embeddings
-from mmcontrast.inference.matching import match_probabilities, matching_head
+from mmcontrast.inference.matching import match_log_probabilities, matching_head
 from mmcontrast.inference.scorers import Query as Asked
 from mmcontrast.inference.scorers import joined_term, query_row, scorer_of
 from mmcontrast.modalities import MODALITIES, Modality
@@ -452,10 +452,11 @@ def _reranked(model: Inference, asked: Query, found: Sequence[Result], source: S
       ) from None
   query = seen_query(model, _readable(model, asked))
   head = matching_head(model, (query.modality, kind), "--rerank")
-  scores = match_probabilities(model, head, (query.modality, query.value), (kind, values))
+  log_p = match_log_probabilities(model, head, (query.modality, query.value), (kind, values))
+  scores = np.exp(log_p)
   usual = model.config["evaluation"]["evaluators"].get("retrieval") or {}
   if usual.get("match_order", "head") != "head" and (scale := model.cosine_scale(query.modality, kind)):
-    scores = softmax(log_odds(np.log(scores)) + scale * np.array([one.score for one in found]))
+    scores = softmax(log_odds(log_p) + scale * np.array([one.score for one in found]))
   scores = scores.tolist()
   order = sorted(range(len(found)), key=lambda place: -scores[place])  # of equals the nearest is first
   return [found[place]._replace(score=scores[place]) for place in order]

@@ -85,7 +85,7 @@ class RegionTransformer(nn.Module):
   airsplay/lxmert@0db1182, src/lxrt/modeling.py, where the other region is of any picture.
 
   Attributes:
-    hide: the share (LXMERT: 0.15).
+    hide: the share (LXMERT: 0.15); 0: none ever is.
     depth: blocks; 0: the sum alone (LXMERT: 5).
   """
 
@@ -112,11 +112,11 @@ class RegionTransformer(nn.Module):
   @nn.compact
   def __call__(self, first: Encoded, *others: Encoded, train: bool) -> Encoded:
     """first: tokens [B, R, C] with mask and boxes -> pooled [B, D], tokens [B, R, D], the same mask and boxes, and
-    which were hidden [B, R]."""
+    which were hidden [B, R], None where it hides none."""
     if others or first.boxes is None or len(first.boxes[0]) != first.tokens.shape[1]:
       raise UserError("reads regions with their boxes; let it read one tower 'region_cells'")
     dtype, features = jnp.dtype(self.dtype), first.tokens
-    hidden = jnp.zeros(features.shape[:2], bool)
+    hidden = jnp.zeros(features.shape[:2], bool) if self.hide else None
     if train and self.hide:
       features, hidden = HideRegions(self.hide, name="hidden")(features, first.mask)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)

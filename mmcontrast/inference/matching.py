@@ -39,7 +39,14 @@ def matching_head(model: Inference, modalities: Collection[str], where: str, hea
 def match_probabilities(
   model: Inference, head: str, one: tuple[str, Any], others: tuple[str, Sequence[Any]]
 ) -> np.ndarray:
-  """float32 [N]: how probable it is that a thing belongs with each of N others.
+  """float32 [N]: how probable it is that a thing belongs with each of N others (`match_log_probabilities`)."""
+  return np.exp(match_log_probabilities(model, head, one, others))
+
+
+def match_log_probabilities(
+  model: Inference, head: str, one: tuple[str, Any], others: tuple[str, Sequence[Any]]
+) -> np.ndarray:
+  """[N], the logarithm of how probable it is that a thing belongs with each of N others.
 
   Args:
     one: modality and value of the thing; others: modality and values of the others, all as evaluation shows things.
@@ -48,4 +55,4 @@ def match_probabilities(
   first = model.space.matches[head][0]
   pairs = np.zeros((len(others[1]), 2), int)
   pairs[:, 0 if others[0] == first else 1] = np.arange(len(pairs))
-  return np.exp(model.match(head, values, pairs))
+  return model.match(head, values, pairs)

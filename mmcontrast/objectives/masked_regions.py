@@ -17,7 +17,10 @@ from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.score import widen
 from mmcontrast.objectives.term import Run
 
-_WHERE = "let it read what a tower 'region_transformer' made, through a fusion and a tower 'second_stream'"
+_WHERE = (
+  "let it read what a tower 'region_transformer' that hides some (hide=0.15) made, through a fusion and a tower "
+  "'second_stream'"
+)
 
 
 class MaskedRegions(ModuleLoss):

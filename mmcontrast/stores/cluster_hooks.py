@@ -51,6 +51,10 @@ class KMeans:
   def embeddings(self) -> tuple[str, ...]:
     return (self.embedding,)
 
+  @property
+  def vectors(self) -> dict[str, str]:
+    return {"centroids_": self.embedding}
+
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     own = _arrays_of(self.term, state, "centroids_0", "prototype_contrast", "with centroids")
     check_set(of_training)
@@ -99,6 +103,11 @@ class BackTranslation:
     for name, least in (("iterations", 0), ("restarts", 1)):
       if not getattr(self, name) >= least:
         raise UserError(f"{name}: {getattr(self, name)} is below {least}")
+
+  @property
+  def vectors(self) -> dict[str, str]:
+    kinds = ("means", "prototypes")
+    return {f"{kind}_{number}": path for number, path in enumerate(self.embeddings) for kind in kinds}
 
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     own = _arrays_of(self.term, state, "means_0", "prototype_alignment")
@@ -166,6 +175,10 @@ class GaussianMixture:
   @property
   def embeddings(self) -> tuple[str, ...]:
     return (self.embedding,)
+
+  @property
+  def vectors(self) -> dict[str, str]:
+    return {"centroids_": self.embedding}
 
   @property
   def labels(self) -> tuple[str, ...]:
@@ -237,6 +250,10 @@ class ClassMeans:
   @property
   def embeddings(self) -> tuple[str, ...]:
     return (self.embedding,)
+
+  @property
+  def vectors(self) -> dict[str, str]:
+    return {"prototypes": self.embedding}
 
   @property
   def labels(self) -> tuple[str, ...]:

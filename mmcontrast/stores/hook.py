@@ -45,6 +45,8 @@ class Hook(Protocol):
   TAKES: the fields of `Encoded` that what it embeds must have.
   ONCE: whether it runs once, before epoch `first_epoch`, and not before every `every_epochs`-th.
   labels: those of the dataset that it reads.
+  vectors: what of the state of its `term` has the width of an embedding: the beginning of the names of arrays, whose
+    rows are its vectors, or of columns of its table, one for each number -> the path.
   table: what it keeps itself of each example: name -> the value before it has run. A column "group" says which
     examples make a batch: each batch of a run with such a hook is of one group (data/groups.py).
   """
@@ -52,6 +54,7 @@ class Hook(Protocol):
   TAKES: ClassVar[tuple[str, ...]] = ("pooled",)
   ONCE: ClassVar[bool] = False
   labels: tuple[str, ...] = ()
+  vectors: Mapping[str, str] = MappingProxyType({})
   table: Mapping[str, float] = MappingProxyType({})
 
   @property

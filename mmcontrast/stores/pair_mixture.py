@@ -50,6 +50,10 @@ class PairMixture:
   def embeddings(self) -> tuple[str, ...]:
     return (self.images, self.texts, self.classes)
 
+  @property
+  def vectors(self) -> dict[str, str]:
+    return {"class_": self.classes}
+
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     fitting = [name for name, columns in state.tables.items() if "small" in columns]
     if "small" not in state.tables.get(self.term, {}):

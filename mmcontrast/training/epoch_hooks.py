@@ -17,6 +17,7 @@ checkpoint gets the same arrays, bit for bit, and so do all processes of a run.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,8 @@ from mmcontrast.runs.train_state import TrainState
 from mmcontrast.stores.epoch_hooks import Scheduled, parse_hooks
 from mmcontrast.stores.hook import Examples, Update
 from mmcontrast.training.embed_examples import compiled_embed, embed_examples, open_set
-from mmcontrast.training.program import Plan
+from mmcontrast.training.program import Plan, Program
+from mmcontrast.training.step import embed_as_evaluated
 
 
 def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
@@ -69,6 +71,27 @@ def check_hooks(plan: Plan, data_dir: str | None = None) -> None:
       one.hook.check(program.state, len(source), not one.set)
     except UserError as error:
       raise UserError(f"{where}.{error}") from None
+    _check_widths(one.hook, program, where)
+
+
+def _check_widths(hook: Any, program: Program, where: str) -> None:
+  """Raises UserError where an embedding of a hook has not the width of what the hook makes of it."""
+  if not (vectors := getattr(hook, "vectors", {})):
+    return
+  paths = tuple(dict.fromkeys(vectors.values()))
+  embed = functools.partial(embed_as_evaluated, program.method, names=paths)
+  shapes = jax.eval_shape(embed, program.state, program.batch)
+  for beginning, path in vectors.items():
+    width = shapes[path].pooled.shape[-1]
+    columns = [name for name in program.state.tables.get(hook.term, {}) if name.startswith(beginning)]
+    arrays = program.state.terms.get(hook.term, {}).items()
+    kept = [array.shape[-1] for name, array in arrays if name.startswith(beginning)] + [len(columns)] * bool(columns)
+    if other := next((one for one in kept if one != width), None):
+      of_term = ", ".join(dict.fromkeys(program.method.terms[hook.term].embeddings))
+      raise UserError(
+        f"{where}: vectors of {path!r} are of {width} numbers, and those that term {hook.term!r} keeps of {other}; "
+        f"name what the term reads, {of_term}, or one as wide"
+      )
 
 
 def _check_groups(hooks: Sequence[Scheduled], config: Mapping[str, Any]) -> None:

@@ -236,6 +236,23 @@ def test_what_is_refused_before_anything_compiles(changes, message, data, tmp_pa
   assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+  ("hook", "kept"),
+  [
+    (dict(HOOK, embedding="image[0]/wide"), "prototypes"),
+    (dict(EPISODE, embeddings=(PATH, "image[0]/wide")), "alignment"),
+  ],
+)
+def test_vectors_of_another_width_are_refused_before_anything_compiles(hook, kept, data, devices):
+  c = config(data, epoch_hooks=dict(clusters=hook))
+  c["heads"]["wide"] = dict(tower="image", name="linear", dim=5)
+  message = (
+    rf"epoch_hooks\.clusters: vectors of 'image\[0\]/wide' are of 5 numbers, and those that term '{kept}' keeps of 4"
+  )
+  with pytest.raises(UserError, match=message + r"; name what the term reads, image\[0\]/image_ssl"):
+    check_hooks(plan_of(c))
+
+
 def test_groups_are_made_by_one_hook_of_one_dataset(data, devices):
   with pytest.raises(
     UserError, match=r"epoch_hooks: batches are of one hook's groups, and a and b make some; leave one"
