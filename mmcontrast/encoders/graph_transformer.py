@@ -102,7 +102,8 @@ def pooled_nodes(tower: nn.Module, nodes: jax.Array, mask: jax.Array) -> jax.Arr
   mean = masked_mean(nodes, mask)
   if tower.pool == "gap":
     return mean
-  both = jnp.concatenate([mean, nodes[:, 0]], -1)
+  centre = jnp.where(mask[:, :1], nodes[:, 0], 0)  # of an example without a graph there is none
+  both = jnp.concatenate([mean, centre], -1)
   return Dense(tower.width, dtype=jnp.dtype(tower.dtype), name="pool")(both)
 
 

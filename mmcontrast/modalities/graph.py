@@ -8,7 +8,7 @@ graph_nodes  [V]        int32, how many nodes are real; 0 of an example without 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -18,10 +18,10 @@ import numpy as np
 from mmcontrast.data import noise, transforms
 from mmcontrast.data.checks import check_counts
 from mmcontrast.data.record import BadRecord, Record
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError
 from mmcontrast.modalities.graph_picture import drawn
 from mmcontrast.modalities.graph_reading import ReadGraph, read_graph
-from mmcontrast.modalities.graph_sampling import Neighbours, Steps, induced, nearest_first, walked
+from mmcontrast.modalities.graph_sampling import Neighbours, induced, nearest_first, steps_of, walked
 from mmcontrast.modalities.graph_use import GraphsInUse
 from mmcontrast.modalities.hashed_words import hashed_words
 from mmcontrast.modalities.modality import Modality
@@ -70,7 +70,7 @@ class Graph(GraphsInUse, Modality):
         f"data.graph.paths: {of['paths']!r} is not a list of lists of kinds, such as (('hypernym', '~hypernym'),)"
       )
     for path in of["paths"]:
-      _steps(path, kinds)
+      steps_of(path, kinds)
 
   def tower_options(self, settings: Settings) -> dict[str, Any]:
     return {"kinds": max(1, len(settings["graph"]["kinds"]))}
@@ -179,7 +179,7 @@ def _part(graph: ReadGraph, settings: Mapping, draw: float | None, view: int = 0
   In evaluation all kinds that paths name are followed, whichever the view.
   """
   of, row, near = settings["graph"], _row(settings), Neighbours(len(graph.nodes), graph.edges)
-  paths = [_steps(path, of["kinds"]) for path in of["paths"]]
+  paths = [steps_of(path, of["kinds"]) for path in of["paths"]]
   if draw is not None and paths:
     paths = [paths[view % len(paths)]]
   kinds = sorted({kind for path in paths for step in path for kind, _ in step}) if paths else None
@@ -195,14 +195,3 @@ def _part(graph: ReadGraph, settings: Mapping, draw: float | None, view: int = 0
   )
   row["graph_edges"][: len(edges)], row["graph_nodes"] = edges, len(nodes)
   return row
-
-
-def _steps(path: Sequence[str], kinds: Sequence[str]) -> Steps:
-  """Of each step of a path the kinds, by number, and whether against their direction. Raises UserError."""
-  steps = []
-  for step in path:
-    named = [(one.removeprefix("~"), one[:1] == "~") for one in str(step).split("|")]
-    steps.append([
-      (list(kinds).index(choose(kind, kinds, "data.graph.paths: kinds of edges")), back) for kind, back in named
-    ])  # fmt: skip
-  return steps

@@ -113,5 +113,7 @@ def _edge(number: int, edge: Any, at: Mapping, known: dict[str, int], kinds: Seq
 
 def _place(name: Any, at: Mapping, what: str) -> int:
   if isinstance(name, bool) or not isinstance(name, int | str) or name not in at:
-    raise BadRecord(f"{what} node {one_line(repr(name), 40)}, which is not there; the graph has {len(at)} nodes")
+    raise BadRecord(
+      f"{what} node {one_line(repr(name), 40)}, which is not there; the graph has {len(at)} node{'s' * (len(at) > 1)}"
+    )
   return at[name]

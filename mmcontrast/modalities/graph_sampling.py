@@ -6,9 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmcontrast.errors import choose
+
 Steps = Sequence[Sequence[tuple[int, bool]]]
 """Of a meta-path, for each step the kinds of edges that may be followed, and whether against their direction."""
 _STEPS = 8  # of a walk for each node that is asked for
+
+
+def steps_of(path: Sequence[str], kinds: Sequence[str]) -> Steps:
+  """Of each step of a path the kinds, by number, and whether against their direction. Raises UserError."""
+  steps = []
+  for step in path:
+    named = [(one.removeprefix("~"), one[:1] == "~") for one in str(step).split("|")]
+    steps.append([
+      (list(kinds).index(choose(kind, kinds, "data.graph.paths: kinds of edges")), back) for kind, back in named
+    ])  # fmt: skip
+  return steps
 
 
 class Neighbours:

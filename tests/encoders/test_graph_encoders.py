@@ -12,7 +12,7 @@ from mmcontrast.errors import UserError
 
 KINDS, NODES, WIDTH, BATCH = 3, 6, 5, 4
 DRAW = np.random.default_rng(0)
-REAL = np.arange(NODES) < np.array([[6], [4], [1], [5]])
+REAL = np.arange(NODES) < np.array([[6], [4], [0], [5]])
 FEATURES = DRAW.normal(size=(BATCH, NODES, WIDTH)).astype(np.float32)
 # Of real nodes, of nodes that are padding, of kinds that are none, padding; one edge twice.
 EDGES = DRAW.integers(0, NODES, (BATCH, 9, 3)).astype(np.int32)
