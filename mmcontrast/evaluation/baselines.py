@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcontrast.data.images import pillow_resize
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.embed import Embed, features_of
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
@@ -38,13 +39,15 @@ def set_of(one: EmbeddedSet, baseline: str, untrained: Callable[[], Embed] | Non
 
 
 def pixels(kind: str, values: Any) -> np.ndarray:
-  """Images uint8 [N, H, W, 3] as their pixels, float32 [N, F] from 0 to 1; averaged to 16 x 16 where they are larger.
+  """Images uint8 [N, H, W, 3] as their pixels, float32 [N, F] from 0 to 1; averaged to 16 x 16 where they are larger,
+  squeezed to it where they keep their ratio.
 
   Raises UserError for any other kind than "image_features".
   """
   if kind != features_of("image"):
     raise UserError(f"baselines: there is no {kind!r} of pixels; they are for knn, linear_probe and tagging")
-  values = np.asarray(values)
+  if not isinstance(values, np.ndarray) or values.shape[1] != values.shape[2]:
+    values = np.stack([pillow_resize(one, _SIDE, (0, 0, one.shape[1], one.shape[0])) for one in values])
   block = -(-values.shape[1] // _SIDE)
   side = values.shape[1] // block
   cut = values[:, : side * block, : side * block].reshape(len(values), side, block, side, block, 3)

@@ -13,6 +13,7 @@ from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
 from mmcontrast.evaluation.protocols import names_of
 from mmcontrast.evaluation.protocols.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from mmcontrast.evaluation.zero_shot import USUAL_LABEL, USUAL_TEMPLATES, class_embeddings, zero_shot
+from mmcontrast.modalities import stacked
 
 PROTOCOL = "corruptions-v1"
 _AT_A_TIME = 1024  # pictures
@@ -74,6 +75,6 @@ def _accuracy(
   values, right = test.data.things["image"].values, []
   for start in range(0, len(places), _AT_A_TIME):
     at = places[start : start + _AT_A_TIME]
-    rows = test.embed("image", np.stack([corrupted(values[one], corruption, strength, int(one)) for one in at]))
+    rows = test.embed("image", stacked([corrupted(values[one], corruption, strength, int(one)) for one in at]))
     right.append(zero_shot(unit(rows), classes, labels[start : start + _AT_A_TIME])["top1"] * len(at))
   return float(np.sum(right) / len(places))

@@ -25,6 +25,7 @@ import optax
 
 from mmcontrast import folders
 from mmcontrast.data.settings import resolve
+from mmcontrast.data.things import taken_at
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.zero_shot import PROMPTS
@@ -177,7 +178,7 @@ class Prompted:
 
     parameters, state = self.parameters, optimizer.init(self.parameters)
     for places in _places(len(labels), recipe):
-      seen = self.model._batch(self.modality, values[places]) if self._sees_images else batch[places]
+      seen = self.model._batch(self.modality, taken_at(values, places)) if self._sees_images else batch[places]
       parameters, state = step(parameters, state, self.model.variables, ids, names, seen, labels[places])
     if bad := [leaf for leaf in jax.tree.leaves(parameters) if not np.isfinite(leaf).all()]:
       raise UserError(f"{_WHERE}: {len(bad)} arrays of prompts are not finite; try a smaller learning_rate")

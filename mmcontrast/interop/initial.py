@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.data.settings import resolve
+from mmcontrast.encoders.flexible_patches import resized_kernel
 from mmcontrast.encoders.layers import layers_as
 from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError, choose
@@ -65,6 +66,8 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
     given = {"vocab_size": theirs["vocab_size"], "max_length": config["data"]["text_length"], **given}
     if given["max_length"] > theirs.get("max_length", math.inf):  # their positions are stretched
       given["max_length"] = theirs["max_length"]
+  if given.get("patches") and "patch" in parts[their_name]:  # to which the embedding of theirs is resized
+    given = {**given, "patch": parts[their_name]["patch"]}
   given = {key: value for key, value in given.items() if key not in _OTHER_PATCHES}
   check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
   if kind == "towers":
@@ -105,8 +108,11 @@ def _check_sounds(needed: AudioInput, given: Mapping[str, Any], where: str) -> N
 def _resized(array: np.ndarray, like: Any, path: str, antialias: bool) -> np.ndarray:
   """Learned positions of an image tower, [1, N, D] or those of an attention pool [N, D], for another image size.
 
-  `antialias`: as the other package resizes them, when it loads weights or at every call.
+  `antialias`: as the other package resizes them, when it loads weights or at every call. A patch embedding of another
+  size of patches is resized as FlexiViT has it.
   """
+  if like is not None and path.endswith("/patch_embed/kernel") and array.ndim == 4:
+    return np.asarray(resized_kernel(array, like.shape[0]))
   of_images = (path.endswith("/pos_embed") and array.ndim == 3 and "/mit/" not in path) or path.endswith(
     "/attnpool/positional_embedding"
   )

@@ -245,10 +245,9 @@ class ImagePreparation(Preparation):
   @jax.named_scope("augmentation")
   def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, Inputs]:
     """uint8 [B, V, H, W, 3] -> float32 of the same shape."""
-    made = {}
+    made, regions = {}, self._regions(batch, train)
     if self.native:
-      return {"image": self._patches(batch)} if "image" in batch else made
-    regions = self._regions(batch, train)
+      return {"image": self._patches(batch)._replace(boxes=regions.get("image"))} if "image" in batch else made
     for name, first, recipes in self._sets(batch):
       made[name] = Inputs(self._prepared(batch, batch[name], first, recipes, train), boxes=regions.get(name))
     if self.masks.views and "image" in made:

@@ -10,6 +10,9 @@ from mmcontrast.data.record import BadRecord
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.things import _Column
 from mmcontrast.errors import UserError
+from mmcontrast.evaluation import baselines
+from mmcontrast.evaluation.adaptation.properties import CHANGES, changed
+from mmcontrast.evaluation.protocols.corruptions import CORRUPTIONS, corrupted
 from mmcontrast.modalities import MODALITIES
 
 IMAGE = MODALITIES["image"]
@@ -60,6 +63,17 @@ def test_things_of_one_shape_are_an_array_and_others_a_list():
     values = column.things().values
     assert isinstance(values, np.ndarray) == (number < 2)
     assert all(np.array_equal(a, b) for a, b in zip(values, pictures, strict=False)) and len(values) == number + 1
+
+
+def test_what_reads_pictures_in_evaluation_takes_them_at_their_ratio():
+  """Baselines of pixels, corruptions and changes of properties: of a list of pictures as of an array."""
+  draw = np.random.default_rng(0)
+  values = [draw.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((16, 32), (48, 16), (16, 32))]
+  rows = baselines.pixels("image_features", values)
+  assert rows.shape == (3, 16 * 16 * 3) and 0 <= rows.min() <= rows.max() <= 1 and len(np.unique(rows, axis=0)) == 3
+  for name in CORRUPTIONS:
+    assert [corrupted(one, name, 3).shape for one in values] == [one.shape for one in values], name
+  assert [one.shape for one in changed(values, next(iter(CHANGES)))] == [one.shape for one in values]
 
 
 def test_an_image_too_long_for_a_row_of_patches_is_a_bad_record():

@@ -9,6 +9,7 @@ import pytest
 from tiny import tiny_config
 
 from mmcontrast.config import base_config
+from mmcontrast.encoders.flexible_patches import resized_kernel
 from mmcontrast.encoders.layers import unstack_layers
 from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError
@@ -116,6 +117,24 @@ def test_an_image_tower_of_another_size_and_with_its_blocks_in_a_loop(scan):
   np.testing.assert_allclose(position, expected, atol=1e-6)
   again = unstack_layers(found)
   assert all((again[path] == array).all() for path, array in theirs.arrays.items() if not path.endswith("pos_embed"))
+
+
+def test_a_tower_of_several_patches_starts_from_one_of_one():
+  """The embedding is resized by the pseudo-inverse, positions to the square that the tower keeps."""
+  place = f"hf:{GOLDEN / 'hf_vit'}"
+  theirs = read(place)
+  c = config_of(place, part="towers/image")
+  c["data"] |= dict(views=dict(image=1), image_size=24)
+  flexible = theirs.towers["image"] | dict(patch=6, patches=(4, 6, 12), position_side=3)
+  c["towers"], c["normalize"] = dict(image=flexible), dict(mean=theirs.image.mean, std=theirs.image.std)
+  c["heads"] = dict(image_joint=dict(tower="image", name="linear", dim=4))
+  made = jax.eval_shape(build_model(c).init, jax.random.key(0), {"image": Inputs(jnp.zeros((1, 24, 24, 3)))})
+  found, kernel = initial_arrays(c, made, {}), "params/towers/image/patch_embed/kernel"
+  np.testing.assert_allclose(found[kernel], resized_kernel(theirs.arrays[kernel], 6), atol=1e-6)
+  assert found[kernel].shape[:2] == (6, 6) and found["params/towers/image/pos_embed"].shape[1] == 10
+  c["towers"] = dict(image=flexible | dict(patches=()))
+  with pytest.raises(UserError, match=r"towers\.image\.patch is 6, and \d is needed"):
+    initial_arrays(c, made, {})
 
 
 def test_a_run_from_files_of_two_packages_trains_and_is_written_back(tmp_path, data_dir):

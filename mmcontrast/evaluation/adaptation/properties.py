@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from mmcontrast.data.things import taken_at
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.embed import cosines, row_chunks, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.matches import Matches
 from mmcontrast.evaluation.retrieval import ranks
 from mmcontrast.evaluation.zero_shot import PROMPTS
+from mmcontrast.modalities import stacked
 
 WHERE = "properties"
 _SIDE, _AMPLITUDE, _WAVES = 224, 4, 0.05  # pixels, pixels, half waves a pixel
@@ -55,9 +58,9 @@ CHANGES: Mapping[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def changed(images: np.ndarray, name: str) -> np.ndarray:
-  """uint8 [N, H, W, 3] with one property changed."""
-  return np.stack([np.asarray(CHANGES[name](Image.fromarray(one))) for one in images])
+def changed(images: Sequence[np.ndarray], name: str) -> Any:
+  """Images uint8 [H, W, 3] with one property changed; an array where all are of one shape."""
+  return stacked([np.asarray(CHANGES[name](Image.fromarray(one))) for one in images])
 
 
 def nearest_right(images: np.ndarray, texts: np.ndarray, matches: Matches, which: np.ndarray) -> np.ndarray:
@@ -117,7 +120,7 @@ def evaluate(
     before = np.sum(images[which] * texts[right], axis=1)
     for name in names:
       rows = images.copy()
-      rows[which] = unit(test.embed("image", changed(test.data.things["image"].values[which], name)))
+      rows[which] = unit(test.embed("image", changed(taken_at(test.data.things["image"].values, which), name)))
       found[f"{name}_fall"] = weighed_fall(before, np.sum(rows[which] * texts[right], axis=1))
       found[f"{name}_recall@1"] = float(np.mean(ranks(rows, texts, matches, which=which) == 1))
     out[test.name] = {f"{WHERE}/{metric}": value for metric, value in found.items()}

@@ -84,9 +84,9 @@ def _saturate(pixels: np.ndarray, numbers: tuple[float, float], draw: np.random.
 
 
 def _pixelate(pixels: np.ndarray, share: float, draw: np.random.Generator) -> np.ndarray:
-  side = len(pixels)
-  small = Image.fromarray(pixels).resize((max(1, int(side * share)),) * 2, Image.Resampling.BOX)
-  return np.asarray(small.resize((side, side), Image.Resampling.BOX))
+  image = Image.fromarray(pixels)
+  small = image.resize([max(1, int(side * share)) for side in image.size], Image.Resampling.BOX)
+  return np.asarray(small.resize(image.size, Image.Resampling.BOX))
 
 
 def _jpeg(pixels: np.ndarray, quality: int, draw: np.random.Generator) -> np.ndarray:
