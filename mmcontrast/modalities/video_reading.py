@@ -2,8 +2,9 @@
 
 MP4, WebM, MKV, MOV and AVI are read by FFmpeg (PyAV, of the extra `video`, imported when the first of them is read),
 GIF and animated WebP by Pillow, and a zip file of pictures, which is how a folder of frames is stored, frame by frame.
-Content decides, never a file name. Opening decodes nothing but one frame: what is in the file is listed, so that only
-the frames that are wanted are decoded, from the key frame before each.
+Content decides, never a file name. Opening decodes at most one frame, to see whether it is turned, and of an MP4 that
+says so of itself none: what is in the file is listed, so that only the frames that are wanted are decoded, from the key
+frame before each.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Clip(NamedTuple):
     stamps: int64 [N], `times` as the file counts them; of FFmpeg's formats.
     turned: degrees counter-clockwise by which frames are to be turned to be upright.
     names: of the pictures in a zip file.
+    ready: the file as FFmpeg opened it, for the first who decodes frames: to look into it again takes as long as to
+      decode many a frame.
   """
 
   data: bytes
@@ -51,6 +54,7 @@ class Clip(NamedTuple):
   stamps: np.ndarray | None = None
   turned: int = 0
   names: tuple[str, ...] = ()
+  ready: list[Any] | None = None
 
   @property
   def count(self) -> int:
@@ -282,31 +286,43 @@ def _gif_delays(data: bytes) -> list[float]:
 
 
 def _open_ffmpeg(data: bytes) -> Clip:
-  av = _library()
-  with av.open(io.BytesIO(data)) as container:
-    if not container.streams.video:
-      raise BadRecord("no video in it, only sound" if container.streams.audio else "no video in it")
+  container = _library().open(io.BytesIO(data))
+  try:
+    clip = _listed(container, data)
+    if _is_upright(data):
+      return clip._replace(ready=[container])
     stream = container.streams.video[0]
-    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
-    if any(stamp is None for stamp, _ in packets):
-      raise BadRecord("video whose frames say no time")
-    promised = stream.frames
-    if promised > len(packets):
-      raise BadRecord(f"video with a broken tail: {len(packets)} of its {promised} frames are there")
-    order = sorted(packets)
-    stamps = np.array([stamp for stamp, _ in order], np.int64)
-    keys = np.flatnonzero([key for _, key in order])
-    size = (stream.codec_context.width, stream.codec_context.height)
-    if not len(stamps):
-      raise BadRecord("video without frames")
-    if len(np.unique(stamps)) < len(stamps):
-      raise BadRecord("video with two frames at one time")
-    name = container.format.name.split(",")
-    kind = "WEBM" if "webm" in name and b"webm" in data[:64] else "MKV" if "matroska" in name else name[0].upper()
-    clip = Clip(data, "MP4" if kind == "MOV" else kind, stamps * float(stream.time_base), size, keys, stamps)
-    container.seek(int(stamps[0]), stream=stream)
-    turned = round(next(container.decode(stream)).rotation) % 360
-  return clip._replace(turned=turned)
+    container.seek(int(clip.stamps[0]), stream=stream)
+    clip = clip._replace(turned=round(next(container.decode(stream)).rotation) % 360)
+  except BaseException:
+    container.close()
+    raise
+  container.close()
+  return clip
+
+
+def _listed(container: Any, data: bytes) -> Clip:
+  """What packets there are, nothing of them decoded."""
+  if not container.streams.video:
+    raise BadRecord("no video in it, only sound" if container.streams.audio else "no video in it")
+  stream = container.streams.video[0]
+  packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
+  if any(stamp is None for stamp, _ in packets):
+    raise BadRecord("video whose frames say no time")
+  promised = stream.frames
+  if promised > len(packets):
+    raise BadRecord(f"video with a broken tail: {len(packets)} of its {promised} frames are there")
+  order = sorted(packets)
+  stamps = np.array([stamp for stamp, _ in order], np.int64)
+  keys = np.flatnonzero([key for _, key in order])
+  size = (stream.codec_context.width, stream.codec_context.height)
+  if not len(stamps):
+    raise BadRecord("video without frames")
+  if len(np.unique(stamps)) < len(stamps):
+    raise BadRecord("video with two frames at one time")
+  name = container.format.name.split(",")
+  kind = "WEBM" if "webm" in name and b"webm" in data[:64] else "MKV" if "matroska" in name else name[0].upper()
+  return Clip(data, "MP4" if kind == "MOV" else kind, stamps * float(stream.time_base), size, keys, stamps)
 
 
 def _of_ffmpeg(clip: Clip, wanted: Sequence[int], short: int | None) -> dict[int, np.ndarray]:
@@ -315,21 +331,22 @@ def _of_ffmpeg(clip: Clip, wanted: Sequence[int], short: int | None) -> dict[int
   before = np.searchsorted(keys, wanted, side="right") - 1
   index_of = {int(clip.stamps[index]): index for index in wanted}
   found: dict[int, np.ndarray] = {}
-  with _library().open(io.BytesIO(clip.data)) as container:
+  with _container(clip) as container:
     stream = container.streams.video[0]
     context = stream.codec_context
     context.thread_count = 1  # the loader's threads are what decodes side by side
     context.options = {"err_detect": "explode"}
     for group in np.unique(before):
       stamps = {int(clip.stamps[index]) for index, its in zip(wanted, before) if its == group}
-      if group:
-        container.seek(int(clip.stamps[keys[group]]), stream=stream)
+      container.seek(int(clip.stamps[keys[group]]), stream=stream)
       for packet in container.demux(stream):
         context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
         for frame in packet.decode():
           if frame.pts in stamps:
             if frame.is_corrupt:
               raise BadRecord(f"video whose frame {index_of[frame.pts]} is damaged")
+            if (turned := round(frame.rotation) % 360) != clip.turned:
+              raise BadRecord(f"rotated video: frame {index_of[frame.pts]} is to be turned by {turned} degrees")
             found[index_of[frame.pts]] = _rgb(frame, short)
             stamps.discard(frame.pts)
         if not stamps:
@@ -339,12 +356,53 @@ def _of_ffmpeg(clip: Clip, wanted: Sequence[int], short: int | None) -> dict[int
   return found
 
 
+def _container(clip: Clip) -> Any:
+  """The file opened, anew for all but the first who asks."""
+  try:
+    return clip.ready.pop()
+  except (AttributeError, IndexError):
+    return _library().open(io.BytesIO(clip.data))
+
+
 def _rgb(frame: Any, short: int | None) -> np.ndarray:
   scale = min(1.0, short / min(frame.width, frame.height)) if short else 1.0
   if scale == 1.0:
     return frame.to_ndarray(format="rgb24")
   width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
   return frame.reformat(width, height, format="rgb24", interpolation="AREA").to_ndarray()
+
+
+_PLAIN = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_MATRICES = {b"mvhd": (36, 48), b"tkhd": (40, 52)}  # box -> where its matrix begins, of versions 0 and 1
+
+
+def _is_upright(data: bytes) -> bool:
+  """Whether a file is an MP4 of which no part is to be turned, mirrored or scaled."""
+  return data[4:8] == b"ftyp" and _matrices_are_plain(data, 0, len(data)) is True
+
+
+def _matrices_are_plain(data: bytes, at: int, end: int) -> bool | None:
+  """Whether all matrices in the boxes from byte `at` to `end` leave pictures as they are; None without one."""
+  found = None
+  while at + 8 <= end:
+    size, name = struct.unpack_from(">I4s", data, at)
+    inside = at + 8
+    if size == 1 and at + 16 <= end:
+      (size,), inside = struct.unpack_from(">Q", data, at + 8), at + 16
+    until = at + size if size else end
+    if until < inside or until > end:
+      return False
+    if name in (b"moov", b"trak"):
+      plain = _matrices_are_plain(data, inside, until)
+    elif name in _MATRICES and inside < until:
+      start = inside + _MATRICES[name][data[inside] == 1]
+      plain = data[start : start + len(_PLAIN)] == _PLAIN
+    else:
+      plain = None
+    if plain is False:
+      return False
+    found, at = plain or found, until
+  return found
 
 
 def _missing_bytes(data: bytes) -> int:

@@ -86,11 +86,20 @@ def test_only_what_is_wanted_is_decoded(mp4, monkeypatch):
     def demux(self, stream):
       return map(Counting, self._container.demux(stream))
 
+  opened, files = av.open, []
+
+  def opening(*args, **options):
+    files.append(args)
+    return Container(opened(*args, **options))
+
+  monkeypatch.setattr(av, "open", opening)
   clip = open_clip(mp4)
-  opened = av.open
-  monkeypatch.setattr(av, "open", lambda *args, **options: Container(opened(*args, **options)))
+  assert not decoded  # the file says that it is upright
   assert made.numbers_of(decode_frames(clip, [31])) == [31]
   assert len(decoded) < 10  # of 40: from the key frame before it
+  assert len(files) == 1  # it is not looked into twice
+  decoded.clear()
+  assert made.numbers_of(decode_frames(clip, [31, 3])) == [31, 3] and len(files) == 2
 
 
 def test_a_large_picture_is_made_smaller_as_it_is_converted(mp4):
@@ -161,6 +170,9 @@ def test_a_sound_is_no_video():
 def test_what_is_rotated_or_uneven_can_be_let_through(mp4):
   turned = open_clip(made.rotated(mp4), rotated="turn")
   assert turned.turned == 270 and made.numbers_of(decode_frames(turned, [7])) == [7]
+  wrong = turned._replace(turned=0)  # as of a file whose frames say otherwise than it does
+  with pytest.raises(BadRecord, match="rotated video: frame 7 is to be turned by 270 degrees"):
+    decode_frames(wrong, [7])
   gif = open_clip(made.animation("GIF", 4, [100, 100, 500, 100]), variable_rate="time")
   assert by_time(gif).tolist() == [0, 1, 2, 2, 2, 2, 2, 3]
 
