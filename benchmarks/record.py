@@ -16,7 +16,7 @@ import jax
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "numpy", "torch", "open_clip_torch", "scikit-learn",
             "tensorflow-cpu", "webdataset", "grain", "array_record", "pillow", "simplejpeg",
-            "cykooz.resizer")  # fmt: skip
+            "cykooz.resizer", "av", "decord", "soundfile", "soxr", "librosa", "numba")  # fmt: skip
 
 
 def device() -> str:

@@ -172,7 +172,7 @@ def _mono(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
     raise BadRecord("sound with values that are not finite (NaN or infinity)")
   if (peak := float(np.abs(samples).max())) > LOUDEST:
     raise BadRecord(f"sound with values up to {peak:g}, where full scale is 1: integers, which nobody has divided?")
-  wave = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+  wave = _averaged(samples)
   if len(wave) > 1 and wave.min() == wave.max():
     cause = " once its channels are averaged: one is the other upside down" if peak and samples.shape[1] > 1 else ""
     raise BadRecord(f"silence: every sample is {wave[0]:g}{cause}")
@@ -181,6 +181,15 @@ def _mono(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
   if len(wave) < 2:
     raise BadRecord(f"sound of {len(samples)} samples at {source_rate} Hz, too short")
   return np.ascontiguousarray(wave, np.float32)
+
+
+def _averaged(samples: np.ndarray) -> np.ndarray:
+  """[S, channels] -> [S]. Column by column: numpy's mean of an axis of two takes forty times as long."""
+  first, *others = samples.T
+  wave = first.copy() if others else first
+  for channel in others:
+    wave += channel
+  return wave / samples.dtype.type(len(others) + 1) if others else wave
 
 
 def _is_rate(rate: Any) -> bool:
