@@ -23,7 +23,7 @@ from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import Lora
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives import terms as objective
-from mmcontrast.objectives.drawn_pairs import drawn_paths, itself
+from mmcontrast.objectives.drawn_pairs import drawn_paths
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.optimization import optim
 from mmcontrast.optimization.schedules import make_schedule
@@ -34,7 +34,16 @@ from mmcontrast.runs.train_state import TrainState
 from mmcontrast.stores.epoch_hooks import parse_hooks
 from mmcontrast.training.initialization import initial_arrays
 from mmcontrast.training.microbatches import check_microbatches
-from mmcontrast.training.step import Method, init_variables, prepared, state_of, train_step, variables_of
+from mmcontrast.training.step import (
+  Method,
+  init_encoding,
+  init_terms,
+  prepared,
+  shown_in,
+  state_of,
+  train_step,
+  variables_of,
+)
 
 
 class Program(NamedTuple):
@@ -133,7 +142,7 @@ def build_program(config: Mapping, spec: pipeline.Spec, mesh: jax.sharding.Mesh)
   """The config as a program on `mesh`; nothing is allocated or compiled. Raises UserError."""
   method, variables = _method_and_variables(config, spec)
   shapes = shapes_of(spec)
-  state = jax.eval_shape(functools.partial(state_of, method), variables, shapes)  # `init_state`'s, traced once
+  state = jax.eval_shape(functools.partial(state_of, method), variables, shapes)
   if config["batch"]["size"] == 1:  # What a module cannot do with one example, it says when it is traced.
     jax.eval_shape(functools.partial(train_step, method, mesh), state, shapes)
   check_microbatches(method.microbatches, config["batch"]["size"], mesh, state.batch_stats, method.model.frozen)
@@ -162,7 +171,7 @@ def make_method(config: Mapping, spec: pipeline.Spec) -> Method:
 
 
 def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method, Any]:
-  """`make_method`, and the shapes of `step.init_variables`."""
+  """`make_method`, and the shapes of `step.init_terms`."""
   model = build_model(config, spec.vocab_size)
   terms = objective.parse_terms(config["objective"])
   counts = settings.view_counts(config["data"])
@@ -198,7 +207,7 @@ def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method,
   steps, epoch = config["steps"], spec.steps_per_epoch
   lora, preparations = Lora(**config["lora"]), make_preparations(config)
   preparations = {name: one.of_words(spec.vocab_size, spec.mask_id) for name, one in preparations.items()}
-  variables = _variable_shapes(model, terms, preparations, spec, lora)
+  variables, spaces = _variable_shapes(model, terms, preparations, spec, lora)
   params, frozen = variables["params"], config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
   model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
@@ -230,6 +239,7 @@ def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method,
     else None,
     frozen=optim.frozen_mask(params, frozen),
     hook_tables=_hook_tables(config, terms),
+    spaces=spaces,
   )
   return method, variables
 
@@ -311,21 +321,24 @@ def view_shapes(preparations: Mapping[str, Preparation], batch: Mapping[str, Any
   return jax.eval_shape(functools.partial(prepared, preparations, train=False), batch)
 
 
-def _variable_shapes(model: Any, terms: Any, preparations: Any, spec: pipeline.Spec, lora: Lora) -> Any:
-  views = view_shapes(preparations, shapes_of(spec, 8))
-  variables = jax.eval_shape(functools.partial(init_variables, model, terms, lora=lora), jax.random.key(0), views)
+def _variable_shapes(
+  model: Any, terms: Any, preparations: Any, spec: pipeline.Spec, lora: Lora
+) -> tuple[Any, dict[str, Any]]:
+  """The shapes of `step.init_terms` and of `step.shown_in`, each tower traced once for both."""
+  key, views = jax.random.key(0), view_shapes(preparations, shapes_of(spec, 8))
+  encoding = jax.eval_shape(functools.partial(init_encoding, model), key, views)
   for modality in MODALITIES.values():
     for view_set in modality.view_sets[1:]:  # `init` has seen the first
       names = [name for name in objective.required_embeddings(terms) if parse_embedding(name).views == view_set]
       try:
-        jax.eval_shape(functools.partial(model.embed, names=names, train=False), variables, views)
+        jax.eval_shape(functools.partial(model.embed, names=names, train=False), encoding, views)
       except UserError as error:
         raise modality.check_shapes(error, view_set, views[view_set]) from None
-  wanted = objective.wanted_nodes(terms)
-  objective.check_nodes(
-    terms, jax.eval_shape(functools.partial(model.embed, names=wanted, train=False, draw=itself), variables, views)[0]
-  )
-  return variables
+  views = view_shapes(preparations, shapes_of(spec))
+  spaces = jax.eval_shape(functools.partial(shown_in, model, terms=terms), encoding, views)
+  variables = jax.eval_shape(functools.partial(init_terms, terms, spaces=spaces, lora=lora), key, encoding)
+  objective.check_nodes(terms, spaces)
+  return variables, spaces
 
 
 def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:

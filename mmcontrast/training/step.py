@@ -9,7 +9,7 @@ generator state is carried. So an example's views are the same in any part of th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +46,7 @@ class Method:
 
   `preparations`: modality -> how its views are made of the batch, of those with views; `ema` is the decay of the
   average that evaluation uses; `frozen` says of each parameter whether it is; `hook_tables`: epoch hook -> what it
-  keeps of each example.
+  keeps of each example; `spaces`: the shapes of the embeddings that must be known before the first step (`shown_in`).
   """
 
   model: Model
@@ -69,6 +69,7 @@ class Method:
   ema: Schedule | None = None
   frozen: Any = None
   hook_tables: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+  spaces: Mapping[str, Encoded] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     choose(self.momentum_update, ("before_keys", "after_step"), "config.momentum.update")
@@ -91,43 +92,36 @@ def init_state(
     batch: a batch of the right shapes (zeros will do).
     given: values of config.init (`initialization.initial_arrays`), for the momentum branch too.
   """
-  key, views = _start(method, batch)
-  variables = init_variables(method.model, method.terms, key, views, method.lora)
-  return _state_of(method, _laid_over(variables, given or {}), key, views, batch)
+  key = _first_key(method)
+  encoding = init_encoding(method.model, key, prepared(method.preparations, batch, train=False))
+  variables = init_terms(method.terms, key, encoding, method.spaces, method.lora)
+  return state_of(method, _laid_over(variables, given or {}), batch)
 
 
 def state_of(method: Method, variables: Any, batch: Mapping[str, jax.Array]) -> TrainState:
-  """The state before the first step, of what it encodes with: `init_variables`, perhaps with other values."""
-  return _state_of(method, variables, *_start(method, batch), batch)
-
-
-def _state_of(
-  method: Method, variables: Any, key: jax.Array, views: Mapping[str, Inputs], batch: Mapping[str, jax.Array]
-) -> TrainState:
-  params = variables["params"]
+  """The state before the first step, of what it encodes with: `init_terms`, perhaps with other values."""
+  key, params = _first_key(method), variables["params"]
   _, momentum_names = method.names
   momentum = method.model.branch(variables, momentum_names) if momentum_names else None
-  spaces = _spaces(method.model, variables, views, (*objective.spaces(method.terms), *objective.queues(method.terms)))
   state = TrainState(
     step=jnp.int32(0),
     params=params,
     batch_stats=variables["batch_stats"],
     opt_state=method.optimizer.init(params),
     momentum=jax.tree.map(jnp.copy, momentum),
-    queues=_init_queues(method, spaces, batch, jax.random.fold_in(key, 1)),
+    queues=_init_queues(method, batch, jax.random.fold_in(key, 1)),
     tables={
       name: table_store.init(method.examples, columns)
       for name, columns in {**objective.tables(method.terms), **method.hook_tables}.items()
     },
-    terms=objective.init_states(method.terms, jax.random.fold_in(key, 2), spaces),
+    terms=objective.init_states(method.terms, jax.random.fold_in(key, 2), method.spaces),
   )
   return state if method.ema is None else state.replace(ema=jax.tree.map(jnp.copy, variables_of(method, state)))
 
 
-def _start(method: Method, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, Inputs]]:
-  """The key of all that is drawn before the first step, and the views as the model takes them."""
-  key = jax.random.key(method.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
-  return key, prepared(method.preparations, batch, train=False)
+def _first_key(method: Method) -> jax.Array:
+  """The key of all that is drawn before the first step."""
+  return jax.random.key(method.seed, impl="rbg")  # a tenth of threefry's compile time for many arrays
 
 
 def variables_of(method: Method, state: TrainState) -> dict[str, Any]:
@@ -138,24 +132,27 @@ def variables_of(method: Method, state: TrainState) -> dict[str, Any]:
   return state.ema or {"params": method.lora.merge(state.params), "batch_stats": state.batch_stats}
 
 
-def init_variables(
-  model: Model, terms: Mapping[str, Any], key: jax.Array, views: Mapping[str, Inputs], lora: Lora = NO_LORA
-) -> Any:
-  """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step, for views [B, V, ...].
+def init_encoding(model: Model, key: jax.Array, views: Mapping[str, Inputs]) -> Any:
+  """{"params": {"towers", "heads"}, "batch_stats"} before the first step, for views [B, V, ...]."""
+  return model.init(jax.random.fold_in(key, 0), {name: of_set.view(0) for name, of_set in views.items()})
 
-  With `lora` also "lora" among the parameters.
+
+def shown_in(model: Model, encoding: Any, views: Mapping[str, Inputs], terms: Mapping[str, Any]) -> dict[str, Encoded]:
+  """The embeddings that terms want to know, or whose shapes their parameters, states and queues have, as evaluated.
+
+  It is for its shapes: what a term draws of other examples is the examples themselves.
   """
-  variables = model.init(jax.random.fold_in(key, 0), {name: of_set.view(0) for name, of_set in views.items()})
-  spaces = _spaces(model, variables, views, objective.spaces(terms))
+  names = (*objective.wanted_nodes(terms), *objective.spaces(terms), *objective.queues(terms))
+  return model.embed(encoding, views, dict.fromkeys(names), train=False, draw=itself)[0] if names else {}
+
+
+def init_terms(
+  terms: Mapping[str, Any], key: jax.Array, encoding: Any, spaces: Mapping[str, Encoded], lora: Lora = NO_LORA
+) -> Any:
+  """{"params": {"towers", "heads", "terms"}, "batch_stats"} before the first step: `init_encoding` and what terms of
+  `spaces` learn. With `lora` also "lora" among the parameters."""
   own = objective.init_parameters(terms, jax.random.fold_in(key, 2), spaces)
-  return {**variables, "params": lora.init({**variables["params"], "terms": own}, jax.random.fold_in(key, 3))}
-
-
-def _spaces(model: Model, variables: Any, views: Mapping[str, Inputs], names: Sequence[str]) -> Any:
-  """The shapes of the embeddings that must be known before the first step."""
-  if not names:
-    return {}
-  return jax.eval_shape(lambda: model.embed(variables, views, names, train=False, draw=itself)[0])
+  return {**encoding, "params": lora.init({**encoding["params"], "terms": own}, jax.random.fold_in(key, 3))}
 
 
 def _laid_over(variables: Any, given: Mapping[str, jax.Array]) -> Any:
@@ -362,11 +359,9 @@ def _queue_info(batch: Mapping[str, Any]) -> dict[str, Any]:
   return {name: batch[name] for name in ("id", "tags", "labels", "valid", "present") if name in batch}
 
 
-def _init_queues(
-  method: Method, keys: Mapping[str, Encoded], batch: Mapping[str, Any], key: jax.Array
-) -> dict[str, Any]:
+def _init_queues(method: Method, batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
   lengths = objective.queues(method.terms)
-  widths = {name: keys[name].pooled.shape[-1] for name in lengths}
+  widths = {name: method.spaces[name].pooled.shape[-1] for name in lengths}
   info = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), _queue_info(batch))
   return {
     name: queue_store.init(jax.random.fold_in(key, number), length, widths[name], info)
