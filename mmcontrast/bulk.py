@@ -106,7 +106,12 @@ def _on_ray(start: Callable[[], Worker], numbers: Sequence[int], address: str) -
 
 
 def _reach(address: str) -> None:
-  """Raises OSError where nobody listens at HOST:PORT, for which Ray would wait for minutes."""
+  """Raises OSError where nobody listens at HOST:PORT, for which Ray would wait for minutes; of "auto" at the address
+  that Ray takes from the environment or from what the last cluster of this machine left behind."""
+  if address == "auto":
+    from ray._private.services import canonicalize_bootstrap_address
+
+    address = canonicalize_bootstrap_address(address) or ""
   host, colon, port = address.rpartition(":")
   if colon and port.isdigit() and "/" not in host:
     socket.create_connection((host, int(port)), timeout=10).close()

@@ -425,3 +425,49 @@ def test_edits_as_they_were_published(tmp_path, runs, models, capsys):
     [*words, f"sugar_crepe:{root}"], capsys
   )
   assert "it has no splits; leave it out" in said([*words, f"aro:{root}", "--split", "test"], capsys)
+
+
+def test_captions_in_several_languages(tmp_path, runs, models, capsys):
+  folder, _ = runs
+  root = tmp_path / "sets"
+  (root / "images").mkdir(parents=True)
+  for n in range(5):
+    (root / "images" / f"{n}.jpg").write_bytes(picture(n))
+  names = "".join(f"{n}.jpg\n" for n in range(5))
+  lengths = {"en": (1, 2, 3, 4, 5), "de": (5, 4, 3, 2, 1), "cs": (2, 2, 2, 2, 2)}
+  for language, of in lengths.items():
+    (root / f"test_2016_flickr.{language}").write_text("".join("x" * n + "\n" for n in of))
+    (root / f"test_1kcaptions_{language}.txt").write_text("".join("x" * n + "\n" for n in of))
+  for name in ("test_2016_flickr.txt", "test_image_names.txt"):
+    (root / name).write_text(names)
+  words = ["--workdir", f"{folder}/x", "--suite", f"mrv:{root}"]
+  assert main(["benchmark", *words, "--compare", f"{folder}/y"]) == 0
+  table = json.loads((folder / "x" / "benchmark-mrv-sets.json").read_text())["sets"]
+  assert list(table) == ["xtd10", "test_2016_flickr"]
+  model, row = models["x"], table["test_2016_flickr"]
+  images = np.stack([model.encode_image(root / "images" / f"{n}.jpg")[0] for n in range(5)])
+  ranks = {}
+  for language, of in lengths.items():
+    scores = model.encode_text(["x" * n for n in of]) @ images.T
+    ranks[language] = (scores >= np.diag(scores)[:, None] - 1e-6).sum(axis=1)
+  expected = {f"recall@1_{one}": (of == 1).mean() for one, of in ranks.items()}
+  expected |= {
+    "recall@1": np.mean(list(expected.values())),
+    "mean_rank_variance": np.var(list(ranks.values()), 0).mean(),
+  }
+  assert row["metrics"] == pytest.approx(expected) and table["xtd10"]["metrics"] == row["metrics"]
+  assert row["main_metric"] == "recall@1" and row["protocol"]["languages"] == ["cs", "de", "en"]
+  assert set(row["difference"]) == set(expected) and row["protocol"]["protocol"] == "mrv"
+  text = (folder / "x" / "benchmark-mrv-sets.md").read_text()
+  assert "Per cent, but for mean_rank_variance." in text
+  assert f"| mean_rank_variance | {expected['mean_rank_variance']:.2f} |" in text
+  capsys.readouterr()
+  assert "--split test: its sets are tests; leave it out" in said([*words, "--split", "test"], capsys)
+  (root / "test_2016_flickr.de").write_text("x\n\nx\nx\nx\n")
+  assert "test_2016_flickr.de: line 2 is empty; a line an image" in said(words, capsys)
+  (root / "test_2016_flickr.de").write_text("x\n")
+  assert "test_2016_flickr.de: 1 captions of the 5 images of test_2016_flickr.txt" in said(words, capsys)
+  for language in ("de", "cs"):
+    (root / f"test_2016_flickr.{language}").unlink()
+  assert "test_2016_flickr.txt: captions in en alone; ranks are compared" in said(words, capsys)
+  assert "images: no test_image_names.txt and no names of images" in said([*words[:-1], f"mrv:{root}/images"], capsys)

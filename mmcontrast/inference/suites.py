@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mmcontrast.inference import clip_benchmark_sets, edits_sets, imagenet_sets, karpathy_sets, voc_sets
+from mmcontrast.inference import (
+  clip_benchmark_sets,
+  edits_sets,
+  imagenet_sets,
+  karpathy_sets,
+  multilingual_sets,
+  voc_sets,
+)
 from mmcontrast.inference.suite_sets import SuiteSet
 
 # (folder, split or "" for the usual one) -> sets by name
@@ -13,5 +20,6 @@ SUITES: dict[str, Callable[[str, str], dict[str, SuiteSet]]] = {
   "karpathy": karpathy_sets.open_sets,
   "voc07": voc_sets.open_sets,
   "imagenet": imagenet_sets.open_sets,
+  "mrv": multilingual_sets.open_sets,
   **edits_sets.OPENERS,
 }

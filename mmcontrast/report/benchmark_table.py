@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcontrast import folders
+from mmcontrast.evaluation.protocols.outcomes import NO_SHARE
 
 
 def written(folder: folders.Folder, stem: str, table: Mapping[str, Any]) -> list[folders.Folder]:
@@ -48,7 +49,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     f"# {table['suite']}, {table['split']}",
     "",
     f"Protocol {_protocols(table)}; {_run(run)}" + (f"; compared with {_run(table['runs'][1])}" if two else "") + ".",
-    "Per cent." + (" Difference: the first minus the second, with 95 % of a paired bootstrap." if two else ""),
+    _unit(table) + (" Difference: the first minus the second, with 95 % of a paired bootstrap." if two else ""),
     "",
     "| set | pictures | metric | value |" + (" compared | difference |" if two else ""),
     "|---|---|---|---|" + ("---|---|" if two else ""),
@@ -57,6 +58,11 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     lines.append(_line(name, row, row["main_metric"], two, f"**{row['main_metric']}**"))
     lines += [_line("", row, metric, two, metric) for metric in row["metrics"] if metric != row["main_metric"]]
   return "\n".join([*lines, "", *_closing(table)]) + "\n"
+
+
+def _unit(table: Mapping[str, Any]) -> str:
+  found = [one for one in NO_SHARE if any(one in row["metrics"] for row in table["sets"].values())]
+  return f"Per cent, but for {' and '.join(found)}." if found else "Per cent."
 
 
 def _protocols(table: Mapping[str, Any]) -> str:
@@ -70,16 +76,21 @@ def _run(run: Mapping[str, Any]) -> str:
 
 def _line(name: str, row: Mapping[str, Any], metric: str, two: bool, called: str) -> str:
   left_out = f" ({row['left_out']} left out)" if row["left_out"] else ""
-  cells = [name, f"{row['examples']:,}{left_out}" if name else "", called, _number(row["metrics"].get(metric))]
+  cells = [name, f"{row['examples']:,}{left_out}" if name else "", called, _number(row["metrics"].get(metric), metric)]
   if two:
-    cells.append(_number(row["compared"]["metrics"].get(metric)))
+    cells.append(_number(row["compared"]["metrics"].get(metric), metric))
     found = row["difference"].get(metric)
-    cells.append(f"{100 * found[0]:+.2f} ({100 * found[1]:+.2f} to {100 * found[2]:+.2f})" if found else "")
+    first, low, high = (_times(metric) * one for one in found) if found else (0, 0, 0)
+    cells.append(f"{first:+.2f} ({low:+.2f} to {high:+.2f})" if found else "")
   return f"| {' | '.join(cells)} |"
 
 
-def _number(value: float | None) -> str:
-  return "not measured" if value is None else f"{100 * value:.2f}"
+def _number(value: float | None, metric: str) -> str:
+  return "not measured" if value is None else f"{_times(metric) * value:.2f}"
+
+
+def _times(metric: str) -> int:
+  return 1 if metric in NO_SHARE else 100
 
 
 def _closing(table: Mapping[str, Any]) -> list[str]:

@@ -55,6 +55,12 @@ def test_winoground_of_another_shape():
 
 def test_mean_rank_variance():
   ranks = {"en": np.array([1, 4, 2]), "de": np.array([1, 2, 2]), "fr": np.array([1, 3, 5])}
-  assert edits.rank_variance(ranks) == pytest.approx((0 + 2 / 3 + 2) / 3)
+  np.testing.assert_allclose(edits.rank_variances(ranks), [0, 2 / 3, 2])
   with pytest.raises(UserError, match="ranks of 1 languages; give two or more"):
-    edits.rank_variance({"en": np.ones(3)})
+    edits.rank_variances({"en": np.ones(3)})
+
+
+def test_ranks_of_images():
+  images = np.eye(4)
+  captions = np.array([[3, 1, 0, 0], [2, 1, 0, 0], [1, 2, 1, 3], [1, 1, 1, 1]], float)
+  assert edits.image_ranks(images, captions).tolist() == [1, 2, 4, 4]  # of equal scores the true one is last

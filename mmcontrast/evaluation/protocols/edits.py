@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.embed import row_chunks, unit
 
 ROUNDING = 1e-6  # cosines closer than this are equal in float32
 
@@ -62,9 +62,24 @@ def winoground(images: np.ndarray, captions: np.ndarray) -> dict[str, np.ndarray
   return {"text": text, "image": image, "group": text & image}
 
 
-def rank_variance(ranks: Mapping[str, np.ndarray]) -> float:
-  """MRV: how much the rank of a picture varies over its captions in several languages: the variance of its K ranks
-  (divided by K), the mean over pictures; 0 where all languages agree.
+def image_ranks(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+  """int [N]: the rank, from 1, of each picture by its caption among all; one that scores the same is before it.
+
+  Args:
+    images, captions: float [N, D]; the i-th of both belong together.
+  """
+  images, captions = unit(images), unit(captions)
+  out = np.empty(len(images), np.int64)
+  for rows in row_chunks(len(images), len(images)):
+    scores = captions[rows] @ images.T
+    true = scores[np.arange(len(scores)), np.arange(len(images))[rows]]
+    out[rows] = (scores >= true[:, None] - ROUNDING).sum(axis=1)
+  return out
+
+
+def rank_variances(ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+  """float [N]: how much the rank of each picture varies over its captions in K languages: the variance, divided by K; 0
+  where all languages agree. MRV is the mean.
 
   Args:
     ranks: language -> int [N], the rank of each picture by its caption in that language.
@@ -72,7 +87,7 @@ def rank_variance(ranks: Mapping[str, np.ndarray]) -> float:
   if len(ranks) < 2:
     raise UserError(f"mrv: ranks of {len(ranks)} languages; give two or more")
   table = np.stack([np.asarray(one, np.float64) for one in ranks.values()])
-  return float(table.var(axis=0).mean())
+  return table.var(axis=0)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

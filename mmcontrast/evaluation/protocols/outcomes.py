@@ -16,8 +16,11 @@ Outcomes = Mapping[str, np.ndarray]
   of classes: label, pred int [N], acc1, acc5 bool [N];
   of several classes a picture: scores float32 [N, K], targets bool [N, K];
   of captions: image_of_text int [T]; image_retrieval_recall@k bool [T], text_retrieval_recall@k bool [N];
-  of a caption among its edits: image_acc, text_acc, acc, edits bool [N]."""
+  of a caption among its edits: image_acc, text_acc, acc, edits bool [N];
+  of captions in several languages: recall@1_LANGUAGE bool [N], mean_rank_variance float [N]."""
 
+MRV, RECALL = "mean_rank_variance", "recall@1"
+NO_SHARE = (MRV,)  # metrics that are no share of anything, and are not given per cent
 F1, MEAN_RECALL = "F1-macro_all", "mean_recall@1"
 
 
@@ -40,12 +43,15 @@ def metrics(outcomes: Outcomes, counts: np.ndarray | None = None, only: Sequence
     return {"mean_average_precision": _mean_average_precision(outcomes, counts)}
   out = {}
   for name, hits in outcomes.items():
-    if hits.dtype == bool and (not only or name in only):
+    if (hits.dtype == bool or name in NO_SHARE) and (not only or name in only):
       of = counts[outcomes["image_of_text"]] if name.startswith("image_retrieval") else counts
       out[name] = float((hits * of).sum() / of.sum())
   if "image_of_text" in outcomes and (not only or MEAN_RECALL in only):
     both = [f"{one}_retrieval_recall@1" for one in ("image", "text")]
     out[MEAN_RECALL] = sum(metrics(outcomes, counts, both).values()) / 2
+  languages = [name for name in outcomes if name.startswith(f"{RECALL}_")]
+  if languages and (not only or RECALL in only):
+    out[RECALL] = sum(metrics(outcomes, counts, languages).values()) / len(languages)
   if "label" in outcomes:
     if not only or "mean_per_class_recall" in only:
       out["mean_per_class_recall"] = _per_class(outcomes, counts)
