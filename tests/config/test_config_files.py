@@ -10,7 +10,10 @@ import setuptools
 from mmcontrast import cli
 from mmcontrast.config import load_config
 from mmcontrast.config.config_files import SHIPPED, run, shipped, split
+from mmcontrast.data.sources.furniture import ORDERS
 from mmcontrast.errors import UserError
+from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.terms import parse_terms
 
 BASE = "from mmcontrast.config import base_config\n"
 
@@ -217,3 +220,24 @@ def test_a_file_that_fails_is_one_line(text, message, tmp_path):
   with pytest.raises(UserError, match=message) as error:
     load_config(write(tmp_path, mine=text, bits="1 / 0"))
   assert "\n" not in str(error.value) and os.linesep not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "dataset", "terms"),
+  [
+    ("clip4clip:orders", "furniture_turns", {f"{a}_{order}" for a in ("text_video", "video_text") for order in ORDERS}),
+    ("cico:video", "furniture_turns", {"video_among_words", "words_among_video"}),
+    ("macil:video", "furniture", {"video_text", "bags"}),
+    ("valor:silent", ("emoji_spoken", "emoji_views"), {"vision", "sound", "both"}),
+  ],
+)
+def test_methods_on_other_data(name, dataset, terms):
+  """What their terms name is there: heads, and as many views as they read."""
+  c = load_config(f"methods/{name}")
+  mixed = tuple(sorted(part["dataset"] for part in c["data"]["mixture"].values()))
+  assert (mixed or c["data"]["dataset"]) == dataset and set(c["objective"]) == terms
+  for term in parse_terms(c["objective"]).values():
+    for path in map(parse_embedding, term.embeddings):
+      assert path.head in c["heads"]
+      for source in path.source.inputs or (path.source,):
+        assert source.view < c["data"]["views"][source.modality]
