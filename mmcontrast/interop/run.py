@@ -29,7 +29,9 @@ from mmcontrast.models.finite import check_weights
 from mmcontrast.models.graph import sources_of
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives.embedding_path import parse_embedding
+from mmcontrast.objectives.module_term import MODULES
 from mmcontrast.objectives.terms import logits_between
+from mmcontrast.registry import options_of
 from mmcontrast.runs.checkpoint import load_run, save_untrained
 
 KINDS = ("image", "video", "text", "audio")
@@ -197,7 +199,7 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
       )
   own_towers = {name.removesuffix("_joint"): sources[own][1] for name, own in own_heads.items()}
   pair = tuple(own_heads.values())
-  prompts = _prompts_of(config, own_towers)
+  prompts = _prompts_of(config["objective"], own_heads)
   if prompts:
     patches = parse_embedding(config["objective"][prompts]["embeddings"][1]).head
     own_heads["video_patches"], own_towers["video"] = patches, sources[patches][1]
@@ -261,7 +263,7 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   scale, bias = logits_between(config["objective"], terms, pair)
   modules = {}
   if prompts:
-    module = config["objective"][prompts]["module"]
+    module = {**options_of(MODULES["video_prompts"]), **config["objective"][prompts]["module"]}
     modules = {PROMPTED: {key: value for key, value in module.items() if key != "temperature"}}
     scale = 1 / temperature if isinstance(temperature := module["temperature"], int | float) else None
     arrays |= {
@@ -276,12 +278,14 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names, audio, frames, modules)
 
 
-def _prompts_of(config: Mapping[str, Any], own_towers: Mapping[str, str]) -> str | None:
-  """The term of X-CLIP's prompts between a video tower and a text tower; None without one."""
-  if set(own_towers) != {"video", "text"}:
-    return None
-  terms = config["objective"].items()
-  return next((name for name, term in terms if term.get("module", {}).get("name") == "video_prompts"), None)
+def _prompts_of(objective: Mapping[str, Any], own_heads: Mapping[str, str]) -> str | None:
+  """The term of X-CLIP's prompts between the heads of videos and of texts; None without one."""
+  for name, term in objective.items():
+    if term.get("module", {}).get("name") == "video_prompts" and set(own_heads) == {"video_joint", "text_joint"}:
+      video, _, text = (parse_embedding(one).head for one in term["embeddings"])
+      if (video, text) == (own_heads["video_joint"], own_heads["text_joint"]):
+        return name
+  return None
 
 
 def _decoding_head(config: Mapping[str, Any], own_towers: Mapping[str, str]) -> str | None:

@@ -13,14 +13,16 @@ import pytest
 from models import GOLDEN, assert_same_arrays, assert_same_file
 
 from mmcontrast import load
-from mmcontrast.config import base_config
+from mmcontrast.config import base_config, load_config
 from mmcontrast.encoders import build_encoder
 from mmcontrast.encoders.video_prompts import VideoPrompts
 from mmcontrast.errors import UserError
 from mmcontrast.interop.formats import FORMATS, read
 from mmcontrast.interop.initial import open_part
+from mmcontrast.interop.possible import exports
 from mmcontrast.interop.pretrained import model_config, variables
 from mmcontrast.interop.run import export_run, import_run
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.audio_log_mel import log_mel
 from mmcontrast.modalities.real_tokens import real_tokens
 from mmcontrast.modalities.views import Inputs
@@ -204,6 +206,19 @@ def test_a_term_starts_from_the_prompts():
   objective["told"]["module"]["heads"] = 4
   with pytest.raises(UserError, match=r"config\.objective\.told\.module\.heads is 4, and 2 is needed"):
     open_part(place, "terms/told", {}, {"objective": objective}, "config.init")
+
+
+def test_which_exports_a_config_of_videos_allows_is_known_before_training():
+  """A module that leaves its options at their defaults, towers that XCLIPModel has not."""
+  config = load_config("methods/xclip:smoke")
+  model = build_model(config, 259)
+  views = {name: MODALITIES[name].zeros(1, config) for name in ("video", "text")}
+  shapes = jax.eval_shape(model.init, jax.random.key(0), views)
+  terms = {name: {leaf: jax.ShapeDtypeStruct((), np.float32)} for name, leaf in (("prompted", "alpha"),
+                                                                              ("video_text", "log_scale"))}  # fmt: skip
+  said = exports(config, {**shapes["params"], "terms": terms}, shapes["batch_stats"])
+  assert not said["stablehlo"] and "towers are text, video" in said["timm"]
+  assert said["hf"].startswith("not transformers' xclip: config.towers.video.project is None, and ")
 
 
 def edited(tmp_path, case, file="config.json", section=None, **fields):
