@@ -32,6 +32,14 @@ def test_a_grid_is_the_largest_that_the_budget_holds(height, width, most):
   assert native.grid_of(width, height, 16, most) == (columns, rows)
 
 
+@pytest.mark.parametrize("most", [128, 256, 576, 1024])
+def test_little_of_a_row_is_padding(most):
+  """Images of ratios from 1:3 to 3:1: less than a tenth."""
+  ratios = np.exp(np.linspace(-np.log(3), np.log(3), 101))
+  filled = [math.prod(native.grid_of(480, 480 * ratio, 16, most)) / most for ratio in ratios]
+  assert 0.9 < np.mean(filled) <= 1
+
+
 def test_patches_are_cut_row_after_row():
   picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
   into = np.zeros((8, 12), np.uint8)

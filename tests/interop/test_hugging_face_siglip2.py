@@ -16,6 +16,7 @@ from mmcontrast.interop import formats
 from mmcontrast.interop.pretrained import variables
 from mmcontrast.interop.run import config_of
 from mmcontrast.modalities import MODALITIES
+from mmcontrast.training.initialization import initial_arrays
 
 CASES = ("hf_siglip2", "hf_siglip2_vision")
 BUDGETS = (12, 20)
@@ -107,3 +108,13 @@ def test_what_does_not_fit_is_refused(file, change, message, tmp_path):
   with pytest.raises(UserError, match=message) as error:
     formats.read(f"hf:{tmp_path}")
   assert "\n" not in str(error.value)
+
+
+def test_a_run_that_keeps_the_ratio_of_images_starts_from_a_file(read):
+  theirs = read["hf_siglip2_vision"]
+  config = config_of(theirs) | {"init": {"towers/image": f"hf:{GOLDEN / 'hf_siglip2_vision'}"}}
+  config["towers"] = {"image": {**theirs.towers["image"], "dropout": 0.1}}
+  shapes = {"params": {"towers": {"image": variables(theirs.arrays)["params"]["towers"]["image"]}}, "batch_stats": {}}
+  found = initial_arrays(config, shapes, {})
+  assert found.keys() == theirs.arrays.keys()
+  assert all((found[path] == array).all() for path, array in theirs.arrays.items())
