@@ -98,5 +98,9 @@ def groups(values: Sequence[str] | np.ndarray) -> np.ndarray:
 
 
 def _digest(value: str | np.ndarray) -> int:
-  data = value.encode(errors="surrogatepass") if isinstance(value, str) else np.ascontiguousarray(value).tobytes()
+  if isinstance(value, str):
+    data = value.encode(errors="surrogatepass")
+  else:  # two plain pictures may have the same bytes, and other sides
+    array = np.ascontiguousarray(value)
+    data = array.tobytes() + repr(array.shape).encode() * (array.ndim > 1)
   return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), signed=True)

@@ -12,6 +12,7 @@ from mmcontrast.data.things import _Column
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import baselines
 from mmcontrast.evaluation.adaptation.properties import CHANGES, changed
+from mmcontrast.evaluation.matches import groups
 from mmcontrast.evaluation.protocols.corruptions import CORRUPTIONS, corrupted
 from mmcontrast.modalities import MODALITIES
 
@@ -79,6 +80,8 @@ def test_what_reads_pictures_in_evaluation_takes_them_at_their_ratio():
   values = [draw.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((16, 32), (48, 16), (16, 32))]
   rows = baselines.pixels("image_features", values)
   assert rows.shape == (3, 16 * 16 * 3) and 0 <= rows.min() <= rows.max() <= 1 and len(np.unique(rows, axis=0)) == 3
+  plain = [np.zeros((16, 32, 3), np.uint8), np.zeros((32, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)]
+  assert len(set(groups(plain).tolist())) == 2
   for name in CORRUPTIONS:
     assert [corrupted(one, name, 3).shape for one in values] == [one.shape for one in values], name
   assert [one.shape for one in changed(values, next(iter(CHANGES)))] == [one.shape for one in values]
