@@ -94,6 +94,18 @@ def test_the_first_are_put_in_order_and_no_others(query, kind, picture, tmp_path
   assert [one[1:] for one in again] == [one[1:] for one in found]
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_surely_does_not_match_is_last_and_no_logarithm_of_zero(monkeypatch):
+  """With the cosine beside the head; exp(-800) is 0."""
+  monkeypatch.setattr(Inference, "match", lambda *call: np.where(np.arange(len(call[-1])) % 2, -0.1, -800.0))
+  monkeypatch.setattr(Inference, "cosine_scale", lambda *_: 10.0)
+  monkeypatch.setitem(MODEL.config["evaluation"], "evaluators", {"retrieval": dict(match_order="head_and_cosine")})
+  nearest = search("run", "a cat", "toy", kind="image", count=12)
+  found = search("run", "a cat", "toy", kind="image", count=12, rerank=12)
+  assert {one.index for one in found[:6]} == {one.index for one in nearest[1::2]}
+  assert sum(one.score for one in found) == pytest.approx(1) and found[-1].score == 0
+
+
 @pytest.mark.parametrize(
   ("call", "message"),
   [

@@ -12,7 +12,7 @@ from meshes import assert_close, compiled, make_mesh
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
 
-GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "fastclip_v3.json").read_text())
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "image_text.json").read_text())["fastclip_v3"]
 IMAGE, TEXT = "image[0]/joint", "text[0]/joint"
 TERM = dict(query=IMAGE, key=TEXT, direction="both", temperature=0.07, criterion="compositional")
 
