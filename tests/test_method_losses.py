@@ -113,6 +113,19 @@ def test_vse_with_the_hardest_negative():
   np.testing.assert_allclose(loss({IMAGE: WAVES[0], TEXT: WAVES[1]}, {}), 8.005800820898 / 10, rtol=1e-11)
 
 
+def test_barlip_of_clip_rocket():
+  """Its inputs are normalised already; the config is a mean over five pairs of views."""
+  x, expected = case("image_text", "barlip")
+  entry = config_of("improved_vlp:loss=barlip")["redundancy_00"]
+  entry = entry | dict(regularizer=entry["regularizer"] | dict(standardize=False))
+  loss, _ = function_of({"t": entry})
+  image, text = entry["embeddings"]
+  value, gradients = jax.value_and_grad(lambda embeddings: loss(embeddings, {}))({image: x["a"], text: x["b"]})
+  np.testing.assert_allclose(value * 5, expected["loss"], rtol=1e-10)
+  for name, side in ((image, "a"), (text, "b")):
+    np.testing.assert_allclose(gradients[name] * 5, np.asarray(expected[f"grad_{side}"]), atol=1e-10)
+
+
 def test_hinge_of_caption2image():
   """The same sum divided by N^2 (DannyMerkx/caption2image): 2 / N of ours."""
   x, expected = case("multimodal", "hinge")
