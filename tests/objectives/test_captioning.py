@@ -95,6 +95,7 @@ def test_means_and_smoothing():
     (dict(module=dict(name="caption", smoothing=1.0)), r"smoothing: 1\.0 is not in \[0, 1\)"),
     (dict(embeddings="image[0]/image_joint"), r"takes logits, which head 'image_joint' does not give; .*words"),
     (dict(token_ids=dict(pad=0, bos=-1, eos=2)), r"module: config\.data\.token_ids\.bos is -1: .*without start token"),
+    (dict(words=dict(vocab_size=10)), r"config\.heads\.words\.vocab_size is 10, but tower 'text' has 40 words; leave"),
     (dict(words=dict(tied=True), width=12, heads=3), r"heads\.words\.tied: tokens of 12 .*'text', 40 words of 16"),
     (
       dict(reads=("image", "text")),
