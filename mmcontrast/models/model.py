@@ -428,8 +428,8 @@ def _of_texts(options: dict[str, Any], tower: str, towers: Mapping[str, nn.Modul
     options["vocab_size"] = vocabulary
   if options["vocab_size"] < vocabulary:
     raise UserError(
-      f"{where}.vocab_size is {options['vocab_size']}, but tower {tower!r} has {vocabulary} words; leave the key out to "
-      "have logits for all of them"
+      f"{where}.vocab_size is {options['vocab_size']}, but tower {tower!r} has {vocabulary} words; leave the key out "
+      "to have logits for all of them"
     )
   return {"token_embedding": f"towers/{tower}"} if options.get("tied") else {}
 

@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.errors import UserError
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.global_matrix import Tile, reduce_tiles
 from mmcontrast.objectives.reductions import Reduction, Values
@@ -63,6 +64,12 @@ class ModuleLoss(nn.Module):
   SCHEDULED: ClassVar[tuple[str, ...]] = ()
   VIEW_FACTS: ClassVar[tuple[str, ...]] = ()
   ONE_SPACE: ClassVar[bool] = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    temperature = getattr(self, "temperature", None)
+    if isinstance(temperature, int | float) and not temperature > 0:
+      raise UserError(f"temperature: {temperature!r} divides scores; give a number above 0, such as 0.07")
 
   @property
   def table(self) -> Mapping[str, float]:

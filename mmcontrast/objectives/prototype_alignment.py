@@ -27,17 +27,23 @@ class PrototypeAlignment(ModuleLoss):
   clusters are what the epoch hook `prototype_back_translation` writes; until then, and for examples without a cluster,
   the loss is 0. As megvii-research/protoclip@fde19338 (ProtoLoss, PBT). The logit scale s is learned.
 
-  State, of embedding 0 and 1: prototypes_0, means_0 [K, D]. Table: cluster_0, cluster_1, -1 where it is not known.
+  With `outer` clusters of a third embedding, of a teacher outside of what is trained, such as a frozen text tower, are
+  targets of both: outer times 1/2 [CE(s x O_x^T, cluster) + the same of y], O_x the mean of the x in each of them.
+
+  State, of embedding 0 and 1: prototypes_0, means_0 [K, D]; with `outer` outer_0. Table: cluster_0, cluster_1 and, with
+  `outer`, cluster_2, -1 where it is not known.
 
   Attributes:
     clusters: K, of each embedding.
     target_temperature: of targets; 0: the target is the cluster itself.
     temperature: 1 / s at the start; s stays in [1, 100].
+    outer: weight of the outer teacher, which the hook names as its third embedding; 0: there is none.
   """
 
   clusters: int = 100
   target_temperature: float = 0.01
   temperature: float = 0.07
+  outer: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -47,10 +53,12 @@ class PrototypeAlignment(ModuleLoss):
       raise UserError(f"target_temperature: {self.target_temperature} is below 0; 0 makes targets hard, released: 0.01")
     if not 0.01 <= self.temperature <= 1:
       raise UserError(f"temperature: {self.temperature} is not in [0.01, 1], where the logit scale is kept")
+    if not self.outer >= 0:
+      raise UserError(f"outer: {self.outer} is below 0; give a weight, or 0 for no outer teacher")
 
   @property
   def table(self) -> Mapping[str, float]:
-    return {"cluster_0": -1.0, "cluster_1": -1.0}
+    return {f"cluster_{n}": -1.0 for n in range(3 if self.outer else 2)}
 
   @nn.compact
   def __call__(self, views: Sequence[Encoded], facts: Facts) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -69,7 +77,20 @@ class PrototypeAlignment(ModuleLoss):
       known.append(jnp.sum(taken))
       losses.append(jnp.sum(jnp.where(taken, each, 0.0)) / jnp.maximum(known[-1], 1))
       hits.append(jnp.sum(taken & (jnp.argmax(logits, -1) == own)) / jnp.maximum(known[-1], 1))
-    return sum(losses) / 2, {"top1": sum(hits) / 2, "clustered": known[0], "logit_scale": scale}
+    loss = sum(losses) / 2
+    if self.outer:
+      loss += self.outer * self._outer(x, scale, facts)
+    return loss, {"top1": sum(hits) / 2, "clustered": known[0], "logit_scale": scale}
+
+  def _outer(self, x: Sequence[jax.Array], scale: jax.Array, facts: Facts) -> jax.Array:
+    """Half of both cross entropies with the clusters of the outer teacher."""
+    own = facts.rows["cluster_2"].astype(jnp.int32)
+    taken, losses = facts.valid & (own >= 0), []
+    for n, one in enumerate(x):
+      prototypes = self.variable("state", f"outer_{n}", jnp.zeros, (self.clusters, one.shape[-1]), jnp.float32).value
+      each = prototype_loss(scale * products(one, prototypes), prototypes, own, 0)
+      losses.append(jnp.sum(jnp.where(taken, each, 0.0)) / jnp.maximum(jnp.sum(taken), 1))
+    return sum(losses) / 2
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     if len(names) != 2:

@@ -85,7 +85,8 @@ class BackTranslation:
 
   Attributes:
     term: the entry of the objective whose state it writes, which says how many clusters there are.
-    embeddings: the two paths that are clustered, in the order of the term's.
+    embeddings: the two paths that are clustered, in the order of the term's; of a term with `outer` a third, of the
+      outer teacher, within whose clusters means of both are taken too.
     iterations: rounds of k-means.
     restarts: starts of which the best is kept.
   """
@@ -98,7 +99,7 @@ class BackTranslation:
   restarts: int = 3
 
   def __post_init__(self):
-    if len(self.embeddings) != 2:
+    if len(self.embeddings) not in (2, 3):
       raise UserError(f"embeddings: {list(self.embeddings)} are {len(self.embeddings)}; name the two of the term")
     for name, least in (("iterations", 0), ("restarts", 1)):
       if not getattr(self, name) >= least:
@@ -107,10 +108,16 @@ class BackTranslation:
   @property
   def vectors(self) -> dict[str, str]:
     kinds = ("means", "prototypes")
-    return {f"{kind}_{number}": path for number, path in enumerate(self.embeddings) for kind in kinds}
+    return {f"{kind}_{number}": path for number, path in enumerate(self.embeddings[:2]) for kind in kinds}
 
   def check(self, state: Any, examples: int, of_training: bool) -> None:
     own = _arrays_of(self.term, state, "means_0", "prototype_alignment")
+    if ("outer_0" in own) != (len(self.embeddings) == 3):
+      lacks = "no third, and" if "outer_0" in own else "a third, an outer teacher, and"
+      raise UserError(
+        f"embeddings: {list(self.embeddings)} name {lacks} config.objective.{self.term}.module.outer is "
+        + ("its weight; name one, such as a head of a frozen tower" if "outer_0" in own else "0; give it a weight")
+      )
     check_set(of_training)
     _check_count(self.term, len(own["means_0"]), examples)
 
@@ -127,11 +134,15 @@ class BackTranslation:
     ]  # fmt: skip
     arrays, columns, shown = {}, {}, {}
     for number, one in enumerate(made):
+      columns[f"cluster_{number}"] = one.assignments
+      shown[f"clusters of {self.embeddings[number]}"] = int((one.sizes > 0).sum())
+    for number, one in enumerate(made[:2]):
       there = found.present[self.embeddings[number]]
       other = np.where(there, made[1 - number].assignments, -1)
       arrays |= {f"means_{number}": one.centroids, f"prototypes_{number}": back_translated(rows[number], other, count)}
-      columns[f"cluster_{number}"] = one.assignments
-      shown[f"clusters of {self.embeddings[number]}"] = int((one.sizes > 0).sum())
+      if len(made) == 3:
+        outer = np.where(there, made[2].assignments, -1)
+        arrays[f"outer_{number}"] = back_translated(rows[number], outer, count)
     return Update({self.term: arrays}, {self.term: columns}, shown)
 
 

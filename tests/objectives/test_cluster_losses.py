@@ -119,6 +119,20 @@ def test_protoclip(name):
   np.testing.assert_allclose(found, expected["loss"], rtol=3e-6)  # rows are unit to 6 digits
 
 
+def test_protoclips_outer_teacher():
+  """Hard targets of a third embedding's clusters, for both, at the weight that is given."""
+  x, expected = golden(IMAGE_TEXT, "proto_hard")
+  term = dict(module=dict(name="prototype_alignment", clusters=3, outer=0.5), embeddings=VIEWS)
+  state = {f"outer_{n}": x["cs"] for n in (0, 1)}
+  state |= {f"{key}_{n}": np.zeros_like(x["cs"]) for key in ("prototypes", "means") for n in (0, 1)}
+  rows = {f"cluster_{n}": np.full(len(x["lab"]), -1.0) for n in (0, 1)} | {"cluster_2": x["lab"].astype(float)}
+  parameters = {"log_scale": jnp.log(x["scale"])}
+  found = evaluate(term, dict.fromkeys(VIEWS, x["x"]), {}, state, rows, parameters)[0]
+  np.testing.assert_allclose(found, 0.5 * expected["loss"], rtol=3e-6)
+  rows["cluster_2"] = -jnp.ones(len(x["lab"]))
+  assert evaluate(term, dict.fromkeys(VIEWS, x["x"]), {}, state, rows, parameters)[0] == 0
+
+
 def test_back_translation():
   x, expected = golden(IMAGE_TEXT, "pbt")
   found = back_translated(x["x"], x["lab"], 4)

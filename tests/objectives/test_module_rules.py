@@ -1,4 +1,4 @@
-"""What a module term owns is decayed, cut over devices, adapted and frozen by the rules of towers."""
+"""What a module term owns is decayed, cut over devices, adapted and frozen by the rules of towers; what none takes."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from mmcontrast.errors import UserError
 from mmcontrast.models.lora import Lora
+from mmcontrast.objectives.module_term import MODULES
 from mmcontrast.optimization.optim import frozen_mask, make_optimizer
 from mmcontrast.parallel import sharding
 from mmcontrast.parameter_paths import parameter_paths
+from mmcontrast.registry import REQUIRED, build, options_of
 from mmcontrast.runs.train_state import TrainState
 
 MESH = AbstractMesh((2, 4, 2), sharding.AXES)
@@ -91,3 +94,17 @@ def test_freezing():
   )
   moved = {path.split("/")[0] for path, update in changes(optimizer, weights).items() if np.any(update != 0)}
   assert moved == {"towers", "heads"}
+
+
+def test_no_module_takes_a_temperature_of_zero():
+  """Of all that have one: it would be divided by, and the loss be no number in the first step."""
+  tried = 0
+  for name, module in MODULES.items():
+    options = options_of(module)
+    if not isinstance(options.get("temperature"), int | float):
+      continue
+    required = {key: {"label": "kind"}.get(key, 3) for key, value in options.items() if value is REQUIRED}
+    tried += 1
+    with pytest.raises(UserError, match=r"^objective\.t\.module[.:].*temperature"):
+      build(MODULES, dict(required, name=name, temperature=0), "objective.t.module")
+  assert tried > 5

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import types
 from typing import ClassVar
 
 import jax
@@ -251,6 +252,31 @@ def test_vectors_of_another_width_are_refused_before_anything_compiles(hook, kep
   )
   with pytest.raises(UserError, match=message + r"; name what the term reads, image\[0\]/image_ssl"):
     check_hooks(plan_of(c))
+
+
+def test_an_outer_teacher_makes_clusters_of_which_both_have_means():
+  draw = np.random.default_rng(0)
+  hook = HOOKS["prototype_back_translation"](
+    term="t", embeddings=("image[0]/a", "text[0]/b", "text[0]/outer"), iterations=3
+  )
+  rows = {path: draw.normal(size=(12, 4)).astype(np.float32) for path in hook.embeddings}
+  there = {path: np.arange(12) != 5 for path in rows}
+  found = Examples({path: Encoded(x) for path, x in rows.items()}, there, {})
+  state = types.SimpleNamespace(terms={"t": {"means_0": np.zeros((3, 4)), "outer_0": np.zeros((3, 4))}})
+  update = hook(lambda names: found, state, jax.random.key(0))
+  clusters = np.where(there["text[0]/outer"], update.tables["t"]["cluster_2"], -1)
+  for number, path in enumerate(hook.embeddings[:2]):
+    unit = rows[path] / np.linalg.norm(rows[path], axis=1, keepdims=True)
+    wanted = [unit[clusters == one].mean(0) if (clusters == one).any() else np.zeros(4) for one in range(3)]
+    np.testing.assert_allclose(update.terms["t"][f"outer_{number}"], wanted, atol=1e-6)
+  two = HOOKS["prototype_back_translation"](term="t", embeddings=hook.embeddings[:2])
+  with pytest.raises(
+    UserError, match=r"^embeddings: .* name no third, and config\.objective\.t\.module\.outer is its weight"
+  ):
+    two.check(state, 12, True)
+  del state.terms["t"]["outer_0"]
+  with pytest.raises(UserError, match=r"name a third, an outer teacher, and .*outer is 0; give it a weight"):
+    hook.check(state, 12, True)
 
 
 def test_groups_are_made_by_one_hook_of_one_dataset(data, devices):

@@ -4,8 +4,9 @@
 
 Before every second epoch (an episode) k-means clusters both modalities on heads of their own; prototypes of images are
 their means within the clusters of texts, and the other way round. The first epoch is CLIP's alone. 200 clusters for
-some 1,900 concepts (20,000 for 200,000 examples). The paper also has an external teacher, clusters of a frozen RoBERTa
-as hard targets, and locks the image tower in the last two epochs; neither is here. The rest is clip.py.
+some 1,900 concepts (20,000 for 200,000 examples). The paper's external teacher, clusters of a frozen RoBERTa as hard
+targets, is the module's `outer` and a third embedding of the hook; no such tower is here, and the image tower is not
+locked in the last epochs. The rest is clip.py.
 """
 
 from mmcontrast.config import sized
