@@ -34,6 +34,7 @@ from mmcontrast.encoders.point_transformer import PointTransformer
 from mmcontrast.encoders.regions import RegionCells, RegionTransformer, SecondStream
 from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mmcontrast.encoders.series_transformer import SeriesTransformer
+from mmcontrast.encoders.sizes import check_sizes
 from mmcontrast.encoders.speech_transformer import SpeechTransformer
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.tubelet_vit import TubeletViT
@@ -109,6 +110,7 @@ def build_encoder(config: Mapping[str, Any], where: str = "towers") -> nn.Module
   many of them) maps `(*encoded, train)`. Raises UserError for an
   unknown name, option or value, naming the nearest; `where` is the config's path in it.
   """
+  check_sizes(config, where)
   return build(ENCODERS, config, where)
 
 

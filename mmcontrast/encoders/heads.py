@@ -18,6 +18,7 @@ from mmcontrast.encoders.finite_tokens import FiniteTokens
 from mmcontrast.encoders.norm import BatchNorm
 from mmcontrast.encoders.projectors import ResidualMlp, TokenProjector, UniversalProjection
 from mmcontrast.encoders.shared_queries import SharedQueries
+from mmcontrast.encoders.sizes import check_sizes
 from mmcontrast.encoders.token_heads import PixelPropagation, Slots, TokenPrototypes
 from mmcontrast.encoders.token_merge import TokenMerge
 from mmcontrast.encoders.words import Words
@@ -269,4 +270,5 @@ def build_head(config: Mapping[str, Any], where: str = "heads") -> nn.Module:
   The module maps what it `takes`, and `train`, to an `Encoded` of the fields that it `gives`. Raises
   UserError for an unknown name or option, naming the nearest.
   """
+  check_sizes(config, where)
   return build(HEADS, config, where)

@@ -279,11 +279,18 @@ def test_heads():
   ({"name": "text_transformer", "vocab_size": 9, "causal": True, "pool": "cls"}, "use pool='eos'"),
   ({"name": "text_transformer", "vocab_size": 9, "pool": "end_token", "attend_padding": True}, "leave attend_padding"),
   ({"width": 3}, r"towers.image: 'name' is missing"),
+  ({"name": "vit", "heads": 0}, r"towers.image.heads: 0 is not a whole number of 1 or more"),
+  ({"name": "vit", "width": 8.5}, r"towers.image.width: 8.5 is not a whole number of 1 or more"),
 ], ids=str)  # fmt: skip
 def test_a_wrong_config_is_one_line_with_the_nearest_choice(config, message):
   with pytest.raises(UserError, match=message) as error:
     build_encoder(config, "towers.image")
   assert "\n" not in str(error.value)
+
+
+def test_a_head_of_no_numbers_is_one_line():
+  with pytest.raises(UserError, match=r"heads\.groups\.dim: 0 is not a whole number of 1 or more"):
+    build_head({"name": "token_prototypes", "dim": 0}, "heads.groups")
 
 
 def test_wrong_inputs_say_what_does_not_fit():
