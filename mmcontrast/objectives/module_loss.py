@@ -67,9 +67,10 @@ class ModuleLoss(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    temperature = getattr(self, "temperature", None)
-    if isinstance(temperature, int | float) and not temperature > 0:
-      raise UserError(f"temperature: {temperature!r} divides scores; give a number above 0, such as 0.07")
+    for name in ("temperature", "teacher_temperature"):
+      value = getattr(self, name, None)
+      if isinstance(value, int | float) and not value > 0:
+        raise UserError(f"{name}: {value!r} divides scores; give a number above 0, such as 0.07")
 
   @property
   def table(self) -> Mapping[str, float]:

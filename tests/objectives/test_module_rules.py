@@ -1,5 +1,7 @@
 """What a module term owns is decayed, cut over devices, adapted and frozen by the rules of towers; what none takes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,12 +101,12 @@ def test_freezing():
 def test_no_module_takes_a_temperature_of_zero():
   """Of all that have one: it would be divided by, and the loss be no number in the first step."""
   tried = 0
-  for name, module in MODULES.items():
+  for (name, module), option in itertools.product(MODULES.items(), ("temperature", "teacher_temperature")):
     options = options_of(module)
-    if not isinstance(options.get("temperature"), int | float):
+    if not isinstance(options.get(option), int | float):
       continue
     required = {key: {"label": "kind"}.get(key, 3) for key, value in options.items() if value is REQUIRED}
     tried += 1
-    with pytest.raises(UserError, match=r"^objective\.t\.module[.:].*temperature"):
-      build(MODULES, dict(required, name=name, temperature=0), "objective.t.module")
-  assert tried > 5
+    with pytest.raises(UserError, match=rf"^objective\.t\.module[.:].*{option}"):
+      build(MODULES, dict(required, name=name, **{option: 0}), "objective.t.module")
+  assert tried > 10
