@@ -11,7 +11,7 @@ from mmcontrast.evaluation import class_names
 from mmcontrast.evaluation.embed import cosines, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of
 from mmcontrast.evaluation.protocols import names_of
-from mmcontrast.evaluation.protocols.corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from mmcontrast.evaluation.protocols.corruptions import CORRUPTIONS, STRENGTHS, USUAL, corrupted
 from mmcontrast.evaluation.zero_shot import USUAL_LABEL, USUAL_TEMPLATES, class_embeddings, zero_shot
 from mmcontrast.modalities import stacked
 
@@ -26,7 +26,7 @@ def evaluate(
   label: str | Sequence[str] | None = None,
   templates: Sequence[str] = USUAL_TEMPLATES,
   names: str | class_names.Names | None = None,
-  corruptions: str | Sequence[str] = tuple(CORRUPTIONS),
+  corruptions: str | Sequence[str] = USUAL,
   strengths: Sequence[int] = STRENGTHS,
 ) -> dict[str, dict[str, float]]:
   """Top-1 accuracy of all labelled pictures as they are (LABEL_clean), under each corruption, the mean over strengths
@@ -36,7 +36,7 @@ def evaluate(
     label: as of zero_shot.
     templates: as of zero_shot.
     names: as of zero_shot.
-    corruptions: of CORRUPTIONS.
+    corruptions: of CORRUPTIONS, fourteen; the nine usual ones where none are named.
     strengths: 1 to 5.
   Raises UserError as zero_shot, and for another corruption or strength.
   """

@@ -7,6 +7,7 @@ import pytest
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.metric_names import metric_names
+from mmcontrast.evaluation.protocols import corruptions
 from mmcontrast.evaluation.protocols.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from mmcontrast.evaluation.suite import check, embed_sets, run_suite
 from mmcontrast.evaluation.tagging import mean_average_precision
@@ -48,6 +49,50 @@ def test_amounts_of_noise():
   assert (corrupted(grey, "impulse_noise", 5) != 128).mean() == pytest.approx(0.27, rel=0.05)
   contrast = corrupted(PIXELS, "contrast", 2).astype(float)
   np.testing.assert_allclose(contrast, (PIXELS - PIXELS.mean((0, 1))) * 0.3 + PIXELS.mean((0, 1)), atol=1.01)
+
+
+def test_speckles_grow_with_the_brightness():
+  found = corrupted(np.full((200, 200, 3), (0, 50, 100), np.uint8), "speckle_noise", 1) / 255
+  np.testing.assert_allclose(found.std((0, 1)), 0.15 * np.array([0, 50, 100]) / 255, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("strength", [1, 5])
+def test_out_of_focus_a_point_is_a_disk(strength):
+  """At 224 pixels the kernel is the published one; at fewer it is as much smaller, and as heavy."""
+  radius, sigma = ((3, 0.1), (10, 0.5))[strength == 5]
+  point = np.zeros((224, 224, 3), np.uint8)
+  point[112, 112] = 255
+  kernel = corruptions._disk(radius, sigma)
+  half = len(kernel) // 2
+  found = corrupted(point, "defocus_blur", strength)[..., 0]
+  expected = np.zeros((224, 224))
+  expected[112 - half : 113 + half, 112 - half : 113 + half] = kernel
+  np.testing.assert_array_equal(found, (expected * 255).astype(np.uint8))
+  across = np.arange(-half, half + 1)
+  inside = across[:, None] ** 2 + across**2 <= (radius - 3) ** 2
+  np.testing.assert_allclose(kernel[inside], kernel.max(), rtol=1e-6)
+  assert (kernel[across[:, None] ** 2 + across**2 > (radius + 3) ** 2] == 0).all()
+  small = corruptions._shrunk(kernel, 0.25)
+  assert len(small) == 2 * -(-half // 4) + 1 and small.sum() == pytest.approx(1)
+  places = np.arange(len(small)) - len(small) // 2
+  assert (small.sum(1) * places).sum() == pytest.approx(0, abs=1e-12)
+  np.testing.assert_array_equal(corruptions._shrunk(kernel, 1.0), kernel)
+
+
+def test_glass_takes_pixels_from_near_by_and_zoom_and_fog_keep_their_bounds():
+  spots = np.zeros((64, 64, 3), np.uint8)
+  spots[::4, ::4] = 255
+  glass = corrupted(spots, "glass_blur", 1)
+  assert glass.max() > 0 and abs(glass.mean() - spots.mean()) < 4
+  edge = np.zeros((64, 64, 3), np.uint8)
+  edge[:, 32:] = 255
+  assert (corrupted(edge, "glass_blur", 5)[:, :26] == 0).all()  # nothing comes from further away
+  flat = np.full((64, 64, 3), 77, np.uint8)
+  assert np.abs(corrupted(flat, "zoom_blur", 5).astype(int) - 77).max() <= 1
+  heights = corruptions._plasma(64, 2.0, np.random.default_rng(0))
+  assert heights.min() == 0 and heights.max() == 1 and np.abs(np.diff(heights, axis=0)).mean() < 0.1
+  fog = corrupted(np.stack([flat[..., 0]] * 3, -1), "fog", 1)
+  assert fog.max() <= 78 and fog.std() > 3  # heights of 0 to 1, the brightest stays the brightest
 
 
 def test_unknown_corruptions():
