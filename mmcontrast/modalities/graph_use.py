@@ -18,7 +18,7 @@ class GraphsInUse(InUse):
   """Raw: the bytes of a JSON file (graph_reading.py). From outside: a path, such bytes, or the table itself."""
 
   field = "graph"
-  suffixes = (".json",)
+  suffixes = (".graph",)  # JSON; of that name, what crawlers leave beside images would be taken for graphs
   taken = 'give a path or the bytes of a JSON file, or a table {"nodes": [...], "edges": [[from, to, kind], ...]}'
 
   def raw_of(self, value: Any, column: str, row: Mapping[str, Any], options: Mapping[str, Any]) -> bytes | None:

@@ -15,6 +15,7 @@ from mmcontrast.interop.formats import FORMATS, read
 from mmcontrast.interop.initial import open_part
 from mmcontrast.interop.pretrained import model_config, variables
 from mmcontrast.interop.run import import_run
+from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.model import build_model
 
 CASES = {"hf_bert_decoder": ("decoder", 12), "hf_blip_decoder": ("decoder", 8), "hf_blip_fusion": ("fusion", 8)}
@@ -39,7 +40,7 @@ def test_outputs_are_transformers(case):
 
   @jax.jit
   def run(weights, ids, mask, seen):
-    text = model.encode(weights, "text", (ids, mask))[0]
+    text = model.encode(weights, "text", Inputs(ids, mask))[0]
     fused = model.fuse(weights, tower, [text, Encoded(tokens=seen)])[0]
     return model.project(weights, "words", fused)[0].logits if pretrained.heads else fused.tokens
 

@@ -177,8 +177,8 @@ def test_tables_and_files_are_read_and_told(tmp_path):
   assert "graphs: graph" in text and "5 / 5 / 5 nodes; 3 / 3 / 3 edges" in text and "kinds hypernym, part_of" in text
   assert "bad graphs" in text and "rows.jsonl:3: edge 0 names node 'wolf', which is not there" in text
   assert "graph: 5 nodes, 3 edges, about 'a dog'" in text
-  (tmp_path / "one.json").write_bytes(changed())
-  assert GRAPH.accepts(str(tmp_path / "one.json"), settings(), "")["graph_nodes"] == 4
+  (tmp_path / "one.graph").write_bytes(changed())
+  assert GRAPH.accepts(str(tmp_path / "one.graph"), settings(), "")["graph_nodes"] == 4
   for thing in (changed(), GRAPH.accepts(TREE, settings(), "")):
     picture = GRAPH.show(thing).picture
     assert picture.shape == (192, 192, 3) and len(np.unique(picture.reshape(-1, 3), axis=0)) > 3

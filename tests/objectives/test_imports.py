@@ -41,7 +41,9 @@ def test_the_room_stands_on_encoders_types_alone():
     # A term with a transformer of its own takes the layers of the towers.
     "mmcontrast.encoders.layer_norm",
     "mmcontrast.encoders.transformer",
+    "mmcontrast.encoders.tubelet_vit",  # how a video is cut into what is hidden
     "mmcontrast.encoders.video_prompts",
+    "mmcontrast.modalities.boxes",  # where a view's regions are in it
     "mmcontrast.modalities",  # which modality a set of views is of, and what is known of a view
   }
   for file in FOLDER.glob("*.py"):

@@ -256,7 +256,7 @@ def test_rules_of_grouping():
       module("attribute_alignment", VIEWS, label="age", dimension=7),
       r"t\.module\.dimension: head 'joint' gives vectors of 4 numbers, and no number 7; give one from 0 to 3",
     ),
-    (module("attribute_alignment", VIEWS, temperature=0.0), r"t\.module\.temperature: 0\.0 is not above 0"),
+    (module("attribute_alignment", VIEWS, temperature=0.0), r"t\.module\.temperature: 0\.0 divides scores; give"),
     (module("gated_subspaces", VIEWS[:1], label="age"), r"t\.embeddings: .* are 1; name queries and keys"),
     (module("gated_subspaces", VIEWS, label="age", classes=5), r"t\.module\.classes: 5, and label 'age' has 2 classes"),
     (module("gated_subspaces", VIEWS, label="age", scale=0.0), r"t\.module\.scale: 0\.0 is not above 0"),

@@ -135,16 +135,16 @@ def _shrunk(kernel: np.ndarray, scale: float) -> np.ndarray:
 def _glass_blur(pixels: np.ndarray, numbers: tuple[float, int, int], draw: np.random.Generator) -> np.ndarray:
   """Blurred, pixels taken from near by, blurred again. The reference means to exchange two pixels and copies one."""
   sigma, most, rounds = numbers
-  side = len(pixels)
-  most = max(1, round(most * side / _SIDE))
+  height, width = pixels.shape[:2]
+  most = max(1, round(most * min(height, width) / _SIDE))
   x = _gaussian_blur(pixels, sigma, draw)
-  taken = list(range(side * side))
+  taken = list(range(height * width))
   for _ in range(rounds):
-    moves = draw.integers(-most, most, (side, side, 2)).tolist()
-    for row in range(side - most, most, -1):
-      for column in range(side - most, most, -1):
+    moves = draw.integers(-most, most, (height, width, 2)).tolist()
+    for row in range(height - most, most, -1):
+      for column in range(width - most, most, -1):
         right, down = moves[row][column]
-        taken[row * side + column] = taken[(row + down) * side + column + right]
+        taken[row * width + column] = taken[(row + down) * width + column + right]
   return _gaussian_blur(x.reshape(-1, 3)[taken].reshape(x.shape), sigma, draw)
 
 
@@ -156,22 +156,23 @@ def _zoom_blur(pixels: np.ndarray, numbers: tuple[float, float], draw: np.random
 
 
 def _magnified(x: np.ndarray, factor: float) -> np.ndarray:
-  """The middle of a picture [S, S, 3], `factor` times as large, linear in between."""
+  """The middle of a picture [H, W, 3], `factor` times as large, linear in between."""
   from scipy.ndimage import zoom
 
-  side = len(x)
-  inner = math.ceil(side / factor)
-  start = (side - inner) // 2
-  large = zoom(x[start : start + inner, start : start + inner], (factor, factor, 1), order=1)
-  start = (len(large) - side) // 2
-  return large[start : start + side, start : start + side]
+  inner = tuple(math.ceil(side / factor) for side in x.shape[:2])
+  return _middle(zoom(_middle(x, inner), (factor, factor, 1), order=1), x.shape[:2])
+
+
+def _middle(x: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+  top, left = ((whole - side) // 2 for whole, side in zip(x.shape, size))
+  return x[top : top + size[0], left : left + size[1]]
 
 
 def _fog(pixels: np.ndarray, numbers: tuple[float, float], draw: np.random.Generator) -> np.ndarray:
   thick, decay = numbers
-  x, side = pixels / 255, len(pixels)
+  x, (height, width) = pixels / 255, pixels.shape[:2]
   most = x.max()
-  x = x + thick * _plasma(2 ** math.ceil(math.log2(side)), decay, draw)[:side, :side, None]
+  x = x + thick * _plasma(2 ** math.ceil(math.log2(max(height, width))), decay, draw)[:height, :width, None]
   return _bytes(x * most / (most + thick))
 
 
