@@ -2,7 +2,7 @@
 
 $GCLOUD_CLOUD is its folder. In it: calls.jsonl; `script`, a JSON object that says how it behaves:
   waits: how many looks see WAITING_FOR_RESOURCES before ACTIVE
-  preempt_after: how many calls of ssh until the slice is taken away (once), null for never
+  preempt_after: how many calls of ssh, and a step of the run, until the slice is taken away (once), null for never
   failing_ssh: how many of the next calls of ssh fail by themselves
 """
 
@@ -88,7 +88,7 @@ elif words[:3] == ["compute", "tpus", "tpu-vm"]:
       sys.exit(255)
     if script["preempt_after"] is not None:
       script["preempt_after"] -= 1
-      if script["preempt_after"] < 0:
+      if script["preempt_after"] < 0 and any(cloud.glob("bin/run/step-*")):
         script["preempt_after"] = None
         (cloud / "state").write_text("SUSPENDED")
       keep()
