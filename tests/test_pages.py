@@ -1,6 +1,6 @@
 """The pages that are made from the code say what the code is."""
 
-import importlib.util
+import importlib
 import json
 import pathlib
 import re
@@ -16,10 +16,9 @@ DOCS = ROOT / "docs"
 
 @pytest.fixture(scope="module")
 def maker():
-  spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(DOCS)
+    return importlib.import_module("make_pages")
 
 
 @pytest.mark.parametrize("page", ["config.md", "optimizers.md"])
@@ -30,7 +29,7 @@ def test_a_page_is_as_the_code(maker, page):
 
 def test_every_key_of_the_program_is_explained_and_no_other(maker):
   assert set(maker.MEANINGS) == set(maker.program_keys(base_config().to_dict())), (
-    "docs/make_pages.py: MEANINGS says what each key of base_config means"
+    "docs/option_words.py: MEANINGS says what each key of base_config means"
   )
 
 
