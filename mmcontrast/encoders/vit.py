@@ -35,7 +35,7 @@ from mmcontrast.errors import UserError
 class ViT(nn.Module):
   """Images [B, H, W, 3] to patch tokens and one vector.
 
-  Images that keep their ratio (config.data.resize.mode "native") come as rows of patches, padded to one length, with
+  Images that keep their ratio (config.data.native.patches) come as rows of patches, padded to one length, with
   the grid that each is of: NaFlex (SigLIP 2, arXiv:2502.14786). Positions are those of the image's own grid, and
   padding is neither attended to nor pooled, so that an image gives the same in any batch and at any length.
 
