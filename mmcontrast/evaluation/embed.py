@@ -133,8 +133,9 @@ def unit(x: np.ndarray) -> np.ndarray:
   """Rows of `x` [N, D] as float32, L2-normalised; a row of zeros stays zero."""
   x = np.asarray(x, np.float32)
   out = np.empty_like(x)
-  for rows in row_chunks(len(x), x[:1].size):  # the norm takes a copy of what it is of
-    out[rows] = x[rows] / np.maximum(np.linalg.norm(x[rows], axis=-1, keepdims=True), 1e-12)
+  for rows in row_chunks(len(x), x[:1].size, 1 << 19):  # what stays in a core's cache
+    length = np.sqrt(np.einsum("nd,nd->n", x[rows], x[rows]))  # a third of the time of np.linalg.norm
+    np.divide(x[rows], np.maximum(length, 1e-12)[:, None], out=out[rows])
   return out
 
 

@@ -12,13 +12,9 @@ a line says how many are.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Sequence
-from concurrent import futures
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import nearest
@@ -26,9 +22,6 @@ from mmcontrast.evaluation.embed import row_chunks, unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of, task_of
 from mmcontrast.evaluation.labelled import Labelled, accuracies, concepts, gather, leave_out, tested
 
-_SCORES = 1 << 24  # numbers in a chunk: of few queries a product with a large bank is slow
-_THREADS = 16
-_LARGE = 1 << 31  # products, from which on threads gain
 USUAL_LABEL = "subgroup"  # the emoji's; without it every label of the data
 
 
@@ -56,29 +49,13 @@ def classify(
   queries, bank, bank_labels = unit(queries), unit(bank), np.asarray(bank_labels)
   k, classes = min(k, len(bank)), int(bank_labels.max()) + 1
   out = np.empty(len(queries), np.int64)
-  threads = min(_THREADS, max(1, os.cpu_count() or 1))
-  chunks = list(row_chunks(len(queries), max(len(bank), classes), min(_SCORES, -(-out.size * len(bank) // threads))))
-  memory = threading.local()  # of the scores of a chunk; new memory each time would take a tenth of the time
-
-  def vote(rows: slice) -> None:
-    count = rows.stop - rows.start
-    if not hasattr(memory, "scores"):
-      memory.scores = np.empty((chunks[0].stop, len(bank)), np.float32)
-    scores = np.matmul(queries[rows], bank.T, out=memory.scores[:count])
-    near = nearest.largest(scores, k)
-    cosine = np.take_along_axis(scores, near, axis=1).astype(np.float64)
+  near = nearest.of_each(queries, bank, k)
+  for rows in row_chunks(len(queries), max(classes, k)):
+    cosine, count = near.cosine[rows].astype(np.float64), rows.stop - rows.start
     weight = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / temperature)
-    cell = np.arange(count)[:, None] * classes + bank_labels[near]
+    cell = np.arange(count)[:, None] * classes + bank_labels[near.index[rows]]
     votes = np.bincount(cell.ravel(), weight.ravel(), minlength=count * classes)
     out[rows] = votes.reshape(count, classes).argmax(axis=1)
-
-  if len(out) * bank.size < _LARGE or threads == 1:
-    for rows in chunks:
-      vote(rows)
-    return out
-  # A chunk a thread: a product alone would leave cores without work while the largest are looked for.
-  with threadpool_limits(1, "blas"), futures.ThreadPoolExecutor(threads) as pool:
-    list(pool.map(vote, chunks))
   return out
 
 
