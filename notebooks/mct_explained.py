@@ -101,6 +101,10 @@ for row in range(3):
 # @title Train a little
 steps = 150  # @param {type:"integer"}
 
+import functools
+
+import jax
+
 from mmcontrast.training.program import make_plans
 from mmcontrast.training.step import init_state
 
@@ -110,7 +114,7 @@ if small:
   config["optimizer"]["learning_rate"] = 1e-3
 plan = make_plans(config, lambda run: spec)[""]
 method = plan.program.method
-state = init_state(method, batch)
+state = jax.jit(functools.partial(init_state, method))(batch)
 for _ in range(steps):
   state, metrics = plan.program.step(state, next(batches))
 print({name: round(float(metrics[f"{name}/loss"]), 3) for name in config["objective"]})
@@ -128,7 +132,6 @@ print({name: round(float(metrics[f"{name}/loss"]), 3) for name in config["object
 #   heads.
 
 # %%
-import jax
 import jax.numpy as jnp
 
 from mmcontrast.objectives.terms import evaluate, required_embeddings
@@ -212,14 +215,15 @@ for (name, term), ours in zip(config["objective"].items(), now):
 
 # %%
 gradients = jax.jit(jax.jacrev(losses_of))(state.params)
+arrays = jax.device_get(gradients)
 parts = [(kind, part) for kind in ("towers", "heads") for part in state.params[kind]]
 
 
 def length(tree, row):
-  return float(jnp.sqrt(sum(jnp.sum(leaf[row] ** 2) for leaf in jax.tree.leaves(tree))))
+  return np.sqrt(sum(np.sum(leaf[row] ** 2) for leaf in jax.tree.leaves(tree)))
 
 
-table = np.array([[length(gradients[kind][part], row) for kind, part in parts] for row in range(5)])
+table = np.array([[length(arrays[kind][part], row) for kind, part in parts] for row in range(5)])
 print(f"{'':14}" + "".join(f"{part:>13}" for _, part in parts))
 for name, row in zip(config["objective"], table):
   print(f"{name:14}" + "".join(f"{value:13.3f}" if value else f"{'-':>13}" for value in row))
