@@ -69,7 +69,7 @@ def segmentation(folder: pathlib.Path) -> list[dict]:
   """mIoU on composed scenes of concepts never trained on: a row a kind of class vectors."""
   from mmcontrast.segment import segment
 
-  options = dict(head="image_regions", support=100, train_split="train", most=200)
+  options = dict(head="image_regions", support=100, decoder=True, train_split="train", most=200)
   found = segment(folder / "scenes", "emoji_scenes", split="validation", **options)
   return [
     {"what": f"segment: {name}", "mIoU": round(100 * of["miou"], 1), "pixels": round(100 * of["pixel_accuracy"], 1)}

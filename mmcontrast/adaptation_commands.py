@@ -63,7 +63,12 @@ def add(commands: argparse._SubParsersAction) -> None:
   segment.add_argument(
     "--train_split", metavar="SPLIT", help="train class vectors that attend to the image, on this split (DenseCLIP)"
   )
-  segment.add_argument("--steps", type=int, default=300, help="of that training (default: 300)")
+  segment.add_argument(
+    "--decoder",
+    action="store_true",
+    help="train a small decoder of score maps on the images of --support, by names and in context (DenseCLIP)",
+  )
+  segment.add_argument("--steps", type=int, default=300, help="of these trainings (default: 300)")
   segment.add_argument(
     "--grounding",
     action="store_true",
@@ -87,6 +92,7 @@ def _segment(options: argparse.Namespace, words: list[str]) -> None:
     support=options.support,
     train_split=options.train_split,
     steps=options.steps,
+    decoder=options.decoder,
     most=options.images,
     grounding=options.grounding,
     step=options.step,

@@ -1,8 +1,9 @@
 """`mmcontrast segment SOURCE --workdir RUN`: how well a run tells by names what each place of an image shows.
 
 Of a source whose records have masks of named regions, as emoji_scenes has. Nothing of the run is trained; beside its
-own patches and names stand means of look-alike patches, prototypes of a few images with masks, and class vectors that
-attend to the image. See evaluation/adaptation/segmentation.py; and grounding.py, of names one by one.
+own patches and names stand means of look-alike patches, prototypes of a few images with masks, class vectors that
+attend to the image, and a decoder of score maps. See segmentation.py and score_maps.py in evaluation/adaptation; and
+grounding.py, of names one by one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,11 +24,11 @@ from mmcontrast.data.sources import BadRecord, Source, open_source
 from mmcontrast.data.transforms import evaluation_parts
 from mmcontrast.errors import UserError, note, one_line
 from mmcontrast.evaluation.adaptation import grounding as grounding_of_phrases
-from mmcontrast.evaluation.adaptation import segmentation
+from mmcontrast.evaluation.adaptation import score_maps, segmentation
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.zero_shot import class_embeddings
 from mmcontrast.inference import Inference, load
-from mmcontrast.inference.maps import image_maps
+from mmcontrast.inference.maps import image_maps, tower_maps
 from mmcontrast.modalities import MODALITIES
 
 _METRICS = ("miou", "pixel_accuracy", "classes")
@@ -58,6 +59,7 @@ def segment(
   train_split: str | None = None,
   train_images: int = 500,
   steps: int = 300,
+  decoder: bool = False,
   most: int = 400,
   step: int | None = None,
   seed: int = 0,
@@ -73,8 +75,9 @@ def segment(
     head: what gives vectors of places; "": that of config.evaluation.image.
     templates: prompts, with "{}" for the name of a class.
     support: so many of the first images are not tested, and are what prototypes are made of; 0: no prototypes.
+    decoder: whether DenseCLIP's decoder of score maps is trained on the images of `support`, by names and in context.
     train_split: of what DenseCLIP's class vectors are trained on; None: they are left out.
-    train_images, steps, seed: how many images of it, and of Adam.
+    train_images, steps, seed: how many images of it; of Adam, of both trainings.
     most: how many images are tested.
     grounding: whether "grounding" is measured besides: of each name in its image by itself whether the most similar
       place lies in its box (evaluation/adaptation/grounding.py).
@@ -85,6 +88,8 @@ def segment(
   for name, value, least in (("--support", support, 0), ("--images", most, 1), ("--steps", steps, 1)):
     if value < least:
       raise UserError(f"{name} {value}: give {least} or more")
+  if decoder and not support:
+    raise UserError("--decoder: it learns from the masks of the images of --support; give --support 100")
   model = load(workdir, step, data_dir)
   if "text" not in model.heads or model.compares_tokens:
     raise UserError(
@@ -111,6 +116,8 @@ def segment(
     known = {"prototypes": segmentation.fused(names, visual, has, 1.0)}
     known["names and prototypes"] = segmentation.fused(names, visual, has)
     found |= _measured({name: (patches, rows) for name, rows in known.items()}, tested)
+  if decoder:
+    found |= _decoded(model, helpers, tested, patches, names, head, steps, seed)
   if train_split is not None:
     training = read_scenes(open_source(named, train_split, data_dir), model, train_images)
     trained = _trained(model, training, head, templates, steps, seed)
@@ -175,20 +182,58 @@ def _measured(
   ways: Mapping[str, tuple[np.ndarray, np.ndarray]], scenes: Scenes, head: segmentation.Head | None = None
 ) -> dict[str, dict[str, float]]:
   """mIoU of patches [N, rows, columns, D] and class vectors [K, D], among all classes and among those in the image."""
-  out, size, classes = {}, scenes.maps.shape[-1], len(scenes.names)
-  there = np.stack([np.isin(np.arange(classes), one) for one in scenes.maps])
+  out = {}
   for name, (patches, rows) in ways.items():
-    counts = {among: np.zeros((classes, classes), np.int64) for among in ("", ", in the image")}
-    for number, one in enumerate(patches):
-      vectors = rows
+
+    def scores(one: np.ndarray, rows: np.ndarray = rows) -> np.ndarray:
       if head is not None:
-        vectors = np.asarray(_in_context(head, rows, one.reshape(-1, one.shape[-1])))
-      scores = segmentation.score_maps(one, vectors)
-      for among, which in (("", None), (", in the image", there[number])):
-        guess = segmentation.guesses(scores, size, which)
-        counts[among] += segmentation.confusion(scenes.maps[number], guess, classes)
-    out |= {f"{name}{among}": segmentation.mean_iou(of) for among, of in counts.items()}
+        rows = np.asarray(_in_context(head, rows, one.reshape(-1, one.shape[-1])))
+      return segmentation.score_maps(one, rows)
+
+    out |= _counted(name, map(scores, patches), scenes)
   return out
+
+
+def _counted(name: str, scores: Iterable[np.ndarray], scenes: Scenes) -> dict[str, dict[str, float]]:
+  """mIoU of scores [rows, columns, K] of each image, among all classes and among those in the image."""
+  size, classes = scenes.maps.shape[-1], len(scenes.names)
+  counts = {among: np.zeros((classes, classes), np.int64) for among in ("", ", in the image")}
+  for truth, one in zip(scenes.maps, scores, strict=True):
+    for among, which in (("", None), (", in the image", np.isin(np.arange(classes), truth))):
+      counts[among] += segmentation.confusion(truth, segmentation.guesses(one, size, which), classes)
+  return {f"{name}{among}": segmentation.mean_iou(of) for among, of in counts.items()}
+
+
+def _decoded(
+  model: Inference,
+  helpers: Scenes,
+  tested: Scenes,
+  patches: np.ndarray,
+  names: np.ndarray,
+  head: str,
+  steps: int,
+  seed: int,
+) -> dict[str, dict[str, float]]:
+  """mIoU of DenseCLIP's decoder, trained on the masks of some images; patches and names: of those that are tested."""
+  own, names = image_maps(model, helpers.images, head), unit(names)
+  features, tower = (tower_maps(model, of.images, head) for of in (tested, helpers))
+  if tower.shape[:3] != own.shape[:3]:
+    rows, columns = own.shape[1:3]
+    raise UserError(
+      f"--decoder: the head's {rows} x {columns} places are not the {tower.shape[1]} x {tower.shape[2]} of its tower; "
+      "give a --head that keeps them"
+    )
+  found = {}
+  for name, context in (("score maps, decoded", False), ("score maps in context, decoded", True)):
+    trained = score_maps.train(tower, own, names, helpers.maps, jax.random.key(seed), context=context, steps=steps)
+    logits = (np.asarray(_logits(trained, *(x[None] for x in one), names)) for one in zip(features, patches))
+    found |= _counted(name, logits, tested)
+  return found
+
+
+@jax.jit
+def _logits(trained: score_maps.Trained, features: jax.Array, patches: jax.Array, names: jax.Array) -> jax.Array:
+  return score_maps.decoded(trained, features, patches, names)[0][0]
 
 
 _in_context = jax.jit(segmentation.in_context)

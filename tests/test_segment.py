@@ -17,7 +17,7 @@ from mmcontrast.data.settings import resolve
 from mmcontrast.data.transforms import evaluation_parts, evaluation_view
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation.adaptation import segmentation
-from mmcontrast.inference.maps import image_maps
+from mmcontrast.inference.maps import image_maps, tower_maps
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.segment import segment
 
@@ -65,6 +65,7 @@ def test_places_are_what_the_head_makes_of_each_patch():
   inputs = MODALITIES["image"].inputs(images, {**MODEL.config, "data": DATA})
   encode = jax.jit(lambda variables, inputs: MODEL.model.encode(variables, "image", inputs)[0].tokens)
   tokens = np.asarray(encode(MODEL.variables, inputs))
+  np.testing.assert_allclose(tower_maps(MODEL, images).reshape(tokens.shape), tokens, atol=1e-5)
   rows = tokens @ MODEL.variables["params"]["heads"]["pictures"]["fc1"]["kernel"]
   np.testing.assert_allclose(maps.reshape(3, 4, 4), rows / np.linalg.norm(rows, axis=-1, keepdims=True), atol=1e-5)
 
@@ -97,11 +98,12 @@ def test_all_ways_are_measured_and_a_perfect_place_is_one(tmp_path, monkeypatch)
     return out
 
   monkeypatch.setattr(room, "image_maps", maps)
-  found = segment("run", "halves", support=2, train_split="train", steps=2, out=tmp_path / "found.json", most=3)
-  assert list(found) == [
-    f"{way}{among}" for way in ("names", "names, spliced", "prototypes", "names and prototypes", "names in context")
-    for among in ("", ", in the image")
-  ]  # fmt: skip
+  monkeypatch.setattr(room, "tower_maps", lambda model, images, head: np.ones((len(images), 2, 2, 3), np.float32))
+  options = dict(train_split="train", decoder=True, steps=2, out=tmp_path / "found.json", most=3)
+  found = segment("run", "halves", support=2, **options)
+  ways = ("names", "names, spliced", "prototypes", "names and prototypes", "score maps, decoded",
+          "score maps in context, decoded", "names in context")  # fmt: skip
+  assert list(found) == [f"{way}{among}" for way in ways for among in ("", ", in the image")]
   assert json.loads((tmp_path / "found.json").read_text()) == found
   # Of images 2, 3 and 4 the second has "other" on the left, which these patches never say: 14 rows of 8 pixels each.
   # right 1, left 224 / 336, other 0; where only its own two count, "right" is said there.
@@ -124,6 +126,7 @@ def test_the_command_prints_a_table(capsys):
     ("torn", {}, "toy: no image with masks of named regions can be used .cannot identify image file"),
     ("halves", dict(support=6), "--support 6: the source has 6 images with masks, and none is left to test"),
     ("halves", dict(support=-1), "--support -1: give 0 or more"),
+    ("halves", dict(decoder=True), "--decoder: it learns from the masks of the images of --support; give --support 1"),
     ("halves", dict(head="pictres"), "segment: head: no such choice 'pictres'; did you mean 'pictures'"),
     ("halves", dict(templates=("a photo",)), "'a photo' must hold '{}' once"),
   ],
