@@ -280,7 +280,7 @@ def _in_embeddings(
     )
   kept = there.manifest["model"].get("width", 0)
   model = model.at_width(kept if width is None else width)
-  asked = _readable(model, asked)
+  asked = readable(model, asked)
   kind = choose(kind or usual_kind(model, asked, kinds), kinds, "--kind")
   check_comparable(model, asked, kind, workdir)
   if rerank:
@@ -404,7 +404,7 @@ def _in_source(
   if opened is None:
     opened, style, title = opened_set(model.config, dataset, workdir, data_dir)
   has = [name for name, modality in MODALITIES.items() if modality.columns(opened.info)]
-  asked = _readable(model, asked)
+  asked = readable(model, asked)
   kind = kind or usual_kind(model, asked, has)
   if kind not in has:
     raise UserError(
@@ -450,7 +450,7 @@ def _reranked(model: Inference, asked: Query, found: Sequence[Result], source: S
       raise UserError(
         f"--rerank: {one.name} cannot be read ({one_line(error)}); it is not what it was when it was embedded"
       ) from None
-  query = seen_query(model, _readable(model, asked))
+  query = seen_query(model, readable(model, asked))
   head = matching_head(model, (query.modality, kind), "--rerank")
   log_p = match_log_probabilities(model, head, (query.modality, query.value), (kind, values))
   scores = np.exp(log_p)
@@ -475,7 +475,7 @@ def usual_kind(model: Inference, asked: Query, has: Sequence[str]) -> str:
   return next(iter([*near, *(one for one in seen if model.kind_of(one) in model.kinds), PROMPTS]))
 
 
-def _readable(model: Inference, asked: Query) -> Query:
+def readable(model: Inference, asked: Query) -> Query:
   """Words as the run reads them: written, where it has a tower for pictures of texts and none for tokens."""
   towers = set(model.model.modality_of_tower.values())
   if asked.modality in towers or not MODALITIES[asked.modality].words:

@@ -23,7 +23,16 @@ from mmcontrast.inference import Inference, load
 from mmcontrast.inference.embeddings import Embeddings
 from mmcontrast.inference.scorers import joined_term, query_row
 from mmcontrast.modalities import MODALITIES
-from mmcontrast.search import Query, check_comparable, named_modality, opened_set, read_query, seen_query, usual_kind
+from mmcontrast.search import (
+  Query,
+  check_comparable,
+  named_modality,
+  opened_set,
+  read_query,
+  readable,
+  seen_query,
+  usual_kind,
+)
 
 MOST = 100  # results
 _PICTURE = 320  # pixels of the longer side of a picture that is shown
@@ -37,7 +46,8 @@ class Demo:
     self.workdir, self.title = workdir, title
     self._model, self._gallery, self._shower, self._lock = model, gallery, Shower(opened), threading.Lock()
     towers = model.model.modality_of_tower.values()
-    self._asks = [one for one in MODALITIES if one in towers]
+    self._asks = [one for one in MODALITIES if one in towers and model.kind_of(one) in model.kinds]
+    self._words = next((one for one in self._asks if MODALITIES[one].words), None)
 
   def described(self) -> str:
     """What is searched, in words."""
@@ -54,7 +64,7 @@ class Demo:
       "model": repr(self._model).strip("<>"),
       "searched": self.described(),
       "kinds": kinds,
-      "words": PROMPTS in self._asks,
+      "words": self._words is not None,
       "files": {one: MODALITIES[one].a for one in files},
       "suffixes": [suffix for one in files for suffix in MODALITIES[one].suffixes],
       "classifies": PROMPTS in self._model.heads and bool(classified(self._model.space)),
@@ -62,10 +72,9 @@ class Demo:
 
   def warm_up(self) -> None:
     """Compiles what the first query would wait for."""
-    for modality, thing in ((PROMPTS, "a"), ("image", np.zeros((8, 8, 3), np.uint8))):
-      if modality in self._asks and self._model.kind_of(modality) in self._model.kinds:
-        query_row(self._model, seen_query(self._model, Query(thing) if modality == PROMPTS else
-                                          Query("", thing, modality)))  # fmt: skip
+    for asked in (readable(self._model, Query("a")), Query("", np.zeros((8, 8, 3), np.uint8), "image")):
+      if asked.modality in self._asks:
+        query_row(self._model, seen_query(self._model, asked))
 
   def search(self, request: Mapping[str, Any]) -> dict[str, Any]:
     """The nearest to words, to a file, or to a mixture of both.
@@ -101,7 +110,7 @@ class Demo:
           "name": one.what.get("path") or one.what["name"],
           "text": one.what.get("text", ""),
           "shown": f"picture/{kind}/{one.place}" if modality.pictured else "",
-          "sound": f"sound/{kind}/{one.place}" if modality.pictured and kind != "image" else "",
+          "sound": f"sound/{kind}/{one.place}" if modality.heard else "",
         }
         for one in found
       ],
@@ -161,10 +170,12 @@ class Demo:
   def _asked(self, request: Mapping[str, Any]) -> list[Query]:
     """The words, then the file, of a request: one of them or both."""
     asked, text, file = [], str(request.get("text") or "").strip(), request.get("file")
-    if text and PROMPTS not in self._asks:
-      raise UserError(f"this run has no text tower; search by {' or '.join(MODALITIES[one].a for one in self._asks)}")
+    if text and self._words is None:
+      towers = self._model.model.modality_of_tower.values()
+      lacks = "embeds no words" if any(MODALITIES[one].words for one in towers) else "has no text tower"
+      raise UserError(f"this run {lacks}; search by {' or '.join(MODALITIES[one].a for one in self._asks)}")
     if text:
-      asked.append(Query(text))
+      asked.append(readable(self._model, Query(text)))
     if file is not None:
       name = str(request.get("name") or "the file")
       try:
@@ -177,7 +188,10 @@ class Demo:
       except UserError as error:
         raise UserError(f"{name}: {str(error).removeprefix('the query: ')}") from None
       if query.modality not in self._asks:
-        raise UserError(f"{name}: this run has no {query.modality} tower")
+        raise UserError(
+          f"{name}: this run embeds no {MODALITIES[query.modality].nouns}; search by "
+          f"{' or '.join(MODALITIES[one].asked for one in self._asks)}"
+        )
       asked.append(query)
     if not asked:
       raise UserError("type some words, or choose a file")

@@ -114,10 +114,12 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 ask("about").then((about) => {
   at("about").textContent = `${about.searched}; ${about.run}: ${about.model}`;
   at("kind").replaceChildren(...about.kinds.map((kind) => element("option", { value: kind.name, textContent: kind.nouns })));
-  at("text").disabled = !about.words;
-  if (!about.words) at("text").placeholder = "this run has no text tower: choose a file";
+  const files = Object.values(about.files).join(" or ");
+  at("words").hidden = !about.words;
+  at("drop").hidden = !files;
+  at("mixture").hidden = !about.words || !files;
+  at("of_files").textContent = files.charAt(0).toUpperCase() + files.slice(1);
   at("file").accept = about.suffixes.join(",");
-  at("file").disabled = !Object.keys(about.files).length;
   at("zero_shot").hidden = !about.classifies;
   document.documentElement.dataset.ready = "";
 }).catch((error) => say("error", error.message));

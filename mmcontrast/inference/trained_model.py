@@ -291,6 +291,7 @@ class Inference:
     for modality in dict.fromkeys((*self.heads, *filter(None, [self.space.probed]))):
       head, of = self.heads.get(modality), MODALITIES[modality]
       tower = self.model.tower_of_head[head] if head else config["evaluation"]["features"]
+      tower = self.model.same_as.get(tower, tower)
       said = f"{of.size(self.data)} by {config['towers'][tower]['name']}"
       parts.append(said + (f", head {head}" if head else ""))
     if self.width:

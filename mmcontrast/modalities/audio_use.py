@@ -28,7 +28,7 @@ class AudioInUse(InUse):
 
   name, a, nouns, asked = "audio", "a sound", "sounds", "the path of a sound"
   taken = "give a path, the bytes of a file, (samples, rate), or float32 [S] at data.audio.rate"
-  field = "audio"
+  field, heard = "audio", True
   # Hz, or the column that says them, of sounds that are arrays without a rate.
   source_options: ClassVar = {"audio": None, "audio_rate": None}
   suffixes = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")

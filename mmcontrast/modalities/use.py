@@ -35,7 +35,7 @@ class InUse(abc.ABC):
   Attributes:
     name: "image". a: "an image", nouns: "images", as messages call things.
     asked: what a search is asked by: "the path of an image". taken: what to give, where something is no such thing.
-    words: whether its things are texts. pictured: whether `show` gives a picture.
+    words: whether its things are texts. pictured: whether `show` gives a picture; heard: whether a file to play, too.
     derived: whether its things are another modality's, which already says what records have of them.
     shows_all: whether an evaluation set shows all of an example's things, or those of one key only.
     field: of a record, which holds them. key: what their keys are called there: "style".
@@ -53,6 +53,7 @@ class InUse(abc.ABC):
   key: ClassVar[str] = "column"
   words: ClassVar[bool] = False
   pictured: ClassVar[bool] = True
+  heard: ClassVar[bool] = False
   derived: ClassVar[bool] = False
   shows_all: ClassVar[bool] = True
   suffixes: ClassVar[tuple[str, ...]] = ()

@@ -1,5 +1,6 @@
 """The parts of a run's page: curves, the graph, the plane, the gap, tiles, hits and misses, confusions, tables."""
 
+import dataclasses
 import html.parser
 import json
 
@@ -9,9 +10,11 @@ import pytest
 from image_text_set import image_text_set
 from tiny import tiny_config
 
+from mmcontrast.config import load_config
 from mmcontrast.evaluation import bootstrap
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
+from mmcontrast.inference import Inference
 from mmcontrast.models.model import build_model
 from mmcontrast.objectives.tokens import make_tokens
 from mmcontrast.report.page import mixture, projection, sections
@@ -91,6 +94,23 @@ def test_the_graph_of_towers_that_read_others():
   graph = mixture.graph_of(c, build_model(c, 40))
   assert graph.edges["tower text", "tower fusion"] == "" and graph.edges["tower fusion", "head match"] == ""
   assert graph.nodes["tower fusion"].column == 2 and graph.nodes["head match"].column == 3
+
+
+def test_the_graph_of_two_towers_of_one_modality_and_of_one_tower_for_two():
+  config = load_config("methods/gram")
+  graph = mixture.graph_of(config, build_model(config, 40))
+  assert {edge for edge in graph.edges if edge[0].startswith("view text")} == {
+    ("view text[0]", "tower text"),
+    ("view text[1]", "tower german"),
+  }
+  config = load_config("methods/clippo")
+  model = build_model(config, 40)
+  graph = mixture.graph_of(config, model)
+  assert graph.nodes["tower written"].said == "same as image" and ("view written[1]", "tower written") in graph.edges
+  frozen = mixture.graph_of(config, dataclasses.replace(model, frozen=frozenset({"towers/image"})))
+  assert frozen.nodes["tower image"].said == "vit, frozen"
+  learned = {"params": {"terms": {"image_written": {"log_scale": np.float32(1)}}}}
+  assert "by vit, head written_joint" in repr(Inference(config, model, learned, None))
 
 
 def test_principal_components_are_those_of_the_covariance():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,7 +17,7 @@ from mmcontrast.modalities import MODALITIES
 from mmcontrast.report.page import sections
 from mmcontrast.report.page.curves import Chart
 from mmcontrast.report.page.outcomes import Confusion, Direction
-from mmcontrast.report.page.points import Points, picture_of
+from mmcontrast.report.page.points import Points, captions_of, picture_of, words_of
 from mmcontrast.report.page.projection import Gap
 from mmcontrast.report.page.sprite import Sprite
 
@@ -163,24 +164,24 @@ def _graph(page: Page) -> str:
   )
 
 
-def _thing(test: EmbeddedSet, sprite: Sprite, modality: str, place: int) -> str:
-  """A thing as HTML: its tile, or its words."""
-  value = test.data.things[modality].values[place]
+def _thing(test: EmbeddedSet, sprite: Sprite, captions: Mapping[int, str], modality: str, place: int) -> str:
+  """A thing as HTML: its words, or its tile, which says under the mouse what it shows."""
+  words = " ".join(words_of(test, modality, np.array([place]), captions)[0].split())
   if MODALITIES[modality].words:
-    return f'<span class="words">{escape(" ".join(value.split()))}</span>'
+    return f'<span class="words">{escape(words)}</span>'
   number = sprite.add((modality, place), picture_of(test, modality, place))
-  return f'<span class="tile" role="img" aria-label="{modality} {place}" data-tile="{number}"></span>'
+  said = f"{MODALITIES[modality].a.partition(' ')[2]} {place}{': ' if words else ''}{words}"
+  return (
+    f'<span class="tile" role="img" aria-label="{escape(said)}" title="{escape(said)}" data-tile="{number}"></span>'
+  )
 
 
 def _retrieval(page: Page, sprite: Sprite) -> str:
   if page.looked is None:
     return ""
-  test = page.looked.test
+  test, captions = page.looked.test, captions_of(page.looked.test)
   said = f"<p>On {escape(test.name)}, {'trained on' if test.seen else 'held out'}.</p>"
-  made = [
-    sections.gallery(one, lambda modality, place: _thing(test, sprite, modality, place))
-    for one in page.looked.directions
-  ]
+  made = [sections.gallery(one, functools.partial(_thing, test, sprite, captions)) for one in page.looked.directions]
   return said + "".join(made)
 
 

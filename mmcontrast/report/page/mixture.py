@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
 from mmcontrast.models.model import Model
-from mmcontrast.objectives.embedding_path import EmbeddingPath, parse_embedding
+from mmcontrast.objectives.embedding_path import Source, parse_embedding
 from mmcontrast.objectives.terms import parse_terms
 
 _COLUMNS = ("view", "tower", "head", "term")
@@ -37,7 +37,7 @@ def graph_of(config: Mapping[str, Any], model: Model) -> Graph:
   depths = {tower: _depth(model, tower) for tower in model.towers}
   deepest = max(depths.values(), default=0)
   for tower, options in config["towers"].items():
-    nodes[f"tower {tower}"] = Node("tower", tower, options["name"], 1 + depths[tower])
+    nodes[f"tower {tower}"] = Node("tower", tower, _tower_said(tower, options, model), 1 + depths[tower])
     for read in model.reads.get(tower, ()):
       edges[f"tower {read}", f"tower {tower}"] = ""
   head_depths = {head: _head_depth(model, head) for head in model.heads}
@@ -51,16 +51,25 @@ def graph_of(config: Mapping[str, Any], model: Model) -> Graph:
     for path in map(parse_embedding, term.embeddings):
       edge = f"head {path.head}", f"term {name}"
       edges[edge] = edges.get(edge, "") or ("momentum" if path.momentum else "")
-      for view in _views(path):
-        tower = next(tower for tower, modality in model.modality_of_tower.items() if modality == view[1])
-        nodes.setdefault(f"view {view[0]}", Node("view", view[0], view[1], 0))
-        edges[f"view {view[0]}", f"tower {tower}"] = ""
+      for leaf, tower in _views(path.source, model.tower_of_head[path.head], model):
+        view = f"{leaf.views}[{leaf.view}]"
+        nodes.setdefault(f"view {view}", Node("view", view, leaf.modality, 0))
+        edges[f"view {view}", f"tower {tower}"] = ""
   return Graph(nodes, edges)
 
 
-def _views(path: EmbeddingPath) -> list[tuple[str, str]]:
-  """(name, modality) of the views at the ends of an embedding."""
-  return [(f"{leaf.views}[{leaf.view}]", leaf.modality) for leaf in path.source.leaves()]
+def _views(source: Source, tower: str, model: Model) -> Iterator[tuple[Source, str]]:
+  """The views at the ends of what a tower reads, each with the tower that encodes it."""
+  if not source.inputs:
+    yield source, tower
+  for inner, read in zip(source.inputs, model.reads.get(tower, ())):
+    yield from _views(inner, read, model)
+
+
+def _tower_said(tower: str, options: Mapping[str, Any], model: Model) -> str:
+  """What kind of tower it is, or whose parameters it takes; whether it learns."""
+  kind = f"same as {model.same_as[tower]}" if tower in model.same_as else str(options["name"])
+  return f"{kind}, frozen" if f"towers/{tower}" in model.frozen else kind
 
 
 def _depth(model: Model, tower: str) -> int:

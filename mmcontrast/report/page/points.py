@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ class Points(NamedTuple):
   """P points.
 
   modality: of each, str [P]. place: among the set's things of that modality, int [P]. concept: int [P].
-  words: its text, or the first text of its concept, "" for none. label: int [P] into `names`, -1 for none.
+  words: its text, or the first text of its concept, else what is said of a thing that has none, such as how many nodes
+  a graph has; "" for none. label: int [P] into `names`, -1 for none.
   rows: float32 [P, D] unit rows. label_name: what the labels are called, "" where the set has none.
   """
 
@@ -39,7 +40,7 @@ def points_of(test: EmbeddedSet, most: int, seed: int = 0) -> Points:
   """The things of a set in the joint space, of each modality at most `most`, those of the same concepts of each."""
   rows = mapped(test)
   chosen = _chosen(test, list(rows), most, seed)
-  captions = _captions(test)
+  captions = captions_of(test)
   name = next((one for one in (USUAL_LABEL, *test.data.label_names) if one in test.data.label_names), "")
   of: dict[str, list] = {key: [] for key in ("modality", "place", "concept", "words", "label", "rows")}
   for modality, places in chosen.items():
@@ -47,11 +48,7 @@ def points_of(test: EmbeddedSet, most: int, seed: int = 0) -> Points:
     concept = np.asarray(things.concept)[places]
     label = test.labels(name, "label", things)[places] if name else np.full(len(places), UNLABELLED)
     of["modality"] += [modality] * len(places)
-    of["words"] += (
-      list(taken_at(things.values, places))
-      if MODALITIES[modality].words
-      else [captions.get(one, "") for one in concept.tolist()]
-    )
+    of["words"] += words_of(test, modality, places, captions)
     for key, value in (("place", places), ("concept", concept), ("label", label), ("rows", rows[modality][places])):
       of[key].append(value)
   joined = {key: np.concatenate(of[key]) for key in ("place", "concept", "label", "rows") if rows}
@@ -109,7 +106,23 @@ def _chosen(test: EmbeddedSet, modalities: Sequence[str], most: int, seed: int) 
   }
 
 
-def _captions(test: EmbeddedSet) -> dict[int, str]:
+def words_of(test: EmbeddedSet, modality: str, places: np.ndarray, captions: Mapping[int, str]) -> list[str]:
+  """What is said of things: their text, that of their concept, or what their modality says of them, "" for nothing.
+
+  Args:
+    places: int [P], among the set's things of the modality. captions: as `captions_of` gives them.
+  """
+  things, of = test.data.things[modality], MODALITIES[modality]
+  if of.words:
+    return list(taken_at(things.values, places))
+  says = len(places) > 0 and bool(of.show(things.values[places[0]]).words)
+  concept = np.asarray(things.concept)[places].tolist()
+  return [
+    captions.get(one) or (of.show(things.values[place]).words if says else "") for one, place in zip(concept, places)
+  ]
+
+
+def captions_of(test: EmbeddedSet) -> dict[int, str]:
   """Concept -> its first text."""
   found: dict[int, str] = {}
   for modality in test.modalities:
