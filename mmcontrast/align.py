@@ -19,10 +19,13 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation.adaptation.linear_maps import METHODS, LinearMap, fit, held_out_retrieval
 from mmcontrast.evaluation.labelled import held_out_concepts
 from mmcontrast.evaluation.matches import Matches, matches_of
+from mmcontrast.evaluation.protocols import described
 from mmcontrast.inference import space_map
 from mmcontrast.inference.embeddings import Embeddings
 from mmcontrast.modalities import MODALITIES
 
+PROTOCOL = "linear_maps-v1"
+_PREPARED = "as `mmcontrast embed` made them: by the config of each run"  # images and texts
 _SHOWN = ("recall@1", "recall@5", "recall@10", "median_rank")
 
 
@@ -88,7 +91,8 @@ def align(
   found = {
     name: held_out_retrieval(one.rows[queries], other.rows[gallery], matches, fitted) for name, fitted in maps.items()
   }
-  notes = {"method": method, "l2": l2, "source": _notes(one), "target": _notes(other), "pairs": len(x)}
+  by = described(PROTOCOL, held_out=held_out, seed=seed, kinds=f"{one.kind}, {other.kind}", prepared=_PREPARED)
+  notes = {"method": method, "l2": l2, "source": _notes(one), "target": _notes(other), "pairs": len(x), "protocol": by}
   path = space_map.save(out, maps[method], notes)
   return Aligned(found, _said(found, sides, (len(queries), len(gallery)), len(x), method, path))
 
@@ -188,7 +192,9 @@ def _said(found, sides: Sequence[_Side], counts: Sequence[int], pairs: int, meth
   if "none" not in found:
     lengths = [side.rows.shape[1] for side in sides]
     lines.append(f"none: vectors of {lengths[0]} and of {lengths[1]} numbers cannot be compared without a map")
-  return "\n".join([*lines, f"{path}: {method}; apply it with --map {path}"])
+  return "\n".join(
+    [*lines, f"by {PROTOCOL}, equal scores against the map", f"{path}: {method}; apply it with --map {path}"]
+  )
 
 
 call_as(__name__, align)

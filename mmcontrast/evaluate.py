@@ -25,11 +25,14 @@ from mmcontrast.data.sources import emoji
 from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
-from mmcontrast.evaluation.suite import check_set, check_space, described, embed_sets, measured
+from mmcontrast.evaluation.protocols import names_in
+from mmcontrast.evaluation.suite import check_set, check_space, embed_sets, measured
+from mmcontrast.evaluation.tasks import described
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.evaluation_config import Measured, check_words, revise, saved_section
 
 _SAME = 1e-6  # results closer than that are one
+IN_TRAINING = "evaluation_protocols.json"  # by what the numbers of metrics.jsonl were measured, "set/task" -> record
 PROTOCOLS = "protocols"  # the key of evaluation.json that is no result: "set/task" -> by what it was measured
 _FEW = 2000  # examples of which a share may be none, and which are opened in no time
 
@@ -37,6 +40,19 @@ _FEW = 2000  # examples of which a share may be none, and which are opened in no
 def evaluate_model(model: Inference, config: Mapping, data_dir: str | None = None) -> dict[str, float]:
   """Flat results, dataset first: {"emoji_noto/image_to_text/recall@1": 0.31, ...}, fractions."""
   return _evaluate(model, config, data_dir).results
+
+
+def evaluate_in_training(
+  model: Inference, config: Mapping, data_dir: str | None, workdir: folders.Folder | None
+) -> dict[str, float]:
+  """As `evaluate_model`; by what each task was measured is written into `workdir`, as IN_TRAINING, if one is given."""
+  results, by, _ = _evaluate(model, config, data_dir)
+  if workdir is not None and results:
+    file, text = workdir / IN_TRAINING, json.dumps(by, indent=1, sort_keys=True) + "\n"
+    if not file.is_file() or file.read_text() != text:
+      with folders.written(file) as scratch:
+        scratch.write_text(text)
+  return results
 
 
 def evaluate_workdir(
@@ -87,6 +103,7 @@ def evaluate_workdir(
   from mmcontrast.report.table import show
 
   show(results, {one.name: one.seen for one in sets.values()})
+  print(f"by {', '.join(names_in(by))}; what they fix stands in {files[0].name}")
   found = [workdir / name for name in ("checkpoints", "metrics.jsonl", "tensorboard")]
   for path in [*(path for path in found if path.exists()), *written]:
     print(path)

@@ -26,12 +26,14 @@ from mmcontrast.errors import UserError, note, one_line
 from mmcontrast.evaluation.adaptation import grounding as grounding_of_phrases
 from mmcontrast.evaluation.adaptation import score_maps, segmentation
 from mmcontrast.evaluation.embed import unit
+from mmcontrast.evaluation.protocols import described, digest
 from mmcontrast.evaluation.zero_shot import class_embeddings
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.maps import image_maps, tower_maps
 from mmcontrast.modalities import MODALITIES
 
-_METRICS = ("miou", "pixel_accuracy", "classes")
+PROTOCOL, PROTOCOL_OF = "segmentation-v1", {"grounding": "grounding-v1"}  # of results; of some of them another
+PROTOCOLS = "protocols"  # the key of a file of results that is none: result -> by what it was measured
 
 
 class Scenes(NamedTuple):
@@ -82,7 +84,7 @@ def segment(
     grounding: whether "grounding" is measured besides: of each name in its image by itself whether the most similar
       place lies in its box (evaluation/adaptation/grounding.py).
     step: the checkpoint of this step instead of the newest.
-    out: a .json file of the results.
+    out: a .json file of the results, and by what each was measured.
   Raises UserError: no such run, source or head; a run without texts; records without masks; nothing to test.
   """
   for name, value, least in (("--support", support, 0), ("--images", most, 1), ("--steps", steps, 1)):
@@ -123,14 +125,20 @@ def segment(
     trained = _trained(model, training, head, templates, steps, seed)
     found |= _measured({"names in context": (patches, names)}, tested, trained)
   if out is not None:
+    facts = {"split": split, "templates": len(templates), "prompts": digest(templates, scenes.names)}
+    if support:
+      facts["support"] = support
+    if train_split is not None:
+      facts |= {"train_split": train_split, "train_images": train_images, "steps": steps, "seed": seed}
+    by = {name: described(PROTOCOL_OF.get(name, PROTOCOL), model.config, **facts) for name in found}
     path = folders.at(out, "--out")
     with folders.written(path) as scratch:
-      scratch.write_text(json.dumps(found, indent=1) + "\n")
+      scratch.write_text(json.dumps({**found, PROTOCOLS: by}, indent=1) + "\n")
   return found
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
-  """The results in lines."""
+  """The results in lines, and by which protocols they are."""
   lines = [f"{'class vectors':<34}{'mIoU':>8}{'pixels':>9}{'classes':>9}"]
   found = dict(found)
   grounding = found.pop("grounding", None)
@@ -141,7 +149,8 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
       f"grounding of {grounding['phrases']:g} names: {100 * grounding['pointing']:.1f}% point into their box (by "
       f"chance {100 * grounding['pointing_by_chance']:.1f}%), contrast to noise {grounding['contrast_to_noise']:.2f}"
     )
-  return "\n".join(lines)
+  protocols = dict.fromkeys([PROTOCOL, *([PROTOCOL_OF["grounding"]] if grounding else [])])
+  return "\n".join([*lines, f"by {', '.join(protocols)}; --out FILE.json says what they fix"])
 
 
 def read_scenes(source: Source, model: Inference, most: int) -> Scenes:

@@ -27,7 +27,7 @@ from mmcontrast.config.stages import errors_of
 from mmcontrast.data import pipeline
 from mmcontrast.data.tokenizers import keep_file
 from mmcontrast.errors import Preempted, UserError
-from mmcontrast.evaluate import check_sets, evaluate_model
+from mmcontrast.evaluate import check_sets, evaluate_in_training
 from mmcontrast.inference import Inference
 from mmcontrast.inference.evaluation_config import say_change
 from mmcontrast.parallel import distributed, sharding
@@ -279,7 +279,7 @@ def _evaluate(stage: _Stage, opened: _Open, step: int, state: TrainState) -> dic
   config, method = stage.plan.config, stage.plan.program.method
   variables = distributed.on_this_process(variables_of(method, state))
   model = Inference(config, method.model, variables, opened.batches.tokenizer)
-  results = evaluate_model(model, config, stage.data_dir)
+  results = evaluate_in_training(model, config, stage.data_dir, stage.workdir if distributed.is_first() else None)
   opened.progress.print(observe.evaluation_line(step, results))
   return results
 

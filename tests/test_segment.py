@@ -104,7 +104,10 @@ def test_all_ways_are_measured_and_a_perfect_place_is_one(tmp_path, monkeypatch)
   ways = ("names", "names, spliced", "prototypes", "names and prototypes", "score maps, decoded",
           "score maps in context, decoded", "names in context")  # fmt: skip
   assert list(found) == [f"{way}{among}" for way in ways for among in ("", ", in the image")]
-  assert json.loads((tmp_path / "found.json").read_text()) == found
+  written = json.loads((tmp_path / "found.json").read_text())
+  by = written.pop("protocols")
+  assert written == found and set(by) == set(found)
+  assert by["names"] | {"protocol": "segmentation", "support": 2, "resize": "crop", "templates": 1} == by["names"]
   # Of images 2, 3 and 4 the second has "other" on the left, which these patches never say: 14 rows of 8 pixels each.
   # right 1, left 224 / 336, other 0; where only its own two count, "right" is said there.
   assert found["names"]["miou"] == pytest.approx((1 + 2 / 3 + 0) / 3)
@@ -114,9 +117,11 @@ def test_all_ways_are_measured_and_a_perfect_place_is_one(tmp_path, monkeypatch)
 def test_the_command_prints_a_table(capsys):
   assert main(["segment", "halves", "--workdir", "run", "--images", "3"]) == 0
   lines = capsys.readouterr().out.splitlines()
-  assert lines[0].split() == ["class", "vectors", "mIoU", "pixels", "classes"] and len(lines) == 5
+  assert lines[0].split() == ["class", "vectors", "mIoU", "pixels", "classes"] and len(lines) == 6
+  assert lines[-1].startswith("by segmentation-v1; ")
   assert main(["segment", "halves", "--workdir", "run", "--images", "3", "--grounding"]) == 0
-  assert "grounding of 6 names: " in capsys.readouterr().out.splitlines()[-1]
+  grounding, by = capsys.readouterr().out.splitlines()[-2:]
+  assert "grounding of 6 names: " in grounding and by.startswith("by segmentation-v1, grounding-v1; ")
 
 
 @pytest.mark.parametrize(

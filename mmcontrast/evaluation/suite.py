@@ -36,9 +36,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mmcontrast.errors import UserError, choose
 from mmcontrast.evaluation import (
@@ -81,6 +79,7 @@ from mmcontrast.evaluation.embed import (
   way_of,
 )
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
+from mmcontrast.evaluation.tasks import Task
 from mmcontrast.registry import check_options
 
 if TYPE_CHECKING:
@@ -300,14 +299,6 @@ def run_suite(
   return measured(embed, config, load_set, sets=sets, untrained=untrained)[0]
 
 
-class Task(NamedTuple):
-  """What a task of the results is of: the evaluator, its options, and the set."""
-
-  evaluator: str
-  options: Mapping[str, Any]
-  test: EmbeddedSet
-
-
 def measured(
   embed: Embed,
   config: Mapping[str, Any],
@@ -316,7 +307,7 @@ def measured(
   sets: Mapping[str, EmbeddedSet] | None = None,
   untrained: Callable[[], Embed] | None = None,
 ) -> tuple[dict[str, float], dict[str, Task]]:
-  """As `run_suite`: (results, "set/task" -> what it is of)."""
+  """As `run_suite`: (results, "set/task" -> what it is of; see tasks.described)."""
   check(config)
   embedded = embed_sets(embed, config, load_set) if sets is None else sets
   named = [embedded[name] for name in _names(config, "train_sets")]
@@ -338,6 +329,7 @@ def measured(
     options = dict(options or {})
     names, wanted = options.pop("sets", _names(config, "sets")), baselines.names(options)
     options.pop("baselines", None)
+    whole = {key: value for key, value in options_of(name).items() if key not in ("sets", "baselines")} | options
     test_splits = options.get("test_splits", ("validation", "test"))
     for baseline in (None, *wanted):
       seen = embedded if baseline is None else without_training(baseline)
@@ -348,57 +340,8 @@ def measured(
       for dataset, metrics in EVALUATORS[name](tests, trains, **options).items():
         found = {f"{dataset}/{baselines.named(metric, baseline)}": value for metric, value in metrics.items()}
         out |= found
-        tasks |= {key.rpartition("/")[0]: Task(name, options, seen[dataset]) for key in found}
+        tasks |= {key.rpartition("/")[0]: Task(name, whole, seen[dataset]) for key in found}
   return out, tasks
-
-
-def described(tasks: Mapping[str, Task], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """ "set/task" -> the protocol that it was measured by, as it is written beside the results; see protocols.described.
-
-  Args:
-    config: of the run, all of it.
-  """
-  return {name: _described(name, task, config) for name, task in tasks.items() if task.evaluator in _PROTOCOL_OF}
-
-
-_PROTOCOL_OF = {
-  "retrieval": protocols.OURS,
-  "zero_shot": protocols.OURS,
-  "knn": "weighted_knn-v1",
-  "linear_probe": linear_probe.PROTOCOL,
-  "tagging": tagging.PROTOCOL,
-  **alignment.PROTOCOLS,
-  "tags_by_text": tags_by_text.PROTOCOL,
-  "robustness": robustness.PROTOCOL,
-}
-
-
-def _described(name: str, task: Task, config: Mapping[str, Any]) -> dict[str, Any]:
-  by = name.rpartition("_by_")[2]
-  protocol, options, data = (
-    by if by in protocols.PROTOCOLS else _PROTOCOL_OF[task.evaluator],
-    task.options,
-    task.test.data,
-  )
-  facts: dict[str, Any] = {"split": "+".join(sorted({str(one) for one in data.split} - {""})) or None}
-  if task.evaluator == "zero_shot":
-    templates = options.get("templates", zero_shot.USUAL_TEMPLATES)
-    labels = labels_of(options.get("label"), zero_shot.USUAL_LABEL, data.label_names)
-    names = [class_names.choose(options.get("names"), data.label_names[label], label) for label in labels]
-    facts |= {"templates": len(templates), "prompts": protocols.digest(templates, *names)}
-  if task.evaluator == "retrieval" and "text" in name.rpartition("/")[2]:
-    facts |= {"captions_a_thing": _captions_a_thing(data)}
-  if task.evaluator in NEED_A_BANK:
-    facts |= {"tested_on": list(options.get("test_splits", ("validation", "test")))}
-  return protocols.described(protocol, config, **facts)
-
-
-def _captions_a_thing(data: EvaluationSet) -> str | None:
-  """How many captions a concept has, "1" or "1 to 5"."""
-  if "text" not in data.things or not len(data.things["text"].concept):
-    return None
-  counts = np.unique(data.things["text"].concept, return_counts=True)[1]
-  return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
 
 
 def _names(config: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcontrast import folders
+from mmcontrast.evaluation.protocols import names_in
 from mmcontrast.evaluation.protocols.outcomes import NO_SHARE
 
 
@@ -66,8 +67,7 @@ def _unit(table: Mapping[str, Any]) -> str:
 
 
 def _protocols(table: Mapping[str, Any]) -> str:
-  found = [row["protocol"] for row in table["sets"].values()]
-  return ", ".join(dict.fromkeys(f"{one['protocol']}-{one['version']}" for one in found))
+  return ", ".join(names_in({name: row["protocol"] for name, row in table["sets"].items()}))
 
 
 def _run(run: Mapping[str, Any]) -> str:

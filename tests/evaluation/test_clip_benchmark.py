@@ -12,8 +12,8 @@ from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.metric_names import metric_names
 from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, OURS, PROTOCOLS, clip_benchmark, described, digest
 from mmcontrast.evaluation.protocols.topk import any_in_top, top
-from mmcontrast.evaluation.suite import described as of_tasks
 from mmcontrast.evaluation.suite import embed_sets, measured, run_suite
+from mmcontrast.evaluation.tasks import described as of_tasks
 
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "clip_benchmark.json").read_text())
 

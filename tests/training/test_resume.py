@@ -104,11 +104,11 @@ def evaluated(monkeypatch):
   """One entry for each evaluation; all of the same result."""
   calls = []
 
-  def evaluate(model, config, data_dir):
+  def evaluate(model, config, data_dir, workdir):
     calls.append(model)
     return {BEST: 0.125}
 
-  monkeypatch.setattr(training, "evaluate_model", evaluate)
+  monkeypatch.setattr(training, "evaluate_in_training", evaluate)
   return calls
 
 
@@ -123,7 +123,9 @@ def whole(tmp_path_factory, rows):
   workdir, output = tmp_path_factory.mktemp("runs") / "a[1] *?", []
   with pytest.MonkeyPatch.context() as patch:
     calls = iter((2, 4))
-    patch.setattr(training, "evaluate_model", lambda model, config, data_dir: {BEST: RECALL[next(calls)]})
+    patch.setattr(
+      training, "evaluate_in_training", lambda model, config, data_dir, workdir: {BEST: RECALL[next(calls)]}
+    )
     patch.setattr(training, "_say", output.append)
     state = training.train(config_of(rows), workdir)
   return workdir, state, "\n".join(output)
@@ -151,10 +153,10 @@ def test_what_a_run_says_and_leaves_at_its_end(whole):
 
 
 def test_an_evaluation_that_fails_loses_no_step(rows, tmp_path, monkeypatch):
-  def evaluate(model, config, data_dir):
+  def evaluate(model, config, data_dir, workdir):
     raise MemoryError("of the device")
 
-  monkeypatch.setattr(training, "evaluate_model", evaluate)
+  monkeypatch.setattr(training, "evaluate_in_training", evaluate)
   with pytest.raises(MemoryError):
     training.train(config_of(rows, checkpoint=with_checkpoint(every_steps=4)), tmp_path / "run")
   assert complete_steps(tmp_path / "run" / "checkpoints") == [2]

@@ -1,6 +1,6 @@
 """Base to new: prompts tuned on some classes, tried on these and on classes that they have not seen (CoCoOp, MaPLe).
 
-Protocol `base-to-new-v1`. The classes of a label that the training part shows, in their order, are halved: the first
+Protocol `base_to_new-v1`. The classes of a label that the training part shows, in their order, are halved: the first
 ceil(n / 2) are base, the others new. Prompts are tuned on `shots` things of each base class of the training part;
 things of base classes of each set are told apart among base classes, those of new ones among new classes, and
 "harmonic" is the harmonic mean of the two. Each number is the mean of several seeds, which choose the things and what

@@ -6,7 +6,7 @@ learns on unit text vectors x is made to bear that by noise, drawn anew at every
     x' = (x + std * n) / |x + std * n|        n normal, [D]; std 0.04 to 0.12 in the paper
 
 The head is one linear layer, trained by Adam on the cross entropy; the paper's is a language model. Protocol
-`text-transfer-v1`: trained on captions of the training part, tested on images of the other splits. Beside it stand the
+`text_transfer-v1`: trained on captions of the training part, tested on images of the other splits. Beside it stand the
 same head without noise, and trained on images of the training part, which is what texts alone could reach at best.
 """
 
