@@ -21,6 +21,7 @@ from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation import bootstrap
 from mmcontrast.evaluation.protocols import coco, datacomp, sgd_probe
 from mmcontrast.evaluation.protocols.outcomes import metrics
+from mmcontrast.evaluation.protocols.word_order import edits_of
 from mmcontrast.inference import clip_benchmark_sets, imagenet_sets
 from mmcontrast.inference.voc_sets import cropped
 
@@ -425,6 +426,46 @@ def test_edits_as_they_were_published(tmp_path, runs, models, capsys):
     [*words, f"sugar_crepe:{root}"], capsys
   )
   assert "it has no splits; leave it out" in said([*words, f"aro:{root}", "--split", "test"], capsys)
+
+
+def test_captions_among_the_same_words(tmp_path, runs, models, monkeypatch, capsys):
+  """Of any source of captioned pictures. A model that is told a text's length alone loses all, by equal scores."""
+  folder, _ = runs
+  root = tmp_path / "pictures"
+  root.mkdir()
+  captions = {0: "a red dog near a cat", 1: "blue\n", 2: "the cat sat on a mat\nsmall cup", 3: ""}
+  for n, text in captions.items():
+    (root / f"{n}.png").write_bytes(picture(40 * n))
+    (root / f"{n}.txt").write_text(text)
+  words = ["--workdir", f"{folder}/x", "--suite", f"aro_order_plain:folder:{root}"]
+  assert main(["benchmark", *words]) == 0
+  err = capsys.readouterr().err
+  assert "1 of 4 captions have no other order of their words and are left out" in err
+  file = folder / "x" / "benchmark-aro_order_plain-pictures.json"
+  (row,) = json.loads(file.read_text())["sets"].values()
+  assert row["main_metric"] == "edits" and set(row["metrics"].values()) == {0} and len(row["metrics"]) == 5
+  assert row["protocol"]["protocol"] == "aro_order_plain" and row["protocol"]["captions"] == 3
+  # One that is told the last letter.
+  reads = copy.copy(models["x"])
+  reads.tokenizer = types.SimpleNamespace(
+    encode=lambda texts, length: np.array([[1, 3 + ord(text[-1]) % 27, 2, 0, 0] for text in texts], np.int32)
+  )
+  monkeypatch.setattr(room, "load", lambda workdir, step, width=None: reads)
+  reads.__dict__["digest"] = "another"
+  (row,) = mmcontrast.benchmark(folder / "x", f"aro_order_plain:folder:{root}")["sets"].values()
+  hits = []
+  for n, number, text in ((0, 0, captions[0]), (2, 2, "the cat sat on a mat"), (2, 3, "small cup")):
+    image = reads.encode_image(root / f"{n}.png")[0]
+    true, *others = reads.encode_text([text, *(" ".join(one) for one in edits_of(text.split(), number).values())])
+    hits.append([image @ true > image @ other + 1e-6 for other in others])
+  assert row["main"] == pytest.approx(np.mean([all(of) for of in hits]))
+  assert row["metrics"]["shuffle_within_trigrams"] == pytest.approx(np.mean([hits[0][2], hits[1][2], hits[2][1]]))
+  for n in captions:
+    (root / f"{n}.txt").write_text("red")
+  assert "none of 4 captions of 4 pictures has words that can stand in another order" in said(words, capsys)
+  assert f"--suite aro_order_plain:folder:{tmp_path}/none: " in said(
+    [*words[:3], f"aro_order_plain:folder:{tmp_path}/none"], capsys
+  )
 
 
 def test_captions_in_several_languages(tmp_path, runs, models, capsys):

@@ -10,6 +10,7 @@ from mmcontrast.inference import (
   imagenet_sets,
   karpathy_sets,
   multilingual_sets,
+  order_sets,
   voc_sets,
 )
 from mmcontrast.inference.suite_sets import SuiteSet
@@ -22,4 +23,5 @@ SUITES: dict[str, Callable[[str, str], dict[str, SuiteSet]]] = {
   "imagenet": imagenet_sets.open_sets,
   "mrv": multilingual_sets.open_sets,
   **edits_sets.OPENERS,
+  order_sets.KIND: order_sets.open_sets,  # of a source, KIND:PATH
 }

@@ -103,6 +103,12 @@ _ALL = (
                     "fit": "lbfgs-l2-v1"}),
   Protocol("edits", "v1", "a true caption among its edits", "SugarCrepe, arXiv:2306.14610; ARO, arXiv:2210.01936",
            LOST, details={"average": "over examples, and over subsets"}),
+  Protocol("aro_order_plain", "v1", "a caption among the same words in another order, four edits",
+           "ARO, arXiv:2210.01936, with a rule of this package in place of spaCy's tagger", LOST,
+           details={"words": "small letters, without . ! \" ( ) * # : ; ~, commas and question marks apart, at most 30",
+                    "nouns and adjectives": "not of a list of function words, and not of more than four letters with "
+                                            "-ing, -ed or -ly; shuffled among themselves",
+                    "orders": "drawn anew where the order is the old one; without another the edit is left out"}),
   Protocol("winoground", "v1", "two images, two captions of the same words", "Winoground, arXiv:2204.03162", LOST,
            details={"group": "text and image score both"}),
   Protocol("mrv", "v1", "how much the rank of an image varies over its captions in several languages",

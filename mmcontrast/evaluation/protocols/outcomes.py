@@ -17,6 +17,7 @@ Outcomes = Mapping[str, np.ndarray]
   of several classes a picture: scores float32 [N, K], targets bool [N, K];
   of captions: image_of_text int [T]; image_retrieval_recall@k bool [T], text_retrieval_recall@k bool [N];
   of a caption among its edits: image_acc, text_acc, acc, edits bool [N];
+  of several captions a picture, each among its edits: image_of_case int [T], edits bool [T];
   of captions in several languages: recall@1_LANGUAGE bool [N], mean_rank_variance float [N]."""
 
 MRV, RECALL = "mean_rank_variance", "recall@1"
@@ -28,6 +29,8 @@ def examples(outcomes: Outcomes) -> int:
   """How many things are drawn anew: images."""
   if "image_of_text" in outcomes:
     return len(next(value for name, value in outcomes.items() if name.startswith("text_retrieval")))
+  if "image_of_case" in outcomes:
+    return int(outcomes["image_of_case"].max()) + 1
   return len(next(iter(outcomes.values())))
 
 
@@ -45,6 +48,7 @@ def metrics(outcomes: Outcomes, counts: np.ndarray | None = None, only: Sequence
   for name, hits in outcomes.items():
     if (hits.dtype == bool or name in NO_SHARE) and (not only or name in only):
       of = counts[outcomes["image_of_text"]] if name.startswith("image_retrieval") else counts
+      of = counts[outcomes["image_of_case"]] if "image_of_case" in outcomes else of
       out[name] = float((hits * of).sum() / of.sum())
   if "image_of_text" in outcomes and (not only or MEAN_RECALL in only):
     both = [f"{one}_retrieval_recall@1" for one in ("image", "text")]
