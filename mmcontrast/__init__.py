@@ -17,7 +17,7 @@ import typing
 if typing.TYPE_CHECKING:
   import os
 
-  from mmcontrast import align, benchmark, caption, embed, evaluate, index, match, search, train
+  from mmcontrast import align, benchmark, caption, embed, evaluate, index, layers, match, search, train
   from mmcontrast.config import base_config, load_config
   from mmcontrast.errors import UserError
   from mmcontrast.inference import Inference
@@ -32,6 +32,7 @@ __all__ = [
   "embed",
   "evaluate",
   "index",
+  "layers",
   "load",
   "load_config",
   "match",
@@ -47,6 +48,7 @@ _MODULES = (
   "embed",
   "evaluate",
   "index",
+  "layers",
   "match",
   "search",
   "segment",

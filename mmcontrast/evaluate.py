@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import pathlib
@@ -30,6 +31,7 @@ from mmcontrast.evaluation.suite import check_set, check_space, embed_sets, meas
 from mmcontrast.evaluation.tasks import described
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.evaluation_config import Measured, check_words, revise, saved_section
+from mmcontrast.inference.layers import layer_rows
 
 _SAME = 1e-6  # results closer than that are one
 IN_TRAINING = "evaluation_protocols.json"  # by what the numbers of metrics.jsonl were measured, "set/task" -> record
@@ -226,6 +228,7 @@ def embedded_sets(
     guess=model.guess,
     tune=model.tune_prompts,
     words=model.words,
+    layers=functools.partial(layer_rows, model),
   )
 
 

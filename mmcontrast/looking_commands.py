@@ -1,4 +1,4 @@
-"""The commands that show a run to a person: `mmcontrast report` and `mmcontrast demo`."""
+"""The commands that look into a run: `mmcontrast report`, `mmcontrast demo` and `mmcontrast layers`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from mmcontrast.errors import UserError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-  """Adds both."""
+  """Adds them."""
   _add_report(commands)
   _add_demo(commands)
+  _add_layers(commands)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -70,6 +71,71 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
   demo.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
 
 
+def _add_layers(commands: argparse._SubParsersAction) -> None:
+  """`mmcontrast layers`."""
+  layers = add_command(
+    commands,
+    "layers",
+    _layers,
+    "Compare all layers of two towers, of one run or of several, by mutual k-NN and CKA: a table of layers x layers as "
+    "JSON and CSV, and the best pair. Options of a source follow as --source.key=value.",
+    takes_more=True,
+  )
+  layers.add_argument("source", nargs="?", help="NAME or KIND:PATH (default: an evaluation set of the run)")
+  layers.add_argument("--workdir", required=True, help="the folder of the run")
+  layers.add_argument(
+    "--compare", nargs="+", action="extend", default=[], metavar="RUN", help="other runs, whose second tower it is"
+  )
+  layers.add_argument(
+    "--towers", metavar="ONE,OTHER", help="which two (default: the first two of a run; of several the same of each)"
+  )
+  layers.add_argument("--split", help="the split of the source (default: all of it)")
+  layers.add_argument("--dataset", metavar="SET", help="an evaluation set of the run (default: the last)")
+  layers.add_argument("--examples", type=int, default=1000, help="how many at most, the first (default: 1000)")
+  layers.add_argument("--k", type=int, default=10, help="of the nearest neighbours (default: 10)")
+  layers.add_argument(
+    "--pool",
+    default="mean",
+    help="mean of a layer's positions, or first, of towers with a learned token (default: mean)",
+  )
+  layers.add_argument("--step", type=int, help="the checkpoint of this step instead of the newest")
+  layers.add_argument("--out", metavar="FILE.json", help="default: layers.json in the folder of the run")
+
+
+def _layers(options: argparse.Namespace, words: list[str]) -> None:
+  from mmcontrast.layers import layers, said
+
+  words = late_source(options, words)
+  _check_source(options, words, "layers")
+  made = layers(
+    options.workdir,
+    options.source,
+    compare=options.compare,
+    towers=options.towers,
+    options=source_options(words),
+    split=options.split,
+    dataset=options.dataset,
+    examples=options.examples,
+    k=options.k,
+    pool=options.pool,
+    step=options.step,
+    out=options.out,
+    data_dir=options.data_dir,
+  )
+  print(said(made))
+
+
+def _check_source(options: argparse.Namespace, words: list[str], command: str) -> None:
+  """Raises UserError for a word that is no option of a source, and for options of a source that is not named."""
+  for name, value in (("--split", options.split), *zip(words, words)):
+    if value is not None and options.source is None:
+      if not name.startswith(("--split", "--source.")):
+        raise UserError(f"unexpected argument {name!r}; options of a source look like --source.caption=alt")
+      raise UserError(
+        f"{name} is an option of a source; name one: mmcontrast {command} SOURCE --workdir {options.workdir}"
+      )
+
+
 def _demo(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.demo import demo
 
@@ -91,13 +157,7 @@ def _report(options: argparse.Namespace, words: list[str]) -> None:
   from mmcontrast.run_report import report
 
   words = late_source(options, words)
-  for name, value in (("--split", options.split), *zip(words, words)):
-    if value is not None and options.source is None:
-      if not name.startswith(("--split", "--source.")):
-        raise UserError(f"unexpected argument {name!r}; options of a source look like --source.caption=alt")
-      raise UserError(
-        f"{name} is an option of a source; name one: mmcontrast report SOURCE --workdir {options.workdir}"
-      )
+  _check_source(options, words, "report")
   print(
     report(
       options.workdir,

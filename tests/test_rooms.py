@@ -33,7 +33,7 @@ FLOORS = (
   ("bulk",),
   ("embed",),
   ("evaluate",),
-  ("align", "benchmark", "caption", "curate", "index", "retrieve", "search", "segment"),
+  ("align", "benchmark", "caption", "curate", "index", "layers", "retrieve", "search", "segment"),
   ("demo", "match", "run_report"),
   ("train",),
   ("configs",),

@@ -23,6 +23,8 @@ from mmcontrast.errors import UserError
 class Stage(nn.Module):
   """Two 3x3 convolutions, each with a norm; cells beyond the sound stay zero, as at any border."""
 
+  IS_LAYER: ClassVar = True
+
   width: int
   conv: Any
   norm: Any

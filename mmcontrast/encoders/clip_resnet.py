@@ -29,6 +29,8 @@ from mmcontrast.encoders.transformer import check_heads
 class Block(nn.Module):
   """1x1, 3x3 and 1x1 convolutions and a shortcut; the stride is that of average pools."""
 
+  IS_LAYER: ClassVar = True
+
   width: int
   stride: int
   zero_init: bool

@@ -27,6 +27,8 @@ INITIAL = nn.initializers.truncated_normal(0.02)
 class Block(nn.Module):
   """x + gamma * mlp(norm(depthwise 7x7(x)))."""
 
+  IS_LAYER: ClassVar = True
+
   layer_scale: float
   drop_path: float
   activation: str

@@ -31,6 +31,8 @@ class CrossModalLayer(nn.Module):
   All of them x -> norm(x + f(x)). Source: LXRTXLayer of airsplay/lxmert@0db1182, src/lxrt/modeling.py.
   """
 
+  IS_LAYER: ClassVar = True
+
   heads: int
   hidden: int
   activation: str = "gelu"

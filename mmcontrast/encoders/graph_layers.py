@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,8 @@ class TypedMessages(nn.Module):
   Attributes:
     kinds: of edges.
   """
+
+  IS_LAYER: ClassVar = True
 
   kinds: int = 1
   normalize: str = "mean"

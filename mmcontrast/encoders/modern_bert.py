@@ -28,6 +28,8 @@ class ModernBertBlock(nn.Module):
   The MLP is GeGLU (arXiv:2002.05202).
   """
 
+  IS_LAYER: ClassVar = True
+
   heads: int
   hidden: int
   activation: str

@@ -25,6 +25,8 @@ STEMS = {"imagenet": (7, 2, 3), "small": (3, 1, 1), "patch2": (2, 2, 0), "patch4
 class Block(nn.Module):
   """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels."""
 
+  IS_LAYER: ClassVar = True
+
   width: int
   stride: int
   bottleneck: bool

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -238,6 +238,8 @@ class Block(nn.Module):
     gated: see `Mlp`. qkv_bias, qk_norm: see `Attention`. attention: see `attend`.
     layer_scale: what each branch's factors start with; None: no factors.
   """
+
+  IS_LAYER: ClassVar = True  # whose output models/layer_outputs.py keeps
 
   heads: int
   hidden: int

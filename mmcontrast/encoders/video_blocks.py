@@ -8,7 +8,7 @@ align/..., skip_aligned, skip_interactive.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from mmcontrast.errors import UserError
 
 class VideoBlock(nn.Module):
   """What the blocks share: attention within a frame, then an MLP, each added to what goes in (pre-norm)."""
+
+  IS_LAYER: ClassVar = True
 
   heads: int
   hidden: int

@@ -41,6 +41,10 @@ class Tuned(Protocol):
 Tune = Callable[..., Tuned]
 """tune(values, labels int [N], classes, modality=..., **recipe): prompts beside a model, see inference/prompts.py."""
 
+Layers = Callable[[str, Any, str, str], Mapping[str, np.ndarray]]
+"""layers(tower, values, pool, where) -> rows float32 [N, D] of each layer of a tower, in their order; see
+inference/layers.py. UserErrors begin with `where`."""
+
 
 class Words(NamedTuple):
   """How a model describes things: the decoder of a run.
@@ -68,6 +72,7 @@ class Space(NamedTuple):
     matches: heads that say of two things whether they belong together -> the two modalities.
     describes: heads that write captions; None: not known.
     guesses: heads that guess words of a text -> the modalities that they read.
+    towers: the nodes that are towers.
     outputs: node -> what it makes, of "pooled", "tokens", "map", "logits", and how long its vectors are; None: not
       known.
     room: node -> what its kinds begin with, its modality or the name of its fusion; None: its modality.
@@ -81,6 +86,7 @@ class Space(NamedTuple):
   outputs: Callable[[str], Mapping[str, int]] | None = None
   room: Callable[[str], str] | None = None
   guesses: Mapping[str, tuple[str, ...]] = {}
+  towers: Sequence[str] = ()
 
   def ways(self, modalities: Sequence[str] = ()) -> list[tuple[str, str]]:
     """(query, gallery) of all modalities that are compared: a pair, then the same pair the other way round.

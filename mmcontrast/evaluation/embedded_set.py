@@ -16,6 +16,7 @@ from mmcontrast.evaluation.embed import (
   Compare,
   Embed,
   Guess,
+  Layers,
   Match,
   Scale,
   Seen,
@@ -51,7 +52,7 @@ class EmbeddedSet:
   sees of things; without it they are compared as they are. `joined`: the terms whose keys are joined. `space`: what
   the model can be asked for. `match`: how it says whether two things belong together; `scale`: what their cosine is
   multiplied by. `words`: how it describes them. `guess`: how it guesses words. `tune`: how prompts are tuned beside
-  it.
+  it. `layers`: what the layers of its towers make.
   """
 
   def __init__(
@@ -69,6 +70,7 @@ class EmbeddedSet:
     words: Words | None = None,
     guess: Guess | None = None,
     tune: Tune | None = None,
+    layers: Layers | None = None,
   ):
     self.data = data
     self.embed = embed
@@ -82,6 +84,7 @@ class EmbeddedSet:
     self.words = words
     self.guess = guess
     self.tune = tune
+    self.layers = layers
     self._kept: dict[Any, Any] = {}
 
   def with_embed(self, embed: Embed) -> EmbeddedSet:

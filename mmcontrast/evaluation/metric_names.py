@@ -180,9 +180,13 @@ _METRICS = {
   "attribute_insertion": lambda *_: [f"{attribute_insertion.WHERE}/{one}" for one in attribute_insertion.METRICS],
   "cross_version": lambda name, options, classes: cross_version.metric_names(options, _RETRIEVAL),
   "alignment": lambda name, options, classes: [
-    f"alignment_of_{one}_and_{other}/{metric}"
-    for one, other in retrieval.pairs_of(options["nodes"])
-    for metric in alignment.METRICS
+    f"{task(pair)}/{metric}"
+    for key, task, metrics in (
+      ("nodes", alignment.task_of_nodes, alignment.METRICS),
+      ("layers", alignment.task_of_layers, alignment.LAYERS),
+    )
+    for pair in retrieval.pairs_of(options[key])
+    for metric in metrics
   ],
   "modality_gap": lambda name, options, classes: [
     f"modality_gap_of_{way_of(*way)}/{metric}" for way in list(options["ways"](name))[::2] for metric in alignment.GAP

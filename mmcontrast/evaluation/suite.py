@@ -69,6 +69,7 @@ from mmcontrast.evaluation.embed import (
   Compare,
   Embed,
   Guess,
+  Layers,
   Match,
   Scale,
   Seen,
@@ -146,11 +147,11 @@ def check(config: Mapping[str, Any]) -> None:
       given = (options or {}).get(key, ())
       if not isinstance(given, str | list | tuple) or not all(isinstance(one, str) for one in given):
         raise UserError(f"evaluation.evaluators.{name}.{key}: {given!r} is no name; give one, or a list of names")
-    pairs = (options or {}).get("nodes", ())
-    if not _are_pairs(pairs):
-      raise UserError(
-        f"evaluation.evaluators.{name}.nodes: {pairs!r}; give pairs of nodes, such as (('image', 'text'),)"
-      )
+    for key in ("nodes", "layers"):
+      if not _are_pairs(pairs := (options or {}).get(key, ())):
+        raise UserError(
+          f"evaluation.evaluators.{name}.{key}: {pairs!r}; give pairs of nodes, such as (('image', 'text'),)"
+        )
     for one in baselines.names(options or {}):
       choose(one, baselines.ALL if name in PROBES else (baselines.UNTRAINED,),
              f"evaluation.evaluators.{name}.baselines")  # fmt: skip
@@ -219,6 +220,9 @@ def check_space(config: Mapping[str, Any], space: Space) -> None:
           space.kind_of(node, f"{where}.nodes")
       else:
         space.check_comparable(pair, f"{where}.nodes")
+    for pair in retrieval.pairs_of(options.get("layers", ())):
+      for tower in pair:
+        choose(tower, space.towers or space.nodes, f"{where}.layers: towers")
     if name in _OF_PROMPTS and space.joint is not None and zero_shot.PROMPTS not in space.joint:
       raise UserError(
         f"{where}: this run has no text tower with a head in the joint space (config.evaluation.text); leave it out"
@@ -247,11 +251,12 @@ def embed_sets(
   words: Words | None = None,
   guess: Guess | None = None,
   tune: Tune | None = None,
+  layers: Layers | None = None,
 ) -> dict[str, EmbeddedSet]:
   """The sets of `config` (tests and training sets), loaded; embedded at first use, once.
 
   In that order, so that a set to report on comes before one that only trains a probe. `seen`, `joined`,
-  `space`, `match`, `scale`, `words`, `guess`, `tune`: see EmbeddedSet.
+  `space`, `match`, `scale`, `words`, `guess`, `tune`, `layers`: see EmbeddedSet.
   """
   names = dict.fromkeys((*_names(config, "sets"), *_names(config, "train_sets")))
   return {
@@ -268,6 +273,7 @@ def embed_sets(
       words=words,
       guess=guess,
       tune=tune,
+      layers=layers,
     )
     for name in names
   }

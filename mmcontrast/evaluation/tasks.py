@@ -50,7 +50,7 @@ PROTOCOL_OF = {
 }
 _USUAL_LABELS = {"zero_shot": zero_shot, "robustness": robustness, "base_to_new": base_to_new}
 _SAID_ELSEWHERE = (  # in a digest, under another key, or by the name of the task
-  "templates", "template", "names", "test_splits", "protocol", "label", "node", "nodes", "of", "directions",
+  "templates", "template", "names", "test_splits", "protocol", "label", "node", "nodes", "layers", "of", "directions",
 )  # fmt: skip
 
 

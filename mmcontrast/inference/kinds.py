@@ -109,14 +109,15 @@ def parse_kind(kind: str, config: Mapping[str, Any], model: Model) -> Kind:
 def nodes_of(model: Model) -> dict[str, tuple[str, ...]]:
   """Tower or head -> the modalities of the views at its ends, in order, once each; where a tower and a head have one
   name, it is the head's. A fusion of two views of one modality is none: things of an evaluation are of one view."""
-  towers = {tower: _modalities(model, tower) for tower in model.towers}
+  towers = {tower: modalities_of(model, tower) for tower in model.towers}
   nodes = {**towers, **{head: towers[tower] for head, tower in model.tower_of_head.items()}}
   return {node: modalities for node, modalities in nodes.items() if len(set(modalities)) == len(modalities)}
 
 
-def _modalities(model: Model, tower: str) -> tuple[str, ...]:
+def modalities_of(model: Model, tower: str) -> tuple[str, ...]:
+  """The modalities of the views at the ends of a tower, in order."""
   if tower in model.reads:
-    return tuple(modality for read in model.reads[tower] for modality in _modalities(model, read))
+    return tuple(modality for read in model.reads[tower] for modality in modalities_of(model, read))
   return (model.modality_of_tower[tower],)
 
 
@@ -144,7 +145,9 @@ def space_of(config: Mapping[str, Any], model: Model, variables: Any) -> Space:
   nodes = nodes_of(model)
   describes = [head for head, hindrance in decoders_of(model).items() if not hindrance]
   matches, guesses = matching_heads(nodes, model), guessing_heads(nodes, model)
-  return Space(joint, probed_of(config, model), nodes, matches, describes, outputs, model.node_of, guesses)
+  return Space(
+    joint, probed_of(config, model), nodes, matches, describes, outputs, model.node_of, guesses, tuple(model.towers)
+  )
 
 
 def token_scores(config: Mapping[str, Any], model: Model) -> dict[tuple[str, str], tuple[Score, bool]]:

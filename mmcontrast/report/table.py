@@ -11,11 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_NOT_SHOWN = ("queries", "candidates", "tags", "tags_left_out", "l2", "described", "tokens", "texts", "pairs")
+_NOT_SHOWN = ("queries", "candidates", "tags", "tags_left_out", "l2", "described", "tokens", "texts", "pairs",
+              "layers_of_one", "layers_of_other", "examples")  # fmt: skip
 _NOT_SHOWN_ENDS = ("_l2", "_classes")
 _LABELS = {True: "trained on", False: "held out"}
 _NOT_A_FRACTION = (
   *("gap", "alignment", "uniformity_one", "uniformity_other", "cosine_of_pairs", "cosine_of_others"),
+  *("layer_of_one", "layer_of_other"),
   *("median_rank", "mean_rank", "cider_d", "of_a_token"),
 )
 

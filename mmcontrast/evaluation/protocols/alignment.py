@@ -9,6 +9,7 @@ Song et al. 2012. Modality gap: Liang et al. (arXiv:2203.02053); alignment and u
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,35 @@ def prepared(features: np.ndarray, quantile: float = QUANTILE) -> np.ndarray:
   return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
+class _Rows(NamedTuple):
+  """What is looked at of features of N things: the k nearest of each, int [N, k]; their inner products, [N, N], and of
+  these the sums of rows, the diagonal, and the sum of all."""
+
+  nearest: np.ndarray
+  products: np.ndarray
+  sums: np.ndarray
+  own: np.ndarray
+  total: float
+
+
+class Compared(NamedTuple):
+  """Every layer (or size) of one network beside every one of another.
+
+  Attributes:
+    ones, others: their names.
+    scores: `mutual_knn`, `cka` and, of four things or more, `unbiased_cka` -> float [ones, others].
+  """
+
+  ones: tuple[str, ...]
+  others: tuple[str, ...]
+  scores: dict[str, np.ndarray]
+
+  def best(self, metric: str = "mutual_knn") -> tuple[int, int]:
+    """The places of the pair of the highest score, the first of equals."""
+    place = int(self.scores[metric].argmax())
+    return place // len(self.others), place % len(self.others)
+
+
 def mutual_knn(one: np.ndarray, other: np.ndarray, k: int = K) -> float:
   """The mean share of the k nearest of a thing by one set of features that are among its k nearest by the other, itself
   left out; nearest by the inner product, the first of equals.
@@ -38,9 +68,8 @@ def mutual_knn(one: np.ndarray, other: np.ndarray, k: int = K) -> float:
   Raises UserError where the numbers of things differ, or are not more than k.
   """
   _check(one, other)
-  if not 0 < k < len(one):
-    raise UserError(f"mutual_knn.k: {k} of {len(one)} things; give 1 or more, and fewer than there are things")
-  return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(nearest(one, k), nearest(other, k))]) / k)
+  _check_k(k, len(one))
+  return _shared(nearest(one, k), nearest(other, k))
 
 
 def nearest(features: np.ndarray, k: int) -> np.ndarray:
@@ -57,42 +86,74 @@ def cka(one: np.ndarray, other: np.ndarray, unbiased: bool = False) -> float:
   """Centred kernel alignment of linear kernels: 1 for the same up to a rotation and a scale. Arguments as of
   `mutual_knn`; unbiased: by the unbiased estimate of HSIC, of four things or more."""
   _check(one, other)
-  kernels = [np.asarray(rows, np.float64) @ np.asarray(rows, np.float64).T for rows in (one, other)]
-  hsic = _unbiased_hsic if unbiased else _hsic
-  both, *alone = hsic(*kernels), hsic(kernels[0], kernels[0]), hsic(kernels[1], kernels[1])
-  return float(both / (np.sqrt(alone[0] * alone[1]) + _EPS))
-
-
-def _hsic(one: np.ndarray, other: np.ndarray) -> float:
-  centred = one - one.mean(axis=0) - one.mean(axis=1, keepdims=True) + one.mean()
-  return float((centred * other.T).sum())
-
-
-def _unbiased_hsic(one: np.ndarray, other: np.ndarray) -> float:
-  count = len(one)
-  if count < 4:
-    raise UserError(f"cka: the unbiased estimate is of four things or more, and there are {count}")
-  one, other = (kernel - np.diag(np.diag(kernel)) for kernel in (one, other))
-  total = (one * other.T).sum() + one.sum() * other.sum() / ((count - 1) * (count - 2))
-  return float((total - 2 * (one @ other).sum() / (count - 2)) / (count * (count - 3)))
+  if unbiased and len(one) < 4:
+    raise UserError(f"cka: the unbiased estimate is of four things or more, and there are {len(one)}")
+  return _cka(_looked_at(one, 0), _looked_at(other, 0), unbiased)
 
 
 def over_layers(
-  ones: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], k: int = K
-) -> dict[str, dict[str, float]]:
-  """Every layer (or size) of one network with every one of another: "LAYER/LAYER" -> `mutual_knn`, `cka`,
-  `unbiased_cka`; "best" -> the pair of the highest mutual k-NN, of `prepared` features.
+  ones: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], k: int = K, quantile: float | None = QUANTILE
+) -> Compared:
+  """Every layer (or size) of one network with every one of another.
 
   Args:
-    ones, others: name -> float [N, D], of the same things.
+    ones, others: name -> float [N, D], of the same things. The memory grows with N * N for each of the others.
+    quantile: of `prepared`; None: features as they are.
+  Raises UserError as `mutual_knn`.
   """
-  out = {}
-  rows = [{name: prepared(features) for name, features in of.items()} for of in (ones, others)]
-  for name, one in rows[0].items():
-    for also, other in rows[1].items():
-      found = {"mutual_knn": mutual_knn(one, other, k), "cka": cka(one, other)}
-      out[f"{name}/{also}"] = found | ({"unbiased_cka": cka(one, other, unbiased=True)} if len(one) > 3 else {})
-  return out | {"best": max(out.values(), key=lambda found: found["mutual_knn"])}
+  first = next(iter(ones.values()))
+  for of in (*ones.values(), *others.values()):
+    _check(first, of)
+  _check_k(k, len(first))
+  ready = (lambda rows: rows) if quantile is None else (lambda rows: prepared(rows, quantile))
+  right = [_looked_at(ready(rows), k) for rows in others.values()]
+  scores: dict[str, list[list[float]]] = {"mutual_knn": [], "cka": []} | (
+    {"unbiased_cka": []} if len(first) > 3 else {}
+  )
+  for rows in ones.values():
+    one = _looked_at(ready(rows), k)
+    scores["mutual_knn"].append([_shared(one.nearest, other.nearest) for other in right])
+    for name in list(scores)[1:]:
+      scores[name].append([_cka(one, other, name == "unbiased_cka") for other in right])
+  return Compared(tuple(ones), tuple(others), {name: np.array(of) for name, of in scores.items()})
+
+
+def _looked_at(rows: np.ndarray, k: int) -> _Rows:
+  rows = np.asarray(rows, np.float64)
+  products = rows @ rows.T
+  return _Rows(
+    nearest(rows, k) if k else np.zeros((len(rows), 0), int),
+    products,
+    products.sum(1),
+    np.diagonal(products),
+    float(products.sum()),
+  )
+
+
+def _shared(one: np.ndarray, other: np.ndarray) -> float:
+  """The mean share of ids [N, k] that both have."""
+  return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(one, other)]) / one.shape[1])
+
+
+def _cka(one: _Rows, other: _Rows, unbiased: bool) -> float:
+  hsic = _unbiased_hsic if unbiased else _hsic
+  return float(hsic(one, other) / (np.sqrt(hsic(one, one) * hsic(other, other)) + _EPS))
+
+
+def _hsic(one: _Rows, other: _Rows) -> float:
+  """The sum of both products, the first centred by rows and columns."""
+  count = len(one.sums)
+  inner = np.vdot(one.products, other.products)
+  return float(inner - 2 * one.sums @ other.sums / count + one.total * other.total / count**2)
+
+
+def _unbiased_hsic(one: _Rows, other: _Rows) -> float:
+  """Of products without their diagonals."""
+  count = len(one.sums)
+  inner = np.vdot(one.products, other.products) - one.own @ other.own
+  sums, totals = (one.sums - one.own) @ (other.sums - other.own), [of.total - of.own.sum() for of in (one, other)]
+  found = inner + totals[0] * totals[1] / ((count - 1) * (count - 2)) - 2 * sums / (count - 2)
+  return float(found / (count * (count - 3)))
 
 
 def modality_gap(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
@@ -132,6 +193,11 @@ def _uniformity(rows: np.ndarray) -> float:
   distances = np.maximum(2 - 2 * rows @ rows.T, 0)
   total = np.exp(-2 * distances).sum() - np.exp(-2 * np.diag(distances)).sum()
   return float(np.log(total / (count * (count - 1))))
+
+
+def _check_k(k: int, count: int) -> None:
+  if not 0 < k < count:
+    raise UserError(f"mutual_knn.k: {k} of {count} things; give 1 or more, and fewer than there are things")
 
 
 def _check(one: np.ndarray, other: np.ndarray) -> None:
