@@ -129,7 +129,9 @@ def segment(
     if support:
       facts["support"] = support
     if train_split is not None:
-      facts |= {"train_split": train_split, "train_images": train_images, "steps": steps, "seed": seed}
+      facts |= {"train_split": train_split, "train_images": train_images}
+    if train_split is not None or decoder:
+      facts |= {"steps": steps, "seed": seed}
     by = {name: described(PROTOCOL_OF.get(name, PROTOCOL), model.config, **facts) for name in found}
     path = folders.at(out, "--out")
     with folders.written(path) as scratch:
