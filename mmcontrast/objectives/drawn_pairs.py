@@ -166,6 +166,11 @@ def _check_leaf(leaf: Source, path: EmbeddingPath, terms: Mapping[str, Term], wh
     lacks = f"{by} compares nothing" if leaf.drawn in terms else f"there is no term {leaf.drawn!r}"
     raise UserError(f"{where}: {_view(leaf)} is drawn, and {lacks}; {nearest(leaf.drawn, [*comparing, UNIFORM])}")
   compared = terms[leaf.drawn].compares
+  if terms[leaf.drawn].scales_by_batch:
+    raise UserError(
+      f"{where}: the temperature of {by} follows the similarities of each batch, which are not known when "
+      f"{_view(leaf)} is drawn; name a term with another temperature, or {UNIFORM!r}"
+    )
   if any(parse_embedding(name).is_fused for name in (*compared.query, *compared.key)):
     raise UserError(f"{where}: {by} compares fusions, which come after what is drawn; name a term of views")
   sides = [{parse_embedding(name).modality for name in names} for names in (compared.query, compared.key)]

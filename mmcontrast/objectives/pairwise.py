@@ -76,8 +76,12 @@ class Pairwise(Edge, Term):
   def scale(self, parameters: Parameters, scheduled: Mapping[str, Any]) -> Any:
     return self.temperature.scale({**parameters.get(self.temperature_of, {}), **scheduled})
 
+  @property
+  def scales_by_batch(self) -> bool:
+    return self.temperature.is_of_batch
+
   def logit_scale(self, parameters: Parameters) -> tuple[float, float | None] | None:
-    if self.temperature.schedule is not None:
+    if self.temperature.schedule is not None or self.scales_by_batch:
       return None
     learned = parameters.get(self.temperature_of, {})
     learned = self.temperature.clip(learned) if self.temperature.clamp == "forward" else learned

@@ -19,6 +19,7 @@ from mmcontrast.objectives.pair_tile import first_tile, reductions_of, term_redu
 from mmcontrast.objectives.reductions import Values
 from mmcontrast.objectives.side import Side
 from mmcontrast.objectives.sides import Embeddings, Sides, float_type, make_sides
+from mmcontrast.objectives.spread import standard_deviation
 from mmcontrast.objectives.teachers import with_features
 from mmcontrast.objectives.term import Memory, Outcome
 
@@ -38,12 +39,15 @@ def pairwise_loss(
     facts: of the batch (terms.evaluate).
     options: of `global_matrix.reduce_tiles`.
   """
-  scale, bias = term.temperature.scale(parameters), term.temperature.offset(parameters)
+  bias = term.temperature.offset(parameters)
   facts, queue = _known(term, facts), None if memory.queue is None else _known(term, memory.queue)
-  sides = make_sides(term, embeddings, facts, queue, parameters, scale)
+  sides = make_sides(term, embeddings, facts, queue, parameters)
   bias_array = None if bias is None else jnp.asarray(bias, float_type(sides.rows.x))
   cells = term.score.cells(*jax.tree.map(lambda x: x[0], (sides.rows.x, sides.columns.x)))
   matrix = partial(reduce_matrix, term, cells=cells, **options)
+  deviation = standard_deviation(term, matrix, sides) if term.temperature.is_of_batch else None
+  scale = term.temperature.scale(parameters, deviation)
+  sides = sides.scaled(scale)
   sides = with_features(term, matrix, sides, embeddings, scale, parameters)
   pair_logits = _pair_logits(term, sides, bias)
   sides = _with_anchors(term, matrix, sides, pair_logits, bias_array, facts)

@@ -111,6 +111,11 @@ def _parse_pairwise(name: str, config: dict, temperatures: Mapping, objective: M
   shared = {k: objective[owner].get(k) for k in ("temperature", "bias")}
   if shared["temperature"] is None:
     shared["temperature"] = criterion.default_temperature
+  if owner != name and _by_spread(shared["temperature"]):
+    raise UserError(
+      f"{where}.temperature: {owner!r} takes its own from the spread of its similarities, which are not those of this "
+      "term; give it its own, temperature=dict(spread=..., min=...), or a number"
+    )
   if owner != name and "bias" in config:
     raise UserError(f"{where}.bias: belongs to {owner!r}, whose temperature this term shares")
   term = Pairwise(
@@ -134,6 +139,10 @@ def _parse_pairwise(name: str, config: dict, temperatures: Mapping, objective: M
   )
   check_combination(term, where)
   return term
+
+
+def _by_spread(temperature: Any) -> bool:
+  return isinstance(temperature, Mapping) and temperature.get("spread") is not None
 
 
 def _negatives(value: str, where: str) -> tuple[str, int]:

@@ -39,6 +39,11 @@ class Sides(NamedTuple):
     """The anchors of an axis."""
     return self.rows if axis == "row" else self.columns
 
+  def scaled(self, scale: Any) -> Sides:
+    """With scores `scale` times as large: rows are longer by it."""
+    more = self.more | {"column": tuple(_scaled(side, scale) for side in self.more["column"])}
+    return self._replace(rows=_scaled(self.rows, scale), more=more)
+
   def with_anchors(self, changes: Mapping[str, Mapping[str, Any]]) -> Sides:
     """With fields of the anchors replaced: axis -> field -> value."""
     rows, columns = self.rows.replace(**changes.get("row", {})), self.columns.replace(**changes.get("column", {}))
@@ -51,7 +56,6 @@ def make_sides(
   facts: Mapping[str, Any],
   queue: Mapping[str, Any] | None,
   parameters: Mapping[str, jax.Array],
-  scale: Any,
 ) -> Sides:
   """The sides of a term.
 
@@ -59,7 +63,6 @@ def make_sides(
     facts: of the batch (terms.evaluate).
     queue: of `term.queued`.
     parameters: of the term, prototypes among them.
-    scale: one over the temperature; rows are longer by it, and so are their scores.
   """
   mix = term.target.mix({**facts, "valid": taking_part(facts, term.reads)})
   queries = embeddings
@@ -70,11 +73,10 @@ def make_sides(
   if term.is_paired:
     columns = columns.replace(x=term.score.columns(rows.x, columns.x))
   more = _more_sides(term, embeddings, facts, queue, parameters)
-  more["column"] = tuple(_scaled(side, scale) for side in more["column"])
   combinations = None
   if term.negatives == "combined":
     combinations = Combinations(tuple(_keys(term, embeddings)), taking_part(facts, term.reads))
-  return Sides(_scaled(rows, scale), columns, more, combinations)
+  return Sides(rows, columns, more, combinations)
 
 
 def _scaled(side: Side, scale: Any) -> Side:

@@ -201,11 +201,17 @@ class Term(abc.ABC):
 
   def scale(self, parameters: Parameters, scheduled: Mapping[str, Any]) -> Any:
     """One over the temperature of its scores now, of what all terms have learned and of what it schedules; 1 where it
-    has none."""
+    has none. Not of a term that `scales_by_batch`."""
     return 1.0
 
+  @property
+  def scales_by_batch(self) -> bool:
+    """Whether its temperature is a function of the batch's scores, and so unknown before its loss."""
+    return False
+
   def logit_scale(self, parameters: Parameters) -> tuple[float, float | None] | None:
-    """(scale, bias or None) of its logits, from numbers; None where it has none, or a schedule says them."""
+    """(scale, bias or None) of its logits, from numbers; None where it has none, or a schedule or the batch says
+    them."""
     return None
 
   def matrices(self, nodes: Mapping[str, Encoded], size: int) -> list[LossMatrix]:

@@ -98,6 +98,10 @@ class WrappedTerm(Term):
   def scale(self, parameters: Parameters, scheduled: Mapping[str, Any]) -> Any:
     return self.term.scale(parameters, scheduled)
 
+  @property
+  def scales_by_batch(self) -> bool:
+    return self.term.scales_by_batch
+
   def logit_scale(self, parameters: Parameters) -> tuple[float, float | None] | None:
     return self.term.logit_scale(parameters)
 

@@ -63,6 +63,7 @@ TRACED = {
   "methods/meow_graphs",
   "methods/clip4clip",
   "methods/clip_moe",
+  "methods/clsr",
   "methods/coavt",
   "methods/clippo",
   "methods/ila",

@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import assert_close
+from term_rules import check_rules, function_of, random
 
 from mmcontrast.errors import UserError
 from mmcontrast.objectives import terms as objective
+from mmcontrast.objectives.drawn_pairs import check_drawn
 from mmcontrast.objectives.temperature import Temperature, parse_temperature
+from mmcontrast.objectives.term import Run
 from mmcontrast.optimization.schedules import extremes, make_schedule
 
 CLIP = dict(query="image[0]/joint", key="text[0]/joint", direction="both")
@@ -100,6 +104,15 @@ def test_two_terms_follow_one_schedule_each_with_the_bias_of_the_owner():
     (dict(schedule=dict(name="cosin", init=0.1)), r"t\.temperature\.schedule\.name: .* did you mean 'cosine'"),
     (dict(schedule=dict(FALLING, ende=1.0)), r"t\.temperature\.schedule: no option 'ende'; did you mean 'end'"),
     (dict(schedule=0.0), r"t\.temperature\.schedule: 0\.0 is not above 0"),
+    (dict(spread=0.0, min=0.01), r"t\.temperature\.spread: 0\.0 is not a number above 0; 0\.25 makes"),
+    (dict(spread=True, min=0.01), r"t\.temperature\.spread: True is not a number above 0"),
+    (dict(spread=0.25), r"t\.temperature\.spread: similarities that are all alike .* min=0\.01"),
+    (
+      dict(spread=0.25, init=0.1, min=0.01),
+      r"t\.temperature\.spread: .* leave out init, learned and schedule, or the sp",
+    ),
+    (dict(spread=0.25, schedule=FALLING, min=0.01), r"t\.temperature\.spread: .* leave out init, learned and schedule"),
+    (dict(spread=0.25, min=0.5, max=0.1), r"t\.temperature\.min: 0\.5 is not above 0 and within \[0\.5, 0\.1\]"),
     (dict(shedule=FALLING), r"t\.temperature: no option 'shedule'; did you mean 'schedule'"),
     (dict(init=0.1, form="logscale"), r"t\.temperature\.form: .* did you mean 'log_scale'"),
     (dict(init=0.1, clamp="before"), r"t\.temperature\.clamp: .* \(one of: after_step, forward\)"),
@@ -109,6 +122,69 @@ def test_mistakes(temperature, says):
   with pytest.raises(UserError, match=says) as error:
     objective.parse_terms({"t": dict(CLIP, temperature=temperature)})
   assert "\n" not in str(error.value)
+
+
+AUDIO, TEXT = "audio[0]/joint", "text[0]/joint"
+SPREAD = dict(spread=0.25, min=0.01)
+
+
+def numpy_of_spread(sounds, texts, same):
+  """(loss, temperature) of sounds and texts that choose among all others of both, positives outside the logarithm."""
+  x = np.stack([sounds, texts], 1).reshape(-1, sounds.shape[1])
+  x = x / np.linalg.norm(x, axis=1, keepdims=True)
+  scores, others = x @ x.T, ~np.eye(len(x), dtype=bool)
+  temperature = 0.25 * np.std(scores[others])
+  positive = np.repeat(np.repeat(same, 2, 0), 2, 1) & others
+  losses = []
+  for row, seen, right in zip(scores / temperature, others, positive):
+    losses.append(np.log(np.exp(row[seen]).sum()) - row[right].mean())
+  return np.mean(losses), temperature
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_temperature_by_the_spread_of_both_modalities_similarities():
+  term = dict(query=(AUDIO, TEXT), key=(AUDIO, TEXT), target="same_id", temperature=SPREAD)
+  embeddings, ids = {AUDIO: random(9, 4), TEXT: random(9, 4, seed=1)}, jnp.array([0, 1, 2, 3, 1, 4, 5, 6, 7], jnp.int32)
+  run = check_rules(term, embeddings, {"id": ids})
+  (loss, metrics), gradients = run(embeddings, {"id": ids})
+  same = np.asarray(ids)[:, None] == np.asarray(ids)
+  wanted, temperature = numpy_of_spread(*embeddings.values(), same)
+  np.testing.assert_allclose([loss, metrics["t/temperature"]], [wanted, temperature], rtol=1e-9)
+  # Without gradient: that of a fixed temperature of this number.
+  (_, _), fixed = function_of(dict(term, temperature=temperature))(embeddings, {"id": ids})
+  assert_close(gradients, fixed, 1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_spread_of_queries_and_keys_with_hard_negatives_and_bounds():
+  hard = "text[1]/joint"
+  embeddings = {AUDIO: random(5, 4), TEXT: random(5, 4, seed=1), hard: random(5, 4, seed=2)}
+  term = dict(query=AUDIO, key=TEXT, negative_keys=hard, direction="both", temperature=SPREAD)
+  (_, metrics), _ = function_of(term)(embeddings, {})
+  unit = [np.asarray(x) / np.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values()]
+  pairs, more = unit[0] @ unit[1].T, unit[0] @ unit[2].T
+  deviation = np.std(np.concatenate([pairs, pairs, more]))  # of a pair from both sides, of a hard negative from one
+  np.testing.assert_allclose(metrics["t/temperature"], 0.25 * deviation, rtol=1e-9)
+  alike = dict.fromkeys(embeddings, jnp.ones((5, 4)))
+  for bounds, wanted in ((dict(min=0.01), 0.01), (dict(min=0.3), 0.3)):
+    (loss, metrics), gradients = function_of(dict(term, temperature=dict(spread=0.25, **bounds)))(alike, {})
+    assert metrics["t/temperature"] == pytest.approx(wanted) and loss == pytest.approx((np.log(10) + np.log(5)) / 2)
+    assert all(np.isfinite(x).all() for x in gradients.values())
+
+
+def test_who_asks_for_a_temperature_that_only_a_batch_says():
+  owner = dict(query=AUDIO, key="text[0]/words", temperature=SPREAD)
+  terms = objective.parse_terms({"a": owner})
+  assert not objective.init_parameters(terms) and terms["a"].scales_by_batch
+  assert objective.logits_between({"a": owner}, {}, ["joint", "words"]) == (None, None)
+  assert objective.logits_between({"a": dict(owner, temperature=0.25)}, {}, ["joint", "words"]) == (4.0, None)
+  with pytest.raises(
+    UserError, match=r"objective\.b\.temperature: 'a' takes its own from the spread .* give it its own"
+  ):
+    objective.parse_terms({"a": owner, "b": dict(query=AUDIO, key=TEXT, temperature="a")})
+  match = dict(module="matching", embeddings=("fusion(text[0], audio[0])/match", "fusion(text[0]~a, audio[0])/match"))
+  with pytest.raises(UserError, match=r"temperature of objective\.a follows the similarities .* or 'uniform'"):
+    check_drawn(objective.parse_terms({"a": owner, "match": match}), Run({"joint": "audio"}, 8))
 
 
 def test_extremes_of_schedules():
