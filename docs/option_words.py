@@ -50,6 +50,7 @@ MEANINGS = {
   "data.balance.label": 'a label of whose classes an epoch holds a limited number; "": none',
   "data.balance.most": "how many examples of a class, drawn anew each epoch; those without a class all",
   "data.captions": "which caption fields text views show: None (any), weights, or one field for each view",
+  "data.regions.relations": "of how many pairs of these regions it is said how they lie, the views `text_relation`",
   "data.regions.views": "of how many regions of the image there is a text, the views `text_region`",
   "data.facts": "what batches say of views beside the views, for terms that ask for it: [modalities](modalities.md)",
   "data.missing": 'examples without an image or caption: "skip" them, count them as "bad", or "mask" the '

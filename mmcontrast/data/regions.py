@@ -51,19 +51,21 @@ def usable(record: Record, settings: Mapping) -> tuple[Region, ...]:
   return tuple(one for one in cleaned if one.texts and one.box[2] > one.box[0] and one.box[3] > one.box[1])
 
 
-def draw(regions: Sequence[Region], views: int, draws: np.ndarray, boxes: np.ndarray | None) -> list[str]:
-  """A text of each of `views` regions, all different; "" where there are not so many.
+def draw(regions: Sequence[Region], views: int, draws: np.ndarray) -> list[tuple[Region, str]]:
+  """`views` regions, all different, and a text of each; fewer where there are not so many.
 
   Args:
     draws: [2 * views] uniform numbers.
-    boxes: [views, 4], which is filled; zeros stay where there is no region.
   """
   chosen = choose_distinct(list(regions), draws[:views])[: len(regions)] if regions else []
-  if boxes is not None:
-    for view, region in enumerate(chosen):
-      boxes[view] = region.box
-  texts = [region.texts[int(number * len(region.texts))] for region, number in zip(chosen, draws[views:])]
-  return texts + [""] * (views - len(texts))
+  return [(region, region.texts[int(number * len(region.texts))]) for region, number in zip(chosen, draws[views:])]
+
+
+def fill(boxes: np.ndarray | None, given: Sequence[Sequence[float] | None]) -> None:
+  """Writes boxes into [views, 4], where there is such an array; zeros stay where there is no region."""
+  for view, box in enumerate(given if boxes is not None else ()):
+    if box is not None:
+      boxes[view] = box
 
 
 def _box(value: Any, number: int, column: str) -> tuple[float, float, float, float]:

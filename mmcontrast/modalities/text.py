@@ -4,6 +4,8 @@ text          config.data.views.text captions or names
 text_masked   the first config.data.masked_words.views of them, with words taken away on the device (masked_words.py)
 text_region       [R, L]  texts of config.data.regions.views regions of the image
 text_region_box   [R, 4]  where they are, with "box" in data.facts; zeros where there is no such region
+text_relation         [K, L]  relations of config.data.regions.relations pairs of these regions (data/relations.py)
+text_relation_subject, text_relation_object  [K, 4]  where both are, with these in data.facts; zeros: no relation
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcontrast.data import captions, noise, regions, tokenizers
+from mmcontrast.data import captions, noise, regions, relations, tokenizers
 from mmcontrast.data.checks import check_counts
 from mmcontrast.data.cut_captions import line_of_source
 from mmcontrast.data.record import Info, Record, Source
@@ -28,19 +30,24 @@ from mmcontrast.modalities.text_use import TextInUse
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
 
 _REGIONS = noise.stream("regions")
+_RELATIONS = noise.stream("relations")
 _SWAPS = noise.stream("word_swaps")
+_BOXES = {"text_region": ("box",), "text_relation": ("subject", "object")}
+"""Set of views -> its facts that are boxes of the image, arrays of a batch."""
 
 
 class Text(TextInUse, Modality):
   """Decoded: what views may show, strings by field or language."""
 
   source_option, absent, light = "caption", captions.ABSENT, True
-  view_sets, identity = ("text", "text_masked", "text_region"), "caption"
+  view_sets, identity = ("text", "text_masked", "text_region", "text_relation"), "caption"
   versions: ClassVar = {"text_masked": "text"}
   facts: ClassVar = {
     "ids": "the ids of its tokens, before any is masked; -1 where there is padding",
     "masked": "which of its tokens were chosen to be guessed",
     "box": "where the region that it is of lies in the image: x0, y0, x1, y1 in shares of the sides",
+    "subject": "where the first of two related regions lies, as a box",
+    "object": "where the second of two related regions lies, as a box",
   }
   usual_views = 2
   filters: ClassVar = {"min_caption": 0, "max_caption": 0}  # characters; max_caption=0: any
@@ -53,8 +60,9 @@ class Text(TextInUse, Modality):
     # weights, among those the record has. ("alt", "generated"): view k shows field k.
     "captions": None,
     "added_captions": "",  # a file of further captions of the records, by field: data/sources/added_captions.py
-    # Texts of regions of the image, views `text_region`: of how many regions, drawn anew each epoch.
-    "regions": {"views": 0},
+    # Texts of regions of the image, views `text_region`: of how many regions, drawn anew each epoch. relations: of how
+    # many pairs of them it is said how they lie, views `text_relation`.
+    "regions": {"views": 0, "relations": 0},
     "texts": "distinct",  # text views of one example: distinct captions as far as they go, or all of them the "same"
     "word_swaps": (),  # so many times two words of view k change places, such as (0, 1); (): none
     "text_length": 16,  # tokens, bos and eos included
@@ -83,7 +91,13 @@ class Text(TextInUse, Modality):
     if settings["captions"] and languages:
       raise UserError("data.captions: data.languages shows names instead of captions; leave one of them empty")
     _check_masked(settings["masked_words"], views)
-    check_counts(settings["regions"], {"views": 0}, "data.regions")
+    check_counts(settings["regions"], {"views": 0, "relations": 0}, "data.regions")
+    pairs = settings["regions"]["relations"]
+    if pairs and not max(2, pairs) <= settings["regions"]["views"]:
+      raise UserError(
+        f"data.regions.relations: {pairs} of {settings['regions']['views']} regions, each with the next; set "
+        f"data.regions.views to {max(2, pairs)} or more"
+      )
     if settings["regions"]["views"] and not views:
       raise UserError("data.regions.views: texts of regions need captions too; set data.views.text to 1 or more")
     if settings["regions"]["views"] and settings["trim"]:
@@ -103,14 +117,23 @@ class Text(TextInUse, Modality):
     choose(settings["special_tokens"], ("text", "read"), "data.special_tokens")
 
   def counts(self, settings: Settings) -> dict[str, int]:
-    regions, masked = settings["regions"]["views"], settings["masked_words"]["views"]
-    return {"text": settings["views"]["text"], "text_masked": masked, "text_region": regions}
+    regions, masked = settings["regions"], settings["masked_words"]["views"]
+    return {
+      "text": settings["views"]["text"],
+      "text_masked": masked,
+      "text_region": regions["views"],
+      "text_relation": regions["relations"],
+    }
 
   def facts_of(self, view_set: str) -> tuple[str, ...]:
-    return ("ids", *{"text_masked": ("masked",), "text_region": ("box",)}.get(view_set, ()))
+    return ("ids", *({"text_masked": ("masked",)} | _BOXES).get(view_set, ()))
 
   def count_key(self, view_set: str) -> str:
-    keys = {"text_masked": "data.masked_words.views", "text_region": "data.regions.views"}
+    keys = {
+      "text_masked": "data.masked_words.views",
+      "text_region": "data.regions.views",
+      "text_relation": "data.regions.relations",
+    }
     return keys.get(view_set) or super().count_key(view_set)
 
   def has_in(self, info: Info, settings: Settings) -> Sequence[str]:
@@ -180,8 +203,10 @@ class Text(TextInUse, Modality):
       for name, views in self.counts(settings).items()
       if views and name in self.drawn_sets
     }
-    if "text_region" in found and "box" in settings["facts"]:
-      found["text_region_box"] = ((settings["regions"]["views"], 4), np.float32)
+    for name, facts in _BOXES.items():
+      for fact in facts if name in found else ():
+        if fact in settings["facts"]:
+          found[f"{name}_{fact}"] = ((self.counts(settings)[name], 4), np.float32)
     return found
 
   def has(self, record: Record, settings: Settings) -> bool:
@@ -200,14 +225,22 @@ class Text(TextInUse, Modality):
   def numbers(self, settings: Settings) -> dict[int, int]:
     views = settings["views"]["text"]
     swaps = 2 * sum(settings["word_swaps"])
-    numbers = {noise.FIELD: views, noise.TEXT: views, _REGIONS: 2 * settings["regions"]["views"]}
-    return numbers | ({_SWAPS: swaps} if swaps else {})
+    regions, pairs = settings["regions"]["views"], settings["regions"]["relations"]
+    numbers = {noise.FIELD: views, noise.TEXT: views, _REGIONS: 2 * regions}
+    return numbers | ({_SWAPS: swaps} if swaps else {}) | ({_RELATIONS: pairs} if pairs else {})
 
   def view(self, value: Mapping[str, Sequence[str]], numbers: Mapping, settings: Settings, into: Mapping) -> list[str]:
     languages, views, parts = settings["languages"], settings["views"]["text"], settings["regions"]["views"]
+    pairs = settings["regions"]["relations"]
     if not value:  # An empty text: no tower is made to read padding alone, of which a mean is not a number.
-      return [""] * (views + parts)
-    of_regions = regions.draw(value.regions, parts, numbers[_REGIONS], into.get("text_region_box")) if parts else []
+      return [""] * (views + parts + pairs)
+    shown_regions = regions.draw(value.regions, parts, numbers[_REGIONS]) if parts else []
+    regions.fill(into.get("text_region_box"), [region.box for region, _ in shown_regions])
+    related = relations.draw(shown_regions, pairs, numbers[_RELATIONS]) if pairs else []
+    for end in _BOXES["text_relation"]:
+      regions.fill(into.get(f"text_relation_{end}"), [one and getattr(one, end) for one in related])
+    of_regions = [text for _, text in shown_regions] + [""] * (parts - len(shown_regions))
+    of_regions += [one.text if one else "" for one in related]
     fields = settings["captions"] or (languages if len(languages) == views else None)
     shown = 1 if settings["texts"] == "same" else views
     texts = captions.draw(value, fields, numbers[noise.FIELD][:shown], numbers[noise.TEXT][:shown]) * (views // shown)
@@ -271,7 +304,7 @@ class TextPreparation(Preparation):
     return found
 
   def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
-    """ "ids": int32 [B, V, L]; "masked": bool [B, V, L]; "box" of regions: [B, R, 4]."""
+    """ "ids": int32 [B, V, L]; "masked": bool [B, V, L]; "box", "subject", "object": [B, R, 4]."""
     found: dict[str, dict[str, jax.Array]] = {}
     for name in self._sets(batch) if self.told else ():
       plain = self._plain(batch[name])
@@ -280,13 +313,15 @@ class TextPreparation(Preparation):
       if self.masking and name == "text":
         every = {"ids": ids[:, : self._count], "masked": self._masked(batch, plain, train)[1]}
         found["text_masked"] = {fact: every[fact] for fact in self.told if fact in every}
-    if "text_region_box" in batch:
-      found.setdefault("text_region", {})["box"] = batch["text_region_box"]
+    for name, facts in _BOXES.items():
+      told = {fact: batch[f"{name}_{fact}"] for fact in facts if f"{name}_{fact}" in batch}
+      if told:
+        found.setdefault(name, {}).update(told)
     return found
 
   def _sets(self, batch: Mapping[str, jax.Array]) -> list[str]:
     """The sets of views whose ids a batch holds."""
-    return [name for name in self.arrays if name in batch and not name.endswith("_box")]
+    return [name for name in self.arrays if name in batch and name in Text.view_sets]
 
   @property
   def _count(self) -> int:

@@ -62,6 +62,7 @@ from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
 from mmcontrast.objectives.prototype_contrast import PrototypeContrast
 from mmcontrast.objectives.regions import PooledRegions, PromptedRegions
+from mmcontrast.objectives.relations import RegionRelations
 from mmcontrast.objectives.sepclr import AttributeAlignment, SepClr
 from mmcontrast.objectives.shared_concepts import SharedConcepts
 from mmcontrast.objectives.slotcon import SlotContrast, SlotDistill
@@ -111,6 +112,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "interaction": Interaction,
   "pooled_regions": PooledRegions,
   "prompted_regions": PromptedRegions,
+  "region_relations": RegionRelations,
   "noisy_pairs": NoisyPairs,
   "gated_subspaces": GatedSubspaces,
   "geodesic_contrast": GeodesicContrast,

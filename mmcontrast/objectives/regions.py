@@ -13,6 +13,7 @@ from jax import lax
 
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
+from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.boxes import in_view, roi_align, upright
 from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.means import mean_of_valid, of_valid
@@ -24,7 +25,7 @@ from mmcontrast.objectives.term import Run
 
 class Regions(ModuleLoss):
   """The base of terms of regions: the first of `embeddings` is the map of an image view, the others are texts of
-  regions, `text_region[r]`, one vector each. Images and texts are of one length.
+  regions, `text_region[r]` (VIEWS), one vector each. Images and texts are of one length.
 
   A region takes part where it has an area and at least `seen` of it is in the view; its box is moved into the view,
   mirrored where that is.
@@ -37,6 +38,7 @@ class Regions(ModuleLoss):
 
   TAKES: ClassVar[tuple[str, ...]] = ("tokens", "grid", "pooled")
   VIEW_FACTS: ClassVar[tuple[str, ...]] = ("box",)
+  VIEWS: ClassVar[str] = "text_region"
   SCHEDULED: ClassVar[tuple[str, ...]] = ("temperature",)
   WHOLE: ClassVar[tuple[str, ...]] = ()  # options that are whole numbers
 
@@ -61,10 +63,11 @@ class Regions(ModuleLoss):
 
   def check_views(self, names: Sequence[str], run: Run) -> None:
     sets = [parse_embedding(name).views for name in names]
-    if len(sets) < 2 or sets[0] == "text_region" or any(one != "text_region" for one in sets[1:]):
+    if len(sets) < 2 or sets[0] == self.VIEWS or any(one != self.VIEWS for one in sets[1:]):
+      plural = self.VIEWS.removeprefix("text_") + "s"
       raise UserError(
-        f"embeddings: {list(names)}; name the map of an image, 'image[0]/HEAD', then texts of regions, "
-        "'text_region[0]/HEAD', 'text_region[1]/HEAD' (data.regions.views)"
+        f"embeddings: {list(names)}; name the map of an image, 'image[0]/HEAD', then texts of {plural}, "
+        f"'{self.VIEWS}[0]/HEAD', '{self.VIEWS}[1]/HEAD' ({MODALITIES['text'].count_key(self.VIEWS)})"
       )
 
   def boxes(self, facts: Facts, count: int) -> tuple[jax.Array, jax.Array]:

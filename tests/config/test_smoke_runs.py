@@ -69,6 +69,7 @@ TRACED = {
   "methods/ila",
   "methods/more",
   "methods/pixel_linguist",
+  "methods/scene_graph",
   "methods/siglip2_naflex",
   "methods/space2",
   "methods/uni3d",

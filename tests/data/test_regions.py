@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcontrast.data import pipeline, regions
+from mmcontrast.data import pipeline, regions, relations
 from mmcontrast.data.fingerprint import changes, fingerprint
 from mmcontrast.data.record import BadRecord, Region
 from mmcontrast.data.settings import resolve
@@ -66,11 +66,64 @@ def test_a_batch_says_what_and_where_regions_are(rows):
 def test_regions_differ_by_epoch_and_not_by_who_asks():
   every = [Region((0.1 * n, 0.0, 0.1 * n + 0.1, 1.0), (f"{n}",)) for n in range(8)]
   draws = np.random.default_rng(0).random((50, 6))
-  boxes = np.zeros((3, 4), np.float32)
-  texts = [regions.draw(every, 3, row, boxes) for row in draws]
-  assert all(len(set(row)) == 3 for row in texts) and len(set(map(tuple, texts))) > 40
-  np.testing.assert_allclose(boxes, [every[int(text)].box for text in texts[-1]], atol=1e-6)
-  assert regions.draw((), 2, draws[0, :4], None) == ["", ""]
+  shown = [regions.draw(every, 3, row) for row in draws]
+  texts = [tuple(text for _, text in row) for row in shown]
+  assert all(len(set(row)) == 3 for row in texts) and len(set(texts)) > 40
+  assert all(region is every[int(text)] for row in shown for region, text in row)
+  assert regions.draw((), 2, draws[0, :4]) == []
+
+
+@pytest.mark.parametrize(
+  ("subject", "other", "wanted"),
+  [
+    ([0.0, 0.0, 0.2, 0.2], [0.2, 0.1, 0.4, 0.3], ["left of"]),
+    ([0.3, 0.0, 0.5, 0.2], [0.0, 0.1, 0.2, 0.3], ["right of"]),
+    ([0.0, 0.0, 0.2, 0.2], [0.1, 0.2, 0.3, 0.4], ["above"]),
+    ([0.0, 0.0, 0.3, 0.2], [0.1, 0.1, 0.3, 0.3], ["larger than"]),
+    ([0.1, 0.1, 0.3, 0.3], [0.0, 0.0, 0.4, 0.4], ["smaller than"]),
+    ([0.5, 0.5, 0.9, 0.9], [0.0, 0.0, 0.2, 0.2], ["right of", "below", "larger than"]),
+    ([0.0, 0.0, 0.2, 0.2], [0.1, 0.1, 0.3, 0.3], []),
+  ],
+)
+def test_relations_follow_from_boxes(subject, other, wanted):
+  assert relations.holding(subject, other) == wanted
+  reverse = {"left of": "right of", "above": "below", "larger than": "smaller than"}
+  reverse |= {value: key for key, value in reverse.items()}
+  assert sorted(relations.holding(other, subject)) == sorted(reverse[word] for word in wanted)
+
+
+def test_a_pair_says_one_of_its_relations():
+  boxes = ((0.0, 0.0, 0.2, 0.2), (0.5, 0.0, 0.9, 0.4), (0.55, 0.05, 0.95, 0.4))
+  shown = [(Region(box, (name,)), name) for box, name in zip(boxes, ("fox", "hat", "cup"))]
+  found = relations.draw(shown, 3, np.array([0.0, 0.0, 0.9]))
+  assert found[0] == ("fox left of hat", boxes[0], boxes[1]) and found[1] is None  # hat and cup overlap
+  assert found[2] == ("cup larger than fox", boxes[2], boxes[0])
+  assert relations.draw(shown[:1], 2, np.zeros(2)) == relations.draw([], 2, np.zeros(2)) == [None, None]
+  assert [one and one.text for one in relations.draw(shown[:2], 3, np.array([0.9, 0.9, 0.9]))] == [
+    "fox smaller than hat", "hat larger than fox", None]  # fmt: skip
+
+
+def test_a_batch_says_how_regions_are_related(rows):
+  config = dict(dataset=f"jsonl:{rows}", source=dict(regions=COLUMNS), split="all", views=dict(image=1, text=1),
+                image_size=8, text_length=32, tokenizer="bytes", facts=("subject", "object"),
+                regions=dict(views=2, relations=1), token_ids=dict(pad=0, bos=1, eos=2),
+                on_error=dict(max_share=0.5))  # fmt: skip
+  batches = pipeline.train_batches(config, seed=0, batch_size=4)
+  try:
+    batch, text = next(batches), batches.tokenizer
+  finally:
+    batches.close()
+  assert "text_region_box" not in batch
+  for row, index in enumerate(batch["index"]):
+    ends = [tuple(batch[f"text_relation_{end}"][row, 0]) for end in ("subject", "object")]
+    said = tuple(batch["text_relation"][row, 0])
+    if index == 1:
+      assert said == tuple(text.encode([""], 32)[0]) and ends == [(0.0,) * 4] * 2
+    else:
+      names = {tuple(BOXES[0]): ("a red ball",), tuple(BOXES[1]): ("a dog", "an animal")}
+      true = relations.holding(*ends)
+      phrases = [f"{a} {word} {b}" for a in names[ends[0]] for word in true for b in names[ends[1]]]
+      assert ends[0] != ends[1] and said in {tuple(ids) for ids in text.encode(phrases, 32)}
 
 
 def test_they_are_packed_with_a_record(rows):
@@ -128,6 +181,14 @@ def test_columns_that_are_wrong(rows, options, message):
 def test_settings_that_are_refused(rows):
   for settings, message in (
     (dict(regions=dict(views=2), views=dict(image=1)), r"data\.regions\.views: texts of regions need captions too"),
+    (
+      dict(regions=dict(views=1, relations=1)),
+      r"data\.regions\.relations: 1 of 1 regions, .* data\.regions\.views to 2 or more",
+    ),
+    (
+      dict(regions=dict(views=2, relations=3)),
+      r"data\.regions\.relations: 3 of 2 regions, .* data\.regions\.views to 3 or more",
+    ),
     (dict(regions=dict(views=2), trim=True), r"data\.trim: boxes of regions are of images as they are stored"),
   ):
     with pytest.raises(UserError, match=message):

@@ -86,6 +86,87 @@ def test_without_any_region_the_loss_is_nothing(name):
   assert float(value) == 0 and not any(np.any(g) for g in gradients.values())
 
 
+PHRASES = tuple(f"text_relation[{k}]/joint" for k in range(2))
+RELATIONS = dict(module=dict(name="region_relations", cells=2, hidden=6, temperature=0.3), embeddings=(IMAGE, *PHRASES))
+
+
+def related(seed=0):
+  """(embeddings, facts) of relations: (2, 1) is not there, the view of 1 is mirrored, an end of (4, 0) is unseen."""
+  draw = np.random.default_rng(seed)
+  x = {IMAGE: draw.normal(size=(N, 16, D))} | {name: draw.normal(size=(N, D)) for name in PHRASES}
+  low = draw.random((2, 2, N, 2)) * 0.5
+  box = np.concatenate([low, low + 0.4], -1)  # [relation, end, N, 4]
+  box[1, :, 2], box[0, 1, 4] = 0, [0.0, 0.9, 0.1, 1.0]
+  view = np.tile([0.0, 0.0, 1.0, 0.9], (N, 1))
+  view[1] = view[1][[2, 1, 0, 3]]
+  facts = {"image[0]": {"box": view}}
+  facts |= {f"text_relation[{k}]": {"subject": box[k, 0], "object": box[k, 1]} for k in range(2)}
+  return jax.tree.map(jnp.asarray, (x, facts))
+
+
+def of_relations(parameters, mesh=None):
+  """(embeddings, facts, valid) -> ((loss, metrics), gradients of the embeddings), compiled."""
+  terms = objective.parse_terms({"t": RELATIONS})
+
+  def loss(x, facts, valid):
+    views = {key: Encoded(None, leaf, grid=GRID) if leaf.ndim == 3 else Encoded(leaf) for key, leaf in x.items()}
+    return objective.evaluate(terms, views, {"views": facts, "valid": valid}, parameters, {}, {}, mesh=mesh)
+
+  return compiled(jax.value_and_grad(loss, has_aux=True))
+
+
+def numpy_of_relations(x, facts, parameters, some):
+  """The loss over the relations `some`, one after the other; cells by their points."""
+  view = np.array([0.0, 0.0, 1.0, 0.9])
+
+  def cells(image, box):
+    at = (np.arange(4) + 0.5) / 4  # 2 cells of 2 points
+    rows, columns = ((box[i] + (box[i + 2] - box[i]) * at) * 4 - 0.5 for i in (1, 0))
+    kernel = lambda places: np.maximum(1 - np.abs(np.clip(places, 0, 3)[:, None] - np.arange(4)), 0)  # noqa: E731
+    return np.einsum("ir,jc,rcd->ijd", kernel(rows), kernel(columns), image.reshape(4, 4, D)).mean((0, 1))
+
+  def waved(box):
+    angle = box[:, None] * np.pi * 2.0 ** np.arange(8) / 2
+    return np.concatenate([np.sin(angle), np.cos(angle)], -1).ravel()
+
+  edges, phrases = [], []
+  for n, k in some:
+    ends = [np.clip(facts[f"text_relation[{k}]"][end][n], None, [1, 0.9, 1, 0.9]) for end in ("subject", "object")]
+    ends = [(box - view[[0, 1, 0, 1]]) / np.array([1.0, 0.9, 1.0, 0.9]) for box in ends]
+    read = np.concatenate([*(cells(np.asarray(x[IMAGE][n]), box) for box in ends), *map(waved, ends)])
+    hidden = np.maximum(read @ parameters["fc1"]["kernel"] + parameters["fc1"]["bias"], 0)
+    edges.append(hidden @ parameters["fc2"]["kernel"] + parameters["fc2"]["bias"])
+    phrases.append(np.asarray(x[PHRASES[k]][n]))
+  edges, phrases = (np.array(one) / np.linalg.norm(one, axis=1, keepdims=True) for one in (edges, phrases))
+  logits, alike = edges @ phrases.T / 0.3, phrases @ phrases.T > 0.9
+  logits = np.where(alike & ~np.eye(len(alike), dtype=bool), -np.inf, logits)
+  rows, columns = (np.log(np.exp(logits).sum(axis)) - np.diagonal(logits) for axis in (1, 0))
+  return (rows.mean() + columns.mean()) / 2
+
+
+def test_relations_in_numpy_and_who_takes_part():
+  draw, shapes = np.random.default_rng(1), {"fc1": (2 * D + 128, 6), "fc2": (6, D)}
+  parameters = {
+    "t": {name: {"kernel": draw.normal(0, 0.2, of), "bias": draw.normal(size=of[1])} for name, of in shapes.items()}
+  }
+  x, facts = related()
+  valid, run = np.arange(N) != 3, of_relations(parameters)
+  (value, metrics), gradients = wanted = run(x, facts, valid)
+  some = [(n, k) for n in range(N) for k in range(2) if n not in (1, 3) and (n, k) not in ((2, 1), (4, 0))]
+  np.testing.assert_allclose(value, numpy_of_relations(x, facts, parameters["t"], some), rtol=1e-6)
+  assert abs(metrics["t/relations"] - len(some) / 7) < 1e-6
+  assert not np.any(gradients[IMAGE][1]) and not np.any(gradients[PHRASES[1]][2]) and np.any(gradients[PHRASES[0]][2])
+
+  mesh = make_mesh(4)
+  cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  assert_close(of_relations(parameters, mesh)(*jax.device_put((x, facts, valid), cut)), wanted, 1e-9)
+  broken = jax.tree.map(lambda leaf: leaf.at[3].set(jnp.nan), (x, facts))
+  assert_close(run(*broken, valid)[0][0], value, 1e-12)
+  order = np.array([6, 1, 0, 7, 2, 5, 4, 3])
+  (moved, _), there = run(*jax.tree.map(lambda leaf: leaf[order], (x, facts)), valid[order])
+  assert_close((moved, there), (value, {key: g[order] for key, g in gradients.items()}), 1e-9)
+
+
 def test_a_region_of_a_mirrored_view_is_cut_where_it_is():
   """The map mirrored with the view, and its box, which says so, give the same; a box that does not say so does not."""
   x, box = inputs()
@@ -173,6 +254,27 @@ RUN = dict(views={"image": 2, "text": 1, "text_region": 3}, heads={"map": "image
   ],
 )
 def test_what_is_refused(options, embeddings, run, message):
+  check_refused(options, embeddings, run, message)
+
+
+@pytest.mark.parametrize(
+  ("embeddings", "run", "message"),
+  [
+    ((IMAGE, *TEXTS), {}, r"then texts of relations, 'text_relation\[0\]/HEAD', .* \(data\.regions\.relations\)"),
+    ((IMAGE, *PHRASES), {}, r"asks for the 'subject' of 'text_relation\[0\].*add it to config\.data\.facts"),
+    (
+      (IMAGE, *PHRASES),
+      dict(views={"image": 1, "text_relation": 0}),
+      r"data\.regions\.relations is 0, so there are none",
+    ),
+  ],
+)
+def test_what_relations_refuse(embeddings, run, message):
+  run = dict(views={"image": 1, "text": 1, "text_region": 3, "text_relation": 2}) | run
+  check_refused(dict(name="region_relations"), embeddings, run, message)
+
+
+def check_refused(options, embeddings, run, message):
   term = dict(module={"name": "prompted_regions", **options}, embeddings=embeddings)
   with pytest.raises(UserError, match=message) as error:
     objective.check_terms(objective.parse_terms({"t": term}), **{**RUN, **run})
