@@ -26,6 +26,7 @@ NAMED = {
   "imagenet2012": "ImageNet by tfds, where it is prepared",
   "furniture_turns": "clips of furniture in both directions, composed of furniture as they are read",
   "furniture_scripts": "clips of furniture in four parts, with a caption each, composed as they are read",
+  "furniture_pixels": "furniture with the pixel that shows each point, composed as it is read",
   "heartbeats": "electrocardiograms in 18 classes that a formula makes, with pictures and words",
   "emoji_order": "pairs of emoji in both orders, composed of emoji_views or emoji_spoken as they are read",
 }

@@ -9,9 +9,10 @@ import numpy as np
 
 from mmcontrast.data.meshes import Mesh
 
-_FAR = 4.0  # distance of the eye from the middle, in radii of the mesh
+FAR = 4.0  # distance of the eye from the middle, in radii of the mesh
 _LIGHT = np.array([-0.4, 0.7, 0.6]) / np.linalg.norm([-0.4, 0.7, 0.6])  # towards it, as the eye sees it
 _AMBIENT = 0.4
+_NEAR, _FURTHEST = 2.5, 5.5  # depths that a picture of them shows as white and as black
 _AT_ONCE = 2_000_000  # pairs of a triangle and a pixel that may lie in it
 _SEEN_THROUGH = 0.5  # opacity below which a face is left out
 
@@ -53,7 +54,7 @@ def turned(points: np.ndarray, azimuth: float, elevation: float = 20.0) -> np.nd
 
 def projected(points: np.ndarray, size: int) -> np.ndarray:
   """float32 [N, 2]: columns and rows of a picture of `size` pixels of points as `turned` gives them."""
-  scale = 0.5 * size * np.sqrt(_FAR**2 - 1) / (_FAR - points[:, 2])  # the sphere round the mesh fills the picture
+  scale = 0.5 * size * np.sqrt(FAR**2 - 1) / (FAR - points[:, 2])  # the sphere round the mesh fills the picture
   return np.stack([size / 2 + scale * points[:, 0], size / 2 - scale * points[:, 1]], axis=1)
 
 
@@ -65,9 +66,20 @@ def turntable(mesh: Mesh, size: int, azimuths: Sequence[float], elevation: float
   return [_render(mesh, shown, turned(points, azimuth, elevation), size) for azimuth in azimuths]
 
 
+def grey_of_depth(depth: np.ndarray) -> np.ndarray:
+  """Depths [S, S] in radii -> uint8 [S, S]: the nearer the lighter, 0 where nothing is."""
+  near = np.clip((_FURTHEST - depth) / (_FURTHEST - _NEAR), 0, 1)
+  return np.where(np.isfinite(depth), np.round(255 * near), 0).astype(np.uint8)
+
+
+def depth_of_grey(grey: np.ndarray) -> np.ndarray:
+  """float32 [S, S], what `grey_of_depth` was made of to half a step of 255; infinite where nothing is."""
+  return np.where(grey > 0, _FURTHEST - grey / np.float32(255) * (_FURTHEST - _NEAR), np.inf).astype(np.float32)
+
+
 def _render(mesh: Mesh, shown: np.ndarray, points: np.ndarray, size: int) -> Rendering:
   fine, faces = 2 * size, mesh.faces[shown]
-  nearest, depth = _visible(projected(points, fine), _FAR - points[:, 2], faces, fine)
+  nearest, depth = _visible(projected(points, fine), FAR - points[:, 2], faces, fine)
   seen = nearest >= 0
   corners = points[faces[nearest[seen]]].astype(np.float64)
   normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -23,6 +23,7 @@ class Encoded:
       `expert_balance` reads: [B, 2 E + 1], where its tokens went among E experts.
     parallel: [B] bool, the examples whose words are all hidden and predicted at once (CapPa); None: none is.
     places: [B, L], where on the grid `whole` each token is, of an image of which patches were left out; None: all are.
+      Of a cloud: the number of the point that each token is about.
     hidden: [B, L] bool, the tokens that were hidden from the tower, which terms ask for; None: it hid none.
     boxes: [B, R, 4], where regions of the image are in the view that a tower encoded (modalities/boxes.py); None: not
       known.

@@ -89,7 +89,8 @@ class PointTransformer(nn.Module):
 
   @nn.compact
   def __call__(self, points: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:
-    """points [B, P, 3 + C], places about 0 -> pooled [B, D], tokens [B, G, D] in `dtype`."""
+    """points [B, P, 3 + C], places about 0 -> pooled [B, D], tokens [B, G, D] in `dtype`, and which point
+    each group is about, int32 [B, G] (`Encoded.places`)."""
     del mask
     dtype = jnp.dtype(self.dtype)
     if points.shape[1] < max(self.groups, self.size):
@@ -110,4 +111,4 @@ class PointTransformer(nn.Module):
     x = dense(self.width, name="embed")(jnp.max(dense(4 * self.hidden, name="point4")(x), 2))
     place = dense(self.hidden, name="place1")(centres.astype(dtype))
     x = x + dense(self.width, name="place2")(ACTIVATIONS["gelu"](place))
-    return encoded_tokens(self, x, train=train, placed_class=True)
+    return encoded_tokens(self, x, train=train, placed_class=True).replace(places=at)

@@ -87,6 +87,17 @@ def roi_align(x: jax.Array, box: jax.Array, size: tuple[int, int], points: int =
   return jnp.einsum("nir,njc,nrcd->nijd", down, across, x)
 
 
+def sampled(x: jax.Array, at: jax.Array) -> jax.Array:
+  """A map [N, rows, columns, D] at points [N, K, 2], x and y in shares of its sides, between cells by straight lines:
+  [N, K, D]."""
+
+  def weights(places: jax.Array, cells: int) -> jax.Array:
+    near = jnp.clip(places * cells - 0.5, 0, cells - 1)[..., None]
+    return jnp.maximum(1 - jnp.abs(near - jnp.arange(cells)), 0.0).astype(x.dtype)
+
+  return jnp.einsum("nkr,nkc,nrcd->nkd", weights(at[..., 1], x.shape[1]), weights(at[..., 0], x.shape[2]), x)
+
+
 def _line(low: jax.Array, high: jax.Array, cells: int, size: int, points: int) -> jax.Array:
   """Weights [N, size, cells] of the cells of a line in each of `size` parts of it from `low` to `high` [N]."""
   steps = (jnp.arange(size * points) + 0.5) / (size * points)

@@ -1,7 +1,8 @@
 """Points: clouds on the surfaces of things, with colours.
 
-points  [V, P, 6]  float32, config.data.views.points clouds of config.data.points.count points: x, y, z, and red, green,
-                    blue
+points        [V, P, 6]  float32, config.data.views.points clouds of config.data.points.count points: x, y, z, and red,
+                          green, blue
+points_pixel  [V, P, 2]  float32, with "pixel" in data.facts: where in the image each point is seen
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Points(RowsInUse, Modality):
   """Decoded: float32 [N, 6] by column, around 0 and within a ball of radius 1.
 
   Stored: a .npy file [N, 3 or more]: x, y, z, y up; of 6 columns or more the last ones are red, green, blue from 0 to 1
-  (of 9 and more, as `furniture` has them, columns 6 to 8 are, after the normals); others are grey. A mesh in .obj
-  format is taken too, and its surface sampled evenly.
+  (of 9 and more, as `furniture` has them, columns 6 to 8 are, after the normals); others are grey. Of 12 and more,
+  columns 10 and 11 are the pixel that shows the point, x and y in shares of the image's sides, -1 for none. A mesh
+  in .obj format is taken too, and its surface sampled evenly.
   """
 
   name, a, nouns, asked = "points", "a point cloud", "point clouds", "the path of a point cloud"
@@ -44,6 +46,9 @@ class Points(RowsInUse, Modality):
   row, column, field, suffixes = "point", "column", "points", (".obj",)
   source_option, absent, view_sets = "points", "no points", ("points",)
   source_options: ClassVar = {"points": None}
+  facts: ClassVar = {
+    "pixel": "where in the image each of its points is seen: x, y in shares of the sides, -1 where it is not"
+  }
   defaults: ClassVar = {
     "points": {
       "count": 1024,  # of a view, drawn of those that there are; evaluation has every n-th
@@ -67,11 +72,14 @@ class Points(RowsInUse, Modality):
   # On the host.
 
   def arrays(self, settings: Settings) -> Schema:
-    views = settings["views"]["points"]
-    return {"points": ((views, settings["points"]["count"], 6), np.float32)} if views else {}
+    views, count = settings["views"]["points"], settings["points"]["count"]
+    found: Schema = {"points": ((views, count, 6), np.float32)} if views else {}
+    return found | ({"points_pixel": ((views, count, 2), np.float32)} if found and "pixel" in settings["facts"] else {})
 
   def decode(self, record: Record, settings: Settings) -> dict[str, np.ndarray]:
-    return {key: self.cloud(raw) for key, raw in record.get("points", {}).items()}
+    """Clouds [N, 6] by column; [N, 8] where pixels are asked for."""
+    made = self._seen_cloud if "pixel" in settings["facts"] else self.cloud
+    return {key: made(raw) for key, raw in record.get("points", {}).items()}
 
   def nbytes(self, value: Mapping[str, np.ndarray]) -> int:
     return sum(cloud.nbytes for cloud in value.values())
@@ -85,7 +93,10 @@ class Points(RowsInUse, Modality):
     which, drawn = np.split(numbers[_STREAM], 2)
     for view, cloud in enumerate(transforms.choose_distinct(list(value.values()), which)):
       draw = None if settings.get("as_evaluated") else drawn[view]
-      into["points"][view] = _some(cloud, settings["points"]["count"], draw)
+      shown = _some(cloud, settings["points"]["count"], draw)
+      into["points"][view] = shown[:, :6]
+      if "points_pixel" in into:
+        into["points_pixel"][view] = shown[:, 6:]
 
   def rows(self, raw: bytes) -> np.ndarray:
     if raw[: len(_NPY)] == _NPY:
@@ -105,6 +116,16 @@ class Points(RowsInUse, Modality):
     first = 6 if found.shape[1] >= 9 else 3
     colours = np.clip(found[:, first : first + 3], 0, 1) if found.shape[1] >= 6 else np.full_like(places, 0.5)
     return np.concatenate([places / reach, colours], 1).astype(np.float32)
+
+  def _seen_cloud(self, raw: bytes) -> np.ndarray:
+    """float32 [N, 8]: as `cloud`, and x and y of the pixel that shows a point. Raises BadRecord."""
+    found = self.rows(raw)
+    if found.shape[1] < 12:
+      raise BadRecord(
+        f"points of {found.shape[1]} columns, of which none says the pixel that data.facts asks for; x and y are "
+        "columns 10 and 11"
+      )
+    return np.concatenate([self.cloud(raw), found[:, 10:12]], 1)
 
   # On the device.
 
@@ -161,6 +182,10 @@ class PointPreparation(Preparation):
     if train:
       places = jax.vmap(self._moved)(places, batch["seed"])
     return {"points": Inputs(jnp.concatenate([places, colours if self.colours else jnp.zeros_like(colours)], -1))}
+
+  def facts(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, dict[str, jax.Array]]:
+    """ "pixel": [B, V, P, 2]."""
+    return {"points": {"pixel": batch["points_pixel"]}} if "points_pixel" in batch else {}
 
   def _moved(self, places: jax.Array, seed: jax.Array) -> jax.Array:
     """[V, P, 3], the views of one example."""

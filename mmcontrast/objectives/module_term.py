@@ -58,6 +58,7 @@ from mmcontrast.objectives.module_loss import Facts, ModuleLoss
 from mmcontrast.objectives.noisy_pairs import NoisyPairs
 from mmcontrast.objectives.order import Order
 from mmcontrast.objectives.pixpro import PixPro
+from mmcontrast.objectives.point_pixels import PointPixels
 from mmcontrast.objectives.presence import taking_part
 from mmcontrast.objectives.prototype_alignment import PrototypeAlignment
 from mmcontrast.objectives.prototype_contrast import PrototypeContrast
@@ -113,6 +114,7 @@ MODULES: dict[str, type[ModuleLoss]] = {
   "pooled_regions": PooledRegions,
   "prompted_regions": PromptedRegions,
   "region_relations": RegionRelations,
+  "point_pixels": PointPixels,
   "noisy_pairs": NoisyPairs,
   "gated_subspaces": GatedSubspaces,
   "geodesic_contrast": GeodesicContrast,

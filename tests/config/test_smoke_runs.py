@@ -61,6 +61,7 @@ TRACED = {
   "methods/cico",
   "methods/graphclip",
   "methods/meow_graphs",
+  "methods/clip2scene",
   "methods/clip4clip",
   "methods/clip_moe",
   "methods/clsr",
@@ -155,8 +156,8 @@ def elsewhere(tmp_path_factory, data_dir):
     (folder / f"{number}.wav").write_bytes(to_wav(rng.normal(0, 0.1, 4_000 + 100 * number), 8_000))
     (folder / f"{number}.zip").write_bytes(packed(rng.integers(0, 255, (8, 20, 20, 3), np.uint8)))
     rows.append(dict(image=f"{number}.png", audio=f"{number}.wav", caption=f"thing {number}"))
-    (folder / f"{number}.npy").write_bytes(to_npy(rng.normal(0, 1, (40, 6))))
-    rows[-1] |= dict(points=f"{number}.npy", video=f"{number}.zip")
+    (folder / f"{number}.npy").write_bytes(to_npy(rng.uniform(0, 1, (40, 12))))
+    rows[-1] |= dict(points=f"{number}.npy", video=f"{number}.zip", group=f"room {number % 12}")
     rows[-1]["graph"] = dict(nodes=[f"thing {number}", "a thing"], edges=[[0, 1, "hypernym"]])
     rows[-1] |= dict(boxes=[[0.0, 0.0, 0.6, 0.6], [0.3, 0.3, 1.0, 1.0]], names=[f"thing {number}", "a corner"])
   (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -186,8 +187,9 @@ def smoke(name, elsewhere="elsewhere"):
     image = "image" if load_config(name)["data"]["views"].get("image") else None
     overrides += [f"--config.data.source={{'video': 'video', 'image': {image!r}}}", "--config.data.captions=None"]
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
-  elif load_config(name)["data"]["dataset"] == "furniture":  # which takes minutes to be drawn
+  elif load_config(name)["data"]["dataset"] in ("furniture", "furniture_pixels"):  # which take minutes to be drawn
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.points=points"]
+    overrides += ["--config.data.source.labels=('group',)"] * (name == "methods/clip2scene")
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "wordnet":  # of a package of 6 MB
     overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.graph=graph"]

@@ -8,10 +8,11 @@ from PIL import Image
 
 from mmcontrast.data.datasets import furniture
 from mmcontrast.data.meshes import read_obj
-from mmcontrast.data.rasteriser import placed, projected, turned, turntable
-from mmcontrast.data.record import Info
+from mmcontrast.data.rasteriser import depth_of_grey, grey_of_depth, placed, projected, turned, turntable
+from mmcontrast.data.record import BadRecord, Info
 from mmcontrast.data.sources import furniture as source
 from mmcontrast.data.sources import open_source
+from mmcontrast.data.sources.furniture_pixels import FurniturePixels, with_pixels
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.video_reading import decode_frames, open_clip, packed
 from mmcontrast.modalities.video_sampling import frame_indices
@@ -67,9 +68,7 @@ def test_a_view_agrees_with_rays_through_its_pixels(mesh):
 
 
 def test_what_is_made_of_a_mesh(mesh):
-  icon = io.BytesIO()
-  Image.new("RGBA", (30, 20), (200, 0, 0, 255)).save(icon, "PNG")
-  made = furniture.made_of(mesh, icon.getvalue(), seed=1)
+  made = furniture.made_of(mesh, _icon(), seed=1)
   for style in furniture.STYLES:
     image = Image.open(io.BytesIO(made[style]))
     assert image.size == (96, 96) and image.mode == ("RGBA" if style == "icon" else "RGB")
@@ -141,11 +140,46 @@ def test_turns_in_one_order_and_in_both():
       assert list(source.MOTIONS)[alone["labels"]["motion"]] == motion and alone["id"] == 28 + alone["labels"]["motion"]
 
 
+def test_points_know_the_pixel_that_shows_them(mesh):
+  """Of the front square all but some at its edge, of the back one those that it does not hide: by the parts of the picture."""
+  mesh = mesh.fitted((2.0, 2.0, 0.5))  # as pieces are: on the floor, in the middle
+  made = furniture.made_of(mesh, _icon(), seed=1)
+  points = np.load(io.BytesIO(made["surface"])).astype(np.float32)
+  grey = np.asarray(Image.open(io.BytesIO(made["depth"])))[..., 0]
+  found = with_pixels(points, depth_of_grey(grey))
+  assert found.shape == (4096, 12) and (found[:, :10] == points).all()
+  seen = found[:, 10] >= 0
+  column, row = (found[:, 10:] * 96).astype(int).T
+  (view,) = turntable(mesh, 96, [0.0])
+  truth = projected(turned(placed(mesh), 0.0), 1)  # of the mesh itself, corners
+  assert seen[points[:, 9] == 1].mean() > 0.95 and 0.6 < seen[points[:, 9] == 0].mean() < 0.95
+  assert (view.parts[row[seen], column[seen]] == points[seen, 9]).mean() > 0.97
+  front = found[(points[:, 9] == 1) & seen, 10:]
+  assert front.min(0) == pytest.approx(truth[4:].min(0), abs=0.02)
+  assert front.max(0) == pytest.approx(truth[4:].max(0), abs=0.02)
+  depth = np.array([[2.5, 4.0], [np.inf, 5.49]], np.float32)
+  np.testing.assert_allclose(depth_of_grey(grey_of_depth(depth)), depth, atol=0.5 * 3 / 255 + 1e-6)
+
+  record = {"images": {"render": made["render"], "depth": made["depth"]}, "points": {"surface": made["surface"]}}
+  pixels = FurniturePixels(Base([record], Info("furniture", (), (), {}, keys={"points": ("surface",)})))
+  assert pixels.info.styles == ("render",) and set(pixels[0]["images"]) == {"render"}
+  np.testing.assert_array_equal(np.load(io.BytesIO(pixels[0]["points"]["surface"])), found)
+  with pytest.raises(BadRecord, match=r"points of shape \(4, 6\), not \[N, 10\]"):
+    with_pixels(np.zeros((4, 6)), depth)
+
+
+def _icon():
+  icon = io.BytesIO()
+  Image.new("RGBA", (30, 20), (200, 0, 0, 255)).save(icon, "PNG")
+  return icon.getvalue()
+
+
 def test_what_is_refused(tmp_path):
   for name, options, message in (
     ("furniture_turns", {"of": "x"}, "furniture_turns: data.source: no option 'of'"),
     ("furniture_turns", {"orders": "all"}, "data.source.orders: no such choice 'all'"),
     ("furniture_scripts", {"of": "x"}, "furniture_scripts takes no path and no data.source"),
+    ("furniture_pixels", {"of": "x"}, "furniture_pixels takes no path and no data.source"),
     ("furniture", {"video": "x"}, "furniture: data.source: no option 'video'"),
     ("furniture", {}, "dataset furniture is not in .*; run: mmcontrast data build furniture"),
   ):

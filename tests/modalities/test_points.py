@@ -74,6 +74,24 @@ def test_views_are_points_of_the_cloud_by_their_numbers():
   assert few.shape == (32, 6)
 
 
+def test_a_view_says_which_pixel_shows_a_point():
+  of = resolve({"views": {"points": 1}, "points": {"count": 32}, "facts": ("pixel",)})
+  rows = np.concatenate([CLOUD, CLOUD, CLOUD[:, :1] - 2], 1)  # columns 10 and 11 are those of 4 and of 0, less 2
+  rows[:, 11] = np.where(np.arange(50) % 2, rows[:, 0], -1)
+  shapes = {name: shape for name, (shape, _) in POINTS.arrays(of).items()}
+  assert shapes == {"points": (1, 32, 6), "points_pixel": (1, 32, 2)}
+  into = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+  value = POINTS.decode({"points": {"surface": to_npy(rows[:, :12])}}, of)
+  POINTS.view(value, {noise.stream("points"): np.array([0, 0.1])}, of, into)
+  cloud = {tuple(point): number for number, point in enumerate(POINTS.cloud(to_npy(rows[:, :12])))}
+  which = [cloud[tuple(point)] for point in into["points"][0]]
+  np.testing.assert_array_equal(into["points_pixel"][0], rows[which, 10:12])
+  told = POINTS.preparation({"data": of, "augment": {}}).facts({"points_pixel": into["points_pixel"][None]}, True)
+  np.testing.assert_array_equal(told["points"]["pixel"][0], into["points_pixel"])
+  with pytest.raises(BadRecord, match=r"points of 10 columns, of which none says the pixel .* columns 10 and 11"):
+    POINTS.decode({"points": {"surface": to_npy(rows[:, :10])}}, of)
+
+
 def prepared(seeds, **options):
   config = {"data": settings(**options), "augment": {}}
   points = np.stack([POINTS.accepts(to_npy(CLOUD), config["data"], "")] * len(seeds))[:, None]
@@ -111,6 +129,7 @@ def test_the_order_of_points_changes_nothing():
   run = jax.jit(lambda points: tower.apply(variables, points, train=False))
   made = run(points)
   assert made.tokens.shape == (1, 4, 8) and made.pooled.shape == (1, 8)
+  np.testing.assert_array_equal(made.places[0], farthest_points(points[0, :, :3], 4))
   np.testing.assert_allclose(run(points[:, ::-1]).pooled, made.pooled, atol=1e-5)
   assert np.abs(run(points.at[..., 3:].set(0)).pooled - made.pooled).max() > 1e-4
   with pytest.raises(UserError, match="clouds of 50 points do not make 64 groups of 5"):

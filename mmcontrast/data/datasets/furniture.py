@@ -33,14 +33,13 @@ from mmcontrast.data import tokenizers
 from mmcontrast.data.datasets.emoji_concepts import SPLITS
 from mmcontrast.data.datasets.furniture_pieces import COPYRIGHT, LANGUAGES, PACKAGE, Piece, read_pieces
 from mmcontrast.data.meshes import Mesh, surface_points
-from mmcontrast.data.rasteriser import Rendering, turntable
+from mmcontrast.data.rasteriser import Rendering, grey_of_depth, turntable
 from mmcontrast.data.record import BadRecord
 from mmcontrast.modalities.video_reading import packed
 
 SIZE, FRAMES, POINTS = 96, 16, 4096
 STYLES = ("icon", "render", "depth", "normals", "parts")
 VOCABULARY = 800
-_NEAR, _FURTHEST = 2.5, 5.5  # depths that are black and white
 
 ATTRIBUTION = """# Licence of the data in this folder
 
@@ -177,11 +176,10 @@ def made_of(mesh: Mesh, icon: bytes, seed: int) -> dict[str, bytes]:
 def maps_of(view: Rendering) -> dict[str, np.ndarray]:
   """What a view shows beside colours, as pictures, uint8 [S, S, 3]; black where nothing is."""
   there = np.isfinite(view.depth)[..., None]
-  near = np.clip((_FURTHEST - view.depth) / (_FURTHEST - _NEAR), 0, 1)
   number = view.parts[..., None].astype(np.int64) + 1
   colours = 64 + number * np.array([67, 101, 149]) % 192  # no two of the first hundred parts look alike
   return {
-    "depth": np.where(there, np.round(255 * near)[..., None], 0).astype(np.uint8).repeat(3, axis=2),
+    "depth": grey_of_depth(view.depth)[..., None].repeat(3, axis=2),
     "normals": np.where(there, np.round(127.5 * (view.normals + 1)), 0).astype(np.uint8),
     "parts": np.where(there, colours, 0).astype(np.uint8),
   }
