@@ -141,7 +141,7 @@ def test_turns_in_one_order_and_in_both():
 
 
 def test_points_know_the_pixel_that_shows_them(mesh):
-  """Of the front square all but some at its edge, of the back one those that it does not hide: by the parts of the picture."""
+  """Of the front square all but some at its edge, of the back one what it does not hide, by parts of the picture."""
   mesh = mesh.fitted((2.0, 2.0, 0.5))  # as pieces are: on the floor, in the middle
   made = furniture.made_of(mesh, _icon(), seed=1)
   points = np.load(io.BytesIO(made["surface"])).astype(np.float32)

@@ -49,12 +49,10 @@ class FurniturePixels:
 
   def __getitem__(self, index: int) -> Record:
     record = self._base[index]
-    picture = record["images"].pop("depth")
-    points = {
-      column: to_npy(with_pixels(np.load(io.BytesIO(raw)), depth_of_grey(decode(picture)[..., 0])))
-      for column, raw in record["points"].items()
-    }
-    return {**record, "points": points}
+    images = dict(record["images"])
+    depth = depth_of_grey(decode(images.pop("depth"))[..., 0])
+    points = {column: to_npy(with_pixels(np.load(io.BytesIO(raw)), depth)) for column, raw in record["points"].items()}
+    return {**record, "images": images, "points": points}
 
 
 def with_pixels(points: np.ndarray, depth: np.ndarray) -> np.ndarray:
