@@ -36,6 +36,7 @@ from mmcontrast.encoders.resnet import resnet18, resnet34, resnet50, resnet101, 
 from mmcontrast.encoders.series_transformer import SeriesTransformer
 from mmcontrast.encoders.sizes import check_sizes
 from mmcontrast.encoders.speech_transformer import SpeechTransformer
+from mmcontrast.encoders.swin import Swin, htsat, swin_base, swin_small
 from mmcontrast.encoders.text import TextTransformer
 from mmcontrast.encoders.tubelet_vit import TubeletViT
 from mmcontrast.encoders.video_vit import VideoViT
@@ -67,6 +68,10 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "convnext_small": convnext_small,
   "convnext_base": convnext_base,
   "convnext_large": convnext_large,
+  "swin": Swin,
+  "swin_small": swin_small,
+  "swin_base": swin_base,
+  "htsat": htsat,
   "vit": ViT,
   "vit_tiny": vit_tiny,
   "vit_small": vit_small,

@@ -24,6 +24,7 @@ def attend(
   causal: bool,
   implementation: str = "xla",
   window: int | None = None,
+  bias: jax.Array | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention.
 
@@ -34,6 +35,7 @@ def attend(
     implementation: one of ATTENTION. "xla" is the fastest of the platform (lowering.py), with the same numbers: an
       order of our own on a CPU, a kernel for short sequences on a TPU, `jax.nn.dot_product_attention` elsewhere.
     window: how many positions on either side are seen; None for all.
+    bias: [heads, L, S], what is added to the scores; None for nothing.
 
   Returns:
     [B, L, heads * d].
@@ -51,23 +53,30 @@ def attend(
       )
   if (
     chosen.attention == "kernel"
+    and bias is None
     and (mask is None or mask.ndim == 2)
     and fits(q.shape[1], k.shape[1], heads, q.shape[3], q.dtype.itemsize)
   ):
     q, k, v = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
     return short_attention(q, k, v, mask, heads, causal, window, chosen.mesh)
   if chosen.attention == "ordered":
-    y = _on_cpu(q, k, v, mask, causal, window)
+    y = _on_cpu(q, k, v, mask, causal, window, bias)
   else:
-    keys = _over_heads(mask)
+    keys, bias = _over_heads(mask), None if bias is None else bias[None].astype(q.dtype)
     y = jax.nn.dot_product_attention(
-      q, k, v, mask=keys, is_causal=causal, implementation=implementation, local_window_size=window
+      q, k, v, bias, mask=keys, is_causal=causal, implementation=implementation, local_window_size=window
     )
   return y.reshape(*y.shape[:2], -1)
 
 
 def _on_cpu(
-  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool, window: int | None
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  mask: jax.Array | None,
+  causal: bool,
+  window: int | None,
+  bias: jax.Array | None = None,
 ) -> jax.Array:
   """`attend` in an order that spares passes over [L, S], of which XLA's CPU backend makes one for each step.
 
@@ -78,6 +87,7 @@ def _on_cpu(
   q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
   batch = ((0, 1), (0, 1))
   logits = lax.dot_general(q, k, (((3,), (3,)), batch), preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+  logits = logits if bias is None else logits + bias
   row, column = jnp.arange(q.shape[2])[:, None], jnp.arange(k.shape[2])
   seen = [] if mask is None else [_over_heads(mask)]
   seen += [column <= row] if causal else []

@@ -30,6 +30,8 @@ class Bert(nn.Module):
   Attributes:
     depth: blocks; with 0 tokens are the normalised embeddings, for a decoder that reads them.
     max_length: number of learned positions; L may be shorter.
+    first_position: the learned position of a text's first token, counted from 0; RoBERTa's is 2, the one behind the id
+      of its padding. There are so many positions more, which no token has.
     token_types: rows of `type_embed`, those of further segments without use here; 0: there is none (BLIP).
     pool: "mean" of the real tokens (sentence encoders), "cls" (the first token), or "pooler" (tanh of a layer on it).
   """
@@ -49,6 +51,7 @@ class Bert(nn.Module):
   dropout: float = 0.0
   norm_epsilon: float = 1e-12
   dtype: str = "float32"
+  first_position: int = 0
 
   def __post_init__(self):
     super().__post_init__()
@@ -60,7 +63,8 @@ class Bert(nn.Module):
     dtype, normal = jnp.dtype(self.dtype), nn.initializers.normal(0.02)
     length = ids.shape[1]
     mask = token_mask(ids, mask, self.max_length)
-    position = self.param("pos_embed", normal, (self.max_length, self.width), jnp.float32)
+    rows = self.first_position + self.max_length
+    position = self.param("pos_embed", normal, (rows, self.width), jnp.float32)[self.first_position :]
     types = (
       self.param("type_embed", normal, (self.token_types, self.width), jnp.float32)[0] if self.token_types else 0.0
     )

@@ -104,11 +104,16 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, mask: jax.Array | None, angles: jax.Array | None = None, at: jax.Array | int | None = None
+    self,
+    x: jax.Array,
+    mask: jax.Array | None,
+    angles: jax.Array | None = None,
+    at: jax.Array | int | None = None,
+    bias: jax.Array | None = None,
   ) -> jax.Array:
-    """x [B, L, D], mask [B, L] or [B, L, L] (see `attend`), angles [B or 1, L, D / heads / 2] (see `rotate`) ->
-    [B, L, D]; of position `at` (see `pick`) alone [B, 1, D]. With a cache x are positions after those in it, and
-    `mask` is not looked at."""
+    """x [B, L, D], mask [B, L] or [B, L, L] and bias [heads, L, L] (see `attend`), angles [B or 1, L, D / heads / 2]
+    (see `rotate`) -> [B, L, D]; of position `at` (see `pick`) alone [B, 1, D], without a bias. With a cache x are
+    positions after those in it, and `mask` is not looked at."""
     batch, length, width = x.shape
     qkv = JointDense(width, 3, self.qkv_bias, self.dtype, name="qkv")(x)
     q, k, v = (checkpoint_name(part, "qkv").reshape(batch, length, self.heads, -1) for part in qkv)
@@ -126,7 +131,7 @@ class Attention(nn.Module):
     if self.has_variable("cache", "k"):
       k, v, mask = self._behind_cached(k, v)
       causal = False
-    y = checkpoint_name(attend(q, k, v, mask, causal, self.implementation, self.window), "attended")
+    y = checkpoint_name(attend(q, k, v, mask, causal, self.implementation, self.window, bias), "attended")
     y = Dense(width, use_bias=self.proj_bias, dtype=self.dtype, name="proj")(y)
     return checkpoint_name(y, "projected")
 

@@ -24,6 +24,8 @@ MODELS = {  # model_type -> its file
   "siglip2_vision_model": "hugging_face_siglip2",
   "bert": "hugging_face_bert",
   "blip_text_model": "hugging_face_decoder",
+  "roberta": "hugging_face_bert",
+  "xlm-roberta": "hugging_face_bert",
   "modernbert": "hugging_face_bert",
   "vit": "hugging_face_vit",
   "dinov2": "hugging_face_vit",
@@ -33,10 +35,13 @@ MODELS = {  # model_type -> its file
   "videomae": "hugging_face_videomae",
   "audio-spectrogram-transformer": "hugging_face_audio",
   "whisper": "hugging_face_audio",
+  "clap": "hugging_face_clap",
+  "swin": "hugging_face_swin",
 }
 _WRITERS = {  # towers -> the file that writes them
   ("image", "text"): "hugging_face_clip", ("text",): "hugging_face_bert", ("image",): "hugging_face_vit",
   ("text", "video"): "hugging_face_xclip", ("video",): "hugging_face_videomae", ("audio",): "hugging_face_audio",
+  ("audio", "text"): "hugging_face_clap",
   ("decoder", "text"): "hugging_face_decoder", ("fusion", "text"): "hugging_face_decoder",
 }  # fmt: skip
 
@@ -78,6 +83,8 @@ def _writer(pretrained: Pretrained, where: str) -> Any:
     raise UserError(f"{where}: towers {' and '.join(towers)} are not a model of transformers")
   if towers == ("image",) and pretrained.image and pretrained.image.patches:
     return _module("hugging_face_siglip2")
+  if towers == ("image",) and pretrained.towers["image"]["name"].startswith("swin"):
+    return _module("hugging_face_swin")
   return _module(_WRITERS[towers])
 
 

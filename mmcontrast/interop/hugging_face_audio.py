@@ -1,12 +1,11 @@
 """Hugging Face's ASTModel, alone or with its classifier, which is left out, and the encoder of WhisperModel.
 
-preprocessor_config.json says how a sound becomes a spectrogram, and our front end has the same numbers
-(modalities/audio_log_mel.py, KALDI and WHISPER). Whisper's attention has no bias of keys: see hugging_face_videomae.py.
+How a sound becomes a spectrogram is hugging_face_extractor.py's. Whisper's attention has no bias of keys: see
+hugging_face_videomae.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -15,10 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from mmcontrast.errors import UserError, choose
-from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
-from mmcontrast.interop.hugging_face_image import NAME
-from mmcontrast.interop.json_files import read_json
+from mmcontrast.errors import UserError
+from mmcontrast.interop.hugging_face_config import activation, require, their_activation
+from mmcontrast.interop.hugging_face_extractor import (
+  AST,
+  NAME,
+  WHISPER,
+  audio_input,
+  check_heard,
+  extractor_config,
+  read_audio_input,
+)
 from mmcontrast.interop.naming import (
   LEADING,
   STACKED,
@@ -43,12 +49,10 @@ from mmcontrast.interop.pretrained import (
   only_tower,
   shapes,
 )
+from mmcontrast.interop.square import square
 from mmcontrast.interop.weights import write_weights
-from mmcontrast.modalities.audio_log_mel import KALDI, WHISPER
 
-AST, SPEECH = "audio-spectrogram-transformer", "whisper"
-_RATE = 16_000
-_TOWERS = {"audio_transformer": AST, "speech_transformer": SPEECH}  # ours -> the model that has it
+_TOWERS = {"audio_transformer": AST, "speech_transformer": WHISPER}  # ours -> the model that has it
 _AST = {
   "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
   "hidden_act": "gelu", "layer_norm_eps": 1e-12, "patch_size": 16, "frequency_stride": 10, "time_stride": 10,
@@ -98,9 +102,9 @@ def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], dict[str, 
       f"{' and '.join(map(repr, _TOWERS))} are written (AST and Whisper's encoder); {OTHERWISE}"
     )
   kind = _TOWERS[tower["name"]]
-  config, extractor = _config(tower, kind, pretrained.audio), _extractor(pretrained.audio, kind)
+  config, extractor = _config(tower, kind, pretrained.audio), extractor_config(pretrained.audio, kind)
   check_expressible(pretrained, "towers/audio", _tower(config, where), f"{where}: not transformers' {kind}")
-  _check_heard(pretrained.audio, _audio_input(extractor, where, kind), f"{where}: not transformers' {kind}")
+  check_heard(pretrained.audio, audio_input(extractor, where, kind), f"{where}: not transformers' {kind}")
   check_named(_rules(tower, pretrained.audio), inside, where)
   return config, extractor
 
@@ -119,70 +123,9 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     (out / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read_audio_input(folder: pathlib.Path, kind: str) -> AudioInput:
-  """How the extractor of a folder makes spectrograms, for model type `kind`. Raises UserError where there is none."""
-  file = folder / NAME
-  if not file.is_file():
-    raise UserError(
-      f"{folder}: no {NAME} there, which says how a sound becomes a spectrogram; copy it from where the weights come "
-      "from"
-    )
-  with missing_fields(file):
-    return _audio_input(read_json(file), file, kind)
-
-
-def _audio_input(extractor: Mapping[str, Any], file: object, kind: str) -> AudioInput:
-  choose(extractor.get("feature_extractor_type", ""), [_EXTRACTORS[kind]], f"{file}: feature_extractor_type")
-  require(extractor, file, sampling_rate=_RATE, padding_side="right", padding_value=0.0)
-  if kind == SPEECH:
-    require(extractor, file, dither=0.0)
-    fft = extractor["n_fft"]
-    settings = dict(window=fft, fft=fft, hop=extractor["hop_length"], mels=extractor["feature_size"])
-    return AudioInput(_RATE, float(extractor["chunk_length"]), dataclasses.replace(WHISPER, **settings))
-  normal = extractor.get("do_normalize", True)
-  mean, std = (extractor["mean"], 2 * extractor["std"]) if normal else (0.0, 1.0)
-  settings = dict(mels=extractor["num_mel_bins"], frames=extractor["max_length"], mean=mean, std=std)
-  mel = dataclasses.replace(KALDI, **settings)
-  return AudioInput(_RATE, (mel.window + (mel.frames - 1) * mel.hop) / _RATE, mel)
-
-
-_EXTRACTORS = {AST: "ASTFeatureExtractor", SPEECH: "WhisperFeatureExtractor"}
-
-
-def _extractor(audio: AudioInput, kind: str) -> dict[str, Any]:
-  """The inverse of `_audio_input`, as near as they come."""
-  mel = audio.log_mel
-  same = {
-    "feature_extractor_type": _EXTRACTORS[kind], "sampling_rate": _RATE, "padding_side": "right", "padding_value": 0.0,
-    "return_attention_mask": False,
-  }  # fmt: skip
-  if kind == AST:
-    return same | {
-      "feature_size": 1, "num_mel_bins": mel.mels, "max_length": mel.frames or audio.frames, "do_normalize": True,
-      "mean": mel.mean, "std": mel.std / 2,
-    }  # fmt: skip
-  samples = round(audio.seconds * _RATE)
-  return same | {
-    "feature_size": mel.mels, "hop_length": mel.hop, "n_fft": mel.fft, "chunk_length": max(1, round(audio.seconds)),
-    "n_samples": samples, "nb_max_frames": samples // mel.hop, "dither": 0.0,
-  }  # fmt: skip
-
-
-def _check_heard(given: AudioInput, needed: AudioInput, said: str) -> None:
-  """Raises UserError where sounds are heard otherwise than an extractor says."""
-  for key in [field.name for field in dataclasses.fields(given.log_mel)]:
-    mine, theirs = getattr(given.log_mel, key), getattr(needed.log_mel, key)
-    if mine != theirs:
-      raise UserError(f"{said}: config.data.audio.log_mel.{key} is {mine!r}, and {theirs!r} is needed; {OTHERWISE}")
-  for key in ("rate", "seconds"):
-    mine, theirs = getattr(given, key), getattr(needed, key)
-    if abs(mine - theirs) * given.rate >= 1:
-      raise UserError(f"{said}: config.data.audio.{key} is {mine!r}, and {theirs!r} is needed; {OTHERWISE}")
-
-
 def _tower(config: Mapping[str, Any], file: object) -> dict[str, Any]:
   """Our encoder of a config. Raises UserError for a value that it does not compute."""
-  if config["model_type"] == SPEECH:
+  if config["model_type"] == WHISPER:
     width, act = config["d_model"], activation(config, "activation_function", file)
     return complete({
       "name": "speech_transformer", "width": width, "depth": config["encoder_layers"],
@@ -190,9 +133,7 @@ def _tower(config: Mapping[str, Any], file: object) -> dict[str, Any]:
       "stem_activation": "gelu", "norm_epsilon": 1e-5,
     })  # fmt: skip
   require(config, file, qkv_bias=True)
-  width, patch = config["hidden_size"], config["patch_size"]
-  if not isinstance(patch, int):
-    raise UserError(f"{file}: patch_size is {patch!r}, and one number is needed")
+  width, patch = config["hidden_size"], square(config["patch_size"], f"{file}: patch_size")
   return complete({
     "name": "audio_transformer", "width": width, "depth": config["num_hidden_layers"],
     "heads": config["num_attention_heads"], "mlp_ratio": config["intermediate_size"] / width, "patch": (patch, patch),
@@ -213,7 +154,7 @@ def _config(tower: Mapping[str, Any], kind: str, audio: AudioInput) -> dict[str,
       "qkv_bias": True,
     }  # fmt: skip
   return {
-    "model_type": SPEECH, "architectures": ["WhisperEncoder"], "d_model": tower["width"],
+    "model_type": WHISPER, "architectures": ["WhisperEncoder"], "d_model": tower["width"],
     "encoder_layers": tower["depth"], "encoder_attention_heads": tower["heads"], "encoder_ffn_dim": hidden,
     "activation_function": act, "num_mel_bins": audio.log_mel.mels, "max_source_positions": (audio.frames + 1) // 2,
   }  # fmt: skip

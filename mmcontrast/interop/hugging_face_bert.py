@@ -1,4 +1,7 @@
-"""Hugging Face's BertModel and ModernBertModel, and sentence encoders of the two (sentence_transformers.py).
+"""Hugging Face's BertModel, RobertaModel, XLMRobertaModel and ModernBertModel, and sentence encoders of them
+(sentence_transformers.py).
+
+RoBERTa is a BERT whose positions begin behind the id of its padding; the models of several languages are the same.
 
 Where no modules.json says how tokens become one vector, it is the model's own: BERT's pooler, or its first token where
 the file has no pooler, and ModernBERT's `classifier_pooling`.
@@ -27,7 +30,7 @@ from mmcontrast.interop.naming import (
   to_theirs,
   under,
 )
-from mmcontrast.interop.pretrained import Pretrained, TextInput, complete, shapes
+from mmcontrast.interop.pretrained import OTHERWISE, Pretrained, TextInput, complete, shapes
 from mmcontrast.interop.weights import write_weights
 
 _SELF = "encoder.layer.{i}.attention.self"
@@ -71,10 +74,15 @@ def read(
   arrays = {as_saved_alone(name, family.prefix): array for name, array in arrays.items()}
   with missing_fields(where):
     options = family.tower(config, where)
-  if config["model_type"] == "bert" and "pooler.dense.weight" in arrays:
+  if options["name"] == "bert" and "pooler.dense.weight" in arrays:
     options["pool"] = "pooler"
   options["pool"] = sentence_transformers.read_pool(folder) or options["pool"]
   text = text_input(folder, options["max_length"])
+  if (first := options.get("first_position")) and text.tokenizer and text.token_ids["pad"] != first - 1:
+    raise UserError(
+      f"{where}: pad_token_id is {first - 1}, behind which positions begin, and the tokenizer pads with "
+      f"{text.token_ids['pad']}"
+    )
   towers, heads = {"text": options}, {"text_joint": {"tower": "text", "name": "identity"}}
   ignored = [*family.ignored, *([] if options["pool"] == "pooler" else [r"pooler\..*"]), *allow_unused]
   wanted = shapes(towers, heads, text=text)
@@ -90,6 +98,13 @@ def plan(pretrained: Pretrained, where: str) -> tuple[dict[str, Any], str, dict[
   options = complete(pretrained.towers["text"])
   where_name = f"{where}: {pretrained.key('towers/text')}.name"
   model_type = _MODEL_TYPES[choose(options["name"], _MODEL_TYPES, where_name)]
+  if first := options.get("first_position", 0):
+    model_type, pad = "roberta", pretrained.text.token_ids["pad"]
+    if pad != first - 1:
+      raise UserError(
+        f"{where}: {pretrained.key('towers/text')}.first_position is {first}, and {pad + 1} is needed, behind the id "
+        f"of padding; {OTHERWISE}"
+      )
   for name, head in pretrained.heads.items():
     if head["name"] != "identity":
       raise UserError(
@@ -112,7 +127,8 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     "model_type": model_type, "vocab_size": options["vocab_size"], "hidden_size": options["width"],
     "num_hidden_layers": options["depth"], "num_attention_heads": options["heads"],
     "intermediate_size": round(options["width"] * options["mlp_ratio"]),
-    "max_position_embeddings": options["max_length"], "pad_token_id": pretrained.text.token_ids["pad"],
+    "max_position_embeddings": options.get("first_position", 0) + options["max_length"],
+    "pad_token_id": pretrained.text.token_ids["pad"],
   }  # fmt: skip
   out.mkdir(parents=True, exist_ok=True)
   write_weights(out / "model.safetensors", arrays)
@@ -122,13 +138,23 @@ def write(pretrained: Pretrained, out: pathlib.Path) -> None:
     sentence_transformers.write(out, options["pool"], options["width"], pretrained.text.length)
 
 
-def _bert_tower(config: Mapping[str, Any], where: pathlib.Path) -> dict[str, Any]:
+def _bert_tower(config: Mapping[str, Any], where: object) -> dict[str, Any]:
   require(config, where, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
   return {
-    "name": "bert", **_sizes(config), "token_types": config["type_vocab_size"], "pool": "cls",
+    "name": "bert", **_sizes(config), "token_types": config["type_vocab_size"], "pool": "cls", "first_position": 0,
     "activation": activation(config, "hidden_act", where),
     "dropout": 0.0, "norm_epsilon": config["layer_norm_eps"], "dtype": "float32",
   }  # fmt: skip
+
+
+def roberta_tower(config: Mapping[str, Any], where: object) -> dict[str, Any]:
+  """The options of our encoder of a RoBERTa. Raises UserError for a value that it does not compute."""
+  tower, first = _bert_tower(config, where), config["pad_token_id"] + 1
+  return tower | {"first_position": first, "max_length": tower["max_length"] - first}
+
+
+def _roberta_config(options: Mapping[str, Any]) -> dict[str, Any]:
+  return _bert_config(options) | {"architectures": ["RobertaModel"]}
 
 
 def _bert_config(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +218,10 @@ FAMILIES = {
   "bert": Family(BERT, "bert.", (r"embeddings\.position_ids", r"cls\..*"), _bert_tower, _bert_config),
   "modernbert": Family(MODERN_BERT, "model.", (r"head\..*", r"decoder\..*"), _modern_bert_tower, _modern_bert_config),
 }
-
+FAMILIES["roberta"] = Family(
+  BERT, "roberta.", (r"embeddings\.position_ids", r"lm_head\..*", r"classifier\..*"), roberta_tower, _roberta_config
+)
+FAMILIES["xlm-roberta"] = FAMILIES["roberta"]
 
 _MODEL_TYPES = {"bert": "bert", "bert_large": "bert", "modern_bert": "modernbert", "modern_bert_large": "modernbert"}
 

@@ -45,6 +45,7 @@ from mmcontrast.interop.pretrained import (
   shapes,
   take_logits,
 )
+from mmcontrast.interop.square import square
 from mmcontrast.interop.weights import write_weights
 
 _CLIP, _SIGLIP, _SIGLIP2 = "clip", "siglip", "siglip2"
@@ -226,8 +227,7 @@ def image_tower(kind: str, vision: Mapping[str, Any], where: str) -> dict[str, A
   """The image tower of a vision_config, over its defaults. Raises UserError for a value that is not computed."""
   clip, vision = kind == _CLIP, {**_VISION[kind], **vision}
   require(vision, where, num_channels=3, vision_use_head=True)
-  if uneven := [key for key in ("image_size", "patch_size") if isinstance(vision.get(key), list)]:
-    raise UserError(f"{where}: {vision[uneven[0]]} is not square, and only squares are supported")
+  vision |= {key: square(vision[key], f"{where}: {key}") for key in ("image_size", "patch_size") if key in vision}
   tower = {
     "name": "vit", **_transformer(vision, where), "patch": vision["patch_size"], "positions": "learned",
     "pool": "cls" if clip else "map", "cls_position": True, "pre_norm": clip, "patch_bias": not clip,
@@ -242,6 +242,7 @@ def image_tower(kind: str, vision: Mapping[str, Any], where: str) -> dict[str, A
 
 def check_images(vision: Mapping[str, Any], image: ImageInput, file: object) -> None:
   """Raises UserError where preprocessor_config.json makes other images than the model reads."""
+  vision = {key: square(vision[key], f"{file}: {key}") for key in ("image_size", "patch_size") if key in vision}
   if "image_size" in vision and image.size != vision["image_size"]:
     made = f"at most {image.patches} patches, at their ratio" if image.patches else f"{image.size} px"
     raise UserError(f"{file}: image_size is {vision['image_size']}, and {NAME} makes images of {made}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmcontrast.errors import UserError, choose
@@ -43,11 +43,3 @@ def missing_fields(where: pathlib.Path) -> Iterator[None]:
     yield
   except KeyError as error:
     raise UserError(f"{where}: has no {error}; copy it again from where the weights come from") from None
-
-
-def square(given: int | Sequence[int], where: object) -> int:
-  """The side of an image or a patch, said once or twice. Raises UserError for one that is not square."""
-  sides = {given} if isinstance(given, int) else set(given)
-  if len(sides) > 1:
-    raise UserError(f"{where}: {list(given)} is not square, and only squares are supported")
-  return sides.pop()

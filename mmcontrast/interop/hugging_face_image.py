@@ -10,6 +10,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.hugging_face_config import missing_fields, require
 from mmcontrast.interop.json_files import read_json
 from mmcontrast.interop.pretrained import ImageInput
+from mmcontrast.interop.square import square
 
 NAME, OF_VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
 NATIVE = "native"
@@ -44,13 +45,13 @@ def read_image_input(folder: pathlib.Path, videos: bool = False) -> ImageInput:
     mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
     shortest = size if isinstance(size, int) else size.get("shortest_edge")
     if cropped and shortest:
-      side = _square(config["crop_size"], file)
+      side = square(config["crop_size"], f"{file}: crop_size")
       share = side / shortest
       share = share if int(side / share) == shortest else math.nextafter(share, 0)  # we round down what they say
       return ImageInput(side, mean, std, "shortest", interpolation, share)
     if cropped or (isinstance(size, dict) and "shortest_edge" in size):
       raise UserError(f"{file}: do_center_crop={cropped} with size={size} is not supported")
-    return ImageInput(_square(size, file), mean, std, "squash", interpolation)
+    return ImageInput(square(size, f"{file}: size"), mean, std, "squash", interpolation)
 
 
 def image_config(image: ImageInput) -> dict[str, Any]:
@@ -74,10 +75,3 @@ def image_config(image: ImageInput) -> dict[str, Any]:
 
 def _number_of(interpolation: str) -> int:
   return {name: int(number) for number, name in _RESAMPLE.items()}[interpolation]
-
-
-def _square(size: Any, file: pathlib.Path) -> int:
-  sides = {size} if isinstance(size, int) else {size["height"], size["width"]}
-  if len(sides) > 1:
-    raise UserError(f"{file}: {size} is not square, and only squares are supported")
-  return sides.pop()

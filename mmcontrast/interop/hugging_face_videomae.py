@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcontrast.errors import UserError
-from mmcontrast.interop.hugging_face_config import activation, require, square, their_activation
+from mmcontrast.interop.hugging_face_config import activation, require, their_activation
 from mmcontrast.interop.hugging_face_image import NAME, image_config, read_image_input
 from mmcontrast.interop.naming import (
   STACKED_LINEAR,
@@ -30,6 +30,7 @@ from mmcontrast.interop.naming import (
   unstacked,
 )
 from mmcontrast.interop.pretrained import OTHERWISE, Pretrained, check_expressible, complete, only_tower, shapes
+from mmcontrast.interop.square import square
 from mmcontrast.interop.weights import write_weights
 
 _DEFAULTS = {
@@ -58,7 +59,7 @@ def read(
   }
   tower = _tower(config, file, any(name.startswith("fc_norm.") for name in arrays))
   image = read_image_input(folder, videos=True)
-  if image.size != (side := square(config["image_size"], file)):
+  if image.size != (side := square(config["image_size"], f"{file}: image_size")):
     raise UserError(f"{file}: image_size is {side}, and {NAME} makes frames of {image.size} px")
   wanted = shapes({"video": tower}, {}, image, frames=config["num_frames"])
   found = to_ours(_rules(tower, prefix=""), arrays, wanted, str(folder), (*_IGNORED, *allow_unused))
@@ -103,7 +104,7 @@ def _tower(config: Mapping[str, Any], file: object, of_mean: bool) -> dict[str, 
   return complete({
     "name": "tubelet_vit", "width": width, "depth": config["num_hidden_layers"],
     "heads": config["num_attention_heads"], "mlp_ratio": config["intermediate_size"] / width,
-    "tubelet": (int(config["tubelet_size"]), square(config["patch_size"], file)),
+    "tubelet": (int(config["tubelet_size"]), square(config["patch_size"], f"{file}: patch_size")),
     "activation": activation(config, "hidden_act", file), "norm_epsilon": config["layer_norm_eps"],
     "last_norm": of_mean or not config["use_mean_pooling"], "norm_after_pool": of_mean,
     "pool_epsilon": _POOL_EPSILON if of_mean else None,

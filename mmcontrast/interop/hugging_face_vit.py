@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.errors import UserError
-from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, square, their_activation
+from mmcontrast.interop.hugging_face_config import activation, missing_fields, require, their_activation
 from mmcontrast.interop.hugging_face_image import NAME, image_config, read_image_input
 from mmcontrast.interop.naming import (
   CONV,
@@ -39,6 +39,7 @@ from mmcontrast.interop.pretrained import (
   image_tower,
   shapes,
 )
+from mmcontrast.interop.square import square
 from mmcontrast.interop.weights import write_weights
 
 VIT, DINOV2, REGISTERS = "vit", "dinov2", "dinov2_with_registers"
@@ -82,7 +83,9 @@ def read(
   file = folder / "config.json"
   with missing_fields(file):
     tower, rules = _tower(config, file), _rules(config)
-    made_for = ImageInput(square(config["image_size"], file), (0.0,) * 3, (1.0,) * 3)  # DINOv2 sees smaller images
+    made_for = ImageInput(
+      square(config["image_size"], f"{file}: image_size"), (0.0,) * 3, (1.0,) * 3
+    )  # DINOv2 sees smaller images
   prefix = f"{config['model_type']}."  # of a model with a classifier
   arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
   wanted = shapes({"image": tower}, {}, made_for)
@@ -141,7 +144,7 @@ def _tower(config: Mapping[str, Any], file: object) -> dict[str, Any]:
   hidden = (int(hidden * 2 / 3) + 7) // 8 * 8 if swiglu else hidden
   return complete({
     "name": "vit", "width": width, "depth": config["num_hidden_layers"], "heads": config["num_attention_heads"],
-    "patch": square(config["patch_size"], file), "mlp_ratio": hidden / width, "pool": "cls",
+    "patch": square(config["patch_size"], f"{file}: patch_size"), "mlp_ratio": hidden / width, "pool": "cls",
     "norm_epsilon": config["layer_norm_eps"], "qkv_bias": config.get("qkv_bias", True),
     "mlp": "swiglu" if swiglu else "plain", "layer_scale": None if vit else config["layerscale_value"],
     "registers": config["num_register_tokens"] if config["model_type"] == REGISTERS else 0,

@@ -19,7 +19,7 @@ from mmcontrast.encoders.video_prompts import VideoPrompts
 from mmcontrast.errors import UserError
 from mmcontrast.interop import tokenizer_files
 from mmcontrast.interop.hugging_face_clip import BLOCKS, TEXT_TOWER, attention
-from mmcontrast.interop.hugging_face_config import activation, require, square, their_activation
+from mmcontrast.interop.hugging_face_config import activation, require, their_activation
 from mmcontrast.interop.hugging_face_image import NAME, image_config, read_image_input
 from mmcontrast.interop.naming import (
   CONV,
@@ -46,6 +46,7 @@ from mmcontrast.interop.pretrained import (
   shapes,
   take_logits,
 )
+from mmcontrast.interop.square import square
 from mmcontrast.interop.weights import write_weights
 from mmcontrast.parameter_paths import path_name
 
@@ -104,7 +105,7 @@ def read(
   towers, heads, modules = describe(config, file)
   vision = _section(config, "vision")
   image, text = read_image_input(folder, videos=True), _text_input(folder, towers["text"])
-  if image.size != (side := square(vision["image_size"], file)):
+  if image.size != (side := square(vision["image_size"], f"{file}: image_size")):
     raise UserError(f"{file}: image_size is {side}, and {NAME} makes frames of {image.size} px")
   arrays, scale, _ = take_logits(arrays, ("logit_scale", "logit_bias"), str(folder))
   wanted = shapes(towers, heads, image, text, frames=vision["num_frames"])
@@ -165,7 +166,7 @@ def describe(config: Mapping[str, Any], where: object) -> tuple[dict[str, dict],
   towers = {
     "video": {
       "name": "video_vit", **_transformer(vision, f"{where}: vision_config"), "temporal": "xclip", "tokens": "patches",
-      "patch": square(vision["patch_size"], where), "temporal_depth": vision["mit_num_hidden_layers"],
+      "patch": square(vision["patch_size"], f"{where}: patch_size"), "temporal_depth": vision["mit_num_hidden_layers"],
       "temporal_heads": vision["mit_num_attention_heads"], "project": joint, "pre_norm": True, "patch_bias": False,
     },
     "text": {

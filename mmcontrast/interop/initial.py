@@ -16,6 +16,7 @@ from mmcontrast.encoders.positions import resize_positions
 from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.formats import FORMATS, read
 from mmcontrast.interop.pretrained import AudioInput, Pretrained, check_same
+from mmcontrast.objectives.embedding_path import parse_embedding
 from mmcontrast.objectives.module_term import MODULES
 from mmcontrast.registry import options_of
 
@@ -137,11 +138,22 @@ def _of_term(pretrained: Pretrained, part: str, wanted: Arrays, config: Mapping[
       return {path.replace(prefix, f"params/{part}/", 1): array for path, array in found.items()}
   if pretrained.logit_scale is None:
     raise UserError(f"{where}: the file has no logit scale")
-  known = {"log_scale": math.log(pretrained.logit_scale), "tau": 1 / pretrained.logit_scale}
+  scale = pretrained.logit_scale
+  if pretrained.text_logit_scale and _asks_by_texts(config.get("objective", {}).get(name, {})):
+    scale = pretrained.text_logit_scale
+  known = {"log_scale": math.log(scale), "tau": 1 / scale}
   found = {name: value for name, value in known.items() if f"params/{part}/{name}" in wanted}
   if pretrained.logit_bias is not None:
     found["bias"] = pretrained.logit_bias
   return {f"params/{part}/{name}": np.float32(value) for name, value in found.items()}
+
+
+def _asks_by_texts(term: Mapping[str, Any]) -> bool:
+  """Whether the queries of a term are texts."""
+  queries = term.get("query", ())
+  return any(
+    parse_embedding(one).source.modality == "text" for one in ((queries,) if isinstance(queries, str) else queries)
+  )
 
 
 def _check_module(given: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> None:

@@ -25,6 +25,7 @@ from mmcontrast.interop.naming import (
   under,
 )
 from mmcontrast.interop.pretrained import OTHERWISE, ImageInput, Pretrained, TextInput, complete
+from mmcontrast.interop.square import square
 
 # Every field of theirs with its default.
 _MODEL = {
@@ -453,10 +454,8 @@ def _image_input(given: Mapping[str, Any], size: Any, where: str) -> ImageInput:
   for key in given:
     choose(key, known, f"{where}: preprocess_cfg")
   fields = {**known, **given}
-  sizes = size if isinstance(size, list | tuple) else (size, size)
-  if sizes[0] != sizes[1]:
-    raise UserError(f"{where}: vision_cfg.image_size {list(sizes)} is not square, and only squares are supported")
+  side = square(size, f"{where}: vision_cfg.image_size")
   choose(fields["resize_mode"], ("shortest", "squash"), f"{where}: preprocess_cfg.resize_mode")
   choose(fields["interpolation"], ("bilinear", "bicubic"), f"{where}: preprocess_cfg.interpolation")
   mean, std = tuple(fields["mean"]), tuple(fields["std"])
-  return ImageInput(sizes[0], mean, std, fields["resize_mode"], fields["interpolation"])
+  return ImageInput(side, mean, std, fields["resize_mode"], fields["interpolation"])

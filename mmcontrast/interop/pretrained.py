@@ -121,6 +121,8 @@ class Pretrained:
     modules: "prompted" -> the options of a module of a term ("name" among them) that has parameters; its arrays are
       "params/terms/prompted/...".
     logit_scale: the factor itself (one over the temperature), None where the model has none.
+    text_logit_scale: that of texts that choose, where it is another one (CLAP); `logit_scale` is that of what they
+      choose from.
     logit_bias: what is added to logits after it.
     source: where it was read, for messages.
     names: "towers/image" -> "towers/photo", the name in the config of the run that it was.
@@ -138,6 +140,7 @@ class Pretrained:
   audio: AudioInput | None = None
   frames: int | None = None
   modules: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  text_logit_scale: float | None = None
 
   def __post_init__(self):
     """Raises UserError for numbers with which no embedding comes out."""

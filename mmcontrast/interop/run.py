@@ -35,9 +35,9 @@ from mmcontrast.registry import options_of
 from mmcontrast.runs.checkpoint import load_run, save_untrained
 
 KINDS = ("image", "video", "text", "audio")
-HEADS = ("image", "video", "text")  # of those, the ones whose joint space other packages have
+HEADS = ("image", "video", "audio", "text")  # of those, the ones whose joint space other packages have
+_SEEN = ("image", "video")
 PROGRAMS = ("stablehlo", "onnx")
-TERM = "image_text"  # of an imported run: what its logits are of
 
 
 def import_run(
@@ -136,18 +136,28 @@ def config_of(pretrained: Pretrained) -> dict[str, Any]:
   c.evaluation.features = next((kind for kind in ("image", "video", "audio") if kind in pretrained.towers), "")
   if pretrained.modules:
     c.objective = {name: _prompted(options, pretrained.logit_scale) for name, options in pretrained.modules.items()}
-  elif pretrained.logit_scale is not None:
-    term = dict(
-      query="image[0]/image_joint",
-      key="text[0]/text_joint",
-      temperature=dict(init=1 / pretrained.logit_scale, learned=True),
-    )
-    if pretrained.logit_bias is None:
-      term["direction"] = "both"
-    else:
-      term |= dict(criterion="sigmoid", bias=dict(init=pretrained.logit_bias))
-    c.objective = {TERM: term}
+  elif scales := _learned_scales(pretrained):
+    c.objective = {f"{query}_{key}": _compared(pretrained, query, key, scale) for query, key, scale in scales}
   return c.to_dict()
+
+
+def _learned_scales(pretrained: Pretrained) -> list[tuple[str, str, float]]:
+  """(modality of the queries, that of the keys, logit scale) of what the logits of a file are of."""
+  if pretrained.logit_scale is None or pretrained.modules:
+    return []
+  other = next(name for name in pretrained.towers if f"{name}_joint" in pretrained.heads and name != "text")
+  found = [(other, "text", pretrained.logit_scale)]
+  return found if pretrained.text_logit_scale is None else [*found, ("text", other, pretrained.text_logit_scale)]
+
+
+def _compared(pretrained: Pretrained, query: str, key: str, scale: float) -> dict[str, Any]:
+  """The term between two modalities of a file; with a scale for each of them it is of queries that choose keys."""
+  term = dict(
+    query=f"{query}[0]/{query}_joint", key=f"{key}[0]/{key}_joint", temperature=dict(init=1 / scale, learned=True)
+  )
+  if pretrained.logit_bias is not None:
+    return term | dict(criterion="sigmoid", bias=dict(init=pretrained.logit_bias))
+  return term | dict(direction="both" if pretrained.text_logit_scale is None else "rows")
 
 
 def _prompted(options: Mapping[str, Any], logit_scale: float) -> dict[str, Any]:
@@ -159,10 +169,10 @@ def _prompted(options: Mapping[str, Any], logit_scale: float) -> dict[str, Any]:
 def _variables(pretrained: Pretrained) -> dict[str, Any]:
   """The arrays of a file, and what its logits have learned, as the variables of a run."""
   learned = {}
-  if pretrained.logit_scale is not None and not pretrained.modules:
-    learned[f"params/terms/{TERM}/log_scale"] = np.float32(math.log(pretrained.logit_scale))
-  if pretrained.logit_bias is not None:
-    learned[f"params/terms/{TERM}/bias"] = np.float32(pretrained.logit_bias)
+  for query, key, scale in _learned_scales(pretrained):
+    learned[f"params/terms/{query}_{key}/log_scale"] = np.float32(math.log(scale))
+    if pretrained.logit_bias is not None:
+      learned[f"params/terms/{query}_{key}/bias"] = np.float32(pretrained.logit_bias)
   return {"params": {"terms": {}}, **variables({**pretrained.arrays, **learned})}
 
 
@@ -190,6 +200,8 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
   """
   options, data = config["evaluation"], resolve(config["data"])
   own_heads = {f"{kind}_joint": options[kind] for kind in HEADS if options[kind]}
+  if any(f"{kind}_joint" in own_heads for kind in _SEEN):  # of which no package has a model with sounds too
+    own_heads.pop("audio_joint", None)
   sources = sources_of(config)
   for own in own_heads.values():
     if sources[own][0] == "heads":
@@ -260,7 +272,9 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     text = TextInput(data["text_length"], tokenizer, data["token_ids"], data["lower"])
   terms = found["params"].get("terms", {})
   check_weights(traverse_util.flatten_dict(terms, sep="/"), "config.objective")
-  scale, bias = logits_between(config["objective"], terms, pair)
+  sounds = set(own_heads) == {"audio_joint", "text_joint"}
+  scale, bias = logits_between(config["objective"], terms, pair, query=own_heads["audio_joint"] if sounds else "")
+  text_scale = logits_between(config["objective"], terms, pair, query=own_heads["text_joint"])[0] if sounds else None
   modules = {}
   if prompts:
     module = {**options_of(MODULES["video_prompts"]), **config["objective"][prompts]["module"]}
@@ -275,7 +289,7 @@ def describe_run(config: Mapping[str, Any], found: Mapping[str, Any], where: str
     for kind, parts in (("towers", own_towers), ("heads", own_heads))
     for name, own in parts.items()
   }
-  return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names, audio, frames, modules)
+  return Pretrained(towers, heads, arrays, image, text, scale, bias, where, names, audio, frames, modules, text_scale)
 
 
 def _prompts_of(objective: Mapping[str, Any], own_heads: Mapping[str, str]) -> str | None:

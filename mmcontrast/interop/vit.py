@@ -11,6 +11,7 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.interop.naming import CONV, Rule, linear, norm
 from mmcontrast.interop.pretrained import ImageInput, complete
 from mmcontrast.interop.resnet import IMAGENET_MEAN, IMAGENET_STD
+from mmcontrast.interop.square import square
 from mmcontrast.interop.timm import Encoder, expect, take
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -107,7 +108,7 @@ def from_timm(architecture: str, args: Mapping[str, Any], where: str) -> Encoder
     )
   if args["reg_tokens"] and not args["no_embed_class"]:
     raise UserError(f"{where}: reg_tokens={args['reg_tokens']} with positions (no_embed_class=False) are not supported")
-  size, patch = (_side(args[key], f"{where}: {key}") for key in ("img_size", "patch_size"))
+  size, patch = (square(args[key], f"{where}: {key}") for key in ("img_size", "patch_size"))
   width, activation = args["embed_dim"], args["act_layer"] or "gelu"
   choose(activation, ("silu",) if swiglu else ACTIVATIONS, f"{where}: act_layer")
   if swiglu and pool == "map":
@@ -160,14 +161,6 @@ def to_timm(full: Mapping[str, Any], size: int, where: str) -> tuple[str, dict[s
       "1e-6, and 1e-5 with 'plain'"
     )
   return *min(found, key=lambda pair: len(pair[1])), RULES
-
-
-def _side(given: int | list[int], where: str) -> int:
-  """The side of a square, given as one number or two."""
-  height, width = (given, given) if isinstance(given, int) else given
-  if height != width:
-    raise UserError(f"{where}={given} is not square, and only squares are supported")
-  return height
 
 
 def arguments(architecture: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The short-time Fourier transform, the filters (Slaney's and HTK's) and decibels are those of librosa 0.11
 (`melspectrogram`, `power_to_db`); tests/golden/make_log_mel.py wrote what the tests compare with. Each sound of a batch
 is as long as it is, and padded to the length of the batch: padding changes nothing of a sound's frames. Kaldi's filter
-banks and Whisper's spectrograms, of which padding is a part, are settings too: `WHISPER`, `KALDI`.
+banks, Whisper's and CLAP's spectrograms, of which padding is a part, are settings too: `KALDI`, `WHISPER`, `CLAP`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _WINDOWS = {
   "hann_symmetric": (0.5, 0.5, True),
   "none": (1.0, 0.0, False),
 }
+_REPEATS = ("repeat", "repeat_whole")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,8 @@ class LogMel:
     frames: how many frames there are, whatever the length of a view: more are cut off, fewer are padded. None: as many
       as a view has.
     padding: what follows a sound: "masked": nothing that a tower reads; "silence": samples of zero, which are heard as
-      a part of it; "zeros": frames whose logarithm is zero, which are read as others are.
+      a part of it; "zeros": frames whose logarithm is zero, which are read as others are; "repeat": the sound again,
+      until the view ends; "repeat_whole": the same as often as it fits whole, then silence.
     mean, std: the result is (x - mean) / std.
   """
 
@@ -61,7 +63,7 @@ class LogMel:
     "norm": ("slaney", "none"),
     "log": ("db", "ln", "none"),
     "edges": ("zeros", "reflect", "reflect_within", "none", "snip"),
-    "padding": ("masked", "silence", "zeros"),
+    "padding": ("masked", "silence", "zeros", *_REPEATS),
   }
 
   window: int = 400
@@ -88,6 +90,11 @@ class LogMel:
 
 # Radford et al., arXiv:2212.04356, for sounds of 16 kHz; data.audio.seconds=30 is its length.
 WHISPER = LogMel(window=400, hop=160, fft=400, mels=80, edges="reflect_within", padding="silence", mean=-40.0, std=40.0)
+# LAION's CLAP without fusion (arXiv:2211.06687), for sounds of 48 kHz; data.audio.seconds=10 is its length.
+CLAP = LogMel(
+  window=1024, hop=480, fft=1024, mels=64, low=50.0, high=14_000.0, edges="reflect", top_db=None,
+  padding="repeat_whole", mean=0.0, std=1.0,
+)  # fmt: skip
 # Filter banks by Kaldi's settings as AST has them (arXiv:2104.01778), for sounds of 16 kHz.
 KALDI = LogMel(
   window=400, hop=160, fft=512, mels=128, low=20.0, taper="hann_symmetric", scale="kaldi", norm="none", log="ln",
@@ -168,7 +175,9 @@ def log_mel(settings: LogMel, rate: int, waves: jax.Array, lengths: jax.Array) -
   size = waves.shape[1]
   count = frame_count(settings, size)
   waves, present = jnp.where(jnp.arange(size) < lengths[:, None], waves, 0), lengths[:, None] > 0
-  if settings.padding == "silence":
+  if settings.padding in _REPEATS:
+    waves = _repeated(waves, lengths, whole=settings.padding == "repeat_whole")
+  if settings.padding in ("silence", *_REPEATS):
     lengths = jnp.where(lengths > 0, size, 0)
   spectrum = jnp.fft.rfft(_tapered(settings, _frames(settings, waves, lengths, count)))
   magnitude = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
@@ -182,6 +191,13 @@ def log_mel(settings: LogMel, rate: int, waves: jax.Array, lengths: jax.Array) -
   if settings.padding == "zeros":
     values, real = jnp.where(real[..., None], values, 0), jnp.broadcast_to(present, real.shape)
   return jnp.where(real[..., None], (values - settings.mean) / settings.std, 0), real
+
+
+def _repeated(waves: jax.Array, lengths: jax.Array, whole: bool) -> jax.Array:
+  """[B, S] with each sound [B] again and again behind itself; `whole`: only as often as it fits, then zeros."""
+  lengths, at = jnp.maximum(lengths, 1)[:, None], jnp.arange(waves.shape[1])
+  again = jnp.take_along_axis(waves, at % lengths, axis=1)
+  return jnp.where(at < waves.shape[1] // lengths * lengths, again, 0) if whole else again
 
 
 def _frames(settings: LogMel, waves: jax.Array, lengths: jax.Array, count: int) -> jax.Array:

@@ -160,18 +160,22 @@ def comparisons(terms: Terms) -> list[Comparison]:
 
 
 def logits_between(
-  objective: Mapping[str, Any], parameters: Mapping[str, Any], heads: Collection[str]
+  objective: Mapping[str, Any], parameters: Mapping[str, Any], heads: Collection[str], query: str = ""
 ) -> tuple[float | None, float | None]:
   """(scale, bias) of the first term of a config that compares two heads, of what all terms have learned.
 
   (None, None) where no term compares them, or a schedule says the scale; the bias is None where there is none.
+  `query`: of the two, the head that a term should have as its query where several compare them.
   """
+  found = []
   for term in parse_terms(objective).values() if objective and len(set(heads)) == 2 else ():
-    compared = term.compares
-    sides = {parse_embedding(name).head for name in (*compared.query, *compared.key)} if compared else set()
-    if sides == set(heads) and (logits := term.logit_scale(parameters)):
-      return logits
-  return None, None
+    sides = (term.compares.query, term.compares.key) if term.compares else ((), ())
+    queries, keys = ({parse_embedding(name).head for name in side} for side in sides)
+    if queries | keys == set(heads) and (logits := term.logit_scale(parameters)):
+      if query in ("", *queries):
+        return logits
+      found.append(logits)
+  return found[0] if found else (None, None)
 
 
 def trained_widths(objective: Mapping[str, Any], head: str) -> tuple[int, ...]:

@@ -33,9 +33,9 @@ from mmcontrast.registry import check_options
 
 Rules = Sequence[tuple[str, float]]
 
-NO_DECAY = r"(.*/)?(bias|scale|gamma)|terms/[^/]+/[^/]+"
-"""Biases, scales of norms and of layers, and the numbers of terms (not the layers of a term that is a module): not
-decayed unless rules say so."""
+NO_DECAY = r"(.*/)?(bias|position_bias|scale|gamma)|terms/[^/]+/[^/]+"
+"""Biases, those of relative positions too, scales of norms and of layers, and the numbers of terms (not the layers of a
+term that is a module): not decayed unless rules say so."""
 
 _SHARED = {
   "name": "adamw",

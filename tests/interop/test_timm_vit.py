@@ -78,7 +78,7 @@ def edited(tmp_path, case, **args):
   ({"global_pool": "avg"}, "class_token=True with global_pool='avg'"),
   ({"reg_tokens": 2}, "reg_tokens=2 with positions"),
   ({"scale_mlp_norm": True}, "scale_mlp_norm=True is not supported"),
-  ({"img_size": [16, 32]}, r"img_size=\[16, 32\] is not square"),
+  ({"img_size": [16, 32]}, r"img_size: \[16, 32\] is not square"),
   ({"qkv_bais": False}, "did you mean 'qkv_bias'"),
   ({"pre_norm": True}, "'patch_embed.proj.bias'"),
   ({"init_values": 1e-5}, "ls1.gamma"),
