@@ -3,7 +3,7 @@
     mmcontrast data build emoji_spoken
     mmcontrast train --config methods/valor --workdir runs/valor
     mmcontrast train --config methods/valor:silent --workdir runs/valor_silent
-    mmcontrast train --config methods/valor:stamps --workdir runs/valor_stamps    # after mmcontrast data build tux_stamps
+    mmcontrast train --config methods/valor:stamps --workdir runs/valor_stamps    # after data build tux_stamps
 
 A group is a term of tokens: each token's best match on the other side, weighted by a small network, both ways; the
 tokens of vision and sound stand side by side in the third, and their weights are shared over both. A third of the
