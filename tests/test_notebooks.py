@@ -75,6 +75,7 @@ def kernel(tmp_path):
     "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
     "PIP_NO_INDEX": "1",  # what it needs is here: nothing is asked of the network
     "PIP_NO_BUILD_ISOLATION": "0",  # of a flag that says no, the variable says the opposite
+    "PIP_NO_COMPILE": "0",  # what is imported is compiled then
     "PYTHONPATH": "",
     "MMCONTRAST_NOTEBOOKS": "small",
     "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
