@@ -25,7 +25,7 @@ from mmcontrast.evaluation.protocols import datacomp
 from mmcontrast.evaluation.protocols.outcomes import compared, metrics
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.suite_sets import MeasuredSet, SuiteSet
-from mmcontrast.inference.suites import SUITES
+from mmcontrast.inference.suites import OF_SOURCES, SUITES
 from mmcontrast.report.benchmark_table import written
 
 
@@ -62,6 +62,10 @@ def benchmark(
   runs = [
     folders.at(one, option) for one, option in ((workdir, "--workdir"), (compare, "--compare")) if one is not None
   ]
+  if len(runs) > 1:
+    if runs[0] == runs[1]:
+      raise UserError(f"--compare {compare}: is the run of --workdir itself; name another one")
+    _checked(runs[1], "--compare", found, None, width)  # before an hour is spent on the first
   done = [_of_run(run, found, step if number == 0 else None, width) for number, run in enumerate(runs)]
   table = {
     "suite": suite,
@@ -83,7 +87,8 @@ def open_suite(suite: str, split: str = "", sets: Sequence[str] = ()) -> Suite:
   kind, _, folder = suite.partition(":")
   choose(kind, SUITES, f"--suite {suite}")
   if not folder:
-    raise UserError(f"--suite {suite}: names no folder; give {kind}:FOLDER, such as {kind}:/data/sets")
+    what, example = ("source", "karpathy:/data/coco") if kind in OF_SOURCES else ("folder", "/data/sets")
+    raise UserError(f"--suite {suite}: names no {what}; give {kind}:{what.upper()}, such as {kind}:{example}")
   folder = os.path.expanduser(folder)
   found = SUITES[kind](folder, split)
   wanted = [choose(one, found, f"--sets: sets of {folder}") for one in sets] or list(found)
@@ -104,9 +109,7 @@ class _Done(NamedTuple):
 
 def _of_run(workdir: folders.Folder, suite: Suite, step: int | None, width: int | None) -> _Done:
   """Measures what is not done yet of a run."""
-  model = load(workdir, step, width=width)
-  for one in suite.sets.values():
-    one.check(model, f"{workdir}")
+  model = _checked(workdir, "--workdir", suite, step, width)
   folder = folders.make(workdir / f"benchmark-{suite.name}", "--workdir")
   notes = {}
   for name, one in suite.sets.items():
@@ -114,6 +117,17 @@ def _of_run(workdir: folders.Folder, suite: Suite, step: int | None, width: int 
     notes[name] = _kept(folder, name, key) or _measured(folder, name, one.measure(model, f"{workdir}"), key)
   run = {"workdir": f"{workdir}", "step": model.step, "model": model.digest, "width": model.width or None}
   return _Done(folder, run, notes)
+
+
+def _checked(workdir: folders.Folder, option: str, suite: Suite, step: int | None, width: int | None) -> Inference:
+  """The model of a run that can be measured on every set."""
+  try:
+    model = load(workdir, step, width=width)
+    for one in suite.sets.values():
+      one.check(model, f"{workdir}")
+  except UserError as error:
+    raise type(error)(f"--compare {error}" if option == "--compare" else f"{error}") from None
+  return model
 
 
 def _measured(folder: folders.Folder, name: str, found: MeasuredSet, key: str) -> dict[str, Any]:

@@ -352,12 +352,15 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> None:
 def _benchmark(options: argparse.Namespace, _: list[str]) -> None:
   from mmcontrast.benchmark import benchmark
 
+  sets = [one.strip() for one in (options.sets or "").split(",") if one.strip()]
+  if options.sets is not None and not sets:
+    raise UserError(f"--sets {options.sets!r}: names no set; leave it out for all, or name some, such as --sets a,b")
   benchmark(
     options.workdir,
     options.suite,
     compare=options.compare,
     split=options.split,
-    sets=[one.strip() for one in (options.sets or "").split(",") if one.strip()],
+    sets=sets,
     step=options.step,
     width=options.width,
   )

@@ -27,7 +27,7 @@ from mmcontrast.errors import UserError, choose, note, one_line
 from mmcontrast.evaluation.embed import cosines
 from mmcontrast.evaluation.embedded_set import EmbeddedSet
 from mmcontrast.evaluation.protocols import names_in
-from mmcontrast.evaluation.suite import check_set, check_space, embed_sets, measured
+from mmcontrast.evaluation.suite import check, check_set, check_space, embed_sets, measured
 from mmcontrast.evaluation.tasks import described
 from mmcontrast.inference import Inference, load
 from mmcontrast.inference.evaluation_config import Measured, check_words, revise, saved_section
@@ -187,6 +187,7 @@ class _Evaluated(NamedTuple):
 
 def _evaluate(model: Inference, config: Mapping, data_dir: str | None) -> _Evaluated:
   options = dict(config["evaluation"])
+  check(options)  # before a set is read
   check_space(options, model.space)
   loaded = {}
   for name in dict.fromkeys((*options["sets"], *options["train_sets"])):

@@ -82,7 +82,9 @@ def layers(
       raise UserError(f"{option} {value}: give {least} or more")
   measured = None if source is None else Measured(source, options, split, None, data_dir)
   paths = [(workdir, "--workdir"), *((folders.at(one, "--compare"), "--compare") for one in compare)]
-  models = [load(path, step if number == 0 else None, data_dir) for number, (path, _) in enumerate(paths)]
+  models = [
+    _loaded(path, option, step if number == 0 else None, data_dir) for number, (path, option) in enumerate(paths)
+  ]
   pair = _towers(towers, models, [f"{path}" for path, _ in paths])
   name, sections = _set_of(paths[0][0], models, measured, dataset)
   runs = []
@@ -98,6 +100,13 @@ def layers(
       scratch.write_text(text, encoding="utf-8", newline="")
     print(path)
   return made
+
+
+def _loaded(path: folders.Folder, option: str, step: int | None, data_dir: str | None) -> Inference:
+  try:
+    return load(path, step, data_dir)
+  except UserError as error:
+    raise type(error)(f"--compare {error}" if option == "--compare" else f"{error}") from None
 
 
 def as_csv(made: Mapping[str, Any]) -> str:

@@ -90,6 +90,12 @@ def check_options(given: Iterable[str], known: Collection[str], where: str, othe
       raise UserError(f"{where}: no option {key!r}; {nearest(key, [*known, *others])}")
 
 
+def check_values(kind: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+  """Raises UserError for a value of another type than the parameter of a function or class, or not among its
+  `CHOICES`; of options that it has, as `check_options` checked."""
+  _check_types(kind, given, where, options_of(kind))
+
+
 def _check(builder: Callable[..., Any], name: str, options: Mapping[str, Any], where: str) -> None:
   known, kind = options_of(builder), unwrapped(builder)
   check_options(options, known, where)

@@ -17,6 +17,7 @@ from mmcontrast.cli import main
 from mmcontrast.data.images import decode
 from mmcontrast.data.sources import BadRecord, open_source
 from mmcontrast.data.sources.clip_benchmark import find_sets
+from mmcontrast.data.sources.edited_captions import sugar_crepe, winoground
 from mmcontrast.errors import UserError, note
 from mmcontrast.evaluation import bootstrap
 from mmcontrast.evaluation.protocols import coco, datacomp, sgd_probe
@@ -193,11 +194,96 @@ def test_wrong_suites_are_one_line(tmp_path, runs, suite, capsys):
   assert "test/1.tar: no such file, of the 2 shards" in said([*words, wrong], capsys)
   (one / "test" / "nshards.txt").write_text("many\n")
   assert "'many' is no number of shards" in said([*words, wrong], capsys)
-  assert "no set there, no folder that has train/nshards.txt" in said([*words, wrong, "--split", "train"], capsys)
+  assert "--split: no such choice 'tset'; did you mean 'test'?" in said([*words, wrong, "--split", "tset"], capsys)
+  (one / "test" / "nshards.txt").write_text("1\n")
+  (one / "dataset_type.txt").write_text("retreival\n")
+  assert "dataset_type.txt: no such choice 'retreival'; did you mean 'retrieval'?" in said([*words, wrong], capsys)
+  (one / "dataset_type.txt").unlink()
+  assert "no set there, no folder that has test/nshards.txt" in said([*words, f"clip_benchmark:{tmp_path}/no"], capsys)
+  line = said([*words, f"clip_benchmark:{suite}", "--sets", ","], capsys)
+  assert "--sets ',': names no set; leave it out for all" in line
+  line = said([*words, f"clip_benchmark:{suite}", "--compare", f"{folder}/x/"], capsys)
+  assert "is the run of --workdir itself; name another one" in line
   assert "names no folder; give clip_benchmark:FOLDER" in said([*words, "clip_benchmark"], capsys)
+  assert "names no source; give aro_order_plain:SOURCE, such as" in said([*words, "aro_order_plain"], capsys)
   assert "did you mean 'clip_benchmark'" in said([*words, f"clip_bench:{suite}"], capsys)
   assert "no such choice 'flickr'" in said([*words, f"clip_benchmark:{suite}", "--sets", "flickr"], capsys)
   assert asked == []  # nothing was loaded
+
+
+def test_a_set_that_is_not_whole_is_one_line_before_anything_is_kept(tmp_path, runs, models, monkeypatch, capsys):
+  folder, _ = runs
+  words = ["--workdir", f"{folder}/x", "--suite"]
+  one = write_set(tmp_path / "bad" / "set", [{"cls": b"0"}, {"cls": b"1"}] * 3, classes=("a", "a"), shards=1)
+  wrong = f"clip_benchmark:{tmp_path / 'bad'}"
+  shard = (one / "test" / "0.tar").read_bytes()
+  (one / "test" / "0.tar").write_bytes(shard[: len(shard) // 2])
+  assert "test/0.tar: is cut off or damaged, and what follows its last whole sample is lost" in said(
+    [*words, wrong], capsys
+  )
+  (one / "test" / "0.tar").write_bytes(shard)
+  (one / "classnames.txt").write_text("a\n")
+  line = said([*words, wrong], capsys)
+  assert "3 of 6 pictures are of a class that classnames.txt has no line for: record 1: " in line
+  (one / "classnames.txt").write_text("a\na\n")
+  (one / "zeroshot_classification_templates.txt").unlink()
+  assert f"zeroshot_classification_templates.txt of {one} is not there or empty; write one" in said(
+    [*words, wrong], capsys
+  )
+  (one / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+
+  def load(workdir, step, width=None):
+    if workdir.name == "none":
+      raise UserError(f"{workdir}: no checkpoints there")
+    return models[workdir.name]
+
+  monkeypatch.setattr(room, "load", load)
+  line = said([*words, wrong, "--compare", f"{folder}/none"], capsys)
+  assert line == f"error: --compare {folder}/none: no checkpoints there"
+  assert not list((folder / "x").glob("**/*.*"))
+  mmcontrast.benchmark(folder / "x", wrong)
+  assert "classnames.txt: lines 1 and 2 are both 'a': such classes have equal scores" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("row", "message"),
+  [
+    (7, "example 0: 7 is no table; expected the published form, with 'bbox_x'"),
+    ({"bbox_w": None}, "example 0: 'bbox_w' is None, and should be a number"),
+    ({"bbox_x": "left"}, "example 0: 'bbox_x' is 'left', and should be a number"),
+    ({"bbox_h": 0}, "example 0: its box is 5 x 0 pixels; give both 1 or more"),
+    ({"true_caption": 3}, "example 0: 'true_caption' is 3, and should be a text"),
+    ({"false_caption": " "}, "example 0: 'false_caption' is ' ', and should be a text"),
+    ({"image_path": ["a.jpg"]}, "example 0: 'image_path' is ['a.jpg'], and should be a text"),
+    ({"bbox_x": 99}, "record 0: 0.jpg: the box (99, 0, 104, 5) lies beside the picture of 16 x 16 pixels"),
+  ],
+)
+def test_wrong_edits_are_one_line(row, message, tmp_path, runs, models, monkeypatch, capsys):
+  folder, _ = runs
+  root = tmp_path / "aro"
+  (root / "images").mkdir(parents=True)
+  (root / "images" / "0.jpg").write_bytes(picture(0))
+  good = {"image_path": "0.jpg", **dict.fromkeys(("bbox_x", "bbox_y"), 0), **dict.fromkeys(("bbox_w", "bbox_h"), 5)}
+  good |= {"true_caption": "a b", "false_caption": "b a", "relation_name": "on"}
+  (root / "visual_genome_relation.json").write_text(json.dumps([good | row if isinstance(row, dict) else row]))
+  assert message in said(["--workdir", f"{folder}/x", "--suite", f"aro:{root}"], capsys)
+
+
+def test_files_of_edits_that_are_none(tmp_path, capsys):
+  (tmp_path / "examples.jsonl").write_text(
+    '{"image_0": "a", "image_1": "b", "caption_0": "x", "caption_1": "x"}\n\n{"im'
+  )
+  with pytest.raises(UserError, match=r"examples.jsonl: line 3: is not JSON"):
+    winoground(f"{tmp_path}")
+  (tmp_path / "examples.jsonl").write_bytes(b"\xff\xfe")
+  with pytest.raises(UserError, match=r"examples.jsonl: is not UTF-8 text"):
+    winoground(f"{tmp_path}")
+  (tmp_path / "examples.jsonl").write_text('{"image_0": "a", "image_1": "b", "caption_0": "x", "caption_1": "x"}\n')
+  winoground(f"{tmp_path}")
+  assert "1 of 1 examples have one caption twice, such as the example 0" in capsys.readouterr().err
+  (tmp_path / "swap_obj.json").write_text('"text"')
+  with pytest.raises(UserError, match=r"swap_obj.json: holds 'text', no list or table of examples"):
+    sugar_crepe(f"{tmp_path}")
 
 
 def test_a_run_without_texts_is_one_line(runs, suite, capsys, models, monkeypatch):
@@ -373,7 +459,14 @@ def test_wrong_imagenets_are_one_line(classes, runs, capsys, monkeypatch):
   monkeypatch.setattr(imagenet_sets.importlib.util, "find_spec", lambda name: None)
   line = said([*words, "--sets", "zero_shot"], capsys)
   assert "no classnames.txt and zeroshot_classification_templates.txt for zero-shot" in line
+  (classes / "classnames.txt").write_text("cat\n\n")
+  assert "classnames.txt: line 2 is empty, and would be a name; remove it" in said(words, capsys)
+  (classes / "classnames.txt").write_bytes(b"\xff\n")
+  assert "classnames.txt is not UTF-8 text; write it anew" in said(words, capsys)
   (classes / "classnames.txt").write_text("cat\n")
+  assert "has classnames.txt and no zeroshot_classification_templates.txt, or an empty one" in said(words, capsys)
+  (classes / "zeroshot_classification_templates.txt").write_text("a photo\n")
+  assert "zeroshot_classification_templates.txt: line 1 is 'a photo'; it must hold '{c}'" in said(words, capsys)
   (classes / "zeroshot_classification_templates.txt").write_text("{c}\n")
   assert "1 names for 3 classes" in said([*words, "--sets", "zero_shot"], capsys)
   for n in range(2):

@@ -10,6 +10,7 @@ from tiny import tiny_inference
 
 from mmcontrast import layers as room
 from mmcontrast.cli import main
+from mmcontrast.errors import UserError
 from mmcontrast.evaluation.protocols import alignment
 
 COUNT = 12
@@ -28,7 +29,13 @@ def runs(tmp_path, models, monkeypatch):
   for number in range(COUNT):
     (tmp_path / "pictures" / f"{number:02}.png").write_bytes(picture(20 * number))
     (tmp_path / "pictures" / f"{number:02}.txt").write_text("x" * (number + 1))
-  monkeypatch.setattr(room, "load", lambda workdir, step, data_dir: models[workdir.name])
+
+  def load(workdir, step, data_dir):
+    if workdir.name not in models:
+      raise UserError(f"{workdir}: no checkpoints there")
+    return models[workdir.name]
+
+  monkeypatch.setattr(room, "load", load)
   for name in models:
     (tmp_path / name).mkdir()
   return tmp_path
@@ -95,8 +102,10 @@ def test_wrong_options_are_one_line(runs, words, message, capsys):
     (["--dataset", "yours"], "--dataset: evaluation sets of the run: no such choice 'yours'; (one of: mine)"),
     (["--split", "val"], "--split is an option of a source; name one: mmcontrast layers SOURCE --workdir"),
     (["--towres=a"], "unexpected argument '--towres=a'"),
+    (["--compare", "RUNS/none"], "error: --compare RUNS/none: no checkpoints there"),
   ],
 )
 def test_without_a_source(runs, words, message, capsys):
+  words = [word.replace("RUNS", str(runs)) for word in words]
   assert main(["layers", "--workdir", f"{runs}/x", *words]) == 2
-  assert message in capsys.readouterr().err
+  assert message.replace("RUNS", str(runs)) in capsys.readouterr().err

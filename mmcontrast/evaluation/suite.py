@@ -47,6 +47,7 @@ from mmcontrast.evaluation import (
   knn,
   linear_probe,
   masked_words,
+  option_checks,
   protocols,
   retrieval,
   robustness,
@@ -81,7 +82,7 @@ from mmcontrast.evaluation.embed import (
 )
 from mmcontrast.evaluation.embedded_set import EmbeddedSet, labels_of, nodes_of
 from mmcontrast.evaluation.tasks import Task
-from mmcontrast.registry import check_options
+from mmcontrast.registry import check_options, check_values
 
 if TYPE_CHECKING:
   from mmcontrast.data.evaluation_set import EvaluationSet
@@ -142,7 +143,11 @@ def check(config: Mapping[str, Any]) -> None:
     raise UserError("evaluation.sets: is empty; name the sets to evaluate, or no evaluators")
   for name, options in config["evaluators"].items():
     choose(name, EVALUATORS, "evaluation.evaluators")
-    check_options(options or (), options_of(name), f"evaluation.evaluators.{name}")
+    options = _table(name, options)
+    check_options(options, options_of(name), f"evaluation.evaluators.{name}")
+    of_its_own = {key: value for key, value in options.items() if key not in ("sets", "baselines")}
+    check_values(EVALUATORS[name], of_its_own, f"evaluation.evaluators.{name}")
+    option_checks.check(of_its_own, f"evaluation.evaluators.{name}")
     for key in _NAMES:
       given = (options or {}).get(key, ())
       if not isinstance(given, str | list | tuple) or not all(isinstance(one, str) for one in given):
@@ -162,6 +167,15 @@ def check(config: Mapping[str, Any]) -> None:
       choose(one, sets, f"evaluation.evaluators.{name}.sets")
     if name in CHECKS:
       CHECKS[name](dict(options or {}))
+
+
+def _table(name: str, options: Any) -> Mapping[str, Any]:
+  """The options of an evaluator; none where None is given. Raises UserError for what is no table."""
+  if options is None or isinstance(options, Mapping) or hasattr(options, "to_dict"):
+    return dict(options or {})
+  raise UserError(
+    f"evaluation.evaluators.{name}: {options!r:.60} is no table of options; give one, or {{}} for the usual"
+  )
 
 
 def _are_pairs(nodes: Any) -> bool:

@@ -9,10 +9,13 @@ import numpy as np
 
 from mmcontrast.data.record import Record
 from mmcontrast.data.sources.clip_benchmark import (
+  BEYOND,
+  CLASSES,
   CLASSIFICATION,
   LABEL,
   MULTILABEL,
   RETRIEVAL,
+  TEMPLATES,
   ClipBenchmarkSource,
   Layout,
   find_sets,
@@ -63,6 +66,7 @@ class ClipBenchmarkSet(NamedTuple):
 
   def check(self, model: Inference, where: str) -> None:
     check_images_and_texts(model, where)
+    _check_templates(self.name, self.layout)
 
   def measure(self, model: Inference, where: str) -> MeasuredSet:
     del where
@@ -88,12 +92,14 @@ def measure(model: Inference, name: str, source: ClipBenchmarkSource) -> Measure
   Raises UserError where no record can be used, and for class names without templates.
   """
   layout = source.layout
-  if layout.kind != RETRIEVAL and not layout.templates:
-    raise UserError(
-      f"{name}: no zeroshot_classification_templates.txt; write one, a line a prompt: a photo of a {{c}}."
-    )
+  _check_templates(name, layout)
   part = embedded(model, model.kind_of("image"), source, one_image(model.data, _kept), _COLUMNS)
   rows, columns = part.rows["image"]
+  if beyond := {index: why for index, why in part.bad.items() if BEYOND in why}:
+    raise UserError(
+      f"{name}: {len(beyond)} of {len(source)} pictures are of a class that {CLASSES} has no line for: {some(beyond)}; "
+      "write a line a class, in the order of their numbers"
+    )
   if part.bad:
     note(f"{name}: {len(part.bad)} of {len(source)} records cannot be used and are left out: {some(part.bad)}")
   if not len(rows):
@@ -112,6 +118,25 @@ def measure(model: Inference, name: str, source: ClipBenchmarkSource) -> Measure
   )
 
 
+def _check_templates(name: str, layout: Layout) -> None:
+  if layout.kind != RETRIEVAL and not layout.templates:
+    raise UserError(
+      f"{name}: {TEMPLATES} of {layout.folder} is not there or empty; write one, a line a prompt: a photo of a {{c}}."
+    )
+
+
+def _say_doubles(name: str, classes: Sequence[str]) -> None:
+  """Says which classes have one name, and so equal scores."""
+  first = {one: number for number, one in reversed(list(enumerate(classes, 1)))}
+  if doubles := [(first[one], number, one) for number, one in enumerate(classes, 1) if first[one] != number]:
+    one, other, called = doubles[0]
+    note(
+      f"{name}: {CLASSES}: lines {one} and {other} are both {called!r}"
+      + (f", and {len(doubles) - 1} more stand twice" if len(doubles) > 1 else "")
+      + ": such classes have equal scores, and the first is taken"
+    )
+
+
 def _kept(record: Record) -> dict[str, Any]:
   return {
     "label": record["labels"].get(LABEL, -1),
@@ -125,6 +150,7 @@ Found = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 def _of_classes(model: Inference, source: ClipBenchmarkSource, rows: np.ndarray, columns: dict) -> Found:
   layout = source.layout
+  _say_doubles(source.info.name, layout.classes)
   classes = class_rows(model.embed, [layout.prompts(name) for name in layout.classes])
   facts = {"templates": len(layout.templates), "prompts": digest(layout.templates, layout.classes)}
   if layout.kind == MULTILABEL:

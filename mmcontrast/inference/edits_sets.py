@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmcontrast.data.images import decode
-from mmcontrast.data.record import Record
+from mmcontrast.data.record import BadRecord, Record
 from mmcontrast.data.sources import edited_captions
 from mmcontrast.data.sources.edited_captions import EditedCaptions
 from mmcontrast.data.transforms import evaluation_view
@@ -79,7 +79,10 @@ def _reads(source: EditedCaptions, data: Mapping) -> Callable[[Record, Mapping],
     pixels = decode(next(raw for _, raw in image.values(record, data)), data["limits"])
     if box := source.box(what["index"]):
       x0, y0, x1, y1 = (max(0, int(one)) for one in box)
-      pixels = pixels[y0:y1, x0:x1] if min(x1 - x0, y1 - y0) > 0 else pixels
+      high, wide = pixels.shape[:2]
+      pixels = pixels[y0:y1, x0:x1]
+      if not pixels.size:
+        raise BadRecord(f"the box {tuple(box)} lies beside the picture of {wide} x {high} pixels")
     return [(dict(what), evaluation_view(pixels, data))]
 
   return read

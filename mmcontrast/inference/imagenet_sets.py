@@ -14,8 +14,8 @@ from mmcontrast.data import transforms
 from mmcontrast.data.images import decode
 from mmcontrast.data.record import Record, Source
 from mmcontrast.data.sources import open_source
-from mmcontrast.data.sources.clip_benchmark import CLASSES, TEMPLATES
-from mmcontrast.errors import MissingData, UserError
+from mmcontrast.data.sources.clip_benchmark import CLASSES, TEMPLATES, read_names, read_templates
+from mmcontrast.errors import UserError
 from mmcontrast.evaluation import linear_probe
 from mmcontrast.evaluation.protocols import CLIP_BENCHMARK, clip_benchmark, described, digest, sgd_probe
 from mmcontrast.evaluation.zero_shot import class_rows
@@ -81,23 +81,26 @@ Found = tuple[Callable[[np.ndarray], dict[str, np.ndarray]], dict[str, Any]]
 def names_and_templates(folders: Folders) -> tuple[list[str], list[str]]:
   """A name for each class, and the prompts, with "{c}": of files in the folder, as CLIP_benchmark has them, else those
   of the package clip-benchmark where it is installed. Raises UserError where there are none, or names for others."""
-  root = pathlib.Path(folders.root)
-  if (root / CLASSES).is_file() and (root / TEMPLATES).is_file():
-    names, templates = ((root / name).read_text(encoding="utf-8").splitlines() for name in (CLASSES, TEMPLATES))
-  elif (package := importlib.util.find_spec("clip_benchmark")) is not None:
+  where = f"imagenet:{folders.root}"
+  names, templates = read_names(folders.root, where), read_templates(folders.root, where)
+  if bool(names) != bool(templates):
+    has, lacks = (CLASSES, TEMPLATES) if names else (TEMPLATES, CLASSES)
+    raise UserError(f"{where}: has {has} and no {lacks}, or an empty one; write both, or remove {has}")
+  if not names:
+    package = importlib.util.find_spec("clip_benchmark")
+    if package is None:
+      raise UserError(
+        f"{where}: no {CLASSES} and {TEMPLATES} for zero-shot; write them there, or take the usual 80 prompts of "
+        "the package: pip install --no-deps clip-benchmark"
+      )
     data = pathlib.Path(package.submodule_search_locations[0]) / "datasets"  # read, not imported: that wants torch
     names, templates = (
       json.loads((data / f"en_{which}.json").read_text())[_SET]
       for which in ("classnames", "zeroshot_classification_templates")
     )
-  else:
-    raise UserError(
-      f"imagenet:{root}: no {CLASSES} and {TEMPLATES} for zero-shot; write them there, or take the usual 80 prompts of "
-      "the package: pip install --no-deps clip-benchmark"
-    )
   if len(names) != len(folders.classes):
     raise UserError(
-      f"imagenet:{root}: {len(names)} names for {len(folders.classes)} classes; write {CLASSES} with a line a class, "
+      f"{where}: {len(names)} names for {len(folders.classes)} classes; write {CLASSES} with a line a class, "
       "in the order of the folders"
     )
   return list(names), list(templates)
@@ -208,8 +211,8 @@ def open_sets(folder: str, split: str = "") -> dict[str, ImageNetSet]:
     raise UserError(f"{where}: --split {split}: the protocols train on train and test on val; leave it out")
   try:
     train, val = (open_source({"dataset": f"folder:{folder}/{{split}}", "source": {}}, one) for one in ("train", "val"))
-  except MissingData as error:
-    raise MissingData(f"{where}: {error}") from None
+  except UserError as error:
+    raise type(error)(f"{where}: {error}; the folder needs train/CLASS/x.JPEG and val/CLASS/y.JPEG") from None
   for one in (train, val):
     if "class" not in one.info.label_names:
       raise UserError(f"{where}: has no class folders, as in train/n01440764/x.JPEG and val/n01440764/y.JPEG")

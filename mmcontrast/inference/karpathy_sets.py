@@ -74,6 +74,12 @@ def open_sets(folder: str, split: str = "") -> dict[str, KarpathySet]:
   counts = [len(source.captions(index)) for index in range(len(source))]
   if 0 in counts:
     raise UserError(f"karpathy:{folder}: image {source.identity(counts.index(0))} of split {split} has no caption")
+  for index in range(len(source)):
+    if empty := [number for number, text in enumerate(source.captions(index), 1) if not text.strip()]:
+      raise UserError(
+        f"karpathy:{folder}: image {source.identity(index)} of split {split}: caption {empty[0]} is empty; remove it "
+        f"from {source.file}"
+      )
   if few := sum(count < CAPTIONS for count in counts):
     note(f"karpathy:{folder}: {few} of {len(source)} images have fewer than five captions")
   positives = None

@@ -25,3 +25,5 @@ SUITES: dict[str, Callable[[str, str], dict[str, SuiteSet]]] = {
   **edits_sets.OPENERS,
   order_sets.KIND: order_sets.open_sets,  # of a source, KIND:PATH
 }
+OF_SOURCES = (order_sets.KIND,)
+"""Those of a source, KIND:PATH, instead of a folder."""

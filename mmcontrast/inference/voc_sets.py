@@ -74,10 +74,12 @@ class VocSet:
 
 
 def open_sets(folder: str, split: str = "") -> dict[str, VocSet]:
-  """Both forms. Raises UserError as VocSource, and for a split: the protocol has its own."""
+  """Both forms. Raises UserError as VocSource, for a class of too few pictures, and for a split: the protocol has its
+  own."""
   if split:
     raise UserError(f"voc07:{folder}: --split {split}: the protocol trains on trainval and tests on test; leave it out")
   train, test = (VocSource(folder, {}, one) for one in ("trainval", "test"))
   if train.info.tag_names != test.info.tag_names:
     raise UserError(f"voc07:{folder}: trainval and test have other classes; each class needs a file of both")
+  voc07.check_targets(train.targets, test.targets, train.info.tag_names, f"voc07:{folder}")
   return {form.replace("-", "_"): VocSet(form, folder, train, test) for form in voc07.FORMS}

@@ -15,6 +15,7 @@ Source: PyPI clip-benchmark 1.6.2, datasets/builder.py, build_wds_dataset.
 from __future__ import annotations
 
 import collections
+import difflib
 import io
 import os
 import posixpath
@@ -35,7 +36,9 @@ CLASSES, TEMPLATES, TYPE, SHARDS = (
   "nshards.txt",
 )
 CLASSIFICATION, MULTILABEL, RETRIEVAL = "classification", "multilabel", "retrieval"
+KINDS = (CLASSIFICATION, MULTILABEL, RETRIEVAL)
 LABEL = "class"
+BEYOND = "not the number of one of"  # of a record whose class has no name
 _IMAGES = ("webp", "png", "jpg", "jpeg")
 _FILES = (".tar", ".txt", ".json", ".index", ".md", ".parquet", ".csv")  # names that are no folder
 _DEPTH = 5  # of folders in folders that sets are looked for
@@ -73,6 +76,7 @@ def find_sets(folder: str, split: str = "test") -> dict[str, str]:
   The name is the path below `folder`; of a folder that is a set itself its own. Raises UserError where there is none.
   """
   found: dict[str, str] = {}
+  others: set[str] = set()
   waiting = collections.deque([(folder.rstrip("/") or "/", "", 0)])
   while waiting:
     path, name, depth = waiting.popleft()
@@ -81,7 +85,10 @@ def find_sets(folder: str, split: str = "test") -> dict[str, str]:
       found[name or posixpath.basename(path)] = path
     elif depth < _DEPTH:
       inner = [one for one in names if not one.endswith(_FILES)]
+      others |= {posixpath.basename(path)} if SHARDS in names else set()
       waiting.extend((posixpath.join(path, one), f"{name}/{one}".lstrip("/"), depth + 1) for one in inner)
+  if not found and others:
+    choose(split, sorted(others), f"clip_benchmark:{folder}: --split")
   if not found:
     raise UserError(
       f"clip_benchmark:{folder}: no set there, no folder that has {split}/{SHARDS}; give the folder that holds the sets"
@@ -100,20 +107,19 @@ def read_layout(folder: str, split: str = "test") -> Layout:
   if not splits:
     raise MissingData(f"{where}: no set there: no folder in it has {SHARDS}, as in test/{SHARDS}")
   choose(split, splits, f"{where}: data.split")
-  text = _read(folder, f"{split}/{SHARDS}") or ""
+  text = _read(folder, f"{split}/{SHARDS}", where) or ""
   if not text.strip().isdecimal() or not int(text):
     raise UserError(f"{where}: {split}/{SHARDS}: {text.strip()[:40]!r} is no number of shards; write one, such as 1")
-  kind = (_read(folder, TYPE) or CLASSIFICATION).strip().lower()
-  kind = kind if kind in (MULTILABEL, RETRIEVAL) else CLASSIFICATION
-  classes, templates = ((), ()) if kind == RETRIEVAL else (_lines(folder, CLASSES), _lines(folder, TEMPLATES))
+  kind = (_read(folder, TYPE, where) or CLASSIFICATION).strip().lower()
+  if kind not in KINDS and difflib.get_close_matches(kind, KINDS, 1):
+    choose(kind, KINDS, f"{where}: {TYPE}")
+  kind = kind if kind in KINDS else CLASSIFICATION
+  classes, templates = ((), ()) if kind == RETRIEVAL else (read_names(folder, where), read_templates(folder, where))
   if kind != RETRIEVAL and not classes:
     raise MissingData(
       f"{where}: no {CLASSES}, which a set of classes needs: a line a class, in the order of their numbers; of a set "
       f"of captions write 'retrieval' into {TYPE}"
     )
-  for number, one in enumerate(templates, 1):
-    if "{c}" not in one:
-      raise UserError(f"{where}: {TEMPLATES}: line {number} is {one[:60]!r}; it must hold '{{c}}', for the class")
   layout = Layout(folder, split, int(text), kind, classes, templates)
   there = set(files.names_in(posixpath.join(folder, split)))
   if missing := [path for path in layout.paths if posixpath.basename(path) not in there]:
@@ -122,12 +128,18 @@ def read_layout(folder: str, split: str = "test") -> Layout:
 
 
 class ClipBenchmarkSource:
-  """Records of a set, in the order of its shards. Raises UserError as `read_layout`, and for an option: it has none."""
+  """Records of a set, in the order of its shards. Raises UserError as `read_layout`, for a shard that is cut off, and
+  for an option: it has none."""
 
   def __init__(self, path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None = None):
     check_options(options, (), f"clip_benchmark:{path}: data.source")
     self.layout = layout = read_layout(path.rstrip("/"), _split(path, split))
     self._shards = shard_index.Shards(layout.paths, scanned=True)
+    if cut := self._shards.cut_off:
+      raise UserError(
+        f"{cut[0]}: is cut off or damaged, and what follows its last whole sample is lost; fetch the shard again (a "
+        "number of fewer pictures is another number)"
+      )
     names = _told_apart(layout.classes)
     self.info = Info(
       name=f"clip_benchmark:{path}",
@@ -188,20 +200,33 @@ def _told_apart(classes: tuple[str, ...]) -> tuple[str, ...]:
   return tuple(f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(classes))
 
 
-def _read(folder: str, name: str) -> str | None:
+def read_names(folder: str, where: str) -> tuple[str, ...]:
+  """The lines of CLASSES; none without the file. Raises UserError, which begins with `where`, for an empty line."""
+  return _lines(folder, CLASSES, where)
+
+
+def read_templates(folder: str, where: str) -> tuple[str, ...]:
+  """The lines of TEMPLATES; none without the file. Raises UserError as `read_names`, and for one without "{c}"."""
+  templates = _lines(folder, TEMPLATES, where)
+  for number, one in enumerate(templates, 1):
+    if "{c}" not in one:
+      raise UserError(f"{where}: {TEMPLATES}: line {number} is {one[:60]!r}; it must hold '{{c}}', for the class")
+  return templates
+
+
+def _read(folder: str, name: str, where: str) -> str | None:
   try:
     return files.read(posixpath.join(folder, name)).decode("utf-8-sig")
   except FileNotFoundError:
     return None
   except UnicodeDecodeError:
-    raise UserError(f"clip_benchmark:{folder}: {name} is not UTF-8 text") from None
+    raise UserError(f"{where}: {name} is not UTF-8 text; write it anew as UTF-8") from None
 
 
-def _lines(folder: str, name: str) -> tuple[str, ...]:
-  lines = tuple(line.strip() for line in (_read(folder, name) or "").splitlines())
+def _lines(folder: str, name: str, where: str) -> tuple[str, ...]:
+  lines = tuple(line.strip() for line in (_read(folder, name, where) or "").splitlines())
   if "" in lines:
-    where = f"clip_benchmark:{folder}: {name}: line {lines.index('') + 1}"
-    raise UserError(f"{where} is empty, and would be a name; remove it")
+    raise UserError(f"{where}: {name}: line {lines.index('') + 1} is empty, and would be a name; remove it")
   return lines
 
 
@@ -221,7 +246,7 @@ def _text(data: bytes) -> str:
 def _number(data: bytes, classes: tuple[str, ...]) -> int:
   text = data.decode(errors="replace").strip()
   if not text.isdecimal() or int(text) >= len(classes):
-    raise BadRecord(f"cls is {text[:40]!r}, not the number of one of {len(classes)} classes, from 0 on")
+    raise BadRecord(f"cls is {text[:40]!r}, {BEYOND} {len(classes)} classes, from 0 on")
   return int(text)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from mmcontrast.data.record import BadRecord, Info, Record
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.keys import digest_of, key_of_file
-from mmcontrast.errors import MissingData, UserError
+from mmcontrast.errors import MissingData, UserError, nearest, note
 
 
 class Example(NamedTuple):
@@ -81,8 +81,8 @@ def sugar_crepe(folder: str) -> dict[str, EditedCaptions]:
   names = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
   images = _images(folder, ("val2017", "images", ""))
 
-  def example(row: Mapping[str, Any]) -> Example:
-    return Example((posixpath.join(images, row["filename"]),), (row["caption"], row["negative_caption"]))
+  def example(row: _Row) -> Example:
+    return Example((posixpath.join(images, row.text("filename")),), (row.text("caption"), row.text("negative_caption")))
 
   return _read(folder, "sugar_crepe", {name: f"{name}.json" for name in names}, example)
 
@@ -91,11 +91,13 @@ def aro(folder: str) -> dict[str, EditedCaptions]:
   """Relations and attributes of Visual Genome, those that are there. Raises UserError as `sugar_crepe`."""
   images = _images(folder, ("images", ""))
 
-  def example(row: Mapping[str, Any]) -> Example:
-    x, y, wide, high = (row[f"bbox_{side}"] for side in "xywh")
-    edit = row.get("relation_name") or "_".join(row.get("attributes", ()))
-    path = posixpath.join(images, row["image_path"])
-    return Example((path,), (row["true_caption"], row["false_caption"]), (x, y, x + wide, y + high), edit)
+  def example(row: _Row) -> Example:
+    x, y, wide, high = (row.number(f"bbox_{side}") for side in "xywh")
+    if min(wide, high) <= 0:
+      raise row.error(f"its box is {wide} x {high} pixels; give both 1 or more")
+    edit = row.fields.get("relation_name") or "_".join(map(str, row.fields.get("attributes") or ()))
+    path = posixpath.join(images, row.text("image_path"))
+    return Example((path,), (row.text("true_caption"), row.text("false_caption")), (x, y, x + wide, y + high), edit)
 
   found = {"vg_relation": "visual_genome_relation.json", "vg_attribution": "visual_genome_attribution.json"}
   return _read(folder, "aro", found, example)
@@ -105,14 +107,14 @@ def winoground(folder: str) -> dict[str, EditedCaptions]:
   """Winoground's examples. Raises UserError as `sugar_crepe`."""
   images = _images(folder, ("images", ""))
 
-  def example(row: Mapping[str, Any]) -> Example:
-    paths = [row[f"image_{one}"] for one in (0, 1)]
+  def example(row: _Row) -> Example:
+    paths = [row.text(f"image_{one}") for one in (0, 1)]
     paths = [path if "." in path else f"{path}.png" for path in paths]
     return Example(
       tuple(posixpath.join(images, path) for path in paths),
-      (row["caption_0"], row["caption_1"]),
+      (row.text("caption_0"), row.text("caption_1")),
       None,
-      row.get("collapsed_tag", ""),
+      str(row.fields.get("collapsed_tag", "")),
     )
 
   return _read(folder, "winoground", {"winoground": "examples.jsonl"}, example)
@@ -123,8 +125,38 @@ def _images(folder: str, places: tuple[str, ...]) -> str:
   return posixpath.join(folder, next((place for place in places if place in there), ""))
 
 
+class _Row(NamedTuple):
+  """A row of a file, whose fields are of the kind that is asked for."""
+
+  fields: Any
+  place: Any
+  where: str
+
+  def error(self, what: str) -> UserError:
+    return UserError(f"{self.where}: example {self.place}: {what}")
+
+  def _field(self, name: str) -> Any:
+    if not isinstance(self.fields, Mapping):
+      raise self.error(f"{self.fields!r:.60} is no table; expected the published form, with {name!r}")
+    if name not in self.fields:
+      raise self.error(f"lacks {name!r}; expected the published form ({nearest(name, map(str, self.fields))})")
+    return self.fields[name]
+
+  def text(self, name: str) -> str:
+    found = self._field(name)
+    if not isinstance(found, str) or not found.strip():
+      raise self.error(f"{name!r} is {found!r:.60}, and should be a text")
+    return found
+
+  def number(self, name: str) -> float:
+    found = self._field(name)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+      raise self.error(f"{name!r} is {found!r:.60}, and should be a number")
+    return found
+
+
 def _read(
-  folder: str, kind: str, found: Mapping[str, str], example: Callable[[Mapping[str, Any]], Example]
+  folder: str, kind: str, found: Mapping[str, str], example: Callable[[_Row], Example]
 ) -> dict[str, EditedCaptions]:
   """Name -> the examples of its file, of the files that are in the folder or in `data` in it."""
   out = {}
@@ -133,7 +165,13 @@ def _read(
     for name, file in found.items():
       if file in names and name not in out:
         where = f"{kind}:{posixpath.join(place, file)}"
-        out[name] = EditedCaptions(where, [_example(row, at, where, example) for at, row in _rows(where)])
+        examples = [example(_Row(row, at, where)) for at, row in _rows(where)]
+        if same := [at for at, one in enumerate(examples) if len(set(one.captions)) < len(one.captions)]:
+          note(
+            f"{where}: {len(same)} of {len(examples)} examples have one caption twice, such as the example {same[0]}, "
+            "counted from 0; equal scores are lost"
+          )
+        out[name] = EditedCaptions(where, examples)
   if not out:
     raise MissingData(f"{kind}:{folder}: none of {', '.join(found.values())} is there; give the folder that has them")
   return {name: out[name] for name in found if name in out}
@@ -144,14 +182,19 @@ def _rows(where: str) -> list[tuple[Any, Any]]:
   path = where.partition(":")[2]
   try:
     text = files.read(path).decode()
-    table = [json.loads(line) for line in text.splitlines() if line.strip()] if path.endswith("l") else json.loads(text)
-  except ValueError as error:
-    raise UserError(f"{where}: is not JSON ({error})") from None
+  except UnicodeDecodeError:
+    raise UserError(f"{where}: is not UTF-8 text; fetch the file again") from None
+  if path.endswith("l"):
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return list(enumerate(_json(line, f"{where}: line {number}") for number, line in lines))
+  table = _json(text, where)
+  if not isinstance(table, dict | list):
+    raise UserError(f"{where}: holds {table!r:.60}, no list or table of examples; expected the published form")
   return list(table.items()) if isinstance(table, dict) else list(enumerate(table))
 
 
-def _example(row: Any, place: Any, where: str, example: Callable[[Mapping[str, Any]], Example]) -> Example:
+def _json(text: str, where: str) -> Any:
   try:
-    return example(row)
-  except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f"{where}: example {place} lacks {error}; expected the published form") from None
+    return json.loads(text)
+  except ValueError as error:
+    raise UserError(f"{where}: is not JSON ({error}); fetch the file again, or mend it") from None

@@ -98,6 +98,11 @@ class Shards:
     """Those of all members."""
     return {extension for index in self._indexes for extension in index.extensions}
 
+  @property
+  def cut_off(self) -> list[str]:
+    """The paths of shards that do not end as they should: what follows their last whole sample is lost."""
+    return [path for path, index in zip(self.paths, self._indexes) if not index.whole]
+
   def key(self, sample: int) -> str:
     """Name, places and sizes of the members of a sample, size and time of its shard; see keys.key_of."""
     index, path, within = self._at(sample)

@@ -61,6 +61,23 @@ FORMS = {
 }
 
 
+def check_targets(train_targets: np.ndarray, test_targets: np.ndarray, classes: Sequence[str], where: str) -> None:
+  """Raises UserError, which begins with `where`, for a class that fewer than three pictures show in training, or fewer
+  than three do not, or none in the test. Arguments as of `measure`."""
+  for name, column, tested in zip(classes, train_targets.T, test_targets.T):
+    shown = int((column == 1).sum())
+    for count, words in ((shown, "show"), (len(column) - shown, "do not show")):
+      if count < FOLDS:
+        raise UserError(
+          f"{where}: {count} training pictures {words} {name!r}; cross-validation needs {FOLDS}: add some, or leave "
+          "the class out"
+        )
+    if not (tested == 1).any():
+      raise UserError(
+        f"{where}: no test picture shows {name!r}, so that it has no average precision; leave the class out"
+      )
+
+
 def measure(
   form: str,
   train: np.ndarray,
@@ -76,16 +93,10 @@ def measure(
     train, test: float [N, F], features as they are.
     train_targets, test_targets: int [N, K]: 1 shown, 0 not, -1 difficult.
     classes: K names.
-  Raises UserError for a class that fewer than three pictures show in training, or none in the test.
+  Raises UserError as `check_targets`.
   """
   of = FORMS[form]
-  for name, column, tested in zip(classes, train_targets.T, test_targets.T):
-    if (column == 1).sum() < FOLDS:
-      raise UserError(f"{form}: {(column == 1).sum()} training pictures show {name!r}; cross-validation needs {FOLDS}")
-    if not (tested == 1).any():
-      raise UserError(
-        f"{form}: no test picture shows {name!r}, so that it has no average precision; leave the class out"
-      )
+  check_targets(train_targets, test_targets, classes, form)
   train, test = (rows / (np.linalg.norm(rows, axis=1, keepdims=True) + of.eps) for rows in (train, test))
   precisions, costs = [], []
   for column, tested in zip(train_targets.T, test_targets.T):

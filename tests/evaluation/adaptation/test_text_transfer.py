@@ -58,8 +58,8 @@ def test_images_are_tested_and_texts_are_trained_on(world):
 
 def test_wrong_numbers_and_no_texts_are_said(world):
   config = {"sets": ("s",), "features": "image", "evaluators": {"text_transfer": dict(label="group", std=-1.0)}}
-  with pytest.raises(UserError, match="text_transfer: std is 0 or more"):
+  with pytest.raises(UserError, match=r"text_transfer.std: -1; give 0 or more"):
     run_suite(world.embed, config, {"s": world.set("s", True)}.__getitem__)
-  config["evaluators"]["text_transfer"] = dict(label="group", test_splits=("testing",))
-  with pytest.raises(UserError, match=r"text_transfer.label: no image of s has 'group' and is of split testing"):
+  config["evaluators"]["text_transfer"] = dict(label="group", test_splits=("validation",))
+  with pytest.raises(UserError, match=r"text_transfer.label: no image of s has 'group' and is of split validation"):
     run_suite(world.embed, config, {"s": world.set("s", True)}.__getitem__)
