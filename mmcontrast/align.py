@@ -71,6 +71,7 @@ def align(
   Raises UserError: no such embeddings, of different sources or not whole; kinds that are not there; too few records.
   """
   choose(method, METHODS, "--method")
+  space_map.check_path(out)
   if not 0 < held_out < 1:
     raise UserError(f"--held_out {held_out:g}: a share of the records, between 0 and 1, such as 0.2")
   folders = [Embeddings(first), Embeddings(second)]
@@ -84,6 +85,10 @@ def align(
   tested_ids = np.unique(one.columns["id"][tested])
   fitted_to = places[:, ~tested[places[0]]]
   x, y = one.rows[fitted_to[0]], other.rows[fitted_to[1]]
+  if len(x) < 2:
+    raise UserError(
+      f"--held_out {held_out:g}: leaves {len(x)} pairs to fit a map to, and it takes two; give a smaller share"
+    )
   maps: dict[str, LinearMap | None] = {"none": None} if x.shape[1] == y.shape[1] else {}
   maps |= {name: fit(x, y, name, l2) for name in METHODS}
   queries, gallery = (np.flatnonzero(np.isin(side.columns["id"], tested_ids)) for side in sides)

@@ -92,6 +92,11 @@ def segment(
       raise UserError(f"{name} {value}: give {least} or more")
   if decoder and not support:
     raise UserError("--decoder: it learns from the masks of the images of --support; give --support 100")
+  for template in templates:
+    if template.count("{}") != 1:
+      raise UserError(f"--template: {template!r} must hold '{{}}' once, for the name of the class")
+  if out is not None and folders.at(out, "--out").suffix != ".json":
+    raise UserError(f"--out {out}: the results are a .json file; give {folders.at(out, '--out').name}.json")
   model = load(workdir, step, data_dir)
   if "text" not in model.heads or model.compares_tokens:
     raise UserError(

@@ -145,6 +145,14 @@ def test_what_align_cannot_do_is_one_line(made, tmp_path, options, message):
   assert not list(tmp_path.iterdir())
 
 
+def test_too_few_records_to_fit_to_are_said(made, tmp_path, monkeypatch):
+  monkeypatch.setattr(room, "held_out_concepts", lambda ids, *_: np.arange(len(ids)) > 0)
+  with pytest.raises(
+    UserError, match=r"--held_out 0.99: leaves 1 pairs to fit a map to, and it takes two; give a smaller"
+  ):
+    align(made / "new", made / "old", tmp_path / "map.npz", kinds="image,image", held_out=0.99)
+
+
 def test_a_file_that_is_no_map_is_said(made, tmp_path):
   (tmp_path / "map.npz").write_bytes(b"PK nothing")
   with pytest.raises(UserError, match="is no map of spaces, which `mmcontrast align` writes"):

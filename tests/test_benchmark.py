@@ -73,6 +73,9 @@ def test_one_table_resumed_and_compared(suite, runs, capsys, monkeypatch):
   assert flickr["main"] == found["mean_recall@1"] == pytest.approx(mean)
   assert flickr["protocol"]["captions_a_thing"] == "1 to 3" and caltech["protocol"]["templates"] == 2
   assert table["sets"]["sugar_crepe/swap_obj"]["main_metric"] == "edits"
+  for row in table["sets"].values():
+    assert {"protocol", "version", "ties", "resize", "interpolation", "crop", "split"} <= set(row["protocol"])
+    assert ("prompts" in row["protocol"]) == (row["kind"] != "retrieval")
   assert table["average"]["main"] == pytest.approx(np.mean([row["main"] for row in table["sets"].values()]))
   assert table["datacomp"]["sets"] == 2 and "imagenet1k" in table["datacomp"]["missing"]
   page = (folder / "x" / "benchmark-sets.md").read_text()

@@ -38,6 +38,7 @@ def test_importing_is_quick_and_what_can_be_called_is_listed():
     "embed",
     "evaluate",
     "index",
+    "layers",
     "load",
     "load_config",
     "match",

@@ -133,7 +133,8 @@ def test_the_command_prints_a_table(capsys):
     ("halves", dict(support=-1), "--support -1: give 0 or more"),
     ("halves", dict(decoder=True), "--decoder: it learns from the masks of the images of --support; give --support 1"),
     ("halves", dict(head="pictres"), "segment: head: no such choice 'pictres'; did you mean 'pictures'"),
-    ("halves", dict(templates=("a photo",)), "'a photo' must hold '{}' once"),
+    ("halves", dict(templates=("a photo",)), "--template: 'a photo' must hold '{}' once"),
+    ("halves", dict(out="found.csv"), "--out found.csv: the results are a .json file; give found.csv.json"),
   ],
 )
 def test_what_cannot_be_measured_is_one_line(source, options, message):

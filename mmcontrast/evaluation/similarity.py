@@ -8,8 +8,9 @@ whose examples have tags: how alike they are is then the share of their tags tha
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,8 @@ def read_pairs(path: str, where: str) -> Pairs:
   for number, row in enumerate(rows[first:], start=first + 1):
     try:
       one, other, score = (row[column] for column in columns)
+      if not math.isfinite(float(score)):
+        raise ValueError("no number")
       alike.append(float(score))
     except (IndexError, ValueError):
       parted = "commas" if comma else "tabs"
@@ -84,6 +87,12 @@ def correlations(cosines: np.ndarray, alike: np.ndarray) -> dict[str, float]:
       "pearson": float(stats.pearsonr(cosines, alike).statistic),
     }
   return found | {"pairs": float(len(alike))}
+
+
+def check(options: Mapping[str, Any]) -> None:
+  """Raises UserError for a file that cannot be read, before data or model."""
+  if options.get("file"):
+    read_pairs(options["file"], "evaluation.evaluators.similarity.file")
 
 
 def evaluate(

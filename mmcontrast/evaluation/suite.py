@@ -114,6 +114,7 @@ EVALUATORS: dict[str, Callable[..., dict[str, dict[str, float]]]] = {
 _NAMES = ("node", "directions", "of", "protocol")  # options that are a name or several
 CHECKS = {
   "zero_shot": class_names.check,
+  "similarity": similarity.check,
   "base_to_new": base_to_new.check,
   "cross_version": cross_version.check,
   "counterfactual": counterfactual.check,

@@ -51,11 +51,17 @@ class SpaceMap(NamedTuple):
       )
 
 
-def save(path: str | os.PathLike, linear: LinearMap, notes: Mapping[str, Any]) -> folders.Folder:
-  """Writes a map; one that is there under this name is made anew. Raises UserError where it cannot be written."""
+def check_path(path: str | os.PathLike) -> folders.Folder:
+  """Where a map is written; UserError for a name of another ending."""
   path = folders.at(path, "--out")
   if path.suffix != ".npz":
     raise UserError(f"--out {path}: a map is a .npz file; give {path.with_name(path.name + '.npz').name}")
+  return path
+
+
+def save(path: str | os.PathLike, linear: LinearMap, notes: Mapping[str, Any]) -> folders.Folder:
+  """Writes a map; one that is there under this name is made anew. Raises UserError where it cannot be written."""
+  path = check_path(path)
   try:
     folders.make(path.parent, "--out")
     with folders.written(path) as scratch, scratch.open("wb") as file:

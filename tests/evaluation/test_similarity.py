@@ -65,12 +65,14 @@ def test_a_model(world, tmp_path):
 def test_wrong_input(world, tmp_path):
   (tmp_path / "bad.tsv").write_text("1.0\ta\tb\nhigh\ta\tb\n")
   (tmp_path / "empty.tsv").write_text("")
+  (tmp_path / "nan.tsv").write_text("1.0\ta\tb\nnan\ta\tb\n")
   test = EmbeddedSet(world.set("one", seen=False), world.embed)
   images = EmbeddedSet(world.set("one", seen=False), world.embed, space=Space({}, "image", {"image": ("image",)}))
   for options, message in (
     (dict(file=str(tmp_path / "bad.tsv")), r"file: .*bad\.tsv, line 2: 'high \| a \| b' is no score and two texts"),
     (dict(file=str(tmp_path / "none.tsv")), r"none\.tsv cannot be read \(No such file"),
     (dict(file=str(tmp_path / "empty.tsv")), "is empty; each line is a score and two texts"),
+    (dict(file=str(tmp_path / "nan.tsv")), r"file: .*nan\.tsv, line 2: 'nan \| a \| b' is no score and two texts"),
     (dict(most=1), "most: 1; give 2 or more"),
   ):
     with pytest.raises(UserError, match=message):

@@ -56,15 +56,19 @@ def read_edits(path: str, where: str = f"evaluation.evaluators.{WHERE}.file") ->
       continue
     try:
       row = json.loads(line)
-      texts = [str(text) for text in row["texts"]]
-      found[int(row["id"])] = texts
+      texts, identity = row["texts"], int(row["id"])
     except (ValueError, KeyError, TypeError):
-      texts = []
-    if len(texts) < 2:
+      texts, identity = [], -1
+    if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(one, str) and one.strip() for one in texts):
       raise UserError(
         f"{where}: {path}, line {number}: needs an id and two texts or more, the true one first, such as "
         '{"id": 17, "texts": ["a person opens a box", "a person closes a box"]}'
       )
+    if identity in found:
+      raise UserError(
+        f"{where}: {path}, line {number}: id {identity} stands in an earlier line too; put all its texts in one"
+      )
+    found[identity] = texts
   if not found:
     raise UserError(f"{where}: {path} is empty; each line is an id and its texts")
   return found

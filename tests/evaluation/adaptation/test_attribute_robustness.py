@@ -60,6 +60,9 @@ def test_true_captions_are_ranked_among_their_edits(world, edits):
     (({"id": 3, "texts": ["one"]},), "line 1: needs an id and two texts or more"),
     (({"id": 3, "texts": ["a", "b"]}, "{"), "line 2: needs an id and two texts or more"),
     (({"name": "x", "texts": ["a", "b"]},), "line 1: needs an id and two texts or more"),
+    (({"id": 3, "texts": "ab"},), "line 1: needs an id and two texts or more"),
+    (({"id": 3, "texts": ["a", 7]},), "line 1: needs an id and two texts or more"),
+    (({"id": 3, "texts": ["a", "b"]}, {"id": 3, "texts": ["a", "c"]}), "line 2: id 3 stands in an earlier line too"),
   ],
 )
 def test_a_file_that_holds_no_edits_stops_before_anything(edits, rows, message):
