@@ -16,7 +16,7 @@ from mmcontrast import embed as program
 from mmcontrast.data.transforms import evaluation_view
 from mmcontrast.errors import UserError
 from mmcontrast.evaluation import nearest
-from mmcontrast.inference.embeddings import Embeddings
+from mmcontrast.inference.embeddings import Embeddings, Rows, begin
 
 COUNT = 20
 MODELS = {"run": tiny_inference(step=5), "other": tiny_inference(step=5, seed=1)}
@@ -206,3 +206,27 @@ def test_nearest_is_that_of_all_rows_at_once():
   found = nearest.exact(query, np.split(rows, [3, 20, 20]), 50)
   np.testing.assert_array_equal(found.index, np.argsort(-(rows @ query), kind="stable"))
   np.testing.assert_allclose(found.cosine, (rows @ query)[found.index], atol=1e-6)
+
+
+@pytest.mark.parametrize("format", ["npy", "parquet"])
+def test_files_that_were_cut_off_say_how_they_are_made_anew(tmp_path, format):
+  manifest = {"records": 4, "records_a_shard": 4, "kinds": ["image"], "format": format, "source": {}, "model": {}}
+  rows = Rows(np.eye(4, dtype=np.float32), {"index": [0, 1, 2, 3], "name": list("abcd")})
+  begin(tmp_path, manifest).write(0, {"image": rows}, {}, "")
+  assert next(Embeddings(tmp_path).rows("image")).shape == (4, 4)
+  file = tmp_path / f"00000.image.{format}"
+  file.write_bytes(file.read_bytes()[:-60])
+  anew = r"cannot be read, it is cut off or damaged .*; remove 00000.json beside it and run mmcontrast embed again"
+  with pytest.raises(UserError, match=rf"00000.image.{format}: {anew}"):
+    next(Embeddings(tmp_path).rows("image"))
+  file.unlink()
+  with pytest.raises(UserError, match=rf"00000.image.{format}: {anew}"):
+    Embeddings(tmp_path).rows_at("image", np.array([1]))
+  (tmp_path / "00000.json").write_text('{"rows": ')
+  with pytest.raises(
+    UserError, match=r"00000.json: does not say what its shard holds .*; remove it and run the command"
+  ):
+    Embeddings(tmp_path).counts("image")
+  (tmp_path / "manifest.json").write_text("[")
+  with pytest.raises(UserError, match=r"manifest.json: is no table of JSON .*; make the embeddings again"):
+    Embeddings(tmp_path)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmcontrast import folders
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, one_line
 from mmcontrast.folders import Folder, written
 
 MANIFEST = "manifest.json"
@@ -91,7 +91,13 @@ class MadeShards:
   def note(self, shard: int) -> dict[str, Any]:
     """What the marker of a shard that is done says, without what it says of every row."""
     if shard not in self._known:
-      self._known[shard] = self.short(json.loads(self.marker(shard).read_text()))
+      try:
+        self._known[shard] = self.short(json.loads(self.marker(shard).read_text()))
+      except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+          f"{self.marker(shard)}: does not say what its shard holds ({one_line(error)}); remove it and run the command "
+          "again that made it, which makes that shard anew"
+        ) from error
     return self._known[shard]
 
   def short(self, note: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Of the format "parquet", 00000.image.parquet holds the rows as a column `embeddi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ import numpy as np
 
 from mmcontrast.data import made_shards
 from mmcontrast.data.made_shards import MANIFEST, MadeShards
-from mmcontrast.errors import UserError, choose
+from mmcontrast.errors import UserError, choose, one_line
 from mmcontrast.evaluation.embed import unit
 from mmcontrast.folders import Folder, at, fetched, written
 
@@ -48,7 +49,12 @@ class Embeddings(MadeShards):
     file = path / MANIFEST
     if not file.is_file():
       raise UserError(f"{folder}: no embeddings there; make them: mmcontrast embed SOURCE --workdir RUN --out {folder}")
-    manifest = json.loads(file.read_text())
+    try:
+      manifest = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+      raise UserError(
+        f"{file}: is no table of JSON ({one_line(error)}); make the embeddings again, in an empty folder"
+      ) from None
     if "kinds" not in manifest:
       raise UserError(f"{folder}: holds {manifest.get('command', 'something else')}, no embeddings; give the folder "
                       "that mmcontrast embed wrote")  # fmt: skip
@@ -71,13 +77,24 @@ class Embeddings(MadeShards):
 
   def shard_rows(self, shard: int, kind: str) -> np.ndarray:
     """float32 [n, D] of a shard that is done; an npy file on a disk is mapped, and read as far as it is looked at."""
-    with fetched(self._path(shard, kind)) as file:
+    with self._read(shard, kind), fetched(self._path(shard, kind)) as file:
       if self.manifest["format"] == "npy":
         return np.load(file, mmap_mode="r")
       import pyarrow.parquet
 
       column = pyarrow.parquet.read_table(file, columns=["embedding"])["embedding"].combine_chunks()
       return column.flatten().to_numpy().reshape(len(column), -1)
+
+  @contextlib.contextmanager
+  def _read(self, shard: int, kind: str) -> Iterator[None]:
+    """In this block, a file of a shard that cannot be read is a UserError that says how it is made anew."""
+    try:
+      yield
+    except (OSError, ValueError, EOFError, KeyError, IndexError) as error:
+      raise UserError(
+        f"{self._path(shard, kind)}: cannot be read, it is cut off or damaged ({one_line(error)}); remove "
+        f"{self.marker(shard).name} beside it and run mmcontrast embed again, which makes that shard anew"
+      ) from error
 
   def ids(self, kind: str, places: np.ndarray) -> np.ndarray:
     """int64 [n]: the ids of the rows at `places`, counted over all shards that are done."""
@@ -141,10 +158,11 @@ class Embeddings(MadeShards):
 
   def _columns(self, shard: int, kind: str) -> Mapping[str, list]:
     if self.manifest["format"] == "npy":
-      return json.loads(self.marker(shard).read_text())[kind]
+      with self._read(shard, kind):
+        return json.loads(self.marker(shard).read_text())[kind]
     import pyarrow.parquet
 
-    with fetched(self._path(shard, kind)) as path:
+    with self._read(shard, kind), fetched(self._path(shard, kind)) as path:
       file = pyarrow.parquet.ParquetFile(path)
       return file.read([name for name in file.schema_arrow.names if name != "embedding"]).to_pydict()
 
