@@ -71,8 +71,9 @@ def stretched(x: jax.Array, count: int, axis: int) -> jax.Array:
   weights = _cubic(np.abs((at - first)[:, None] - steps))
   sources = np.clip(first[:, None] + steps, 0, size - 1)
   # A product of matrices: the gradient of picking values would be a scatter.
-  picks = jnp.where(jnp.asarray(sources)[..., None] == jnp.arange(size), jnp.asarray(weights, x.dtype)[..., None], 0)
-  y = jnp.tensordot(x, picks.sum(1), ((axis,), (1,)), precision="highest")
+  matrix = np.zeros((count, size))
+  np.add.at(matrix, (np.arange(count)[:, None], sources), weights)
+  y = jnp.tensordot(x, jnp.asarray(matrix, x.dtype), ((axis,), (1,)), precision="highest")
   return jnp.moveaxis(y, -1, axis)
 
 
