@@ -28,6 +28,7 @@ SPEECH = [*AUDIO, "espeakng-loader==0.2.4"]  # what `mmcontrast data build emoji
 CAPTIONS = ["sacrebleu>=2.5"]  # BLEU of the captions that a run writes
 PROTOCOLS = ["eccv-caption>=0.1"]  # positives of COCO's test captions beyond the own ones: `benchmark`
 SEARCH = ["faiss-cpu>=1.11"]  # an index of a million embeddings and more
+ECG = ["neurokit2>=0.2.10"]  # `mmcontrast data build simulated_ecg`; brings pandas and more along
 UMAP = ["umap-learn>=0.5.7"]  # a second projection of `mmcontrast report`
 BROWSER = ["selenium>=4.25"]  # `make browser`, with Debian's chromium and chromium-driver
 RAY = ["ray[data]>=2.50", "pandas>=2.2"]  # --ray of the commands for large sets
@@ -87,6 +88,7 @@ setuptools.setup(
     "onnx": ONNX,
     "search": SEARCH,
     "umap": UMAP,
+    "ecg": ECG,
     "browser": BROWSER,
     "captions": CAPTIONS,
     "ray": RAY,

@@ -229,6 +229,7 @@ def test_a_file_that_fails_is_one_line(text, message, tmp_path):
     ("cico:video", "furniture_turns", {"video_among_words", "words_among_video"}),
     ("macil:video", "furniture", {"video_text", "bags"}),
     ("valor:silent", ("emoji_spoken", "emoji_views"), {"vision", "sound", "both"}),
+    ("more:simulated", "simulated_ecg", {"text_image", "text_series"}),
     ("valor:stamps", "tux_stamps", {"vision", "sound", "both"}),
   ],
 )

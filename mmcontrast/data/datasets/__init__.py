@@ -9,5 +9,6 @@ BUILDERS = {
   "emoji_spoken_noto": "mmcontrast.data.datasets.emoji_spoken:EmojiSpokenNoto",
   "tux_stamps": "mmcontrast.data.datasets.tux_stamps:TuxStamps",
   "furniture": "mmcontrast.data.datasets.furniture:Furniture",
+  "simulated_ecg": "mmcontrast.data.datasets.simulated_ecg:SimulatedEcg",
   "wordnet": "mmcontrast.data.datasets.wordnet:Wordnet",
 }

@@ -74,7 +74,7 @@ class Heartbeats:
     leads = signal(labels, rng, self._options["noise"])
     said = {name: _SAID[name][value] for name, value in labels.items()}
     return Record(
-      images={"paper": _drawn(leads[:, 1])},
+      images={"paper": drawn(leads[:, 1])},
       captions={
         "caption": [
           f"{said['rate']}, {said['rhythm']}{said['ending']}",
@@ -113,7 +113,7 @@ def signal(labels: Mapping[str, int], rng: np.random.Generator, deviation: float
   return (scale * leads + breathing[:, None] + deviation * rng.standard_normal(leads.shape)).astype(np.float32)
 
 
-def _drawn(lead: np.ndarray) -> bytes:
+def drawn(lead: np.ndarray) -> bytes:
   """A PNG of four seconds of a lead, as a pen draws it."""
   picture = Image.new("RGB", (_WIDE, _HIGH), (255, 244, 244))
   shown = lead[: 4 * RATE]
