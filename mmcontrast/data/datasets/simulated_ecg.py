@@ -6,7 +6,8 @@
 No recording of a person: NeuroKit2's "multileads" (Makowski et al., Behavior Research Methods 53, 2021) moves a point
 around a circle for each lead (ECGSYN, McSharry et al., IEEE Trans. Biomed. Eng. 50, 2003). A condition is what that
 model can be told: the mean rate, how much it varies, and the heights of the five waves (CONDITIONS). The names say
-which settings, and nothing of patients. An example is a function of its number and NeuroKit2's version: 10 s at 100 Hz.
+which settings, and nothing of patients. An example is a function of its number and NeuroKit2's version: 10 s at 100 Hz,
+simulated at 500 Hz, since an R wave is little more than one sample wide at 100, and filtered.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from scipy.signal import resample_poly
 
 from mmcontrast.data import noise
 from mmcontrast.data.sources.heartbeats import drawn
 from mmcontrast.errors import UserError
 
 RATE, SECONDS = 100, 10
+FINER = 5  # times the rate, at which signals are simulated
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 COUNTS = {"train": 1024, "validation": 128, "test": 256}
 WAVES = (1.2, -5.0, 30.0, -7.5, 0.75)  # heights of P, Q, R, S and T, ECGSYN's
@@ -103,7 +106,7 @@ class SimulatedEcg(tfds.core.GeneratorBasedBuilder):
       yield (
         number,
         {
-          "images": {"paper": io.BytesIO(drawn(leads[:, LEADS.index("II")]))},
+          "images": {"paper": io.BytesIO(drawn(leads[:, LEADS.index("I")]))},
           "captions": captions_of(condition),
           "tags": [],
           "labels": {"condition": condition},
@@ -150,7 +153,7 @@ def settings_of(number: int) -> dict[str, Any]:
   rate, spread, waves = CONDITIONS[condition_of(number)]
   return {
     "duration": SECONDS,
-    "sampling_rate": RATE,
+    "sampling_rate": FINER * RATE,
     "heart_rate": draw.uniform(*rate),
     "heart_rate_std": draw.uniform(*spread),
     "ai": waves,
@@ -162,11 +165,11 @@ def settings_of(number: int) -> dict[str, Any]:
 
 def simulated(number: int) -> np.ndarray:
   """float32 [RATE * SECONDS, leads]: an example. Raises UserError without NeuroKit2."""
-  leads = np.asarray(_simulator()(**settings_of(number)), np.float32)
-  if leads.shape != (RATE * SECONDS, len(LEADS)) or not np.isfinite(leads).all():
+  leads = np.asarray(_simulator()(**settings_of(number)), np.float64)
+  if leads.shape != (FINER * RATE * SECONDS, len(LEADS)) or not np.isfinite(leads).all():
     raise UserError(f"simulated_ecg: NeuroKit2 gave {leads.shape} numbers of example {number}, not all usable; take "
                     "another version, pip install 'mmcontrast[ecg]'")  # fmt: skip
-  return leads
+  return resample_poly(leads, 1, FINER, axis=0).astype(np.float32)
 
 
 def _simulator() -> Any:
