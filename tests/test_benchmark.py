@@ -258,7 +258,7 @@ def test_a_set_that_is_not_whole_is_one_line_before_anything_is_kept(tmp_path, r
     ({"true_caption": 3}, "example 0: 'true_caption' is 3, and should be a text"),
     ({"false_caption": " "}, "example 0: 'false_caption' is ' ', and should be a text"),
     ({"image_path": ["a.jpg"]}, "example 0: 'image_path' is ['a.jpg'], and should be a text"),
-    ({"bbox_x": 99}, "record 0: 0.jpg: the box (99, 0, 104, 5) lies beside the picture of 16 x 16 pixels"),
+    ({"bbox_x": 99}, "record 0: 0.jpg: the box (99, 0, 104, 5) lies beside the picture of 24 x 18 pixels"),
   ],
 )
 def test_wrong_edits_are_one_line(row, message, tmp_path, runs, models, monkeypatch, capsys):

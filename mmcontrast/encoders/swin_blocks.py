@@ -6,7 +6,7 @@ Parameters of a block: norm1, attn/{qkv, proj}, position_bias, norm2, mlp/{fc1, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ class WindowBlock(nn.Module):
       [(2 window - 1)^2, heads], rows of the vertical distance first).
     shifted: whether windows begin half a window further, and cells of the map's opposite ends do not see each other.
   """
+
+  IS_LAYER: ClassVar = True
 
   heads: int
   hidden: int

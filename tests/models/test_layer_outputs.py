@@ -1,11 +1,16 @@
 """What each layer of a tower makes: all of them, in order, as one vector; of loops over blocks too; padding is none."""
 
+import importlib
+import pkgutil
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_inference
 
+from mmcontrast import encoders
 from mmcontrast.encoders import build_encoder
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.errors import UserError
@@ -46,6 +51,15 @@ def test_all_layers_by_name(name):
   found = jax.eval_shape(made, jax.random.key(0))
   assert set(found) == {*names, "pooled"}
   assert all(one.shape[0] == 2 and one.ndim == 2 and one.dtype == jnp.float32 for one in found.values())
+
+
+def test_every_block_of_an_encoder_is_a_layer():
+  modules = [
+    importlib.import_module(f"mmcontrast.encoders.{one.name}") for one in pkgutil.iter_modules(encoders.__path__)
+  ]
+  classes = {of for module in modules for of in vars(module).values() if isinstance(of, type)}
+  blocks = {of for of in classes if issubclass(of, nn.Module) and of.__name__.endswith("Block")}
+  assert len(blocks) >= 9 and not {of for of in blocks if not getattr(of, "IS_LAYER", False)}
 
 
 def test_the_last_layer_is_what_the_tower_pools():

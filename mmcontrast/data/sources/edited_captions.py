@@ -22,7 +22,7 @@ import numpy as np
 from mmcontrast.data.record import BadRecord, Info, Record
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.keys import digest_of, key_of_file
-from mmcontrast.errors import MissingData, UserError, nearest, note
+from mmcontrast.errors import MissingData, UserError, note
 
 
 class Example(NamedTuple):
@@ -139,7 +139,10 @@ class _Row(NamedTuple):
     if not isinstance(self.fields, Mapping):
       raise self.error(f"{self.fields!r:.60} is no table; expected the published form, with {name!r}")
     if name not in self.fields:
-      raise self.error(f"lacks {name!r}; expected the published form ({nearest(name, map(str, self.fields))})")
+      raise UserError(
+        f"{self.where}: example {self.place} lacks {name!r}; expected the published form; it has "
+        f"{', '.join(map(str, self.fields)) or 'nothing':.80}"
+      )
     return self.fields[name]
 
   def text(self, name: str) -> str:

@@ -48,14 +48,14 @@ _ALL = (
     "ours", "v1", "retrieval and zero-shot classification", "this package", LOST,
     details={
       "captions": "all; those that the model sees as equal are one, and share their images",
-      "prompts": "mean of unit rows over names and templates, to unit length",
+      "classes": "mean of unit rows over names and templates, to unit length",
     },
   ),
   Protocol(
     "clip_benchmark", "1.6", "retrieval and zero-shot classification", "PyPI clip-benchmark 1.6.2", TOPK,
     details={
       "captions": "all; the only image of a caption is its own, whatever other captions say",
-      "prompts": "mean of unit rows over templates, to unit length; 100 x cosine",
+      "classes": "mean of unit rows over templates, to unit length; 100 x cosine",
       "acc5": "of five classes or more",
       "mean_per_class_recall": "over the classes that have a picture",
     },
@@ -119,7 +119,7 @@ _ALL = (
            details={"k": "10", "features": "to unit length; values over the 0.95 quantile of their size are clamped"}),
   Protocol("modality_gap", "v1", "how far two modalities lie apart in the joint space", "arXiv:2203.02053", NONE),
   Protocol("tags_by_text", "v1", "tags by the cosine of their names' embeddings", "M3PT, arXiv:2306.10079",
-           "taken together, as in scikit-learn", details={"prompts": "a template a tag"}),
+           "taken together, as in scikit-learn", details={"tags": "mean of unit rows over templates, to unit length"}),
   Protocol("corruptions", "v1", "accuracy under named corruptions of five strengths",
            "formulas of arXiv:1903.12261 where docs/protocols.md says so", LOST),
   Protocol("sts", "v1", "how the cosines of pairs of texts rank beside how alike people call them",
