@@ -14,11 +14,11 @@ log-mel spectrograms, amplitude spectra, occupied cells of a grid and mean colou
 looking. Texts that are equal to the model are one, for all three.
 
 The case "order" trains the same video tower three ways: with frames that do not meet before their vectors are averaged
-(mean), with a transformer over them, and with X-CLIP's messages; each clip stands beside its reverse in training, as a
-hard negative, for all three. Half of the clips show the frames of the other half in
+(mean), with a transformer over them, and with X-CLIP's messages; for all three motions are classified first, and then
+each clip stands beside its reverse, as a hard negative. Half of the clips show the frames of the other half in
 the opposite order, and their captions differ in nothing else. `caption of two`: how often a clip is nearer to its
 caption than to that of the opposite order, of the same object; `clip of two` the other way round; equal counts a half.
-The margin of a tower is its least seed's beside the best seed's of the mean.
+The margin of a tower is its least seed's beside the best seed's of the mean. "linear" is the baseline of "video".
 
 Finished runs in --workdir are reused, each trained in a process of its own. `minutes` are of processor time that
 training took, compilation included: on one core as many as on the clock where nothing else uses it.
@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -71,11 +70,7 @@ def _video(temporal: str, *words: str) -> Run:
   """Clips of 8 frames of 32 px in patches of 8, towers of two blocks of width 64; each beside its reverse."""
   towers = tuple(f"towers.{one}.{key}" for one in ("video", "text") for key in ("width=64", "depth=2", "heads=2"))
   return Run(
-    "methods/clip4clip:orders",
-    1200,
-    (f"towers.video.temporal={temporal}", *towers, "optimizer.learning_rate.peak=2e-3", *words),
-    {"held_out": dict(dataset="furniture_turns", split="validation")},
-    {"to_fit": dict(dataset="furniture_turns", split="train")},
+    "methods/clip4clip:orders", 700, (f"towers.video.temporal={temporal}", *towers, *words), *_of("furniture_turns")
   )
 
 
@@ -132,7 +127,8 @@ def config_of_run(run: Run, steps: int, seed: int) -> dict[str, Any]:
   config = config_of(run.config, steps or run.steps, seed, [f"--config.{word}" for word in run.words])
   own = {name: given for name, given in {**run.tests, **run.fits}.items() if given}
   sets = dict(data=own, sets=tuple(run.tests), train_sets=tuple(run.fits), optional_sets=())
-  return config | {"evaluation": {**config["evaluation"], **sets}}
+  changed = [{**part, "evaluation": {**part["evaluation"], **sets}} for part in (config, *config["stages"])]
+  return changed[0] | {"stages": tuple(changed[1:])}
 
 
 def measured(name: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
@@ -153,18 +149,20 @@ def measured(name: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[st
   pairs = [pair for of, pair in CASES.values() if of == name]
   for pair in pairs or [("video", "text")]:  # of those that only "order" trains
     # Once: the baseline has no seed.
-    linear = functools.partial(Linear.fitted, pair, fits, model) if pairs and not seed else None
+    linear = Linear.fitted(pair, fits, model) if pairs and not seed else None
     found |= _retrieved(tests, pair, linear)
-  if name in ORDER.values():
-    found["order"] = of_order(tests[0])
+    if name in ORDER.values():
+      (test,) = tests
+      found["order"] = of_order(test, *map(test.joint, pair))
+      if linear:
+        found["linear order"] = of_order(test, *(linear.rows(one, test.data.things[one].values) for one in pair))
   return found
 
 
-def _retrieved(tests: list, pair: tuple[str, str], linear: Callable | None) -> dict[str, Any]:
+def _retrieved(tests: list, pair: tuple[str, str], fitted: Linear | None) -> dict[str, Any]:
   """Way -> recalls of the model, "linear ..." and "chance ...", means over the sets."""
   from mmcontrast.evaluation.retrieval import retrieval
 
-  fitted = linear() if linear else None
   out = {}
   for query, gallery in (pair, pair[::-1]):
     rows = []
@@ -193,13 +191,17 @@ def chance(matches: Any, k: int) -> float:
   return statistics.mean(found)
 
 
-def of_order(test: Any) -> dict[str, float]:
-  """In per cent: how often the right one of two captions, or clips, of opposite order is the nearer one."""
+def of_order(test: Any, of_clips: np.ndarray, of_texts: np.ndarray) -> dict[str, float]:
+  """In per cent: how often the right one of two captions, or clips, of opposite order is the nearer one.
+
+  Args:
+    of_clips, of_texts: unit rows of the things of `test`.
+  """
   from mmcontrast.data.sources.furniture import MOTIONS, OPPOSITE
 
   names = list(MOTIONS)
   clips, texts = (test.data.things[one] for one in ("video", "text"))
-  scores = test.joint("video") @ test.joint("text").T
+  scores = of_clips @ of_texts.T
   at = {(int(example)): place for place, example in enumerate(texts.example)}
   clip_at = {(int(example)): place for place, example in enumerate(clips.example)}
   motion = test.data.labels["motion"]
@@ -378,9 +380,11 @@ PLAIN: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
 
 
 def run_apart(name: str, options: argparse.Namespace, seed: int) -> dict[str, Any] | None:
-  """`measured` in a process of its own; reused if done; None where it failed."""
+  """`measured` in a process of its own; reused if done; None where it failed, or is not to be done."""
   workdir = options.workdir / f"{name}-{options.steps or runs()[name].steps}-{seed}"
   row = workdir / "row.json"
+  if not row.exists() and options.finished:
+    return None
   if not row.exists():
     workdir.mkdir(parents=True, exist_ok=True)
     print(f"{name}, seed {seed}: {workdir / 'log.txt'}", flush=True)
@@ -407,8 +411,11 @@ def rows_of_case(case: str, of_seeds: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def rows_of_order(of_towers: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-  """A row for each tower."""
-  rows = []
+  """A row for each tower, and one for the linear baseline."""
+  rows: list[dict[str, Any]] = []
+  for linear in (one["linear order"] for of_seeds in of_towers.values() for one in of_seeds if "linear order" in one):
+    found = {key: round(value, 1) for key, value in linear.items()}
+    rows.append({"case": "order", "tower": "linear", **found, "chance": 50.0})
   for tower, of_seeds in of_towers.items():
     row: dict[str, Any] = {"case": "order", "tower": tower}
     for key in ("caption of two", "clip of two"):
@@ -435,7 +442,7 @@ def say_margin(rows: list[dict[str, Any]]) -> None:
   """Whether towers that see time are above the one that averages, by more than seeds differ."""
   mean = next((row for row in rows if row.get("tower") == "mean"), None)
   for row in rows if mean else ():
-    if row["tower"] != "mean":
+    if row["tower"] not in ("mean", "linear"):
       for key in ("caption of two", "clip of two"):
         margin = row[f"{key} least"] - mean[f"{key} most"]
         spread = max(of[f"{key} most"] - of[f"{key} least"] for of in (row, mean))
@@ -449,6 +456,7 @@ def main() -> None:
   parser.add_argument("--seeds", type=int, default=1)
   parser.add_argument("--steps", type=int, default=0, help="of every run (default: its own)")
   parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/modalities"))
+  parser.add_argument("--finished", action="store_true", help="train nothing: rows of the runs that --workdir has")
   parser.add_argument("--out")
   parser.add_argument("--one", help=argparse.SUPPRESS)
   parser.add_argument("--one_seed", type=int, default=0, help=argparse.SUPPRESS)

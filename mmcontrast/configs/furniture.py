@@ -2,7 +2,7 @@
 
 from mmcontrast.config import base_config
 from mmcontrast.configs.methods import tact
-from mmcontrast.data.sources.furniture import ORDERS
+from mmcontrast.data.sources.furniture import MOTIONS, ORDERS
 
 
 def pair(temporal="mean", **tower):
@@ -41,14 +41,35 @@ def tokens(head="token_linear"):
 
 def in_both_orders(c):
   """Two clips and two captions an example, of the same frames in both orders, each the other's hard negative: the terms
-  of a batch without its like in it need no time."""
+  of a batch without its like in it need no time.
+
+  Before that a stage of the motions alone, as classes; its terms go on beside the others. Where towers begin with
+  nothing, opposite orders are nearly one vector to either, and neither gains by telling apart what the other does not:
+  a classifier waits for no text tower. Places in time begin as large as what frames show, the vector of a text is that
+  of its last token, as CLIP's, and a batch norm in the heads takes out what all clips, or all texts, have in common.
+  """
   c.batch.size //= 2
   c.data.update(source=dict(orders="both"), captions=ORDERS, views=dict(video=2, text=2))
+  c.towers.video.temporal_positions = 0.5
   c.data.video.columns = "in_order"
+  c.towers.text.update(causal=True, pool="eos")
+  for tower in c.towers:
+    c.heads[f"{tower}_joint"] = dict(tower=tower, name="mlp", depth=1, dim=96, batch_norm_last=True)
+  c.heads.video_motion = dict(tower="video", name="match", dim=len(MOTIONS))
   held_out, to_fit = (dict(dataset="furniture_turns", split=split) for split in ("validation", "train"))
   c.evaluation.data = dict(held_out=held_out, to_fit=to_fit)
   learned = dict(init=0.07, learned=True, min=0.01)
-  c.objective = tact.both_orders("video", (1.0, 1.0), learned, target="same_id")
+  motions = {
+    label: dict(module=dict(name="classification", label=label), embeddings=f"video[{view}]/video_motion", weight=0.5)
+    for view, label in enumerate(("motion", "reversed_motion"))
+  }
+  c.objective = dict(**motions, **tact.both_orders("video", (1.0, 1.0), learned, target="same_id"))
+  fast = dict(name="warmup_cosine", peak=2e-3, warmup_steps=100)
+  init = {part: f"motions:{part}" for part in ("towers/video", "heads/video_motion")}
+  c.stages = (
+    dict(name="motions", steps=4 * c.steps // 7, objective=motions, optimizer=dict(learning_rate=fast)),
+    dict(name="turns", steps=c.steps - 4 * c.steps // 7, init=init),
+  )
 
 
 def contrast():

@@ -117,12 +117,13 @@ class TemporalTransformer(nn.Module):
   heads: int
   activation: str = "quick_gelu"
   norm_epsilon: float = 1e-5
+  positions: float = 0.02
   dtype: Any = None
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> Encoded:
     """The tokens of what is returned are those of the frames, [B, T, D]."""
-    width, normal = x.shape[-1], nn.initializers.normal(0.02)
+    width, normal = x.shape[-1], nn.initializers.normal(self.positions)
     y = x + self.param("pos_embed", normal, (1, *x.shape[1:]), jnp.float32).astype(x.dtype)
     block = functools.partial(
       Block, self.heads, 4 * width, self.activation, norm_epsilon=self.norm_epsilon, dtype=self.dtype

@@ -225,7 +225,11 @@ def test_a_file_that_fails_is_one_line(text, message, tmp_path):
 @pytest.mark.parametrize(
   ("name", "dataset", "terms"),
   [
-    ("clip4clip:orders", "furniture_turns", {f"{a}_{order}" for a in ("text_video", "video_text") for order in ORDERS}),
+    (
+      "clip4clip:orders",
+      "furniture_turns",
+      {"motion", "reversed_motion", *(f"{a}_{order}" for a in ("text_video", "video_text") for order in ORDERS)},
+    ),
     ("cico:video", "furniture_turns", {"video_among_words", "words_among_video"}),
     ("macil:video", "furniture", {"video_text", "bags"}),
     ("valor:silent", ("emoji_spoken", "emoji_views"), {"vision", "sound", "both"}),

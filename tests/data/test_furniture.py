@@ -129,10 +129,12 @@ def test_turns_in_one_order_and_in_both():
   info = Info("furniture", (), (), {}, keys={"video": ("turntable",)})
   record = {"name": "bed-1", "id": 7, "video": {"turntable": clip}, "captions": {"caption": ["iron bed", "other"]}}
   both, one = (source.FurnitureTurns(Base([record], info), both=way) for way in (True, False))
-  assert (len(both), len(one)) == (2, 4) and both.info.caption_fields == both.info.keys["video"] == source.ORDERS
+  assert len(both) == len(one) == 4 and both.info.caption_fields == both.info.keys["video"] == source.ORDERS
   for number, pair in enumerate(source.PAIRS):
     made = both[number]
-    assert made["id"] == 14 + number and made["labels"] == {}
+    assert made["id"] == 28 + number and [source.PAIRS[number][0], source.OPPOSITE[pair[0]]] == [
+      list(source.MOTIONS)[made["labels"][label]] for label in ("motion", "reversed_motion")
+    ]
     for order, motion in zip(source.ORDERS, pair):
       (alone,) = (other for other in map(one.__getitem__, range(4)) if other["name"] == f"bed-1-{motion}")
       assert made["captions"][order] == alone["captions"]["caption"] == [f"iron bed {source.MOTIONS[motion]}"]

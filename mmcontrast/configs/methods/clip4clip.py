@@ -6,8 +6,9 @@
 
 The parameter-free form; it cannot tell the order of frames, which these captions need: what it reaches is what the
 objects alone give. For the sequential form set towers.video.temporal="transformer". With `orders` each clip stands
-beside its reverse, and each caption beside that of it, as hard negatives. Ours: towers from nothing, where CLIP4Clip
-starts from CLIP's weights.
+beside its reverse, and each caption beside that of it, as hard negatives; a first stage, and a term beside these, tell
+the motions apart as classes, which is supervision that CLIP4Clip has not (furniture.py says why). Ours: towers from
+nothing, where CLIP4Clip starts from CLIP's weights.
 """
 
 from mmcontrast.config import arguments, sized

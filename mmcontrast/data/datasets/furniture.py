@@ -35,6 +35,7 @@ from mmcontrast.data.datasets.furniture_pieces import COPYRIGHT, LANGUAGES, PACK
 from mmcontrast.data.meshes import Mesh, surface_points
 from mmcontrast.data.rasteriser import Rendering, grey_of_depth, turntable
 from mmcontrast.data.record import BadRecord
+from mmcontrast.data.sources.furniture import MOTIONS, SCRIPT
 from mmcontrast.modalities.video_reading import packed
 
 SIZE, FRAMES, POINTS = 96, 16, 4096
@@ -53,7 +54,7 @@ meshes were fitted to the sizes of the catalogue, drawn from all round, and poin
 class Furniture(tfds.core.GeneratorBasedBuilder):
   """The pieces; splits by hash of the object."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.0.1")
   name = "furniture"
 
   def __init__(self, **options):
@@ -127,7 +128,10 @@ class Furniture(tfds.core.GeneratorBasedBuilder):
 
   def side_files(self) -> dict[str, bytes | dict]:
     """As of EmojiViews; `licences` tells each object's licence and creator, `left_out` the meshes that are bad."""
-    train = [text for piece in self._pieces if piece.split == "train" for text in captions_of(piece)]
+    names = [text for piece in self._pieces if piece.split == "train" for text in captions_of(piece)]
+    # What is said of the clips that are composed of these, so that its words are tokens too, not letters.
+    motions = [*MOTIONS.values(), *(said for said, _ in SCRIPT.values())]
+    texts = names + len(self._names) * motions
     self._scratch.cleanup()
     return {
       "metadata.json": {
@@ -142,7 +146,7 @@ class Furniture(tfds.core.GeneratorBasedBuilder):
         "licences": {piece.key: [piece.licence, piece.creator] for piece in self._pieces},
         "left_out": self._bad,
       },
-      "tokenizer.model": tokenizers.train(train, VOCABULARY),
+      "tokenizer.model": tokenizers.train(texts, VOCABULARY),
       "ATTRIBUTION.md": ATTRIBUTION.format(package=PACKAGE.name, version=PACKAGE.version).encode() + self._copyright,
     }
 

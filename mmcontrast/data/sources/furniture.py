@@ -9,7 +9,8 @@
 `furniture_turns` composes four clips of each object's turntable as it is read: a whole turn to the right and one to the
 left, and half a turn from the front to the back and one from the back to the front. The two of each kind hold the same
 frames in opposite orders, and their captions the same words but one or two: nothing but time tells them apart. With
-`orders="both"` a record is such a pair: columns of video and fields of captions are "forward" and "reversed".
+`orders="both"` a record is a clip and its reverse: columns of video and fields of captions are "forward" and
+"reversed", labels `motion` and `reversed_motion`, and each of the four is once the one and once the other.
 
 `furniture_scripts` composes four clips of each object too, of four parts of four frames: a quarter to the right, a
 quarter to the left, a stand, a whole turn, each once, in an order that the object and the clip's number say. The
@@ -41,7 +42,7 @@ MOTIONS = {
   "back_first": "seen from behind, then from the front",
 }
 OPPOSITE = {"right": "left", "left": "right", "front_first": "back_first", "back_first": "front_first"}
-PAIRS = (("right", "left"), ("front_first", "back_first"))
+PAIRS = tuple(OPPOSITE.items())
 ORDERS = ("forward", "reversed")
 SCRIPT = {
   "right": ("turns to the right", (1, 2, 3, 4)),
@@ -103,7 +104,7 @@ def order_of(motion: str, count: int) -> list[int]:
 
 
 class FurnitureTurns:
-  """Four clips of each object, or two pairs of clips in both orders; examples with one caption have one id."""
+  """Four clips of each object, alone or beside the one in the opposite order; examples with one caption have one id."""
 
   def __init__(self, base: EmojiSource, both: bool = False):
     self._base, self._shown = base, PAIRS if both else tuple((motion,) for motion in MOTIONS)
@@ -114,7 +115,7 @@ class FurnitureTurns:
       base.info,
       name="furniture_turns",
       tag_names=(),
-      label_names={} if both else {"motion": tuple(MOTIONS)},
+      label_names=dict.fromkeys(("motion", "reversed_motion") if both else ("motion",), tuple(MOTIONS)),
       concepts=(),
       languages=(),
       caption_fields=self._fields,
@@ -135,7 +136,7 @@ class FurnitureTurns:
       captions={field: [f"{name} {MOTIONS[motion]}"] for field, motion in zip(self._fields, motions)},
       names={},
       tags=np.zeros(0, np.uint8),
-      labels={label: number for label in self.info.label_names},
+      labels={label: list(MOTIONS).index(motion) for label, motion in zip(self.info.label_names, motions)},
       id=len(self._shown) * of["id"] + number,
       name=f"{of['name']}-{motions[0]}",
       mirror_safe=False,  # to the left is not to the right
