@@ -4,6 +4,7 @@ The numbers of tests/golden/image_text.json and the constants here come from pub
 float64 (named in each case's "source"); inputs are `wave`s, or rows printed with the case.
 """
 
+import functools
 import json
 import pathlib
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import compiled
 from token_arrays import with_tokens
 
 from mmcontrast.objectives import terms as objective
@@ -30,8 +32,8 @@ def total(config, embeddings, info=None, parameters=None, queues=None):
   """The loss of terms with their configured weights."""
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
-  embeddings = with_tokens(embeddings)
-  return objective.evaluate(terms, embeddings, info or {}, parameters or {}, queues or {}, weights)[0]
+  run = jax.jit(functools.partial(objective.evaluate, terms, weights=weights))
+  return run(with_tokens(embeddings), info or {}, parameters or {}, queues or {})[0]
 
 
 IMAGE, TEXT = "image[0]/joint", "text[0]/joint"
@@ -98,7 +100,7 @@ def test_moco_v2_whole_module():
 def check(case, function, tolerance=1e-9, **arguments):
   """`function` of the case's inputs: its value, and every gradient the case has."""
   expected = CASES[case]["expected"]
-  value, gradients = jax.value_and_grad(function)(arguments)
+  value, gradients = compiled(jax.value_and_grad(function))(arguments)
   np.testing.assert_allclose(value, expected["loss"], rtol=tolerance)
   for name, gradient in gradients.items():
     if f"grad_{name}" in expected:

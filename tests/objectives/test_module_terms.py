@@ -32,9 +32,9 @@ def evaluate(term, embeddings, parameters=None, state=None, valid=None, **option
   """(loss, metrics, new state) of one term "t"."""
   terms = objective.parse_terms({"t": term})
   info = {} if valid is None else {"valid": valid}
-  loss, metrics, _, states = objective.evaluate_and_remember(
-    terms, embeddings, info, {"t": parameters or {}}, {}, {}, states={"t": state} if state else {}, **options
-  )
+  states = {"t": state} if state else {}
+  run = jax.jit(lambda *arrays: objective.evaluate_and_remember(terms, *arrays, {}, {}, states=states, **options))
+  loss, metrics, _, states = run(embeddings, info, {"t": parameters or {}})
   return loss, metrics, states.get("t", {})
 
 
@@ -118,7 +118,8 @@ def test_prototypes_wait_and_stay_of_unit_length():
   def loss(prototypes, step):
     return evaluate(config, crops(x["embeddings"]), {"prototypes": {"kernel": prototypes}}, step=step)[0]
 
-  gradients = [jax.grad(loss)(jnp.asarray(expected["prototypes"]), step) for step in (4, 5)]
+  gradient = compiled(jax.grad(loss))
+  gradients = [gradient(jnp.asarray(expected["prototypes"]), step) for step in (4, 5)]
   assert not np.any(gradients[0]) and np.any(gradients[1])
   moved = term.after_step({"prototypes": {"kernel": 3 * jnp.asarray(expected["prototypes"])}})
   np.testing.assert_allclose(moved["prototypes"]["kernel"], expected["prototypes"], atol=1e-6)
@@ -217,10 +218,11 @@ def test_who_is_absent_has_no_part(name):
   def loss(embeddings, info):
     return objective.evaluate_and_remember(terms, embeddings, info, parameters, {}, {}, states=states)
 
-  (value, _, _, new), (wanted, _, _, without) = loss(absent, {"valid": np.arange(N) != 3}), loss(there, {})
+  run, info = compiled(loss), {"valid": np.arange(N) != 3}
+  (value, _, _, new), (wanted, _, _, without) = run(absent, info), run(there, {})
   np.testing.assert_allclose(value, wanted, rtol=1e-12)
   assert_close(new, without, 1e-12)
-  gradients = jax.grad(lambda x: loss(x, {"valid": np.arange(N) != 3})[0])(whole)
+  gradients = compiled(jax.grad(lambda x, info: loss(x, info)[0]))(whole, info)
   assert all(not np.any(x[3]) for x in gradients.values())
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from meshes import assert_close
+from meshes import assert_close, compiled
 from term_rules import check_rules, function_of, random
 
 from mmcontrast.errors import UserError
@@ -38,7 +38,7 @@ def test_four_ways_to_say_one_temperature_are_one_loss():
     schedule=dict(schedule=dict(name="constant", value=0.2)),
   )
   config = {name: dict(CLIP, temperature=way) for name, way in ways.items()}
-  _, metrics = evaluate(config, scheduled={"schedule": {"temperature": 0.2}})
+  _, metrics = compiled(lambda: evaluate(config, scheduled={"schedule": {"temperature": 0.2}}))()
   for name in ways:
     np.testing.assert_allclose(metrics[f"{name}/temperature"], 0.2, rtol=1e-6)
     np.testing.assert_allclose(metrics[f"{name}/loss"], metrics["fixed/loss"], rtol=1e-6)
@@ -49,7 +49,7 @@ def test_the_gradients_of_both_forms_obey_the_chain_rule():
   def gradient(form):
     temperature = dict(init=0.2, form=form)
     terms = objective.parse_terms({"t": dict(CLIP, temperature=temperature)})
-    loss = jax.grad(lambda p: evaluate({"t": dict(CLIP, temperature=temperature)}, p)[0])
+    loss = compiled(jax.grad(lambda p: evaluate({"t": dict(CLIP, temperature=temperature)}, p)[0]))
     return loss(objective.init_parameters(terms))["t"][form]
 
   by_scale, by_tau = gradient("log_scale"), gradient("tau")  # log scale = -log tau
@@ -62,7 +62,7 @@ def test_the_gradients_of_both_forms_obey_the_chain_rule():
 def test_a_clamp_forward_stops_the_gradient_and_one_after_the_step_does_not(form, clamp):
   config = {"t": dict(CLIP, temperature=dict(init=0.2, form=form, min=0.1, max=0.5, clamp=clamp))}
   beyond = {"t": {form: jnp.float32(-np.log(0.8) if form == "log_scale" else 0.8)}}
-  gradient = jax.grad(lambda p: evaluate(config, p)[0])(beyond)["t"][form]
+  gradient = compiled(jax.grad(lambda p: evaluate(config, p)[0]))(beyond)["t"][form]
   assert (gradient == 0) == (clamp == "forward")
   kept = objective.clamp_after_step(objective.parse_terms(config), beyond)
   assert (kept == beyond) == (clamp == "forward")
@@ -79,12 +79,13 @@ def test_two_terms_follow_one_schedule_each_with_the_bias_of_the_owner():
   schedules = {
     name: make_schedule(*own["temperature"][:1], 10, where=own["temperature"][1]) for name, own in found.items()
   }
+  run = compiled(lambda now: evaluate(config, scheduled=now))
   for step, wanted in ((0, 0.5), (5, 0.3), (10, 0.1)):
     now = {name: {"temperature": schedule(step)} for name, schedule in schedules.items()}
-    _, metrics = evaluate(config, scheduled=now)
+    _, metrics = run(now)
     np.testing.assert_allclose([metrics["a/temperature"], metrics["b/temperature"]], wanted, rtol=1e-6)
   assert set(objective.init_parameters(terms)["a"]) == {"bias"}
-  gradient = jax.grad(lambda p: evaluate(config, p, now)[0])(objective.init_parameters(terms))
+  gradient = compiled(jax.grad(lambda p: evaluate(config, p, now)[0]))(objective.init_parameters(terms))
   assert gradient["a"]["bias"] != 0
 
 

@@ -1,5 +1,7 @@
 """Terms as a user meets them: what they mean, what they refuse, what they report."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -27,7 +29,8 @@ def random(*shape, seed=0):
 def evaluate(config, embeddings, info=None, queues=None, parameters=None, impl="dense"):
   terms = objective.parse_terms(config)
   weights = {name: term.weight for name, term in terms.items()}
-  return objective.evaluate(terms, embeddings, info or {}, parameters or {}, queues or {}, weights, impl=impl, tile=3)
+  run = functools.partial(objective.evaluate, terms, weights=weights, impl=impl, tile=3)
+  return jax.jit(run)(embeddings, info or {}, parameters or {}, queues or {})
 
 
 def queue_of(length, dim, tags=4, seed=0):
