@@ -1,29 +1,19 @@
 """The demo in Chromium: a picture is uploaded and the first result read, words, a mixture, classes, what is wrong."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-from conftest import complaints, opened, requests
+from conftest import complaints, demo_of, opened, requests, wait
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from mmcontrast.data.sources.emoji import open_built
 
 RECORD = 17
 
 
-def started(run, data_dir, *words):
-  command = [sys.executable, "-m", "mmcontrast", "demo", "--workdir", str(run), "--data_dir", str(data_dir), *words]
-  return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
-
-
 @pytest.fixture(scope="module")
 def address(run, data_dir):
-  process = started(run, data_dir, "--port", "0")
+  process = demo_of(run, data_dir, "--port", "0")
   line = process.stdout.readline()
   assert line.startswith("http://127.0.0.1:"), process.stderr.read()
   yield line.split()[0]
@@ -48,10 +38,6 @@ def picture(record, tmp_path_factory):
 def shown(browser, address):
   opened(browser, address)
   return browser
-
-
-def wait(browser, what):
-  return WebDriverWait(browser, 60).until(what)
 
 
 def results(browser):
@@ -120,7 +106,7 @@ def test_what_is_no_picture_is_said_in_the_page(shown, tmp_path):
 
 def test_two_demos_on_one_port(run, data_dir, address):
   port = address.rsplit(":", 1)[1].strip("/")
-  out, err = (other := started(run, data_dir, "--port", port)).communicate(timeout=120)
+  out, err = (other := demo_of(run, data_dir, "--port", port)).communicate(timeout=120)
   assert (
     other.returncode == 2 and out == "" and err.startswith(f"error: --port {port}: is in use") and err.count("\n") == 1
   )

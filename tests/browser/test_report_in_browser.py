@@ -1,11 +1,7 @@
 """The page of a run in Chromium, opened from the disk without a network: by the mouse, by the keyboard, in the dark."""
 
-import io
-
-import numpy as np
 import pytest
-from conftest import complaints, opened, requests
-from PIL import Image
+from conftest import complaints, hover, ink, opened, requests, tooltip
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -23,25 +19,6 @@ def page(run, data_dir, tmp_path_factory):
 def shown(browser, page):
   opened(browser, page.as_uri())
   return browser
-
-
-def hover(browser, point):
-  canvas = browser.find_element(By.CSS_SELECTOR, "#plane canvas")
-  browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-  x, y, width, height = browser.execute_script(
-    "const box = plane.canvas.getBoundingClientRect();"
-    "return [plane.px[arguments[0]], plane.py[arguments[0]], box.width, box.height]", point)  # fmt: skip
-  ActionChains(browser).move_to_element_with_offset(canvas, round(x - width / 2), round(y - height / 2)).perform()
-
-
-def tooltip(browser):
-  found = browser.find_element(By.ID, "shown")
-  return found if found.is_displayed() else None
-
-
-def ink(element):
-  """How much the pixels of an element differ."""
-  return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("L"), float).std()
 
 
 def test_it_needs_no_other_host_and_says_nothing_on_the_console(shown):

@@ -19,7 +19,7 @@ const shape = (tag, attributes, text = "") => {
 };
 
 // ---- Curves: a chart is drawn when it comes near the window; arrow keys move along it.
-const WIDTH = 360, HEIGHT = 190, LEFT = 48, BOTTOM = 22, TOP = 8, RIGHT = 8, DASHES = ["", "6 3", "2 3", "8 3 2 3"];
+const WIDTH = 360, HEIGHT = 190, LEFT = 56, BOTTOM = 22, TOP = 8, RIGHT = 8, DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
@@ -66,7 +66,7 @@ class Chart {
       parts.push(shape("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at }));
       parts.push(shape("text", { x: LEFT - 5, y: at + 4, "text-anchor": "end" }, say(log ? 10 ** tick : tick)));
     }
-    for (const tick of ticks(first, last, 4)) {
+    for (const tick of ticks(first, last, 4).filter(Number.isInteger)) {
       parts.push(shape("text", { x: this.x(tick), y: HEIGHT - 6, "text-anchor": "middle" }, say(tick)));
     }
     for (const line of lines) {

@@ -105,7 +105,8 @@ Show = Callable[[str, int], str]
 def gallery(found: Direction, show: Show) -> str:
   """Hits, then misses, of one direction."""
   hits, total = int((found.rank == 1).sum()), len(found.rank)
-  title = f"{MODALITIES[found.query].a.partition(' ')[2].capitalize()} to {found.gallery}"
+  asked, given = (MODALITIES[one].a.partition(" ")[2] for one in (found.query, found.gallery))
+  title = f"{asked.capitalize()} to {given}"
   parts = [
     f"<h3>{escape(title)}</h3><p>{hits:,} of {total:,} queries bring up a right one first ({hits / total:.1%}). "
     "Drawn at random.</p>"
