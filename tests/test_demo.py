@@ -178,6 +178,11 @@ def test_embeddings_of_the_run(tmp_path, made):
     answers.opened("run", embeddings=tmp_path / "rows")
 
 
+def test_what_can_be_seen_is_offered_first(made, monkeypatch):
+  monkeypatch.setattr(made._gallery, "counts", {"text": 2, "graph": 3})
+  assert [one["name"] for one in made.about()["kinds"]] == ["graph", "text"]
+
+
 def test_a_run_without_a_text_tower(monkeypatch):
   alone = tiny_inference(step=5, text="")
   model = type(alone.model)(

@@ -55,9 +55,10 @@ class Demo:
     return f"{' and '.join(counts)} of {self.title}"
 
   def about(self) -> dict[str, Any]:
-    """What the page has to know: what can be asked by, what can be found."""
+    """What the page has to know: what can be asked by, what can be found, first what can be seen."""
     kinds = [{"name": kind, "nouns": MODALITIES[kind].nouns, "count": count}
              for kind, count in self._gallery.counts.items()]  # fmt: skip
+    kinds.sort(key=lambda one: not MODALITIES[one["name"]].pictured)
     files = [one for one in self._asks if not MODALITIES[one].words]
     return {
       "run": self.workdir,
