@@ -78,7 +78,7 @@ def side_by_side(methods: Iterable[str], rounds: int) -> list[dict]:
     seconds[method].append(prepared[method][0]())
   return [
     {
-      "method": method,
+      "method": method.partition(":")[0],
       "ms a step": round(1000 * statistics.median(seconds[method]), 1),
       "times clip": round(statistics.median(a / b for a, b in zip(seconds[method], seconds["clip"])), 2),
       **known,
@@ -90,7 +90,11 @@ def side_by_side(methods: Iterable[str], rounds: int) -> list[dict]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--methods", nargs="+", help="methods of the package (default: all of the tables)")
+  parser.add_argument(
+    "--methods",
+    nargs="+",
+    help="methods of the package (default: all of the tables), or with arguments: cocu:concepts=FILE",
+  )
   parser.add_argument("--rounds", type=int, default=7)
   parser.add_argument("--together", type=int, default=10, help="methods in a process, clip besides")
   parser.add_argument("--out")
