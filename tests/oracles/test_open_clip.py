@@ -62,9 +62,7 @@ def test_in_and_out(name, tmp_path):
     assert given[kind].std() > 0.01, kind
   FORMAT.write(found, out)
   assert_same_file(
-    source / "open_clip_model.safetensors",
-    out / "open_clip_model.safetensors",
-    r"text_decoder\..*|.*\.num_batches_tracked",
+    source / "open_clip_model.safetensors", out / "open_clip_model.safetensors", r".*\.num_batches_tracked"
   )
   again, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{out}")
   for kind, rows in theirs(again.eval(), images, ids).items():
