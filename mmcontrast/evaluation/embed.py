@@ -140,7 +140,7 @@ def unit(x: np.ndarray) -> np.ndarray:
   x = np.asarray(x, np.float32)
   out = np.empty_like(x)
   for rows in row_chunks(len(x), x[:1].size, 1 << 19):  # what stays in a core's cache
-    length = np.sqrt(np.einsum("nd,nd->n", x[rows], x[rows]))  # a third of the time of np.linalg.norm
+    length = np.linalg.norm(x[rows], axis=-1)  # rounded as torch's, so that what is equal there is equal here
     np.divide(x[rows], np.maximum(length, 1e-12)[:, None], out=out[rows])
   return out
 
