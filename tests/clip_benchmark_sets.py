@@ -6,6 +6,8 @@ import numpy as np
 from own_data import picture
 from shard_fixture import write_tar
 
+from mmcontrast.cli import main
+
 NAMES = ("cat", "goat", "red fox", "owl", "crane", "crane")
 
 
@@ -52,3 +54,11 @@ def write_suite(root, pictures=24, classes=NAMES):
   pairs = [("x" * int(a), "x" * int(b)) for a, b in draw.integers(1, 9, (pictures, 2))]
   write_set(root / "sugar_crepe" / "swap_obj", [{"txt": "\n".join(of).encode()} for of in pairs], "retrieval")
   return root
+
+
+def said(words, capsys):
+  """The one line, an error, by which `mmcontrast benchmark` refuses these words."""
+  assert main(["benchmark", *words]) == 2
+  *notes, last = capsys.readouterr().err.splitlines()
+  assert last.startswith("error: ") and not any("error" in line for line in notes), notes
+  return last
