@@ -124,9 +124,8 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
   """Small towers and queues, and no warm-up, in the sections that `c` has."""
   from mmcontrast.encoders import ENCODERS, complete  # takes seconds
 
-  for tower in c.get("towers", {}).values():
-    if tower.get("same_as"):
-      continue
+  towers = [tower for tower in c.get("towers", {}).values() if not tower.get("same_as")]
+  for tower in (*towers, *(tower.of for tower in towers if "name" in tower.get("of", ()))):
     if tower.name not in ENCODERS or "width" in complete(tower):
       # Heads of attention divide the width; a ResNet has none.
       tower.width = 16 if "heads" in tower else 8

@@ -95,6 +95,13 @@ def _tower(value: Any) -> Section:
   return Section({"name": REQUIRED, "modality": None, "reads": (), "same_as": None} | own, kind="a tower")
 
 
+def _tower_within(value: Any) -> Section:
+  """A tower that is an option of another, for which its name is short."""
+  found = _tower({"name": _name(value)}).options
+  own = {key: default for key, default in found.items() if key not in ("modality", "reads", "same_as")}
+  return Section(own, short="name", kind="a tower")
+
+
 def _head(value: Any) -> Section:
   from mmcontrast.encoders import HEADS
 
@@ -252,6 +259,7 @@ _BY_PATH = (_evaluator, _recipe)
 _ROOMS: tuple[tuple[tuple[str, ...], Callable[..., Section]], ...] = (
   (("towers",), _names),
   (("towers", "*"), _tower),
+  (("towers", "*", "of"), _tower_within),
   (("heads",), _names),
   (("heads", "*"), _head),
   (("heads", "*", "shared"), _any),

@@ -21,6 +21,7 @@ from mmcontrast.encoders.clip_resnet import (
 from mmcontrast.encoders.convnext import convnext_base, convnext_large, convnext_small, convnext_tiny
 from mmcontrast.encoders.cross_modal import CrossModalTransformer
 from mmcontrast.encoders.encoded import Encoded
+from mmcontrast.encoders.frames import Frames
 from mmcontrast.encoders.fusion import FusionTransformer
 from mmcontrast.encoders.gcn import Gcn
 from mmcontrast.encoders.graph_transformer import GraphTransformer
@@ -51,7 +52,7 @@ from mmcontrast.encoders.vit import (
   vit_so400m,
   vit_tiny,
 )
-from mmcontrast.registry import REQUIRED, build, options_of
+from mmcontrast.registry import REQUIRED, build, options_of, unwrapped
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "resnet18": resnet18,
@@ -91,6 +92,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "speech_transformer": SpeechTransformer,
   "video_vit": VideoViT,
   "tubelet_vit": TubeletViT,
+  "frames": Frames,
   "series_transformer": SeriesTransformer,
   "point_transformer": PointTransformer,
   "graph_transformer": GraphTransformer,
@@ -116,13 +118,23 @@ def build_encoder(config: Mapping[str, Any], where: str = "towers") -> nn.Module
   unknown name, option or value, naming the nearest; `where` is the config's path in it.
   """
   check_sizes(config, where)
-  return build(ENCODERS, config, where)
+  inner = {key: build_encoder(options, f"{where}.{key}") for key, options in nested(config).items()}
+  return build(ENCODERS, {**config, **inner}, where)
+
+
+def nested(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  """Option -> the options of the tower that it is, of those that are towers themselves; a name is short for one."""
+  builder = ENCODERS.get(config.get("name", ""))
+  keys = getattr(unwrapped(builder), "NESTED", ()) if builder else ()
+  given = {key: {"name": config[key]} if isinstance(config[key], str) else config[key] for key in keys if key in config}
+  return {key: options for key, options in given.items() if hasattr(options, "keys")}
 
 
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
   """The options of an encoder or a head, "name" among them, with every default written out."""
   defaults = options_of({**HEADS, **ENCODERS}[options["name"]])
-  return {**{key: value for key, value in defaults.items() if value is not REQUIRED}, **options}
+  inner = {key: complete(of) for key, of in nested(options).items()}
+  return {**{key: value for key, value in defaults.items() if value is not REQUIRED}, **options, **inner}
 
 
-__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "complete"]
+__all__ = ["ENCODERS", "HEADS", "Encoded", "build_encoder", "build_head", "complete", "nested"]

@@ -108,6 +108,7 @@ class ClipResNet(nn.Module):
     lowering: of convolutions, see `conv.Conv`.
   """
 
+  OF_IMAGES: ClassVar = True  # see `Frames`
   CHOICES: ClassVar = {"pool": ("attention",), "lowering": LOWERINGS, "dtype": DTYPES}
 
   stages: tuple[int, ...] = (3, 4, 6, 3)

@@ -89,6 +89,7 @@ class ConvNeXt(nn.Module):
     lowering: of convolutions, see `conv.Conv`.
   """
 
+  OF_IMAGES: ClassVar = True  # see `Frames`
   CHOICES: ClassVar = {
     "pool": ("gap",), "activation": tuple(ACTIVATIONS), "lowering": LOWERINGS, "dtype": DTYPES,
   }  # fmt: skip

@@ -77,16 +77,25 @@ def per_example(seeds: jax.Array | None) -> Iterator[None]:
   mask for all the batch, which changes with its shape.
 
   Args:
-    seeds: [B] uint32, of the examples on the leading axis; None leaves `nn.Dropout` as it is.
+    seeds: [B] uint32, of the examples on the leading axis, each of as many rows that stand together (the frames of a
+      clip) as there are; None leaves `nn.Dropout` as it is.
   """
   if seeds is None:
     yield
     return
 
+  def keys_of(key, rows):
+    """A key a row; of an example of several rows, such as the frames of a clip, by the row's place too."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
+    if rows == len(seeds):
+      return keys
+    places = jnp.arange(rows // len(seeds))
+    return jax.vmap(lambda of: jax.vmap(jax.random.fold_in, (None, 0))(of, places))(keys).reshape(rows, *key.shape)
+
   def intercept(call, args, kwargs, context):
     module = context.module
     if isinstance(module, ExampleNoise) and context.method_name == "noise":
-      keys = jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), seeds)
+      keys = keys_of(module.make_rng("dropout"), args[0][0])
       return jax.vmap(lambda key: jax.random.uniform(key, args[0][1:]))(keys)
     if not isinstance(module, nn.Dropout) or context.method_name != "__call__":
       return call(*args, **kwargs)
@@ -95,7 +104,7 @@ def per_example(seeds: jax.Array | None) -> Iterator[None]:
     if module.rate == 0.0 or still:
       return x
     keep = 1.0 - module.rate
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng(module.rng_collection), seeds)
+    keys = keys_of(module.make_rng(module.rng_collection), len(x))
     shape = [1 if axis in module.broadcast_dims else n for axis, n in enumerate(x.shape)][1:]
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape))(keys)
     return jnp.where(kept, x / jnp.asarray(keep, x.dtype), jnp.zeros((), x.dtype))

@@ -70,6 +70,7 @@ class ResNet(nn.Module):
     lowering: of convolutions and pooling, see `conv.Conv`.
   """
 
+  OF_IMAGES: ClassVar = True  # see `Frames`
   CHOICES: ClassVar = {
     "stem": tuple(STEMS), "pool": ("gap",), "lowering": LOWERINGS, "dtype": DTYPES,
   }  # fmt: skip

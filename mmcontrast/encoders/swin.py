@@ -46,6 +46,7 @@ class Swin(nn.Module):
     bn_momentum: share of the old running statistic of the batch norm of spectrograms that is kept.
   """
 
+  OF_IMAGES: ClassVar = True  # see `Frames`
   CHOICES: ClassVar = {"pool": ("gap",), "activation": tuple(ACTIVATIONS), "dtype": DTYPES}
 
   stages: tuple[int, ...] = (2, 2, 6, 2)

@@ -74,6 +74,7 @@ class ViT(nn.Module):
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
 
+  OF_IMAGES: ClassVar = True  # see `Frames`
   POOLS_ALONE: ClassVar = True  # see `Model.encode`
   CHOICES: ClassVar = {
     "pool": ("gap", "cls", "map", "queries"), "positions": ("learned", "sincos2d", "rope", "none"),

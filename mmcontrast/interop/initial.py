@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmcontrast.data.settings import resolve
+from mmcontrast.encoders import nested
 from mmcontrast.encoders.flexible_patches import resized_kernel
 from mmcontrast.encoders.layers import layers_as
 from mmcontrast.encoders.positions import resize_positions
@@ -37,7 +38,8 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
 
   Args:
     source: "hf:PATH", "hf:PATH:towers/text".
-    part: "towers/text", "heads/image_joint", or "terms/NAME": its scale and bias, or what its module has.
+    part: "towers/text", "towers/video/of", "heads/image_joint", or "terms/NAME": its scale and bias, or what its module
+      has.
     wanted: path -> array or shape, all of this run.
     config: of this run; its tower or head has to compute what the file's does, of the same inputs.
     where: of the entry, for messages.
@@ -52,9 +54,15 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   if part.startswith("terms/"):
     return part, _of_term(_read(source, where), part, wanted, config, where)
   kind, _, name = part.partition("/")
+  name, _, within = name.partition("/")  # "video/of": a tower that is an option of another
   their_kind, _, their_name = path.partition("/")
-  if kind not in ("towers", "heads") or not name or "/" in name + their_name or kind != their_kind:
+  towers_within = nested(config["towers"].get(name, {})) if kind == "towers" else {}
+  if kind not in ("towers", "heads") or not name or kind != their_kind or (within and within not in towers_within):
     raise UserError(f"{where}: a file gives a whole tower or head, such as 'towers/text', or the scale of 'terms/NAME'")
+  if "/" in their_name:
+    raise UserError(
+      f"{where}: say which tower of the file it is, such as '{source.removesuffix(':' + path)}:towers/image'"
+    )
   pretrained = _read(place, where)
   parts = getattr(pretrained, kind)
   choose(their_name, parts, f"{where}: {place} has {kind}")
@@ -62,6 +70,8 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   if given is None:
     choose(name, config[kind], f"{where}: config.{kind}")
   modality = given.get("modality", name)
+  if within:  # a tower of images, applied to each frame
+    given, modality = towers_within[within], "image"
   if kind == "towers" and modality == "text":  # what build_model fills in
     theirs = parts[their_name]
     given = {"vocab_size": theirs["vocab_size"], "max_length": config["data"]["text_length"], **given}
@@ -70,7 +80,7 @@ def open_part(source: str, part: str, wanted: Arrays, config: Mapping[str, Any],
   if given.get("patches") and "patch" in parts[their_name]:  # to which the embedding of theirs is resized
     given = {**given, "patch": parts[their_name]["patch"]}
   given = {key: value for key, value in given.items() if key not in _OTHER_PATCHES}
-  check_same(given, parts[their_name], f"{where}: config.{kind}.{name}")
+  check_same(given, parts[their_name], f"{where}: config.{part.replace('/', '.')}")
   if kind == "towers":
     _check_inputs(modality, pretrained, config, where)
   antialias = parts[their_name].get("position_antialias", modality == "image")

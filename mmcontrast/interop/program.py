@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from mmcontrast.encoders import nested
 from mmcontrast.errors import UserError
 from mmcontrast.inference import Inference
 from mmcontrast.interop.pretrained import variables
@@ -73,7 +74,9 @@ def check_expressible(config: Mapping[str, Any]) -> None:
       "config.data.native.patches: programs take squares, and this run keeps the ratio of images; export --to hf, or a "
       "run that is trained on squares"
     )
-  for name, options in config["towers"].items():
+  towers = dict(config["towers"])
+  towers |= {f"{name}.{key}": of for name, options in towers.items() for key, of in nested(options).items()}
+  for name, options in towers.items():
     if options.get("attention", "xla") != "xla":
       raise UserError(
         f"config.towers.{name}.attention is {options['attention']!r}, which computes on NVIDIA GPUs; "

@@ -60,13 +60,22 @@ def kept_layers() -> Iterator[dict[str, Made]]:
 def one_by_one(model: Model, variables: Variables, tower: str) -> tuple[Model, Variables]:
   """The same model, whose tower has no loop over its blocks and computes none of them again, so that each is called."""
   module, owner = model.towers[tower], model.same_as.get(tower, tower)
-  changes = {name: off for name, off in (("scan", False), ("remat", "none")) if hasattr(module, name)}
-  if getattr(module, "scan", False):
+  if any(getattr(one, "scan", False) for one in (module, *_within(module).values())):
     flat = traverse_util.flatten_dict(variables["params"]["towers"][owner], sep="/")
     params = traverse_util.unflatten_dict(unstack_layers(flat), sep="/")
     towers = {**variables["params"]["towers"], owner: params}
     variables = {**variables, "params": {**variables["params"], "towers": towers}}
-  return dataclasses.replace(model, towers={**model.towers, tower: module.clone(**changes)}), variables
+  return dataclasses.replace(model, towers={**model.towers, tower: _without_loops(module)}), variables
+
+
+def _within(module: nn.Module) -> dict[str, nn.Module]:
+  """Option -> the tower that it is."""
+  return {name: getattr(module, name) for name in getattr(module, "NESTED", ())}
+
+
+def _without_loops(module: nn.Module) -> nn.Module:
+  changes = {name: off for name, off in (("scan", False), ("remat", "none")) if hasattr(module, name)}
+  return module.clone(**changes, **{name: _without_loops(one) for name, one in _within(module).items()})
 
 
 def vectors_of(layers: dict[str, Made], encoded: Encoded, pool: str = "mean") -> dict[str, jax.Array]:

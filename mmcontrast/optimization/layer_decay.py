@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"blocks_(\d+)|stages_(\d+)(?:_.*)?|layer(\d+)_\d+")
 """The first part of a path within a tower: timm's and torchvision's names; those of a ResNet count from 1."""
 _SCANNED = "blocks"
 """One array for all blocks, the leading axis being theirs."""
-_AFTER = re.compile("norm|fc_norm|attn_pool|attnpool|pooler|head")
+_AFTER = re.compile("norm|fc_norm|attn_pool|attnpool|pooler|head|mit")
 
 
 def layer_multipliers(
@@ -52,9 +52,9 @@ def layer_multipliers(
     own = {path: shape for path, shape in shapes.items() if _parts(path)[:2] == ["towers", name]}
     count = max((_blocks(path, shape) for path, shape in own.items()), default=0)
     for path, shape in own.items():
-      if _AFTER.fullmatch(_parts(path)[2]):
+      if _AFTER.fullmatch(_first(path)):
         continue
-      layer = np.arange(1, count + 1) if _parts(path)[2] == _SCANNED else _layer(path)
+      layer = np.arange(1, count + 1) if _first(path) == _SCANNED else _layer(path)
       multiplier = float(rate) ** (count + 1 - layer)
       found[path] = multiplier if isinstance(layer, int) else multiplier.reshape(-1, *[1] * (len(shape) - 1))
   return found
@@ -62,17 +62,23 @@ def layer_multipliers(
 
 def stack_of(path: str) -> str | None:
   """The tower whose blocks are scanned, where an array is of all of them, its leading axis theirs; else None."""
-  tower, name, first = (*_parts(path), "", "", "")[:3]
-  return name if tower == "towers" and first == _SCANNED else None
+  tower, name = (*_parts(path), "")[:2]
+  return name if tower == "towers" and _first(path) == _SCANNED else None
 
 
 def _parts(path: str) -> list[str]:
   return path.removeprefix("lora/").split("/")
 
 
+def _first(path: str) -> str:
+  """The first part of a path within a tower, or within the image tower of one of frames."""
+  parts = [part for place, part in enumerate(_parts(path)) if place != 2 or part != "of"]
+  return (*parts, "", "", "")[2]
+
+
 def _layer(path: str) -> int:
   """0: before the blocks, 1: the first of them."""
-  block = _BLOCK.fullmatch(_parts(path)[2])
+  block = _BLOCK.fullmatch(_first(path))
   if block is None:
     return 0
   return int(block[3]) if block[3] else int(block[1] or block[2]) + 1
@@ -80,4 +86,4 @@ def _layer(path: str) -> int:
 
 def _blocks(path: str, shape: Sequence[int]) -> int:
   """How many blocks there must be, for this parameter to exist."""
-  return shape[0] if _parts(path)[2] == _SCANNED else _layer(path)
+  return shape[0] if _first(path) == _SCANNED else _layer(path)
