@@ -21,13 +21,18 @@ import numpy as np
 from PIL import Image
 
 from mmcontrast.data import images, torn_samples
+from mmcontrast.data.left_behind import is_left_behind
 from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError, one_line
+from mmcontrast.modalities.video_bytes import gif_delays, is_upright, missing_bytes, webp_delays
 
 LIMITS = images.LIMITS
 MOST_FRAMES = 200_000
 PICTURES = tuple(f".{suffix}" for suffix in torn_samples.IMAGES)
 _RATE = 10.0  # frames a second of a folder of frames, which says nothing of time
+# What FFmpeg may take bytes for: containers of videos, and of sounds, to say that it is one. Others name files and
+# addresses that it would open (playlists, descriptions of sessions).
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf,mxf,ivf,yuv4mpegpipe,h264,hevc,wav,mp3,flac,aac,aiff,amr"
 _UNEVEN = 1.5  # times the usual time from frame to frame: what is more, or less than its inverse, is a variable rate
 
 
@@ -40,7 +45,8 @@ class Clip(NamedTuple):
     size: width and height in pixels, before it is turned.
     keys: int64, the frames that are decoded without any other; of FFmpeg's formats.
     stamps: int64 [N], `times` as the file counts them; of FFmpeg's formats.
-    turned: degrees counter-clockwise by which frames are to be turned to be upright.
+    turned, mirrored: degrees counter-clockwise by which frames are to be turned to be upright; whether they are to be
+      mirrored, left for right, before.
     names: of the pictures in a zip file.
     ready: the file as FFmpeg opened it, for the first who decodes frames: to look into it again takes as long as to
       decode many a frame.
@@ -53,6 +59,7 @@ class Clip(NamedTuple):
   keys: np.ndarray | None = None
   stamps: np.ndarray | None = None
   turned: int = 0
+  mirrored: bool = False
   names: tuple[str, ...] = ()
   ready: list[Any] | None = None
 
@@ -99,9 +106,9 @@ def open_clip(
     raise BadRecord("empty video")
   if len(data) > limits["bytes"]:
     raise BadRecord(f"video of {len(data)} bytes, over data.limits.bytes={limits['bytes']}")
-  if missing := _missing_bytes(data):
+  if missing := missing_bytes(data):
     raise BadRecord(f"video that is cut off: {missing} bytes of its end are missing")
-  clip = _opened(data)
+  clip = _opened(data, limits)
   width, height = clip.size
   if not clip.count:
     raise BadRecord("video without frames")
@@ -109,10 +116,8 @@ def open_clip(
     raise BadRecord(f"video of {clip.count} frames, more than {MOST_FRAMES}")
   if width * height > limits["pixels"]:
     raise BadRecord(f"video of {width} x {height} pixels, over data.limits.pixels={limits['pixels']}")
-  if clip.turned and rotated == "bad":
-    raise BadRecord(
-      f"rotated video: its frames are to be turned by {clip.turned} degrees; data.video.rotated='turn' does so"
-    )
+  if (clip.turned or clip.mirrored) and rotated == "bad":
+    raise BadRecord(f"{_asked(clip.turned, clip.mirrored)}; data.video.rotated='turn' does so")
   gaps = np.diff(clip.times)
   if len(gaps) and variable_rate == "bad":
     low, usual, high = gaps.min(), np.median(gaps), gaps.max()
@@ -145,9 +150,14 @@ def decode_frames(clip: Clip, indices: Sequence[int], short: int | None = None) 
   except BadRecord:
     raise
   except Exception as error:  # each decoder has errors of its own
-    raise BadRecord(f"video whose frames cannot be decoded ({one_line(error, most=80)})") from None
-  if clip.turned:
-    found = {index: np.ascontiguousarray(np.rot90(frame, clip.turned // 90)) for index, frame in found.items()}
+    raise BadRecord(f"video whose frames cannot be decoded ({_reason(error)})") from None
+  if len({frame.shape for frame in found.values()}) > 1:
+    raise BadRecord("video whose frames are of different sizes")
+  if clip.turned or clip.mirrored:
+    step = -1 if clip.mirrored else 1
+    found = {
+      index: np.ascontiguousarray(np.rot90(frame[:, ::step], clip.turned // 90)) for index, frame in found.items()
+    }
   return [found[int(index)] for index in indices]
 
 
@@ -171,9 +181,18 @@ def packed(frames: Iterable[bytes | np.ndarray]) -> bytes:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-  """The names of pictures as frames follow each other: numbers in them as numbers, frame_2 before frame_10."""
-  pictures = [name for name in names if name.lower().endswith(PICTURES)]
-  return sorted(pictures, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+  """The names of pictures as frames follow each other: numbers in them as numbers, frame_2 before frame_10.
+
+  Without those of files that a system left there.
+  """
+
+  def key(name: str) -> list[Any]:
+    parts = re.split(r"(\d+)", name)  # words and numbers in turn
+    return [(len(part.lstrip("0")), part.lstrip("0")) if at % 2 else part for at, part in enumerate(parts)]
+
+  pictures = (name for name in names if name.lower().endswith(PICTURES))
+  found = [name for name in pictures if not any(map(is_left_behind, name.split("/")))]
+  return sorted(found, key=lambda name: (key(name), name))
 
 
 def _png(frame: np.ndarray) -> bytes:
@@ -182,23 +201,33 @@ def _png(frame: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-def _opened(data: bytes) -> Clip:
+def _opened(data: bytes, limits: Mapping[str, int]) -> Clip:
   if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-    return _open_zip(data)
+    return _open_zip(data, limits)
   if data[:6] in (b"GIF87a", b"GIF89a"):
-    return Clip(data, "GIF", _times(_gif_delays(data)), struct.unpack("<HH", data[6:10]))
+    return Clip(data, "GIF", _times(gif_delays(data)), struct.unpack("<HH", data[6:10]))
   if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
     return _open_webp(data)
   if images.header(data) is not None:
     raise BadRecord("a picture, and no video")
   try:
     return _open_ffmpeg(data)
-  except BadRecord:
-    raise
-  except UserError:
+  except (BadRecord, UserError):
     raise
   except Exception as error:
-    raise BadRecord(f"not a readable video ({one_line(error, most=80)})") from None
+    if data[4:8] == b"ftyp" and b"moov" not in data:
+      raise BadRecord("video that is cut off: its index (moov) is missing") from None
+    raise BadRecord(f"not a readable video ({_reason(error)}; it begins with {data[:8]!r})") from None
+
+
+def _reason(error: Exception) -> str:
+  return one_line(getattr(error, "strerror", None) or error, most=80)
+
+
+def _asked(turned: int, mirrored: bool, what: str = "its frames are") -> str:
+  """How a video asks to be shown."""
+  how = ["mirrored"] * mirrored + [f"turned by {turned} degrees"] * bool(turned or not mirrored)
+  return f"{'rotated' if turned else 'mirrored'} video: {what} to be {' and '.join(how)}"
 
 
 def _times(seconds: Sequence[float]) -> np.ndarray:
@@ -206,13 +235,21 @@ def _times(seconds: Sequence[float]) -> np.ndarray:
   return np.concatenate([[0.0], np.cumsum(seconds)])[: len(seconds)]
 
 
-def _open_zip(data: bytes) -> Clip:
+def _open_zip(data: bytes, limits: Mapping[str, int]) -> Clip:
   try:
     with zipfile.ZipFile(io.BytesIO(data)) as file:
       names = tuple(in_order(file.namelist()))
-      first = images.header(file.read(names[0])) if names else ("", (0, 0))
-  except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, ValueError) as error:
-    raise BadRecord(f"not a readable zip file of frames ({one_line(error, most=80)})") from None
+      if not names:
+        raise BadRecord("video without frames: a zip file without pictures")
+      sizes = [file.getinfo(name).file_size for name in names]
+      if max(sizes) > limits["bytes"]:
+        raise BadRecord(f"video whose frame {names[int(np.argmax(sizes))]} has {max(sizes)} bytes, over "
+                        f"data.limits.bytes={limits['bytes']}")  # fmt: skip
+      first = images.header(file.read(names[0]))
+  except BadRecord:
+    raise
+  except Exception as error:  # encrypted, of a compression that is not known, damaged: each has an error of its own
+    raise BadRecord(f"not a readable zip file of frames ({_reason(error)})") from None
   if first is None:
     raise BadRecord(f"video whose frame {names[0]} is no readable picture")
   return Clip(data, "FRAMES", np.arange(len(names)) / _RATE, first[1], names=names)
@@ -226,18 +263,11 @@ def _of_zip(clip: Clip, wanted: Sequence[int]) -> dict[int, np.ndarray]:
         found[index] = images.decode(file.read(clip.names[index]), exact=False)
       except BadRecord as error:
         raise BadRecord(f"video whose frame {index} is bad: {error}") from None
-  if len({frame.shape for frame in found.values()}) > 1:
-    raise BadRecord("video whose frames are of different sizes")
   return found
 
 
 def _open_webp(data: bytes) -> Clip:
-  delays, at = [], 12
-  while at + 8 <= len(data):
-    name, size = struct.unpack_from("<4sI", data, at)
-    if name == b"ANMF" and at + 24 <= len(data):
-      delays.append(int.from_bytes(data[at + 20 : at + 23], "little") / 1000)
-    at += 8 + size + size % 2
+  delays = webp_delays(data)
   if not delays:
     raise BadRecord("a picture, and no video")
   found = images.header(data)
@@ -256,44 +286,26 @@ def _of_pillow(clip: Clip, wanted: Sequence[int]) -> dict[int, np.ndarray]:
   return found
 
 
-def _gif_delays(data: bytes) -> list[float]:
-  """Seconds that each frame of a GIF is shown. Raises BadRecord where it ends before its end is said."""
-  delays, delay = [], 0
+def _file(data: bytes, options: Mapping[str, str] = {}) -> Any:
+  return _library().open(io.BytesIO(data), container_options={"format_whitelist": _CONTAINERS, **options})
 
-  def after_blocks(at: int) -> int:
-    while data[at]:
-      at += data[at] + 1
-    return at + 1
 
-  def after_table(at: int, flags: int) -> int:
-    return at + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
-
-  try:
-    at = after_table(13, data[10])
-    while data[at] != 0x3B:
-      if data[at] == 0x21:
-        if data[at + 1] == 0xF9:
-          delay = struct.unpack_from("<H", data, at + 4)[0]
-        at = after_blocks(at + 2)
-      elif data[at] == 0x2C:
-        at = after_blocks(after_table(at + 10, data[at + 9]) + 1)
-        delays.append((delay if delay > 1 else 10) / 100)  # what is shorter, every browser shows for 0.1 s
-      else:
-        raise BadRecord(f"damaged GIF: byte {at} begins no block")
-  except (IndexError, struct.error):
-    raise BadRecord("video that is cut off: its end is missing") from None
-  return delays
+def _pictures(container: Any) -> Any:
+  """The stream of a file's frames; the cover of a record of music is none. None where there is no such stream."""
+  cover = _library().stream.Disposition.attached_pic
+  return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
 
 
 def _open_ffmpeg(data: bytes) -> Clip:
-  container = _library().open(io.BytesIO(data))
+  container = _file(data)
   try:
     clip = _listed(container, data)
-    if _is_upright(data):
+    if is_upright(data):
       return clip._replace(ready=[container])
-    stream = container.streams.video[0]
+    stream = _pictures(container)
     container.seek(int(clip.stamps[0]), stream=stream)
-    clip = clip._replace(turned=round(next(container.decode(stream)).rotation) % 360)
+    turned, mirrored = _way(next(container.decode(stream)))
+    clip = clip._replace(turned=turned, mirrored=mirrored)
   except BaseException:
     container.close()
     raise
@@ -303,16 +315,17 @@ def _open_ffmpeg(data: bytes) -> Clip:
 
 def _listed(container: Any, data: bytes) -> Clip:
   """What packets there are, nothing of them decoded."""
-  if not container.streams.video:
+  stream = _pictures(container)
+  if stream is None:
     raise BadRecord("no video in it, only sound" if container.streams.audio else "no video in it")
-  stream = container.streams.video[0]
-  packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
-  if any(stamp is None for stamp, _ in packets):
+  packets = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in container.demux(stream) if packet.size]
+  if any(stamp is None for stamp, _, _ in packets):
     raise BadRecord("video whose frames say no time")
   promised = stream.frames
-  if promised > len(packets):
-    raise BadRecord(f"video with a broken tail: {len(packets)} of its {promised} frames are there")
-  order = sorted(packets)
+  if promised > len(packets) and promised > (there := _stored(data)):
+    raise BadRecord(f"video with a broken tail: {there} of its {promised} frames are there")
+  # What an edit list cuts off is decoded, for others are made of it, and never shown.
+  order = sorted((stamp, key) for stamp, key, unseen in packets if not unseen)
   stamps = np.array([stamp for stamp, _ in order], np.int64)
   keys = np.flatnonzero([key for _, key in order])
   size = (stream.codec_context.width, stream.codec_context.height)
@@ -325,35 +338,89 @@ def _listed(container: Any, data: bytes) -> Clip:
   return Clip(data, "MP4" if kind == "MOV" else kind, stamps * float(stream.time_base), size, keys, stamps)
 
 
+def _stored(data: bytes) -> int:
+  """How many frames there are, those among them that an edit list leaves out."""
+  with _file(data, {"ignore_editlist": "1"} if b"elst" in data else {}) as container:
+    return sum(packet.size > 0 for packet in container.demux(_pictures(container)))
+
+
+def _way(frame: Any) -> tuple[int, bool]:
+  """(degrees counter-clockwise, whether it is mirrored before) by which a frame becomes upright.
+
+  Of the matrix of ISO/IEC 14496-12: a point (x, y), y down, is shown at (a x + c y, b x + d y).
+  Raises BadRecord for what is no quarter of a turn.
+  """
+  matrix = next((side for side in frame.side_data if side.type.name == "DISPLAYMATRIX"), None)
+  if matrix is None:
+    return 0, False
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] / 65536.0
+  mirrored = a * d - b * c < 0
+  if mirrored:
+    a, b = -a, -b
+  turned = round(np.degrees(np.arctan2(-b, a))) % 360
+  if not a * d - b * c or turned % 90:
+    raise BadRecord(f"video whose frames are to be shown by the matrix [{a:g} {c:g}; {b:g} {d:g}], which is no "
+                    "quarter of a turn")  # fmt: skip
+  return turned, bool(mirrored)
+
+
 def _of_ffmpeg(clip: Clip, wanted: Sequence[int], short: int | None) -> dict[int, np.ndarray]:
-  """Each wanted frame from the key frame before it on; of what is decoded in between only what others are made of."""
+  """Each wanted frame from the key frame before it on; of what is decoded in between only what others are made of.
+
+  Some decoders cannot leave frames out, and some containers do not find a time: what is missing then is looked for once
+  more, in all that is there.
+  """
+  found = _between_keys(clip, wanted, short)
+  missing = [index for index in wanted if index not in found]
+  if missing:
+    with _ready(_file(clip.data)) as container:
+      found |= _decoded(clip, container, missing, short, skip=False)
+  missing = [index for index in wanted if index not in found]
+  if missing:
+    raise BadRecord(f"video with a broken tail: frame {missing[0]} cannot be decoded")
+  return found
+
+
+def _between_keys(clip: Clip, wanted: Sequence[int], short: int | None) -> dict[int, np.ndarray]:
   keys = clip.keys if len(clip.keys) and clip.keys[0] == 0 else np.append(0, clip.keys)
   before = np.searchsorted(keys, wanted, side="right") - 1
+  found: dict[int, np.ndarray] = {}
+  with _ready(_container(clip)) as container:
+    for group in np.unique(before):
+      container.seek(int(clip.stamps[keys[group]]), stream=_pictures(container))
+      found |= _decoded(clip, container, [index for index, its in zip(wanted, before) if its == group], short)
+  return found
+
+
+def _decoded(
+  clip: Clip, container: Any, wanted: Sequence[int], short: int | None, skip: bool = True
+) -> dict[int, np.ndarray]:
+  """Those of the wanted frames that come from where a file stands. `skip`: frames that nothing is made of are left."""
   index_of = {int(clip.stamps[index]): index for index in wanted}
   found: dict[int, np.ndarray] = {}
-  with _container(clip) as container:
-    stream = container.streams.video[0]
-    context = stream.codec_context
-    context.thread_count = 1  # the loader's threads are what decodes side by side
-    context.options = {"err_detect": "explode"}
-    for group in np.unique(before):
-      stamps = {int(clip.stamps[index]) for index, its in zip(wanted, before) if its == group}
-      container.seek(int(clip.stamps[keys[group]]), stream=stream)
-      for packet in container.demux(stream):
-        context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
-        for frame in packet.decode():
-          if frame.pts in stamps:
-            if frame.is_corrupt:
-              raise BadRecord(f"video whose frame {index_of[frame.pts]} is damaged")
-            if (turned := round(frame.rotation) % 360) != clip.turned:
-              raise BadRecord(f"rotated video: frame {index_of[frame.pts]} is to be turned by {turned} degrees")
-            found[index_of[frame.pts]] = _rgb(frame, short)
-            stamps.discard(frame.pts)
-        if not stamps:
-          break
-      if stamps:
-        raise BadRecord(f"video with a broken tail: frame {index_of[min(stamps)]} cannot be decoded")
+  stream = _pictures(container)
+  context = stream.codec_context
+  for packet in container.demux(stream):
+    context.skip_frame = "NONREF" if skip and packet.pts is not None and packet.pts not in index_of else "DEFAULT"
+    for frame in packet.decode():
+      if (index := index_of.get(frame.pts)) is None:
+        continue
+      if frame.is_corrupt:
+        raise BadRecord(f"video whose frame {index} is damaged")
+      if (way := _way(frame)) != (clip.turned, clip.mirrored):
+        raise BadRecord(_asked(*way, f"frame {index} is"))
+      found[index] = _rgb(frame, short)
+    if len(found) == len(index_of):
+      break
   return found
+
+
+def _ready(container: Any) -> Any:
+  """A file of which nothing was decoded, set so that one thread decodes it and damage is an error."""
+  context = _pictures(container).codec_context
+  context.thread_count = 1  # the loader's threads are what decodes side by side
+  context.options = {"err_detect": "explode"}
+  return container
 
 
 def _container(clip: Clip) -> Any:
@@ -361,7 +428,7 @@ def _container(clip: Clip) -> Any:
   try:
     return clip.ready.pop()
   except (AttributeError, IndexError):
-    return _library().open(io.BytesIO(clip.data))
+    return _file(clip.data)
 
 
 def _rgb(frame: Any, short: int | None) -> np.ndarray:
@@ -370,69 +437,3 @@ def _rgb(frame: Any, short: int | None) -> np.ndarray:
     return frame.to_ndarray(format="rgb24")
   width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
   return frame.reformat(width, height, format="rgb24", interpolation="AREA").to_ndarray()
-
-
-_PLAIN = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_MATRICES = {b"mvhd": (36, 48), b"tkhd": (40, 52)}  # box -> where its matrix begins, of versions 0 and 1
-
-
-def _is_upright(data: bytes) -> bool:
-  """Whether a file is an MP4 of which no part is to be turned, mirrored or scaled."""
-  return data[4:8] == b"ftyp" and _matrices_are_plain(data, 0, len(data)) is True
-
-
-def _matrices_are_plain(data: bytes, at: int, end: int) -> bool | None:
-  """Whether all matrices in the boxes from byte `at` to `end` leave pictures as they are; None without one."""
-  found = None
-  while at + 8 <= end:
-    size, name = struct.unpack_from(">I4s", data, at)
-    inside = at + 8
-    if size == 1 and at + 16 <= end:
-      (size,), inside = struct.unpack_from(">Q", data, at + 8), at + 16
-    until = at + size if size else end
-    if until < inside or until > end:
-      return False
-    if name in (b"moov", b"trak"):
-      plain = _matrices_are_plain(data, inside, until)
-    elif name in _MATRICES and inside < until:
-      start = inside + _MATRICES[name][data[inside] == 1]
-      plain = data[start : start + len(_PLAIN)] == _PLAIN
-    else:
-      plain = None
-    if plain is False:
-      return False
-    found, at = plain or found, until
-  return found
-
-
-def _missing_bytes(data: bytes) -> int:
-  """How many bytes an MP4, WebM, AVI or WebP file is short of what it says of itself."""
-  if data[:4] == b"RIFF":
-    return max(0, 8 + struct.unpack_from("<I", data, 4)[0] - len(data)) if len(data) >= 8 else 0
-  if data[4:8] == b"ftyp":
-    at = 0
-    while at + 8 <= len(data):
-      size = struct.unpack_from(">I", data, at)[0]
-      if size == 1 and at + 16 <= len(data):
-        size = struct.unpack_from(">Q", data, at + 8)[0]
-      if size < 8:  # to the end of the file
-        return 0
-      at += size
-    return max(0, at - len(data))
-  if data[:4] == b"\x1a\x45\xdf\xa3":
-    at = 4
-    size, at = _ebml_size(data, at)
-    at += size or 0
-    if data[at : at + 4] == b"\x18\x53\x80\x67":
-      size, at = _ebml_size(data, at + 4)
-      return max(0, at + size - len(data)) if size is not None else 0
-  return 0
-
-
-def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
-  """(the size that a Matroska element says it has, None where it says none; where its content begins)."""
-  if at >= len(data) or not data[at]:
-    return None, at
-  length = 9 - data[at].bit_length()
-  value = int.from_bytes(data[at : at + length], "big") & ((1 << 7 * length) - 1)
-  return None if value == (1 << 7 * length) - 1 else value, at + length

@@ -19,6 +19,7 @@ from mmcontrast.modalities.video_reading import Clip, by_time, decode_frames, in
 from mmcontrast.modalities.video_sampling import frame_indices
 
 _SHOWN, _SIDE, _GAP = 4, 96, 2  # frames in a row of a picture, and pixels
+_CHECKED = 64
 
 
 class VideoInUse(InUse):
@@ -46,7 +47,7 @@ class VideoInUse(InUse):
       raise BadRecord(f"column {column!r}: {error}") from None
 
   def of_files(self, files: Sequence[bytes]) -> bytes:
-    return packed(files)
+    return packed(files)  # one that is missing is met as a frame that is no picture
 
   def files_in(self, names: Sequence[str]) -> list[str]:
     return in_order(names)
@@ -75,6 +76,8 @@ class VideoInUse(InUse):
         return packed((folder / frame).read_bytes() for frame in frames)
     except BadRecord as error:
       raise UserError(f"{name}: {error}; {self.taken}") from None
+    except OSError as error:
+      raise UserError(f"{error.filename}: {error.strerror}; {self.taken}") from None
     return super().file_of(thing, name)
 
   def batch(self, values: Sequence, settings: Mapping, tokenizer: Any) -> np.ndarray:
@@ -115,9 +118,10 @@ class VideoInUse(InUse):
     return f"{clip.format} {clip.size[0]}x{clip.size[1]} {clip.count} frames {clip.seconds:.2f} s, {len(raw)} bytes"
 
   def check_raw(self, raw: bytes) -> None:
-    """Its last frame is decoded too, which a broken tail lacks."""
+    """Its last frame is decoded too, which a broken tail lacks; of pictures, each of which may be bad, up to 64."""
     clip = open_clip(raw)
-    decode_frames(clip, [0, clip.count - 1], _SIDE)
+    most = min(clip.count, _CHECKED if clip.names else 2)
+    decode_frames(clip, [round(place) for place in np.linspace(0, clip.count - 1, most)], _SIDE)
 
 
 def opened(raw: bytes, settings: Mapping) -> Clip:

@@ -323,18 +323,26 @@ class Fields:
       return None
     its = self._further[modality]
     raw = its.raw_of(value, column, row, self.options)
-    if raw is None and its.folders and (parts := self._parts(its, value, folder)):
-      return its.of_files([self._file(part, column, folder) for part in parts])
+    if raw is None and its.folders and (parts := self._parts(its, value, column, folder)):
+      found = [self._file(part, column, folder) for part in parts]
+      if None in found:
+        raise BadRecord(f"column {column!r}: frame {found.index(None)} is missing")
+      return its.of_files(found)
     return self._file(value, column, folder) if raw is None else raw
 
-  def _parts(self, modality: Modality, value: Any, folder: str) -> list[Any]:
+  def _parts(self, modality: Modality, value: Any, column: str, folder: str) -> list[Any]:
     """The files of a thing that is several of them: of a list, or of the path of a folder; none of any other value."""
     if isinstance(value, list | tuple | np.ndarray):
+      if not len(value):
+        raise BadRecord(f"column {column!r} is an empty list")
       return list(value)
     path = self._path(value, folder)
     if not path or path.lower().endswith(modality.suffixes):
       return []
-    return [files.join(path, name) for name in modality.files_in(files.names_in(path))]
+    found = [files.join(path, name) for name in modality.files_in(files.names_in(path))]
+    if not found and files.is_folder(path):
+      raise BadRecord(f"{path}: a folder without pictures")
+    return found
 
   def _file(self, value: Any, column: str, folder: str) -> bytes | None:
     """An encoded image or the like; None where there is none."""

@@ -15,8 +15,8 @@ import re
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from mmcontrast.data.left_behind import is_left_behind
 from mmcontrast.data.sources import local_files
-from mmcontrast.data.sources.left_behind import is_left_behind
 from mmcontrast.errors import MissingData, UserError, nearest, one_line
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}  # of the extras "gs" and "s3"
@@ -83,6 +83,15 @@ def names_in(folder: str) -> list[str]:
   except Exception:  # each filesystem has errors of its own
     return []
   return sorted(name for path in found if not is_left_behind(name := posixpath.basename(path.rstrip("/"))))
+
+
+def is_folder(path: str) -> bool:
+  """Whether there is a folder at a path."""
+  try:
+    system, inner = _open_system(path)
+    return system.isdir(inner)
+  except Exception:  # each filesystem has errors of its own
+    return False
 
 
 def read(path: str, start: int = 0, length: int | None = None) -> bytes:

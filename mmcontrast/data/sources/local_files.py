@@ -6,7 +6,7 @@ import fnmatch
 import os
 from collections.abc import Iterator, Sequence
 
-from mmcontrast.data.sources.left_behind import is_left_behind
+from mmcontrast.data.left_behind import is_left_behind
 
 Identity = tuple[int, int]
 """What a folder is, by whatever path: its device and its number there."""

@@ -21,10 +21,10 @@ from typing import BinaryIO
 import numpy as np
 
 from mmcontrast.data import torn_samples
+from mmcontrast.data.left_behind import is_of_a_system
 from mmcontrast.data.record import BadRecord
 from mmcontrast.data.sources import files
 from mmcontrast.data.sources.keys import digest_of, key_of_file
-from mmcontrast.data.sources.left_behind import is_of_a_system
 from mmcontrast.errors import MissingData, UserError, note
 
 SUFFIX = ".index"
