@@ -47,7 +47,7 @@ FLOORS = (
 LOW = (
   *("data.attempts", "data.captions", "data.checks", "data.cut_captions", "data.filters", "data.image_parts"),
   *("data.image_views", "data.images", "data.noise", "data.record", "data.tokenizers", "data.torn_samples"),
-  *("data.meshes", "data.native", "data.regions", "data.relations", "data.transforms"),
+  *("data.left_behind", "data.meshes", "data.native", "data.regions", "data.relations", "data.transforms"),
   "data.typos",
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
