@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import nearest, one_line
+
+_KEYS = ("nodes", "edges", "centre")
+_OTHERS = {"links": "edges", "center": "centre", "vertices": "nodes"}
+_MOST = 1e300  # JSON has whole numbers that no float holds
 
 
 class ReadGraph(NamedTuple):
@@ -44,11 +50,16 @@ def read_graph(raw: bytes, kinds: Sequence[str] | None = None) -> ReadGraph:
   Raises BadRecord for what is none.
   """
   try:
-    table = json.loads(raw)
+    table = json.loads(raw, object_pairs_hook=_table)
+  except BadRecord:
+    raise
   except (ValueError, RecursionError) as error:
     raise BadRecord(f"not readable as JSON: {one_line(error)}") from None
   if not isinstance(table, Mapping) or not isinstance(table.get("nodes"), list | Mapping):
     raise BadRecord('not a graph, {"nodes": [...], "edges": [[from, to, kind], ...]}')
+  for key in table:
+    if key not in _KEYS and (meant := _OTHERS.get(key) or next(iter(get_close_matches(key, _KEYS, 1, 0.7)), "")):
+      raise BadRecord(f"a graph has no {one_line(repr(key), 40)}; did you mean {meant!r}?")
   nodes = table["nodes"]
   if not nodes:
     raise BadRecord("a graph without nodes")
@@ -66,6 +77,15 @@ def read_graph(raw: bytes, kinds: Sequence[str] | None = None) -> ReadGraph:
   return ReadGraph(values, edges, centre, tuple(known) or ("edge",))
 
 
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A table of JSON. Raises BadRecord where a key stands twice, for of two such nodes only the last would be left."""
+  table = dict(pairs)
+  if len(table) < len(pairs):
+    twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    raise BadRecord(f"{one_line(repr(twice), 40)} stands twice in one table")
+  return table
+
+
 def _values(values: list, names: list) -> tuple[str, ...] | np.ndarray:
   """Texts, or numbers: all nodes alike."""
   if all(isinstance(value, str) for value in values):
@@ -79,14 +99,17 @@ def _values(values: list, names: list) -> tuple[str, ...] | np.ndarray:
     if len(value) != len(values[0]):
       raise BadRecord(f"node {name!r} has {len(value)} numbers, and node {names[0]!r} has {len(values[0])}")
     for place, number in enumerate(value):
-      if not math.isfinite(number):
+      if isinstance(number, float) and not math.isfinite(number):
         raise BadRecord(f"node {name!r} has a feature that is not finite: number {place} is {number}")
   with np.errstate(over="ignore"):
-    found = np.array(values, np.float32)
+    try:
+      found = np.array(values, np.float32)
+    except OverflowError:
+      found = np.array([[min(max(number, -_MOST), _MOST) for number in value] for value in values], np.float32)
   if not np.isfinite(found).all():
     node, place = np.argwhere(~np.isfinite(found))[0]
     raise BadRecord(
-      f"node {names[node]!r} has a feature that no float32 holds: number {place} is {values[node][place]}"
+      f"node {names[node]!r} has a feature that no float32 holds: number {place} is {one_line(values[node][place], 40)}"
     )
   return found
 

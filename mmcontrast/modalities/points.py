@@ -8,8 +8,10 @@ points_pixel  [V, P, 2]  float32, with "pixel" in data.facts: where in the image
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -20,16 +22,18 @@ from mmcontrast.data import noise, transforms
 from mmcontrast.data.checks import check_counts, check_range
 from mmcontrast.data.meshes import read_obj, surface_points
 from mmcontrast.data.record import BadRecord, Record
-from mmcontrast.errors import UserError
+from mmcontrast.errors import UserError, one_line
 from mmcontrast.modalities.modality import Modality
-from mmcontrast.modalities.rows import RowsInUse, to_npy
+from mmcontrast.modalities.rows import NPY, RowsInUse, to_npy
 from mmcontrast.modalities.use import Shown
 from mmcontrast.modalities.views import Inputs, Preparation, Schema, Settings
 
 _STREAM = noise.stream("points")
 _SIDE, _PAPER = 192, 246
 _OF_A_MESH = 8192  # points that are taken of a mesh from outside
-_NPY = b"\x93NUMPY"
+_LINE_OF_OBJ = re.compile(rb"^\s*[vf]\s", re.MULTILINE)
+_SLACK = 0.01  # by which a colour may be below 0 or above 1, rounded or interpolated
+_MOST_COLUMNS = 64  # of fewer points than columns: those are rows, and it is transposed
 
 
 class Points(RowsInUse, Modality):
@@ -98,34 +102,51 @@ class Points(RowsInUse, Modality):
       if "points_pixel" in into:
         into["points_pixel"][view] = shown[:, 6:]
 
-  def rows(self, raw: bytes) -> np.ndarray:
-    if raw[: len(_NPY)] == _NPY:
-      return super().rows(raw)
-    sampled = surface_points(read_obj(raw, lambda name: None), _OF_A_MESH, 0)
-    return np.concatenate([sampled["positions"], sampled["normals"], sampled["colours"]], 1)
+  def wide_rows(self, raw: bytes) -> np.ndarray:
+    if not raw or raw[: len(NPY)] == NPY:
+      return super().wide_rows(raw)
+    if not _LINE_OF_OBJ.search(raw):
+      raise BadRecord(f"neither a .npy file nor a mesh in .obj format: it begins with {raw[:8]!r}")
+    return _of_mesh(raw, lambda name: None)
 
   def cloud(self, raw: bytes) -> np.ndarray:
     """float32 [N, 6] of what is stored. Raises BadRecord."""
-    found = self.rows(raw)
-    if found.shape[1] < 3:
-      raise BadRecord(f"points of {found.shape[1]} columns, and x, y, z are 3")
-    places = found[:, :3] - found[:, :3].mean(0)
-    reach = np.sqrt((places**2).sum(1).max())
-    if not reach > 0:
-      raise BadRecord(f"{len(found)} points at one place")
-    first = 6 if found.shape[1] >= 9 else 3
-    colours = np.clip(found[:, first : first + 3], 0, 1) if found.shape[1] >= 6 else np.full_like(places, 0.5)
-    return np.concatenate([places / reach, colours], 1).astype(np.float32)
+    return self._cloud_of(self.wide_rows(raw))
+
+  def _cloud_of(self, found: np.ndarray) -> np.ndarray:
+    count, columns = found.shape
+    if columns < 3:
+      raise BadRecord(f"points of {columns} columns, and x, y, z are 3")
+    if columns > max(count, _MOST_COLUMNS):
+      raise BadRecord(f"{count} points of {columns} columns: is it [columns, points]? transpose it")
+    places = found[:, :3].astype(np.float64)
+    if not np.ptp(places, axis=0).any():
+      raise BadRecord(f"{count} points at one place")
+    # In float64, and about one of them first: a scan's coordinates may be large where what is seen is small.
+    places -= places[0]
+    places -= places.mean(0)
+    places /= np.abs(places).max()
+    places /= np.sqrt((places**2).sum(1).max())
+    if columns < 6:
+      return np.concatenate([places, np.full_like(places, 0.5)], 1).astype(np.float32)
+    first = 6 if columns >= 9 else 3
+    colours = found[:, first : first + 3]
+    if colours.min() < -_SLACK or colours.max() > 1 + _SLACK:
+      raise BadRecord(
+        f"columns {first} to {first + 2} are colours from 0 to 1, and here from {colours.min():g} to "
+        f"{colours.max():g}; divide those of bytes by 255, and leave out normals or put colours behind them"
+      )
+    return np.concatenate([places, np.clip(colours, 0, 1)], 1).astype(np.float32)
 
   def _seen_cloud(self, raw: bytes) -> np.ndarray:
     """float32 [N, 8]: as `cloud`, and x and y of the pixel that shows a point. Raises BadRecord."""
-    found = self.rows(raw)
+    found = self.wide_rows(raw)
     if found.shape[1] < 12:
       raise BadRecord(
         f"points of {found.shape[1]} columns, of which none says the pixel that data.facts asks for; x and y are "
         "columns 10 and 11"
       )
-    return np.concatenate([self.cloud(raw), found[:, 10:12]], 1)
+    return np.concatenate([self._cloud_of(found), found[:, 10:12].astype(np.float32)], 1)
 
   # On the device.
 
@@ -146,18 +167,24 @@ class Points(RowsInUse, Modality):
 
   def file_of(self, thing: Any, name: str) -> bytes:
     """As of any modality; of a mesh the points of its surface, with the colours of files beside it."""
-    if isinstance(thing, str) and thing.lower().endswith(".obj") and pathlib.Path(thing).is_file():
-      folder = pathlib.Path(thing).parent
+    path = pathlib.Path(thing) if isinstance(thing, str | os.PathLike) else None
+    if path and path.name.lower().endswith(".obj") and path.is_file():
+      folder = path.parent
 
       def beside(other: str) -> bytes | None:
-        path = folder / other
-        return path.read_bytes() if path.is_file() and folder in path.resolve().parents else None
+        there = folder / other
+        try:
+          inside = folder.resolve() in there.resolve().parents
+          return there.read_bytes() if inside and there.is_file() else None
+        except (OSError, ValueError):  # no name that a file can have
+          return None
 
       try:
-        sampled = surface_points(read_obj(pathlib.Path(thing).read_bytes(), beside), _OF_A_MESH, 0)
+        return to_npy(_of_mesh(path.read_bytes(), beside))
       except BadRecord as error:
         raise UserError(f"{thing}: {error}; {self.taken}") from None
-      return to_npy(np.concatenate([sampled["positions"], sampled["normals"], sampled["colours"]], 1))
+      except OSError as error:
+        raise UserError(f"{thing}: {one_line(error)}; {self.taken}") from None
     return super().file_of(thing, name)
 
   def size(self, settings: Mapping) -> str:
@@ -195,6 +222,12 @@ class PointPreparation(Preparation):
     turned = jnp.stack([x * jnp.cos(angle) + z * jnp.sin(angle), y, z * jnp.cos(angle) - x * jnp.sin(angle)], -1)
     factor = jax.random.uniform(size, (len(places), 1, 1), minval=self.scale[0], maxval=self.scale[1])
     return factor * turned + self.jitter * jax.random.normal(move, places.shape, places.dtype)
+
+
+def _of_mesh(raw: bytes, beside: Callable[[str], bytes | None]) -> np.ndarray:
+  """float32 [_OF_A_MESH, 9] of a mesh's surface, within a ball of 1 or so: places, normals, colours."""
+  sampled = surface_points(read_obj(raw, beside, unit=True), _OF_A_MESH, 0)
+  return np.concatenate([sampled["positions"], sampled["normals"], sampled["colours"]], 1)
 
 
 def _some(cloud: np.ndarray, count: int, draw: float | None) -> np.ndarray:

@@ -12,6 +12,10 @@ from mmcontrast.data.record import BadRecord
 from mmcontrast.errors import UserError, one_line
 from mmcontrast.modalities.use import InUse, as_list, is_array
 
+NPY = b"\x93NUMPY"
+_LARGEST = float(np.finfo(np.float32).max)
+_APART = 10_000
+
 
 class RowsInUse(InUse):
   """Raw: the bytes of a .npy file of numbers [n, columns], or [n] of one column. Value: float32 [n, columns].
@@ -35,26 +39,28 @@ class RowsInUse(InUse):
 
   def rows(self, raw: bytes) -> np.ndarray:
     """float32 [n, columns] of what is stored, all of them finite. Raises BadRecord."""
-    try:
-      found = np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-      raise BadRecord(f"not a readable .npy file: {one_line(error)}") from None
-    return self.checked_rows(found)
+    return self.wide_rows(raw).astype(np.float32)
 
-  def checked_rows(self, found: Any) -> np.ndarray:
+  def wide_rows(self, raw: bytes) -> np.ndarray:
+    """The same; float64 where float32 would round away what tells them apart. Raises BadRecord."""
+    return self.checked_rows(_loaded(raw))
+
+  def checked_rows(self, found: np.ndarray) -> np.ndarray:
     """The same of an array. Raises BadRecord."""
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.ndim not in (1, 2):
-      shape = getattr(found, "shape", None)
-      raise BadRecord(f"numbers of shape {shape} in place of ({self.row}s, {self.column}s)")
+    if found.dtype.kind not in "fiu":
+      raise BadRecord(f"values of {found.dtype} in place of numbers")
+    if found.ndim not in (1, 2):
+      raise BadRecord(f"numbers of shape {found.shape} in place of ({self.row}s, {self.column}s)")
     if not found.size:
       raise BadRecord(f"{self.a} without a {self.row}")
-    found = found.astype(np.float32).reshape(len(found), -1)
-    if not np.isfinite(found).all():
-      at, of = np.argwhere(~np.isfinite(found))[0]
-      count = int((~np.isfinite(found)).sum())
-      raise BadRecord(f"{count} numbers are not finite, the first at {self.row} {at}, {self.column} {of}: "
-                      f"{found[at, of]}")  # fmt: skip
-    return found
+    as_is = found.dtype.kind == "f" and found.dtype.itemsize <= 4
+    found = found.astype(np.float32 if as_is else np.float64).reshape(len(found), -1)
+    for bad, what in ((~np.isfinite(found), "not finite"), (np.abs(found) > _LARGEST, "more than float32 holds")):
+      if bad.any():
+        at, of = np.argwhere(bad)[0]
+        raise BadRecord(f"{int(bad.sum())} numbers are {what}, the first at {self.row} {at}, {self.column} {of}: "
+                        f"{found[at, of]}")  # fmt: skip
+    return _narrowed(found)
 
   def many(self, things: Any, where: str) -> list:
     if is_array(things):
@@ -99,7 +105,30 @@ class RowsInUse(InUse):
 
 
 def to_npy(values: Any) -> bytes:
-  """A .npy file of numbers, float32. Raises ValueError, TypeError."""
+  """A .npy file of numbers, float32 where that keeps them apart. Raises ValueError, TypeError."""
+  if is_array(values) and np.asarray(values).dtype.kind not in "fiubO":
+    raise TypeError(f"values of {np.asarray(values).dtype} are no numbers")
   file = io.BytesIO()
-  np.save(file, np.asarray(values, np.float32), allow_pickle=False)
+  np.save(file, _narrowed(np.asarray(values, np.float64)), allow_pickle=False)
   return file.getvalue()
+
+
+def _loaded(raw: bytes) -> np.ndarray:
+  if raw[: len(NPY)] != NPY:
+    archive = "; of an .npz store one array as .npy" if raw[:2] == b"PK" else ""
+    raise BadRecord(f"not a readable .npy file: it begins with {raw[:8]!r}{archive}" if raw else "empty file")
+  try:
+    return np.load(io.BytesIO(raw), allow_pickle=False)
+  except Exception as error:  # a header is a Python literal: what parses, sizes and fills it fails in many ways
+    raise BadRecord(f"not a readable .npy file: {one_line(error)}") from None
+
+
+def _narrowed(values: np.ndarray) -> np.ndarray:
+  """float32; float64 where rounding would take more than a part in _APART of what a column spans."""
+  if values.dtype == np.float32 or not values.size or values.ndim > 2:
+    return values.astype(np.float32)
+  with np.errstate(all="ignore"):
+    rounded = np.abs(values).max(0) * 2.0**-24
+    spans = values.max(0) - values.min(0)
+    lost = (rounded * _APART > spans) & (spans > 0)
+    return values if np.any(lost) else values.astype(np.float32)

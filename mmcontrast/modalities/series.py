@@ -85,12 +85,15 @@ class Series(RowsInUse, Modality):
       into["series"][view, : len(shown)], into["series_length"][view] = shown, len(shown)
 
   def _decoded(self, raw: bytes, settings: Settings) -> np.ndarray:
-    found, of = self.rows(raw), settings["series"]
+    found, of = self.wide_rows(raw), settings["series"]
     if found.shape[1] != of["channels"]:
-      raise BadRecord(f"a series of {found.shape[1]} channels where data.series.channels is {of['channels']}")
+      turned = "; is it [channels, samples]? transpose it" if len(found) == of["channels"] else ""
+      raise BadRecord(f"a series of {found.shape[1]} channels where data.series.channels is {of['channels']}{turned}")
     if len(found) > of["longest"]:
       raise BadRecord(f"a series of {len(found)} samples, over data.series.longest={of['longest']}")
-    return found
+    if of["norm"] == "standardize" and found.dtype == np.float64:  # a mean that float32 would round all else away for
+      found = found - found[:1]
+    return found.astype(np.float32)
 
   # On the device.
 
@@ -142,6 +145,10 @@ class SeriesPreparation(Preparation):
     shown = real[..., None]
     if self.standardize:
       count = jnp.maximum(lengths, 1)[..., None, None]
+      # About the first sample, and as shares of the largest: neither a large mean nor large or small units are rounded
+      # away, and a channel that stands still is 0.
+      values = jnp.where(shown, values - values[:, :, :1], 0)
+      values = values / jnp.maximum(jnp.abs(values).max(2, keepdims=True), jnp.finfo(values.dtype).tiny)
       values = jnp.where(shown, values - jnp.where(shown, values, 0).sum(2, keepdims=True) / count, 0)
       values = values / (jnp.sqrt((values**2).sum(2, keepdims=True) / count) + 1e-6)
     if train and self.noise:

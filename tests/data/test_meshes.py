@@ -53,11 +53,43 @@ def test_every_form_of_a_face(face):
     (SQUARE + b"f a b c\n", "mesh with a face that is no list of numbers"),
     (b"v 0 0 nan\n" + SQUARE + b"f 1 2 3\n", "mesh with coordinates that are not finite"),
     (b"v 0 0 x\n" + SQUARE + b"f 1 2 3\n", "mesh with a coordinate that is no number"),
+    (b"v 0 0\n" + SQUARE + b"f 1 2 3\n", "mesh whose vertex 1 has 2 numbers, and x, y, z are 3"),
+    (SQUARE + b"f 1/" + b"9" * 20 + b" 2/1 3/1\n", "mesh with a face that is no list of numbers"),
+    (SQUARE + b"f 1 2 " + b"9" * 20, "mesh with a face that is no list of numbers"),
+    (SQUARE.replace(b"2", b"1e300") + b"f 1 2 3\n", "mesh with coordinates that float32 does not hold"),
   ],
 )
 def test_a_bad_mesh_says_why(data, message):
   with pytest.raises(BadRecord, match=message):
     read_obj(data)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    b"\xef\xbb\xbf" + SQUARE + b"f 1 2 3\n",  # a byte order mark
+    SQUARE.replace(b" ", b"\t").replace(b"\n", b"\r\n") + b"f\t1\t2\t3\r\n",
+    SQUARE.replace(b"\n", b" # a corner\n") + b"f 1 2 3 # of three\n",
+    SQUARE + b"f 1 \\\n2 3\n",
+    SQUARE.replace(b"v 2 2 0", b"v 2 2 0 1") + b"f 1 2 3\n",  # a weight behind one of them
+    SQUARE.replace(b"v 2 2 0", b"v 2 2 0 1 0 0") + b"f 1 2 3\n",  # a colour behind one of them
+    SQUARE[: SQUARE.index(b"v 0 2 0")] + b"f -3 -2 -1\nv 9 9 9\n",  # back from the line, not from the end
+  ],
+)
+def test_lines_as_programs_write_them(text):
+  mesh = read_obj(text)
+  np.testing.assert_array_equal(mesh.corners, [CORNER])
+  np.testing.assert_array_equal(mesh.colours, np.full((1, 3), np.float32(0.8)))
+
+
+def test_colours_of_vertices_are_those_of_faces_without_a_material():
+  square = b"v 0 0 0 1 0 0\nv 2 0 0 1 0 0\nv 2 2 0 1 0 0\nv 0 2 0 0 0 1\n"
+  text = b"mtllib a.mtl\n" + square + b"f 1 2 3\nf 1 3 4\nusemtl green\nf 1 2 3\nusemtl broken\nf 1 2 3\n"
+  files = {"a.mtl": b"newmtl green\nKd 0 1 0\nnewmtl broken\nKd nan 0 0\n"}
+  expected = [[1, 0, 0], [2 / 3, 0, 1 / 3], [0, 1, 0], [1, 0, 0]]
+  np.testing.assert_allclose(read_obj(text, files.get).colours, expected, atol=1e-6)
+  bytes_of_them = text.replace(b"0 1 0 0\n", b"0 255 0 0\n").replace(b"0 0 0 1\n", b"0 0 0 255\n")
+  np.testing.assert_allclose(read_obj(bytes_of_them, files.get).colours, expected, atol=1e-6)
 
 
 def test_points_lie_on_the_surface_and_follow_its_area():

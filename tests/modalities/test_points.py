@@ -1,5 +1,7 @@
 """Clouds of points: what is read of files and meshes and refused, what a view and a tower see."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,20 @@ from mmcontrast.modalities.rows import to_npy
 POINTS = MODALITIES["points"]
 CLOUD = np.random.default_rng(0).uniform(0, 1, (50, 6)).astype(np.float32)
 BOX = b"v 0 0 0\nv 2 0 0\nv 2 1 0\nv 0 1 0\nf 1 2 3\nf 1 3 4\n"
+
+
+def npy(values):
+  """A file of an array as it is, which `to_npy` would make float32."""
+  file = io.BytesIO()
+  np.save(file, values, allow_pickle=False)
+  return file.getvalue()
+
+
+def header(shape):
+  """A file that says another shape of itself."""
+  raw = npy(CLOUD)
+  at = raw.index(b"\n")
+  return raw[:10] + f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(at - 10) + raw[at:]
 
 
 def settings(**options):
@@ -37,6 +53,15 @@ def test_a_cloud_is_about_zero_and_in_a_ball():
   (b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "faces"), (to_npy(CLOUD[:, :2]), "points of 2 columns, and x, y, z are 3"),
   (to_npy(np.full((4, 3), np.nan)), "12 numbers are not finite, the first at point 0, column 0"),
   (to_npy(np.ones((4, 3))), "4 points at one place"), (b"\x93NUMPYx", "not a readable .npy"),
+  (to_npy(np.full((300, 3), 123456.789, np.float32)), "300 points at one place"),  # whose mean is none of them
+  (to_npy(np.ones((3, 99))), "of 99 columns: .* transpose it"),
+  (to_npy(255 * CLOUD), "columns 3 to 5 are colours from 0 to 1, and here from .* divide those of bytes by 255"),
+  (to_npy(np.concatenate([CLOUD[:, :3], CLOUD[:, :3] - 1], 1)), "leave out normals or put colours behind them"),
+  (b"", "empty file"), (b"ply\nformat", r"neither a \.npy file nor a mesh in \.obj format: it begins with b'ply"),
+  (npy(np.array([[True]])), "values of bool in place of numbers"),
+  (npy(np.ones((2, 3), complex)), "values of complex128 in place of numbers"),
+  (npy(np.full((2, 3), 1e300)), r"6 numbers are more than float32 holds, the first at point 0, column 0: 1e\+300"),
+  (header("(30000000000, 6)"), "not a readable .npy"), (header("(9**9"), "not a readable .npy"),
 ])  # fmt: skip
 def test_what_is_no_cloud_is_a_bad_record(raw, message):
   with pytest.raises(BadRecord, match=message):
@@ -62,6 +87,31 @@ def test_a_mesh_is_sampled_on_its_surface(tmp_path):
   np.testing.assert_allclose(value[:, 2], value[0, 2], atol=1e-6)  # a flat one
   picture = POINTS.show(BOX).picture
   assert picture.shape == (192, 192, 3) and (picture != 246).any()
+
+
+def test_coordinates_may_be_large_or_small():
+  """Of a map's metres, of atoms: what is seen does not depend on units or on where 0 lies."""
+  expected = POINTS.cloud(npy(CLOUD))
+  places, colours = CLOUD[:, :3].astype(np.float64), CLOUD[:, 3:]
+  for scale, offset in ((1e-30, 0), (1e30, 0), (0.01, [4e5, 5e6, 100]), (1, 1e9)):
+    raw = npy(np.concatenate([scale * places + offset, colours], 1))
+    np.testing.assert_allclose(POINTS.cloud(raw), expected, atol=1e-4)
+    given = POINTS.file_of(np.concatenate([scale * places + offset, colours], 1), "x")
+    np.testing.assert_allclose(POINTS.cloud(given), expected, atol=1e-4)
+  for kind in (">f4", np.float16, np.longdouble):
+    np.testing.assert_allclose(POINTS.cloud(npy(CLOUD.astype(kind))), expected, atol=2e-3)
+  box = POINTS.cloud(BOX)
+  for scale in (1e-30, 1e30, 1e300):
+    text = BOX.replace(b"2", f"{2 * scale:g}".encode()).replace(b" 1 0", f" {scale:g} 0".encode())
+    text = text[: text.index(b"f")] + BOX[BOX.index(b"f") :]
+    np.testing.assert_allclose(POINTS.cloud(text), box, atol=1e-5)
+
+
+def test_a_mesh_of_a_path_object_has_its_materials(tmp_path):
+  (tmp_path / "box.obj").write_bytes(b"mtllib box.mtl\nmtllib " + b"x" * 300 + b"\nusemtl red\n" + BOX)
+  (tmp_path / "box.mtl").write_bytes(b"newmtl red\nKd 1 0 0\n")
+  for thing in (tmp_path / "box.obj", str(tmp_path / "box.obj")):
+    np.testing.assert_array_equal(POINTS.accepts(thing, settings(), "x")[:, 3:], [[1, 0, 0]] * 32)
 
 
 def test_views_are_points_of_the_cloud_by_their_numbers():

@@ -35,6 +35,9 @@ def broken(value, where=(7, 2)):
   (broken(np.inf), "sample 7, channel 2: inf"),
   (to_npy(np.zeros((4, 2))), "2 channels where data.series.channels is 3"),
   (to_npy(np.zeros((0, 3))), "without a sample"), (to_npy(np.zeros((2, 2, 2))), r"shape \(2, 2, 2\)"),
+  (to_npy(SIGNAL.T), r"40 channels .* is 3; is it \[channels, samp"),
+  (b"1,2,3\n", "not a readable .npy file: it begins with b'1,2,3"), (b"", "empty file"),
+  (b"PK\x03\x04", "of an .npz store one array as .npy"),
   (to_npy(np.zeros((200, 3))), "200 samples, over data.series.longest=100"),
 ])  # fmt: skip
 def test_what_is_no_series_is_a_bad_record(raw, message):
@@ -44,6 +47,12 @@ def test_what_is_no_series_is_a_bad_record(raw, message):
   with pytest.raises(UserError, match=message) as caught:
     SERIES.accepts(raw, of, "series 0")
   assert "\n" not in str(caught.value)
+
+
+def test_an_array_of_what_is_no_number_is_refused():
+  for values in (np.ones((4, 3), complex), np.zeros((4, 3), "M8[s]")):
+    with pytest.raises(UserError, match=f"series 0: an array of {values.dtype.name[:9]}.* is not a series"):
+      SERIES.accepts(values, settings(), "series 0")
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -83,6 +92,22 @@ def test_channels_are_standardised_over_what_is_real():
   alone = prepared([24], train=True, noise=0.5).values
   np.testing.assert_array_equal(noisy[0], alone[0])
   assert np.abs(noisy - values).max() > 0.1 and not np.asarray(noisy)[1, 9:].any()
+
+
+def test_units_and_offsets_do_not_matter():
+  config = {"data": settings(), "augment": {}}
+
+  def seen(raw):
+    batch = SERIES.batch([SERIES.evaluation_view(raw, config["data"])], config["data"], None)
+    arrays = {name: array[:, None] for name, array in batch.items()}
+    made = SERIES.preparation(config)({**arrays, "seed": np.zeros(1, np.uint32)}, False)
+    return np.asarray(made["series"].values)[0, 0]
+
+  expected = seen(to_npy(SIGNAL))
+  np.testing.assert_allclose(expected.std(0), 1, atol=1e-4)
+  for scale, offset in ((1e-7, 0), (1e-30, 0), (1e30, 0), (1, 1e8)):
+    np.testing.assert_allclose(seen(to_npy(scale * SIGNAL.astype(np.float64) + offset)), expected, atol=1e-4)
+  assert not seen(to_npy(np.full((40, 3), 1e6 + 0.1))).any()  # a channel that stands still
 
 
 def test_a_tower_does_not_see_padding():
