@@ -21,7 +21,8 @@ caption than to that of the opposite order, of the same object; `clip of two` th
 The margin of a tower is its least seed's beside the best seed's of the mean. "linear" is the baseline of "video".
 
 Finished runs in --workdir are reused, each trained in a process of its own. `minutes` are of processor time that
-training took, compilation included: on one core as many as on the clock where nothing else uses it.
+training took, compilation included: on one core as many as on the clock where nothing else uses it. Rows that --out has
+of other cases stay in it; its "command" is then the commands that made its rows, in their order.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ import itertools
 import json
 import math
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from methods import config_of
-from record import record
+from record import device, record, versions
 
 RECALLS = (1, 10)
 CELLS, SEGMENTS, SIDE = 6, 8, 16
@@ -438,6 +440,38 @@ def _training(of_seeds: list[dict[str, Any]]) -> dict[str, Any]:
   return {"seeds": len(of_seeds), **{key: of_seeds[0][key] for key in ("steps", "examples")}, "minutes": minutes}
 
 
+def beside_kept(
+  rows: list[dict[str, Any]], cases: Sequence[str], out: str | None, command: str
+) -> tuple[list[dict[str, Any]], str]:
+  """`rows` with those of `out` that are of other cases, in the order of CASES, and the commands that made them all.
+
+  A kept row that was measured on another device, or with other versions, says so itself.
+  """
+  path = pathlib.Path(out or "")
+  if not out or not path.exists():
+    return rows, command
+  there = json.loads(path.read_text())
+  kept = [row for row in there["rows"] if row["case"] not in cases]
+  if not kept:
+    return rows, command
+  now = versions()
+  other = {package: of for package, of in there["versions"].items() if now.get(package, of) != of}
+  marks = {"device": there["device"]} if there["device"] != device() else {}
+  marks |= {"versions": " ".join(f"{package} {of}" for package, of in other.items())} if other else {}
+  kept = [marks | row for row in kept]
+  places = [*CASES, "order"]
+  still = [one for one in there["command"].split(" && ") if not set(cases_of(one)) <= set(cases)]
+  return sorted([*kept, *rows], key=lambda row: places.index(row["case"])), " && ".join([*still, command])
+
+
+def cases_of(command: str) -> list[str]:
+  """What a command line of this script was asked for."""
+  words = shlex.split(command)
+  if "--cases" not in words:
+    return [*CASES, "order"]
+  return list(itertools.takewhile(lambda word: not word.startswith("-"), words[words.index("--cases") + 1 :]))
+
+
 def say_margin(rows: list[dict[str, Any]]) -> None:
   """Whether towers that see time are above the one that averages, by more than seeds differ."""
   mean = next((row for row in rows if row.get("tower") == "mean"), None)
@@ -476,7 +510,9 @@ def main() -> None:
   if "order" in options.cases:
     of_towers = {tower: of_seeds for tower, name in ORDER.items() if (of_seeds := all_seeds(name))}
     rows += (of_order_rows := rows_of_order(of_towers))
-  record(rows, options.out)
+  made = sorted({row["case"] for row in rows})
+  together, command = beside_kept(rows, made, options.out, shlex.join(["python", *sys.argv]))
+  record(together, options.out, command)
   if "order" in options.cases:
     say_margin(of_order_rows)
 
