@@ -307,6 +307,11 @@ class Model:
       add(self.tower_of_head[path.head], path.source)
     return [*sorted(of_views), *fusions]
 
+  def shared_parts(self, params: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """What a head has of others: submodule -> its part of `params`, or of a tree like them."""
+    of = self.shared.get(name, {}) if kind == "heads" else {}
+    return {part: _owned(params, owner)[part] for part, owner in of.items()}
+
   def _head_inputs(self, head: str, encoded: Encoded) -> tuple:
     return tuple(getattr(encoded, field) for field in takes(self.heads[head]))
 
@@ -326,8 +331,7 @@ class Model:
     stats = variables["batch_stats"][kind].get(name)
     if f"{kind}/{name}" in self.frozen:
       params, train = jax.lax.stop_gradient(params), False
-    for part, owner in (self.shared.get(name, {}) if kind == "heads" else {}).items():
-      params = {**params, part: _owned(variables["params"], owner)[part]}
+    params = {**params, **self.shared_parts(variables["params"], kind, name)}
     own = {"params": params, **({"batch_stats": stats} if stats else {})}
     scope = jax.named_scope(f"{kind}.{name}")  # how a compiled program says whose an instruction is
     if not train:

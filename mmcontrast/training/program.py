@@ -21,7 +21,7 @@ from mmcontrast.inference.kinds import space_of
 from mmcontrast.modalities import MODALITIES
 from mmcontrast.modalities.views import Inputs, Preparation
 from mmcontrast.models.lora import Lora
-from mmcontrast.models.model import build_model
+from mmcontrast.models.model import Model, build_model
 from mmcontrast.objectives import terms as objective
 from mmcontrast.objectives.drawn_pairs import drawn_paths
 from mmcontrast.objectives.embedding_path import parse_embedding
@@ -210,7 +210,7 @@ def _method_and_variables(config: Mapping, spec: pipeline.Spec) -> tuple[Method,
   variables, spaces = _variable_shapes(model, terms, preparations, spec, lora)
   params, frozen = variables["params"], config["optimizer"].get("frozen", ())
   optimizer, rates = optim.make_optimizer(config["optimizer"], params, steps, epoch)
-  model = dataclasses.replace(model, frozen=_frozen_parts(frozen, params))
+  model = dataclasses.replace(model, frozen=_frozen_parts(model, frozen, params))
   method = Method(
     model=model,
     terms=terms,
@@ -341,12 +341,15 @@ def _variable_shapes(
   return variables, spaces
 
 
-def _frozen_parts(patterns: Sequence[str], params: Any) -> frozenset[str]:
-  """The towers and heads all of whose parameters are frozen, and that LoRA does not adapt."""
+def _frozen_parts(model: Model, patterns: Sequence[str], params: Any) -> frozenset[str]:
+  """The towers and heads all of whose parameters, own or shared, are frozen, and that LoRA does not adapt."""
   mask = optim.frozen_mask(params, patterns)
-  return frozenset(
-    f"{kind}/{name}"
-    for kind in ("towers", "heads")
-    for name, tree in mask[kind].items()
-    if all(jax.tree.leaves((tree, mask.get("lora", {}).get(kind, {}).get(name))))
-  )
+  found = set()
+  for kind in ("towers", "heads"):
+    for name, tree in mask[kind].items():
+      leaves = jax.tree.leaves(
+        (tree, mask.get("lora", {}).get(kind, {}).get(name), model.shared_parts(mask, kind, name))
+      )
+      if leaves and all(leaves):  # what has no parameter, and may have a batch norm, trains
+        found.add(f"{kind}/{name}")
+  return frozenset(found)

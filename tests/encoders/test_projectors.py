@@ -101,6 +101,26 @@ def test_a_new_modality_trains_its_own_part_of_a_frozen_trunk():
   assert method.model.frozen == {"towers/image", "towers/text", "heads/image_joint"}
 
 
+def test_a_head_all_of_which_is_shared_is_frozen_with_its_owner_only():
+  """One without a parameter of its own was taken for frozen, so that its batch norm never saw a batch."""
+  head = dict(name="mlp", dim=8, depth=1, batch_norm_last=True)
+  heads = dict(
+    image_joint=dict(head, tower="image"), text_joint=dict(head, tower="text", shared=dict(fc1="image_joint"))
+  )
+  config = tiny_config(heads=heads, objective=dict(image_text=dict(query=NAMES[0], key=NAMES[1])))
+  method = make_method(config, tiny_spec())
+  assert method.model.frozen == frozenset()
+  batch = {name: jnp.asarray(tiny_batch(8)[name]) for name in ("image", "text")}
+  views = {"image": Inputs(batch["image"] / 255.0), "text": Inputs(batch["text"], batch["text"] != 0)}
+  variables = jax.jit(method.model.init)(jax.random.key(0), {name: view.view(0) for name, view in views.items()})
+  assert "text_joint" in variables["batch_stats"]["heads"]
+  made, stats = method.model.embed(variables, views, NAMES, train=True)
+  np.testing.assert_allclose(made[NAMES[1]].pooled.mean(0), 0, atol=1e-5)
+  assert all(np.any(stats["heads"][name]["bn1"]["mean"]) for name in ("image_joint", "text_joint"))
+  config["optimizer"]["frozen"] = ("heads/image_joint/.*",)
+  assert make_method(config, tiny_spec()).model.frozen == {"heads/image_joint", "heads/text_joint"}
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [
