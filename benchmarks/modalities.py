@@ -152,7 +152,7 @@ def measured(name: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[st
   for pair in pairs or [("video", "text")]:  # of those that only "order" trains
     # Once: the baseline has no seed.
     linear = Linear.fitted(pair, fits, model) if pairs and not seed else None
-    found |= _retrieved(tests, pair, linear)
+    found |= retrieved(tests, pair, linear)
     if name in ORDER.values():
       (test,) = tests
       found["order"] = of_order(test, *map(test.joint, pair))
@@ -161,7 +161,7 @@ def measured(name: str, steps: int, seed: int, workdir: pathlib.Path) -> dict[st
   return found
 
 
-def _retrieved(tests: list, pair: tuple[str, str], fitted: Linear | None) -> dict[str, Any]:
+def retrieved(tests: list, pair: tuple[str, str], fitted: Linear | None) -> dict[str, Any]:
   """Way -> recalls of the model, "linear ..." and "chance ...", means over the sets."""
   from mmcontrast.evaluation.retrieval import retrieval
 
@@ -170,7 +170,7 @@ def _retrieved(tests: list, pair: tuple[str, str], fitted: Linear | None) -> dic
     rows = []
     for test in tests:
       matches = test.matches(query, gallery)
-      scored = retrieval(test.joint(query), test.joint(gallery), matches)
+      scored = retrieval(test.joint(query), test.joint(gallery), matches, test.compare, f"{query}_to_{gallery}")
       row = {f"R@{k}": 100 * scored[f"recall@{k}"] for k in RECALLS}
       row |= {key: int(scored[key]) for key in ("queries", "candidates")}
       if fitted:

@@ -82,6 +82,8 @@ def contents(
   kind, _, path = text.tokenizer.partition(":")
   if kind == "clip" and not with_clip:
     return {}
+  if kind == "word_parts":
+    raise UserError("data.tokenizer: 'word_parts' hashes, which no tokenizer.json can; export --to stablehlo")
   own = make_tokenizer(text.tokenizer, lower=text.lower)
   if kind == "clip":
     return _files(_clip(own), text, {bos: own.bos_id, eos: own.eos_id, "pad_token": own.eos_id})

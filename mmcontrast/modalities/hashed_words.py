@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmcontrast.data.word_parts import parts_of
+
 _WORD = re.compile(r"\w+")
-_LETTERS = (3, 4, 5)
 
 
 def hashed_words(texts: Sequence[str], width: int) -> np.ndarray:
@@ -31,7 +32,6 @@ def hashed_words(texts: Sequence[str], width: int) -> np.ndarray:
 @functools.lru_cache(maxsize=100_000)
 def _parts(word: str) -> tuple[np.ndarray, np.ndarray]:
   """The hashes of a word and of its parts, and the numbers that are added there; a word weighs 1 in all."""
-  closed = f"<{word}>"
-  parts = [closed, *(closed[at : at + size] for size in _LETTERS for at in range(len(closed) - size + 1))]
+  parts = parts_of(word)
   hashes = np.array([zlib.crc32(part.encode()) for part in parts], np.int64)
   return hashes >> 1, np.where(hashes & 1, 1, -1).astype(np.float32) / np.sqrt(len(parts), dtype=np.float32)

@@ -192,7 +192,7 @@ def smoke(name, elsewhere="elsewhere"):
     overrides += ["--config.data.source.labels=('group',)"] * (name == "methods/clip2scene")
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "wordnet":  # of a package of 6 MB
-    overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source.graph=graph"]
+    overrides = [f"--config.data.dataset=jsonl:{elsewhere}/rows.jsonl", "--config.data.source={'graph': 'graph'}"]
     overrides += ["--config.objective.views.module.clusters=(4, 6)"] * ("meow" in name)
     overrides.append(f"--config.data.tokenizer={elsewhere}/tokenizer.model")
   elif load_config(name)["data"]["dataset"] == "emoji_scenes":

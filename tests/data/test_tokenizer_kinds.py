@@ -5,6 +5,7 @@ import itertools
 import json
 import pathlib
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_a_caption_cannot_write_an_end_of_text(clips):
 @pytest.mark.parametrize("length", [3, 7])
 def test_every_kind_keeps_eos_when_it_cuts(clips, json_file, length, data_dir):
   model = data_dir / "emoji_views" / "tokenizer.model"
-  for tokenizer in (clips, make("bytes"), make(f"huggingface:{json_file}"), make(str(model))):
+  for tokenizer in (clips, make("bytes"), make("word_parts"), make(f"huggingface:{json_file}"), make(str(model))):
     ids = tokenizer.encode(["red heart red heart red heart red heart", ""], length)
     assert ids.dtype == np.int32 and ids.shape == (2, length)
     assert (ids[:, 0] == tokenizer.bos_id).all() and ids[0, -1] == ids[1, 1] == tokenizer.eos_id
@@ -85,7 +86,7 @@ def test_every_kind_keeps_eos_when_it_cuts(clips, json_file, length, data_dir):
 
 
 def test_half_a_surrogate_pair_is_a_question_mark(clips):
-  for tokenizer in (clips, make("bytes")):
+  for tokenizer in (clips, make("bytes"), make("word_parts")):
     np.testing.assert_array_equal(tokenizer.encode(["a\ud83d"], 8), tokenizer.encode(["a?"], 8))
 
 
@@ -98,6 +99,22 @@ def test_bytes():
   assert tokenizer.decode(ids) == texts
   assert list(tokenizer.encode(["A"], 3)[0]) == [1, ord("a") + 3, 2]
   assert list(make("bytes", lower=False).encode(["A"], 3)[0]) == [1, ord("A") + 3, 2]
+
+
+def test_word_parts_of_words_that_share_letters_are_shared():
+  tokenizer = make("word_parts")
+  ids = [set(row[1:-1]) for row in tokenizer.tokens(["Dogs", "a dog", "dog dog"])]
+  assert [len(row) for row in tokenizer.tokens(["dog", "a dog", "", "-"])] == [2 + 7, 2 + 2 + 7, 2, 2]
+  of_dog, of_a = ids[2], ids[1] - ids[2]
+  assert len(of_dog) == 6 and len(of_a) == 1  # "<dog>" is a word and five letters of it
+  assert len(of_dog & ids[0]) == 3  # "<do", "dog", "<dog"
+  assert zlib.crc32(b"<dog") % 8192 + 3 in of_dog & ids[0]
+  assert tokenizer.vocab_size == 8195 and (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 0)
+  assert tokenizer.tokens(["DOG"]) == tokenizer.tokens(["dog"]) != make("word_parts", lower=False).tokens(["DOG"])
+  of_a_id = next(iter(of_a))
+  assert tokenizer.decode(tokenizer.encode(["a", ""], 8)) == [f"#{of_a_id} #{of_a_id}", ""]  # a word, and its 3 letters
+  with pytest.raises(UserError, match="'word_parts' takes no path"):
+    make("word_parts:8192")
 
 
 def write_json(path, specials=("[PAD]", "[CLS]", "[SEP]"), **padding):

@@ -84,7 +84,29 @@ def test_a_neighbourhood_to_train_on_has_nothing_that_is_held_out(wordnet):
   assert len(few) == 4 and few == star.around(0, 10, 3, ("train",)) and len(star.around(0, 10, 20, ("train",))) == 10
 
 
+def test_texts_say_what_a_synset_is_a_kind_of_some_steps_up(wordnet):
+  names = [", ".join(synset.words) for synset in wordnet.synsets]
+  graph = WholeGraph(dict(kinds=KINDS, names=names, glosses=names, split=wordnet.split, edges=wordnet.edges))
+
+  class Said(Base):
+    def __getitem__(self, index):
+      return {"id": index, "captions": {"caption": ["a gloss", "its own kind"]}}
+
+  def texts(index, steps):
+    return Neighbourhoods(Said(), graph, "test", 10, 8, "names", steps)[index]["captions"]["caption"]
+
+  own = ["a gloss", "its own kind"]
+  assert texts(3, 0) == texts(0, 3) == own  # "entity" is a kind of nothing
+  assert texts(3, 1) == [*own, "a kind of dog"]
+  assert texts(3, 2) == texts(3, 4) == [*own, "a kind of dog", "a kind of entity"]
+  assert texts(4, 2) == [*own, "a kind of dog", "a kind of entity"]  # an instance, of the other dog
+  diamond = WholeGraph(dict(kinds=KINDS, names=list("abcde"), glosses=list("abcde"), split=["train"] * 5,
+                            edges=[(0, 1, 0), (0, 2, 0), (1, 3, 0), (2, 3, 0), (3, 4, 0), (0, 4, 3)]))  # fmt: skip
+  assert diamond.above(0, 2) == [1, 2, 3] and diamond.above(0, 9) == [1, 2, 3, 4] and diamond.above(0, 0) == []
+
+
 @pytest.mark.parametrize(("options", "message"), [
+  (dict(steps_up=-1), r"data\.source\.steps_up: -1; give a whole number, at least 0"),
   (dict(nodes=0), r"data\.source\.nodes: 0; give a whole number"), (dict(text="gloss"), "did you mean 'glosses'"),
   (dict(node=2), "wordnet: data.source: no option 'node'; did you mean 'nodes'"),
   (dict(), "dataset wordnet is not in .*; run: mmcontrast data build wordnet"),

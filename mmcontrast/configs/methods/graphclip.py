@@ -3,12 +3,14 @@
     mmcontrast data build wordnet
     mmcontrast train --config methods/graphclip --workdir runs/graphclip
 
-CLIP's loss between parts of a graph and texts; edges and features are hidden at random, and in three passes a step the
-features are moved against the loss by the signs of its gradient, which is added up ("free" adversarial training). In
-the paper node features and texts are a frozen MiniLM's and texts are summaries by a language model; here features are
-hashes of the nodes' words, texts are WordNet's glosses, and the text tower learns. Features are moved by 0.001 and not
-by 0.01, at which both towers, learning from nothing, gave in: all embeddings became one. Subtrees that were held out
-are told by their names.
+CLIP's loss between parts of a graph and two texts each; edges and features are hidden at random, and in three passes a
+step the features are moved against the loss by the signs of its gradient, which is added up ("free" adversarial
+training). In the paper node features and texts are a frozen MiniLM's and texts are summaries by a language model; here
+nothing is pretrained. Nodes and texts are both hashed parts of words (tokenizer "word_parts"), so that words which
+training never had have something in common on both sides; texts are WordNet's glosses, and what a synset is a kind of,
+up to four steps away, without its name: of texts that name the centre, towers learn to look at nothing else. Features
+are moved by 0.001 and not by 0.01, at which both towers, learning from nothing, gave in: all embeddings became one; a
+batch norm in the heads takes out what all have in common. Subtrees that were held out are told by their names.
 """
 
 from mmcontrast.config import sized
@@ -16,17 +18,20 @@ from mmcontrast.configs import wordnet
 
 
 def get_config(arg=None):
-  c = wordnet.graphs(views=1, texts=1)
-  c.steps, c.batch.size = 800, 64
-  c.towers.text = dict(name="text_transformer", width=96, depth=2, heads=3)
-  c.heads = {f"{name}_joint": dict(tower=name, name="linear", dim=96) for name in ("graph", "text")}
-  c.objective.graph_text = dict(
-    query="graph[0]/graph_joint",
-    key="text[0]/text_joint",
-    direction="both",
-    temperature=dict(init=0.07, learned=True, min=0.01),
+  c = wordnet.graphs(views=1, texts=2)
+  c.steps, c.batch.size = 1200, 128
+  c.data.source, c.data.tokenizer, c.data.text_length = dict(steps_up=4), "word_parts", 128
+  c.data.graph.features = 1024
+  c.optimizer.learning_rate.peak = 3e-3
+  c.towers.text = dict(name="text_transformer", width=256, depth=0, positions="rope")
+  c.heads = {f"{name}_joint": dict(tower=name, name="mlp", depth=1, dim=256, batch_norm_last=True) for name in c.towers}
+  pair = dict(query="graph[0]/graph_joint", direction="both", weight=0.5)
+  c.objective = dict(
+    graph_text=dict(key="text[0]/text_joint", temperature=dict(init=0.07, learned=True, min=0.01), **pair),
+    graph_other=dict(key="text[1]/text_joint", temperature="graph_text", **pair),
   )
   c.update_rule = dict(name="adversarial", views=("graph[0]",), size=0.001, passes=3)
+  c.evaluation.data.unseen.source = {}
   c.evaluation.update(
     graph="graph_joint",
     text="text_joint",

@@ -21,7 +21,8 @@ from mmcontrast.errors import UserError, choose
 from mmcontrast.registry import check_options
 
 TEXTS = ("names", "glosses")
-_DEFAULTS = {"nodes": 64, "fan": 8, "text": "names"}
+KIND_OF = ("hypernym", "instance_of")
+_DEFAULTS = {"nodes": 64, "fan": 8, "text": "names", "steps_up": 0}
 
 
 class WholeGraph:
@@ -38,6 +39,7 @@ class WholeGraph:
     self.split = tuple(table["split"])
     glosses = [f"{name}: {gloss}" for name, gloss in zip(table["names"], table["glosses"])]
     self.texts = {"names": tuple(table["names"]), "glosses": tuple(glosses)}
+    self._up = [(self.kinds.index(kind), False) for kind in KIND_OF if kind in self.kinds]
     self._leads: list[dict[tuple[int, bool], list[int]]] = [{} for _ in self.split]
     for start, end, kind in table["edges"]:
       self._leads[start].setdefault((kind, False), []).append(end)
@@ -62,6 +64,18 @@ class WholeGraph:
               return list(found)
     return list(found)
 
+  def above(self, node: int, steps: int) -> list[int]:
+    """What a node is a kind or an instance of, 1 to `steps` steps up, the nearest first."""
+    found, edge = {node: None}, [node]
+    for _ in range(steps):
+      edge = [end for one in edge for way in self._up for end in self._leads[one].get(way, ())]
+      found |= dict.fromkeys(edge)
+    return list(found)[1:]
+
+  def name(self, node: int) -> str:
+    """Its first word."""
+    return self.texts["names"][node].partition(", ")[0]
+
   def between(self, nodes: Sequence[int]) -> list[list]:
     """[from, to, kind] of all edges between some nodes, which are called by their places among these."""
     at = {node: place for place, node in enumerate(nodes)}
@@ -78,8 +92,9 @@ class WholeGraph:
 class Neighbourhoods:
   """The synsets of a split, with their graphs."""
 
-  def __init__(self, base: EmojiSource, graph: WholeGraph, split: str, nodes: int, fan: int, text: str):
-    self._base, self._graph, self._options = base, graph, (nodes, fan)
+  def __init__(self, base: EmojiSource, graph: WholeGraph, split: str, nodes: int, fan: int, text: str,
+               steps_up: int = 0):  # fmt: skip
+    self._base, self._graph, self._options, self._steps_up = base, graph, (nodes, fan), steps_up
     self._texts = graph.texts[text]
     self._splits = ("train",) if split == "train" else tuple(dict.fromkeys(graph.split))
     base.info = dataclasses.replace(base.info, keys={})  # what is read of it is no thing but its texts
@@ -92,7 +107,11 @@ class Neighbourhoods:
     record = self._base[index]
     nodes = self._graph.around(record["id"], *self._options, self._splits)
     table = {"nodes": [self._texts[node] for node in nodes], "edges": self._graph.between(nodes), "centre": 0}
-    return {**record, "graph": {"neighbourhood": json.dumps(table).encode()}}
+    found = {**record, "graph": {"neighbourhood": json.dumps(table).encode()}}
+    if above := self._graph.above(record["id"], self._steps_up):
+      more = [f"a kind of {self._graph.name(one)}" for one in above]
+      found["captions"] = {field: [*texts, *more] for field, texts in record["captions"].items()}
+    return found
 
 
 def open_wordnet(path: str, options: Mapping, split: str, data_dir: str | os.PathLike | None) -> Neighbourhoods:
@@ -100,16 +119,17 @@ def open_wordnet(path: str, options: Mapping, split: str, data_dir: str | os.Pat
 
   Args:
     options: nodes: of a synset's neighbourhood, of which views draw some. fan: how many edges of a kind are followed
-      from a node. text: what nodes say: "names", the words of a synset, or "glosses", what they mean too.
+      from a node. text: what nodes say: "names", the words of a synset, or "glosses", what they mean too. steps_up: how
+    far up there is a text "a kind of animal" for each that a synset is a kind of; 0: only the data set's own texts.
   """
   if path:
     raise UserError(f"data.dataset: wordnet takes no path, not {path!r}")
   check_options(options, _DEFAULTS, "wordnet: data.source")
   chosen = {**_DEFAULTS, **options}
   choose(chosen["text"], TEXTS, "data.source.text")
-  for key in ("nodes", "fan"):
-    if isinstance(chosen[key], bool) or not isinstance(chosen[key], int) or chosen[key] < 1:
-      raise UserError(f"data.source.{key}: {chosen[key]!r}; give a whole number, at least 1")
+  for key, least in (("nodes", 1), ("fan", 1), ("steps_up", 0)):
+    if isinstance(chosen[key], bool) or not isinstance(chosen[key], int) or chosen[key] < least:
+      raise UserError(f"data.source.{key}: {chosen[key]!r}; give a whole number, at least {least}")
   base = open_built("wordnet", split, data_dir)
   return Neighbourhoods(base, _whole(build.data_folder(data_dir) / "wordnet" / "graph.json"), split, **chosen)
 

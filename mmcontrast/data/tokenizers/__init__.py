@@ -5,6 +5,7 @@
 "clip:PATH"           CLIP's BPE; "clip" takes the file of an installed open_clip
 "huggingface:PATH"    a JSON file of the `tokenizers` package
 "bytes"               UTF-8 bytes
+"word_parts"          words and 3 to 5 of their letters, hashed
 
 What a kind takes, of `path`, `lower` and `special_tokens`, are the parameters of its class.
 """
@@ -21,6 +22,7 @@ from mmcontrast.data.tokenizers.huggingface import HuggingFaceTokenizer
 from mmcontrast.data.tokenizers.sentencepiece import SentencePieceTokenizer, train
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer
 from mmcontrast.data.tokenizers.utf8 import ByteTokenizer
+from mmcontrast.data.tokenizers.word_parts import WordPartsTokenizer
 from mmcontrast.errors import UserError, nearest
 from mmcontrast.registry import REQUIRED, build, options_of
 
@@ -31,6 +33,7 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
   "clip": ClipTokenizer,
   "huggingface": HuggingFaceTokenizer,
   "bytes": ByteTokenizer,
+  "word_parts": WordPartsTokenizer,
 }
 OF_DATASET = "sentencepiece"  # the kind that without a path means the dataset's own model
 FOLDER = "tokenizer"  # within the folder of a run
