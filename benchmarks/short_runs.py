@@ -87,7 +87,7 @@ def short_runs() -> dict[str, Short]:
     "coavt": Short(Run("methods/coavt", 300, ("batch.size=64",), *voices), of_three),
     "clsr": Short(Run("methods/clsr", 600, ("batch.size=64",), *voices), (("audio", "text"),)),
     "clip_audio": Short(Run("methods/clip_audio", 600, ("batch.size=64",), *voices), (("audio", "text"),)),
-    "macil": Short(Run("methods/macil", 400, ("batch.size=64",), *emoji), (("image", "text"),)),
+    "macil": Short(Run("methods/macil", 400, ("batch.size=64",), *emoji), (("image", "text"),), own_answers),
   }
 
 
