@@ -87,7 +87,12 @@ def short_runs() -> dict[str, Short]:
     "coavt": Short(Run("methods/coavt", 300, ("batch.size=64",), *voices), of_three),
     "clsr": Short(Run("methods/clsr", 600, ("batch.size=64",), *voices), (("audio", "text"),)),
     "clip_audio": Short(Run("methods/clip_audio", 600, ("batch.size=64",), *voices), (("audio", "text"),)),
-    "macil": Short(Run("methods/macil", 400, ("batch.size=64",), *emoji), (("image", "text"),), own_answers),
+    "macil": Short(Run("methods/macil", 800, ("batch.size=64",), *emoji), (("image", "text"),), own_answers),
+    "macil-1.5": Short(
+      Run("methods/macil", 400, ("batch.size=64", "objective.bags.module.contrast.end=1.5"), *emoji),
+      (("image", "text"),),
+      own_answers,
+    ),
   }
 
 

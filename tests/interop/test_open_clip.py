@@ -226,6 +226,11 @@ SIGLIPS = dict(
 )
 
 
+def test_parts_of_words_have_no_tokenizer_json():
+  with pytest.raises(UserError, match=r"'word_parts' hashes, which no tokenizer\.json can; export --to stablehlo"):
+    tokenizer_files.contents(TextInput(32, "word_parts", dict(pad=0, bos=1, eos=2)))
+
+
 @pytest.mark.parametrize(
   "towers, heads, name",
   [

@@ -23,7 +23,7 @@ def get_config(arg=None):
   c.data.source, c.data.tokenizer, c.data.text_length = dict(steps_up=4), "word_parts", 128
   c.data.graph.features = 1024
   c.optimizer.learning_rate.peak = 3e-3
-  c.towers.text = dict(name="text_transformer", width=256, depth=0, positions="rope")
+  c.towers.text = dict(name="text_transformer", width=256, depth=0, heads=1, positions="rope")
   c.heads = {f"{name}_joint": dict(tower=name, name="mlp", depth=1, dim=256, batch_norm_last=True) for name in c.towers}
   pair = dict(query="graph[0]/graph_joint", direction="both", weight=0.5)
   c.objective = dict(
