@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmcontrast.data.word_parts import parts_of
+from mmcontrast.data.tokenizers.word_parts import parts_of
 
 _WORD = re.compile(r"\w+")
 

@@ -12,10 +12,10 @@ import re
 import zlib
 
 from mmcontrast.data.tokenizers.tokenizer import Tokenizer
-from mmcontrast.data.word_parts import parts_of
 
 _SPECIALS = 3  # pad 0, bos 1, eos 2
 _PLACES = 8192
+LETTERS = (3, 4, 5)
 _WORD = re.compile(r"\w+")
 
 
@@ -34,3 +34,9 @@ class WordPartsTokenizer(Tokenizer):
 
   def _text(self, ids: list[int]) -> str:
     return " ".join(f"#{i}" for i in ids if i >= _SPECIALS)
+
+
+def parts_of(word: str) -> list[str]:
+  """A word between "<" and ">", and each run of 3, 4 and 5 letters of that."""
+  closed = f"<{word}>"
+  return [closed, *(closed[at : at + size] for size in LETTERS for at in range(len(closed) - size + 1))]
