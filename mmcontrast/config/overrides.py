@@ -267,7 +267,7 @@ def at_least(key: str) -> str:
 def _number(value: float, whole: bool, as_float: bool, examples: list[Any], said: str) -> int | float:
   if whole:
     if not math.isfinite(value) or value != int(value):
-      raise UserError(f"{said}: a whole number is needed, such as {next(one for one in examples if one)!r}")
+      raise UserError(f"{said}: a whole number is needed, such as {next((one for one in examples if one), 1)!r}")
     return int(value)
   return float(value) if as_float else value
 

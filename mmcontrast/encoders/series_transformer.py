@@ -75,6 +75,11 @@ class SeriesTransformer(nn.Module):
     [B, T] (None without a mask)."""
     dtype = jnp.dtype(self.dtype)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
+    if series.shape[1] < self.stride:
+      raise UserError(
+        f"stride={self.stride} is longer than series of {series.shape[1]} samples; set it to {series.shape[1]} or "
+        "less, or config.data.series.length higher"
+      )
     count = -(-series.shape[1] // self.stride)
     missing = ((0, 0), (0, count * self.stride - series.shape[1]))
     x = series if mask is None else jnp.where(mask[..., None], series, 0)

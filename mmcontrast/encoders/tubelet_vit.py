@@ -18,6 +18,7 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
+from mmcontrast.encoders.sizes import nearest_multiples
 from mmcontrast.encoders.token_transformer import through_blocks
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads
 from mmcontrast.errors import UserError
@@ -102,8 +103,11 @@ def tubelets_of(videos: jax.Array, tubelet: tuple[int, int]) -> tuple[jax.Array,
   """[B, T, H, W, C] -> ([B, L, t * p * p * C], (times, rows, columns)): time first, then rows; each the same way."""
   (frames, side), (batch, times, height, width, channels) = tubelet, videos.shape
   if times % frames or height % side or width % side:
+    of_side = height if height % side else width
+    key, size, part = ("size", of_side, side) if of_side % side else ("frames", times, frames)
     raise UserError(
-      f"clips of {times} frames of {height}x{width} do not split into tubelets of {frames} frames of {side} px"
+      f"clips of {times} frames of {height}x{width} do not split into tubelets of {frames} frames of {side} px; set "
+      f"config.data.video.{key} to {nearest_multiples(size, part)}, or tubelet to what divides both"
     )
   grid = (times // frames, height // side, width // side)
   x = videos.reshape(batch, grid[0], frames, grid[1], side, grid[2], side, channels)

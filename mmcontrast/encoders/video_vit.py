@@ -20,6 +20,7 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.lowering import lowering
 from mmcontrast.encoders.positions import resize_positions
+from mmcontrast.encoders.sizes import nearest_multiples
 from mmcontrast.encoders.transformer import ACTIVATIONS, Block, check_heads
 from mmcontrast.encoders.video_blocks import BLOCKS, TemporalTransformer
 from mmcontrast.errors import UserError
@@ -85,7 +86,11 @@ class VideoViT(nn.Module):
     if mask is not None:
       raise UserError("tubelets are hidden from a tower that sees whole frames; use a tubelet_vit with leave_out")
     if height % self.patch or width % self.patch:
-      raise UserError(f"frames of {height}x{width} do not split into patches of {self.patch} px")
+      side = height if height % self.patch else width
+      raise UserError(
+        f"frames of {height}x{width} do not split into patches of {self.patch} px; set config.data.video.size to "
+        f"{nearest_multiples(side, self.patch)}, or patch to a divisor of it"
+      )
     dtype = jnp.dtype(self.dtype)
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=dtype)
     embed = Conv(

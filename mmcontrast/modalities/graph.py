@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmcontrast.data import noise, transforms
-from mmcontrast.data.checks import check_counts
+from mmcontrast.data.checks import check_counts, check_share
 from mmcontrast.data.record import BadRecord, Record
 from mmcontrast.errors import UserError
 from mmcontrast.modalities.graph_picture import drawn
@@ -56,16 +56,18 @@ class Graph(GraphsInUse, Modality):
     of = settings["graph"]
     check_counts(of, {"nodes": 1, "edges": 1, "features": 1}, "data.graph")
     for key in ("restart", "drop_edges", "drop_features"):
-      if isinstance(of[key], bool) or not isinstance(of[key], int | float) or not 0 <= of[key] < 1:
-        raise UserError(f"data.graph.{key}: {of[key]!r}; give a number from 0 to below 1")
+      check_share(of, key, "data.graph")
     kinds = of["kinds"]
-    if isinstance(kinds, str) or not all(isinstance(kind, str) and kind and kind[0] != "~" for kind in kinds):
+    if not isinstance(kinds, list | tuple) or not all(
+      isinstance(kind, str) and kind and kind[0] != "~" for kind in kinds
+    ):
       raise UserError(f"data.graph.kinds: {kinds!r} is not a list of names, such as ('hypernym', 'part_of')")
     if len(set(kinds)) < len(kinds):
       raise UserError(
         f"data.graph.kinds: {next(kind for kind in kinds if list(kinds).count(kind) > 1)!r} is named twice"
       )
-    if isinstance(of["paths"], str) or any(isinstance(path, str) or not len(path) for path in of["paths"]):
+    lists = isinstance(of["paths"], list | tuple) and all(isinstance(path, list | tuple) for path in of["paths"])
+    if not lists or not all(of["paths"]):
       raise UserError(
         f"data.graph.paths: {of['paths']!r} is not a list of lists of kinds, such as (('hypernym', '~hypernym'),)"
       )

@@ -187,6 +187,15 @@ class Points(RowsInUse, Modality):
         raise UserError(f"{thing}: {one_line(error)}; {self.taken}") from None
     return super().file_of(thing, name)
 
+  def of_file(self, data: bytes, beside: Callable[[str], bytes | None]) -> bytes:
+    """Of a mesh that names files of materials the points of its surface, which have their colours."""
+    if data[: len(NPY)] == NPY or b"mtllib" not in data:
+      return data
+    try:
+      return to_npy(_of_mesh(data, beside))
+    except BadRecord:
+      return data  # whoever decodes it will say why
+
   def size(self, settings: Mapping) -> str:
     return f"clouds of {settings['points']['count']} points"
 

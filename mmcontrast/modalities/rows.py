@@ -34,7 +34,7 @@ class RowsInUse(InUse):
       return None
     try:
       return to_npy(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
       raise BadRecord(f"column {column!r}: not rows of numbers: {one_line(error)}") from None
 
   def rows(self, raw: bytes) -> np.ndarray:
@@ -75,7 +75,7 @@ class RowsInUse(InUse):
       return super().file_of(thing, name)
     try:
       return to_npy(thing)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
       raise UserError(f"{name}: an array of {np.asarray(thing).dtype} is not {self.a}; {self.taken}") from None
 
   def described(self, records: Sequence[Sequence[bytes]]) -> str:

@@ -10,7 +10,7 @@ import abc
 import collections
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -79,6 +79,11 @@ class InUse(abc.ABC):
   def of_files(self, files: Sequence[bytes]) -> bytes:
     """What a record holds of several files that are one thing; of a modality with `folders`."""
     raise NotImplementedError
+
+  def of_file(self, data: bytes, beside: Callable[[str], bytes | None]) -> bytes:
+    """What a record holds of a file: its bytes, or what is made of it and of files beside it, which `beside` reads by
+    name (None: there is no such file)."""
+    return data
 
   def columns(self, info: Any) -> Sequence[str]:
     """The keys of the things that records of a source may have, by its `Info`; none: it has nothing of the modality."""

@@ -54,7 +54,7 @@ class Written(TextInUse, Modality):
     if of["points"] > size[0]:
       raise UserError(f"data.written.points: letters of {of['points']} px do not fit {size[0]} rows; set {size[0]} or "
                       "less, or more rows in data.written.size")  # fmt: skip
-    if isinstance(of["fonts"], str) or not of["fonts"]:
+    if not of["fonts"] or not all(isinstance(font, str) for font in of["fonts"]) or isinstance(of["fonts"], str):
       raise UserError(f"data.written.fonts: {of['fonts']!r} is not a list of fonts, such as ('sans', 'serif')")
     for font in of["fonts"]:
       font_file(font)

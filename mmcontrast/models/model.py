@@ -93,8 +93,6 @@ class Model:
         if name not in self.reads:
           encoded[name] = encoded[name].replace(boxes=view.boxes)
       except UserError as error:
-        if name not in self.reads:  # of views, whose modality says which they are
-          raise
         raise UserError(f"config.towers.{name}: {error}") from None
       _file(variables, "towers", name, made)
     numbers = {name: number for number, name in enumerate(sorted(self.heads), start=len(self.towers))}

@@ -152,6 +152,7 @@ def test_the_order_of_words_does_not_matter():
     ("batch=64", r"batch: is a mapping, .*--config\.batch\.size=64"),
     ("batch.size.x=64", r"batch\.size is one value, 256"),
     ("batch.size=64.5", r"a whole number is needed"),
+    ("data.masked.views=1.5", r"a whole number is needed, such as 1"),  # whose examples are all 0
     ("steps=1e999", r"a whole number is needed"),
     ("batch.size=many", r"batch\.size=many: a whole number is needed, such as 256"),
     ("data.trim=yes", r"data\.trim=yes: True or False is needed"),

@@ -280,6 +280,15 @@ def test_heads():
   ({"name": "text_transformer", "vocab_size": 9, "pool": "end_token", "attend_padding": True}, "leave attend_padding"),
   ({"width": 3}, r"towers.image: 'name' is missing"),
   ({"name": "vit", "heads": 0}, r"towers.image.heads: 0 is not a whole number of 1 or more"),
+  ({"name": "vit", "depth": -1}, r"towers.image.depth: -1 is not a whole number of 0 or more"),
+  ({"name": "vit", "mlp_ratio": 0}, r"towers.image.mlp_ratio: 0 is no number above 0"),
+  ({"name": "vit", "dropout": 1.5}, r"towers.image.dropout: 1.5 is no probability; give a number from 0 to below 1"),
+  ({"name": "vit", "drop_path": -0.1}, r"towers.image.drop_path: -0.1 is no probability"),
+  ({"name": "vit", "norm_epsilon": float("nan")}, r"towers.image.norm_epsilon: nan is no number of 0 or more"),
+  ({"name": "vit", "registers": -1}, r"towers.image.registers: -1 is not a whole number of 0 or more"),
+  ({"name": "series_transformer", "stem": 0}, r"towers.image.stem: 0 is not a whole number of 1 or more"),
+  ({"name": "video_vit", "project": -1}, r"towers.image.project: -1 is not a whole number of 1 or more"),
+  ({"name": "tubelet_vit", "tubelet": (0, 16)}, r"towers.image.tubelet: \(0, 16\) is not a whole number"),
   ({"name": "vit", "width": 8.5}, r"towers.image.width: 8.5 is not a whole number of 1 or more"),
 ], ids=str)  # fmt: skip
 def test_a_wrong_config_is_one_line_with_the_nearest_choice(config, message):

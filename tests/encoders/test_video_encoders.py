@@ -224,10 +224,10 @@ def test_tubelets_are_in_order_of_time():
 @pytest.mark.parametrize(
   ("name", "options", "shape", "message"),
   [
-    ("video_vit", {"patch": 5}, (1, 2, 16, 16, 3), "frames of 16x16 do not split into patches of 5 px"),
+    ("video_vit", {"patch": 5}, (1, 2, 16, 16, 3), "16x16 do not split into patches of 5 px; .* to 15 or 20"),
     ("video_vit", {"temporal": "ila"}, (1, 1, 16, 16, 3), "there are 1 frames of 4 x 4; set config.data.video.frames"),
     ("video_vit", {"temporal": "transfomer"}, None, "temporal: no such choice 'transfomer'.*transformer"),
-    ("tubelet_vit", {"tubelet": (3, 4)}, (1, 4, 16, 16, 3), "do not split into tubelets of 3 frames of 4 px"),
+    ("tubelet_vit", {"tubelet": (3, 4)}, (1, 4, 16, 16, 3), "tubelets of 3 frames of 4 px; .*video.frames to 3 or 6"),
     ("tubelet_vit", {"tubelet": (3,)}, None, "tubelet: .* is not a list of 2"),
   ],
 )

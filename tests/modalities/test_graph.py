@@ -69,6 +69,8 @@ def test_what_is_no_graph_is_a_bad_record(raw, message):
   (dict(drop_edges=True), "drop_edges: True"), (dict(kinds="hypernym"), "is not a list of names"),
   (dict(kinds=("~a",)), "is not a list of names"), (dict(kinds=("a", "a")), "'a' is named twice"),
   (dict(paths=("hypernym",)), "is not a list of lists"), (dict(paths=(("hypernim",),)), "did you mean 'hypernym'"),
+  (dict(paths=3), "is not a list of lists"), (dict(paths=(3,)), "is not a list of lists"),
+  (dict(nodes=True), "nodes: True; give a whole number"), (dict(kinds=3), "is not a list of names"),
   (dict(node=3), "did you mean 'nodes'"),
 ])  # fmt: skip
 def test_wrong_settings_are_one_line(options, message):

@@ -10,6 +10,7 @@ import pytest
 from mmcontrast.data import noise
 from mmcontrast.data.record import BadRecord
 from mmcontrast.data.settings import resolve
+from mmcontrast.data.sources import open_source
 from mmcontrast.encoders.point_transformer import PointTransformer, farthest_points, nearest_points
 from mmcontrast.errors import UserError
 from mmcontrast.modalities import MODALITIES
@@ -74,6 +75,8 @@ def test_what_is_no_cloud_is_a_bad_record(raw, message):
 @pytest.mark.parametrize(("options", "message"), [
   (dict(count=2), r"points\.count"), (dict(rotate=200), "rotate: 200; give a number from 0 to 180"),
   (dict(scale=(0, 1)), r"points\.scale"), (dict(jiter=1), "did you mean 'jitter'"),
+  (dict(scale=1), r"scale: 1; give \(low, high\)"), (dict(scale=("a", "b")), r"give \(low, high\)"),
+  (dict(count=True), "count: True; give a whole number"),
 ])  # fmt: skip
 def test_wrong_settings_are_one_line(options, message):
   with pytest.raises(UserError, match=message):
@@ -107,11 +110,16 @@ def test_coordinates_may_be_large_or_small():
     np.testing.assert_allclose(POINTS.cloud(text), box, atol=1e-5)
 
 
-def test_a_mesh_of_a_path_object_has_its_materials(tmp_path):
+def test_a_mesh_has_its_materials_wherever_its_path_comes_from(tmp_path):
   (tmp_path / "box.obj").write_bytes(b"mtllib box.mtl\nmtllib " + b"x" * 300 + b"\nusemtl red\n" + BOX)
   (tmp_path / "box.mtl").write_bytes(b"newmtl red\nKd 1 0 0\n")
-  for thing in (tmp_path / "box.obj", str(tmp_path / "box.obj")):
-    np.testing.assert_array_equal(POINTS.accepts(thing, settings(), "x")[:, 3:], [[1, 0, 0]] * 32)
+  found = [POINTS.accepts(thing, settings(), "x") for thing in (tmp_path / "box.obj", str(tmp_path / "box.obj"))]
+  (tmp_path / "rows.jsonl").write_text('{"cloud": "box.obj", "caption": "a box"}\n')
+  for dataset, source in ((f"jsonl:{tmp_path}/rows.jsonl", {"points": "cloud"}), (f"folder:{tmp_path}", {})):
+    (raw,) = open_source({"dataset": dataset, "source": source}, "all")[0]["points"].values()
+    found.append(POINTS.evaluation_view(raw, settings()))  # what is trained on is what is asked for
+  np.testing.assert_array_equal(found, [found[0]] * 4)
+  np.testing.assert_array_equal(found[0][:, 3:], [[1, 0, 0]] * 32)
 
 
 def test_views_are_points_of_the_cloud_by_their_numbers():

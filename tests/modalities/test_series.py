@@ -50,6 +50,9 @@ def test_what_is_no_series_is_a_bad_record(raw, message):
 
 
 def test_an_array_of_what_is_no_number_is_refused():
+  for value in ([[10**400, 0, 1]], [["a"]], [[1], [2, 3]]):
+    with pytest.raises(BadRecord, match="column 'leads': not rows of numbers: "):
+      SERIES.raw_of(value, "leads", {}, {})
   for values in (np.ones((4, 3), complex), np.zeros((4, 3), "M8[s]")):
     with pytest.raises(UserError, match=f"series 0: an array of {values.dtype.name[:9]}.* is not a series"):
       SERIES.accepts(values, settings(), "series 0")
@@ -124,6 +127,8 @@ def test_a_tower_does_not_see_padding():
   assert made.tokens.shape == (1, 8, 8) and made.mask.sum() == 5 == short.mask.sum()
   np.testing.assert_allclose(made.pooled, short.pooled, atol=1e-6)
   np.testing.assert_array_equal(made.pooled, jax.jit(run)(variables, x.at[:, 22:].set(7), mask).pooled)
+  with pytest.raises(UserError, match=r"stride=50 is longer than series of 40 samples; set it to 40 or less"):
+    SeriesTransformer(width=8, depth=1, heads=2, stride=50).init(jax.random.key(0), x, train=False)
   with pytest.raises(UserError, match="stride=0"):
     SeriesTransformer(stride=0)
 

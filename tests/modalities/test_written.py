@@ -76,7 +76,8 @@ def test_typing_errors_and_orders():
 
 @pytest.mark.parametrize(("options", "message"), [
   (dict(size=(16,)), r"written\.size: \(16,\) is not \(rows, columns\)"), (dict(points=40), "do not fit 16 rows"),
-  (dict(fonts="sans"), "not a list of fonts"), (dict(fonts=("sanz",)), "'sanz': .*; give the path.*mean 'sans'"),
+  (dict(fonts="sans"), "not a list of fonts"), (dict(fonts=(3,)), "not a list of fonts"),
+  (dict(fonts=("sanz",)), "'sanz': .*; give the path.*mean 'sans'"),
   (dict(typos=(0.5,)), r"typos: \(0\.5,\) is not a list of 2 shares"), (dict(shuffles=(0, 2)), "shuffles"),
   (dict(typo=()), r"data\.written\.typo: unknown key; did you mean 'typos'"),
 ])  # fmt: skip

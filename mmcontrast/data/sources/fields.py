@@ -328,7 +328,10 @@ class Fields:
       if None in found:
         raise BadRecord(f"column {column!r}: frame {found.index(None)} is missing")
       return its.of_files(found)
-    return self._file(value, column, folder) if raw is None else raw
+    if raw is not None:
+      return raw
+    found, path = self._file(value, column, folder), self._path(value, folder)
+    return its.of_file(found, files.beside(path)) if path and found is not None else found
 
   def _parts(self, modality: Modality, value: Any, column: str, folder: str) -> list[Any]:
     """The files of a thing that is several of them: of a list, or of the path of a folder; none of any other value."""

@@ -12,7 +12,7 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from mmcontrast.data.left_behind import is_left_behind
@@ -118,6 +118,21 @@ def read(path: str, start: int = 0, length: int | None = None) -> bytes:
   if length is not None and len(data) < length:
     raise OSError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; it is truncated")
   return data
+
+
+def beside(path: str) -> Callable[[str], bytes | None]:
+  """What reads a file by its name, seen from the folder of `path` and not above it; None where there is none."""
+
+  def found(name: str) -> bytes | None:
+    inner = posixpath.normpath(name.replace("\\", "/"))
+    if inner.startswith(("/", "..")) or ":" in inner or "\0" in inner:
+      return None
+    try:
+      return read(join(folder_of(path), inner))
+    except (OSError, UserError):
+      return None
+
+  return found
 
 
 def open_binary(path: str) -> BinaryIO:

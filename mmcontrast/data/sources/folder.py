@@ -102,7 +102,10 @@ class FolderSource:
       name=inner,
       mirror_safe=True,
       paths=image,
-      **{self._further[one].field: {one: files.read(file)} for one, file in things.items()},
+      **{
+        (its := self._further[one]).field: {one: its.of_file(files.read(file), files.beside(file))}
+        for one, file in things.items()
+      },
     )
 
   def label(self, index: int) -> int:
