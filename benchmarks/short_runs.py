@@ -31,6 +31,7 @@ import numpy as np
 from modalities import Linear, Run, config_of_run, retrieved
 from record import record
 
+TEMPLATES = ("{}", "a kind of {}")  # of subtrees, as methods/graphclip has them
 PROBED = 5000  # synsets that a probe is fitted on, and as many that it is tested on, at least
 
 
@@ -62,7 +63,7 @@ def short_runs() -> dict[str, Short]:
   sounds = dict(source=dict(audio="sound"))
   return {
     "graphclip": Short(
-      Run("methods/graphclip", 700, ("towers.graph.depth=1",), *split("wordnet")), (), unseen_subtrees
+      Run("methods/graphclip", 400, ("towers.graph.depth=1",), *split("wordnet")), (), unseen_subtrees
     ),
     # On 5,000 synsets, so that epochs are short, and clusters found before every second one.
     "meow_graphs": Short(
@@ -81,11 +82,15 @@ def short_runs() -> dict[str, Short]:
       groups_of_points,
     ),
     "scene_graph": Short(
-      Run("methods/scene_graph", 300, ("batch.size=64",), *split("emoji_scenes")), (("image", "text"),), own_answers
+      Run("methods/scene_graph", 900, ("batch.size=64",), *split("emoji_scenes")), (("image", "text"),), own_answers
     ),
     "valor-stamps": Short(Run("methods/valor:stamps", 300, (), *split("tux_stamps", **sounds)), of_three[:2]),
     "coavt": Short(Run("methods/coavt", 300, ("batch.size=64",), *voices), of_three),
     "clsr": Short(Run("methods/clsr", 600, ("batch.size=64",), *voices), (("audio", "text"),)),
+    "clsr-0.5": Short(
+      Run("methods/clsr", 600, ("batch.size=64", "objective.audio_text.temperature.max=0.5"), *voices),
+      (("audio", "text"),),
+    ),
     "clip_audio": Short(Run("methods/clip_audio", 600, ("batch.size=64",), *voices), (("audio", "text"),)),
     "macil": Short(Run("methods/macil", 800, ("batch.size=64",), *emoji), (("image", "text"),), own_answers),
     "macil-1.5": Short(
@@ -141,7 +146,6 @@ def unseen_subtrees(model: Any, first: Any, workdir: pathlib.Path) -> Iterator[d
   from mmcontrast.modalities.hashed_words import hashed_words
 
   config = model.config
-  templates = config["evaluation"]["evaluators"]["zero_shot"]["templates"]
   for split in ("validation", "test"):
     own = dict(data={split: dict(split=split, source={})}, sets=(split,), train_sets=())
     given = {**config, "evaluation": {**config["evaluation"], **own}}
@@ -154,7 +158,7 @@ def unseen_subtrees(model: Any, first: Any, workdir: pathlib.Path) -> Iterator[d
     answers: dict[str, Any] = {}
     for who, one in (("trained", model), ("untrained", first)):
       test = embedded_sets(one, given["evaluation"], {split: loaded})[split]
-      answers[who] = test.joint("graph")[places] @ class_embeddings(test.embed, names, templates).T
+      answers[who] = test.joint("graph")[places] @ class_embeddings(test.embed, names, TEMPLATES).T
       if who == "trained":
         found = retrieval(test.joint("graph"), test.joint("text"), test.matches("graph", "text"))
     features = np.stack([things.values[place]["graph"] for place in places])

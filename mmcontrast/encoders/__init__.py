@@ -52,6 +52,7 @@ from mmcontrast.encoders.vit import (
   vit_so400m,
   vit_tiny,
 )
+from mmcontrast.encoders.word_parts import WordParts
 from mmcontrast.registry import REQUIRED, build, options_of, unwrapped
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
@@ -83,6 +84,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
   "vit_giant": vit_giant,
   "vit_giant_opt": vit_giant_opt,
   "text_transformer": TextTransformer,
+  "word_parts": WordParts,
   "bert": Bert,
   "bert_large": bert_large,
   "modern_bert": ModernBert,

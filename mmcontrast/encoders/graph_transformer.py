@@ -39,15 +39,17 @@ class GraphTransformer(nn.Module):
     kinds: of edges; that of the data where it is left out.
     steps: of the random walks whose probabilities to come back say where a node is; 0: none are looked at.
     places: numbers that these become.
-    pool: "mean_and_centre" (the mean of the nodes and the first node, projected), "gap" (the mean) or "cls" (a learned
-      token, which hears no messages).
+    pool: "mean_and_centre" (the mean of the nodes and the first node, projected), "gap" (the mean), "cls" (a learned
+      token, which hears no messages) or "features" (a mean of what nodes came in with, [B, F], each weighed by the
+      softmax of a layer on what the node became: the tower says which nodes matter, not what they are).
     drop_path: probability of leaving out the last block, rising linearly from zero at the first.
     scan: whether the blocks are one loop, which compiles once whatever the depth.
     remat: what of a block is not kept for the backward pass. Neither it nor `attention` changes an output.
   """
 
   CHOICES: ClassVar = {
-    "pool": (*POOLS, "cls"), "activation": tuple(ACTIVATIONS), "remat": REMAT, "attention": ATTENTION, "dtype": DTYPES,
+    "pool": (*POOLS, "cls", "features"), "activation": tuple(ACTIVATIONS), "remat": REMAT, "attention": ATTENTION,
+    "dtype": DTYPES,
   }  # fmt: skip
 
   width: int = 192
@@ -94,6 +96,10 @@ class GraphTransformer(nn.Module):
       self, x, mask, train=train, context=Edges(between.ends.at[..., :2].add(front), between.real),
       branches=("messages", "attn", "mlp"), messages=messages,
     )  # fmt: skip
+    if self.pool == "features":
+      scores = Dense(1, dtype=dtype, name="pool")(made.tokens)[..., 0].astype(jnp.float32)
+      weights = jnp.where(mask, nn.softmax(jnp.where(mask, scores, -1e9), -1), 0)
+      return made.replace(pooled=jnp.einsum("bn,bnf->bf", weights.astype(dtype), features.astype(dtype)))
     return made if front else made.replace(pooled=pooled_nodes(self, made.tokens, mask))
 
 

@@ -311,5 +311,5 @@ def test_wrong_inputs_say_what_does_not_fit():
 
 def test_every_registered_encoder_builds_from_its_name():
   for name in ENCODERS:
-    required = {"vocab_size": 10} if name.startswith(("text", "bert", "modern_bert")) else {}
+    required = {"vocab_size": 10} if name.startswith(("text", "bert", "modern_bert", "word")) else {}
     assert build_encoder({"name": name, **required}) is not None

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from mmcontrast.data.tokenizers import make_tokenizer
 from mmcontrast.encoders import build_encoder
 from mmcontrast.encoders.graph_layers import TypedMessages, edges_between, return_probabilities
 from mmcontrast.errors import UserError
+from mmcontrast.modalities.hashed_words import hashed_words
 
 KINDS, NODES, WIDTH, BATCH = 3, 6, 5, 4
 DRAW = np.random.default_rng(0)
@@ -136,6 +138,40 @@ def test_pools_and_loops():
   assert "cls_token" in params and "pool" not in params
   assert params["blocks"]["messages"]["neighbours"]["kernel"].shape == (1, 2 * KINDS * 8, 8)
   assert "pool" not in shapes(pool="gap")[1] and "place" not in shapes(steps=0)[1]
+
+
+def test_what_nodes_came_in_with_is_weighed_by_what_they_became():
+  module = build_encoder(dict(name="graph_transformer", **TOWERS["graph_transformer"], pool="features"))
+  made, variables = module.init_with_output(jax.random.key(3), FEATURES, REAL, EDGES, train=False)
+  pool = variables["params"]["pool"]
+  for example in range(BATCH):
+    real = REAL[example]
+    scores = (np.asarray(made.tokens[example]) @ np.asarray(pool["kernel"]) + np.asarray(pool["bias"]))[real, 0]
+    weights = np.exp(scores - scores.max(initial=-np.inf))
+    wanted = weights @ FEATURES[example][real] / weights.sum() if real.any() else np.zeros(WIDTH)
+    np.testing.assert_allclose(made.pooled[example], wanted, atol=1e-6)
+  other = np.where(REAL[..., None], FEATURES, 7)
+  np.testing.assert_array_equal(made.pooled, module.apply(variables, other, REAL, EDGES, train=False).pooled)
+
+
+@pytest.mark.parametrize("features", [16, 256])
+def test_words_are_to_a_tower_of_texts_what_nodes_are_hashed_to(features):
+  tokenizer, texts = make_tokenizer("word_parts", lower=True), ["Animals", "dog", ""]
+  ids = tokenizer.encode(texts, 40)
+  mask = np.arange(40) < (ids != tokenizer.pad_id).sum(1)[:, None]
+  module = build_encoder(dict(name="word_parts", features=features, vocab_size=tokenizer.vocab_size))
+  made, variables = module.init_with_output(jax.random.key(0), ids, mask, train=False)
+  length = np.maximum(np.linalg.norm(made.pooled, axis=1, keepdims=True), 1e-9)
+  np.testing.assert_allclose(made.pooled / length, hashed_words(texts, features), atol=1e-6)
+  weight = np.random.default_rng(5).normal(size=tokenizer.vocab_size).astype(np.float32)
+  again = module.apply({"params": {"weight": weight}}, ids, mask, train=False).pooled
+  wanted = np.zeros((3, features))
+  for row, its in enumerate(tokenizer.tokens(texts)):
+    for number in its[1:-1]:
+      wanted[row, (number - 3) // 2 % features] += weight[number] * (1 if (number - 3) % 2 else -1)
+  np.testing.assert_allclose(again, wanted, atol=1e-5)
+  shorter = module.apply(variables, ids[:, :30], mask[:, :30], train=False).pooled
+  np.testing.assert_array_equal(made.pooled[1:], shorter[1:])
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -23,8 +23,10 @@ def get_config(arg=None):
   c.data.source, c.data.tokenizer, c.data.text_length = dict(steps_up=4), "word_parts", 128
   c.data.graph.features = 1024
   c.optimizer.learning_rate.peak = 3e-3
-  c.towers.text = dict(name="text_transformer", width=256, depth=0, heads=1, positions="rope")
-  c.heads = {f"{name}_joint": dict(tower=name, name="mlp", depth=1, dim=256, batch_norm_last=True) for name in c.towers}
+  c.towers.graph.pool = "features"
+  c.towers.text = dict(name="word_parts", features=1024)
+  c.heads = {f"{name}_joint": dict(tower=name, name="linear", dim=512) for name in c.towers}
+  c.heads.text_joint.shared = dict(fc1="graph_joint")
   pair = dict(query="graph[0]/graph_joint", direction="both", weight=0.5)
   c.objective = dict(
     graph_text=dict(key="text[0]/text_joint", temperature=dict(init=0.07, learned=True, min=0.01), **pair),
