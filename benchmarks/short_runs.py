@@ -82,7 +82,7 @@ def short_runs() -> dict[str, Short]:
       groups_of_points,
     ),
     "scene_graph": Short(
-      Run("methods/scene_graph", 900, ("batch.size=64",), *split("emoji_scenes")), (("image", "text"),), own_answers
+      Run("methods/scene_graph", 600, ("batch.size=64",), *split("emoji_scenes")), (("image", "text"),), own_answers
     ),
     "valor-stamps": Short(Run("methods/valor:stamps", 300, (), *split("tux_stamps", **sounds)), of_three[:2]),
     "coavt": Short(Run("methods/coavt", 300, ("batch.size=64",), *voices), of_three),

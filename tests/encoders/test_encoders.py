@@ -312,4 +312,5 @@ def test_wrong_inputs_say_what_does_not_fit():
 def test_every_registered_encoder_builds_from_its_name():
   for name in ENCODERS:
     required = {"vocab_size": 10} if name.startswith(("text", "bert", "modern_bert", "word")) else {}
+    required |= {"of": {"name": "resnet18"}} if name == "frames" else {}
     assert build_encoder({"name": name, **required}) is not None
