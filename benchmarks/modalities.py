@@ -104,7 +104,7 @@ def runs() -> dict[str, Run]:
     # Pictures and pictures of texts of 64 px, one tower of three blocks of width 64.
     "written": Run(
       "methods/clippo",
-      700,
+      1400,
       ("batch.size=64", "towers.image.width=64", "towers.image.heads=2"),
       {"emoji_noto": None},
       {f"emoji_views:{style}": None for style in ("twemoji", "openmoji")},
