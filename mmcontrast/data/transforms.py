@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from mmcontrast.data.record import BadRecord
 
 CROP = {"scale": (0.5, 1.0), "ratio": (3 / 4, 4 / 3), "zoom_out": 1.0, "rotate": 0.0}
 DRAWS = 8  # numbers that one view of an image takes
+
+_UNSEEN = ("Cc", "Cf")  # Unicode's control and format characters
+_SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # of a variant of the letter before
 
 
 def trim(pixels: np.ndarray, margin: float = 0.04, most: float = 1.5) -> np.ndarray:
@@ -171,9 +175,16 @@ def evaluation_parts(parts: np.ndarray, data: Mapping[str, object]) -> np.ndarra
   return parts[rows[:, None], columns[None, :]]
 
 
+def _is_blank(text: str) -> bool:
+  """Whether nothing of a text can be seen: white space, marks of direction and of joining, characters of no width."""
+  if text.isascii():
+    return not text.strip()
+  return all(letter.isspace() or letter in _SELECTORS or unicodedata.category(letter) in _UNSEEN for letter in text)
+
+
 def usable_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
   """The captions of each field that say something. Raises BadRecord when none does."""
-  usable = {field: [text for text in texts if text.strip()] for field, texts in captions.items()}
+  usable = {field: [text for text in texts if not _is_blank(text)] for field, texts in captions.items()}
   usable = {field: texts for field, texts in usable.items() if texts}
   if not usable:
     raise BadRecord("empty caption" if any(captions.values()) else "no caption")

@@ -10,15 +10,17 @@ import functools
 import importlib.util
 import pathlib
 import threading
+import unicodedata
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmcontrast.errors import UserError, nearest
+from mmcontrast.errors import UserError, nearest, note
 
 FONTS = {"sans": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf",
          "serif": "DejaVuSerif.ttf", "mono": "DejaVuSansMono.ttf"}  # fmt: skip
 """Names of fonts, and their files among matplotlib's."""
+_MEASURED = 256  # letters of a line at first
 _SPACING = 1.25  # from line to line, in heights of the font
 
 
@@ -92,7 +94,11 @@ def _runs(line: str, fonts: tuple[_Font, ...]) -> list[tuple[int, str]]:
   """Parts of a line, each with the number of the font that it is drawn with."""
   runs: list[tuple[int, str]] = []
   for letter in line:
-    which = next((number for number, font in enumerate(fonts) if ord(letter) in font.letters), 0)
+    which = next((number for number, font in enumerate(fonts) if ord(letter) in font.letters), None)
+    if which is None:
+      which = 0
+      if letter.isprintable():
+        _say_missing(fonts)
     if runs and runs[-1][0] == which:
       runs[-1] = which, runs[-1][1] + letter
     else:
@@ -100,24 +106,45 @@ def _runs(line: str, fonts: tuple[_Font, ...]) -> list[tuple[int, str]]:
   return runs
 
 
+@functools.cache
+def _say_missing(fonts: tuple[_Font, ...]) -> None:
+  note("texts have letters that none of their fonts has, and a box stands for each; give the path of a font that has "
+       "them in data.written.fonts")  # fmt: skip
+
+
 def _width(text: str, fonts: tuple[_Font, ...]) -> float:
   return sum(fonts[which].scaled.getlength(part) for which, part in _runs(text, fonts))
+
+
+def _fitting(text: str, columns: int, fonts: tuple[_Font, ...]) -> int:
+  """How many of a text's first letters a line holds, at least one. Of a long text only the beginning is measured."""
+  high = min(_MEASURED, len(text))
+  while high < len(text) and _width(text[:high], fonts) <= columns:
+    high = min(2 * high, len(text))
+  if high == len(text) and _width(text, fonts) <= columns:
+    return len(text)
+  low = 1
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (middle, high) if _width(text[:middle], fonts) <= columns else (low, middle)
+  return low
 
 
 def _lines(text: str, columns: int, fonts: tuple[_Font, ...], most: int) -> list[str]:
   lines = [""]
   for word in text.split():
     joined = f"{lines[-1]} {word}" if lines[-1] else word
-    if _width(joined, fonts) <= columns:
+    if _fitting(joined, columns, fonts) == len(joined):
       lines[-1] = joined
       continue
-    if len(lines) == most:  # what is cut is seen up to the edge
+    if len(lines) == most:
       lines[-1] = joined
       break
     lines += [word] if lines[-1] else []
     lines[-1] = lines[-1] or word
-    while _width(lines[-1], fonts) > columns and len(lines) < most and len(lines[-1]) > 1:
-      whole = lines[-1]
-      kept = next((n for n in range(len(whole) - 1, 1, -1) if _width(whole[:n], fonts) <= columns), 1)
-      lines[-1:] = [whole[:kept], whole[kept:]]
-  return lines
+    while len(lines) < most and (kept := _fitting(lines[-1], columns, fonts)) < len(lines[-1]):
+      lines[-1:] = [lines[-1][:kept], lines[-1][kept:]]
+  kept = _fitting(lines[-1], columns, fonts)
+  if kept < len(lines[-1]) and unicodedata.bidirectional(lines[-1][kept]) not in ("R", "AL"):
+    kept += 1  # what is cut is seen up to the edge; of what runs to the left that would be its beginning
+  return [*lines[:-1], lines[-1][:kept]]

@@ -1,15 +1,19 @@
 """Texts as pictures: what is drawn, which views there are, what is wrong, and one tower for two modalities."""
 
+import time
+
 import jax
 import numpy as np
 import pytest
 
+from mmcontrast import errors
 from mmcontrast.config import base_config
 from mmcontrast.data import noise
+from mmcontrast.data.record import BadRecord
 from mmcontrast.data.settings import resolve
 from mmcontrast.data.typos import mistyped, shuffled
 from mmcontrast.errors import UserError
-from mmcontrast.modalities import MODALITIES
+from mmcontrast.modalities import MODALITIES, written_pictures
 from mmcontrast.modalities.views import Inputs
 from mmcontrast.modalities.written import Written
 from mmcontrast.modalities.written_pictures import drawn
@@ -47,6 +51,36 @@ def test_a_font_lends_letters_and_lines_break_between_words():
   long = drawn("x" * 40, (64, 60), 12)
   assert (long[48:] < 128).any()  # a word that is longer than a line goes on in the next
   assert (drawn("word " * 100, (16, 64), 12) < 128).any() and (drawn("", (16, 64), 12) == 255).all()
+
+
+def test_long_texts_cost_no_more_than_what_is_seen():
+  began = time.monotonic()
+  long = drawn("x" * 1_000_000, (32, 128), 12)
+  for text in ("word " * 200_000, "\u05d0" * 100_000):
+    drawn(text, (32, 128), 12)
+  assert time.monotonic() - began < 20  # cutting a long word letter by letter would take hours
+  np.testing.assert_array_equal(long, drawn("x" * 60, (32, 128), 12))
+  assert (long[:, -1] < 255).any()  # seen up to the edge
+  # Of a line that runs to the left the beginning is kept, which stands at the right.
+  whole = drawn("\u05d0\u05d1 " + "\u05d2" * 90, (16, 32), 12)
+  np.testing.assert_array_equal(whole, drawn("\u05d0\u05d1 " + "\u05d2" * 9, (16, 32), 12))
+
+
+def test_boxes_are_said_once(capsys):
+  written_pictures._say_missing.cache_clear()
+  errors.note.cache_clear()
+  for _ in range(2):
+    drawn("\u65e5\u672c", (16, 64), 12)
+    drawn("plain", (16, 64), 12)
+  assert capsys.readouterr().err.count("letters that none of their fonts has") == 1
+
+
+def test_a_caption_of_which_nothing_is_seen_is_a_bad_record():
+  of = settings()
+  for text in ("\u200b\u200b", "\u200d", "\ufe0f", " \u3000\u2060 ", "\x07"):
+    with pytest.raises(BadRecord, match="empty caption"):
+      MODALITIES["written"].decode({"captions": {"caption": [text]}, "names": {}}, of)
+  assert MODALITIES["written"].decode({"captions": {"caption": ["\u200ba"]}, "names": {}}, of)
 
 
 def test_views_are_functions_of_their_numbers():
