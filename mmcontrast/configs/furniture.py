@@ -43,33 +43,36 @@ def in_both_orders(c):
   """Two clips and two captions an example, of the same frames in both orders, each the other's hard negative: the terms
   of a batch without its like in it need no time.
 
-  Before that a stage of the motions alone, as classes; its terms go on beside the others. Where towers begin with
-  nothing, opposite orders are nearly one vector to either, and neither gains by telling apart what the other does not:
-  a classifier waits for no text tower. Places in time begin as large as what frames show, the vector of a text is that
-  of its last token, as CLIP's, and a batch norm in the heads takes out what all clips, or all texts, have in common.
+  The motions are classes too, of the clips and of the captions. Where towers begin with nothing, opposite orders are
+  nearly one vector to either, and neither gains by telling apart what the other does not: a classifier waits for no
+  other tower. A small ResNet sees each frame, which learns more of some hundred objects than a transformer of patches.
+  Places in time begin as large as what frames show, the vector of a text is the mean of its tokens, so that words of
+  names count alike wherever they stand, and a batch norm in the heads takes out what all clips, or all texts, have in
+  common.
   """
-  c.batch.size //= 2
+  c.steps, c.batch.size = 700, c.batch.size // 2
   c.data.update(source=dict(orders="both"), captions=ORDERS, views=dict(video=2, text=2))
-  c.towers.video.temporal_positions = 0.5
   c.data.video.columns = "in_order"
-  c.towers.text.update(causal=True, pool="eos")
+  between = dict(temporal=c.towers.video.temporal, temporal_heads=2, temporal_positions=0.5)
+  c.towers.video = dict(name="frames", of=dict(name="resnet18", stages=(1, 1, 1), width=32, stem="patch4"), **between)
+  c.towers.text = dict(name="text_transformer", width=64, depth=1, heads=2, pool="mean")
   for tower in c.towers:
     c.heads[f"{tower}_joint"] = dict(tower=tower, name="mlp", depth=1, dim=96, batch_norm_last=True)
-  c.heads.video_motion = dict(tower="video", name="match", dim=len(MOTIONS))
+    c.heads[f"{tower}_motion"] = dict(tower=tower, name="match", dim=len(MOTIONS))
   held_out, to_fit = (dict(dataset="furniture_turns", split=split) for split in ("validation", "train"))
   c.evaluation.data = dict(held_out=held_out, to_fit=to_fit)
   learned = dict(init=0.07, learned=True, min=0.01)
   motions = {
-    label: dict(module=dict(name="classification", label=label), embeddings=f"video[{view}]/video_motion", weight=0.5)
+    label: dict(
+      module=dict(name="classification", label=label),
+      embeddings=tuple(f"{tower}[{view}]/{tower}_motion" for tower in c.towers),
+      weight=1.0,
+    )
     for view, label in enumerate(("motion", "reversed_motion"))
   }
   c.objective = dict(**motions, **tact.both_orders("video", (1.0, 1.0), learned, target="same_id"))
-  fast = dict(name="warmup_cosine", peak=2e-3, warmup_steps=100)
-  init = {part: f"motions:{part}" for part in ("towers/video", "heads/video_motion")}
-  c.stages = (
-    dict(name="motions", steps=4 * c.steps // 7, objective=motions, optimizer=dict(learning_rate=fast)),
-    dict(name="turns", steps=c.steps - 4 * c.steps // 7, init=init),
-  )
+  c.optimizer.update(weight_decay=0.05)
+  c.optimizer.learning_rate.peak = 3e-3
 
 
 def contrast():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax.sharding import NamedSharding, PartitionSpec
 from tiny import tiny_config
 
 from mmcontrast.config import load_config
@@ -18,6 +19,7 @@ from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.layer_outputs import kept_layers, one_by_one, vectors_of
 from mmcontrast.models.model import build_model
 from mmcontrast.optimization.layer_decay import layer_multipliers
+from mmcontrast.parallel import sharding
 from mmcontrast.parameter_paths import path_name
 from mmcontrast.training.initialization import initial_arrays
 
@@ -91,6 +93,17 @@ def test_gradients_reach_every_parameter_of_both_and_statistics_are_those_of_all
     new["batch_stats"]["of"],
     expected["batch_stats"],
   )
+
+
+def test_eight_devices_make_what_one_does():
+  """Statistics of all frames of the global batch among it."""
+  tower, clips = frames(**ORDERED), np.repeat(CLIPS, 3, axis=0)[:8] * np.arange(1, 9)[:, None, None, None, None] / 4
+  variables = variables_of(tower)
+  apply = jax.jit(lambda x: tower.apply(variables, x, train=True, mutable=["batch_stats"]))
+  mesh = sharding.make_mesh({"data": -1}, jax.devices()[:8])
+  cut = jax.device_put(clips, NamedSharding(mesh, PartitionSpec("data")))
+  assert len(cut.addressable_shards) == 8
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), apply(clips), apply(cut))
 
 
 def test_what_is_dropped_belongs_to_the_clip_and_differs_between_its_frames():

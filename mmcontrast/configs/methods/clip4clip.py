@@ -6,9 +6,10 @@
 
 The parameter-free form; it cannot tell the order of frames, which these captions need: what it reaches is what the
 objects alone give. For the sequential form set towers.video.temporal="transformer". With `orders` each clip stands
-beside its reverse, and each caption beside that of it, as hard negatives; a first stage, and a term beside these, tell
-the motions apart as classes, which is supervision that CLIP4Clip has not (furniture.py says why). Ours: towers from
-nothing, where CLIP4Clip starts from CLIP's weights.
+beside its reverse, and each caption beside that of it, as hard negatives, a small ResNet sees the frames, and motions
+are classes too, of clips and of captions, which is supervision that CLIP4Clip has not (furniture.py says why). Ours:
+towers from nothing, where CLIP4Clip starts from CLIP's weights: tower `frames` of a CLIP ViT does, by
+init={"towers/video/of": "open_clip:PATH:towers/image"}.
 """
 
 from mmcontrast.config import arguments, sized
