@@ -15,6 +15,7 @@ from mmcontrast.encoders import build_encoder, complete
 from mmcontrast.encoders.dropout import per_example
 from mmcontrast.errors import UserError
 from mmcontrast.interop.formats import read
+from mmcontrast.interop.program import check_expressible
 from mmcontrast.modalities.views import Inputs
 from mmcontrast.models.layer_outputs import kept_layers, one_by_one, vectors_of
 from mmcontrast.models.model import build_model
@@ -222,6 +223,11 @@ def test_heads_have_to_divide_the_width():
   tower = frames(**ORDERED | dict(temporal_heads=3))
   with pytest.raises(UserError, match="width 16 does not split into 3 heads"):
     jax.eval_shape(lambda: tower.init(jax.random.key(0), CLIPS, train=False))
+
+
+def test_programs_refuse_attention_of_one_kind_of_device_within_it_too():
+  with pytest.raises(UserError, match=r"config\.towers\.video\.of\.attention is 'cudnn'"):
+    check_expressible(config_of(VIT | dict(attention="cudnn"), {}))
 
 
 def test_on_the_command_line():
