@@ -136,7 +136,10 @@ def _edge(number: int, edge: Any, at: Mapping, known: dict[str, int], kinds: Seq
 
 def _place(name: Any, at: Mapping, what: str) -> int:
   if isinstance(name, bool) or not isinstance(name, int | str) or name not in at:
+    by_text = type(name) is int and len(str(name)) < 40 and str(name) in at
+    hint = f"; nodes of a table are called by texts, {str(name)!r}" if by_text else ""
     raise BadRecord(
       f"{what} node {one_line(repr(name), 40)}, which is not there; the graph has {len(at)} node{'s' * (len(at) > 1)}"
+      f"{hint}"
     )
   return at[name]

@@ -25,7 +25,7 @@ class GraphsInUse(InUse):
     if not isinstance(value, Mapping) or "nodes" not in value:
       return value.encode() if isinstance(value, str) and value.lstrip()[:1] == "{" else None
     try:
-      return json.dumps(_plain(value)).encode()
+      return _table(value)
     except (TypeError, ValueError) as error:
       raise BadRecord(f"column {column!r}: not a graph: {one_line(error)}") from None
 
@@ -39,7 +39,7 @@ class GraphsInUse(InUse):
     if not isinstance(thing, Mapping):
       return super().file_of(thing, name)
     try:
-      return json.dumps(_plain(thing)).encode()
+      return _table(thing)
     except (TypeError, ValueError) as error:
       raise UserError(f"{name}: not a graph: {one_line(error)}; {self.taken}") from None
 
@@ -78,6 +78,21 @@ class GraphsInUse(InUse):
       return f"NOT READABLE: {error}"
     centre = f", about {graph.nodes[graph.centre]!r}" if isinstance(graph.nodes, tuple) else ""
     return f"{len(graph.nodes)} nodes, {len(graph.edges)} edges{centre}"
+
+
+def _table(graph: Mapping) -> bytes:
+  """The JSON of a table, whose nodes may be called by numbers, as JSON has none of. Raises ValueError, TypeError."""
+  plain = _plain(graph)
+  nodes, edges = plain.get("nodes"), plain.get("edges")
+  if isinstance(nodes, Mapping) and any(not isinstance(name, str) for name in nodes):
+    plain["nodes"] = {str(name): value for name, value in nodes.items()}
+    if len(plain["nodes"]) < len(nodes):
+      raise ValueError("two nodes are called alike, by a number and by its text")
+    if isinstance(edges, list) and all(isinstance(edge, list) for edge in edges):
+      plain["edges"] = [[*map(str, edge[:2]), *edge[2:]] for edge in edges]
+    if "centre" in plain:
+      plain["centre"] = str(plain["centre"])
+  return json.dumps(plain).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -174,6 +174,17 @@ def test_training_hides_edges_and_features_by_the_examples_seed():
   assert np.asarray(made.values[0, 0] != 0).all(0).sum() == columns.sum()
 
 
+def test_nodes_may_be_called_by_numbers():
+  of = settings(kinds=())
+  given = {"nodes": {7: "a dog", 9: "a cat"}, "edges": [[7, 9]], "centre": 9}
+  one = GRAPH.accepts(given, of, "x")
+  assert one["graph_nodes"] == 2 and one["graph_edges"][0].tolist() == [1, 0, 0]
+  with pytest.raises(UserError, match="two nodes are called alike"):
+    GRAPH.accepts({"nodes": {7: "a", "7": "b"}}, of, "x")
+  with pytest.raises(BadRecord, match=r"node 7, which is not there; .* called by texts, '7'"):
+    GRAPH.decode({"graph": {"part": b'{"nodes": {"7": "a"}, "edges": [[7, 7]]}'}}, of)
+
+
 def test_tables_and_files_are_read_and_told(tmp_path):
   lines = [dict(graph=TREE, caption="a dog"), dict(graph=changed().decode(), caption="as JSON")]
   bad = TREE | {"edges": [["dog", "wolf", "part_of"]]}
