@@ -98,11 +98,11 @@ def runs() -> dict[str, Run]:
     ),
     # Three leads of 8 s at 100 Hz.
     "series": Run("methods/more", 500, (), *_of("heartbeats")),
-    # Pictures and pictures of texts of 64 px, one tower of three blocks of width 64.
+    # Pictures and pictures of texts of 64 px, one tower of three blocks.
     "written": Run(
       "methods/clippo",
-      1400,
-      ("batch.size=64", "towers.image.width=64", "towers.image.heads=2"),
+      1800,
+      ("batch.size=64",),
       {"emoji_noto": None},
       {f"emoji_views:{style}": None for style in ("twemoji", "openmoji")},
     ),
@@ -457,8 +457,12 @@ def beside_kept(
   marks |= {"versions": " ".join(f"{package} {of}" for package, of in other.items())} if other else {}
   kept = [marks | row for row in kept]
   places = [*CASES, "order"]
-  still = [one for one in there["command"].split(" && ") if not set(cases_of(one)) <= set(cases)]
-  return sorted([*kept, *rows], key=lambda row: places.index(row["case"])), " && ".join([*still, command])
+  commands, renewed = [command], set(cases)
+  for one in reversed(there["command"].split(" && ")):
+    if not set(cases_of(one)) <= renewed:
+      commands.insert(0, one)
+    renewed |= set(cases_of(one))
+  return sorted([*kept, *rows], key=lambda row: places.index(row["case"])), " && ".join(commands)
 
 
 def cases_of(command: str) -> list[str]:
