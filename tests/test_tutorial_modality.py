@@ -57,6 +57,16 @@ def test_it_is_short():
   assert len(TEXT.splitlines()) <= 120 and len([line for line in MODALITY.splitlines() if line.strip()]) <= 75
 
 
+def test_bad_readings_are_counted(folder, tmp_path):
+  good = [{"values": values(n, 20), "caption": "a line"} for n in range(4)]
+  bad = [[], [1, None], [[1, 2], [3]], [10**400], [1e300]]
+  rows = [*good, *({"values": value, "caption": "broken"} for value in bad)]
+  (tmp_path / "reading.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  config = loaded(folder)
+  config["data"]["dataset"] = f"jsonl:{tmp_path}/reading.jsonl"
+  assert "5 of 9 records" in inspect(open_source(config["data"], "all")).text
+
+
 def test_it_trains(run):
   assert "reading_text/loss" in read_jsonl(run / "metrics.jsonl")[-1]
 
