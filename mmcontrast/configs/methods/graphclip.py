@@ -5,12 +5,12 @@
 
 CLIP's loss between parts of a graph and two texts each; edges and features are hidden at random, and in three passes a
 step the features are moved against the loss by the signs of its gradient, which is added up ("free" adversarial
-training). In the paper node features and texts are a frozen MiniLM's and texts are summaries by a language model; here
-nothing is pretrained. Nodes and texts are both hashed parts of words (tokenizer "word_parts"), so that words which
-training never had have something in common on both sides; texts are WordNet's glosses, and what a synset is a kind of,
-up to four steps away, without its name: of texts that name the centre, towers learn to look at nothing else. Features
-are moved by 0.001 and not by 0.01, at which both towers, learning from nothing, gave in: all embeddings became one; a
-batch norm in the heads takes out what all have in common. Subtrees that were held out are told by their names.
+training). In the paper one frozen MiniLM reads nodes and texts, and texts are summaries by a language model. Here, too,
+the same numbers stand on both sides: hashed parts of words (tokenizer and tower "word_parts"), so that words which
+training never had have something in common. The tower of graphs says which nodes matter (pool "features"), and one
+matrix takes nodes' and texts' numbers into the space. Texts are WordNet's glosses, and what a synset is a kind of, up
+to four steps away, without its name: of texts that name the centre, towers learn to look at little else. Features are
+moved by 0.001, not by the paper's 0.01. Subtrees that were held out are told by their names.
 """
 
 from mmcontrast.config import sized
