@@ -1,13 +1,13 @@
 """What a small model learns of each modality in minutes on one core, beside chance and a linear baseline.
 
-    mmcontrast data build furniture    # and emoji_views, emoji_noto, emoji_spoken
+    mmcontrast data build furniture    # and emoji_views, emoji_noto, emoji_spoken, simulated_ecg
     python benchmarks/modalities.py --out docs/results/modalities.json
     python benchmarks/modalities.py --cases video audio --seeds 3
     python benchmarks/modalities.py --cases order --seeds 3 --out docs/results/order.json
 
 A case is a config of the package at a size that trains in some minutes, and two modalities of it, each searched by the
 other among what was held out, in per cent. What is held out are objects (video, points_text, points_image), voices
-(audio), signals (series) or drawings (written). R@k of "linear" is that of a regularised canonical correlation analysis
+(audio), signals (series, series_simulated) or drawings (written). R@k of "linear" is that of a regularised canonical correlation analysis
 between plain features of the two modalities, fitted on the examples that the model trains on: pixels, frames in order,
 log-mel spectrograms, amplitude spectra, occupied cells of a grid and mean colours, words and pairs of words; at most
 512 principal components of each, the ridge the best of four on a fifth of the training examples. "chance" draws without
@@ -98,6 +98,8 @@ def runs() -> dict[str, Run]:
     ),
     # Three leads of 8 s at 100 Hz.
     "series": Run("methods/more", 500, (), *_of("heartbeats")),
+    # Twelve such leads, in seven conditions.
+    "series-simulated": Run("methods/more:simulated", 500, (), *_of("simulated_ecg")),
     # Pictures and pictures of texts of 64 px, one tower of three blocks.
     "written": Run(
       "methods/clippo",
@@ -115,6 +117,7 @@ CASES = {
   "points_image": ("points", ("points", "image")),
   "audio": ("audio", ("audio", "text")),
   "series": ("series", ("series", "text")),
+  "series_simulated": ("series-simulated", ("series", "text")),
   "written": ("written", ("image", "written")),
 }
 """Case -> its run, and the two modalities that are compared."""

@@ -35,9 +35,10 @@ def check_sizes(options: Mapping[str, Any], where: str) -> None:
   ):
     for name in names:
       given = options.get(name)
-      several = given if isinstance(given, list | tuple) else (given,)
-      if any(isinstance(value, int | float) and not (_is_number(value) and fits(value)) for value in several):
-        raise UserError(f"{where}.{name}: {given!r} {words}")
+      listed = isinstance(given, list | tuple)
+      for value in given if listed else (given,):
+        if isinstance(value, int | float) and not (_is_number(value) and fits(value)):
+          raise UserError(f"{where}.{name}: {f'{value!r} in {given!r}' if listed else repr(value)} {words}")
 
 
 def _is_number(value: float) -> bool:

@@ -115,7 +115,8 @@ def test_sixteen_bits(config):
   "config, message",
   [
     (TRANSFORMER | {"patch": 16}, r"towers\.patch: 16 is not a list of 2"),
-    (TRANSFORMER | {"stride": (0, 4)}, r"stride=\(0, 4\): give \(frames, filters\)"),
+    (TRANSFORMER | {"stride": (0, 4)}, r"towers\.stride: 0 in \(0, 4\) is not a whole number of 1 or more"),
+    (TRANSFORMER | {"stride": (4, 4, 4)}, r"stride"),
     (TRANSFORMER | {"stride": (4, 9)}, r"stride=\(4, 9\) leaves cells out between patches of \(8, 8\)"),
     (TRANSFORMER | {"heads": 3}, "width 16 does not split into 3 heads"),
     (CONVNET | {"stages": 0}, "stages=0: give a whole number over 0"),
