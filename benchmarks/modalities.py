@@ -5,13 +5,13 @@
     python benchmarks/modalities.py --cases video audio --seeds 3
     python benchmarks/modalities.py --cases order --seeds 3 --out docs/results/order.json
 
-A case is a config of the package at a size that trains in some minutes, and two modalities of it, each searched by the
-other among what was held out, in per cent. What is held out are objects (video, points_text, points_image), voices
-(audio), signals (series, series_simulated) or drawings (written). R@k of "linear" is that of a regularised canonical correlation analysis
-between plain features of the two modalities, fitted on the examples that the model trains on: pixels, frames in order,
-log-mel spectrograms, amplitude spectra, occupied cells of a grid and mean colours, words and pairs of words; at most
-512 principal components of each, the ridge the best of four on a fifth of the training examples. "chance" draws without
-looking. Texts that are equal to the model are one, for all three.
+A case is a config of the package at a size that trains in some minutes, and two modalities of it, each searched by
+the other among what was held out, in per cent. What is held out are objects (video, points_text, points_image),
+voices (audio), signals (series, series_simulated) or drawings (written). R@k of "linear" is that of a regularised
+canonical correlation analysis between plain features of the two modalities, fitted on the examples that the model
+trains on: pixels, frames in order, log-mel spectrograms, amplitude spectra, occupied cells of a grid and mean
+colours, words and pairs of words; at most 512 principal components of each, the ridge the best of four on a fifth of
+the training examples. "chance" draws without looking. Texts that are equal to the model are one, for all three.
 
 The case "order" trains the same ResNet of frames two ways, whose vectors are averaged (mean), or meet in a transformer
 before; and a ViT with X-CLIP's messages between frames, in patches of 8. For all three each clip stands beside its
