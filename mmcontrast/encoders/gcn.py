@@ -18,7 +18,7 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.graph_layers import NORMALIZE, TypedMessages, edges_between
-from mmcontrast.encoders.graph_transformer import POOLS, check_graph_options, pooled_nodes
+from mmcontrast.encoders.graph_transformer import POOLS, pooled_nodes
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.transformer import ACTIVATIONS
 
@@ -46,10 +46,6 @@ class Gcn(nn.Module):
   dropout: float = 0.0
   norm_epsilon: float = 1e-6
   dtype: str = "float32"
-
-  def __post_init__(self):
-    super().__post_init__()
-    check_graph_options(self)
 
   @nn.compact
   def __call__(

@@ -12,7 +12,7 @@ norm, pool.
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.graph_layers import Edges, TypedMessages, edges_between, return_probabilities
 from mmcontrast.encoders.token_transformer import encoded_tokens
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads, masked_mean
-from mmcontrast.errors import UserError
 
 POOLS = ("mean_and_centre", "gap")
 
@@ -72,9 +71,6 @@ class GraphTransformer(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.width, self.heads)
-    check_graph_options(self)
-    if self.steps < 0 or self.places < 1:
-      raise UserError(f"steps={self.steps}, places={self.places}: give 0 steps or more, and 1 place or more")
 
   @nn.compact
   def __call__(
@@ -111,9 +107,3 @@ def pooled_nodes(tower: nn.Module, nodes: jax.Array, mask: jax.Array) -> jax.Arr
   centre = jnp.where(mask[:, :1], nodes[:, 0], 0)  # of an example without a graph there is none
   both = jnp.concatenate([mean, centre], -1)
   return Dense(tower.width, dtype=jnp.dtype(tower.dtype), name="pool")(both)
-
-
-def check_graph_options(tower: Any) -> None:
-  """Raises UserError for a number of kinds of edges that is none."""
-  if tower.kinds < 1:
-    raise UserError(f"kinds: {tower.kinds}; give 1 kind of edges or more")

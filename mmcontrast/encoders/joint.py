@@ -20,7 +20,6 @@ from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.layer_norm import LayerNorm
 from mmcontrast.encoders.token_transformer import through_blocks
 from mmcontrast.encoders.transformer import ACTIVATIONS, REMAT, check_heads, masked_mean
-from mmcontrast.errors import UserError
 
 
 class JointTransformer(nn.Module):
@@ -52,8 +51,6 @@ class JointTransformer(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.width, self.heads)
-    if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 0:
-      raise UserError(f"depth={self.depth!r}: give a number of blocks, 0 for tokens that only stand side by side")
 
   @nn.compact
   def __call__(self, *parts: Encoded, train: bool) -> Encoded:

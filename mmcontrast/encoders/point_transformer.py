@@ -84,8 +84,6 @@ class PointTransformer(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.width, self.heads)
-    if self.groups < 1 or self.size < 1:
-      raise UserError(f"groups={self.groups}, size={self.size}: give 1 group or more, of 1 point or more")
 
   @nn.compact
   def __call__(self, points: jax.Array, mask: jax.Array | None = None, *, train: bool) -> Encoded:

@@ -288,7 +288,7 @@ def test_heads():
   ({"name": "vit", "registers": -1}, r"towers.image.registers: -1 is not a whole number of 0 or more"),
   ({"name": "series_transformer", "stem": 0}, r"towers.image.stem: 0 is not a whole number of 1 or more"),
   ({"name": "video_vit", "project": -1}, r"towers.image.project: -1 is not a whole number of 1 or more"),
-  ({"name": "tubelet_vit", "tubelet": (0, 16)}, r"towers.image.tubelet: \(0, 16\) is not a whole number"),
+  ({"name": "tubelet_vit", "tubelet": (0, 16)}, r"towers.image.tubelet: 0 in \(0, 16\) is not a whole number"),
   ({"name": "vit", "width": 8.5}, r"towers.image.width: 8.5 is not a whole number of 1 or more"),
 ], ids=str)  # fmt: skip
 def test_a_wrong_config_is_one_line_with_the_nearest_choice(config, message):

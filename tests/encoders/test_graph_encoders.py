@@ -175,7 +175,8 @@ def test_words_are_to_a_tower_of_texts_what_nodes_are_hashed_to(features):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-  (dict(name="gcn", kinds=0), "kinds: 0; give 1 kind"), (dict(name="graph_transformer", steps=-1), "steps=-1"),
+  (dict(name="gcn", kinds=0), "kinds: 0 is not a whole number of 1 or more"),
+  (dict(name="graph_transformer", steps=-1), "steps: -1 is not a whole number of 0 or more"),
   (dict(name="graph_transformer", heads=5), "192 does not split into 5 heads"),
   (dict(name="gcn", normalize="men"), "did you mean 'mean'"), (dict(name="gcn", pool="cls"), "no such choice 'cls'"),
 ])  # fmt: skip

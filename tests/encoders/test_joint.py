@@ -51,7 +51,7 @@ def test_what_is_padding_changes_nothing_and_tokens_attend_across():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-  (dict(depth=-1), "depth=-1: give a number of blocks"), (dict(width=10, heads=4), "heads"),
+  (dict(depth=-1), "depth: -1 is not a whole number of 0 or more"), (dict(width=10, heads=4), "heads"),
   (dict(widht=8), "did you mean 'width'"),
 ])  # fmt: skip
 def test_wrong_options_are_one_line(options, message):
