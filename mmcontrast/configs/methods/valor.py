@@ -31,7 +31,7 @@ def get_config(arg=None):
     c.data.update(languages=(), tokenizer="bytes", text_length=32)
   if a.stamps:
     c.steps, c.batch.size = 600, 64
-    c.data.update(dataset="tux_stamps", source=dict(audio="sound"), languages=(), text_length=32)
+    c.data.update(dataset="tux_stamps", split="train", source=dict(audio="sound"), languages=(), text_length=32)
     c.data.audio.update(seconds=3.0, crop="random")
     c.augment.audio = "spec_augment"
     held_out = dict(dataset="tux_stamps", split="test", source=dict(audio="sound"))
