@@ -12,7 +12,6 @@ from mmcontrast.encoders.dense import Dense
 from mmcontrast.encoders.dtypes import DTYPES
 from mmcontrast.encoders.encoded import Encoded
 from mmcontrast.encoders.transformer import Block, Context, check_heads
-from mmcontrast.errors import UserError
 
 
 class SharedQueries(nn.Module):
@@ -41,8 +40,6 @@ class SharedQueries(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_heads(self.dim, self.heads)
-    if self.queries < 1:
-      raise UserError(f"queries: {self.queries} is not a number of queries; GLSCL has 8")
 
   @nn.compact
   def __call__(self, tokens: jax.Array, mask: jax.Array | None, pooled: jax.Array, *, train: bool) -> Encoded:

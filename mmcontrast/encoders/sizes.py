@@ -11,12 +11,12 @@ from typing import Any
 from mmcontrast.errors import UserError
 
 SIZES = (
-  *("cells", "codes", "dim", "grid", "groups", "head_width", "heads", "hidden", "kinds", "maps", "max_length"),
+  *("cells", "codes", "dim", "grid", "groups", "head_width", "heads", "hidden", "kinds", "max_length"),
   *("patch", "places", "pool_dim", "pool_heads", "pool_queries", "position_side", "project", "queries", "reach"),
   *("size", "slots", "stem", "stem_width", "stride", "temporal_heads", "tubelet", "vocab_size", "width", "window"),
 )
 """Whole numbers of 1 or more, or lists of them; what arrays are as long as, or divided by."""
-COUNTS = ("depth", "experts", "registers", "steps", "temporal_depth")
+COUNTS = ("depth", "experts", "maps", "registers", "steps", "temporal_depth")
 """Whole numbers of 0 or more."""
 PROBABILITIES = ("drop_path", "dropout", "leave_out", "patch_drop")
 """From 0 to below 1."""

@@ -251,7 +251,7 @@ def test_a_head_of_too_few_tokens_is_named():
   for options, message in (
     (dict(name="token_merge", dim=4, rate=0.0), r"heads\.rate: 0\.0 is not in \(0, 1\]"),
     (dict(name="token_merge", dim=4, neighbours=0), r"heads\.neighbours: 0 is not a number of neighbours"),
-    (dict(name="shared_queries", dim=4, queries=0), r"heads\.queries: 0 is not a number of queries"),
+    (dict(name="shared_queries", dim=4, queries=0), r"heads\.queries: 0 is not a whole number of 1 or more"),
     (dict(name="shared_queries", dim=5), r"heads: width 5 does not split into 4 heads"),
   ):  # fmt: skip
     with pytest.raises(UserError, match=message):
